@@ -1,0 +1,57 @@
+"""The errors that xpnet raises on purpose.
+
+Each message is one line and says what was wrong, what was received and what to do. The command
+line prints it after ``error:`` and exits with code 2; a library user catches :class:`XpnetError`.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "TrainingError",
+    "XpnetError",
+    "require",
+]
+
+
+class XpnetError(Exception):
+    """A foreseen failure that the person at the prompt can act on."""
+
+
+class ConfigError(XpnetError, ValueError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class DataError(XpnetError, ValueError):
+    """Data that cannot be read, or that does not fit the model or the loss."""
+
+
+class BackendError(XpnetError, RuntimeError):
+    """An array library or a device that is missing or cannot do what was asked."""
+
+
+class CheckpointError(XpnetError, RuntimeError):
+    """A checkpoint or run folder that is absent, torn, altered or in use."""
+
+
+class TrainingError(XpnetError, RuntimeError):
+    """Training that cannot go on, such as a loss that is no longer finite."""
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    >>> require("no_such_module", "parquet", "reading Parquet")
+    Traceback (most recent call last):
+    xpnet.errors.BackendError: reading Parquet needs 'no_such_module': pip install 'xpnet[parquet]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        msg = f"{purpose} needs {name!r}: pip install 'xpnet[{extra}]'"
+        raise BackendError(msg) from None

@@ -1,0 +1,248 @@
+"""Frozen dataclasses that check their own fields, and their way to and from plain tables.
+
+A setting is declared once, as a field of the class that uses it::
+
+    @dataclass(frozen=True)
+    class SGD(Checked):
+        lr: PositiveFloat = 0.01
+        momentum: Fraction = 0.0
+
+``SGD(lr=-1)`` and ``lr = -1`` in a TOML file then give the same one-line error. A field that
+holds one of several classes names their table: ``Annotated[Optimizer, OneOf(OPTIMIZERS)]`` is
+written ``optimizer = "adam"`` or ``[optimizer]`` with ``name = "adam"`` and that class's fields.
+"""
+
+import difflib
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
+
+from xpnet.errors import ConfigError
+
+__all__ = [
+    "Checked",
+    "Fraction",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "OneOf",
+    "PositiveFloat",
+    "PositiveInt",
+    "Range",
+    "build",
+    "build_named",
+    "did_you_mean",
+    "dump",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number; ``None`` leaves a side open."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Say whether ``value`` lies inside (a NaN never does)."""
+        return (
+            (self.gt is None or value > self.gt)
+            and (self.ge is None or value >= self.ge)
+            and (self.lt is None or value < self.lt)
+            and (self.le is None or value <= self.le)
+            and value == value
+        )
+
+    def __str__(self) -> str:
+        bounds = {">": self.gt, ">=": self.ge, "<": self.lt, "<=": self.le}
+        return " and ".join(f"{sign} {b:g}" for sign, b in bounds.items() if b is not None)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The table of classes that a field may hold, by the names users write."""
+
+    table: Mapping[str, type]
+
+
+PositiveInt = Annotated[int, Range(ge=1)]
+NonNegativeInt = Annotated[int, Range(ge=0)]
+PositiveFloat = Annotated[float, Range(gt=0)]
+NonNegativeFloat = Annotated[float, Range(ge=0)]
+Fraction = Annotated[float, Range(ge=0, lt=1)]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown word: the nearest known one, or all of them.
+
+    >>> did_you_mean("momemtum", ["lr", "momentum"])
+    "did you mean 'momentum'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
+
+
+class Checked:
+    """Base of a frozen dataclass whose fields are checked (and ints widened) when it is made."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _types(type(self)).items():
+            value = _convert(kind, getattr(self, name), f"{type(self).__name__}.{name}")
+            object.__setattr__(self, name, value)
+
+
+@cache
+def _types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(cls) if f.init}  # type: ignore[arg-type]
+
+
+def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
+    """Make a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
+    kinds = _types(cls)
+    for key in table:
+        if key not in kinds:
+            msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
+            raise ConfigError(msg)
+    values = {key: _convert(kinds[key], value, _join(path, key)) for key, value in table.items()}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.init and f.name not in values and f.default is f.default_factory is MISSING:
+            msg = f"missing setting {_join(path, f.name)!r}"
+            raise ConfigError(msg)
+    try:
+        return cls(**values)
+    except ConfigError as error:  # a check across fields: name the place in the file as well
+        msg = f"{path}: {error}" if path else str(error)
+        raise ConfigError(msg) from None
+
+
+def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
+    """Make one of the classes of ``table`` from its name, or from a table with a ``name``."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        msg = f"{path} must be a name or a table with a name; got {value!r}"
+        raise ConfigError(msg)
+    name = value["name"]
+    if name not in table:
+        msg = f"unknown {path} {name!r}; {did_you_mean(name, table)}"
+        raise ConfigError(msg)
+    return build(table[name], {k: v for k, v in value.items() if k != "name"}, path)
+
+
+def dump(instance: Any) -> dict[str, Any]:
+    """Return the plain table that :func:`build` turns into an equal instance; None is left out."""
+    table = {}
+    for name, kind in _types(type(instance)).items():
+        value = _plain(kind, getattr(instance, name))
+        if value is not None:
+            table[name] = value
+    return table
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    one_of = _metadata(kind, OneOf)
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        inner = _item(kind)
+        return [_plain(inner, item) for item in value]
+    if one_of is not None:
+        names = {cls: name for name, cls in reversed(one_of.table.items())}
+        return {"name": names[type(value)], **dump(value)}
+    return dump(value) if is_dataclass(value) else value
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _metadata(kind: Any, what: type[T]) -> T | None:
+    """Find an annotation of class ``what`` on ``kind``, also inside ``X | None``."""
+    if typing.get_origin(kind) is Annotated:
+        for extra in kind.__metadata__:
+            if isinstance(extra, what):
+                return extra
+        return _metadata(kind.__origin__, what)
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        found = (_metadata(k, what) for k in typing.get_args(kind))
+        return next((f for f in found if f is not None), None)
+    return None
+
+
+def _item(kind: Any) -> Any:
+    """The element type of ``tuple[X, ...]``, also inside ``Annotated`` and ``| None``."""
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Annotated:
+        return _item(kind.__origin__)
+    return next((i for k in typing.get_args(kind) if (i := _item(k)) is not None), None)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """Check ``value`` against the annotation ``kind``; return it in that type."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        for extra in kind.__metadata__:
+            if isinstance(extra, OneOf):
+                known = tuple(extra.table.values())
+                return value if isinstance(value, known) else build_named(extra.table, value, path)
+        value = _convert(kind.__origin__, value, path)
+        for extra in kind.__metadata__:
+            if isinstance(extra, Range) and not extra.holds(value):
+                msg = f"{path} must be {extra}; got {value!r}"
+                raise ConfigError(msg)
+        return value
+    if origin is typing.Union or isinstance(kind, types.UnionType):
+        return _convert_union(typing.get_args(kind), value, path)
+    if origin is Literal:
+        options = typing.get_args(kind)
+        if value in options and type(value) in {type(o) for o in options}:
+            return value
+        hint = f"; {did_you_mean(value, map(str, options))}" if isinstance(value, str) else ""
+        msg = f"{path} must be one of {', '.join(map(repr, options))}; got {value!r}{hint}"
+        raise ConfigError(msg)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, typing.Sequence):
+            msg = f"{path} must be a list; got {value!r}"
+            raise ConfigError(msg)
+        inner = typing.get_args(kind)[0]
+        return tuple(_convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
+    if is_dataclass(kind):
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return value
+        if isinstance(value, Mapping):
+            return build(kind, value, path)  # type: ignore[arg-type]
+    elif kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    elif kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    elif kind is Any or (isinstance(kind, type) and kind not in (int, float)):
+        if kind is Any or isinstance(value, kind):
+            return value
+    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+    expected = names.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
+    msg = f"{path} must be {expected}; got {value!r}"
+    raise ConfigError(msg)
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    errors = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _convert(kind, value, path)
+            except ConfigError as error:
+                errors.append(str(error))
+    # A single alternative explains itself best; several are joined.
+    raise ConfigError(" or ".join(dict.fromkeys(errors)))
