@@ -19,7 +19,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from xpnet.errors import ConfigError
 
@@ -94,20 +94,20 @@ class Checked:
     """Base of a frozen dataclass whose fields are checked (and ints widened) when it is made."""
 
     def __post_init__(self) -> None:
-        for name, kind in _types(type(self)).items():
+        for name, kind in _types(cast(Any, type(self))).items():
             value = _convert(kind, getattr(self, name), f"{type(self).__name__}.{name}")
             object.__setattr__(self, name, value)
 
 
 @cache
-def _types(cls: type) -> dict[str, Any]:
+def _types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(cls) if f.init}  # type: ignore[arg-type]
+    return {f.name: hints[f.name] for f in fields(cls) if f.init}
 
 
 def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
     """Make a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
-    kinds = _types(cls)
+    kinds = _types(cast(Any, cls))
     for key in table:
         if key not in kinds:
             msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
@@ -141,7 +141,7 @@ def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
 def dump(instance: Any) -> dict[str, Any]:
     """Return the plain table that :func:`build` turns into an equal instance; None is left out."""
     table = {}
-    for name, kind in _types(type(instance)).items():
+    for name, kind in _types(cast(Any, type(instance))).items():
         value = _plain(kind, getattr(instance, name))
         if value is not None:
             table[name] = value
@@ -156,7 +156,7 @@ def _plain(kind: Any, value: Any) -> Any:
         inner = _item(kind)
         return [_plain(inner, item) for item in value]
     if one_of is not None:
-        names = {cls: name for name, cls in reversed(one_of.table.items())}
+        names = {cls: name for name, cls in reversed(list(one_of.table.items()))}
         return {"name": names[type(value)], **dump(value)}
     return dump(value) if is_dataclass(value) else value
 
@@ -225,9 +225,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return float(value)
     elif kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
-    elif kind is Any or (isinstance(kind, type) and kind not in (int, float)):
-        if kind is Any or isinstance(value, kind):
-            return value
+    elif kind is Any or (
+        isinstance(kind, type) and kind not in (int, float) and isinstance(value, kind)
+    ):
+        return value
     names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
     expected = names.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
     msg = f"{path} must be {expected}; got {value!r}"

@@ -1,0 +1,138 @@
+"""One fixture, `backend`, runs a test on every array library that is here.
+
+`numpy-readonly` hands out arrays that raise on being written to; array-api-strict runs on a fake
+device with its strictest flags. The summary names the backends that ran and why others did not;
+`--require-backend NAME` turns such a skip into a failure.
+"""
+
+import contextlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xpnet.backends import Backend, backend_class
+from xpnet.backends.numpy import NumpyBackend
+
+ran = Counter()
+missing = {}
+
+
+class ReadOnlyNumpy(NumpyBackend):
+    """NumPy whose placed arrays raise on `x += 1`: what is not yours is not written to."""
+
+    def asarray(self, x, dtype=None):
+        array = np.array(super().asarray(x, dtype))
+        array.flags.writeable = False
+        return array
+
+
+# name -> (class, device)
+UNDER_TEST = {
+    "numpy": ("numpy", "cpu"),
+    "numpy-readonly": (ReadOnlyNumpy, "cpu"),
+    "array-api-strict": ("array-api-strict", "device1"),
+    "torch": ("torch", "cpu"),
+    "jax": ("jax", "cpu"),
+    "cupy": ("cupy", "cuda:0"),
+    "torch-cuda": ("torch", "cuda:0"),
+    "jax-cuda": ("jax", "cuda:0"),
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        choices=sorted(UNDER_TEST),
+        help="fail, rather than skip, where this backend cannot run (repeatable)",
+    )
+    parser.addoption(
+        "--min-gpu-tests",
+        type=int,
+        default=0,
+        help="fail unless at least this many tests ran on a GPU",
+    )
+
+
+def available():
+    """Return the names of the backends that can run here, and note why the others cannot."""
+    for name, (cls, device) in UNDER_TEST.items():
+        probe = (backend_class(cls) if isinstance(cls, str) else cls).probe()
+        if device not in probe.devices:
+            missing[name] = probe.note or f"it has only {', '.join(probe.devices)}"
+    return [name for name in UNDER_TEST if name not in missing]
+
+
+AVAILABLE = available()
+
+
+def make_backend(name, dtype="float64"):
+    """Return a backend under test; `owned` places what the code under test may consume."""
+    cls, device = UNDER_TEST[name]
+    cls = backend_class(cls) if isinstance(cls, str) else cls
+    made = cls(device, dtype)
+    made.owned = lambda x, dtype=None: Backend.asarray(made, np.array(x), dtype)
+    made.test_name = name
+    return made
+
+
+@contextlib.contextmanager
+def strictest(name):
+    """array-api-strict without boolean indexing and data-dependent shapes."""
+    if name != "array-api-strict":
+        yield
+        return
+    import array_api_strict
+
+    flags = {"boolean_indexing": False, "data_dependent_shapes": False}
+    with array_api_strict.ArrayAPIStrictFlags(**flags):
+        yield
+
+
+@pytest.fixture(params=AVAILABLE)
+def backend(request):
+    """A backend with dtype float64."""
+    made = make_backend(request.param)
+    with strictest(request.param):
+        yield made
+    ran[request.param] += 1
+
+
+@pytest.fixture(params=AVAILABLE)
+def backend32(request):
+    """A backend with dtype float32."""
+    made = make_backend(request.param, "float32")
+    with strictest(request.param):
+        yield made
+    ran[request.param] += 1
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260101)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if ran:
+        terminalreporter.section("backends")
+        for name in UNDER_TEST:
+            if ran[name]:
+                terminalreporter.line(f"{name}: {ran[name]} tests ran")
+            else:
+                reason = missing.get(name, "no test selected")
+                terminalreporter.line(f"{name}: not run: {reason}")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    config = session.config
+    absent = [n for n in config.getoption("--require-backend") if not ran[n]]
+    on_gpu = sum(ran[n] for n in ("cupy", "torch-cuda", "jax-cuda"))
+    if absent or on_gpu < config.getoption("--min-gpu-tests"):
+        config.get_terminal_writer().line(
+            f"\nrequired backends that did not run: {', '.join(absent) or 'none'}; "
+            f"tests that ran on a GPU: {on_gpu}",
+            red=True,
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

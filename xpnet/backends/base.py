@@ -1,0 +1,174 @@
+"""What training asks of an array library beyond the Array API standard.
+
+The standard leaves out placement from the host, waiting for the device, compilation and a way to
+learn which devices are there. A backend is those few methods; everything else is the formulas.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from array_api_compat import device as array_device
+
+from xpnet.errors import BackendError
+from xpnet.typing import Array
+
+__all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
+
+FLOAT_DTYPES = ("float32", "float64")
+
+
+class Probe(NamedTuple):
+    """What is known of a library without computing anything with it."""
+
+    version: str | None  # None where it is not installed
+    devices: tuple[str, ...]  # names that `device` takes, the preferred one first
+    note: str = ""  # why a device one might expect is missing, and what to do
+
+
+class Backend:
+    """One array library on one device with one floating dtype.
+
+    ``Backend(device, dtype)`` raises :class:`~xpnet.errors.BackendError` where the library or the
+    device is missing. Subclasses set ``name`` and implement the methods that raise here; see
+    ``xpnet/backends/numpy.py`` for the smallest one. A package of its own joins by an entry point
+    in the group ``xpnet.backends``, its name the backend's name and its value the class.
+    """
+
+    name: ClassVar[str]
+    compiles: ClassVar[bool] = False  # whether `compile` does anything by default
+
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+        if dtype not in FLOAT_DTYPES:
+            msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
+            raise BackendError(msg)
+        probe = self.probe()
+        if probe.version is None:
+            raise BackendError(probe.note)
+        if device == "auto":
+            device = probe.devices[0]
+        if device not in probe.devices and f"{device}:0" not in probe.devices:
+            self.refuse(device, probe)
+        self.device_name = device
+        self.dtype_name = dtype
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """Say what is installed and which devices it has; never raises, never allocates."""
+        raise AbstractMethodError(cls, "probe")
+
+    @classmethod
+    def refuse(cls, device: str, probe: Probe) -> None:
+        """Raise the error for a device that is not there."""
+        reason = f"; {probe.note}" if probe.note else ""
+        msg = f"backend {cls.name!r} has no device {device!r}{reason}"
+        msg += f"; its devices: {', '.join(probe.devices)}"
+        raise BackendError(msg)
+
+    @property
+    def xp(self) -> Any:
+        """The namespace of the library, as the Array API standard defines it."""
+        raise AbstractMethodError(type(self), "xp")
+
+    @property
+    def device(self) -> Any:
+        """The library's own device object, as creation functions take it."""
+        raise AbstractMethodError(type(self), "device")
+
+    @property
+    def dtype(self) -> Any:
+        """The library's own floating dtype object."""
+        return getattr(self.xp, self.dtype_name)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Place ``x`` on this device.
+
+        ``x`` is a NumPy array (or what NumPy makes one of) or already an array of this library.
+        ``dtype`` is a name such as ``"int32"``; by default floats take this backend's dtype and
+        integers int32. The result may share memory with ``x``, so write to neither.
+
+        Raises BackendError for an array of another library: xpnet makes no copy unasked.
+        """
+        if self.owns(x):
+            return self._move(x, dtype or self._default_dtype(x.dtype))
+        if foreign(x):
+            msg = f"backend {self.name!r} was given an array of {type(x).__module__}; "
+            msg += "convert it first, or choose the backend that the array belongs to"
+            raise BackendError(msg)
+        host = np.asarray(x)
+        return self.place(np.array(host, dtype=dtype or self._default_dtype(host.dtype)))
+
+    def _default_dtype(self, dtype: Any) -> str:
+        name = str(dtype)
+        return self.dtype_name if "float" in name else "bool" if "bool" in name else "int32"
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        """Cast and check an array that is already of this library."""
+        xp = self.xp
+        if (where := array_device(x)) != self.device:
+            msg = f"the array is on {where}, the backend on {self.device_name}; move one of them"
+            raise BackendError(msg)
+        return xp.astype(x, getattr(xp, dtype), copy=False)
+
+    def place(self, host: np.ndarray) -> Array:
+        """Copy a NumPy array to the device, dtype kept; ``host`` is handed over."""
+        raise AbstractMethodError(type(self), "place")
+
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return a NumPy copy of ``x``; waits for the device."""
+        raise AbstractMethodError(type(self), "to_host")
+
+    def owns(self, x: Any) -> bool:
+        """Say whether ``x`` is an array of this library."""
+        raise AbstractMethodError(type(self), "owns")
+
+    def synchronize(self, x: Array) -> None:
+        """Wait until ``x`` has been computed."""
+
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
+        """Return ``function``, compiled where the library can.
+
+        ``donate`` says that the first argument is handed over: its memory may be reused.
+        """
+        return function
+
+    def describe(self) -> dict[str, str]:
+        """What to record of the backend with a run."""
+        probe = self.probe()
+        return {
+            "backend": self.name,
+            "version": str(probe.version),
+            "device": self.device_name,
+            "dtype": self.dtype_name,
+        }
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        return f"{kind}(device={self.device_name!r}, dtype={self.dtype_name!r})"
+
+
+class AbstractMethodError(BackendError):
+    """A backend that lacks one of the methods a backend must have."""
+
+    def __init__(self, cls: type, method: str) -> None:
+        super().__init__(f"backend class {cls.__name__} must define {method!r}")
+
+
+def foreign(x: Any) -> bool:
+    """Say whether ``x`` is an array of a library other than NumPy, without importing any."""
+    return hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic))
+
+
+def installed_version(distribution_names: tuple[str, ...], module: str) -> str | None:
+    """Return the version of an installed library without importing it; None where absent."""
+    from importlib import metadata, util
+
+    if module not in sys.modules and util.find_spec(module) is None:
+        return None
+    for name in distribution_names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(getattr(sys.modules.get(module), "__version__", "unknown"))

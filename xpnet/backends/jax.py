@@ -1,0 +1,83 @@
+"""JAX, on the device it is given; the whole step is one compiled program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.errors import BackendError
+from xpnet.typing import Array
+
+__all__ = ["JaxBackend"]
+
+
+class JaxBackend(Backend):
+    """JAX arrays, committed to one device.
+
+    JAX has 64-bit types only in a process-wide mode; asking for ``dtype="float64"`` turns it on.
+    """
+
+    name = "jax"
+    compiles = True
+
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+        super().__init__(device, dtype)
+        if dtype == "float64":
+            import jax
+
+            jax.config.update("jax_enable_x64", True)
+
+    @classmethod
+    def probe(cls) -> Probe:  # noqa: D102
+        version = installed_version(("jax",), "jax")
+        if version is None:
+            return Probe(None, (), "backend 'jax' is not installed: pip install 'xpnet[jax]'")
+        import jax
+
+        names = []
+        for device in jax.devices():
+            platform = "cuda" if device.platform in ("gpu", "cuda") else device.platform
+            names.append(f"{platform}:{device.id}" if platform != "cpu" else "cpu")
+        names = list(dict.fromkeys([*names, "cpu"]))
+        note = "" if "cuda:0" in names else "JAX sees no GPU: it needs one, and jax[cuda13]"
+        return Probe(version, tuple(names), note)
+
+    @property
+    def xp(self) -> Any:  # noqa: D102
+        import jax.numpy
+
+        return jax.numpy
+
+    @property
+    def device(self) -> Any:  # noqa: D102
+        import jax
+
+        platform, _, index = self.device_name.partition(":")
+        try:
+            return jax.devices(platform)[int(index or 0)]
+        except RuntimeError as error:
+            msg = f"JAX cannot use device {self.device_name!r}: {error}".splitlines()[0]
+            raise BackendError(msg) from None
+
+    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+        import jax
+
+        # On the CPU device_put may alias the host array; a donated buffer must be JAX's own.
+        return jax.numpy.array(host, device=self.device, copy=True)
+
+    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+        return np.array(x)
+
+    def owns(self, x: Any) -> bool:  # noqa: D102
+        import jax
+
+        return isinstance(x, jax.Array)
+
+    def synchronize(self, x: Array) -> None:  # noqa: D102
+        x.block_until_ready()
+
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:  # noqa: D102
+        import jax
+
+        return jax.jit(function, donate_argnums=(0,) if donate else ())

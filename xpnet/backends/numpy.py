@@ -1,0 +1,38 @@
+"""NumPy: the reference, on the CPU."""
+
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+
+from xpnet.backends.base import Backend, Probe
+from xpnet.typing import Array
+
+__all__ = ["NumpyBackend"]
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays; the device is always ``"cpu"``."""
+
+    name = "numpy"
+
+    @classmethod
+    def probe(cls) -> Probe:  # noqa: D102
+        return Probe(np.__version__, ("cpu",))
+
+    @property
+    def xp(self) -> Any:  # noqa: D102
+        return array_api_compat.numpy
+
+    @property
+    def device(self) -> Any:  # noqa: D102
+        return "cpu"
+
+    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+        return host
+
+    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+        return np.array(x)
+
+    def owns(self, x: Any) -> bool:  # noqa: D102
+        return isinstance(x, np.ndarray)

@@ -1,0 +1,72 @@
+"""PyTorch, on the CPU or on CUDA, without its autograd: the gradients are ours."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.typing import Array
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend(Backend):
+    """Torch tensors that do not require gradients."""
+
+    name = "torch"
+
+    @classmethod
+    def probe(cls) -> Probe:  # noqa: D102
+        version = installed_version(("torch",), "torch")
+        if version is None:
+            note = "backend 'torch' is not installed: pip install 'xpnet[torch]'"
+            return Probe(None, (), note)
+        import torch
+
+        if torch.cuda.is_available():
+            cuda = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+            return Probe(version, (*cuda, "cpu"))
+        note = "PyTorch sees no CUDA device: it needs an NVIDIA GPU with its driver"
+        if torch.version.cuda is None:
+            note = f"torch {version} is a CPU build: install a CUDA build of PyTorch"
+        return Probe(version, ("cpu",), note)
+
+    @property
+    def xp(self) -> Any:  # noqa: D102
+        import array_api_compat.torch
+
+        return array_api_compat.torch
+
+    @property
+    def device(self) -> Any:  # noqa: D102
+        import torch
+
+        name = "cuda:0" if self.device_name == "cuda" else self.device_name
+        return torch.device(name)
+
+    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+        import torch
+
+        return torch.from_numpy(host).to(self.device)
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        # A tensor that records a graph would keep every step's arrays alive.
+        return super()._move(x.detach(), dtype)
+
+    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+        return np.array(x.detach().cpu().numpy())
+
+    def owns(self, x: Any) -> bool:  # noqa: D102
+        return type(x).__module__.partition(".")[0] == "torch"
+
+    def synchronize(self, x: Array) -> None:  # noqa: D102
+        import torch
+
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:  # noqa: D102
+        import torch
+
+        return torch.compile(function)
