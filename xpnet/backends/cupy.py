@@ -22,7 +22,7 @@ class CupyBackend(Backend):
     name = "cupy"
 
     @classmethod
-    def probe(cls) -> Probe:  # noqa: D102
+    def probe(cls) -> Probe:
         version = installed_version(_WHEELS, "cupy")
         if version is None:
             note = "device 'cuda' needs CuPy, which is not installed: pip install 'xpnet[cupy]'"
@@ -44,35 +44,35 @@ class CupyBackend(Backend):
         super().__init__(device, dtype)
 
     @property
-    def xp(self) -> Any:  # noqa: D102
+    def xp(self) -> Any:
         import array_api_compat.cupy
 
         return array_api_compat.cupy
 
     @property
-    def device(self) -> Any:  # noqa: D102
+    def device(self) -> Any:
         import cupy
 
         return cupy.cuda.Device(int(self.device_name.partition(":")[2] or 0))
 
-    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+    def place(self, host: np.ndarray) -> Array:
         import cupy
 
         with self.device:
             return cupy.asarray(host)
 
-    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+    def to_host(self, x: Array) -> np.ndarray:
         return x.get()
 
-    def owns(self, x: Any) -> bool:  # noqa: D102
+    def owns(self, x: Any) -> bool:
         import cupy
 
         return isinstance(x, cupy.ndarray)
 
-    def synchronize(self, x: Array) -> None:  # noqa: D102
+    def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 
-    def describe(self) -> dict[str, str]:  # noqa: D102
+    def describe(self) -> dict[str, str]:
         import cupy
 
         properties = cupy.cuda.runtime.getDeviceProperties(self.device.id)

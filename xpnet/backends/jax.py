@@ -29,7 +29,7 @@ class JaxBackend(Backend):
             jax.config.update("jax_enable_x64", True)
 
     @classmethod
-    def probe(cls) -> Probe:  # noqa: D102
+    def probe(cls) -> Probe:
         version = installed_version(("jax",), "jax")
         if version is None:
             return Probe(None, (), "backend 'jax' is not installed: pip install 'xpnet[jax]'")
@@ -44,13 +44,13 @@ class JaxBackend(Backend):
         return Probe(version, tuple(names), note)
 
     @property
-    def xp(self) -> Any:  # noqa: D102
+    def xp(self) -> Any:
         import jax.numpy
 
         return jax.numpy
 
     @property
-    def device(self) -> Any:  # noqa: D102
+    def device(self) -> Any:
         import jax
 
         platform, _, index = self.device_name.partition(":")
@@ -60,24 +60,24 @@ class JaxBackend(Backend):
             msg = f"JAX cannot use device {self.device_name!r}: {error}".splitlines()[0]
             raise BackendError(msg) from None
 
-    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+    def place(self, host: np.ndarray) -> Array:
         import jax
 
         # On the CPU device_put may alias the host array; a donated buffer must be JAX's own.
         return jax.numpy.array(host, device=self.device, copy=True)
 
-    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+    def to_host(self, x: Array) -> np.ndarray:
         return np.array(x)
 
-    def owns(self, x: Any) -> bool:  # noqa: D102
+    def owns(self, x: Any) -> bool:
         import jax
 
         return isinstance(x, jax.Array)
 
-    def synchronize(self, x: Array) -> None:  # noqa: D102
+    def synchronize(self, x: Array) -> None:
         x.block_until_ready()
 
-    def compile(self, function: Callable, *, donate: bool = False) -> Callable:  # noqa: D102
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
         import jax
 
         return jax.jit(function, donate_argnums=(0,) if donate else ())

@@ -17,22 +17,22 @@ class NumpyBackend(Backend):
     name = "numpy"
 
     @classmethod
-    def probe(cls) -> Probe:  # noqa: D102
+    def probe(cls) -> Probe:
         return Probe(np.__version__, ("cpu",))
 
     @property
-    def xp(self) -> Any:  # noqa: D102
+    def xp(self) -> Any:
         return array_api_compat.numpy
 
     @property
-    def device(self) -> Any:  # noqa: D102
+    def device(self) -> Any:
         return "cpu"
 
-    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+    def place(self, host: np.ndarray) -> Array:
         return host
 
-    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+    def to_host(self, x: Array) -> np.ndarray:
         return np.array(x)
 
-    def owns(self, x: Any) -> bool:  # noqa: D102
+    def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)

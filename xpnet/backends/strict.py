@@ -20,7 +20,7 @@ class StrictBackend(Backend):
     name = "array-api-strict"
 
     @classmethod
-    def probe(cls) -> Probe:  # noqa: D102
+    def probe(cls) -> Probe:
         version = installed_version(("array-api-strict",), "array_api_strict")
         if version is None:
             note = "backend 'array-api-strict' is not installed: pip install 'xpnet[strict]'"
@@ -28,21 +28,21 @@ class StrictBackend(Backend):
         return Probe(version, ("cpu", "device1", "device2", "no_float64", "no_x64"))
 
     @property
-    def xp(self) -> Any:  # noqa: D102
+    def xp(self) -> Any:
         import array_api_strict
 
         return array_api_strict
 
     @property
-    def device(self) -> Any:  # noqa: D102
+    def device(self) -> Any:
         name = "CPU_DEVICE" if self.device_name == "cpu" else self.device_name
         return self.xp.Device(name)
 
-    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+    def place(self, host: np.ndarray) -> Array:
         return self.xp.asarray(host, device=self.device)
 
-    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+    def to_host(self, x: Array) -> np.ndarray:
         return np.array(x.to_device(self.xp.Device("CPU_DEVICE")))
 
-    def owns(self, x: Any) -> bool:  # noqa: D102
+    def owns(self, x: Any) -> bool:
         return type(x).__module__.startswith("array_api_strict")

@@ -17,7 +17,7 @@ class TorchBackend(Backend):
     name = "torch"
 
     @classmethod
-    def probe(cls) -> Probe:  # noqa: D102
+    def probe(cls) -> Probe:
         version = installed_version(("torch",), "torch")
         if version is None:
             note = "backend 'torch' is not installed: pip install 'xpnet[torch]'"
@@ -33,19 +33,19 @@ class TorchBackend(Backend):
         return Probe(version, ("cpu",), note)
 
     @property
-    def xp(self) -> Any:  # noqa: D102
+    def xp(self) -> Any:
         import array_api_compat.torch
 
         return array_api_compat.torch
 
     @property
-    def device(self) -> Any:  # noqa: D102
+    def device(self) -> Any:
         import torch
 
         name = "cuda:0" if self.device_name == "cuda" else self.device_name
         return torch.device(name)
 
-    def place(self, host: np.ndarray) -> Array:  # noqa: D102
+    def place(self, host: np.ndarray) -> Array:
         import torch
 
         return torch.from_numpy(host).to(self.device)
@@ -54,19 +54,19 @@ class TorchBackend(Backend):
         # A tensor that records a graph would keep every step's arrays alive.
         return super()._move(x.detach(), dtype)
 
-    def to_host(self, x: Array) -> np.ndarray:  # noqa: D102
+    def to_host(self, x: Array) -> np.ndarray:
         return np.array(x.detach().cpu().numpy())
 
-    def owns(self, x: Any) -> bool:  # noqa: D102
+    def owns(self, x: Any) -> bool:
         return type(x).__module__.partition(".")[0] == "torch"
 
-    def synchronize(self, x: Array) -> None:  # noqa: D102
+    def synchronize(self, x: Array) -> None:
         import torch
 
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
 
-    def compile(self, function: Callable, *, donate: bool = False) -> Callable:  # noqa: D102
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
         import torch
 
         return torch.compile(function)

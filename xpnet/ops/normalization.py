@@ -1,0 +1,43 @@
+"""Layer and batch normalisation, and their adjoints.
+
+    y = γ x̂ + β        x̂ = (x - μ) / √(v + ε)
+
+μ and v are the mean and the (biased) variance of x over the normalised axes: the features of each
+row for layer normalisation (Ba, Kiros and Hinton 2016), the rows of each feature for batch
+normalisation (Ioffe and Szegedy 2015). Both have the same backward pass: x reaches y directly,
+through μ and through v, and with g = γ dy and means over the normalised axes the three add up to
+
+    dx = (g - mean(g) - x̂ mean(g x̂)) / √(v + ε)
+"""
+
+from array_api_compat import array_namespace
+
+from xpnet.typing import Array
+
+__all__ = ["normalize", "normalize_backward", "normalize_fixed_backward"]
+
+
+def normalize(x: Array, axis: int | tuple[int, ...], eps: float) -> tuple[Array, ...]:
+    """Return x̂ (shape of x) and, with the normalised axes kept as 1, 1/√(v + ε), μ and v."""
+    xp = array_namespace(x)
+    mean = xp.mean(x, axis=axis, keepdims=True)
+    centred = x - mean
+    var = xp.mean(centred * centred, axis=axis, keepdims=True)
+    inv_std = 1.0 / xp.sqrt(var + eps)
+    centred *= inv_std
+    return centred, inv_std, mean, var
+
+
+def normalize_backward(
+    dx_hat: Array, x_hat: Array, inv_std: Array, axis: int | tuple[int, ...]
+) -> Array:
+    """dx for dx̂ = γ dy, where μ and v are functions of x."""
+    xp = array_namespace(dx_hat)
+    along_mean = xp.mean(dx_hat, axis=axis, keepdims=True)
+    along_x_hat = xp.mean(dx_hat * x_hat, axis=axis, keepdims=True)
+    return (dx_hat - along_mean - x_hat * along_x_hat) * inv_std
+
+
+def normalize_fixed_backward(dx_hat: Array, inv_std: Array) -> Array:
+    """dx for dx̂ = γ dy, where μ and v are constants (running statistics): dx̂ / √(v + ε)."""
+    return dx_hat * inv_std

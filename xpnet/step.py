@@ -1,0 +1,179 @@
+"""One step of training, as a pure function: the whole of it fits on this page.
+
+    state, cost = train_step(state, batch, inputs)
+
+The state passed in is gone; use the one returned. A backend may compile the function as it is.
+Everything that changes from step to step comes in as an argument (``inputs``), never as a constant
+that a compiler would freeze.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from xpnet.clipping import Clip
+from xpnet.layers import Params, Sequential
+from xpnet.losses import Loss, Sums
+from xpnet.optimizers import Optimizer
+from xpnet.params import layouts, merge
+from xpnet.random import generator
+from xpnet.typing import Array
+
+__all__ = [
+    "Batch",
+    "StepInputs",
+    "Totals",
+    "TrainState",
+    "dropout_keys",
+    "gradients",
+    "make_evaluate_step",
+    "make_predict_step",
+    "make_train_step",
+    "zero_totals",
+]
+
+
+class Totals(NamedTuple):
+    """Sums over the steps since the last reading, each a 0-d array on the device."""
+
+    loss: Array  # Σ ℓ
+    denominator: Array  # Σ D
+    hits: Array  # right predictions
+    count: Array  # rows that could be right
+    bad_step: Array  # int32: the first step whose loss was not finite, or -1
+
+
+class TrainState(NamedTuple):
+    """All that training changes."""
+
+    params: Array  # (P,) trained parameters
+    stats: Array  # (S,) running statistics
+    slots: tuple[Array, ...]  # the optimizer's moments, (P,) each
+    totals: Totals
+
+
+class Batch(NamedTuple):
+    """N examples: x (N, ...), y (N,) or (N, J), and weights (N,) or None."""
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+
+
+class StepInputs(NamedTuple):
+    """The Python numbers of one step."""
+
+    step: int
+    coefficients: Any  # of Optimizer.coefficients
+    keys: tuple[tuple[int, int], ...] = ()  # two int32 per random layer
+
+
+def dropout_keys(seed: int, step: int, n_random: int) -> tuple[tuple[int, int], ...]:
+    """Draw the two int32 keys of each random layer at one step."""
+    if n_random == 0:
+        return ()
+    draws = generator(seed, "dropout", step).integers(-(2**31), 2**31, size=(n_random, 2))
+    return tuple((int(a), int(b)) for a, b in draws)
+
+
+def zero_totals(like: Array) -> Totals:
+    """Return totals of nothing, in the dtype and place of ``like``."""
+    xp = array_namespace(like)
+
+    def zero() -> Array:  # one buffer each: a donated state may not hold the same one twice
+        return xp.zeros((), dtype=like.dtype, device=device(like))
+
+    bad_step = xp.full((), -1, dtype=xp.int32, device=device(like))
+    return Totals(zero(), zero(), zero(), zero(), bad_step)
+
+
+def gradients(
+    model: Sequential,
+    loss: Loss,
+    params: Sequence[Params],
+    batch: Batch,
+    *,
+    keys: Sequence[Any] = (),
+    input_gradient: bool = False,
+) -> tuple[Sums, Array, list[Any], Array | None, list[dict[str, Array]]]:
+    """Forward, loss, backward in training mode: backpropagation.
+
+    Returns the loss sums, the output, the residuals, dC/dx (None unless ``input_gradient``) and
+    dC/dparameters, a mapping per layer.
+    """
+    output, residuals = model.forward(params, batch.x, train=True, keys=keys)
+    sums = loss.sums(output, batch.y, batch.weight)
+    doutput = sums.gradient / sums.denominator
+    dx, grads = model.backward(params, residuals, doutput, input_gradient=input_gradient)
+    return sums, output, residuals, dx, grads
+
+
+def make_train_step(
+    model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip = Clip()
+) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
+    """Return the train step of a built model; its second result is the batch's loss, 0-d."""
+    params_layout, stats_layout = layouts(model)
+
+    def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
+        params = merge(params_layout.split(state.params), stats_layout.split(state.stats))
+        sums, output, residuals, _, grads = gradients(model, loss, params, batch, keys=inputs.keys)
+        grad = clip.apply(params_layout.join(grads, state.params))  # (P,)
+        stats = stats_layout.join(model.track(params, residuals), state.stats)
+        totals = _add(state.totals, loss, sums, output, batch, inputs.step)
+        flat, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
+        return TrainState(flat, stats, slots, totals), sums.loss / sums.denominator
+
+    return train_step
+
+
+def make_evaluate_step(
+    model: Sequential, loss: Loss
+) -> Callable[[Totals, Array, Array, Batch], tuple[Totals, Array]]:
+    """Return ``(totals, params, stats, batch) -> (totals, predictions)``, without dropout."""
+    output_of = _make_forward(model)
+
+    def evaluate_step(
+        totals: Totals, params: Array, stats: Array, batch: Batch
+    ) -> tuple[Totals, Array]:
+        output = output_of(params, stats, batch.x)
+        sums = loss.sums(output, batch.y, batch.weight)
+        return _add(totals, loss, sums, output, batch, 0), loss.predict(output)
+
+    return evaluate_step
+
+
+def make_predict_step(model: Sequential, loss: Loss) -> Callable[[Array, Array, Array], Array]:
+    """Return ``(params, stats, x) -> predictions``: probabilities, or values for regression."""
+    output_of = _make_forward(model)
+
+    def predict_step(params: Array, stats: Array, x: Array) -> Array:
+        return loss.predict(output_of(params, stats, x))
+
+    return predict_step
+
+
+def _make_forward(model: Sequential) -> Callable[[Array, Array, Array], Array]:
+    params_layout, stats_layout = layouts(model)
+
+    def forward(params: Array, stats: Array, x: Array) -> Array:
+        variables = merge(params_layout.split(params), stats_layout.split(stats))
+        return model.forward(variables, x)[0]
+
+    return forward
+
+
+def _add(totals: Totals, loss: Loss, sums: Sums, output: Array, batch: Batch, step: int) -> Totals:
+    xp = array_namespace(output)
+    finite = xp.isfinite(sums.loss) | (totals.bad_step >= 0)
+    hits, count = totals.hits, totals.count
+    if loss.predicts != "value":
+        right, counted = loss.hits(output, batch.y)
+        hits, count = hits + right, count + counted
+    return Totals(
+        totals.loss + sums.loss,
+        totals.denominator + sums.denominator,
+        hits,
+        count,
+        xp.where(finite, totals.bad_step, step),
+    )
