@@ -1,0 +1,95 @@
+"""The record of a run, one JSON object a line."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xpnet.checkpoint.durable import atomic_write, explained
+from xpnet.errors import CheckpointError
+
+__all__ = ["History"]
+
+# JSON has no such numbers. Protocol Buffers' JSON mapping writes them so, and float() in Python
+# and Number() in JavaScript read them.
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class History:
+    """An append-only JSON Lines file of records such as ``{"step": 100, "loss": 0.25}``.
+
+    A record counts once its newline is written: a line that was cut short by a crash is not there,
+    and the next :meth:`append` removes it. NaN and infinities are written as the strings "NaN",
+    "Infinity" and "-Infinity" and come back as floats. Nothing is held open between calls.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record by one write. It survives the process, and not always a loss of power."""
+        try:
+            line = json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            msg = f"a record of {self.path} must be JSON data: {error}"
+            raise CheckpointError(msg) from error
+        with explained("append to", self.path), open(self.path, "ab+", buffering=0) as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.truncate(sum(map(len, self._lines())))
+            if file.write(line) != len(line):
+                msg = f"cannot append to {self.path}: the disk is full"
+                raise CheckpointError(msg)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records, oldest first; [] if there is no file.
+
+        Raises CheckpointError, with the line's number, if a whole line is not a JSON object.
+        """
+        return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the records whose "step" is later than ``step``, as a resumed run repeats them."""
+        lines = self._lines()
+        kept = [
+            line
+            for number, line in enumerate(lines, 1)
+            if self._record(number, line).get("step", step) <= step
+        ]
+        if self.path.exists():
+            atomic_write(self.path, *kept)
+
+    def _lines(self) -> list[bytes]:
+        """Return the lines that were written to their end."""
+        with explained("read", self.path):
+            text = self.path.read_bytes() if self.path.exists() else b""
+        return [line + b"\n" for line in text.split(b"\n")[:-1]]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            msg = f"{self.path} line {number} is not a JSON object; repair or remove it"
+            raise CheckpointError(msg)
+        return _decoded(record)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value).replace("inf", "Infinity").replace("nan", "NaN")
+    if isinstance(value, Mapping):
+        return {key: _encoded(item) for key, item in value.items()}
+    return [_encoded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    return [_decoded(item) for item in value] if isinstance(value, list) else value
