@@ -91,6 +91,18 @@ class Loss(Checked):
         """Turn the model's output into what a user reads: probabilities, or the values."""
         return output
 
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check targets once, on the host, before training: a device would not.
+
+        CuPy wraps a label that is out of range to another class, and JAX makes it a NaN. Raises
+        DataError naming the first row that is wrong.
+        """
+        finite = array_namespace(target).isfinite(target)
+        if not finite.all():
+            row = int((~finite).nonzero()[0][0])
+            msg = f"the target of row {row} is not finite: {target[row]}"
+            raise DataError(msg)
+
     def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Return how many predictions are right, and of how many; 0-d floats."""
         msg = f"{type(self).__name__} has no notion of a right prediction"
@@ -177,6 +189,23 @@ class _ClassificationLoss(Loss):
             )
             raise DataError(msg)
         return xp.asarray(w, dtype=output.dtype, device=device(output))
+
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check that class indices are whole numbers 0..K-1, or the ignored label."""
+        if len(target.shape) != 1:
+            super().check_target(target, n_outputs)
+            return
+        if not array_namespace(target).isdtype(target.dtype, "integral"):
+            msg = f"class labels must be whole numbers 0..{n_outputs - 1}; got {target.dtype}"
+            raise DataError(msg)
+        wrong = (target < 0) | (target >= n_outputs)
+        if self.ignore_label is not None:
+            wrong &= target != self.ignore_label
+        if wrong.any():
+            row = int(wrong.nonzero()[0][0])
+            msg = f"the label of row {row} is {target[row]}; the model has classes "
+            msg += f"0..{n_outputs - 1}"
+            raise DataError(msg)
 
     def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Count rows whose largest output is at the target's class; ignored rows are left out."""

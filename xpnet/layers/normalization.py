@@ -90,13 +90,11 @@ class BatchNorm(_Norm):
     ) -> tuple[Array, tuple]:
         xp = array_namespace(x)
         if train:
-            x_hat, inv_std, mean, var = normalize(x, _all_but_last(x), self.eps)
-            residuals = (x_hat, inv_std, mean, var)
+            residuals = normalize(x, _all_but_last(x), self.eps)
         else:
             inv_std = 1.0 / xp.sqrt(params["var"] + self.eps)
-            x_hat = (x - params["mean"]) * inv_std
-            residuals = (x_hat, inv_std)
-        return x_hat * params["gamma"] + params["beta"], residuals
+            residuals = ((x - params["mean"]) * inv_std, inv_std)
+        return residuals[0] * params["gamma"] + params["beta"], residuals
 
     def backward(
         self, params: Params, residuals: Any, dy: Array, *, input_gradient: bool = True

@@ -1,0 +1,269 @@
+"""The settings of a run: TOML to checked dataclasses and back.
+
+Every setting is a field below (or of the layer, loss, optimizer or schedule that it configures),
+so a wrong type, a value out of range and an unknown name give one-line errors without more code.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from xpnet.clipping import Clip
+from xpnet.errors import ConfigError
+from xpnet.initializers import INITIALIZERS, GlorotUniform, Initializer
+from xpnet.layers import (
+    ACTIVATIONS,
+    LAYERS,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    LayerNorm,
+    ReLU,
+    Sequential,
+    Softmax,
+)
+from xpnet.losses import LOSSES, CrossEntropy, Loss, SoftmaxCrossEntropy
+from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
+from xpnet.schedules import SCHEDULES, Constant, Schedule
+from xpnet.schema import (
+    Checked,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OneOf,
+    PositiveInt,
+    build,
+    did_you_mean,
+    dump,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EarlyStoppingConfig",
+    "ModelConfig",
+    "load_config",
+    "parse_duration",
+    "recipe_names",
+    "recipe_text",
+    "to_toml",
+]
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Where the examples come from, and how they are split and scaled."""
+
+    source: str = "digits"  # digits, mnist, fashion-mnist, or a file
+    test: str | None = None  # a file; without one, test_fraction of the source is held out
+    label: str | int | None = None  # label column: name or position
+    header: bool | None = None  # whether a CSV file has one; found out where it is not said
+    task: Literal["classification", "regression"] = "classification"
+    data_dir: str | None = None  # where named data sets lie
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+    stratify: bool = True
+    scaling: Literal["standard", "minmax", "max", "none"] = "standard"
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The hidden layers; the output layer is added with one unit per class or target column.
+
+    Either ``hidden`` widths, each with ``normalization``, ``activation`` and ``dropout``, or the
+    full list of hidden ``layers``.
+    """
+
+    hidden: tuple[PositiveInt, ...] = (128,)
+    activation: Annotated[Layer, OneOf(ACTIVATIONS)] = ReLU()
+    normalization: Literal["none", "batch_norm", "layer_norm"] = "none"
+    dropout: Fraction = 0.0
+    initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
+    layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...] | None = None
+
+    def model(self, input_shape: tuple[int, ...], n_outputs: int, loss: Loss) -> Sequential:
+        """Return the built model for examples of ``input_shape``."""
+        layers = list(self.layers) if self.layers is not None else self._hidden()
+        layers.append(Dense(n_outputs, initializer=self.initializer))
+        if isinstance(loss, CrossEntropy):  # it takes probabilities
+            layers.append(Softmax())
+        return Sequential(tuple(layers)).build(input_shape)
+
+    def _hidden(self) -> list[Layer]:
+        layers: list[Layer] = []
+        for units in self.hidden:
+            layers.append(Dense(units, initializer=self.initializer))
+            if self.normalization != "none":
+                layers.append(BatchNorm() if self.normalization == "batch_norm" else LayerNorm())
+            layers.append(self.activation)
+            if self.dropout:
+                layers.append(Dropout(self.dropout))
+        return layers
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig(Checked):
+    """Stop after ``patience`` epochs without improvement of the validation; 0 never stops."""
+
+    patience: NonNegativeInt = 0
+    monitor: Literal["loss", "accuracy"] = "loss"
+    min_delta: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Checked):
+    """When to save beside the end of each epoch, and how many to keep beside the best."""
+
+    every_steps: NonNegativeInt = 0  # 0: not by steps
+    every: str | None = None  # by time, such as "10min"
+    keep: PositiveInt = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every is not None:
+            parse_duration(self.every)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """A whole run."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 64
+    seed: NonNegativeInt = 0
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    compile: bool | None = None  # None: where it is the backend's habit (JAX)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: Annotated[Loss, OneOf(LOSSES)] = SoftmaxCrossEntropy()
+    optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)] = Adam()
+    schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Constant()
+    clip: Clip = Clip()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss.reduction == "none":
+            msg = "loss.reduction 'none' gives no single loss to train on; use mean or sum"
+            raise ConfigError(msg)
+        regression = self.data.task == "regression"
+        if regression != (self.loss.predicts == "value"):
+            name = next(n for n, cls in LOSSES.items() if cls is type(self.loss))
+            msg = f"loss {name!r} does not fit data.task {self.data.task!r}; "
+            msg += "use mean_squared_error or huber for regression, a cross-entropy for classes"
+            raise ConfigError(msg)
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds for a duration such as ``"30s"``, ``"10min"`` or ``"1.5h"``.
+
+    >>> parse_duration("10min")
+    600.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text.strip())
+    if not match or float(match[1]) == 0:
+        msg = f"not a duration: {text!r}; write a number and s, min or h, such as '10min'"
+        raise ConfigError(msg)
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in the package."""
+    files = resources.files("xpnet") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in files.iterdir() if f.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the TOML of a recipe."""
+    return (resources.files("xpnet") / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
+def load_config(source: str = "digits", overrides: Iterable[str] = ()) -> Config:
+    """Read a recipe by name or a TOML file by path, with ``KEY=VALUE`` overrides on top.
+
+    A relative data file in a TOML file is taken from that file's folder. Raises ConfigError.
+
+    >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
+    0.01
+    """
+    table = _read(source)
+    for override in overrides:
+        _override(table, override)
+    try:
+        return build(Config, table)
+    except ConfigError as error:
+        if source in recipe_names():
+            raise
+        msg = f"{source}: {error}"
+        raise ConfigError(msg) from None
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if source in recipe_names():
+        return tomllib.loads(recipe_text(source))
+    if path.suffix != ".toml" and not path.exists():
+        names = recipe_names()
+        msg = f"no recipe or TOML file {source!r}; {did_you_mean(source, names)}"
+        raise ConfigError(msg)
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        msg = f"cannot read config {source!r}: {error.strerror}"
+        raise ConfigError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{source} is not valid TOML: {error}"
+        raise ConfigError(msg) from None
+    _anchor_files(table.get("data"), path.parent)
+    return table
+
+
+def _anchor_files(data: Any, folder: Path) -> None:
+    """Make the data files of a config independent of the current folder."""
+    for key in ("source", "test", "data_dir"):
+        value = data.get(key) if isinstance(data, Mapping) else None
+        if isinstance(value, str) and not Path(value).is_absolute():
+            beside = folder / value
+            if key == "data_dir" or beside.exists():
+                data[key] = str(beside.resolve())
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=value``; the value is read as TOML, else taken as a string."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
+        raise ConfigError(msg)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *path, last = parts
+    for i, part in enumerate(path):
+        inner = table.setdefault(part, {})
+        if isinstance(inner, str):  # optimizer = "adam" is short for a table with that name
+            inner = table[part] = {"name": inner}
+        if not isinstance(inner, dict):
+            msg = f"--set {override}: {'.'.join(parts[: i + 1])} is not a table"
+            raise ConfigError(msg)
+        table = inner
+    if last == "name" and table.get("name") != value:
+        table.clear()  # the settings of another class mean nothing to this one
+    table[last] = value
+
+
+def to_toml(config: Config) -> str:
+    """Return the TOML that :func:`load_config` reads back as an equal config."""
+    import tomli_w
+
+    return tomli_w.dumps(dump(config))

@@ -1,0 +1,168 @@
+"""A built model with its training state on one backend: the steps, compiled, and their memory."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.clipping import Clip
+from xpnet.diagnose import first_nonfinite
+from xpnet.errors import CheckpointError
+from xpnet.layers import Sequential
+from xpnet.losses import Loss
+from xpnet.optimizers import Optimizer
+from xpnet.params import Layout, initialize, layouts, merge
+from xpnet.step import (
+    Batch,
+    StepInputs,
+    Totals,
+    TrainState,
+    make_evaluate_step,
+    make_predict_step,
+    make_train_step,
+    zero_totals,
+)
+from xpnet.typing import Array
+
+__all__ = ["Engine", "Evaluation", "Reading"]
+
+
+class Reading(NamedTuple):
+    """What the totals say: means since they were last zeroed."""
+
+    loss: float
+    accuracy: float | None  # None for regression
+    bad_step: int  # the first step whose loss was not finite, or -1
+
+
+class Evaluation(NamedTuple):
+    """A pass over labelled examples without training."""
+
+    loss: float
+    accuracy: float | None
+    predictions: np.ndarray  # probabilities (N, K), or values
+
+
+class Engine:
+    """The train, evaluate and predict steps of ``model`` on ``backend``, and the state they use.
+
+    ``compile`` is None for the backend's habit. The state begins with ``seed``'s first weights.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        clip: Clip = Clip(),
+        *,
+        seed: int = 0,
+        compile: bool | None = None,
+    ) -> None:
+        self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
+        self.params_layout, self.stats_layout = layouts(model)
+        params, stats = (backend.asarray(np.array(v)) for v in initialize(model, seed))
+        self.state = TrainState(params, stats, optimizer.init(params), zero_totals(params))
+
+        def compiled(step: Callable, *, donate: bool = False) -> Callable:
+            wanted = backend.compiles if compile is None else compile
+            return backend.compile(step, donate=donate) if wanted else step
+
+        self._train = compiled(make_train_step(model, loss, optimizer, clip), donate=True)
+        self._evaluate = compiled(make_evaluate_step(model, loss))
+        self._predict = compiled(make_predict_step(model, loss))
+
+    def train(self, batch: Batch, inputs: StepInputs) -> Array:
+        """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
+        self.state, cost = self._train(self.state, batch, inputs)
+        return cost
+
+    def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
+        """Return loss, accuracy and predictions of the model as it is."""
+        totals, parts = zero_totals(self.state.params), []
+        for batch in batches:
+            totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
+            parts.append(self.backend.to_host(predicted))
+        loss, accuracy, _ = self._reading(totals)
+        return Evaluation(loss, accuracy, np.concatenate(parts))
+
+    def predict(self, batches: Iterable[Batch]) -> np.ndarray:
+        """Return the predictions for the batches' x as one host array."""
+        parts = (self._predict(self.state.params, self.state.stats, b.x) for b in batches)
+        return np.concatenate([self.backend.to_host(part) for part in parts])
+
+    def read(self) -> Reading:
+        """Return the means over the steps since :meth:`zero`; waits for the device."""
+        return self._reading(self.state.totals)
+
+    def zero(self) -> None:
+        """Begin new totals."""
+        self.state = self.state._replace(totals=zero_totals(self.state.params))
+
+    def _reading(self, totals: Totals) -> Reading:
+        loss, denominator, hits, count, bad_step = (
+            float(self.backend.to_host(total)) for total in totals
+        )
+        accuracy = None if self.loss.predicts == "value" else hits / max(count, 1.0)
+        return Reading(loss / (denominator or 1.0), accuracy, int(bad_step))
+
+    def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
+        """Name the first array that is not finite in the step that this batch would take."""
+        params = self.params_layout.split(self.state.params)
+        tensors = merge(params, self.stats_layout.split(self.state.stats))
+
+        def finite(x: Array) -> bool:
+            return bool(np.isfinite(self.backend.to_host(x)).all())
+
+        return first_nonfinite(self.model, self.loss, tensors, batch, inputs.keys, finite)
+
+    def host_state(self) -> TrainState:
+        """Return a copy of the state in host arrays."""
+        return _map(self.backend.to_host, self.state)
+
+    def set_state(self, host: TrainState) -> None:
+        """Place a copy of a host state."""
+        self.state = _map(lambda x: self.backend.asarray(np.array(x)), host)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the state as named host arrays, such as ``params/0.dense.W``."""
+        host = self.host_state()
+        named = {f"params/{k}": v for k, v in self.params_layout.named(host.params).items()}
+        named |= {f"stats/{k}": v for k, v in self.stats_layout.named(host.stats).items()}
+        for slot, flat in zip(self.optimizer.slots, host.slots, strict=True):
+            named |= {f"slots/{slot}/{k}": v for k, v in self.params_layout.named(flat).items()}
+        return named | {f"totals/{k}": np.asarray(v) for k, v in host.totals._asdict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take back :meth:`tensors`, of any backend.
+
+        Raises CheckpointError where a tensor is missing or has another shape.
+        """
+        slots = tuple(
+            _flat(tensors, self.params_layout, f"slots/{slot}/") for slot in self.optimizer.slots
+        )
+        params = _flat(tensors, self.params_layout, "params/")
+        stats = _flat(tensors, self.stats_layout, "stats/")
+        totals = Totals(*(_tensor(tensors, f"totals/{k}", ()) for k in Totals._fields))
+        self.set_state(TrainState(params, stats, slots, totals))
+
+
+def _flat(tensors: Mapping[str, np.ndarray], layout: Layout, prefix: str) -> np.ndarray:
+    named = {e.name: _tensor(tensors, prefix + e.name, e.shape) for e in layout.entries}
+    return layout.join_named(named, np.zeros(0))
+
+
+def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    found = tensors.get(name)
+    if found is None or tuple(found.shape) != tuple(shape):
+        got = "none" if found is None else tuple(found.shape)
+        msg = f"the checkpoint does not fit the model: {name} must have shape {shape}; got {got}"
+        raise CheckpointError(msg)
+    return found
+
+
+def _map(f: Callable[[Array], Array], state: TrainState) -> TrainState:
+    totals = Totals(*(f(total) for total in state.totals))
+    return TrainState(f(state.params), f(state.stats), tuple(map(f, state.slots)), totals)

@@ -1,0 +1,334 @@
+"""The trainer: the one object that changes.
+
+It owns batching, placement, the position in the run and the reading of metrics; the mathematics of
+a step is :func:`xpnet.step.make_train_step`.
+
+    trainer = Trainer([Dense(256), ReLU(), Dense(10)], backend="cupy")
+    trainer.fit((x, y), epochs=10, validation=(x_val, y_val))
+    probabilities = trainer.predict(x_test)
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends import Backend, backend_of, resolve
+from xpnet.callbacks import Callback, Record
+from xpnet.clipping import Clip
+from xpnet.engine import Engine, Evaluation
+from xpnet.errors import ConfigError, DataError, TrainingError
+from xpnet.feed import Feed
+from xpnet.layers import Layer, Sequential
+from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
+from xpnet.random import generator
+from xpnet.schedules import SCHEDULES, Constant, Schedule
+from xpnet.schema import build_named
+from xpnet.step import StepInputs, dropout_keys
+
+__all__ = ["Position", "Trainer"]
+
+EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
+
+
+class Position(NamedTuple):
+    """Where a run is: ``batch`` batches into ``epoch``, after ``step`` steps in all."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+class Trainer:
+    """Train ``model`` on a backend.
+
+    ``model`` is a :class:`~xpnet.layers.Sequential` or a list of layers; sizes are inferred from
+    the data. ``loss``, ``optimizer`` and ``schedule`` are objects or names. ``backend`` is a name,
+    a Backend or None, which follows the data: arrays of CuPy, PyTorch or JAX are trained on where
+    they are, host data as ``resolve("auto", device)`` chooses. ``compile`` is None for the
+    backend's habit, True or False.
+
+    The same seed gives the same first weights, batches and dropout on every backend.
+    """
+
+    def __init__(
+        self,
+        model: Sequential | Iterable[Layer],
+        loss: Loss | str = SoftmaxCrossEntropy(),
+        optimizer: Optimizer | str = Adam(),
+        *,
+        backend: Backend | str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        batch_size: int = 128,
+        seed: int = 0,
+        schedule: Schedule | str = Constant(),
+        clip: Clip = Clip(),
+        compile: bool | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
+        self.loss: Loss = _named(LOSSES, loss, "loss")
+        self.optimizer: Optimizer = _named(OPTIMIZERS, optimizer, "optimizer")
+        self.schedule: Schedule = _named(SCHEDULES, schedule, "schedule")
+        if self.loss.reduction == "none":
+            msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
+            raise ConfigError(msg)
+        if batch_size < 1 or seed < 0:
+            msg = f"batch_size must be >= 1 and seed >= 0; got {batch_size} and {seed}"
+            raise ConfigError(msg)
+        self.backend = backend if isinstance(backend, Backend) else None
+        self._asked = (backend if isinstance(backend, str) else "auto", device, dtype)
+        self.batch_size, self.seed, self.clip, self.compile = batch_size, seed, clip, compile
+
+        self.position = Position()
+        self.history: list[Record] = []
+        self.stopped: str | None = None  # why training ended before its last epoch
+        self.failed: BaseException | None = None
+        self.lr = math.nan
+        self.epochs = self.steps_per_epoch = self.rows = 0
+        self.callbacks: list[Callback] = []
+        self._schedule_state = self.schedule.init()
+        self._engine: Engine | None = None
+        self._restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        epochs: int,
+        validation: Any = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> list[Record]:
+        """Train until ``epochs`` epochs are done in all, and return the history.
+
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight) or a Feed. Called again with
+        more epochs, or after :meth:`restore`, training goes on from where it is. The history has
+        one record per epoch: loss and accuracy over its steps, and after it, if there is a
+        validation, val_loss and val_accuracy.
+
+        Raises DataError for data that does not fit, TrainingError when the loss is not finite.
+        """
+        feed = self._labelled(data)
+        checks = None if validation is None else self._labelled(validation)
+        self.epochs, self.rows = epochs, feed.rows
+        self.steps_per_epoch = math.ceil(feed.rows / self.batch_size)
+        self.callbacks, self.stopped, self.failed = list(callbacks), None, None
+        self._restore_callbacks()
+        begun: list[Callback] = []
+        try:
+            for callback in self.callbacks:
+                callback.on_train_begin(self)
+                begun.append(callback)
+            while self.position.epoch < epochs and self.stopped is None:
+                if self._train_epoch(feed):
+                    self._end_epoch(checks)
+        except BaseException as error:
+            self.failed = error
+            raise
+        finally:
+            for callback in begun:
+                callback.on_train_end(self)
+        return self.history
+
+    def stop(self, reason: str) -> None:
+        """End training after the current step, or after the epoch when asked at its end."""
+        self.stopped = reason
+
+    def _train_epoch(self, feed: Feed) -> bool:
+        """Take the steps that are left of the epoch; say whether it came to its end."""
+        self._epoch_began, self._epoch_from = time.perf_counter(), self.position
+        order = generator(self.seed, "shuffle", self.position.epoch).permutation(feed.rows)
+        order = order.astype(np.int32)
+        self._batches = lambda: feed.batches(self.batch_size, order, start=self.position.batch)
+        self._epoch_state = self.engine.host_state()
+        hooks = _overridden(self.callbacks, "on_step_end")
+        for batch in self._batches():
+            self.engine.train(batch, self._inputs())
+            self._advance()
+            for hook in hooks:
+                hook(self)
+            if self.stopped is not None and self.position.batch < self.steps_per_epoch:
+                return False
+        return True
+
+    def _advance(self) -> None:
+        epoch, batch, step = self.position
+        self.position = Position(epoch, batch + 1, step + 1)
+
+    def _inputs(self) -> StepInputs:
+        """The numbers of the step at this position."""
+        step, per_epoch = self.position.step, self.steps_per_epoch
+        self.lr = self.schedule.lr(
+            self._schedule_state, self.optimizer.lr, step, self.epochs * per_epoch, per_epoch
+        )
+        keys = dropout_keys(self.seed, step, self.model.n_random)
+        return StepInputs(step, self.optimizer.coefficients(self.lr, step + 1), keys)
+
+    def _end_epoch(self, checks: Feed | None) -> None:
+        seconds = time.perf_counter() - self._epoch_began
+        done = self.rows - self._epoch_from.batch * self.batch_size
+        record = {
+            "epoch": self.position.epoch + 1,
+            "step": self.position.step,
+            "lr": self.lr,
+            **self.read(),
+            "seconds": seconds,
+            "samples_per_second": done / seconds,
+        }
+        if checks is not None:
+            result = self.engine.evaluate(checks.batches(EVALUATION_BATCH))
+            record["val_loss"] = result.loss
+            if result.accuracy is not None:
+                record["val_accuracy"] = result.accuracy
+        self.history.append(record)
+        watched = record.get("val_loss", record["loss"])
+        self._schedule_state = self.schedule.observe(self._schedule_state, watched)
+        self.engine.zero()
+        self.position = Position(self.position.epoch + 1, 0, self.position.step)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, record)
+
+    def read(self) -> Record:
+        """Return loss and accuracy of this epoch so far; waits for the device.
+
+        Raises TrainingError, naming epoch, step and layer, where a loss was not finite.
+        """
+        loss, accuracy, bad_step = self.engine.read()
+        if bad_step >= 0:
+            self._explain_failure(bad_step)
+        return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
+
+    def _explain_failure(self, bad_step: int) -> None:
+        """Repeat the epoch up to the bad step, which the positions make possible, and look in."""
+        self.engine.set_state(self._epoch_state)
+        self.position, where = self._epoch_from, None
+        for batch in self._batches():
+            if self.position.step == bad_step:
+                where = self.engine.first_nonfinite(batch, self._inputs())
+                break
+            self.engine.train(batch, self._inputs())
+            self._advance()
+        msg = f"the loss is not finite at epoch {self.position.epoch + 1}, step {bad_step + 1}; "
+        msg += f"first in {where or 'a step that went well when repeated'}: "
+        msg += "lower optimizer.lr, set clip.norm, or look at the data"
+        raise TrainingError(msg)
+
+    # -- prediction -------------------------------------------------------------------------------
+
+    def evaluate(self, data: Any) -> Evaluation:
+        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
+        feed = self._labelled(data)
+        return self.engine.evaluate(feed.batches(EVALUATION_BATCH))
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return probabilities (N, K), or values for regression, as a host array."""
+        feed = x if isinstance(x, Feed) else Feed(self._resolve(x), x)
+        self._prepare(feed.example_shape)
+        return self.engine.predict(feed.batches(EVALUATION_BATCH))
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The model and its state on the backend, once the shape of the data is known."""
+        if self._engine is None:
+            msg = "the model has no sizes yet: call fit, or build the model with its input shape"
+            raise TrainingError(msg)
+        return self._engine
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """Host copies of the parameters and the running statistics, by name."""
+        named = {k.partition("/"): v for k, v in self.engine.tensors().items()}
+        return {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
+
+    def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return all that a resumed training needs: named host arrays, and JSON data."""
+        meta = {
+            "position": self.position._asdict(),
+            "schedule": dict(self._schedule_state),
+            "callbacks": {type(c).__name__: dict(c.state()) for c in self.callbacks},
+            "history": self.history,
+            "backend": self.engine.backend.describe(),
+        }
+        return self.engine.tensors(), meta
+
+    def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Take back a snapshot, of any backend; the next :meth:`fit` goes on from there.
+
+        Raises CheckpointError, as soon as the model's sizes are known, if it does not fit.
+        """
+        self._restored = (tensors, meta)
+        self.position = Position(**meta["position"])
+        self._schedule_state = meta["schedule"]
+        self.history = list(meta["history"])
+        if self._engine is not None:
+            self._engine.load_tensors(tensors)
+
+    def _restore_callbacks(self) -> None:
+        states = self._restored[1]["callbacks"] if self._restored else {}
+        for callback in self.callbacks:
+            if type(callback).__name__ in states:
+                callback.restore(states[type(callback).__name__])
+        self._restored = None
+
+    # -- preparation ------------------------------------------------------------------------------
+
+    def _resolve(self, x: Any) -> Backend:
+        """The backend, chosen at the first sight of data."""
+        if self.backend is None:
+            name, device, dtype = self._asked
+            follows = backend_of(x, dtype) if name == device == "auto" else None
+            self.backend = follows or resolve(name, device, dtype).backend
+        return self.backend
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Build the model and its engine for examples of ``shape``, once."""
+        if self._engine is None:
+            self.model = self.model.build(shape)
+            self._engine = Engine(
+                self._resolve(None),
+                self.model,
+                self.loss,
+                self.optimizer,
+                self.clip,
+                seed=self.seed,
+                compile=self.compile,
+            )
+            if self._restored is not None:
+                self._engine.load_tensors(self._restored[0])
+        elif self.model.input_shape != shape:
+            msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
+            raise DataError(msg)
+
+    def _labelled(self, data: Any) -> Feed:
+        """A feed with targets that fit the loss and the model."""
+        if not isinstance(data, Feed):
+            if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+                msg = f"data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}"
+                raise DataError(msg)
+            data = Feed(self._resolve(data[0]), *data)
+        self._resolve(data.arrays["x"])
+        self._prepare(data.example_shape)
+        y = data.arrays.get("y")
+        if y is None:
+            msg = "training and evaluation need targets; got none"
+            raise DataError(msg)
+        host = y if isinstance(y, np.ndarray) else data.backend.to_host(y)
+        self.loss.check_target(host, self.model.output_shape[-1])
+        return data
+
+
+def _named(table: Mapping[str, type], value: Any, what: str) -> Any:
+    return value if isinstance(value, tuple(table.values())) else build_named(table, value, what)
+
+
+def _overridden(callbacks: list[Callback], hook: str) -> list[Callable]:
+    """The bound hooks that do something: a step is too short to call the others."""
+    base = getattr(Callback, hook)
+    return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
