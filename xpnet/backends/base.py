@@ -123,6 +123,10 @@ class Backend:
         """Say whether ``x`` is an array of this library."""
         raise AbstractMethodError(type(self), "owns")
 
+    def free_memory(self) -> int | None:
+        """Bytes free on a device with a memory of its own; None where it is the host's."""
+        return None
+
     def synchronize(self, x: Array) -> None:
         """Wait until ``x`` has been computed."""
 

@@ -69,6 +69,10 @@ class CupyBackend(Backend):
 
         return isinstance(x, cupy.ndarray)
 
+    def free_memory(self) -> int | None:
+        with self.device:
+            return self.device.mem_info[0]
+
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 

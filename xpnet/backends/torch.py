@@ -60,6 +60,11 @@ class TorchBackend(Backend):
     def owns(self, x: Any) -> bool:
         return type(x).__module__.partition(".")[0] == "torch"
 
+    def free_memory(self) -> int | None:
+        import torch
+
+        return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
+
     def synchronize(self, x: Array) -> None:
         import torch
 
