@@ -1,0 +1,125 @@
+"""A data set in host memory, the checks that it has to pass once, and its fingerprint."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xpnet.errors import DataError
+from xpnet.typing import Array
+
+__all__ = ["Dataset", "check", "chunks", "fingerprint"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N rows of features and, where they are known, their labels or targets.
+
+    ``x`` (N, ...) has any real dtype; images stay uint8 until they are scaled. ``y`` is one of
+
+    - int32 (N,), the index of each row's class in ``classes``;
+    - float64 (N,) or (N, J), the targets of a regression, where ``classes`` is None;
+    - None, for rows to predict.
+
+    Raises DataError where x and y differ in length or where there are no rows.
+
+    >>> flowers = Dataset(np.zeros((3, 4)), np.array([0, 1, 0]), ("rose", "tulip"), "flowers")
+    >>> len(flowers), flowers.feature_shape, len(flowers.take([0, 2]))
+    (3, (4,), 2)
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    classes: tuple[str, ...] | None
+    name: str
+    feature_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim < 2 or self.x.size == 0:
+            msg = f"{self.name}: features must be (rows, features...), none of them 0; got shape "
+            raise DataError(msg + str(self.x.shape))
+        if self.y is not None and (self.y.ndim == 0 or len(self.y) != len(self.x)):
+            msg = f"{self.name}: {len(self.x)} rows of features but labels of shape {self.y.shape}"
+            raise DataError(msg)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of one row of features."""
+        return self.x.shape[1:]
+
+    def take(self, indices: Array) -> "Dataset":
+        """Return the rows at ``indices`` (n,), in that order, as a copy."""
+        y = None if self.y is None else self.y[indices]
+        return replace(self, x=self.x[indices], y=y)
+
+
+def chunks(x: np.ndarray, nbytes: int = 2**22) -> Iterator[slice]:
+    """Yield slices of rows that hold about ``nbytes`` each, to bound temporary arrays."""
+    rows = max(1, nbytes * len(x) // max(1, x.nbytes))
+    for start in range(0, len(x), rows):
+        yield slice(start, start + rows)
+
+
+def check(
+    dataset: Dataset,
+    *,
+    n_classes: int | None = None,
+    feature_shape: tuple[int, ...] | None = None,
+) -> None:
+    """Raise DataError naming the first value that would silently spoil training.
+
+    Features and targets must be finite and features of ``feature_shape``; labels must be whole
+    numbers in 0 ... ``n_classes`` - 1. It is done once on the host because no device does it:
+    CuPy wraps an index that is out of range around, and JAX turns it into NaN.
+    """
+    name, x, y = dataset.name, dataset.x, dataset.y
+    if feature_shape is not None and dataset.feature_shape != tuple(feature_shape):
+        msg = f"{name}: features of shape {dataset.feature_shape}; expected {tuple(feature_shape)}"
+        raise DataError(msg)
+    _check_finite(name, "x", x)
+    if y is None:
+        return
+    if n_classes is None:
+        _check_finite(name, "y", y)
+        return
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        msg = f"{name}: labels must be whole numbers of shape (N,); got {y.dtype} of {y.shape}"
+        raise DataError(msg)
+    outside = (y < 0) | (y >= n_classes)
+    if outside.any():
+        row = int(outside.argmax())
+        msg = (
+            f"{name}: y[{row}] is {y[row]}; a label of {n_classes} classes is 0 to {n_classes - 1}"
+        )
+        raise DataError(msg)
+
+
+def _check_finite(name: str, letter: str, values: np.ndarray) -> None:
+    if values.dtype.kind != "f":
+        return
+    for rows in chunks(values):
+        bad = ~np.isfinite(values[rows])
+        if bad.any():
+            place = [int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape)]
+            place[0] += rows.start
+            msg = f"{name}: {letter}{place} is {values[tuple(place)]}; it must be a finite number"
+            raise DataError(msg)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return the SHA-256, in hexadecimal, of the classes and of x and y: dtype, shape and bytes.
+
+    Equal fingerprints mean equal data, whatever file it came from; the name does not count.
+    """
+    digest = hashlib.sha256(repr(dataset.classes).encode())
+    for array in (dataset.x, dataset.y):
+        if array is None:
+            continue
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        for rows in chunks(array):
+            digest.update(np.ascontiguousarray(array[rows]).data)
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""Parquet files, through pyarrow where it is installed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.data.files import MAX_BYTES, reading
+from xpnet.data.labels import Labels, Table, find_label
+from xpnet.errors import DataError, require
+
+__all__ = ["read_parquet_table"]
+
+
+def read_parquet_table(path: Path, label: str | int | None) -> Table:
+    """Read columns of numbers, one of which may be labels; null values are errors."""
+    pq = require("pyarrow.parquet", "parquet", "reading Parquet")
+    arrow = require("pyarrow", "parquet", "reading Parquet")
+    try:
+        with reading(path) as file:
+            return _read(pq.ParquetFile(file), path, label)
+    except arrow.ArrowException as error:
+        msg = f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0][:200]}"
+        raise DataError(msg) from error
+
+
+def _read(file: Any, path: Path, label: str | int | None) -> Table:
+    schema, rows = file.schema_arrow, file.metadata.num_rows
+    names = tuple(schema.names)
+    if len(names) != file.metadata.num_columns:
+        msg = f"{path}: nested columns; features must be one number in each column"
+        raise DataError(msg)
+    column = None if label is None else find_label(names, len(names), label, path)
+    features = tuple(n for j, n in enumerate(names) if j != column)
+    if rows == 0 or not features:
+        msg = f"{path}: {rows} rows of {len(features)} features; there must be some of each"
+        raise DataError(msg)
+    if len(set(names)) < len(names):
+        msg = f"{path}: several columns have the same name; the columns are {', '.join(names)}"
+        raise DataError(msg)
+    dtype = np.result_type(*(_dtype(schema.field(n), path) for n in features))
+    if rows * len(features) * dtype.itemsize > MAX_BYTES:
+        msg = f"{path}: {rows} rows of {len(features)} features are more than {MAX_BYTES} bytes"
+        raise DataError(msg)
+    x = np.empty((rows, len(features)), dtype)
+    for j, name in enumerate(features):
+        x[:, j] = _column(file, name, path).to_numpy()
+    labels = None
+    if column is not None:
+        values = _column(file, names[column], path).to_pylist()
+        seen = {v: k for k, v in enumerate(dict.fromkeys(values))}
+        codes = np.fromiter((seen[v] for v in values), np.int64, rows)
+        labels = Labels(list(seen), codes)
+    return Table(x, labels, lambda row: f"{path}: row {row}", features)
+
+
+def _dtype(field: Any, path: Path) -> np.dtype:
+    dtype = np.dtype(field.type.to_pandas_dtype())
+    if dtype.kind not in "buif":
+        msg = f"{path}: column {field.name!r}: features must be numbers; got {field.type}"
+        raise DataError(msg)
+    return np.dtype(np.uint8) if dtype.kind == "b" else dtype
+
+
+def _column(file: Any, name: str, path: Path) -> Any:
+    column = file.read(columns=[name]).column(0)
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        msg = f"{path}: row {row}, column {name!r}: no value"
+        raise DataError(msg)
+    return column

@@ -1,0 +1,81 @@
+"""Reading a data set from a file of any known format."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from xpnet.data.arrays import read_npy_table, read_npz_table
+from xpnet.data.dataset import Dataset
+from xpnet.data.files import existing
+from xpnet.data.idx import read_idx_table
+from xpnet.data.labels import Labels, Table, encode, targets
+from xpnet.data.parquet import read_parquet_table
+from xpnet.data.text import Header, read_csv_table
+from xpnet.errors import DataError
+
+__all__ = ["Task", "read"]
+
+Task = Literal["classification", "regression"]
+
+
+def read(
+    path: str | Path,
+    *,
+    label: str | int | None = "auto",
+    header: Header = "auto",
+    delimiter: str | None = None,
+    task: Task = "classification",
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """Read a data set; the suffix of ``path`` names its format.
+
+    ==================== ======================================= ==============================
+    suffix               features                                labels with ``label="auto"``
+    ==================== ======================================= ==============================
+    .csv .tsv (or .gz)   every other column, float64             column label, class, target or
+                                                                 y of the header, else the last
+    .parquet             every other column                      as .csv
+    .npy                 every other column                      the last column
+    .npz                 array x, X, data or features            array y, label(s) or target(s)
+    .idx -ubyte (or .gz) the array                               the file beside it with labels
+                                                                 for images in its name
+    ==================== ======================================= ==============================
+
+    ``label`` names another column (by name or position), array or file; None reads rows without
+    labels. ``header`` and ``delimiter`` settle what a text file leaves open. ``classes`` are those
+    of a trained model: labels are looked up among them. A regression takes labels as float64.
+
+    Raises DataError, which names the file and the place in it, and BackendError without pyarrow.
+    """
+    path = existing(path)
+    table = _read_table(path, label, header, delimiter)
+    y, names = None, None if classes is None else tuple(classes)
+    if table.labels is not None:
+        if task == "regression":
+            y, names = targets(table.labels, table.place), None
+        elif isinstance(table.labels, Labels):
+            y, names = encode(table.labels, classes, table.place)
+        else:
+            msg = f"{table.place(0)}: labels of classes must be (N,); got {table.labels.shape}"
+            raise DataError(msg)
+    return Dataset(table.x, y, names, path.name.partition(".")[0], table.feature_names)
+
+
+def _read_table(
+    path: Path, label: str | int | None, header: Header, delimiter: str | None
+) -> Table:
+    name = path.name.lower()
+    if re.search(r"\.(csv|tsv)(\.gz)?$", name):
+        tabs = "\t" if ".tsv" in name else None
+        return read_csv_table(path, label, header, delimiter or tabs)
+    if re.search(r"(\.idx|ubyte)(\.gz)?$", name):
+        return read_idx_table(path, label)
+    if name.endswith(".npy"):
+        return read_npy_table(path, label)
+    if name.endswith(".npz"):
+        return read_npz_table(path, label)
+    if name.endswith(".parquet"):
+        return read_parquet_table(path, label)
+    msg = f"{path}: unknown format; known: .csv .tsv .npy .npz .parquet .idx and -ubyte"
+    raise DataError(msg)

@@ -1,0 +1,107 @@
+"""Bringing features to a common scale, with numbers taken from the training part alone."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from xpnet.data.dataset import chunks
+from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.schema import did_you_mean
+
+__all__ = ["SCALINGS", "Scaler", "Scaling", "fit_scaler"]
+
+Scaling = Literal["standard", "minmax", "max", "none"]
+SCALINGS: tuple[Scaling, ...] = ("standard", "minmax", "max", "none")
+
+
+class Scaler(NamedTuple):
+    """The map x -> (x - shift) / scale; both are float64, of the shape of one row or ()."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    def apply(self, x: np.ndarray, dtype: str | np.dtype = "float32") -> np.ndarray:
+        """Return the scaled rows of ``x`` (N, ...) in ``dtype``.
+
+        Each value is computed in float64 and rounded once, a block of rows at a time. Raises
+        DataError where the features have another shape or do not fit into ``dtype``.
+        """
+        if self.shift.shape not in ((), x.shape[1:]):
+            msg = f"features of shape {x.shape[1:]}; the scaler was fitted to {self.shift.shape}"
+            raise DataError(msg)
+        scaled = np.empty(x.shape, dtype)
+        try:
+            with np.errstate(over="raise"):
+                for rows in chunks(x):
+                    scaled[rows] = (x[rows] - self.shift) / self.scale
+        except FloatingPointError:
+            msg = f"features are too large for {scaled.dtype} after scaling; scale them otherwise"
+            raise DataError(msg) from None
+        return scaled
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the arrays to save with a model, by name."""
+        return {"scaler.shift": self.shift, "scaler.scale": self.scale}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "Scaler":
+        """Make the scaler whose :meth:`tensors` these are; others are left aside."""
+        names = ("scaler.shift", "scaler.scale")
+        absent = [name for name in names if name not in tensors]
+        if absent:
+            msg = f"no tensor {absent[0]!r}: the model was saved without its scaler"
+            raise CheckpointError(msg)
+        shift, scale = (np.asarray(tensors[name], np.float64) for name in names)
+        if shift.shape != scale.shape or not (np.isfinite(shift) & (scale > 0)).all():
+            msg = (
+                f"damaged scaler: shift {shift.shape} must be finite, scale {scale.shape} positive"
+            )
+            raise CheckpointError(msg)
+        return cls(shift, scale)
+
+
+def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
+    """Fit a scaler to the training rows ``x`` (N, ...).
+
+    - ``standard``: each feature to mean 0 and standard deviation 1;
+    - ``minmax``: each feature to [0, 1];
+    - ``max``: all features by the largest magnitude among them, so 0 stays 0;
+    - ``none``: as they are.
+
+    A feature that is constant is shifted but not scaled. Raises ConfigError for another ``kind``,
+    DataError where a feature is too large for float64 statistics.
+
+    >>> scaler = fit_scaler("minmax", np.array([[1.0, 7.0], [3.0, 7.0]]))
+    >>> scaler.apply(np.array([[2.0, 7.0]]))
+    array([[0.5, 0. ]], dtype=float32)
+    """
+    if kind not in SCALINGS:
+        msg = f"unknown scaling {kind!r}; {did_you_mean(str(kind), SCALINGS)}"
+        raise ConfigError(msg)
+    if kind == "none":
+        return Scaler(np.zeros(()), np.ones(()))
+    low = np.asarray(x.min(axis=0), np.float64)
+    high = np.asarray(x.max(axis=0), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if kind == "max":
+            shift, scale = np.zeros(()), np.maximum(-low, high).max(keepdims=True).reshape(())
+        elif kind == "minmax":
+            shift, scale = low, high - low
+        else:
+            shift, scale = _mean_and_std(x)
+    # By the extremes: rounding can leave a constant feature a tiny deviation from its mean.
+    scale = np.where((scale == 0) | ((low == high) & (kind != "max")), 1.0, scale)
+    if not np.isfinite(shift + scale).all():
+        msg = (
+            f"features up to {np.abs([low, high]).max():g} are too large or not finite for {kind!r}"
+        )
+        raise DataError(msg)
+    return Scaler(shift, scale)
+
+
+def _mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two passes, because E[x²] - E[x]² cancels."""
+    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in chunks(x)) / len(x)
+    squares = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in chunks(x))
+    return mean, np.sqrt(squares / len(x))

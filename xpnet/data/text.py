@@ -1,0 +1,179 @@
+"""Comma-, semicolon- or tab-separated text.
+
+A file that is well formed is parsed by NumPy's C code. Any other is parsed again row by row, which
+either succeeds (on a quoted line break, say) or finds the line and column to name.
+"""
+
+import csv
+from array import array
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from xpnet.data.dataset import chunks
+from xpnet.data.files import read_lines
+from xpnet.data.labels import LABEL_NAMES, Labels, Table, find_label, number
+from xpnet.errors import DataError
+
+__all__ = ["Header", "read_csv_table"]
+
+Header = bool | Literal["auto"]
+
+
+class Layout(NamedTuple):
+    """What the first two rows say about the others."""
+
+    path: Path
+    delimiter: str
+    names: tuple[str, ...] | None  # of all columns
+    skip: int  # lines up to the end of the header
+    width: int  # columns
+    label: int | None  # column
+
+    def place(self, line: int, column: int) -> str:
+        name = f" ({self.names[column]!r})" if self.names else ""
+        return f"{self.path}: line {line}, column {column}{name}"
+
+
+def read_csv_table(
+    path: Path, label: str | int | None, header: Header = "auto", delimiter: str | None = None
+) -> Table:
+    """Read a table of numbers, one column of which may be labels of any kind.
+
+    ``header`` says whether the first row names the columns; "auto" looks for numbers in it.
+    Without a ``delimiter`` the one of ``,`` ``;`` and tab is taken that occurs most in the first
+    row. Lines are counted from 1 and columns from 0. Features are float64.
+    """
+    layout = _layout(path, label, header, delimiter)
+    parsed = _parse_fast(layout)
+    table, labels = _parse_slowly(layout) if parsed is None else parsed
+    names = layout.names
+    if layout.label is not None:
+        names = names and names[: layout.label] + names[layout.label + 1 :]
+        if layout.label == 0:  # views where they can be: a table may take half of the memory
+            table = table[:, 1:]
+        elif layout.label == layout.width - 1:
+            table = table[:, :-1]
+        else:
+            table = np.delete(table, layout.label, axis=1)
+    return Table(table, labels, lambda row: _line_of(layout, row), names)
+
+
+def _rows(path: Path, delimiter: str, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number (of the last line) and the fields of each row that is not blank."""
+    reader = csv.reader(read_lines(path, skip=skip), delimiter=delimiter)
+    try:
+        for fields in reader:
+            if len(fields) > 1 or any(map(str.strip, fields)):
+                yield skip + reader.line_num, fields
+    except csv.Error as error:
+        msg = f"{path}: line {skip + reader.line_num}: {error}"
+        raise DataError(msg) from None
+
+
+def _layout(path: Path, label: str | int | None, header: Header, delimiter: str | None) -> Layout:
+    if delimiter is None:
+        first = next((line for line in read_lines(path) if line.strip()), "")
+        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), [])))
+    head = list(islice(_rows(path, delimiter), 2))
+    if not head:
+        msg = f"{path}: line 1: the file is empty"
+        raise DataError(msg)
+    (line, first_row), rest = head[0], head[1:]
+    has_header = _is_header(path, head) if header == "auto" else header
+    if has_header and not rest:
+        msg = f"{path}: line {line}: a header but no rows"
+        raise DataError(msg)
+    width = len(first_row)
+    names = tuple(n.strip() for n in first_row) if has_header else None
+    column = None if label is None else find_label(names, width, label, path)
+    if column is not None and width < 2:
+        msg = (
+            f"{path}: line {line}: one column, which is the labels; is {delimiter!r} the delimiter?"
+        )
+        raise DataError(msg)
+    return Layout(path, delimiter, names, line if has_header else 0, width, column)
+
+
+def _is_header(path: Path, head: list[tuple[int, list[str]]]) -> bool:
+    """Tell a header from data, or raise DataError rather than drop a row that has a typing error.
+
+    A header has no number in it, or a name that labels go by. A text that stands over another
+    text is a label; one that stands over a number is in doubt.
+    """
+    line, first = head[0]
+    texts = [j for j, field in enumerate(first) if number(field) is None]
+    if not texts:
+        return False
+    if len(texts) == len(first) or any(f.strip().lower() in LABEL_NAMES[:-1] for f in first):
+        return True
+    for _, second in head[1:]:
+        for j in texts:
+            if j < len(second) and number(second[j]) is not None:
+                msg = f"{path}: line {line}, column {j}: {first[j]!r} is not a number; "
+                raise DataError(msg + f"if line {line} is a header, pass header=True")
+    return False
+
+
+def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
+    """Return all columns (N, columns) and the labels, or None where NumPy finds a fault."""
+    seen: dict[str, int] = {}
+
+    def code(text: str) -> int:
+        if not text.strip():
+            raise ValueError
+        return seen.setdefault(text.strip(), len(seen))
+
+    try:
+        table = np.loadtxt(
+            read_lines(layout.path, skip=layout.skip),
+            delimiter=layout.delimiter,
+            comments=None,
+            quotechar='"',
+            ndmin=2,
+            converters=None if layout.label is None else {layout.label: code},
+        )
+    except DataError:
+        raise
+    except ValueError:
+        return None
+    finite = all(np.isfinite(table[rows]).all() for rows in chunks(table))
+    if table.shape[1] != layout.width or not finite:
+        return None
+    if layout.label is None:
+        return table, None
+    return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
+
+
+def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
+    """Do as :func:`_parse_fast`, or raise DataError at the field that is wrong."""
+    values, seen = array("d"), dict[str, int]()
+    for line, fields in _rows(layout.path, layout.delimiter, layout.skip):
+        if len(fields) != layout.width:
+            msg = f"{layout.path}: line {line}: {len(fields)} columns; the first row has "
+            raise DataError(msg + str(layout.width))
+        for column, field in enumerate(fields):
+            text = field.strip()
+            value: float | None = number(text)
+            if column == layout.label:
+                value = seen.setdefault(text, len(seen))
+            if not text:
+                msg = f"{layout.place(line, column)}: empty field"
+                raise DataError(msg)
+            if value is None or not np.isfinite(value):
+                msg = f"{layout.place(line, column)}: {text[:40]!r} is not a finite number"
+                raise DataError(msg)
+            values.append(value)
+    table = np.frombuffer(values).reshape(-1, layout.width)
+    if layout.label is None:
+        return table, None
+    return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
+
+
+def _line_of(layout: Layout, row: int) -> str:
+    rows = _rows(layout.path, layout.delimiter, layout.skip)
+    line, _ = next(islice(rows, row, None))
+    return f"{layout.path}: line {line}"
