@@ -21,6 +21,7 @@ from xpnet.layers import (
     BatchNorm,
     Dense,
     Dropout,
+    Flatten,
     Layer,
     LayerNorm,
     ReLU,
@@ -63,7 +64,7 @@ class DataConfig(Checked):
     source: str = "digits"  # digits, mnist, fashion-mnist, or a file
     test: str | None = None  # a file; without one, test_fraction of the source is held out
     label: str | int | None = None  # label column: name or position
-    header: bool | None = None  # whether a CSV file has one; found out where it is not said
+    header: Literal["auto", "yes", "no"] = "auto"  # whether a CSV file has one
     task: Literal["classification", "regression"] = "classification"
     data_dir: str | None = None  # where named data sets lie
     test_fraction: Fraction = 0.2
@@ -89,7 +90,10 @@ class ModelConfig(Checked):
 
     def model(self, input_shape: tuple[int, ...], n_outputs: int, loss: Loss) -> Sequential:
         """Return the built model for examples of ``input_shape``."""
-        layers = list(self.layers) if self.layers is not None else self._hidden()
+        if self.layers is not None:
+            layers = list(self.layers)
+        else:
+            layers = [Flatten(), *self._hidden()] if len(input_shape) > 1 else self._hidden()
         layers.append(Dense(n_outputs, initializer=self.initializer))
         if isinstance(loss, CrossEntropy):  # it takes probabilities
             layers.append(Softmax())
@@ -190,7 +194,8 @@ def recipe_text(name: str) -> str:
 def load_config(source: str = "digits", overrides: Iterable[str] = ()) -> Config:
     """Read a recipe by name or a TOML file by path, with ``KEY=VALUE`` overrides on top.
 
-    A relative data file in a TOML file is taken from that file's folder. Raises ConfigError.
+    The path of a data file stands for the default settings on that data. A relative data file in
+    a TOML file is taken from that file's folder. Raises ConfigError.
 
     >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
     0.01
@@ -211,9 +216,10 @@ def _read(source: str) -> dict[str, Any]:
     path = Path(source)
     if source in recipe_names():
         return tomllib.loads(recipe_text(source))
-    if path.suffix != ".toml" and not path.exists():
-        names = recipe_names()
-        msg = f"no recipe or TOML file {source!r}; {did_you_mean(source, names)}"
+    if path.suffix != ".toml" and path.is_file():
+        return {"data": {"source": str(path)}}
+    if path.suffix != ".toml":
+        msg = f"no recipe or file {source!r}; {did_you_mean(source, recipe_names())}"
         raise ConfigError(msg)
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8"))

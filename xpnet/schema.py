@@ -13,6 +13,7 @@ written ``optimizer = "adam"`` or ``[optimizer]`` with ``name = "adam"`` and tha
 """
 
 import difflib
+import math
 import numbers
 import types
 import typing
@@ -51,13 +52,13 @@ class Range:
     le: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Say whether ``value`` lies inside (a NaN never does)."""
+        """Say whether ``value`` lies inside; NaN and the infinities never do."""
         return (
             (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
             and (self.lt is None or value < self.lt)
             and (self.le is None or value <= self.le)
-            and value == value
+            and math.isfinite(value)
         )
 
     def __str__(self) -> str:
@@ -112,7 +113,10 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
         if key not in kinds:
             msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
             raise ConfigError(msg)
-    values = {key: _convert(kinds[key], value, _join(path, key)) for key, value in table.items()}
+    values = {
+        key: _convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
+        for key, value in table.items()
+    }
     for f in fields(cls):  # type: ignore[arg-type]
         if f.init and f.name not in values and f.default is f.default_factory is MISSING:
             msg = f"missing setting {_join(path, f.name)!r}"
@@ -122,6 +126,16 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
     except ConfigError as error:  # a check across fields: name the place in the file as well
         msg = f"{path}: {error}" if path else str(error)
         raise ConfigError(msg) from None
+
+
+def _with_default_name(cls: type, key: str, value: Any) -> Any:
+    """Let ``[optimizer]`` with ``lr = 0.1`` and no name mean the optimizer that is the default."""
+    one_of = _metadata(_types(cast(Any, cls))[key], OneOf)
+    if one_of is None or not isinstance(value, Mapping) or "name" in value:
+        return value
+    default = getattr(cls, key, None)
+    names = [name for name, known in one_of.table.items() if known is type(default)]
+    return {"name": names[0], **value} if names else value
 
 
 def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:

@@ -93,6 +93,8 @@ class Trainer:
         self._schedule_state = self.schedule.init()
         self._engine: Engine | None = None
         self._restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
+        if self.backend is not None and self.model.input_shape is not None:
+            self._prepare(self.model.input_shape)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -269,6 +271,8 @@ class Trainer:
         self.history = list(meta["history"])
         if self._engine is not None:
             self._engine.load_tensors(tensors)
+        elif self.model.input_shape is not None:
+            self._prepare(self.model.input_shape)
 
     def _restore_callbacks(self) -> None:
         states = self._restored[1]["callbacks"] if self._restored else {}

@@ -91,7 +91,8 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
         else:
             shift, scale = _mean_and_std(x)
     # By the extremes: rounding can leave a constant feature a tiny deviation from its mean.
-    scale = np.where((scale == 0) | ((low == high) & (kind != "max")), 1.0, scale)
+    constant = scale == 0 if kind == "max" else (scale == 0) | (low == high)
+    scale = np.where(constant, 1.0, scale)
     if not np.isfinite(shift + scale).all():
         msg = (
             f"features up to {np.abs([low, high]).max():g} are too large or not finite for {kind!r}"

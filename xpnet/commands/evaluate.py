@@ -1,0 +1,98 @@
+"""``xpnet evaluate``."""
+
+import click
+
+from xpnet.commands.options import device_options
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("file", required=False, metavar="[FILE]")
+@device_options
+@click.option(
+    "--which",
+    type=click.Choice(["auto", "best", "last"]),
+    default="auto",
+    show_default=True,
+    help="The checkpoint; auto is the best where there was a validation.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate(
+    run: str,
+    file: str | None,
+    device: str | None,
+    backend: str | None,
+    which: str,
+    as_json: bool,
+) -> int:
+    """Measure a trained run on the test part of its own data, or on a labelled FILE.
+
+    \b
+    xpnet evaluate runs/first
+    xpnet evaluate runs/first new.csv --which last
+    """
+    import json
+
+    from xpnet.errors import DataError
+    from xpnet.run import load_examples, load_run
+    from xpnet.run.scores import scores
+
+    loaded = load_run(run, backend=backend, device=device, which=which)
+    if file is not None:
+        dataset = loaded.read(file, labelled=True)
+    else:
+        test = load_examples(loaded.config).test
+        if test is None:
+            msg = f"{run} was trained with data.test_fraction = 0: give a FILE to evaluate on"
+            raise DataError(msg)
+        dataset = test
+    result = scores(loaded, dataset)
+    if as_json:
+        click.echo(json.dumps(result))
+        return 0
+    print_scores(result)
+    return 0
+
+
+def print_scores(result: dict) -> None:
+    """Print per-class scores and the confusion matrix, and the summary last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if "confusion" in result:
+        table = Table(title="by class", title_justify="left")
+        for name in ("class", "precision", "recall", "F1", "rows"):
+            table.add_column(name, justify="left" if name == "class" else "right")
+        columns = zip(
+            result["classes"],
+            result["precision"],
+            result["recall"],
+            result["f1"],
+            result["support"],
+            strict=True,
+        )
+        for name, precision, recall, f1, support in columns:
+            table.add_row(name, f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support))
+        console.print(table)
+        if len(result["classes"]) <= 20:
+            console.print(_confusion(result))
+    keys = ("rows", "loss", "top_3_accuracy", "macro_f1", "mse", "mae", "r2", "accuracy")
+    for key in keys:
+        if key in result:
+            value = result[key]
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+            click.echo(f"{key.replace('_', ' ')} {text}")
+
+
+def _confusion(result: dict) -> object:
+    from rich.table import Table
+
+    table = Table(title="rows of a class (down) by prediction (across)", title_justify="left")
+    table.add_column("")
+    for name in result["classes"]:
+        table.add_column(name, justify="right")
+    for i, (name, row) in enumerate(zip(result["classes"], result["confusion"], strict=True)):
+        cells = [f"[bold]{n}[/bold]" if i == j else str(n or "·") for j, n in enumerate(row)]
+        table.add_row(name, *cells)
+    return table

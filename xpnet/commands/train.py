@@ -1,0 +1,75 @@
+"""``xpnet train``."""
+
+import click
+
+from xpnet.commands.options import device_options, set_option
+
+
+@click.command()
+@click.argument("source", default="digits", metavar="[RECIPE | FILE]")
+@device_options
+@click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
+@click.option("--data-dir", metavar="DIR", help="Where mnist and fashion-mnist lie.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the last line.")
+@set_option
+def train(
+    source: str,
+    device: str | None,
+    backend: str | None,
+    out: str | None,
+    resume: bool,
+    data_dir: str | None,
+    quiet: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Train a network and measure it on held-out data.
+
+    The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or a data file (CSV, NPY,
+    NPZ, IDX, Parquet) to train on with the default settings. The last line is the test accuracy.
+
+    \b
+    xpnet train
+    xpnet train mnist --device cuda --out runs/mnist
+    xpnet train flowers.csv --set data.label=species --set epochs=100
+    xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
+    xpnet train --out runs/mnist --resume
+    """
+    import time
+    from pathlib import Path
+
+    from xpnet.commands.options import given
+    from xpnet.config import load_config
+    from xpnet.errors import ConfigError
+    from xpnet.progress import Progress
+    from xpnet.run import RunFolder
+    from xpnet.run import train as run_training
+
+    named = {"device": device, "backend": backend, "data.data_dir": data_dir}
+    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if resume and out is None:
+        msg = "--resume needs the run folder to go on in: add --out DIR"
+        raise ConfigError(msg)
+    saved = RunFolder(out) if out is not None and resume else None
+    if saved is not None and saved.config_path.exists() and not given("source"):
+        config = load_config(str(saved.config_path), [*flags, *overrides])
+    else:
+        config = load_config(source, [*flags, *overrides])
+    if out is None:
+        out = f"runs/{Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def report(line: str) -> None:
+        if not quiet:
+            click.echo(line)
+
+    progress = None if quiet else Progress()
+    outcome = run_training(config, out, resume=resume, progress=progress, report=report)
+    report(f"run folder {out}")
+    if outcome.interrupted:
+        click.echo(f"{outcome.stopped}; go on with: xpnet train --out {out} --resume")
+        return 130
+    if outcome.test is not None:
+        name = "accuracy" if "accuracy" in outcome.test else "r2"
+        report(f"test loss {outcome.test['loss']:.4f}")
+        click.echo(f"test {name} {outcome.test[name]:.4f}")
+    return 0

@@ -1,0 +1,178 @@
+"""The examples that a config asks for: read, checked, split and with a scaler fitted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.config import Config
+from xpnet.data import (
+    NAMES,
+    Dataset,
+    Scaler,
+    check,
+    fingerprint,
+    fit_scaler,
+    load_named,
+    read,
+    split,
+)
+from xpnet.data.text import Header
+from xpnet.errors import ConfigError, DataError
+from xpnet.feed import Feed
+from xpnet.losses import Loss
+
+__all__ = ["Examples", "Preparation", "load_examples"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How rows are turned into a model's input and its output into answers.
+
+    It is fitted to the training part and saved with the model, so that a prediction needs nothing
+    but the run and raw rows.
+    """
+
+    scaler: Scaler
+    feature_shape: tuple[int, ...]
+    outputs: int  # columns of the model's output
+    classes: tuple[str, ...] | None = None  # None for regression
+    feature_names: tuple[str, ...] | None = None
+
+    def feed(self, backend: Backend, dataset: Dataset) -> Feed:
+        """Return the rows of a data set on their way to ``backend``, scaled.
+
+        Raises DataError where they have another shape than the rows trained on, or a bad value.
+        """
+        check(
+            dataset,
+            n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
+            feature_shape=self.feature_shape,
+        )
+        dtype = backend.dtype_name
+        return Feed(
+            backend,
+            dataset.x,
+            dataset.y,
+            transform=lambda rows: self.scaler.apply(rows, dtype),
+        )
+
+    def meta(self) -> dict[str, Any]:
+        """The part of it that is JSON data; the rest is ``scaler.tensors()``."""
+        return {
+            "feature_shape": list(self.feature_shape),
+            "outputs": self.outputs,
+            "classes": self.classes and list(self.classes),
+            "feature_names": self.feature_names and list(self.feature_names),
+        }
+
+    @classmethod
+    def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preparation":
+        """Make it from what a checkpoint holds."""
+        return cls(
+            Scaler.from_tensors(tensors),
+            tuple(meta["feature_shape"]),
+            meta["outputs"],
+            meta["classes"] and tuple(meta["classes"]),
+            meta["feature_names"] and tuple(meta["feature_names"]),
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The parts of a data set; ``fingerprint`` is of the whole of it, before the split."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    preparation: Preparation
+    fingerprint: str
+
+
+def load_examples(config: Config) -> Examples:
+    """Read, check and split the data of ``config``, and fit the scaler to the training part.
+
+    Raises DataError, naming the file and the place, for data that cannot be trained on.
+    """
+    whole, test = _read(config)
+    classes = whole.classes if config.data.task == "classification" else None
+    check(whole, n_classes=len(classes) if classes else None)
+    train, validation, test = _split(config, whole, test)
+    preparation = Preparation(
+        fit_scaler(config.data.scaling, train.x),
+        train.feature_shape,
+        _outputs(config.loss, whole),
+        classes,
+        whole.feature_names,
+    )
+    prints = [fingerprint(part) for part in (whole, test) if part is not None]
+    return Examples(train, validation, test, preparation, "+".join(prints))
+
+
+def read_rows(
+    path: str | Path, config: Config, *, label: str | int | None, classes: Any
+) -> Dataset:
+    """Read a file as the data of ``config`` was read; ``label=None`` reads rows to predict."""
+    settings = config.data
+    headers: dict[str, Header] = {"auto": "auto", "yes": True, "no": False}
+    header = headers[settings.header]
+    return read(path, label=label, header=header, task=settings.task, classes=classes)
+
+
+def _read(config: Config) -> tuple[Dataset, Dataset | None]:
+    settings = config.data
+    if settings.source in NAMES:
+        if settings.test is not None:
+            msg = f"data.test is for files; {settings.source} brings its own"
+            raise ConfigError(msg)
+        return load_named(settings.source, settings.data_dir)
+    label = "auto" if settings.label is None else settings.label
+    whole = read_rows(settings.source, config, label=label, classes=None)
+    if settings.test is None:
+        return whole, None
+    return whole, read_rows(settings.test, config, label=label, classes=whole.classes)
+
+
+def _split(
+    config: Config, whole: Dataset, test: Dataset | None
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    settings = config.data
+    shares = {"validation": settings.validation_fraction}
+    if test is None:
+        shares["test"] = settings.test_fraction
+    shares = {name: share for name, share in shares.items() if share}
+    train_share = 1.0 - sum(shares.values())
+    if train_share <= 0:
+        msg = f"data.test_fraction and data.validation_fraction leave {train_share:g} to train on"
+        raise ConfigError(msg)
+    if not shares:
+        return whole, None, test
+    rows = split(_labels(whole), [train_share, *shares.values()], config.seed, settings.stratify)
+    parts = dict(zip(["train", *shares], (whole.take(r) for r in rows), strict=True))
+    return parts["train"], parts.get("validation"), parts.get("test", test)
+
+
+def _outputs(loss: Loss, whole: Dataset) -> int:
+    """The columns that the model's output needs for this loss and these targets."""
+    if whole.classes is None:
+        return 1 if _labels(whole).ndim == 1 else _labels(whole).shape[1]
+    count = len(whole.classes)
+    if count < 2:
+        msg = f"{whole.name}: all rows are of class {whole.classes[0]!r}; there is nothing to learn"
+        raise DataError(msg)
+    if loss.predicts != "binary":
+        return count
+    if count != 2:
+        msg = f"binary_cross_entropy is for two classes; {whole.name} has {count}: "
+        msg += "use softmax_cross_entropy"
+        raise ConfigError(msg)
+    return 1
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    if dataset.y is None:
+        msg = f"{dataset.name} has no labels to train on"
+        raise DataError(msg)
+    return dataset.y

@@ -1,0 +1,35 @@
+"""What a run is worth on labelled rows."""
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.data import Dataset
+from xpnet.errors import DataError
+from xpnet.metrics import class_scores, confusion_matrix, regression_scores, top_k_accuracy
+from xpnet.run.folder import Run
+
+__all__ = ["scores"]
+
+
+def scores(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Return loss and metrics of ``run`` on ``dataset`` as JSON data.
+
+    For classes: accuracy, top-3 accuracy (of more than three classes), precision, recall and F1 by
+    class and their means, and the confusion matrix. For a regression: mse, mae and R².
+    """
+    preparation, trainer = run.preparation, run.trainer
+    if dataset.y is None:
+        msg = f"{dataset.name} has no labels to compare with"
+        raise DataError(msg)
+    loss, _, out = trainer.evaluate(preparation.feed(trainer.engine.backend, dataset))
+    result: dict[str, Any] = {"rows": len(dataset), "loss": loss}
+    if preparation.classes is None:
+        return {**result, **regression_scores(dataset.y, out)}
+    if run.config.loss.predicts == "binary":
+        out = np.concatenate([1.0 - out, out], axis=1)
+    matrix = confusion_matrix(dataset.y, np.argmax(out, axis=1), len(preparation.classes))
+    result.update(class_scores(matrix))
+    if len(preparation.classes) > 3:
+        result["top_3_accuracy"] = top_k_accuracy(out, dataset.y, 3)
+    return {**result, "classes": list(preparation.classes), "confusion": matrix.tolist()}
