@@ -52,7 +52,7 @@ def read_npy_table(path: Path, label: str | int | None) -> Table:
 def _pick(names: list[str], wanted: Iterable[str], path: Path, what: str) -> str:
     found = next((name for name in wanted if name in names), None)
     if found is None:
-        keys = ", ".join(names[:10]) or "nothing"
+        keys = ", ".join(map(repr, names[:10])) or "nothing"
         msg = f"{path}: no array of {what} (any of {', '.join(wanted)}); it holds {keys}"
         raise DataError(msg)
     return found

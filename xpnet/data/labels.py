@@ -66,9 +66,9 @@ def find_label(names: Sequence[str] | None, width: int, label: str | int, path: 
     try:
         column = int(label)
     except ValueError:
-        shown = ", ".join(map(repr, (names or ())[:8])) + (", ..." if len(names or ()) > 8 else "")
+        known = ", ".join(map(repr, (names or ())[:8])) + (", ..." if len(names or ()) > 8 else "")
         msg = f"{path}: no column {label!r}; " + (
-            f"it has {shown}" if names else "it has no header"
+            f"it has {known}" if names else "it has no header"
         )
         raise DataError(msg) from None
     if not -width <= column < width:
@@ -94,7 +94,7 @@ def encode(
         rows = np.asarray(bad, bool)[labels.codes]
         if rows.any():
             row = int(rows.argmax())
-            msg = f"{place(row)}: label {raw[labels.codes[row]]!r} {problem}"
+            msg = f"{place(row)}: label {_shown(raw[labels.codes[row]])} {problem}"
             raise DataError(msg)
 
     fail([v == "" or v.lower() == "nan" for v in raw], "is missing")
@@ -107,9 +107,14 @@ def encode(
         classes = sorted(set(names), key=int if numeric else str)
     index = {name: k for k, name in enumerate(classes)}
     codes = [index.get(a, index.get(b, -1)) for a, b in zip(raw, names, strict=True)]
-    known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    known = ", ".join(map(_shown, classes[:10])) + (", ..." if len(classes) > 10 else "")
     fail([c < 0 for c in codes], f"is not among the {len(classes)} known classes ({known})")
     return np.asarray(codes, np.int32)[labels.codes], tuple(classes)
+
+
+def _shown(value: Any) -> str:
+    """Return ``value`` as a message can hold it: short and on one line."""
+    return repr(str(value)[:40])
 
 
 def _integer(value: Any) -> str:
@@ -133,6 +138,6 @@ def targets(labels: Labels | np.ndarray, place: Callable[[int], str]) -> np.ndar
     if bad.any():
         row = int(bad.argmax())
         shown = labels.values[labels.codes[row]] if isinstance(labels, Labels) else values[row]
-        msg = f"{place(row)}: target {shown!s} is not a finite number"
+        msg = f"{place(row)}: target {_shown(shown)} is not a finite number"
         raise DataError(msg)
     return values

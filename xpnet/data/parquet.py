@@ -36,7 +36,7 @@ def _read(file: Any, path: Path, label: str | int | None) -> Table:
         msg = f"{path}: {rows} rows of {len(features)} features; there must be some of each"
         raise DataError(msg)
     if len(set(names)) < len(names):
-        msg = f"{path}: several columns have the same name; the columns are {', '.join(names)}"
+        msg = f"{path}: several columns have the same name; the columns are {list(names)}"
         raise DataError(msg)
     dtype = np.result_type(*(_dtype(schema.field(n), path) for n in features))
     if rows * len(features) * dtype.itemsize > MAX_BYTES:

@@ -76,8 +76,7 @@ def _rows(path: Path, delimiter: str, skip: int = 0) -> Iterator[tuple[int, list
 
 def _layout(path: Path, label: str | int | None, header: Header, delimiter: str | None) -> Layout:
     if delimiter is None:
-        first = next((line for line in read_lines(path) if line.strip()), "")
-        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), [])))
+        delimiter = max(",;\t", key=lambda d: len(next(_rows(path, d), (0, []))[1]))
     head = list(islice(_rows(path, delimiter), 2))
     if not head:
         msg = f"{path}: line 1: the file is empty"
@@ -110,11 +109,11 @@ def _is_header(path: Path, head: list[tuple[int, list[str]]]) -> bool:
         return False
     if len(texts) == len(first) or any(f.strip().lower() in LABEL_NAMES[:-1] for f in first):
         return True
-    for _, second in head[1:]:
-        for j in texts:
-            if j < len(second) and number(second[j]) is not None:
-                msg = f"{path}: line {line}, column {j}: {first[j]!r} is not a number; "
-                raise DataError(msg + f"if line {line} is a header, pass header=True")
+    second = head[-1][1]
+    for j in texts:
+        if len(second) == len(first) and number(second[j]) is not None:
+            msg = f"{path}: line {line}, column {j}: {first[j][:40]!r} is not a number; "
+            raise DataError(msg + f"pass header=True if line {line} is a header, or False if not")
     return False
 
 

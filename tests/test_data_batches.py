@@ -1,0 +1,152 @@
+"""Order and prefetch: every row once, resumable, and no thread left waiting."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from xpnet.data import batch_count, batches, prefetch
+from xpnet.errors import ConfigError
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (9, 3), (2, 5), (1, 1)])
+def test_an_epoch_has_every_row_once(n, size):
+    got = list(batches(n, size, seed=1, epoch=2, shuffle=True))
+    assert all(b.dtype == np.int32 for b in got)
+    assert sorted(np.concatenate(got).tolist()) == list(range(n))
+    assert len(got) == batch_count(n, size)
+    assert {len(b) for b in got[:-1]} <= {size}
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return np.concatenate(list(batches(50, 8, seed=seed, epoch=epoch, shuffle=True))).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+@pytest.mark.parametrize("start", range(5))
+def test_an_epoch_resumes_at_a_batch(start):
+    options = {"seed": 3, "epoch": 1, "shuffle": True, "drop_last": False}
+    whole, rest = list(batches(13, 4, **options)), list(batches(13, 4, **options, start=start))
+    assert [b.tolist() for b in rest] == [b.tolist() for b in whole[start:]]
+
+
+def test_the_last_small_batch_can_be_dropped():
+    got = list(batches(10, 4, seed=0, epoch=0, shuffle=False, drop_last=True))
+    assert [b.tolist() for b in got] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(("n", "size", "start"), [(0, 1, 0), (3, 0, 0), (3, 1, 4), (3, 1, -1)])
+def test_impossible_batches_are_refused_at_the_call(n, size, start):
+    with pytest.raises(ConfigError, match="got"):
+        batches(n, size, seed=0, epoch=0, shuffle=True, start=start)
+
+
+def prefetch_threads():
+    return [t for t in threading.enumerate() if t.name == "xpnet-prefetch"]
+
+
+def no_thread_is_left():
+    for thread in prefetch_threads():
+        thread.join(5)
+    return not prefetch_threads()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 100])
+@pytest.mark.parametrize("n", [0, 1, 20])
+def test_prefetched_items_come_in_order(n, depth):
+    assert list(prefetch(range(n), depth)) == list(range(n))
+    assert no_thread_is_left()
+
+
+def test_an_error_comes_after_the_items_before_it_and_keeps_its_traceback():
+    def source():
+        yield 1
+        {}["gone"]
+
+    items = prefetch(source(), 5)
+    assert next(items) == 1
+    with pytest.raises(KeyError, match="gone") as caught:
+        next(items)
+    assert caught.traceback[-1].name == "source"
+    assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_more_than_depth_items_are_made_ahead(depth):
+    made = []
+    full = threading.Event()
+
+    def source():
+        for i in itertools.count():
+            made.append(i)
+            if len(made) == 1 + depth:
+                full.set()
+            yield i
+
+    items = prefetch(source(), depth)
+    assert next(items) == 0
+    assert full.wait(5)
+    time.sleep(0.02)  # time for one too many, if it were to come
+    assert len(made) == 1 + depth
+    items.close()
+    assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("taken", [1, 2, 7])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_closing_early_ends_the_thread_and_closes_the_source(taken, depth):
+    closed = threading.Event()
+
+    def source():
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    items = prefetch(source(), depth)
+    assert list(itertools.islice(items, taken)) == list(range(taken))
+    items.close()
+    assert closed.wait(5)
+    assert no_thread_is_left()
+
+
+def test_closing_does_not_wait_for_an_item_that_is_being_made():
+    release = threading.Event()
+
+    def source():
+        yield 1
+        release.wait(30)
+        yield 2
+
+    items = prefetch(source(), 2)
+    assert next(items) == 1
+    items.close()
+    assert not release.is_set()
+    release.set()
+    assert no_thread_is_left()
+
+
+def test_an_exception_in_the_loop_ends_the_thread():
+    def loop():
+        for item in prefetch(itertools.count(), 2):
+            if item == 3:
+                raise RuntimeError(item)
+
+    with pytest.raises(RuntimeError, match="3"):
+        loop()
+    assert no_thread_is_left()
+
+
+def test_a_prefetch_that_is_never_used_starts_no_thread():
+    prefetch(itertools.count(), 2)
+    assert not prefetch_threads()
+
+
+def test_a_negative_depth_is_refused():
+    with pytest.raises(ConfigError, match="got -1"):
+        prefetch([], -1)
