@@ -29,6 +29,7 @@ from xpnet.layers import (
     Softmax,
 )
 from xpnet.losses import LOSSES, CrossEntropy, Loss, SoftmaxCrossEntropy
+from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.schedules import SCHEDULES, Constant, Schedule
 from xpnet.schema import (
@@ -144,6 +145,8 @@ class Config(Checked):
     backend: str = "auto"
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
+    mixed: Mixed | None = None  # a narrower dtype for the layers, beside weights in dtype
+    accumulate: PositiveInt = 1  # parts in which the gradient of a batch is taken
     compile: bool | None = None  # None: where it is the backend's habit (JAX)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

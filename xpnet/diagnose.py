@@ -6,7 +6,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from xpnet.layers import Params, Sequential, layer_name
-from xpnet.losses import Loss
+from xpnet.losses import Loss, quotient
 from xpnet.step import Batch
 from xpnet.typing import Array
 
@@ -50,7 +50,7 @@ def first_nonfinite(
     sums = loss.sums(x, batch.y, batch.weight)
     if not finite(sums.loss):
         return f"the loss ({type(loss).__name__})"
-    gradient: Array = sums.gradient / sums.denominator
+    gradient: Array = quotient(sums.gradient, sums.denominator)
     if not finite(gradient):
         return f"gradient of the loss ({type(loss).__name__})"
     for i in reversed(range(len(names))):

@@ -1,16 +1,18 @@
 """A built model with its training state on one backend: the steps, compiled, and their memory."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet.accumulate import accumulated
 from xpnet.backends import Backend
 from xpnet.clipping import Clip
 from xpnet.diagnose import first_nonfinite
 from xpnet.errors import CheckpointError
 from xpnet.layers import Sequential
 from xpnet.losses import Loss
+from xpnet.mixed import Mixed, first_scale, make_mixed_step
 from xpnet.optimizers import Optimizer
 from xpnet.params import Layout, initialize, layouts, merge
 from xpnet.step import (
@@ -19,6 +21,7 @@ from xpnet.step import (
     Totals,
     TrainState,
     make_evaluate_step,
+    make_gradient,
     make_predict_step,
     make_train_step,
     zero_totals,
@@ -47,7 +50,9 @@ class Evaluation(NamedTuple):
 class Engine:
     """The train, evaluate and predict steps of ``model`` on ``backend``, and the state they use.
 
-    ``compile`` is None for the backend's habit. The state begins with ``seed``'s first weights.
+    ``compile`` is None for the backend's habit; ``accumulate`` takes the gradient of a batch in so
+    many parts; ``mixed`` computes it in a narrower dtype. The state begins with ``seed``'s first
+    weights.
     """
 
     def __init__(
@@ -60,17 +65,29 @@ class Engine:
         *,
         seed: int = 0,
         compile: bool | None = None,
+        accumulate: int = 1,
+        mixed: Mixed | None = None,
     ) -> None:
         self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
         self.params_layout, self.stats_layout = layouts(model)
-        params, stats = (backend.asarray(np.array(v)) for v in initialize(model, seed))
-        self.state = TrainState(params, stats, optimizer.init(params), zero_totals(params))
+        params, stats = (_placed(backend, v) for v in initialize(model, seed))
+        scale = first_scale(mixed, params) if mixed else None
+        slots = optimizer.init(params)
+        self.state = TrainState(params, stats, slots, zero_totals(params), scale)
 
         def compiled(step: Callable, *, donate: bool = False) -> Callable:
             wanted = backend.compiles if compile is None else compile
             return backend.compile(step, donate=donate) if wanted else step
 
-        self._train = compiled(make_train_step(model, loss, optimizer, clip), donate=True)
+        gradient = make_gradient(model, loss)
+        if accumulate > 1:
+            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
+        if mixed is None:
+            step = make_train_step(model, loss, optimizer, clip, gradient)
+        else:
+            narrow = backend.dtype_named(mixed.dtype)
+            step = make_mixed_step(gradient, optimizer, clip, mixed, narrow)
+        self._train = compiled(step, donate=True)
         self._evaluate = compiled(make_evaluate_step(model, loss))
         self._predict = compiled(make_predict_step(model, loss))
 
@@ -124,7 +141,7 @@ class Engine:
 
     def set_state(self, host: TrainState) -> None:
         """Place a copy of a host state."""
-        self.state = _map(lambda x: self.backend.asarray(np.array(x)), host)
+        self.state = _map(lambda x: _placed(self.backend, x), host)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the state as named host arrays, such as ``params/0.dense.W``."""
@@ -133,6 +150,8 @@ class Engine:
         named |= {f"stats/{k}": v for k, v in self.stats_layout.named(host.stats).items()}
         for slot, flat in zip(self.optimizer.slots, host.slots, strict=True):
             named |= {f"slots/{slot}/{k}": v for k, v in self.params_layout.named(flat).items()}
+        if host.scale is not None:
+            named["scale"] = host.scale
         return named | {f"totals/{k}": np.asarray(v) for k, v in host.totals._asdict().items()}
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
@@ -146,7 +165,14 @@ class Engine:
         params = _flat(tensors, self.params_layout, "params/")
         stats = _flat(tensors, self.stats_layout, "stats/")
         totals = Totals(*(_tensor(tensors, f"totals/{k}", ()) for k in Totals._fields))
-        self.set_state(TrainState(params, stats, slots, totals))
+        scale = None if self.state.scale is None else _tensor(tensors, "scale", (2,))
+        self.set_state(TrainState(params, stats, slots, totals, scale))
+
+
+def _placed(backend: Backend, host: Any) -> Array:
+    """A copy on the device, for a step to write into."""
+    kind = "int32" if np.asarray(host).dtype.kind == "i" else backend.dtype_name
+    return backend.place(np.array(host, dtype=kind))
 
 
 def _flat(tensors: Mapping[str, np.ndarray], layout: Layout, prefix: str) -> np.ndarray:
@@ -165,4 +191,5 @@ def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 
 def _map(f: Callable[[Array], Array], state: TrainState) -> TrainState:
     totals = Totals(*(f(total) for total in state.totals))
-    return TrainState(f(state.params), f(state.stats), tuple(map(f, state.slots)), totals)
+    scale = None if state.scale is None else f(state.scale)
+    return TrainState(f(state.params), f(state.stats), tuple(map(f, state.slots)), totals, scale)

@@ -37,7 +37,7 @@ class Feed:
         self.backend = backend
         arrays = {"x": x, "y": y, "sample weights": weight}
         self.arrays = {k: _array(backend, v) for k, v in arrays.items() if v is not None}
-        lengths = {k: len(v) if v.shape else 0 for k, v in self.arrays.items()}
+        lengths = {k: v.shape[0] if v.shape else 0 for k, v in self.arrays.items()}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
             rows = ", ".join(f"{k} has {n}" for k, n in lengths.items())
             msg = f"each example needs a row in every array, and there must be one; {rows}"

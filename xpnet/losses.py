@@ -51,6 +51,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Sums",
     "Terms",
+    "quotient",
 ]
 
 Reduction = Literal["mean", "mean_count", "sum", "none"]
@@ -69,8 +70,14 @@ class Sums(NamedTuple):
     """A loss reduced but not yet divided: C = loss / denominator, dC = gradient / denominator."""
 
     loss: Array  # 0-d
-    denominator: Array  # 0-d, never 0
+    denominator: Array  # 0-d; 0 where nothing counts
     gradient: Array
+
+
+def quotient(x: Array, denominator: Array) -> Array:
+    """Return x / D, and x / 1 where D is 0: where nothing counts, x is 0, and 0 / 0 is NaN."""
+    xp = array_namespace(denominator)
+    return x / xp.where(denominator == 0.0, 1.0, denominator)
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ class Loss(Checked):
             terms = self.terms(output, target, weight)
             return terms.losses, terms.gradient
         sums = self.sums(output, target, weight)
-        return sums.loss / sums.denominator, sums.gradient / sums.denominator
+        value = quotient(sums.loss, sums.denominator)
+        return value, quotient(sums.gradient, sums.denominator)
 
     def sums(self, output: Array, target: Array, weight: Array | None = None) -> Sums:
         """Return Σ ℓ, D and d Σ ℓ: what batches of one epoch (or parts of one batch) add up."""
@@ -132,8 +140,6 @@ class Loss(Checked):
             denominator = xp.sum(counted)
         else:
             denominator = xp.ones((), dtype=losses.dtype, device=device(losses))
-        # Nothing counts: 0 / 1 is 0, where 0 / 0 would be NaN.
-        denominator = xp.where(denominator == 0.0, 1.0, denominator)
         return Sums(xp.sum(losses), denominator, gradient)
 
 

@@ -14,7 +14,7 @@ from array_api_compat import array_namespace, device
 
 from xpnet.clipping import Clip
 from xpnet.layers import Params, Sequential
-from xpnet.losses import Loss, Sums
+from xpnet.losses import Loss, Sums, quotient
 from xpnet.optimizers import Optimizer
 from xpnet.params import layouts, merge
 from xpnet.random import generator
@@ -22,11 +22,14 @@ from xpnet.typing import Array
 
 __all__ = [
     "Batch",
+    "BatchGradient",
     "StepInputs",
     "Totals",
     "TrainState",
+    "add",
     "dropout_keys",
     "gradients",
+    "make_gradient",
     "make_evaluate_step",
     "make_predict_step",
     "make_train_step",
@@ -51,6 +54,7 @@ class TrainState(NamedTuple):
     stats: Array  # (S,) running statistics
     slots: tuple[Array, ...]  # the optimizer's moments, (P,) each
     totals: Totals
+    scale: Array | None = None  # (2,) the loss scale of mixed precision, and steps since it changed
 
 
 class Batch(NamedTuple):
@@ -95,34 +99,86 @@ def gradients(
     batch: Batch,
     *,
     keys: Sequence[Any] = (),
+    scale: Array | float = 1.0,
     input_gradient: bool = False,
 ) -> tuple[Sums, Array, list[Any], Array | None, list[dict[str, Array]]]:
     """Forward, loss, backward in training mode: backpropagation.
 
     Returns the loss sums, the output, the residuals, dC/dx (None unless ``input_gradient``) and
-    dC/dparameters, a mapping per layer.
+    dC/dparameters, a mapping per layer, both times ``scale``. The loss is taken in the dtype of
+    ``batch.x``, the layers compute in that of ``params``.
     """
-    output, residuals = model.forward(params, batch.x, train=True, keys=keys)
+    xp = array_namespace(batch.x)
+    narrow = _dtype(params, batch.x)
+    x = xp.astype(batch.x, narrow, copy=False)
+    output, residuals = model.forward(params, x, train=True, keys=keys)
+    output = xp.astype(output, batch.x.dtype, copy=False)
     sums = loss.sums(output, batch.y, batch.weight)
-    doutput = sums.gradient / sums.denominator
+    doutput = quotient(sums.gradient, sums.denominator)
+    if not isinstance(scale, float):
+        doutput = doutput * scale
+    doutput = xp.astype(doutput, narrow, copy=False)
     dx, grads = model.backward(params, residuals, doutput, input_gradient=input_gradient)
     return sums, output, residuals, dx, grads
 
 
-def make_train_step(
-    model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip = Clip()
-) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
-    """Return the train step of a built model; its second result is the batch's loss, 0-d."""
+def _dtype(params: Sequence[Params], x: Array) -> Any:
+    return next((array.dtype for layer in params for array in layer.values()), x.dtype)
+
+
+class BatchGradient(NamedTuple):
+    """What a step takes from a batch."""
+
+    loss: Array  # Σ ℓ, 0-d
+    denominator: Array  # D, 0-d
+    hits: Array | float
+    counted: Array | float
+    gradient: Array  # dC/dparams (P,)
+    stats: Array  # (S,) the statistics after the batch
+
+
+def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]:
+    """Return ``(params, stats, batch, keys, scale) -> BatchGradient`` on flat vectors."""
     params_layout, stats_layout = layouts(model)
 
+    def gradient(
+        params: Array,
+        stats: Array,
+        batch: Batch,
+        keys: Sequence[Any] = (),
+        scale: Array | float = 1.0,
+    ) -> BatchGradient:
+        tensors = merge(params_layout.split(params), stats_layout.split(stats))
+        sums, output, residuals, _, grads = gradients(
+            model, loss, tensors, batch, keys=keys, scale=scale
+        )
+        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
+        grad = params_layout.join(grads, params)
+        stats = stats_layout.join(model.track(tensors, residuals), stats)
+        return BatchGradient(sums.loss, sums.denominator, hits, count, grad, stats)
+
+    return gradient
+
+
+def make_train_step(
+    model: Sequential,
+    loss: Loss,
+    optimizer: Optimizer,
+    clip: Clip = Clip(),
+    gradient: Callable[..., BatchGradient] | None = None,
+) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
+    """Return the train step of a built model; its second result is the batch's loss, 0-d.
+
+    ``gradient`` stands in for :func:`make_gradient`'s, to take it otherwise, such as in parts.
+    """
+    gradient = gradient or make_gradient(model, loss)
+
     def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
-        params = merge(params_layout.split(state.params), stats_layout.split(state.stats))
-        sums, output, residuals, _, grads = gradients(model, loss, params, batch, keys=inputs.keys)
-        grad = clip.apply(params_layout.join(grads, state.params))  # (P,)
-        stats = stats_layout.join(model.track(params, residuals), state.stats)
-        totals = _add(state.totals, loss, sums, output, batch, inputs.step)
-        flat, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
-        return TrainState(flat, stats, slots, totals), sums.loss / sums.denominator
+        g = gradient(state.params, state.stats, batch, inputs.keys)
+        grad = clip.apply(g.gradient)  # (P,)
+        params, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
+        totals = add(state.totals, g, inputs.step)
+        return TrainState(params, g.stats, slots, totals), quotient(g.loss, g.denominator)
 
     return train_step
 
@@ -138,7 +194,9 @@ def make_evaluate_step(
     ) -> tuple[Totals, Array]:
         output = output_of(params, stats, batch.x)
         sums = loss.sums(output, batch.y, batch.weight)
-        return _add(totals, loss, sums, output, batch, 0), loss.predict(output)
+        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
+        g = BatchGradient(sums.loss, sums.denominator, hits, count, params, stats)
+        return add(totals, g, 0), loss.predict(output)
 
     return evaluate_step
 
@@ -163,17 +221,14 @@ def _make_forward(model: Sequential) -> Callable[[Array, Array, Array], Array]:
     return forward
 
 
-def _add(totals: Totals, loss: Loss, sums: Sums, output: Array, batch: Batch, step: int) -> Totals:
-    xp = array_namespace(output)
-    finite = xp.isfinite(sums.loss) | (totals.bad_step >= 0)
-    hits, count = totals.hits, totals.count
-    if loss.predicts != "value":
-        right, counted = loss.hits(output, batch.y)
-        hits, count = hits + right, count + counted
+def add(totals: Totals, g: BatchGradient, step: int) -> Totals:
+    """Return the totals with one more batch."""
+    xp = array_namespace(g.loss)
+    good = xp.isfinite(g.loss) | (totals.bad_step >= 0)
     return Totals(
-        totals.loss + sums.loss,
-        totals.denominator + sums.denominator,
-        hits,
-        count,
-        xp.where(finite, totals.bad_step, step),
+        totals.loss + g.loss,
+        totals.denominator + g.denominator,
+        totals.hits + g.hits,
+        totals.count + g.counted,
+        xp.where(good, totals.bad_step, step),
     )

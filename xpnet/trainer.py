@@ -23,6 +23,7 @@ from xpnet.errors import ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.random import generator
 from xpnet.schedules import SCHEDULES, Constant, Schedule
@@ -49,7 +50,8 @@ class Trainer:
     the data. ``loss``, ``optimizer`` and ``schedule`` are objects or names. ``backend`` is a name,
     a Backend or None, which follows the data: arrays of CuPy, PyTorch or JAX are trained on where
     they are, host data as ``resolve("auto", device)`` chooses. ``compile`` is None for the
-    backend's habit, True or False.
+    backend's habit, True or False. ``accumulate`` takes the gradient of a batch in that many parts,
+    ``mixed`` computes it in float16 or bfloat16.
 
     The same seed gives the same first weights, batches and dropout on every backend.
     """
@@ -68,6 +70,8 @@ class Trainer:
         schedule: Schedule | str = Constant(),
         clip: Clip = Clip(),
         compile: bool | None = None,
+        accumulate: int = 1,
+        mixed: Mixed | None = None,
     ) -> None:
         self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
         self.loss: Loss = _named(LOSSES, loss, "loss")
@@ -76,12 +80,14 @@ class Trainer:
         if self.loss.reduction == "none":
             msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
             raise ConfigError(msg)
-        if batch_size < 1 or seed < 0:
-            msg = f"batch_size must be >= 1 and seed >= 0; got {batch_size} and {seed}"
+        if batch_size < 1 or accumulate < 1 or seed < 0:
+            msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
+            msg += f"got {batch_size}, {accumulate} and {seed}"
             raise ConfigError(msg)
         self.backend = backend if isinstance(backend, Backend) else None
         self._asked = (backend if isinstance(backend, str) else "auto", device, dtype)
         self.batch_size, self.seed, self.clip, self.compile = batch_size, seed, clip, compile
+        self.accumulate, self.mixed = accumulate, mixed
 
         self.position = Position()
         self.history: list[Record] = []
@@ -303,6 +309,8 @@ class Trainer:
                 self.clip,
                 seed=self.seed,
                 compile=self.compile,
+                accumulate=self.accumulate,
+                mixed=self.mixed,
             )
             if self._restored is not None:
                 self._engine.load_tensors(self._restored[0])

@@ -81,6 +81,18 @@ class Backend:
         """The library's own floating dtype object."""
         return getattr(self.xp, self.dtype_name)
 
+    def dtype_named(self, name: str) -> Any:
+        """Return a dtype object by name, also one that the standard does not have.
+
+        Raises BackendError where the library has none of that name.
+        """
+        found = getattr(self.xp, name, None)
+        if found is None:
+            msg = f"backend {self.name!r} has no dtype {name}; torch and jax have float16 and "
+            msg += "bfloat16, numpy and cupy float16"
+            raise BackendError(msg)
+        return found
+
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Place ``x`` on this device.
 

@@ -6,6 +6,7 @@ The standard has no random numbers, and libraries draw different ones from the s
 of the position needs none: every library makes the same mask, and nothing is saved to resume.
 """
 
+import math
 from typing import Any
 
 from array_api_compat import array_namespace, device
@@ -15,14 +16,16 @@ from xpnet.typing import Array
 __all__ = ["dropout", "dropout_backward", "keep_mask", "position_hash"]
 
 
-def position_hash(count: int, keys: Any, xp: Any, where: Any) -> Array:
-    """Return ``count`` int32 values in [0, 2**24), uniform and reproducible, for two int32 keys.
+def position_hash(count: int, keys: Any, xp: Any, where: Any, first: int = 0) -> Array:
+    """Return int32 values in [0, 2**24), uniform and reproducible, for two int32 keys.
+
+    They belong to the ``count`` positions from ``first`` on.
 
     Two rounds of the 32-bit mixer lowbias32 (Wellons 2018, "Prospecting for hash functions") over
     the position, a key before each. It relies on integers that wrap around, as all the libraries'
     do, and on int32 alone, which every device has.
     """
-    h = xp.arange(count, dtype=xp.int32, device=where) ^ keys[0]
+    h = xp.arange(first, first + count, dtype=xp.int32, device=where) ^ keys[0]
     h = _mix(h) + keys[1]
     return (_mix(h) >> 8) & 0xFFFFFF
 
@@ -35,12 +38,14 @@ def _mix(h: Array) -> Array:
 
 
 def keep_mask(shape: tuple[int, ...], rate: float, keys: Any, like: Array) -> Array:
-    """Return 0 with probability ``rate``, else 1 / (1 - rate), in the dtype of ``like``."""
+    """Return 0 with probability ``rate``, else 1 / (1 - rate), in the dtype of ``like``.
+
+    ``keys`` are two int32 and, for a part of a batch, the number of the batch's row it begins with.
+    """
     xp = array_namespace(like)
-    count = 1
-    for length in shape:
-        count *= length
-    kept = position_hash(count, keys, xp, device(like)) >= round(rate * 2**24)
+    count, row = math.prod(shape), math.prod(shape[1:])
+    first = keys[2] * row if len(keys) > 2 else 0
+    kept = position_hash(count, keys, xp, device(like), first) >= round(rate * 2**24)
     return xp.reshape(xp.astype(kept, like.dtype) * (1.0 / (1.0 - rate)), shape)
 
 

@@ -150,6 +150,8 @@ def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trai
         schedule=config.schedule,
         clip=config.clip,
         compile=config.compile,
+        accumulate=config.accumulate,
+        mixed=config.mixed,
     )
 
 
