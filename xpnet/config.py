@@ -50,12 +50,15 @@ __all__ = [
     "DataConfig",
     "EarlyStoppingConfig",
     "ModelConfig",
+    "Placement",
     "load_config",
     "parse_duration",
     "recipe_names",
     "recipe_text",
     "to_toml",
 ]
+
+Placement = Literal["auto", "device", "host"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class DataConfig(Checked):
     validation_fraction: Fraction = 0.1
     stratify: bool = True
     scaling: Literal["standard", "minmax", "max", "none"] = "standard"
+    placement: Placement = "auto"  # on the device at once, or batch by batch from the host
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.config import Config
+from xpnet.config import Config, Placement
 from xpnet.data import (
     NAMES,
     Dataset,
@@ -26,6 +26,8 @@ from xpnet.losses import Loss
 
 __all__ = ["Examples", "Preparation", "load_examples"]
 
+RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": False}
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -41,7 +43,7 @@ class Preparation:
     classes: tuple[str, ...] | None = None  # None for regression
     feature_names: tuple[str, ...] | None = None
 
-    def feed(self, backend: Backend, dataset: Dataset) -> Feed:
+    def feed(self, backend: Backend, dataset: Dataset, placement: Placement = "auto") -> Feed:
         """Return the rows of a data set on their way to ``backend``, scaled.
 
         Raises DataError where they have another shape than the rows trained on, or a bad value.
@@ -56,6 +58,7 @@ class Preparation:
             backend,
             dataset.x,
             dataset.y,
+            resident=RESIDENT[placement],
             transform=lambda rows: self.scaler.apply(rows, dtype),
         )
 

@@ -87,7 +87,7 @@ def train(
         checks = examples.validation
         try:
             trainer.fit(
-                feed(chosen.backend, examples.train),
+                feed(chosen.backend, examples.train, config.data.placement),
                 epochs=config.epochs,
                 validation=None if checks is None else feed(chosen.backend, checks),
                 callbacks=callbacks,
