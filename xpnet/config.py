@@ -144,7 +144,7 @@ class Config(Checked):
     """A whole run."""
 
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt | Literal["auto"] = 64  # auto: the largest that fits the memory
     seed: NonNegativeInt = 0
     backend: str = "auto"
     device: str = "auto"

@@ -46,20 +46,20 @@ def first_nonfinite(
         x, r = layer.forward(p, x, train=True, keys=next(pairs, None) if layer.random else None)
         residuals.append(r)
         if not finite(x):
-            return f"output of {name}"
+            return f"the output of {name}"
     sums = loss.sums(x, batch.y, batch.weight)
     if not finite(sums.loss):
         return f"the loss ({type(loss).__name__})"
     gradient: Array = quotient(sums.gradient, sums.denominator)
     if not finite(gradient):
-        return f"gradient of the loss ({type(loss).__name__})"
+        return f"the gradient of the loss ({type(loss).__name__})"
     for i in reversed(range(len(names))):
         gradient, grads = model.layers[i].backward(params[i], residuals[i], gradient)
         for variable, array in grads.items():
             if not finite(array):
-                return f"gradient of {variable} of {names[i]}"
+                return f"the gradient of {variable} of {names[i]}"
         if not finite(gradient):
-            return f"input gradient of {names[i]}"
+            return f"the input gradient of {names[i]}"
     return None
 
 

@@ -10,7 +10,8 @@ a step is :func:`xpnet.step.make_train_step`.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from xpnet.errors import ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.memory import footprint, shortage
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.random import generator
@@ -121,11 +123,18 @@ class Trainer:
 
         Raises DataError for data that does not fit, TrainingError when the loss is not finite.
         """
+        # A loss that is not finite is found and explained below; a warning would say less.
+        with self._memory(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self._fit(data, epochs, validation, list(callbacks))
+
+    def _fit(
+        self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
+    ) -> list[Record]:
         feed = self._labelled(data)
         checks = None if validation is None else self._labelled(validation)
         self.epochs, self.rows = epochs, feed.rows
         self.steps_per_epoch = math.ceil(feed.rows / self.batch_size)
-        self.callbacks, self.stopped, self.failed = list(callbacks), None, None
+        self.callbacks, self.stopped, self.failed = callbacks, None, None
         self._restore_callbacks()
         begun: list[Callback] = []
         try:
@@ -230,14 +239,31 @@ class Trainer:
 
     def evaluate(self, data: Any) -> Evaluation:
         """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
-        feed = self._labelled(data)
-        return self.engine.evaluate(feed.batches(EVALUATION_BATCH))
+        with self._memory():
+            feed = self._labelled(data)
+            return self.engine.evaluate(feed.batches(EVALUATION_BATCH))
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
-        feed = x if isinstance(x, Feed) else Feed(self._resolve(x), x)
-        self._prepare(feed.example_shape)
-        return self.engine.predict(feed.batches(EVALUATION_BATCH))
+        with self._memory():
+            feed = x if isinstance(x, Feed) else Feed(self._resolve(x), x)
+            self._prepare(feed.example_shape)
+            return self.engine.predict(feed.batches(EVALUATION_BATCH))
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Explain running out of memory by the sizes of what was to be held."""
+        try:
+            yield
+        except Exception as error:
+            if self.backend is None or not self.backend.out_of_memory(error):
+                raise
+            if self.model.input_shape is None:
+                raise
+            itemsize = 8 if self.backend.dtype_name == "float64" else 4
+            need = footprint(self.model, self.optimizer, itemsize)
+            rows = -(-self.batch_size // self.accumulate)
+            raise TrainingError(shortage(need, rows, self.backend.free_memory())) from error
 
     # -- state ------------------------------------------------------------------------------------
 

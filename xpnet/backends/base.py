@@ -139,6 +139,10 @@ class Backend:
         """Bytes free on a device with a memory of its own; None where it is the host's."""
         return None
 
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Say whether ``error`` is how the library says that memory has run out."""
+        return isinstance(error, MemoryError)
+
     def synchronize(self, x: Array) -> None:
         """Wait until ``x`` has been computed."""
 

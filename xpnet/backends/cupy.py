@@ -73,6 +73,11 @@ class CupyBackend(Backend):
         with self.device:
             return self.device.mem_info[0]
 
+    def out_of_memory(self, error: BaseException) -> bool:
+        import cupy
+
+        return isinstance(error, (MemoryError, cupy.cuda.memory.OutOfMemoryError))
+
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 

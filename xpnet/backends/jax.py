@@ -74,6 +74,10 @@ class JaxBackend(Backend):
 
         return isinstance(x, jax.Array)
 
+    def out_of_memory(self, error: BaseException) -> bool:
+        # XLA has one error class for everything; its text begins with the status.
+        return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
     def synchronize(self, x: Array) -> None:
         x.block_until_ready()
 

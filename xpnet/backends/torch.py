@@ -65,6 +65,14 @@ class TorchBackend(Backend):
 
         return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
 
+    def out_of_memory(self, error: BaseException) -> bool:
+        import torch
+
+        # On the CPU PyTorch raises a plain RuntimeError and says so in its text only.
+        return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+            isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        )
+
     def synchronize(self, x: Array) -> None:
         import torch
 

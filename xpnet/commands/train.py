@@ -10,6 +10,7 @@ from xpnet.commands.options import device_options, set_option
 @device_options
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
+@click.option("--batch-size", metavar="N|auto", help="Rows per step; auto is what fits.")
 @click.option("--data-dir", metavar="DIR", help="Where mnist and fashion-mnist lie.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the last line.")
 @set_option
@@ -19,6 +20,7 @@ def train(
     backend: str | None,
     out: str | None,
     resume: bool,
+    batch_size: str | None,
     data_dir: str | None,
     quiet: bool,
     overrides: tuple[str, ...],
@@ -45,7 +47,12 @@ def train(
     from xpnet.run import RunFolder
     from xpnet.run import train as run_training
 
-    named = {"device": device, "backend": backend, "data.data_dir": data_dir}
+    named = {
+        "device": device,
+        "backend": backend,
+        "data.data_dir": data_dir,
+        "batch_size": batch_size,
+    }
     flags = [f"{key}={value}" for key, value in named.items() if value is not None]
     if resume and out is None:
         msg = "--resume needs the run folder to go on in: add --out DIR"

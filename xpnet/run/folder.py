@@ -145,7 +145,7 @@ def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trai
         config.loss,
         config.optimizer,
         backend=backend,
-        batch_size=config.batch_size,
+        batch_size=1 if config.batch_size == "auto" else config.batch_size,
         seed=config.seed,
         schedule=config.schedule,
         clip=config.clip,

@@ -5,21 +5,24 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from xpnet.backends import Resolved, resolve
+from xpnet.backends import Backend, Resolved, resolve
 from xpnet.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile, StopOnSignal
 from xpnet.checkpoint import Checkpoint, CheckpointFolder, RunLock, preflight
 from xpnet.config import Config, parse_duration
+from xpnet.engine import Engine
 from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.memory import fitting_batch, footprint
 from xpnet.params import layouts
 from xpnet.run.examples import Examples, load_examples
 from xpnet.run.folder import RunFolder, load_run, make_trainer
 from xpnet.run.scores import scores
 from xpnet.schema import dump
+from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.trainer import Trainer
 
 __all__ = ["Outcome", "train"]
@@ -64,6 +67,7 @@ def train(
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
     examples = load_examples(config)
     report(_describe(examples))
+    config = _with_batch_size(config, folder, chosen.backend, examples, report)
     trainer = make_trainer(config, examples.preparation, chosen.backend)
     n_params = layouts(trainer.model)[0].size
     report(f"model {_chain(trainer)}: {n_params:,} parameters, {config.dtype}")
@@ -106,6 +110,38 @@ def train(
     return Outcome(folder, trainer.stopped, interrupted, test)
 
 
+def _with_batch_size(
+    config: Config,
+    folder: RunFolder,
+    backend: Backend,
+    examples: Examples,
+    report: Callable[[str], None],
+) -> Config:
+    """Fill in ``batch_size = "auto"``: as this run began with, or the largest that fits."""
+    if config.batch_size != "auto":
+        return config
+    if folder.config_path.exists():
+        return replace(config, batch_size=folder.config().batch_size)
+    preparation = examples.preparation
+    model = config.model.model(preparation.feature_shape, preparation.outputs, config.loss)
+    need = footprint(model, config.optimizer, 8 if config.dtype == "float64" else 4)
+    xp, where = backend.xp, backend.device
+    targets = xp.int32 if config.loss.predicts == "class" else backend.dtype
+
+    def attempt(rows: int) -> None:
+        engine = Engine(backend, model, config.loss, config.optimizer, config.clip)
+        x = xp.zeros((rows, *preparation.feature_shape), dtype=backend.dtype, device=where)
+        shape = (rows,) if config.loss.predicts == "class" else (rows, preparation.outputs)
+        y = xp.zeros(shape, dtype=targets, device=where)
+        keys = dropout_keys(config.seed, 0, model.n_random)
+        coefficients = config.optimizer.coefficients(config.optimizer.lr, 1)
+        backend.synchronize(engine.train(Batch(x, y), StepInputs(0, coefficients, keys)))
+
+    size = fitting_batch(need, backend, len(examples.train), attempt)
+    report(f"batch size {size:,} is the largest that fits")
+    return replace(config, batch_size=size)
+
+
 def _open(
     folder: RunFolder, trainer: Trainer, stack: ExitStack, report: Callable[[str], None]
 ) -> None:
@@ -146,6 +182,8 @@ def _check_same(config: Config, folder: RunFolder) -> None:
     ours, theirs = _flat(dump(config)), _flat(dump(folder.config()))
     for key in sorted({*ours, *theirs}):
         if key.partition(".")[0] in MAY_CHANGE or ours.get(key) == theirs.get(key):
+            continue
+        if (key, ours.get(key)) == ("batch_size", "auto"):
             continue
         msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
         msg += f"with {theirs.get(key)!r}; choose another --out"

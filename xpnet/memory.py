@@ -1,0 +1,96 @@
+"""How much memory a training step takes, and what to change where there is too little."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from xpnet.backends import Backend
+from xpnet.errors import TrainingError
+from xpnet.layers import Sequential
+from xpnet.optimizers import Optimizer
+from xpnet.params import layouts
+
+__all__ = ["Footprint", "fitting_batch", "footprint", "shortage"]
+
+SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
+
+
+class Footprint(NamedTuple):
+    """Bytes that a train step of the portable formulas holds at its peak."""
+
+    state: int  # parameters, gradient, moments, statistics, and the update's temporaries
+    row: int  # input, outputs, residuals and gradients of one example
+
+
+def footprint(model: Sequential, optimizer: Optimizer, itemsize: int) -> Footprint:
+    """Estimate the footprint of a built model from its shapes.
+
+    >>> from xpnet.layers import Dense
+    >>> from xpnet.optimizers import SGD
+    >>> footprint(Sequential([Dense(3)]).build((2,)), SGD(), 4)
+    Footprint(state=180, row=44)
+    """
+    params, stats = (layout.size for layout in layouts(model))
+    vectors = 1 + 2 + len(optimizer.slots) + 2  # p; g as tensors and joined; slots; temporaries
+    inputs = math.prod(model.input_shape or ())
+    outputs = sum(math.prod(shape) for shape in model.shapes())
+    return Footprint((vectors * params + stats) * itemsize, (inputs + 3 * outputs) * itemsize)
+
+
+def fitting_batch(
+    need: Footprint,
+    backend: Backend,
+    rows: int,
+    attempt: Callable[[int], None],
+) -> int:
+    """Return the largest batch size up to ``rows`` that fits the free memory of the device.
+
+    The estimate is tried: ``attempt(n)`` takes a step of n rows, and n is halved while that runs
+    out of memory. Raises TrainingError where not even one row fits.
+    """
+    free = backend.free_memory()
+    free = _host_memory() if free is None else free
+    size = min(rows, max(1, int(SHARE * free - need.state) // need.row))
+    while True:
+        try:
+            attempt(size)
+        except Exception as error:
+            if not backend.out_of_memory(error):
+                raise
+            if size == 1:
+                raise TrainingError(shortage(need, 1, free)) from error
+            size //= 2
+        else:
+            return size
+
+
+def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
+    """Say what a step takes, by what, and what to change."""
+    state, batch = need.state, need.row * batch_size
+    has = "" if free is None else f" of {_size(free)} free"
+    return (
+        f"out of memory{has}: a step takes about {_size(state + batch)}, {_size(state)} for "
+        f"parameters, gradient and moments and {_size(batch)} for {batch_size} rows of "
+        f"{_size(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes in words.
+
+    >>> _size(1536)
+    '1.5 KiB'
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def _host_memory() -> int:
+    """Bytes that the host has free."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 2**30
