@@ -7,19 +7,28 @@ stop. Its own memory, where it has one, goes into checkpoints as JSON data by ``
 
 import math
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from xpnet.checkpoint import CheckpointFolder, History
-from xpnet.errors import CheckpointError
+from xpnet.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from xpnet.trainer import Trainer
 
-__all__ = ["Callback", "Checkpointing", "EarlyStopping", "HistoryFile", "StopOnSignal", "monitored"]
+__all__ = [
+    "Callback",
+    "Checkpointing",
+    "EarlyStopping",
+    "HistoryFile",
+    "StopOnSignal",
+    "monitored",
+    "overridden",
+]
 
 Record = dict[str, Any]
 
@@ -47,21 +56,41 @@ class Callback:
         """Take back what :meth:`state` gave."""
 
 
+def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
+    """Return the bound hooks that do something: a step is too short to call the others."""
+    base = getattr(Callback, hook)
+    return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
+
+
 def monitored(record: Record, what: str) -> float:
-    """Return the value to watch: of the validation where there is one, lower always better."""
-    value = record[f"val_{what}"] if f"val_{what}" in record else record[what]
+    """Return the value to watch: of the validation where there is one, lower always better.
+
+    Raises ConfigError where the epochs have no such value.
+    """
+    value = record.get(f"val_{what}", record.get(what))
+    if value is None:
+        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for classes"
+        raise ConfigError(msg)
     return -value if what == "accuracy" else value
 
 
 class EarlyStopping(Callback):
     """Stop once the watched value has not fallen by ``min_delta`` for ``patience`` epochs.
 
-    ``monitor`` is "loss" or "accuracy", of the validation where there is one.
+    ``monitor`` is "loss" or "accuracy", of the validation where there is one. A training that was
+    stopped so stays stopped when it is resumed with the same ``patience``.
     """
 
     def __init__(self, patience: int, monitor: str = "loss", min_delta: float = 0.0) -> None:
+        if patience < 1 or monitor not in ("loss", "accuracy"):
+            msg = "patience must be >= 1 and monitor 'loss' or 'accuracy'; "
+            msg += f"got {patience} and {monitor!r}"
+            raise ConfigError(msg)
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
         self.best, self.waited = math.inf, 0
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        self._stop_if_due(trainer)
 
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
         value = monitored(record, self.monitor)
@@ -69,6 +98,9 @@ class EarlyStopping(Callback):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: "Trainer") -> None:
         if self.waited >= self.patience:
             trainer.stop(f"no better {self.monitor} for {self.waited} epochs")
 
@@ -81,16 +113,33 @@ class EarlyStopping(Callback):
 
 
 class HistoryFile(Callback):
-    """Append each epoch's record to a JSON Lines file; on resume, drop what is repeated."""
+    """Append each epoch's record to a JSON Lines file.
 
-    def __init__(self, path: str | Path) -> None:
-        self.history = History(path)
+    At the beginning the file is made to say what the training remembers: a resumed training drops
+    the records that it will repeat and adds those that were lost. What cannot be written (a full
+    disk) is reported, and written with a later epoch.
+    """
+
+    def __init__(self, path: str | Path, report: Callable[[str], None] = print) -> None:
+        self.history, self.report = History(path), report
+        self.written = 0
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        self.history.truncate_after(trainer.position.step)
+        # Not the position's step: a checkpoint at the last step of an epoch precedes its record.
+        self.history.truncate_after(trainer.history[-1]["step"] if trainer.history else -1)
+        self.written = len(self.history.read())
+        self._catch_up(trainer)
 
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
-        self.history.append(record)
+        self._catch_up(trainer)
+
+    def _catch_up(self, trainer: "Trainer") -> None:
+        try:
+            for record in trainer.history[self.written :]:
+                self.history.append(record)
+                self.written += 1
+        except CheckpointError as error:
+            self.report(f"history not written, training goes on: {error}")
 
 
 class Checkpointing(Callback):
@@ -169,7 +218,8 @@ class Checkpointing(Callback):
 class StopOnSignal(Callback):
     """Turn the first SIGINT or SIGTERM into a stop after the current step; a second one kills.
 
-    Put it before :class:`Checkpointing`, which then saves that step.
+    Put it before :class:`Checkpointing`, which then saves that step. Only the main thread can
+    watch for signals; in another one this does nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -179,7 +229,9 @@ class StopOnSignal(Callback):
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+        self.received = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

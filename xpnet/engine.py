@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from xpnet.accumulate import accumulated
 from xpnet.backends import Backend
@@ -117,6 +118,11 @@ class Engine:
     def zero(self) -> None:
         """Begin new totals."""
         self.state = self.state._replace(totals=zero_totals(self.state.params))
+
+    def finite(self) -> bool:
+        """Say whether the parameters are finite; waits for the device."""
+        xp = array_namespace(self.state.params)
+        return bool(self.backend.to_host(xp.all(xp.isfinite(self.state.params))))
 
     def _reading(self, totals: Totals) -> Reading:
         loss, denominator, hits, count, bad_step = (

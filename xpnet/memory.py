@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from xpnet.backends import Backend
 from xpnet.errors import TrainingError
@@ -11,7 +12,10 @@ from xpnet.layers import Sequential
 from xpnet.optimizers import Optimizer
 from xpnet.params import layouts
 
-__all__ = ["Footprint", "fitting_batch", "footprint", "shortage"]
+if TYPE_CHECKING:
+    from xpnet.trainer import Trainer
+
+__all__ = ["Footprint", "explained", "fitting_batch", "footprint", "shortage"]
 
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
@@ -74,6 +78,21 @@ def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
         f"parameters, gradient and moments and {_size(batch)} for {batch_size} rows of "
         f"{_size(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
     )
+
+
+@contextmanager
+def explained(trainer: "Trainer") -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what the step takes."""
+    try:
+        yield
+    except Exception as error:
+        backend, model = trainer.backend, trainer.model
+        if backend is None or model.input_shape is None or not backend.out_of_memory(error):
+            raise
+        itemsize = 8 if backend.dtype_name == "float64" else 4
+        need = footprint(model, trainer.optimizer, itemsize)
+        rows = -(-trainer.batch_size // trainer.accumulate)
+        raise TrainingError(shortage(need, rows, backend.free_memory())) from error
 
 
 def _size(count: int) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "Range",
     "build",
     "build_named",
+    "convert",
     "did_you_mean",
     "dump",
 ]
@@ -96,7 +97,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         for name, kind in _types(cast(Any, type(self))).items():
-            value = _convert(kind, getattr(self, name), f"{type(self).__name__}.{name}")
+            value = convert(kind, getattr(self, name), f"{type(self).__name__}.{name}")
             object.__setattr__(self, name, value)
 
 
@@ -114,7 +115,7 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
             msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
             raise ConfigError(msg)
     values = {
-        key: _convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
+        key: convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
         for key, value in table.items()
     }
     for f in fields(cls):  # type: ignore[arg-type]
@@ -171,6 +172,9 @@ def _plain(kind: Any, value: Any) -> Any:
         return [_plain(inner, item) for item in value]
     if one_of is not None:
         names = {cls: name for name, cls in reversed(list(one_of.table.items()))}
+        if type(value) not in names:
+            msg = f"{type(value).__name__} has no name that a config could be written with"
+            raise ConfigError(msg)
         return {"name": names[type(value)], **dump(value)}
     return dump(value) if is_dataclass(value) else value
 
@@ -201,15 +205,18 @@ def _item(kind: Any) -> Any:
     return next((i for k in typing.get_args(kind) if (i := _item(k)) is not None), None)
 
 
-def _convert(kind: Any, value: Any, path: str) -> Any:
-    """Check ``value`` against the annotation ``kind``; return it in that type."""
+def convert(kind: Any, value: Any, path: str) -> Any:
+    """Check ``value`` against the annotation ``kind``; return it in that type.
+
+    Raises ConfigError, which names ``path``.
+    """
     origin = typing.get_origin(kind)
     if origin is Annotated:
         for extra in kind.__metadata__:
-            if isinstance(extra, OneOf):
-                known = tuple(extra.table.values())
-                return value if isinstance(value, known) else build_named(extra.table, value, path)
-        value = _convert(kind.__origin__, value, path)
+            if isinstance(extra, OneOf):  # of the table, or a class of the user's own
+                own = isinstance(value, kind.__origin__)
+                return value if own else build_named(extra.table, value, path)
+        value = convert(kind.__origin__, value, path)
         for extra in kind.__metadata__:
             if isinstance(extra, Range) and not extra.holds(value):
                 msg = f"{path} must be {extra}; got {value!r}"
@@ -229,7 +236,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             msg = f"{path} must be a list; got {value!r}"
             raise ConfigError(msg)
         inner = typing.get_args(kind)[0]
-        return tuple(_convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
+        return tuple(convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
     if is_dataclass(kind):
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
@@ -256,7 +263,7 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     for kind in kinds:
         if kind is not type(None):
             try:
-                return _convert(kind, value, path)
+                return convert(kind, value, path)
             except ConfigError as error:
                 errors.append(str(error))
     # A single alternative explains itself best; several are joined.

@@ -10,26 +10,25 @@ a step is :func:`xpnet.step.make_train_step`.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends import Backend, backend_of, resolve
-from xpnet.callbacks import Callback, Record
+from xpnet.callbacks import Callback, Record, overridden
 from xpnet.clipping import Clip
 from xpnet.engine import Engine, Evaluation
 from xpnet.errors import ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
-from xpnet.memory import footprint, shortage
+from xpnet.memory import explained
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.random import generator
 from xpnet.schedules import SCHEDULES, Constant, Schedule
-from xpnet.schema import build_named
+from xpnet.schema import OneOf, convert
 from xpnet.step import StepInputs, dropout_keys
 
 __all__ = ["Position", "Trainer"]
@@ -76,9 +75,11 @@ class Trainer:
         mixed: Mixed | None = None,
     ) -> None:
         self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
-        self.loss: Loss = _named(LOSSES, loss, "loss")
-        self.optimizer: Optimizer = _named(OPTIMIZERS, optimizer, "optimizer")
-        self.schedule: Schedule = _named(SCHEDULES, schedule, "schedule")
+        self.loss: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
+        rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
+        self.optimizer: Optimizer = convert(rule, optimizer, "optimizer")
+        rule = Annotated[Schedule, OneOf(SCHEDULES)]
+        self.schedule: Schedule = convert(rule, schedule, "schedule")
         if self.loss.reduction == "none":
             msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
             raise ConfigError(msg)
@@ -95,7 +96,6 @@ class Trainer:
         self.history: list[Record] = []
         self.stopped: str | None = None  # why training ended before its last epoch
         self.failed: BaseException | None = None
-        self.lr = math.nan
         self.epochs = self.steps_per_epoch = self.rows = 0
         self.callbacks: list[Callback] = []
         self._schedule_state = self.schedule.init()
@@ -124,12 +124,15 @@ class Trainer:
         Raises DataError for data that does not fit, TrainingError when the loss is not finite.
         """
         # A loss that is not finite is found and explained below; a warning would say less.
-        with self._memory(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with explained(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return self._fit(data, epochs, validation, list(callbacks))
 
     def _fit(
         self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
     ) -> list[Record]:
+        if epochs < 1:
+            msg = f"epochs must be >= 1; got {epochs}"
+            raise ConfigError(msg)
         feed = self._labelled(data)
         checks = None if validation is None else self._labelled(validation)
         self.epochs, self.rows = epochs, feed.rows
@@ -163,7 +166,7 @@ class Trainer:
         order = order.astype(np.int32)
         self._batches = lambda: feed.batches(self.batch_size, order, start=self.position.batch)
         self._epoch_state = self.engine.host_state()
-        hooks = _overridden(self.callbacks, "on_step_end")
+        hooks = overridden(self.callbacks, "on_step_end")
         for batch in self._batches():
             self.engine.train(batch, self._inputs())
             self._advance()
@@ -179,21 +182,23 @@ class Trainer:
 
     def _inputs(self) -> StepInputs:
         """The numbers of the step at this position."""
-        step, per_epoch = self.position.step, self.steps_per_epoch
-        self.lr = self.schedule.lr(
-            self._schedule_state, self.optimizer.lr, step, self.epochs * per_epoch, per_epoch
-        )
+        step = self.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        return StepInputs(step, self.optimizer.coefficients(self.lr, step + 1), keys)
+        return StepInputs(step, self.optimizer.coefficients(self._lr(step), step + 1), keys)
+
+    def _lr(self, step: int) -> float:
+        state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
+        return self.schedule.lr(state, base, step, self.epochs * per_epoch, per_epoch)
 
     def _end_epoch(self, checks: Feed | None) -> None:
+        means = self.read()  # waits for the device, so the time is taken after it
         seconds = time.perf_counter() - self._epoch_began
-        done = self.rows - self._epoch_from.batch * self.batch_size
+        done = max(self.rows - self._epoch_from.batch * self.batch_size, 0)
         record = {
             "epoch": self.position.epoch + 1,
             "step": self.position.step,
-            "lr": self.lr,
-            **self.read(),
+            "lr": self._lr(self.position.step - 1),
+            **means,
             "seconds": seconds,
             "samples_per_second": done / seconds,
         }
@@ -213,9 +218,12 @@ class Trainer:
     def read(self) -> Record:
         """Return loss and accuracy of this epoch so far; waits for the device.
 
-        Raises TrainingError, naming epoch, step and layer, where a loss was not finite.
+        Raises TrainingError, naming epoch, step and layer, where a loss or the weights are not
+        finite, so that what is saved after it can be gone on from.
         """
         loss, accuracy, bad_step = self.engine.read()
+        if bad_step < 0 and not self.engine.finite():
+            bad_step = self.position.step  # the loss that would come next
         if bad_step >= 0:
             self._explain_failure(bad_step)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
@@ -225,12 +233,17 @@ class Trainer:
         self.engine.set_state(self._epoch_state)
         self.position, where = self._epoch_from, None
         for batch in self._batches():
-            if self.position.step == bad_step:
+            # A gradient that is not finite spoils the weights, and so the loss of the step after.
+            if self.position.step >= bad_step - 1:
                 where = self.engine.first_nonfinite(batch, self._inputs())
+            if where or self.position.step == bad_step:
                 break
             self.engine.train(batch, self._inputs())
             self._advance()
-        msg = f"the loss is not finite at epoch {self.position.epoch + 1}, step {bad_step + 1}; "
+        else:  # the last update of the epoch
+            where = self.engine.first_nonfinite(batch, self._inputs())
+        epoch, _, step = self.position
+        msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
         msg += f"first in {where or 'a step that went well when repeated'}: "
         msg += "lower optimizer.lr, set clip.norm, or look at the data"
         raise TrainingError(msg)
@@ -239,31 +252,15 @@ class Trainer:
 
     def evaluate(self, data: Any) -> Evaluation:
         """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
-        with self._memory():
+        with explained(self):
             feed = self._labelled(data)
             return self.engine.evaluate(feed.batches(EVALUATION_BATCH))
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
-        with self._memory():
-            feed = x if isinstance(x, Feed) else Feed(self._resolve(x), x)
-            self._prepare(feed.example_shape)
+        with explained(self):
+            feed = self._feed(x if isinstance(x, Feed) else (x,))
             return self.engine.predict(feed.batches(EVALUATION_BATCH))
-
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Explain running out of memory by the sizes of what was to be held."""
-        try:
-            yield
-        except Exception as error:
-            if self.backend is None or not self.backend.out_of_memory(error):
-                raise
-            if self.model.input_shape is None:
-                raise
-            itemsize = 8 if self.backend.dtype_name == "float64" else 4
-            need = footprint(self.model, self.optimizer, itemsize)
-            rows = -(-self.batch_size // self.accumulate)
-            raise TrainingError(shortage(need, rows, self.backend.free_memory())) from error
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -287,7 +284,7 @@ class Trainer:
             "position": self.position._asdict(),
             "schedule": dict(self._schedule_state),
             "callbacks": {type(c).__name__: dict(c.state()) for c in self.callbacks},
-            "history": self.history,
+            "history": [dict(record) for record in self.history],
             "backend": self.engine.backend.describe(),
         }
         return self.engine.tensors(), meta
@@ -344,29 +341,25 @@ class Trainer:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
+    def _feed(self, data: Any) -> Feed:
+        """A feed or its arrays as a feed; the model is built for its examples."""
+        if not isinstance(data, Feed):
+            data = Feed(self._resolve(data[0]), *data)
+        self.backend = self.backend or data.backend
+        self._prepare(data.example_shape)
+        return data
+
     def _labelled(self, data: Any) -> Feed:
         """A feed with targets that fit the loss and the model."""
-        if not isinstance(data, Feed):
-            if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-                msg = f"data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}"
-                raise DataError(msg)
-            data = Feed(self._resolve(data[0]), *data)
-        self._resolve(data.arrays["x"])
-        self._prepare(data.example_shape)
-        y = data.arrays.get("y")
+        listed = isinstance(data, tuple | list) and len(data) in (2, 3)
+        if not listed and not isinstance(data, Feed):
+            msg = f"data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}"
+            raise DataError(msg)
+        feed = self._feed(data)
+        y = feed.arrays.get("y")
         if y is None:
             msg = "training and evaluation need targets; got none"
             raise DataError(msg)
-        host = y if isinstance(y, np.ndarray) else data.backend.to_host(y)
+        host = y if isinstance(y, np.ndarray) else feed.backend.to_host(y)
         self.loss.check_target(host, self.model.output_shape[-1])
-        return data
-
-
-def _named(table: Mapping[str, type], value: Any, what: str) -> Any:
-    return value if isinstance(value, tuple(table.values())) else build_named(table, value, what)
-
-
-def _overridden(callbacks: list[Callback], hook: str) -> list[Callable]:
-    """The bound hooks that do something: a step is too short to call the others."""
-    base = getattr(Callback, hook)
-    return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
+        return feed
