@@ -4,6 +4,7 @@ Every setting is a field below (or of the layer, loss, optimizer or schedule tha
 so a wrong type, a value out of range and an unknown name give one-line errors without more code.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from xpnet.clipping import Clip
+from xpnet.data import NAMES, Scaling
+from xpnet.data.files import existing
 from xpnet.errors import ConfigError
 from xpnet.initializers import INITIALIZERS, GlorotUniform, Initializer
 from xpnet.layers import (
@@ -74,7 +77,8 @@ class DataConfig(Checked):
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
     stratify: bool = True
-    scaling: Literal["standard", "minmax", "max", "none"] = "standard"
+    scaling: Scaling = "standard"
+    target_scaling: Scaling = "standard"  # of a regression
     placement: Placement = "auto"  # on the device at once, or batch by batch from the host
 
 
@@ -172,6 +176,9 @@ class Config(Checked):
             msg = f"loss {name!r} does not fit data.task {self.data.task!r}; "
             msg += "use mean_squared_error or huber for regression, a cross-entropy for classes"
             raise ConfigError(msg)
+        if regression and self.early_stopping.monitor == "accuracy":
+            msg = "early_stopping.monitor: a regression has no accuracy; use 'loss'"
+            raise ConfigError(msg)
 
 
 def parse_duration(text: str) -> float:
@@ -210,44 +217,50 @@ def load_config(source: str = "digits", overrides: Iterable[str] = ()) -> Config
     table = _read(source)
     for override in overrides:
         _override(table, override)
+    _anchor_files(table.get("data"), Path())  # those of the overrides
     try:
         return build(Config, table)
     except ConfigError as error:
-        if source in recipe_names():
+        if not source.endswith(".toml"):
             raise
         msg = f"{source}: {error}"
         raise ConfigError(msg) from None
 
 
 def _read(source: str) -> dict[str, Any]:
-    path = Path(source)
     if source in recipe_names():
         return tomllib.loads(recipe_text(source))
-    if path.suffix != ".toml" and path.is_file():
-        return {"data": {"source": str(path)}}
+    path = Path(source)
     if path.suffix != ".toml":
-        msg = f"no recipe or file {source!r}; {did_you_mean(source, recipe_names())}"
-        raise ConfigError(msg)
+        return {"data": {"source": str(_data_file(path))}}
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         msg = f"cannot read config {source!r}: {error.strerror}"
         raise ConfigError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{source} is not valid TOML: {error}"
         raise ConfigError(msg) from None
     _anchor_files(table.get("data"), path.parent)
     return table
 
 
+def _data_file(path: Path) -> Path:
+    if (path / "config.toml").is_file():
+        msg = f"{str(path)!r} is a run folder; to go on with it: xpnet train --out {path} --resume"
+        raise ConfigError(msg)
+    if path.suffix or path.exists():
+        return existing(path)
+    msg = f"no recipe or file {str(path)!r}; {did_you_mean(str(path), recipe_names())}"
+    raise ConfigError(msg)
+
+
 def _anchor_files(data: Any, folder: Path) -> None:
     """Make the data files of a config independent of the current folder."""
     for key in ("source", "test", "data_dir"):
         value = data.get(key) if isinstance(data, Mapping) else None
-        if isinstance(value, str) and not Path(value).is_absolute():
-            beside = folder / value
-            if key == "data_dir" or beside.exists():
-                data[key] = str(beside.resolve())
+        if isinstance(value, str) and not (key == "source" and value in NAMES):
+            data[key] = os.path.abspath(folder / Path(value).expanduser())
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -2,20 +2,14 @@
 
 import click
 
-from xpnet.commands.options import device_options
+from xpnet.commands.options import device_options, opened, which_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("file", required=False, metavar="[FILE]")
 @device_options
-@click.option(
-    "--which",
-    type=click.Choice(["auto", "best", "last"]),
-    default="auto",
-    show_default=True,
-    help="The checkpoint; auto is the best where there was a validation.",
-)
+@which_option
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
     run: str,
@@ -33,19 +27,10 @@ def evaluate(
     """
     import json
 
-    from xpnet.errors import DataError
-    from xpnet.run import load_examples, load_run
     from xpnet.run.scores import scores
 
-    loaded = load_run(run, backend=backend, device=device, which=which)
-    if file is not None:
-        dataset = loaded.read(file, labelled=True)
-    else:
-        test = load_examples(loaded.config).test
-        if test is None:
-            msg = f"{run} was trained with data.test_fraction = 0: give a FILE to evaluate on"
-            raise DataError(msg)
-        dataset = test
+    loaded = opened(run, backend, device, which)
+    dataset = loaded.test_part() if file is None else loaded.read(file, labelled=True)
     result = scores(loaded, dataset)
     if as_json:
         click.echo(json.dumps(result))

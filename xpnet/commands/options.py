@@ -1,11 +1,11 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
-__all__ = ["device_options", "given", "set_option"]
+__all__ = ["device_options", "given", "opened", "set_option", "which_option"]
 
 F = TypeVar("F", bound=Callable)
 
@@ -29,6 +29,27 @@ def set_option(command: F) -> F:
         metavar="KEY=VALUE",
         help="Override a setting, such as optimizer.lr=0.01 (repeatable).",
     )(command)
+
+
+def which_option(command: F) -> F:
+    """Add ``--which``, the choice of a checkpoint."""
+    return click.option(
+        "--which",
+        type=click.Choice(["auto", "best", "last"]),
+        default="auto",
+        show_default=True,
+        help="The checkpoint; auto is the best where there was a validation.",
+    )(command)
+
+
+def opened(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
+    """Read a run folder, and say on standard error which of its files are torn."""
+    from xpnet.run import load_run
+
+    loaded = load_run(run, backend=backend, device=device, which=which)
+    for message in loaded.folder.skipped:
+        click.echo(f"passed over: {message}", err=True)
+    return loaded
 
 
 def given(parameter: str) -> bool:

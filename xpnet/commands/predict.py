@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.commands.options import device_options
+from xpnet.commands.options import device_options, opened, which_option
 
 
 @click.command()
@@ -10,7 +10,7 @@ from xpnet.commands.options import device_options
 @click.argument("file", metavar="FILE")
 @device_options
 @click.option("--output", "-o", metavar="FILE", help="Write there instead of standard output.")
-@click.option("--which", type=click.Choice(["auto", "best", "last"]), default="auto")
+@which_option
 def predict(
     run: str,
     file: str,
@@ -21,17 +21,16 @@ def predict(
 ) -> int:
     """Predict the rows of FILE (CSV, NPY, NPZ, IDX, Parquet; - reads CSV from standard input).
 
-    Writes CSV: the class and the probability of every class, or the values of a regression. A
-    label column, where the file has one, is left out.
+    Writes CSV: the class and the probability of every class, or the values of a regression.
+    Columns are found by the names that the run was trained on, where FILE has a header; a label
+    column is left out.
 
     \b
     xpnet predict runs/first new.csv
     head -5 new.csv | xpnet predict runs/first - -o predictions.csv
     """
-    from xpnet.run import load_run
-
-    loaded = load_run(run, backend=backend, device=device, which=which)
-    rows = loaded.read(_standard_input() if file == "-" else file, labelled=False)
+    loaded = opened(run, backend, device, which)
+    rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
     lines = _lines(loaded.predict(rows.x), loaded.preparation.classes)
     if output is None:
         for line in lines:
@@ -44,19 +43,23 @@ def predict(
     return 0
 
 
-def _standard_input() -> str:
-    """Copy standard input to a file, which the readers can look at twice."""
-    import atexit
-    import os
+def _standard_input(loaded):  # type: ignore[no-untyped-def]
+    """Read the rows from a copy of standard input, which the readers can look at twice."""
     import shutil
     import sys
     import tempfile
+    from pathlib import Path
 
-    handle, path = tempfile.mkstemp(prefix="stdin-", suffix=".csv")
-    atexit.register(os.unlink, path)
-    with os.fdopen(handle, "wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path
+    from xpnet.errors import DataError
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input.csv"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            return loaded.read(path, labelled=False)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "standard input")) from None
 
 
 def _lines(out, classes):  # type: ignore[no-untyped-def]

@@ -2,6 +2,8 @@
 
 import click
 
+from xpnet.commands.options import opened
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
@@ -15,9 +17,8 @@ def show(run: str, epochs: int) -> int:
     from rich.console import Console
 
     from xpnet.config import to_toml
-    from xpnet.run import load_run
 
-    loaded = load_run(run, backend="numpy", device="cpu")
+    loaded = opened(run, "numpy", "cpu")
     console = Console(highlight=False)
     console.print(_layers(loaded.trainer.model))
     history = loaded.folder.history()

@@ -37,6 +37,7 @@ def train(
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     """
+    import itertools
     import time
     from pathlib import Path
 
@@ -63,14 +64,25 @@ def train(
     else:
         config = load_config(source, [*flags, *overrides])
     if out is None:
-        out = f"runs/{Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        out = new = f"runs/{Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for n in itertools.count(2):
+            if not Path(out).exists():
+                break
+            out = f"{new}-{n}"
 
     def report(line: str) -> None:
         if not quiet:
             click.echo(line)
 
     progress = None if quiet else Progress()
-    outcome = run_training(config, out, resume=resume, progress=progress, report=report)
+    outcome = run_training(
+        config,
+        out,
+        resume=resume,
+        progress=progress,
+        report=report,
+        warn=lambda line: click.echo(line, err=True),
+    )
     report(f"run folder {out}")
     if outcome.interrupted:
         click.echo(f"{outcome.stopped}; go on with: xpnet train --out {out} --resume")

@@ -1,12 +1,13 @@
 """A data set in host memory, the checks that it has to pass once, and its fingerprint."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xpnet.errors import DataError
+from xpnet.schema import did_you_mean
 from xpnet.typing import Array
 
 __all__ = ["Dataset", "check", "chunks", "fingerprint"]
@@ -55,6 +56,23 @@ class Dataset:
         """Return the rows at ``indices`` (n,), in that order, as a copy."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y)
+
+    def select(self, names: Sequence[str] | None) -> "Dataset":
+        """Return the features of these names, in this order, as a table with a header knows them.
+
+        All of them as they are where either has no names, or names that are not unique. Raises
+        DataError where one is not there.
+        """
+        ours = self.feature_names
+        if not names or not ours or ours == tuple(names) or len(set(names)) < len(names):
+            return self
+        absent = [name for name in names if name not in ours]
+        if absent:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            msg = f"{self.name}: no column {absent[0]!r}{more}; {did_you_mean(absent[0], ours)}"
+            raise DataError(msg)
+        columns = [ours.index(name) for name in names]
+        return replace(self, x=self.x[:, columns], feature_names=tuple(names))
 
 
 def chunks(x: np.ndarray, nbytes: int = 2**22) -> Iterator[slice]:

@@ -35,7 +35,7 @@ def existing(path: str | Path) -> Path:
             msg = f"{path}: no such file, nor folder {path.parent}"
         else:
             siblings = [p.name for p in path.parent.iterdir()]
-            near = difflib.get_close_matches(path.name, siblings, n=1)
+            near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
             msg = f"{path}: no such file" + (f"; did you mean {near[0]!r}?" if near else "")
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"

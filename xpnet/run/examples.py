@@ -23,6 +23,7 @@ from xpnet.data.text import Header
 from xpnet.errors import ConfigError, DataError
 from xpnet.feed import Feed
 from xpnet.losses import Loss
+from xpnet.schema import did_you_mean
 
 __all__ = ["Examples", "Preparation", "load_examples"]
 
@@ -42,6 +43,7 @@ class Preparation:
     outputs: int  # columns of the model's output
     classes: tuple[str, ...] | None = None  # None for regression
     feature_names: tuple[str, ...] | None = None
+    target_scaler: Scaler | None = None  # of a regression
 
     def feed(self, backend: Backend, dataset: Dataset, placement: Placement = "auto") -> Feed:
         """Return the rows of a data set on their way to ``backend``, scaled.
@@ -53,17 +55,36 @@ class Preparation:
             n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
             feature_shape=self.feature_shape,
         )
-        dtype = backend.dtype_name
+        dtype, y = backend.dtype_name, dataset.y
+        if y is not None and self.target_scaler is not None:
+            y = self.target_scaler.apply(y, "float64")
         return Feed(
             backend,
             dataset.x,
-            dataset.y,
+            y,
             resident=RESIDENT[placement],
             transform=lambda rows: self.scaler.apply(rows, dtype),
         )
 
+    def answers(self, out: np.ndarray) -> np.ndarray:
+        """Turn the model's predictions into probabilities (N, K), or values in the data's units.
+
+        A binary loss gives both classes their column.
+        """
+        if self.target_scaler is not None:
+            shift, scale = self.target_scaler
+            return out.astype(np.float64) * scale + shift
+        if self.classes is not None and self.outputs == 1:
+            return np.concatenate([1.0 - out, out], axis=1)
+        return out
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The part of it that is arrays; the rest is :meth:`meta`."""
+        targets = self.target_scaler.tensors() if self.target_scaler else {}
+        return {**self.scaler.tensors(), **{f"target_{k}": v for k, v in targets.items()}}
+
     def meta(self) -> dict[str, Any]:
-        """The part of it that is JSON data; the rest is ``scaler.tensors()``."""
+        """The part of it that is JSON data."""
         return {
             "feature_shape": list(self.feature_shape),
             "outputs": self.outputs,
@@ -74,12 +95,14 @@ class Preparation:
     @classmethod
     def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preparation":
         """Make it from what a checkpoint holds."""
+        targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
         return cls(
             Scaler.from_tensors(tensors),
             tuple(meta["feature_shape"]),
             meta["outputs"],
             meta["classes"] and tuple(meta["classes"]),
             meta["feature_names"] and tuple(meta["feature_names"]),
+            Scaler.from_tensors(targets) if targets else None,
         )
 
 
@@ -101,17 +124,27 @@ def load_examples(config: Config) -> Examples:
     """
     whole, test = _read(config)
     classes = whole.classes if config.data.task == "classification" else None
-    check(whole, n_classes=len(classes) if classes else None)
-    train, validation, test = _split(config, whole, test)
+    outputs = _outputs(config.loss, whole)
+    for part in (whole, test):
+        if part is not None:
+            check(
+                part,
+                n_classes=len(classes) if classes else None,
+                feature_shape=whole.feature_shape,
+            )
+            config.loss.check_target(_labels(part), outputs)
+    train, validation, held_out = _split(config, whole, test)
+    regression = config.data.task == "regression"
     preparation = Preparation(
         fit_scaler(config.data.scaling, train.x),
         train.feature_shape,
-        _outputs(config.loss, whole),
+        outputs,
         classes,
         whole.feature_names,
+        fit_scaler(config.data.target_scaling, _labels(train)) if regression else None,
     )
     prints = [fingerprint(part) for part in (whole, test) if part is not None]
-    return Examples(train, validation, test, preparation, "+".join(prints))
+    return Examples(train, validation, held_out, preparation, "+".join(prints))
 
 
 def read_rows(
@@ -131,11 +164,16 @@ def _read(config: Config) -> tuple[Dataset, Dataset | None]:
             msg = f"data.test is for files; {settings.source} brings its own"
             raise ConfigError(msg)
         return load_named(settings.source, settings.data_dir)
+    path = Path(settings.source)
+    if not path.suffix and not path.exists():
+        msg = f"no data set or file {path.name!r}; {did_you_mean(path.name, NAMES)}"
+        raise DataError(msg)
     label = "auto" if settings.label is None else settings.label
-    whole = read_rows(settings.source, config, label=label, classes=None)
+    whole = read_rows(path, config, label=label, classes=None)
     if settings.test is None:
         return whole, None
-    return whole, read_rows(settings.test, config, label=label, classes=whole.classes)
+    test = read_rows(settings.test, config, label=label, classes=whole.classes)
+    return whole, test.select(whole.feature_names)
 
 
 def _split(
@@ -165,6 +203,11 @@ def _outputs(loss: Loss, whole: Dataset) -> int:
     if count < 2:
         msg = f"{whole.name}: all rows are of class {whole.classes[0]!r}; there is nothing to learn"
         raise DataError(msg)
+    ignored = getattr(loss, "ignore_label", None)
+    if ignored is not None and not 0 <= ignored < count:
+        msg = f"loss.ignore_label is {ignored}, but the classes of {whole.name} are numbered 0 to "
+        msg += f"{count - 1}, in the order {', '.join(whole.classes[:10])}"
+        raise ConfigError(msg)
     if loss.predicts != "binary":
         return count
     if count != 2:

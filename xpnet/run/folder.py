@@ -19,8 +19,8 @@ from xpnet.backends import resolve
 from xpnet.checkpoint import Checkpoint, CheckpointFolder, History, atomic_write_text
 from xpnet.config import Config, to_toml
 from xpnet.data import Dataset
-from xpnet.errors import CheckpointError, XpnetError
-from xpnet.run.examples import Preparation, read_rows
+from xpnet.errors import CheckpointError, DataError
+from xpnet.run.examples import Preparation, load_examples, read_rows
 from xpnet.schema import build, did_you_mean
 from xpnet.trainer import Trainer
 
@@ -37,6 +37,7 @@ class RunFolder:
         self.history_path = self.path / "history.jsonl"
         self.checkpoint_path = self.path / "checkpoints"
         self.report_path = self.path / "report.json"
+        self.skipped: list[str] = []  # messages of the last :meth:`checkpoint`
 
     def exists(self) -> bool:
         """Whether a run has been begun here."""
@@ -46,19 +47,20 @@ class RunFolder:
         """Read the config; raises CheckpointError where there is none."""
         try:
             return build(Config, tomllib.loads(self.config_path.read_text("utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(self._absent()) from None
         except (ValueError, OSError) as error:
             msg = f"{self.config_path} cannot be read: {error}"
             raise CheckpointError(msg) from None
 
     def _absent(self) -> str:
-        if not self.path.is_dir():
-            parent = self.path.parent
-            near = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-            hint = f"; {did_you_mean(self.path.name, near)}" if near else ""
-            return f"no run folder {str(self.path)!r}{hint}"
-        return f"{str(self.path)!r} is not a run folder: it has no config.toml"
+        if self.path.is_dir():
+            return f"{str(self.path)!r} is not a run folder: it has no config.toml"
+        parent = self.path.parent
+        folders = parent.iterdir() if parent.is_dir() else ()
+        near = [p.name for p in folders if (p / "config.toml").is_file()]
+        hint = f"; {did_you_mean(self.path.name, near)}" if near else ""
+        return f"no run folder {str(self.path)!r}{hint}"
 
     def write_config(self, config: Config) -> None:
         """Write the config durably."""
@@ -83,13 +85,22 @@ class RunFolder:
         return History(self.history_path).read()
 
     def checkpoint(self, which: str = "auto") -> Checkpoint:
-        """Read the "best" checkpoint, the "last", or the best if there is one ("auto")."""
+        """Read the "best" checkpoint, the "last", or the best if there is one ("auto").
+
+        "auto" and "last" pass over files that are torn, and leave a message in ``skipped``.
+        """
         folder = CheckpointFolder(self.checkpoint_path)
-        found = folder.best() if which in ("best", "auto") else None
+        found, self.skipped = None, []
+        if which in ("best", "auto"):
+            try:
+                found = folder.best()
+            except CheckpointError as error:
+                self.skipped.append(str(error))
         if found is None and which != "best":
             found = folder.newest()
+            self.skipped += folder.skipped
         if found is None:
-            torn = f": {folder.skipped[0]}" if folder.skipped else ""
+            torn = f": {self.skipped[0]}" if self.skipped else ""
             what = "best checkpoint" if which == "best" else "checkpoint"
             msg = f"no {what} in {self.checkpoint_path}{torn}"
             raise CheckpointError(msg)
@@ -107,34 +118,66 @@ class Run:
     checkpoint: Checkpoint
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression.
+        """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression."""
+        feed = self.preparation.feed(self.trainer.engine.backend, Dataset(x, None, None, "input"))
+        return self.preparation.answers(self.trainer.predict(feed))
 
-        A binary loss gives both classes their column.
+    def test_part(self) -> Dataset:
+        """Return the rows that training held out, of the data that it was trained on.
+
+        Raises DataError where there are none, or where the data has changed since: the split
+        would be another one, and rows trained on would be tested on.
         """
-        rows = Dataset(x, None, None, "input")
-        out = self.trainer.predict(self.preparation.feed(self.trainer.engine.backend, rows))
-        if self.config.loss.predicts == "binary":
-            out = np.concatenate([1.0 - out, out], axis=1)
-        return out
+        examples = load_examples(self.config)
+        if examples.fingerprint != self.checkpoint.meta.get("fingerprint"):
+            msg = f"{examples.train.name} has changed since the run was trained on it: "
+            msg += "give a FILE to evaluate on"
+            raise DataError(msg)
+        if examples.test is None:
+            msg = f"{self.folder.path} was trained with data.test_fraction = 0: "
+            msg += "give a FILE to evaluate on"
+            raise DataError(msg)
+        return examples.test
 
     def read(self, path: str | Path, *, labelled: bool) -> Dataset:
         """Read a file of the kind that the run was trained on.
 
-        Without ``labelled`` a label column is left out where the file has one.
+        Where both have a header the columns are found by their names, in any order. Without
+        ``labelled`` a column of labels is left out where the file has one.
         """
-        label = self.config.data.label
+        label = "auto" if self.config.data.label is None else self.config.data.label
         classes = self.preparation.classes
         if labelled:
-            return read_rows(
-                path, self.config, label="auto" if label is None else label, classes=classes
-            )
-        rows = read_rows(path, self.config, label=None, classes=None)
-        if rows.feature_shape == self.preparation.feature_shape:
-            return rows
+            try:
+                return self._rows(path, label, classes)
+            except DataError:
+                if not self._lacks_labels(path):
+                    raise
+                msg = f"{path}: has no labels to compare with, only the features"
+                raise DataError(msg) from None
         try:
-            return replace(self.read(path, labelled=True), y=None)
-        except XpnetError:
-            return rows  # its shape is what will be reported
+            return self._rows(path, None, None)
+        except DataError as error:
+            try:
+                return replace(self._rows(path, label, None), y=None)
+            except DataError:
+                raise error from None
+
+    def _rows(self, path: str | Path, label: str | int | None, classes: Any) -> Dataset:
+        rows = read_rows(path, self.config, label=label, classes=classes)
+        rows = rows.select(self.preparation.feature_names)
+        if rows.feature_shape != self.preparation.feature_shape:
+            msg = f"{path}: features of shape {rows.feature_shape}; "
+            msg += f"the run was trained on {self.preparation.feature_shape}"
+            raise DataError(msg)
+        return rows
+
+    def _lacks_labels(self, path: str | Path) -> bool:
+        try:
+            rows = read_rows(path, self.config, label=None, classes=None)
+        except DataError:
+            return False
+        return rows.feature_shape == self.preparation.feature_shape
 
 
 def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trainer:
@@ -170,8 +213,13 @@ def load_run(
     folder = RunFolder(path)
     config = folder.config()
     checkpoint = folder.checkpoint(which)
-    preparation = Preparation.of(checkpoint.meta["preparation"], checkpoint.tensors)
     chosen = resolve(backend or "auto", device or "auto", config.dtype).backend
-    trainer = make_trainer(config, preparation, chosen)
-    trainer.restore(checkpoint.tensors, checkpoint.meta)
+    try:
+        preparation = Preparation.of(checkpoint.meta["preparation"], checkpoint.tensors)
+        # Mixed precision is for training; not every backend has its dtypes.
+        trainer = make_trainer(replace(config, mixed=None), preparation, chosen)
+        trainer.restore(checkpoint.tensors, checkpoint.meta)
+    except (LookupError, TypeError, AttributeError) as error:
+        msg = f"{checkpoint.path} was not saved by a run: {error}"
+        raise CheckpointError(msg) from error
     return Run(folder, config, trainer, preparation, checkpoint)

@@ -24,10 +24,9 @@ def scores(run: Run, dataset: Dataset) -> dict[str, Any]:
         raise DataError(msg)
     loss, _, out = trainer.evaluate(preparation.feed(trainer.engine.backend, dataset))
     result: dict[str, Any] = {"rows": len(dataset), "loss": loss}
+    out = preparation.answers(out)
     if preparation.classes is None:
         return {**result, **regression_scores(dataset.y, out)}
-    if run.config.loss.predicts == "binary":
-        out = np.concatenate([1.0 - out, out], axis=1)
     matrix = confusion_matrix(dataset.y, np.argmax(out, axis=1), len(preparation.classes))
     result.update(class_scores(matrix))
     if len(preparation.classes) > 3:
