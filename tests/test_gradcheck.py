@@ -88,6 +88,11 @@ def test_autodiff_runs_through_normalisation_dropout_and_a_softmax_written_in_pl
     assert "1.batch_norm.gamma" in [c.tensor for c in report.checks]
 
 
+def test_a_batch_in_which_nothing_counts_has_the_gradient_0():
+    report = run([Dense(K)], SoftmaxCrossEntropy(ignore_label=1), y=np.ones(N, dtype=int))
+    assert report.ok, report.faults
+
+
 def test_images_are_checked_through_flatten():
     x = np.random.default_rng(1).normal(size=(3, 2, 2))
     report = gradcheck(Sequential((Flatten(), Dense(K))), x=x, y=np.array([0, 1, 2]), oracles=[])

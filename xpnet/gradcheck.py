@@ -18,7 +18,7 @@ import numpy as np
 from xpnet.backends.autodiff import AUTODIFF
 from xpnet.errors import BackendError, ConfigError
 from xpnet.layers import Params, Sequential, layer_name
-from xpnet.losses import Loss, SoftmaxCrossEntropy
+from xpnet.losses import Loss, SoftmaxCrossEntropy, quotient
 from xpnet.params import Layout, initialize, layouts, merge
 from xpnet.random import generator
 from xpnet.step import Batch, dropout_keys, gradients
@@ -151,7 +151,7 @@ class _Step:
         sums = self.loss.sums(
             output, place(self.batch.y), None if weight is None else place(weight)
         )
-        return sums.loss / sums.denominator
+        return quotient(sums.loss, sums.denominator)
 
     def problem(self, trained: Array) -> Problem:
         """The whole step, with the gradients that training computes and dC/dx besides."""
@@ -193,11 +193,11 @@ class _Step:
 
     def _loss_problem(self, output: Array) -> tuple[Problem, Array]:
         sums = self.loss.sums(output, self.batch.y, self.batch.weight)
-        doutput = sums.gradient / sums.denominator
+        doutput = quotient(sums.gradient, sums.denominator)
 
         def cost(t: Tensors) -> float:
             again = self.loss.sums(t["output"], self.batch.y, self.batch.weight)
-            return float(again.loss / again.denominator)
+            return float(quotient(again.loss, again.denominator))
 
         return Problem(cost, {"output": np.array(output)}, {"output": doutput}), doutput
 

@@ -40,7 +40,7 @@ def jax_gradients(cost: Cost, tensors: Tensors) -> dict[str, np.ndarray]:
     backend = get_backend("jax", "cpu", "float64")  # turns 64-bit types on
     try:
         placed = {name: backend.asarray(t) for name, t in tensors.items()}
-        found = jax.grad(lambda ts: cost(ts, backend.asarray))(placed)
+        found = jax.jit(jax.grad(lambda ts: cost(ts, backend.asarray)))(placed)
         return {name: _host(backend, g) for name, g in found.items()}
     finally:
         jax.config.update("jax_enable_x64", before)

@@ -1,0 +1,45 @@
+"""How far an array is from the one expected, and how far is too far."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["TOLERANCES", "Difference", "difference"]
+
+# Largest relative difference that passes, by the dtype under test.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-4}
+
+
+class Difference(NamedTuple):
+    """The entry that is furthest off."""
+
+    error: float  # relative
+    place: tuple[int, ...]
+    found: float
+    expected: float
+
+
+def difference(found: Any, expected: Any, floor: float = 0.0) -> Difference:
+    """Return the largest |found - expected| of two host arrays of one shape.
+
+    It is relative to the entry expected, or to the root mean square of the array (to ``floor``)
+    where that is larger: rounding in a sum is of the size of its terms, not of what they leave.
+    Equal infinities agree, and so do NaNs; against a number either is infinitely far.
+
+    >>> difference(np.array([1.0, 2.5]), np.array([1.0, 2.0]))
+    Difference(error=0.25, place=(1,), found=2.5, expected=2.0)
+    """
+    found = np.asarray(found, dtype=np.float64)
+    expected = np.asarray(expected, dtype=np.float64)
+    if expected.size == 0:
+        return Difference(0.0, (), 0.0, 0.0)
+    with np.errstate(all="ignore"):
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        size = np.abs(expected)
+        scale = max(float(np.sqrt(np.mean(np.square(size)))), floor, np.finfo(np.float64).tiny)
+        scale = scale if np.isfinite(scale) else 1.0
+        errors = np.where(same, 0.0, np.abs(found - expected) / np.maximum(size, scale))
+        errors = np.where(np.isnan(errors), np.inf, errors)
+    place = np.unravel_index(int(errors.argmax()), errors.shape)
+    at = tuple(int(i) for i in place)
+    return Difference(float(errors[at]), at, float(found[at]), float(expected[at]))
