@@ -187,7 +187,7 @@ def parse_duration(text: str) -> float:
     >>> parse_duration("10min")
     600.0
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h)", text.strip())
     if not match or float(match[1]) == 0:
         msg = f"not a duration: {text!r}; write a number and s, min or h, such as '10min'"
         raise ConfigError(msg)
