@@ -6,6 +6,7 @@ the ways to the host that it leaves open. JAX's transfer guard and tracing, the 
 """
 
 import contextlib
+from typing import ClassVar
 
 import array_api_strict as strict
 import numpy as np
@@ -43,9 +44,7 @@ from xpnet.trainer import Trainer
 N, I, K = 22, 5, 3  # noqa: E741
 BATCH = 8  # the last batch is ragged
 
-RICH_LOSS = SoftmaxCrossEntropy(
-    class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1, ignore_label=-1
-)
+RICH_LOSS = SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1, ignore_label=-1)
 RULES = [
     SGD(0.05),
     SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -136,7 +135,7 @@ def run_on_device1(rng, loss, optimizer, layers=None, target="labels", **options
             alone = engine._predict(engine.state.params, engine.state.stats, batch.x)
             made += [*leaves(totals), predicted, alone]
         made += leaves(engine.state)
-    assert {str(device(array)) for array in made} == {str(backend.device)}
+    assert {device(array) for array in made} == {backend.device}
     after = engine.host_state().params
     assert np.isfinite(after).all()
     assert not np.array_equal(after, before)
@@ -182,59 +181,59 @@ def test_accumulated_train_step_stays_on_the_device(rng):
 # -- the trap itself ------------------------------------------------------------------------------
 
 
-def host(x):
-    return np.zeros(x.shape)
-
-
+OUT = LeftTheDeviceError
+# kind -> (a leak, the error that stops it)
 LEAKS = {
-    "float": lambda x: float(x[0, 0]),
-    "int": lambda x: int(strict.astype(x[0, 0], strict.int32)),
-    "bool": lambda x: bool(strict.all(x > 0.0)),
-    "if": lambda x: 1 if strict.sum(x) > 100.0 else 0,
-    "range": lambda x: range(strict.astype(x[0, 0], strict.int32)),
-    "iteration": lambda x: [row for row in x],  # noqa: C416
-    "builtin sum": lambda x: sum(x[0, :]),
-    "asarray": np.asarray,
-    "numpy function": np.mean,
-    "nested asarray": lambda x: strict.asarray([x[0, 0], x[0, 1]]),
-    "from_dlpack": np.from_dlpack,
-    "to_device": lambda x: x.to_device(strict.Device("CPU_DEVICE")),
-    "mask": lambda x: x[x > 0.0],
-    "nonzero": lambda x: strict.nonzero(x),
-    "unique": lambda x: strict.unique_values(x),
-    "no device": lambda x: x + strict.zeros(x.shape),
-    "host operand": lambda x: x * host(x),
-    "host indices": lambda x: strict.take(x, strict.asarray([0, 1]), axis=0),
+    "float": (lambda x: float(x[0, 0]), OUT),
+    "int": (lambda x: int(strict.astype(x[0, 0], strict.int32)), OUT),
+    "bool": (lambda x: bool(strict.all(x > 0.0)), OUT),
+    "if": (lambda x: 1 if strict.sum(x) > 100.0 else 0, OUT),
+    "range": (lambda x: range(strict.astype(x[0, 0], strict.int32)), OUT),
+    "iteration": (lambda x: [row for row in x], OUT),  # noqa: C416
+    "builtin sum": (lambda x: sum(x[0, :]), OUT),
+    "asarray": (np.asarray, OUT),
+    "numpy function": (np.mean, OUT),
+    "nested asarray": (lambda x: strict.asarray([x[0, 0], x[0, 1]]), TypeError),
+    "from_dlpack": (np.from_dlpack, OUT),
+    "to_device": (lambda x: x.to_device(strict.Device("CPU_DEVICE")), OUT),
+    "mask": (lambda x: x[x > 0.0], RuntimeError),
+    "nonzero": (strict.nonzero, RuntimeError),
+    "unique": (strict.unique_values, RuntimeError),
+    "no device": (lambda x: x + strict.zeros(x.shape), ValueError),
+    "host operand": (lambda x: x * np.zeros(x.shape), TypeError),
+    "host indices": (lambda x: strict.take(x, strict.asarray([0, 1]), axis=0), ValueError),
 }
 
 
 @pytest.mark.parametrize("kind", LEAKS)
 @pytest.mark.parametrize("where", ["loss", "forward", "backward"])
 def test_a_planted_leak_is_caught(rng, kind, where):
-    leak = LEAKS[kind]
+    leak, error = LEAKS[kind]
+    reached = []
+
+    def spring(place, x):
+        if place == where:
+            reached.append("before")
+            leak(x)
+            reached.append("after")
 
     class Leaky(Identity):
         def forward(self, params, x, *, train=False, keys=None):
-            if where == "forward":
-                leak(x)
+            spring("forward", x)
             return super().forward(params, x, train=train, keys=keys)
 
         def backward(self, params, residuals, dy, *, input_gradient=True):
-            if where == "backward":
-                leak(dy)
+            spring("backward", dy)
             return super().backward(params, residuals, dy, input_gradient=input_gradient)
 
     class LeakyLoss(SoftmaxCrossEntropy):
         def terms(self, output, target, weight=None):
-            if where == "loss":
-                leak(output)
+            spring("loss", output)
             return super().terms(output, target, weight)
 
-    allowed = (LeftTheDeviceError, ValueError, TypeError, IndexError, RuntimeError)
-    with pytest.raises(allowed) as caught:
+    with pytest.raises(error):
         run_on_device1(rng, LeakyLoss(ignore_label=-1), SGD(), [Dense(K), Leaky()])
-    assert caught.traceback[-1].path is not None
-    assert any(entry.name == leak.__name__ or entry.path == __file__ for entry in caught.traceback)
+    assert reached == ["before"]
 
 
 def test_the_trap_is_gone_afterwards():
@@ -246,9 +245,17 @@ def test_the_trap_is_gone_afterwards():
 # -- narrow devices -------------------------------------------------------------------------------
 
 
+def argmax_as_narrow_as_the_device(x, /, *, axis=None, keepdims=False):
+    """argmax for ``no_x64``, where array-api-strict's own (2.6) fails by making an int64."""
+    index = np.argmax(np.asarray(x.to_device(strict.Device("CPU_DEVICE"))), axis, keepdims=keepdims)
+    return strict.asarray(index.astype(np.int32), device=x.device)
+
+
 @pytest.mark.parametrize("name", ["no_float64", "no_x64"])
 @pytest.mark.parametrize("optimizer", RULES, ids=repr)
-def test_float32_training_runs_where_there_are_no_64_bit_types(rng, name, optimizer):
+def test_float32_training_runs_where_there_are_no_64_bit_types(rng, name, optimizer, monkeypatch):
+    if name == "no_x64":
+        monkeypatch.setattr(strict, "argmax", argmax_as_narrow_as_the_device)
     trainer = Trainer(
         rich_layers(),
         RICH_LOSS,
@@ -263,7 +270,7 @@ def test_float32_training_runs_where_there_are_no_64_bit_types(rng, name, optimi
     history = trainer.fit(data, epochs=2, validation=data)
     assert np.isfinite([record["val_loss"] for record in history]).all()
     assert trainer.predict(data[0]).dtype == np.float32
-    assert {str(device(a)) for a in leaves(trainer.engine.state)} == {f"array_api_strict.Device({name!r})"}
+    assert {device(a) for a in leaves(trainer.engine.state)} == {strict.Device(name)}
 
 
 def test_float64_is_refused_where_there_is_none(rng):
@@ -276,23 +283,21 @@ def test_float64_is_refused_where_there_is_none(rng):
 # -- JAX ------------------------------------------------------------------------------------------
 
 
-def jax_engine(**options):
-    pytest.importorskip("jax", reason="jax is not installed")
-    backend = get_backend("jax", "cpu", "float32")
-    model = model_of(rich_layers())
-    return Engine(backend, model, RICH_LOSS, AdamW(), Clip(norm=1.0), **options)
+def few_layers():
+    """Enough of them for statistics and keys; each more takes its time to compile."""
+    return [Dense(6), BatchNorm(), ReLU(), Dropout(0.3), Dense(K)]
 
 
 def test_jitted_steps_transfer_nothing_but_their_scalars(rng):
     """`disallow` lets explicit transfers pass: the scalars of StepInputs, and nothing else."""
-    engine = jax_engine()
-    import jax
-
-    batches = list(Feed(engine.backend, *examples(rng)).batches(BATCH))
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    backend = get_backend("jax", "cpu", "float32")
+    engine = Engine(backend, model_of(few_layers()), RICH_LOSS, AdamW(), Clip(norm=1.0))
+    batches = list(Feed(backend, *(a[: 2 * BATCH] for a in examples(rng))).batches(BATCH))
     inputs = [step_inputs(engine, step) for step in range(len(batches))]
-    for batch in batches:  # compile: the constants of a program are transferred once
-        engine.train(batch, inputs[0])
-        engine._evaluate(engine.state.totals, engine.state.params, engine.state.stats, batch)
+    engine.train(batches[0], inputs[0])  # compiles: a program's constants are transferred once
+    engine._evaluate(engine.state.totals, engine.state.params, engine.state.stats, batches[0])
+    engine._predict(engine.state.params, engine.state.stats, batches[0].x)
     with jax.transfer_guard("disallow"):
         for batch, scalars in zip(batches, inputs, strict=True):
             with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
@@ -300,14 +305,14 @@ def test_jitted_steps_transfer_nothing_but_their_scalars(rng):
             cost = engine.train(batch, jax.device_put(scalars))
             engine._evaluate(engine.state.totals, engine.state.params, engine.state.stats, batch)
             engine._predict(engine.state.params, engine.state.stats, batch.x)
-    assert np.isfinite(engine.backend.to_host(cost))
-    assert {device(a) for a in leaves(engine.state)} == {engine.backend.device}
+    assert np.isfinite(backend.to_host(cost))
+    assert {device(a) for a in leaves(engine.state)} == {backend.device}
 
 
 class Traced(Identity):
     """An identity that notes the shape of each array it is called with."""
 
-    calls = []
+    calls: ClassVar[list] = []
 
     def forward(self, params, x, *, train=False, keys=None):
         self.calls.append((tuple(x.shape), train))
@@ -318,7 +323,12 @@ def test_jax_compiles_each_step_once_per_batch_shape(rng, monkeypatch):
     pytest.importorskip("jax", reason="jax is not installed")
     monkeypatch.setattr(Traced, "calls", [])
     trainer = Trainer(
-        [Traced(), *rich_layers()], RICH_LOSS, Adam(), backend="jax", batch_size=BATCH, schedule=Cosine()
+        [Traced(), *few_layers()],
+        RICH_LOSS,
+        Adam(),
+        backend="jax",
+        batch_size=BATCH,
+        schedule=Cosine(),
     )
     data = examples(rng)
     trainer.fit(data, epochs=7, validation=data)  # 21 steps
