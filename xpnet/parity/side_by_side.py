@@ -199,7 +199,7 @@ class _Side:
                 continue
             worst = difference(value, expected[key], sizes.get(_role(key), 0.0))
             if worst.error > self.tolerance and key in self.walk.rounding:
-                rounding = self.walk.rounding[key]()
+                rounding = self.walk.rounding[key](key[1])
                 if float(np.abs(expected[key]).max()) <= rounding:
                     worst = difference(value, expected[key], rounding / self.tolerance)
             apart[key] = worst
@@ -221,13 +221,11 @@ class _Side:
 
         host = (_wide(before.params), _wide(grad), tuple(map(_wide, before.slots)))
         wanted = update(*host)[0]
-        known = set(wanted)
         wanted |= engine.stats_layout.named(engine.stats_layout.join(walk.stats, np.zeros(0)))
         wanted["C"] = next(v for (_, tensor), v in walk.tensors.items() if tensor == "C")
+        rounding = Rounding(update, host, self.backend.dtype_name)
         for tensor, value in after.items():
-            rounding = Rounding(update, host, tensor, self.backend.dtype_name)
-            allowed = rounding if tensor in known else lambda: 0.0
-            fault = walk.judge("update", tensor, value, wanted[tensor], allowed)
+            fault = walk.judge("update", tensor, value, wanted[tensor], rounding)
             if fault and not (self.compiled and self._near(update, host, tensor, value, wanted)):
                 walk.faults.append(fault)
 
@@ -248,8 +246,9 @@ class _Side:
             return False
         parts = []
         for e in self.engine.params_layout.entries:
-            rounding = self.walk.rounding.get((self.walk.names[e.layer], f"d{e.variable}"))
-            parts.append(np.full(e.stop - e.start, 0.0 if rounding is None else rounding()))
+            key = (self.walk.names[e.layer], f"d{e.variable}")
+            lost = self.walk.rounding[key](key[1]) if key in self.walk.rounding else 0.0
+            parts.append(np.full(e.stop - e.start, lost))
         params, grad, slots = host
         by = np.concatenate(parts)
         low, high = (update(params, near, slots)[0] for near in (grad - by, grad + by))

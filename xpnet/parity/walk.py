@@ -6,6 +6,7 @@ operands that the backend had*. What differs then is the operation, not its hist
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,30 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.layer} {self.tensor}: {self.what}"
+
+
+class Rounding:
+    """What an operation may round in the dtype under test: some times what NumPy's own loses."""
+
+    def __init__(self, operation: Callable[..., Results], host: Any, dtype: str) -> None:
+        self.operation, self.host, self.dtype = operation, host, dtype
+
+    def __call__(self, tensor: str) -> float:
+        """Return the most that an entry of one of the results may lose."""
+        return self._lost.get(tensor, 0.0)
+
+    @cached_property
+    def _lost(self) -> dict[str, float]:
+        narrow = lift(self.host, np.asarray, "float32")
+        factor = SLACK * EPS[self.dtype] / EPS["float32"]
+        lost = {}
+        with np.errstate(all="ignore"):
+            rough, _ = self.operation(*narrow)
+            fine, _ = self.operation(*lift(narrow, np.asarray))
+            for tensor, value in fine.items():
+                most = float(np.max(np.abs(value - np.asarray(rough[tensor])), initial=0.0))
+                lost[tensor] = factor * most if np.isfinite(most) else 0.0
+        return lost
 
 
 class Walk:
@@ -124,8 +149,8 @@ class Walk:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             self.faults.append(Fault(layer, next(iter(wanted), "track"), what))
             return self._replaced(layer, wanted, rest)
+        rounding = Rounding(operation, host, self.backend.dtype_name)
         for tensor, value in found.items():
-            rounding = Rounding(operation, host, tensor, self.backend.dtype_name)
             self.rounding[layer, tensor] = rounding
             fault = self.judge(layer, tensor, value, wanted[tensor], rounding)
             if fault is not None:
@@ -141,7 +166,7 @@ class Walk:
         tensor: str,
         found: np.ndarray,
         wanted: Any,
-        rounding: Callable[[], float] = lambda: 0.0,
+        rounding: Rounding,
     ) -> Fault | None:
         """Say what is wrong with a result: its shape, its dtype, or a value."""
         wanted = np.asarray(wanted)
@@ -153,7 +178,7 @@ class Walk:
         worst = difference(found, wanted)
         if worst.error > self.tolerance:
             # Terms that cancel leave their rounding: NumPy's own says how much that is here.
-            worst = difference(found, wanted, floor=rounding() / self.tolerance)
+            worst = difference(found, wanted, floor=rounding(tensor) / self.tolerance)
         if worst.error <= self.tolerance:
             return None
         what = f"{list(worst.place)} is {worst.found:.9g}, not {worst.expected:.9g}"
@@ -165,22 +190,6 @@ class Walk:
 
     def _place(self, x: Any) -> Array:
         return self.backend.asarray(np.array(x))
-
-
-class Rounding:
-    """What an operation may round in the dtype under test: some times what NumPy's own loses."""
-
-    def __init__(self, operation: Callable[..., Results], host: Any, tensor: str, dtype: str):
-        self.operation, self.host, self.tensor, self.dtype = operation, host, tensor, dtype
-
-    def __call__(self) -> float:
-        narrow = lift(self.host, np.asarray, "float32")
-        with np.errstate(all="ignore"):
-            rough = np.asarray(self.operation(*narrow)[0][self.tensor], dtype=np.float64)
-            fine = np.asarray(self.operation(*lift(narrow, np.asarray))[0][self.tensor])
-            lost = float(np.max(np.abs(rough - fine), initial=0.0))
-        lost *= SLACK * EPS[self.dtype] / EPS["float32"]
-        return lost if np.isfinite(lost) else 0.0
 
 
 def lift(tree: Any, to: Callable[[Any], Any], dtype: str | None = "float64") -> Any:
