@@ -188,16 +188,19 @@ class _ClassificationLoss(Loss):
 
     def _class_weights(self, output: Array) -> Array:
         xp = array_namespace(output)
-        w = self.class_weights or ()
-        if len(w) != output.shape[-1]:
-            msg = (
-                f"class_weights has {len(w)} entries, but the output has {output.shape[-1]} classes"
-            )
+        self._check_class_weights(output.shape[-1])
+        return xp.asarray(self.class_weights, dtype=output.dtype, device=device(output))
+
+    def _check_class_weights(self, K: int) -> None:
+        count = len(self.class_weights or ())
+        if count != K:
+            msg = f"class_weights has {count} entries, but the output has {K} classes"
             raise DataError(msg)
-        return xp.asarray(w, dtype=output.dtype, device=device(output))
 
     def check_target(self, target: Array, n_outputs: int) -> None:
         """Check that class indices are whole numbers 0..K-1, or the ignored label."""
+        if self.class_weights is not None:
+            self._check_class_weights(n_outputs)
         if len(target.shape) != 1:
             super().check_target(target, n_outputs)
             return
