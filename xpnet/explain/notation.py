@@ -1,0 +1,166 @@
+"""Formulas in index letters: written once in plain text, read as text, LaTeX or MathML.
+
+    dz_ns = Σ_k da_nk J_nks          a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩
+
+A name takes its index letters after an underscore, ⟨over|under⟩ is a fraction, and everything else
+stands for itself.
+"""
+
+import re
+from collections.abc import Callable
+
+__all__ = ["columns", "indices", "latex", "mathml", "plain"]
+
+TOKEN = re.compile(
+    r"⟨(?P<over>[^⟨⟩|]*)\|(?P<under>[^⟨⟩|]*)⟩"
+    r"|Σ_(?P<sum>[a-z]+)"
+    r"|(?P<name>d?(?:x̂|[A-Za-zα-ωΑ-ΩℓΦ]+))(?P<prime>′?)(?:_(?P<index>[a-z]+))?(?P<power>[²³ᵀ]?)"
+    r"|(?P<number>\d+(?:\.\d+)?|½)|(?P<space>\s+)|(?P<other>.)"
+)
+FUNCTIONS = {"exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"}
+WORDS = {"where", "else", "with", "sum", "ones", "row", "major", "order", "in", "slope", "over"}
+GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "λ": "lambda",
+    "μ": "mu", "σ": "sigma", "φ": "varphi", "π": "pi", "Σ": "Sigma", "Φ": "Phi",
+}  # fmt: skip
+POWERS = {"²": "2", "³": "3", "ᵀ": r"\mathsf{T}"}
+SYMBOLS = {
+    "∂": r"\partial ", "·": r"\cdot ", "≤": r"\le ", "≠": r"\ne ", "√": r"\surd ",
+    "∘": r"\odot ", "½": r"\tfrac12 ", "…": r"\dots ", "∈": r"\in ",
+}  # fmt: skip
+
+
+def plain(formula: str) -> str:
+    """Return the formula as text.
+
+    >>> plain("a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩")
+    'a_nk = exp z_nk / Σ_s exp z_ns'
+    """
+
+    def fraction(match: re.Match) -> str:
+        over, under = match[1], match[2]
+        simple = re.fullmatch(r"[^ ]+|Σ_\w+ \w+ \w+|Σ_\w+ \w+", under)
+        over = f"({over})" if re.search(r" [+-] ", over) else over
+        return f"{over} / {under if simple else f'({under})'}"
+
+    return re.sub(r"⟨([^|]*)\|([^⟩]*)⟩", fraction, formula)
+
+
+def indices(formula: str) -> str:
+    """Return the index letters that are summed over.
+
+    >>> indices("z_nj = Σ_i x_ni W_ij + b_j")
+    'i'
+    """
+    return "".join(dict.fromkeys("".join(re.findall(r"Σ_([a-z]+)", formula))))
+
+
+def columns(formula: str) -> str:
+    """Return the formula for samples as columns: pairs of letters change places.
+
+    >>> columns("dW_ij = Σ_n x_ni dz_nj")
+    'dW_ji = Σ_n x_in dz_jn'
+    """
+    return re.sub(r"(?<!Σ)(?<!δ)_([a-z])([a-z])(?![a-z])", r"_\2\1", formula)
+
+
+def latex(formula: str) -> str:
+    r"""Return LaTeX for math mode.
+
+    >>> latex("dz_ns = Σ_k da_nk J_nks")
+    '\\mathrm{d}z_{ns} = \\sum_{k} \\mathrm{d}a_{nk} J_{nks}'
+    """
+    return _convert(formula, _latex_token)
+
+
+def mathml(formula: str) -> str:
+    """Return a MathML element; every index letter is an ``<mi class="ix" data-ix="k">``.
+
+    >>> mathml("x_n").count('data-ix="n"')
+    1
+    """
+    body = _convert(formula, _mathml_token)
+    return f"<math><mrow>{body}</mrow></math>"
+
+
+def _convert(formula: str, token: Callable[[re.Match], str]) -> str:
+    return "".join(token(match) for match in TOKEN.finditer(formula))
+
+
+def _latex_token(m: re.Match) -> str:
+    if m["over"] is not None:
+        return rf"\frac{{{latex(m['over'])}}}{{{latex(m['under'])}}}"
+    if m["sum"]:
+        return rf"\sum_{{{m['sum']}}}"
+    if m["name"]:
+        index = f"_{{{m['index']}}}" if m["index"] else ""
+        power = f"^{{{POWERS[m['power']]}}}" if m["power"] else ""
+        return _latex_name(m["name"]) + ("'" if m["prime"] else "") + index + power
+    if m["number"] or m["space"]:
+        return SYMBOLS.get(m[0], m[0])
+    return SYMBOLS.get(m["other"], m["other"])
+
+
+def _latex_name(name: str) -> str:
+    if name in FUNCTIONS:
+        return rf"\operatorname{{{name}}}"
+    if name in WORDS:
+        return rf"\text{{ {name} }}"
+    prefix, base = _split(name)
+    if base == "x̂":
+        base = r"\hat{x}"
+    elif base == "ℓ":
+        base = r"\ell "
+    elif base in GREEK:
+        base = rf"\{GREEK[base]} "
+    elif len(base) > 1:
+        base = rf"\mathrm{{{base}}}"
+    return (r"\mathrm{d}" if prefix else "") + base
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The d of a gradient, and what it differentiates by."""
+    gradient = name[0] == "d" and (len(name) == 2 or name[1:] == "x̂")
+    return ("d", name[1:]) if gradient else ("", name)
+
+
+def _mathml_token(m: re.Match) -> str:
+    if m["over"] is not None:
+        over, under = (_convert(m[part], _mathml_token) for part in ("over", "under"))
+        return f"<mfrac><mrow>{over}</mrow><mrow>{under}</mrow></mfrac>"
+    if m["sum"]:
+        # `movablelimits` would put the letter beside the sign in running text.
+        sign = '<mo largeop="true" movablelimits="false">∑</mo>'
+        return f"<munder>{sign}<mrow>{_letters(m['sum'])}</mrow></munder>"
+    if m["name"]:
+        return _mathml_name(m)
+    if m["space"]:
+        return ""
+    if m["number"]:
+        return f"<mn>{m[0]}</mn>"
+    sign = {"-": "−", "<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m["other"], m["other"])
+    return f"<mo>{sign}</mo>"
+
+
+def _mathml_name(m: re.Match) -> str:
+    name, index, power = m["name"], m["index"], m["power"]
+    if name in FUNCTIONS:
+        return f'<mi mathvariant="normal">{name}</mi><mspace width="0.17em"></mspace>'
+    if name in WORDS:
+        return f'<mtext class="word">&nbsp;{name}&nbsp;</mtext>'
+    prefix, base = _split(name)
+    upright = ' mathvariant="normal"' if len(base) > 1 and base != "x̂" else ""
+    out = f"<mi{upright}>{base}{m['prime']}</mi>"
+    if prefix:
+        out = f'<mrow><mi mathvariant="normal">d</mi>{out}</mrow>'
+    letters = f"<mrow>{_letters(index)}</mrow>" if index else ""
+    raised = f"<mn>{POWERS[power]}</mn>" if power in "²³" and power else "<mo>⊤</mo>"
+    if index and power:
+        return f"<msubsup>{out}{letters}{raised}</msubsup>"
+    if power:
+        return f"<msup>{out}{raised}</msup>"
+    return f"<msub>{out}{letters}</msub>" if index else out
+
+
+def _letters(index: str) -> str:
+    return "".join(f'<mi class="ix" data-ix="{i}">{i}</mi>' for i in index)
