@@ -325,3 +325,13 @@ def test_the_command_makes_rows_up_where_a_data_set_is_not_here(capsys, monkeypa
 def test_the_command_refuses_an_empty_batch():
     with pytest.raises(ConfigError, match="--batch >= 1"):
         command.main(["--batch", "0"], standalone_mode=False)
+
+
+def test_a_regression_is_checked_on_its_scaled_targets(capsys, tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = [f"{a},{b},{1000 * a - 500 * b}" for a in range(4) for b in range(3)]
+    path.write_text("\n".join(["a,b,y", *rows]))
+    settings = ("data.task=regression", "loss=huber", "model.hidden=[4]")
+    code, out = call(capsys, str(path), *(a for s in settings for a in ("--set", s)))
+    assert code == 0
+    assert "8 rows of rows, Huber" in out

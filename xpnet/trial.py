@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xpnet.backends import get_backend
 from xpnet.config import Config
 from xpnet.data import NAMES, load_named
 from xpnet.errors import DataError
@@ -20,7 +21,7 @@ class Trial(NamedTuple):
 
     model: Sequential
     x: np.ndarray  # (N, ...) float64, scaled
-    y: np.ndarray  # (N,) int32, or targets of a regression
+    y: np.ndarray  # (N,) int32, or scaled targets of a regression
     source: str  # where the rows come from, for the report
 
 
@@ -43,9 +44,10 @@ def trial(config: Config, rows: int) -> Trial:
     examples = load_examples(config)
     data, preparation = examples.train, examples.preparation
     some = data.take(np.arange(min(rows, len(data))))
-    x = preparation.scaler.apply(some.x, "float64")
+    feed = preparation.feed(get_backend("numpy", dtype="float64"), some)
+    batch = next(iter(feed.batches(len(some))))
     model = config.model.model(preparation.feature_shape, preparation.outputs, config.loss)
-    return Trial(model, x, np.asarray(some.y), data.name)
+    return Trial(model, batch.x, batch.y, data.name)
 
 
 def _synthetic(config: Config, rows: int) -> Trial:

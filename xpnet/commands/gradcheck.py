@@ -27,7 +27,7 @@ def gradcheck(
     """Check the gradients of a config against finite differences, PyTorch and JAX.
 
     Every parameter tensor and the input, in float64, on a few rows. A relative error is that of
-    the worst entry. Entries at a kink, such as a ReLU's at 0, have no derivative and are left out
+    the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's at 0, have no derivative and are left out
     and counted. The exit code is 1 where something is wrong, and the layer at fault is named.
 
     \b
@@ -73,14 +73,17 @@ def _print(report: Any) -> None:
     from xpnet.gradcheck import DIFFERENCES
 
     names = list(dict.fromkeys([DIFFERENCES, *(k for c in report.checks for k in c.worst)]))
-    table = Table(title="worst relative error of each tensor's gradient", title_justify="left")
-    for heading in ("tensor", "entries", *names, "worst entry", "ours", "theirs"):
-        table.add_column(heading, justify="left" if heading == "tensor" else "right")
+    title = "worst relative error of each tensor's gradient"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    short = ["diff." if name == DIFFERENCES else name for name in names]
+    for heading in ("tensor", "entries", *short, "at", "ours", "theirs"):
+        justify: Any = "left" if heading == "tensor" else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading != "at", overflow="fold")
     for check in report.checks:
         total = 1
         for length in check.shape:
             total *= length
-        row = [check.tensor, f"{check.checked} of {total}"]
+        row = [check.tensor, f"{check.checked}/{total}"]
         if not check.worst:
             table.add_row(*row)
             continue
@@ -90,7 +93,7 @@ def _print(report: Any) -> None:
         place = ",".join(map(str, worst.place))
         style = None if check.error <= report.tolerance else "bold red"
         table.add_row(
-            *row, *numbers, place, f"{worst.ours:.5g}", f"{worst.theirs:.5g}", style=style
+            *row, *numbers, place, f"{worst.ours:.3g}", f"{worst.theirs:.3g}", style=style
         )
     Console(highlight=False).print(table)
     kinks = sum(c.kinks for c in report.checks)

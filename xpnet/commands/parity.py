@@ -98,6 +98,7 @@ def _print(report: Any) -> None:
     )
     console.print(_backends(report))
     if any(r.growth for r in report.results):
+        click.echo("largest relative difference of any tensor")
         console.print(_growth(report))
     for result in report.results:
         style = "bold red" if result.verdict == "fault" else None
@@ -109,9 +110,10 @@ def _print(report: Any) -> None:
 
 
 def _backends(report: Any) -> Any:
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=SIMPLE, pad_edge=False)
     for name in ("backend", "version", "device", "dtype", "TF32", "jit", "tol."):
         table.add_column(name, overflow="fold")
     table.add_column("verdict", no_wrap=True)
@@ -124,10 +126,11 @@ def _backends(report: Any) -> Any:
 
 def _growth(report: Any) -> Any:
     """The largest relative difference in any tensor, at steps 1, 2, 5, 10, 20, 50 and the last."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
     ran = [r for r in report.results if r.growth]
-    table = Table(title="largest relative difference of any tensor", title_justify="left")
+    table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("step", justify="right")
     for r in ran:
         table.add_column(r.asked, justify="right", overflow="fold")
@@ -139,13 +142,15 @@ def _growth(report: Any) -> Any:
 
 
 def _print_operations(console: Any, result: Any) -> None:
+    from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table
 
     odd = [row for row in result.operations if row.status != "ok"]
     good = len(result.operations) - len(result.bad_operations)
     if odd:
-        table = Table(title=f"operations of {result.asked}", title_justify="left")
+        title = f"operations of {result.asked}"
+        table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
         for name in ("operation", "case", "status", "detail"):
             table.add_column(name, overflow="fold")
         for row in odd:
