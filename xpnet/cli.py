@@ -73,23 +73,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0
-    except (XpnetError, click.ClickException, OSError, MemoryError) as error:
-        if debug:
-            raise
-        code = _report(error)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         code = 130
+    except Exception as error:
+        if debug:
+            raise
+        click.echo("error: " + " ".join(_explanation(error).split()), err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(error: BaseException) -> int:
-    """Print an error as one line and return the exit code."""
-    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+def _explanation(error: Exception) -> str:
+    """Say in one line what went wrong; what nobody foresaw is a fault of xpnet."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
     if isinstance(error, MemoryError):
-        text = f"out of memory: {text or 'a smaller batch or data set may fit'}"
-    click.echo("error: " + " ".join(text.split()), err=True)
-    return 2
+        return f"out of memory: {error or 'a smaller batch or data set may fit'}"
+    if isinstance(error, XpnetError | OSError):
+        return str(error)
+    where = "a fault of xpnet; --debug shows where it arose"
+    return f"{type(error).__name__}: {error} ({where})"

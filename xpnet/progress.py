@@ -50,12 +50,14 @@ class Progress(Callback):
             self._print(f"{place}  {_numbers(record)}{self._left(trainer)}")
 
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
-        line = epoch_line(record, trainer.epochs) + self._left(trainer)
-        if self._bar:
+        line = epoch_line(record, trainer.epochs)
+        if self._bar:  # which has the pace, and on 80 columns no room for the validation
             self._bar.print(line)
-            self._bar.update(trainer.position.step, _numbers(record), *self._pace(trainer))
+            means = {name: record[name] for name in ("loss", "accuracy") if name in record}
+            self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
-            self._print(line)
+            pace = f"  {record['samples_per_second']:>7,.0f} samples/s"
+            self._print(line + pace + self._left(trainer))
         self._shown = time.monotonic()
 
     def on_train_end(self, trainer: "Trainer") -> None:
@@ -82,11 +84,10 @@ class Progress(Callback):
 def epoch_line(record: Record, epochs: int) -> str:
     """Return one epoch's record as a line.
 
-    >>> epoch_line({"epoch": 3, "loss": 0.5, "accuracy": 0.9, "samples_per_second": 1234.0}, 10)
-    'epoch  3/10  loss 0.5000  accuracy 0.9000    1,234 samples/s'
+    >>> epoch_line({"epoch": 3, "loss": 0.5, "accuracy": 0.9}, 10)
+    'epoch  3/10  loss 0.5000  accuracy 0.9000'
     """
-    epoch = f"{record['epoch']:>{len(str(epochs))}}/{epochs}"
-    return f"epoch {epoch}  {_numbers(record)}  {record['samples_per_second']:>7,.0f} samples/s"
+    return f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  {_numbers(record)}"
 
 
 def _numbers(record: Record) -> str:

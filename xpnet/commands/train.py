@@ -38,6 +38,7 @@ def train(
     xpnet train --out runs/mnist --resume
     """
     import itertools
+    import shlex
     import time
     from pathlib import Path
 
@@ -85,7 +86,7 @@ def train(
     )
     report(f"run folder {out}")
     if outcome.interrupted:
-        click.echo(f"{outcome.stopped}; go on with: xpnet train --out {out} --resume")
+        click.echo(f"{outcome.stopped}; go on with: xpnet train --out {shlex.quote(out)} --resume")
         return 130
     if outcome.test is not None:
         name = "accuracy" if "accuracy" in outcome.test else "r2"

@@ -84,7 +84,7 @@ def train(
         folder.write_config(config)
         folder.write_json(folder.run_path, {**record, "status": "training"})
         interrupted = _fit(config, trainer, examples, checkpoints, folder, record, progress, warn)
-        if trainer.stopped:
+        if trainer.stopped and not interrupted:
             report(f"stopped: {trainer.stopped}")
         test = None if interrupted else _test(folder, chosen, examples, warn)
     return Outcome(folder, trainer.stopped, interrupted, test)
