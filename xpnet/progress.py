@@ -53,7 +53,7 @@ class Progress(Callback):
         line = epoch_line(record, trainer.epochs)
         if self._bar:  # which has the pace, and on 80 columns no room for the validation
             self._bar.print(line)
-            means = {name: record[name] for name in ("loss", "accuracy") if name in record}
+            means: Record = {name: record[name] for name in ("loss", "accuracy") if name in record}
             self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
             pace = f"  {record['samples_per_second']:>7,.0f} samples/s"

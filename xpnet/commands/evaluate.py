@@ -46,7 +46,7 @@ def print_scores(result: dict) -> None:
 
     console = Console(highlight=False)
     if "confusion" in result:
-        table = Table(title="by class", title_justify="left")
+        table = Table()
         for name in ("class", "precision", "recall", "F1", "rows"):
             table.add_column(name, justify="left" if name == "class" else "right")
         columns = zip(
@@ -59,8 +59,10 @@ def print_scores(result: dict) -> None:
         )
         for name, precision, recall, f1, support in columns:
             table.add_row(name, f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support))
+        click.echo("by class")
         console.print(table)
         if len(result["classes"]) <= 20:
+            click.echo("rows of a class (down) by prediction (across)")
             console.print(_confusion(result))
     keys = ("rows", "loss", "top_3_accuracy", "macro_f1", "mse", "mae", "r2", "accuracy")
     for key in keys:
@@ -73,7 +75,7 @@ def print_scores(result: dict) -> None:
 def _confusion(result: dict) -> object:
     from rich.table import Table
 
-    table = Table(title="rows of a class (down) by prediction (across)", title_justify="left")
+    table = Table()
     table.add_column("")
     for name in result["classes"]:
         table.add_column(name, justify="right")

@@ -20,19 +20,21 @@ def show(run: str, epochs: int) -> int:
 
     loaded = opened(run, "numpy", "cpu")
     console = Console(highlight=False)
+    click.echo("layers")
     console.print(_layers(loaded.trainer.model))
     history = loaded.folder.history()
     if history:
+        click.echo(f"the last of {len(history)} epochs")
         console.print(_history(history, epochs))
     record = loaded.folder.read_json(loaded.folder.run_path)
-    if "backend" in record:
-        click.echo("{backend} {version} on {device}, {dtype}".format(**record))
+    if {"backend", "version", "device", "dtype"} <= record.keys():
+        click.echo("{backend} {version} on {device}, {dtype}".format_map(record))
     for key in ("status", "seconds", "started"):
         if key in record:
             click.echo(f"{key} {record[key]}")
     report = loaded.folder.read_json(loaded.folder.report_path)
     for key in ("loss", "accuracy", "r2"):
-        if key in report:
+        if isinstance(report.get(key), float):
             click.echo(f"test {key} {report[key]:.4f}")
     click.echo(f"\n{to_toml(loaded.config)}", nl=False)
     return 0
@@ -45,7 +47,7 @@ def _layers(model):  # type: ignore[no-untyped-def]
 
     from xpnet.layers import layer_name
 
-    table = Table(title="layers", title_justify="left", show_footer=True)
+    table = Table(show_footer=True)
     table.add_column("", "")
     table.add_column("layer", "parameters in all")
     for name in ("output shape", "arrays"):
@@ -73,7 +75,7 @@ def _history(history, epochs):  # type: ignore[no-untyped-def]
 
     names = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     names = tuple(name for name in names if name in history[-1])
-    table = Table(title=f"the last of {len(history)} epochs", title_justify="left")
+    table = Table()
     for name in names:
         table.add_column(name, justify="right")
     for record in history[-epochs:]:
