@@ -1,0 +1,76 @@
+"""The kernels' sources compile for GPUs, and a launch takes only what a kernel takes."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from xpnet.kernels.cuda.sources import arguments, signatures, source
+
+ARCHITECTURES = ["75", "80", "90"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvcc_compiles_every_kernel_without_a_warning(dtype, architecture, tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not installed")
+    (tmp_path / "kernels.cu").write_text(source(dtype))
+    command = ["nvcc", "-ptx", f"-arch=sm_{architecture}", "-Werror", "all-warnings"]
+    done = subprocess.run(
+        [*command, "-o", "kernels.ptx", "kernels.cu"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    entries = re.findall(r"\.visible \.entry (\w+)", (tmp_path / "kernels.ptx").read_text())
+    assert sorted(entries) == sorted(signatures())
+
+
+def nvrtc():
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        return ctypes.CDLL(load_nvidia_dynamic_lib("nvrtc").abs_path)
+    except Exception as error:
+        pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvrtc_compiles_them_as_cupy_will(dtype, architecture):
+    """NVRTC has no standard headers, so a source that nvcc takes may fail here."""
+    library, program = nvrtc(), ctypes.c_void_p()
+    text = source(dtype).encode()
+    created = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
+    assert created == 0
+    options = [f"--gpu-architecture=compute_{architecture}".encode(), b"--std=c++17"]
+    status = library.nvrtcCompileProgram(program, 2, (ctypes.c_char_p * 2)(*options))
+    log = ctypes.create_string_buffer(100_000)
+    library.nvrtcGetProgramLog(program, log)
+    assert status == 0, log.value.decode()
+
+
+def test_no_kernel_uses_what_would_make_two_runs_differ_or_a_graph_wrong():
+    text = re.sub(r"//.*", "", source("float32"))
+    assert "atomic" not in text
+    assert "printf" not in text
+    assert "<<<" not in text
+
+
+def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
+    x = np.zeros(3, "float32")
+    good = arguments("column_sums", (x, x, 1, 3), "float32")
+    assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32]
+    assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[2] == np.uint64(0)
+    assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[5].dtype == np.float32
+    with pytest.raises(TypeError, match="column_sums takes 4 arguments; got 3"):
+        arguments("column_sums", (x, x, 1), "float32")
+    with pytest.raises(TypeError, match="takes a contiguous float64 array as x; got float32"):
+        arguments("column_sums", (x, x, 1, 3), "float64")
+    with pytest.raises(TypeError, match="takes a contiguous float32 array as out"):
+        arguments("column_sums", (x, np.zeros((3, 2), "float32")[:, 0], 1, 3), "float32")
+    with pytest.raises(TypeError, match="int32 array as keys; got float32"):
+        arguments("dropout", (x, x, x, 3, 0, 1.0), "float32")

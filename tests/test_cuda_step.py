@@ -1,0 +1,491 @@
+"""The GPU's training step on the CPU: the same kernel sources and the same step, another executor.
+
+Every layer, loss and rule with a kernel is held to the portable step, in both dtypes.
+"""
+
+import itertools
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import CpuExecutor
+
+from xpnet.clipping import Clip
+from xpnet.errors import DataError
+from xpnet.kernels.cuda.blas import product
+from xpnet.kernels.cuda.stages import KINDS, UnsupportedError
+from xpnet.kernels.cuda.step import PROGRAMS, FusedStep
+from xpnet.layers import (
+    ELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    LayerNorm,
+    LeakyReLU,
+    ReLU,
+    Sequential,
+    Softmax,
+    Tanh,
+)
+from xpnet.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
+from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
+from xpnet.params import initialize
+from xpnet.step import (
+    Batch,
+    StepInputs,
+    TrainState,
+    dropout_keys,
+    make_train_step,
+    zero_totals,
+)
+
+pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.WHY_NOT), reason=cuda_on_cpu.WHY_NOT)
+
+TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+def first_state(model, optimizer, dtype):
+    params, stats = (x.astype(dtype) for x in initialize(model, 0))
+    return TrainState(params, stats, optimizer.init(params), zero_totals(params))
+
+
+def inputs(step, model, optimizer):
+    lr = optimizer.lr * 0.97**step  # another number every time
+    keys = dropout_keys(0, step, model.n_random)
+    return StepInputs(step, optimizer.coefficients(lr, step + 1), keys)
+
+
+def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **options):
+    """Take the same steps both ways, and return the fused step with its last state."""
+    model, dtype = Sequential(layers).build(shape), executor.dtype
+    fused = FusedStep(executor, model, loss, optimizer, clip, **{"threads": 64} | options)
+    portable = make_train_step(model, loss, optimizer, clip)
+    state, wanted = (first_state(model, optimizer, dtype) for _ in range(2))
+    costs = []
+    for i, batch in enumerate(batches):
+        state, cost = fused(state, batch, inputs(i, model, optimizer))
+        wanted, wanted_cost = portable(wanted, batch, inputs(i, model, optimizer))
+        costs.append((cost, wanted_cost))
+    tolerance = TOLERANCE[dtype]
+    for a, b in costs:  # only now: a loss that was returned stays what it was
+        np.testing.assert_allclose(a, b, **tolerance)
+    np.testing.assert_allclose(state.params, wanted.params, **tolerance)
+    for a, b in zip(state.slots, wanted.slots, strict=True):  # their sizes differ by the rule
+        size = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a / size, b / size, **tolerance)
+    for a, b in zip(state.totals, wanted.totals, strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+    assert all(x.dtype == dtype for x in (state.params, *state.slots, *state.totals[:4]))
+    executor.check_guards()
+    return fused, state
+
+
+def class_batches(rng, dtype, rows, n=6, K=5, weights=False):
+    for N in rows:
+        weight = rng.uniform(0.5, 2.0, size=N).astype(dtype) if weights else None
+        yield Batch(
+            rng.normal(size=(N, n)).astype(dtype), rng.integers(0, K, N).astype("int32"), weight
+        )
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+MODELS = {
+    **{cls.__name__: [Dense(9), cls(), Dense(5)] for cls in KINDS},
+    "leaky of slope 0.3": [Dense(9), LeakyReLU(0.3), Dense(5)],
+    "elu of alpha 0.7": [Dense(9), ELU(0.7), Dense(5)],
+    "one dense layer": [Dense(5)],
+    "no biases": [Dense(9, bias=False), Tanh(), Dense(5, bias=False)],
+    "dense after dense": [Dense(9), Dense(7, bias=False), Dense(5)],
+    "two activations in turn": [Dense(9), Tanh(), ELU(), Dense(5)],
+    "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
+    "an activation and dropout first": [Tanh(), Dropout(0.2), Dense(9), ReLU(), Dense(5)],
+    "dropout everywhere": [Dropout(0.1), Dense(9), Dropout(0.6), ReLU(), Dropout(0.3), Dense(5)],
+    "dropout at the end": [Dense(5), Dropout(0.3)],
+    "identity at the end": [Dense(5), Identity()],
+    "widths of 1": [Dense(1), ReLU(), Dense(1), Tanh(), Dense(5)],
+    "wider than a block has columns": [Dense(70), ReLU(), Dense(33), Tanh(), Dense(5)],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_takes_the_portable_steps(name, dtype, folder, rng):
+    executor = CpuExecutor(dtype, folder)
+    batches = class_batches(rng, dtype, [11, 11, 11, 11, 3])
+    compare(executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
+
+
+def test_the_table_has_every_element_wise_activation():
+    from xpnet.layers import ACTIVATIONS
+
+    assert {c.__name__ for c in ACTIVATIONS.values()} - {"Softmax", "LogSoftmax"} <= set(MODELS)
+
+
+def test_blocks_are_as_large_as_on_a_gpu(dtype, folder, rng):
+    """The other tests have small blocks, which take less time here."""
+    batches = class_batches(rng, dtype, [90, 90, 90, 90], weights=True)
+    layers = [Dense(9), Tanh(), Dropout(0.2), Dense(5)]
+    compare(
+        CpuExecutor(dtype, folder), layers, (6,), batches, SoftmaxCrossEntropy(), Adam(0.01),
+        Clip(norm=0.1), threads=256,
+    )  # fmt: skip
+
+
+def test_images_are_flattened(dtype, folder, rng):
+    batches = [
+        Batch(rng.normal(size=(4, 2, 3)).astype(dtype), rng.integers(0, 5, 4).astype("int32"))
+        for _ in range(4)
+    ]
+    layers = [Tanh(), Flatten(), Dense(5)]
+    compare(CpuExecutor(dtype, folder), layers, (2, 3), batches, SoftmaxCrossEntropy(), SGD(0.5))
+
+
+def test_many_rows_are_summed_by_several_blocks(dtype, folder, rng):
+    executor = CpuExecutor(dtype, folder)
+    batches = class_batches(rng, dtype, [300, 300])
+    compare(executor, [Dense(9), Tanh(), Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
+    assert executor.counts["column_sums"] == 4
+
+
+def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(dtype, folder, rng):
+    for kind, factor in itertools.product(KINDS, (1.0, 300.0)):
+        batch = next(class_batches(rng, dtype, [8]))
+        batch = batch._replace(x=batch.x * factor)
+        layers = [Dense(9), kind(), Dense(5)]
+        compare(CpuExecutor(dtype, folder), layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
+
+
+def test_a_nan_goes_through_every_activation_and_names_its_step(folder, rng):
+    for kind in KINDS:
+        batches = list(class_batches(rng, "float64", [4] * 5))
+        batches[3].x[1, 2] = np.nan
+        layers = [Dense(4), kind(), Dense(5)]
+        _, state = compare(
+            CpuExecutor("float64", folder), layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1)
+        )
+        assert np.isnan(state.params).any()
+        assert int(state.totals.bad_step) == 3
+
+
+# -- losses ---------------------------------------------------------------------------------------
+
+CLASS_WEIGHTS = (1.0, 2.0, 0.0, 0.5, 3.0)
+CLASS_OPTIONS = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "class weights": {"class_weights": CLASS_WEIGHTS},
+    "ignoring": {"ignore_label": 2},
+    "everything": {"label_smoothing": 0.1, "class_weights": CLASS_WEIGHTS, "ignore_label": -100},
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("form", ["indices", "one-hot", "soft rows"])
+@pytest.mark.parametrize("options", CLASS_OPTIONS)
+def test_softmax_cross_entropy_in_every_form(options, form, weights, reduction, dtype, folder, rng):
+    batches = []
+    for batch in class_batches(rng, dtype, [9, 9], weights=weights):
+        y = batch.y
+        if form == "indices" and CLASS_OPTIONS[options].get("ignore_label") == -100:
+            y[::3] = -100
+        if form == "one-hot":
+            y = np.eye(5, dtype=dtype)[y]
+        if form == "soft rows":
+            y = rng.uniform(size=(9, 5)).astype(dtype)
+            y[0] = 0.0
+        batches.append(batch._replace(y=y))
+    loss = SoftmaxCrossEntropy(reduction=reduction, **CLASS_OPTIONS[options])
+    compare(CpuExecutor(dtype, folder), [Dense(5)], (6,), batches, loss, SGD(0.1))
+
+
+@pytest.mark.parametrize("K", [1, 2, 31, 32, 33, 100])
+def test_any_number_of_classes(K, dtype, folder, rng):
+    batches = class_batches(rng, dtype, [3, 3], K=K)
+    executor = CpuExecutor(dtype, folder)
+    compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+
+def test_a_batch_that_is_all_ignored_changes_nothing(dtype, folder, rng):
+    batch = next(class_batches(rng, dtype, [5]))
+    batch = batch._replace(y=np.full(5, 4, "int32"))
+    loss = SoftmaxCrossEntropy(ignore_label=4)
+    executor = CpuExecutor(dtype, folder)
+    _, state = compare(executor, [Dense(5)], (6,), [batch], loss, SGD(0.1))
+    assert float(state.totals.loss) == float(state.totals.denominator) == 0.0
+
+
+def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder):
+    """The output is a matrix of constants, by weights of an identity."""
+    z = np.array([[0.0, -np.inf, 1.0], [1e4, 0.0, -1e4], [3.0, 3.0, 3.0]])
+    loss, executor = SoftmaxCrossEntropy(), CpuExecutor("float64", folder)
+    kernel_z, partial = executor.empty((3, 3), "float64"), executor.empty((4, 1), "float64")
+    kernel_z[...] = z
+    labels = np.array([2, 0, 0], "int32")
+    executor.launch("softmax_cross_entropy", (1, 1), 64, kernel_z, None, kernel_z, labels, None,
+                    None, None, partial, 3, 3, 1.0, 0.0, 0, 0)()  # fmt: skip
+    sums = loss.sums(z, labels)
+    np.testing.assert_allclose(partial[0, 0], sums.loss, rtol=1e-14)
+    np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
+    assert partial[2, 0] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
+
+
+ELEMENTWISE = {
+    "mse": MeanSquaredError,
+    "huber": Huber,
+    "huber of 0.3": lambda **k: Huber(delta=0.3, **k),
+    "bce": BinaryCrossEntropy,
+    "bce of 2.5": lambda **k: BinaryCrossEntropy(positive_weight=2.5, **k),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("columns", [None, 1, 3])
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_element_wise_losses(loss, columns, weights, reduction, dtype, folder, rng):
+    batches = []
+    for batch in class_batches(rng, dtype, [9, 9], weights=weights):
+        y = rng.uniform(size=9 if columns is None else (9, columns)).astype(dtype)
+        batches.append(batch._replace(y=y, x=4.0 * batch.x))
+    layers = [Dense(columns or 1)]
+    compare(
+        CpuExecutor(dtype, folder), layers, (6,), batches, ELEMENTWISE[loss](reduction=reduction),
+        SGD(0.01),
+    )  # fmt: skip
+
+
+def test_whole_number_targets_are_numbers_to_a_loss_of_values(dtype, folder, rng):
+    batches = list(class_batches(rng, dtype, [9, 9]))
+    compare(CpuExecutor(dtype, folder), [Dense(1)], (6,), batches, MeanSquaredError(), SGD(0.01))
+
+
+# -- updates --------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "sgd with decay": SGD(0.1, weight_decay=0.1),
+    "momentum": SGD(0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": SGD(0.1, momentum=0.9, nesterov=True),
+    "rmsprop": RMSProp(0.01, weight_decay=0.1),
+    "rmsprop, centered, momentum": RMSProp(0.01, centered=True, momentum=0.8),
+    "adagrad": Adagrad(0.1, lr_decay=0.1, initial_accumulator=0.1, weight_decay=0.1),
+    "adam": Adam(0.01),
+    "adam with decay": Adam(0.01, weight_decay=0.1),
+    "adamw": AdamW(0.01, weight_decay=0.1),
+    "lion": Lion(0.01),
+}
+CLIPS = {
+    "no clip": Clip(),
+    "norm": Clip(norm=0.2),
+    "value": Clip(value=0.05),
+    "both": Clip(norm=0.2, value=0.05),
+    "a loose norm": Clip(norm=100.0),
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(
+    optimizer, clip, dtype, folder, rng
+):
+    rows = [12, 12, 12, 12, 5] * 4
+    layers = [Dense(7), ReLU(), Dropout(0.3), Dense(5)]
+    fused, _ = compare(
+        CpuExecutor(dtype, folder), layers, (6,), class_batches(rng, dtype, rows),
+        SoftmaxCrossEntropy(label_smoothing=0.1), OPTIMIZERS[optimizer], CLIPS[clip],
+    )  # fmt: skip
+    assert fused.note.startswith("CUDA graph of ")
+
+
+def test_the_table_has_every_optimizer():
+    from xpnet.optimizers import OPTIMIZERS as ALL
+
+    assert {type(o) for o in OPTIMIZERS.values()} == set(ALL.values())
+
+
+# -- order, graph, buffers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32"])
+def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, folder):
+    """A kernel without a barrier it needs, or two blocks that meet, would give it away."""
+    results = []
+    for order in (0, 1, 2, 3):
+        executor = CpuExecutor(dtype, folder, order=order)
+        rng = np.random.default_rng(5)
+        layers = [Dense(40), Tanh(), Dropout(0.3), Dense(5)]
+        batches = class_batches(rng, dtype, [150, 150], weights=True)
+        loss = SoftmaxCrossEntropy(class_weights=CLASS_WEIGHTS)
+        results.append(
+            compare(executor, layers, (6,), batches, loss, Adam(0.01), Clip(norm=0.2))[1]
+        )
+    for other in results[1:]:
+        assert other.params.tobytes() == results[0].params.tobytes()
+        assert other.totals.loss.tobytes() == results[0].totals.loss.tobytes()
+
+
+@pytest.mark.parametrize(("grid", "block"), [(1, 32), (1, 1024), (3, 64), (50, 256)])
+def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
+    executor = CpuExecutor("float64", folder)
+    z, b, p, g = (rng.normal(size=n) for n in (700, 7, 700, 700))
+    a, y = np.empty(700), np.empty(700)
+    executor.launch("bias_activation", (grid, 1), block, z1 := z.copy(), b, a, 3, 700, 7, 0.0)()
+    np.testing.assert_allclose(z1, z + np.tile(b, 100), rtol=1e-15)
+    np.testing.assert_allclose(a, 1 / (1 + np.exp(-z1)), rtol=1e-13)
+    partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
+    executor.launch("squared_norm", (grid, 1), block, g, one, 0.0, partial, 700)()
+    executor.launch("clip_factor", (1, 1), block, partial, grid, 1.0, factor)()
+    np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
+    c = np.array([0.1, 0.0, 1.0])
+    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, c, 700,
+                    None, 0.0, 0)()  # fmt: skip
+    np.testing.assert_allclose(p1, p - 0.1 * factor * g, rtol=1e-13)
+    rows = np.array([3, 0, 3, 6], "int32")
+    out = np.empty((4, 7))
+    executor.launch("gather_rows", (grid, 1), block, z.reshape(100, 7), rows, out, 4, 7)()
+    np.testing.assert_array_equal(out, z.reshape(100, 7)[rows])
+    executor.launch("column_sums", (grid, 1), block, g.reshape(100, 7), y[:7], 100, 7)()
+    np.testing.assert_allclose(y[:7], g.reshape(100, 7).sum(axis=0), rtol=1e-12)
+
+
+def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder, rng):
+    executor = CpuExecutor("float32", folder)
+    layers = [Dense(7), ReLU(), Dropout(0.3), Dense(5)]
+    batches = list(class_batches(rng, "float32", [12] * 10, weights=True))
+    model = Sequential(layers).build((6,))
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), Adam(0.01))
+    state = first_state(model, Adam(0.01), "float32")
+    for i, batch in enumerate(batches):
+        if i == 3:
+            executor.counts.clear()
+        state, _ = fused(state, batch, inputs(i, model, Adam(0.01)))
+    per_step = {what: n / 7 for what, n in executor.counts.items()}
+    # x, y and the weights into their slots; the numbers of the step; a pair of keys per dropout.
+    assert per_step == {"copy": 3, "set_step": 1, "set_keys": 1, "replay": 1}
+    assert len(fused.programs) == 1
+
+
+def test_the_work_of_a_step_does_not_grow(folder, rng):
+    """10 products and kernels for each layer more would be a slower step that is still right."""
+    executor = CpuExecutor("float32", folder)
+    layers = [Dense(7), ReLU(), Dense(6), ReLU(), Dense(5)]
+    fused, _ = compare(
+        executor, layers, (6,), class_batches(rng, "float32", [12]), SoftmaxCrossEntropy(),
+        Adam(0.01), graph=False,
+    )  # fmt: skip
+    (repeated,) = fused.programs.values()
+    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, totals, 3 backward, 1 update.
+    assert executor.counts["product"] == 8
+    assert len(repeated.program.calls) == 16
+    assert fused.note == "eager: graphs are switched off"
+
+
+def test_a_refused_capture_leaves_the_step_eager_and_says_why(folder, rng):
+    executor = CpuExecutor("float64", folder, can_capture=False)
+    batches = class_batches(rng, "float64", [8] * 6)
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01))
+    assert fused.note == "eager: this executor was told not to"
+    assert "replay" not in executor.counts
+
+
+def test_a_replay_that_gives_other_bits_is_not_used(folder, rng):
+    executor = CpuExecutor("float64", folder, corrupt_replay=True)
+    batches = class_batches(rng, "float64", [8] * 6)
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01))
+    assert fused.note == "eager: the replayed graph gave other numbers than the eager step"
+    assert executor.counts["replay"] == 1
+
+
+def test_a_state_from_outside_is_taken_over(folder, rng):
+    """After a restore, or when totals are zeroed, the graph must see the new state."""
+    executor, optimizer = CpuExecutor("float64", folder), Adam(0.01)
+    model = Sequential([Dense(5)]).build((6,))
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer)
+    portable = make_train_step(model, SoftmaxCrossEntropy(), optimizer)
+    state = first_state(model, optimizer, "float64")
+    batches = list(class_batches(rng, "float64", [8] * 5))
+    for i, batch in enumerate(batches):
+        state, _ = fused(state, batch, inputs(i, model, optimizer))
+    state = state._replace(totals=zero_totals(state.params))
+    other = first_state(model, optimizer, "float64")._replace(params=state.params.copy() + 1.0)
+    copy = other._replace(params=other.params.copy(), slots=optimizer.init(other.params))
+    got, _ = fused(other, batches[0], inputs(9, model, optimizer))
+    wanted, _ = portable(copy, batches[0], inputs(9, model, optimizer))
+    np.testing.assert_allclose(got.params, wanted.params, rtol=1e-12)
+    np.testing.assert_allclose(got.totals.loss, wanted.totals.loss, rtol=1e-12)
+
+
+def test_only_so_many_batch_sizes_keep_their_buffers(folder, rng):
+    executor = CpuExecutor("float64", folder)
+    batches = class_batches(rng, "float64", [*range(1, 9), 1, 2, 3])
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+    assert len(fused.programs) == PROGRAMS
+
+
+def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
+    model = Sequential([Dense(5)]).build((6,))
+    fused = FusedStep(CpuExecutor("float64", folder), model, SoftmaxCrossEntropy(), SGD())
+    state = first_state(model, SGD(), "float64")
+    batch = Batch(rng.normal(size=(4, 6)), np.zeros((4, 3)))
+    with pytest.raises(DataError, match=r"the target must be \(4,\) class indices or \(4, 5\)"):
+        fused(state, batch, inputs(0, model, SGD()))
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "optimizer", "reason"),
+    [
+        ([Dense(3), LayerNorm()], MeanSquaredError(), SGD(), r"layer 1 \(layer_norm\)"),
+        ([BatchNorm(), Dense(3)], MeanSquaredError(), SGD(), r"layer 0 \(batch_norm\)"),
+        ([Dense(3), Softmax()], CrossEntropy(), SGD(), "the loss CrossEntropy has no kernel"),
+        ([Dense(3), Softmax()], MeanSquaredError(), SGD(), r"layer 1 \(softmax\) has no kernel"),
+        ([ReLU()], MeanSquaredError(), SGD(), "no dense layer"),
+        ([Dense(3)], MeanSquaredError("none"), SGD(), "the reduction 'none' has no kernel"),
+        ([Dense(3)], MeanSquaredError(), type("Mine", (SGD,), {})(), "optimizer Mine has no"),
+    ],
+)
+def test_what_has_no_kernel_is_named(layers, loss, optimizer, reason, folder):
+    model = Sequential(layers).build((4,))
+    with pytest.raises(UnsupportedError, match=reason):
+        FusedStep(CpuExecutor("float64", folder), model, loss, optimizer)
+
+
+# -- products -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("M", "K", "N"), [*itertools.product([1, 2, 5], repeat=3)])
+def test_products_reach_cublas_in_its_own_order(M, K, N, dtype, folder, rng):
+    executor = CpuExecutor(dtype, folder)
+    a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
+    for left in (a, a.T.copy().T):
+        for right in (b, b.T.copy().T):
+            out = executor.empty((M, N), dtype)
+            executor.product(left, right, out)()
+            np.testing.assert_allclose(out, a @ b, rtol=1e-5)
+    assert executor.cublas.products == 4
+
+
+def test_products_of_what_cublas_cannot_see_are_refused():
+    x = np.zeros((4, 6))
+    with pytest.raises(ValueError, match="contiguous matrices"):
+        product(x[:, ::2], np.zeros((3, 2)), np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="no product"):
+        product(x, np.zeros((5, 2)), np.zeros((4, 2)))

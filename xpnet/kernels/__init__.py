@@ -1,0 +1,1 @@
+"""Fused replacements of the portable step, each held to it by tests."""

@@ -1,0 +1,148 @@
+"""Matrix products through a cuBLAS handle of our own.
+
+CuPy refuses its cuBLAS while a stream is being captured. cuBLAS itself does not, if its workspace
+is given beforehand: with one of its own it would allocate.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from xpnet.errors import BackendError
+from xpnet.typing import Array
+
+__all__ = ["Blas", "Product", "find_cublas", "product"]
+
+WORKSPACE_BYTES = (
+    32 << 20
+)  # what cuBLAS's documentation advises for Hopper; older GPUs ask for less
+
+# cublas_api.h and library_types.h: (cudaDataType_t, cublasComputeType_t)
+TYPES = {"float32": (0, 68), "float64": (1, 70)}
+COMPUTE_32F_FAST_TF32 = 77
+DEFAULT_ALGORITHM = -1
+_SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+_P, _I = ctypes.c_void_p, ctypes.c_int
+_SIGNATURES = {
+    "cublasCreate_v2": [_P],
+    "cublasSetStream_v2": [_P, _P],
+    "cublasSetWorkspace_v2": [_P, _P, ctypes.c_size_t],
+    "cublasGemmEx": [_P, _I, _I, _I, _I, _I, _P, _P, _I, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I],
+}
+
+
+class Product(NamedTuple):
+    """The arguments of a column-major product that has the same result in memory."""
+
+    transpose_a: int
+    transpose_b: int
+    m: int
+    n: int
+    k: int
+    lda: int
+    ldb: int
+    ldc: int
+
+
+def product(a: Array, b: Array, out: Array) -> Product:
+    """Express out (M, N) = a (M, K) b (K, N), row-major, as cuBLAS's outᵀ = bᵀ aᵀ: b comes first.
+
+    Each of a and b may be the transpose of a contiguous matrix; out is contiguous.
+
+    >>> import numpy as np
+    >>> product(np.zeros((2, 3)).T, np.zeros((2, 5)), np.zeros((3, 5)))
+    Product(transpose_a=0, transpose_b=1, m=5, n=3, k=2, lda=5, ldb=3, ldc=5)
+    """
+    (M, K), N = a.shape, b.shape[1]
+    if b.shape[0] != K or out.shape != (M, N) or not out.flags.c_contiguous:
+        msg = f"no product {a.shape} x {b.shape} into {out.shape}"
+        raise ValueError(msg)
+    (ta, lda), (tb, ldb) = _operand(a), _operand(b)
+    return Product(tb, ta, N, M, K, ldb, lda, N)
+
+
+def _operand(x: Array) -> tuple[int, int]:
+    """Whether a matrix is to be transposed, and its leading dimension.
+
+    From the shape: the strides of an axis of length 1 say nothing.
+    """
+    if x.flags.c_contiguous:
+        return 0, x.shape[1]
+    if x.flags.f_contiguous:
+        return 1, x.shape[0]
+    msg = "a product takes contiguous matrices and their transposes"
+    raise ValueError(msg)
+
+
+class Blas:
+    """A cuBLAS handle with its workspace, for one dtype. ``library`` is cuBLAS, loaded by ctypes.
+
+    ``workspace`` is a device buffer of bytes; ``address`` gives the address of an array's data.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        workspace: Array,
+        address: Callable[[Array], int],
+        dtype: str,
+        *,
+        tf32: bool = False,
+    ) -> None:
+        self._library, self._workspace, self._address = library, workspace, address
+        for name, types in _SIGNATURES.items():
+            getattr(library, name).argtypes = types
+        self._type, self._compute = TYPES[dtype]
+        if tf32 and dtype == "float32":
+            self._compute = COMPUTE_32F_FAST_TF32
+        self._one, self._zero = _SCALARS[dtype](1.0), _SCALARS[dtype](0.0)
+        self._handle, self._stream = ctypes.c_void_p(), -1
+        self._check("cublasCreate_v2", ctypes.byref(self._handle))
+
+    def product(self, a: Array, b: Array, out: Array) -> Callable[[int], None]:
+        """Return a function of a stream's pointer that computes out = a b on that stream."""
+        p, address, kind = product(a, b, out), self._address, self._type
+        kept = (a, b, out)  # cuBLAS sees only where they are
+        given = (
+            self._handle, p.transpose_a, p.transpose_b, p.m, p.n, p.k,
+            ctypes.addressof(self._one), address(b), kind, p.lda, address(a), kind, p.ldb,
+            ctypes.addressof(self._zero), address(out), kind, p.ldc,
+            self._compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+        gemm = self._library.cublasGemmEx
+
+        def run(stream: int, kept: Any = kept) -> None:
+            self.use(stream)
+            if status := gemm(*given):
+                _fail("cublasGemmEx", status)
+
+        return run
+
+    def use(self, stream: int) -> None:
+        """Work on a stream from here on; setting it makes cuBLAS forget the workspace."""
+        if stream != self._stream:
+            self._check("cublasSetStream_v2", self._handle, stream)
+            address, size = self._address(self._workspace), self._workspace.nbytes
+            self._check("cublasSetWorkspace_v2", self._handle, address, size)
+            self._stream = stream
+
+    def _check(self, function: str, *given: Any) -> None:
+        if status := getattr(self._library, function)(*given):
+            _fail(function, status)
+
+
+def _fail(function: str, status: int) -> None:
+    msg = f"{function} returned status {status}; cublasStatus_t in cuBLAS's manual says what it is"
+    raise BackendError(msg)
+
+
+def find_cublas() -> Any:
+    """Load cuBLAS where CuPy would find it; raises BackendError where it is not there."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
+
+        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    except Exception as error:  # pathfinder is absent, or finds no library, or it does not load
+        msg = f"cuBLAS cannot be loaded by itself ({type(error).__name__}): "
+        msg += "pip install 'cupy-cuda13x[ctk]'"
+        raise BackendError(msg) from error

@@ -1,0 +1,131 @@
+"""What the step asks of a device, and CuPy's answer."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from xpnet.errors import BackendError
+from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
+from xpnet.kernels.cuda.sources import arguments, source
+from xpnet.typing import Array
+
+__all__ = ["CaptureError", "CupyExecutor", "Executor"]
+
+Call = Callable[[], None]
+
+
+class CaptureError(BackendError):
+    """The work cannot be captured as a graph; the message says why."""
+
+
+class Executor(Protocol):
+    """A device that runs what it is given in order, without making the host wait.
+
+    Only :meth:`to_host` waits.
+    """
+
+    dtype: str  # of `real` in the kernels
+
+    def active(self) -> AbstractContextManager: ...
+    def owns(self, x: Any) -> bool: ...
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array: ...
+    def place(self, host: np.ndarray) -> Array: ...
+    def to_host(self, x: Array) -> np.ndarray: ...
+    def address(self, x: Array) -> int: ...
+    def copy(self, target: Array, x: Array) -> None: ...
+
+    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Call:
+        """Return a function that launches a kernel with these arguments."""
+        ...
+
+    def product(self, a: Array, b: Array, out: Array) -> Call:
+        """Return a function that computes out = a b."""
+        ...
+
+    def capture(self, work: Call) -> Call:
+        """Return a function that does ``work`` again as one graph; ``work`` is not done now.
+
+        Raises CaptureError.
+        """
+        ...
+
+
+class CupyExecutor:
+    """CuPy on one GPU. Work goes to CuPy's current stream."""
+
+    def __init__(self, device: Any, dtype: str, *, tf32: bool = False) -> None:
+        import cupy
+
+        self.dtype, self._cupy, self._device = dtype, cupy, device
+        self._module = cupy.RawModule(code=source(dtype), options=("--std=c++17",))
+        self._functions: dict[str, Any] = {}
+        self._no_blas = ""
+        self._blas: Blas | None = None
+        with device:
+            self._capture_stream = cupy.cuda.Stream(non_blocking=True)
+            try:
+                workspace = cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8)
+                self._blas = Blas(find_cublas(), workspace, self.address, dtype, tf32=tf32)
+            except BackendError as error:
+                self._no_blas = str(error)
+
+    def active(self) -> AbstractContextManager:
+        return self._device
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, self._cupy.ndarray) and x.flags.c_contiguous
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self._cupy.empty(shape, dtype=dtype)
+
+    def place(self, host: np.ndarray) -> Array:
+        return self._cupy.asarray(host)
+
+    def to_host(self, x: Array) -> np.ndarray:
+        return x.get()
+
+    def address(self, x: Array) -> int:
+        return x.data.ptr
+
+    def copy(self, target: Array, x: Array) -> None:
+        if x.dtype == target.dtype and x.flags.c_contiguous:
+            target.data.copy_from_device_async(x.data, x.nbytes)
+        else:
+            self._cupy.copyto(target, x)
+
+    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Call:
+        function = self._functions.get(kernel)
+        if function is None:
+            function = self._functions[kernel] = self._module.get_function(kernel)
+        return partial(function, grid, (block,), tuple(arguments(kernel, given, self.dtype)))
+
+    def product(self, a: Array, b: Array, out: Array) -> Call:
+        if self._blas is None:
+            return partial(self._cupy.matmul, a, b, out=out)
+        run, current = self._blas.product(a, b, out), self._cupy.cuda.get_current_stream
+        return lambda: run(current().ptr)
+
+    def capture(self, work: Call) -> Call:
+        if self._blas is None:
+            raise CaptureError(self._no_blas)
+        cupy, stream, graph = self._cupy, self._capture_stream, None
+        with stream, cupy.cuda.using_allocator(_no_allocation):
+            self._blas.use(stream.ptr)
+            try:
+                stream.begin_capture()
+                try:
+                    work()
+                finally:  # also ends a capture that failed, or the stream stays unusable
+                    graph = stream.end_capture()
+            except Exception as error:
+                msg = f"the step could not be captured: {type(error).__name__}: {error}"
+                raise CaptureError(msg) from error
+        return graph.launch
+
+
+def _no_allocation(size: int) -> Any:
+    msg = f"{size} bytes were asked for in a graph, which may only use static buffers"
+    raise CaptureError(msg)

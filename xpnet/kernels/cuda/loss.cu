@@ -1,0 +1,162 @@
+// Losses with their gradients: xpnet/losses.py, the bias of the last layer and the sums fused.
+//
+// Each block leaves its sums in partial (4, gridDim.x): loss, weights, hits, counted. The gradient
+// is that of the sum of the losses; the optimizer's kernels divide it by the denominator, which
+// only the whole batch knows.
+
+enum { MEAN, MEAN_COUNT, SUM };                   // reductions
+enum { SQUARED_ERROR, HUBER, BINARY_CROSS_ENTROPY };  // element-wise losses
+enum { LOSS, WEIGHTS, HITS, COUNTED };            // rows of partial
+
+__device__ inline void store_partial(real* partial, int row, real x) {
+  real sum = block_sum(x);
+  if (threadIdx.x == 0) partial[row * gridDim.x + blockIdx.x] = sum;
+}
+
+struct Best { real value; int index; };
+
+// The larger of two, and of equal ones the first: argmax, to which a NaN is the largest.
+__device__ inline Best better(Best a, Best b) {
+  bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
+  bool larger = b.value > a.value || (b_is_nan && !a_is_nan);
+  bool equal = b.value == a.value || (b_is_nan && a_is_nan);
+  return larger || (equal && b.index < a.index) ? b : a;
+}
+
+__device__ inline Best warp_best(Best x) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2) {
+    Best other = {__shfl_xor_sync(0xffffffffu, x.value, offset),
+                  __shfl_xor_sync(0xffffffffu, x.index, offset)};
+    x = better(x, other);
+  }
+  return x;
+}
+
+// One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.losses.
+struct Target {
+  int label;              // the class, where there are labels
+  const real* row;        // (K), where there are rows
+  const real* class_weights;
+  real kept, uniform;     // t = kept y + uniform: label smoothing
+  real counted, weight;   // 0 if the label is ignored, and s
+
+  __device__ real y(int k) const { return row ? row[k] : (real)(k == label); }
+  __device__ real v(int k) const {
+    real t = (kept * y(k) + uniform) * counted;
+    return (class_weights ? t * class_weights[k] : t) * weight;
+  }
+};
+
+// dz from logits z (N, K), to which the bias (K) is added first, if it is not null; dz may be z.
+// One warp per row. Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
+// and weights (N) or null.
+KERNEL softmax_cross_entropy(real* z, const real* bias, real* dz, const int* labels,
+                             const real* rows, const real* class_weights, const real* weights,
+                             real* partial, int N, int K, real kept, real uniform, int ignores,
+                             int ignored) {
+  int lane = threadIdx.x % WARP, warp = FIRST / WARP, warps = STRIDE / WARP;
+  real loss = 0, row_weights = 0, hits = 0, count = 0;  // of this warp's rows, in lane 0
+  for (int n = warp; n < N; n += warps) {
+    real* zn = z + (size_t)n * K;
+    Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
+                     kept, uniform, 1, weights ? weights[n] : (real)1};
+    if (labels && ignores && target.label == ignored) target.counted = 0;
+
+    real lowest = log((real)0);
+    Best top = {lowest, K}, wanted = {lowest, K};
+    for (int k = lane; k < K; k += WARP) {
+      real value = bias ? zn[k] += bias[k] : zn[k];
+      top = better(top, Best{value, k});
+      if (rows) wanted = better(wanted, Best{target.row[k], k});
+    }
+    top = warp_best(top);
+    wanted = rows ? warp_best(wanted) : Best{0, target.label};
+
+    real sum_exp = 0, sum_v = 0, sum_y = 0, sum_wy = 0;
+    for (int k = lane; k < K; k += WARP) {
+      sum_exp += exp(zn[k] - top.value);
+      sum_v += target.v(k);
+      sum_y += target.y(k);
+      if (class_weights) sum_wy += target.y(k) * class_weights[k];
+    }
+    sum_v = warp_sum(sum_v);
+    sum_y = warp_sum(sum_y);
+    sum_wy = warp_sum(sum_wy);
+    real log_sum = log(warp_sum(sum_exp)), row_loss = 0;
+    for (int k = lane; k < K; k += WARP) {
+      real v = target.v(k), log_a = zn[k] - top.value - log_sum;
+      if (v != 0) row_loss -= v * log_a;  // 0 times -inf would be NaN
+      dz[(size_t)n * K + k] = exp(log_a) * sum_v - v;
+    }
+    row_loss = warp_sum(row_loss);
+    if (lane != 0) continue;
+    loss += row_loss;
+    real of_class = class_weights ? sum_wy / (sum_y == 0 ? (real)1 : sum_y) : (real)1;
+    row_weights += target.counted * of_class * target.weight;
+    hits += target.counted * (real)(top.index == wanted.index);
+    count += target.counted;
+  }
+  store_partial(partial, LOSS, loss);
+  store_partial(partial, WEIGHTS, row_weights);
+  store_partial(partial, HITS, hits);
+  store_partial(partial, COUNTED, count);
+}
+
+// e and de/dz of one element; p is the delta of HUBER, the positive weight of the last one.
+__device__ inline void element(int kind, real z, real y, real p, real* e, real* de) {
+  if (kind == BINARY_CROSS_ENTROPY) {
+    *e = p * y * softplus(-z) + (1 - y) * softplus(z);
+    *de = (1 - y) * sigmoid(z) - p * y * sigmoid(-z);
+    return;
+  }
+  real r = z - y, size = fabs(r), inner = size > p ? p : size;
+  *e = kind == HUBER ? inner * (size - (real)0.5 * inner) : r * r;
+  *de = kind == HUBER ? clamp(r, -p, p) : 2 * r;
+}
+
+// dz from outputs z (N, J), without the bias (J) or null, and targets y (N, J); dz may be z.
+KERNEL elementwise_loss(const real* z, const real* bias, real* dz, const real* y,
+                        const real* weights, real* partial, int kind, int N, int J, real p) {
+  real loss = 0, all_weights = 0, hits = 0, count = 0;
+  unsigned size = (unsigned)N * J;
+  for (unsigned i = FIRST; i < size; i += STRIDE) {
+    real value = bias ? z[i] + bias[i % (unsigned)J] : z[i], e, de;
+    real weight = weights ? weights[i / (unsigned)J] : (real)1;
+    element(kind, value, y[i], p, &e, &de);
+    dz[i] = de * weight;
+    loss += e * weight;
+    all_weights += weight;
+    hits += (real)((value > 0) == (y[i] > (real)0.5));
+    count += 1;
+  }
+  store_partial(partial, LOSS, loss);
+  store_partial(partial, WEIGHTS, all_weights);
+  store_partial(partial, HITS, hits);
+  store_partial(partial, COUNTED, count);
+}
+
+// One block: adds the batch to the totals, writes C where *cost_at points, and the denominator by
+// which the gradient is to be divided.
+KERNEL finish_loss(const real* partial, int blocks, int reduction, int has_hits, real* denominator,
+                   real* total_loss, real* total_denominator, real* total_hits, real* total_count,
+                   int* bad_step, const int* step, const unsigned long long* cost_at) {
+  real sums[4];
+  for (int row = 0; row < 4; row++) {
+    real x = 0;
+    for (int i = threadIdx.x; i < blocks; i += blockDim.x) x += partial[row * blocks + i];
+    sums[row] = block_sum(x);
+  }
+  if (threadIdx.x != 0) return;
+  real loss = sums[LOSS];
+  real D = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
+  *total_loss += loss;
+  *total_denominator += D;
+  if (has_hits) {
+    *total_hits += sums[HITS];
+    *total_count += sums[COUNTED];
+  }
+  bool finite = loss - loss == 0;
+  if (!finite && *bad_step < 0) *bad_step = *step;
+  *denominator = D == 0 ? (real)1 : D;
+  *(real*)*cost_at = loss / *denominator;
+}

@@ -1,0 +1,123 @@
+// Clipping and the update rules: xpnet/clipping.py and xpnet/optimizers.py, each one pass over the
+// flat vectors. c is (lr, eps, keep), the coefficients of this update; rest is 1 - alpha or 1 - beta,
+// which float arithmetic here would round where the host does not.
+
+#define LR c[0]
+#define EPS c[1]
+#define KEEP c[2]
+
+// How the gradient of the loss is made from that of the sum: divided, then clipped.
+__device__ inline real loss_gradient(real g, const real* denominator, real limit) {
+  g /= *denominator;
+  return limit > 0 ? clamp(g, -limit, limit) : g;  // 0: no limit
+}
+
+// partial (gridDim.x) = the blocks' sums of squared gradients.
+KERNEL squared_norm(const real* g, const real* denominator, real limit, real* partial, int n) {
+  real sum = 0;
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
+    real x = loss_gradient(g[i], denominator, limit);
+    sum += x * x;
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block: factor = min(1, max_norm / (norm + 1e-6)).
+KERNEL clip_factor(const real* partial, int blocks, real max_norm, real* factor) {
+  real sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x != 0) return;
+  real f = max_norm / (sqrt(sum) + (real)1e-6);
+  *factor = f > 1 ? (real)1 : f;
+}
+
+// g of parameter i, clipped, with the gradient of weight decay where that is coupled.
+__device__ inline real gradient(const real* g, const real* p, unsigned i, const real* denominator,
+                                real limit, const real* factor, real decay) {
+  real x = loss_gradient(g[i], denominator, limit);
+  if (factor) x *= *factor;
+  return decay > 0 ? x + decay * p[i] : x;
+}
+
+#define GRADIENT const real* g, const real* denominator, real limit, const real* factor, real decay
+#define EACH(i) for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
+#define G(i) gradient(g, p, i, denominator, limit, factor, decay)
+
+KERNEL sgd(real* p, GRADIENT, const real* c, int n, real* v, real momentum, int nesterov) {
+  EACH(i) {
+    real step = G(i);
+    if (v) {
+      real vi = v[i] = momentum * v[i] + step;
+      step = nesterov ? step + momentum * vi : vi;
+    }
+    p[i] -= LR * step;
+  }
+}
+
+KERNEL rmsprop(real* p, GRADIENT, const real* c, int n, real* r, real* m, real* v, real alpha,
+               real rest, real eps, real momentum) {
+  EACH(i) {
+    real gi = G(i), variance = r[i] = alpha * r[i] + rest * (gi * gi);
+    if (m) {
+      real mi = m[i] = alpha * m[i] + rest * gi;
+      variance -= mi * mi;
+      variance = variance < 0 ? (real)0 : variance;
+    }
+    real step = gi / (sqrt(variance) + eps);
+    if (v) step = v[i] = momentum * v[i] + step;
+    p[i] -= LR * step;
+  }
+}
+
+KERNEL adagrad(real* p, GRADIENT, const real* c, int n, real* r, real eps) {
+  EACH(i) {
+    real gi = G(i), ri = r[i] += gi * gi;
+    p[i] -= LR * (gi / (sqrt(ri) + eps));
+  }
+}
+
+// AdamW is this with decay = 0 and KEEP < 1.
+KERNEL adam(real* p, GRADIENT, const real* c, int n, real* m, real* v, real beta1, real rest1,
+            real beta2, real rest2) {
+  EACH(i) {
+    real gi = G(i);
+    real vi = v[i] = beta2 * v[i] + rest2 * (gi * gi);
+    real mi = m[i] = beta1 * m[i] + rest1 * gi;
+    p[i] = KEEP * p[i] - LR * (mi / (sqrt(vi) + EPS));
+  }
+}
+
+KERNEL lion(real* p, GRADIENT, const real* c, int n, real* m, real beta1, real rest1, real beta2,
+            real rest2) {
+  EACH(i) {
+    real gi = G(i), u = beta1 * m[i] + rest1 * gi;
+    real sign = u > 0 ? (real)1 : u < 0 ? (real)-1 : u;  // 0 and NaN stay what they are
+    p[i] = KEEP * p[i] - LR * sign;
+    m[i] = beta2 * m[i] + rest2 * gi;
+  }
+}
+
+// The numbers of this step, put where the other kernels read them: a captured graph would freeze
+// arguments. One thread.
+KERNEL set_step(real* c, int* step, unsigned long long* cost_at, real lr, real eps, real keep,
+                int step_now, unsigned long long cost) {
+  c[0] = lr;
+  c[1] = eps;
+  c[2] = keep;
+  *step = step_now;
+  *cost_at = cost;
+}
+
+KERNEL set_keys(int* keys, int first, int second) {
+  keys[0] = first;
+  keys[1] = second;
+}
+
+// out (rows) = the rows of x (all, J) that indices name.
+KERNEL gather_rows(const real* x, const int* indices, real* out, int rows, int J) {
+  unsigned size = (unsigned)rows * J;
+  for (unsigned i = FIRST; i < size; i += STRIDE)
+    out[i] = x[(size_t)indices[i / (unsigned)J] * J + i % (unsigned)J];
+}

@@ -1,0 +1,217 @@
+"""The work of one batch size on static buffers, put in line once."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.clipping import Clip
+from xpnet.errors import DataError
+from xpnet.kernels.cuda.executor import Call, Executor
+from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, loss_setting, smoothing
+from xpnet.kernels.cuda.rules import update as update_rule
+from xpnet.kernels.cuda.stages import Affine, Stage
+from xpnet.losses import Loss, SoftmaxCrossEntropy
+from xpnet.optimizers import Optimizer
+from xpnet.params import Layout
+from xpnet.step import Batch, Totals, TrainState
+from xpnet.typing import Array
+
+__all__ = ["LIMIT", "Buffers", "Program", "Task", "arrays"]
+
+MOST_BLOCKS = 1024
+WARP = 32
+LIMIT = 2**31  # elements that an int counts
+
+
+class Task(NamedTuple):
+    """What is to be trained, as stages."""
+
+    stages: list[Stage]
+    widths: list[int]  # of the input and of each layer's output
+    layout: Layout
+    loss: Loss
+    optimizer: Optimizer
+    clip: Clip
+    n_random: int
+    threads: int  # in a block
+
+
+class Buffers(NamedTuple):
+    """What all batch sizes share."""
+
+    state: TrainState
+    grad: Array  # (P,) of the sum of the losses
+    denominator: Array  # (1,) by which that is divided
+    factor: Array  # (1,) of clipping by norm
+    partial: Array  # (MOST_BLOCKS,) sums of squares
+    coefficients: Array  # (3,) lr, eps, keep
+    step: Array
+    cost_at: Array  # the address of this step's loss
+    keys: list[Array]  # (2,) per random layer
+
+    @classmethod
+    def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
+        """Make the buffers; the arrays of the first state become part of them."""
+        real = e.dtype
+
+        def own(x: Array, dtype: str = real) -> Array:
+            if e.owns(x) and str(x.dtype) == dtype:
+                return x
+            made = e.empty(tuple(x.shape), dtype)
+            e.copy(made, x)
+            return made
+
+        t = state.totals
+        totals = Totals(
+            own(t.loss), own(t.denominator), own(t.hits), own(t.count), own(t.bad_step, "int32")
+        )
+        state = TrainState(own(state.params), state.stats, tuple(map(own, state.slots)), totals)
+        return cls(
+            state,
+            e.empty(state.params.shape, real),
+            e.empty((1,), real),
+            e.empty((1,), real),
+            e.empty((MOST_BLOCKS,), real),
+            e.empty((3,), real),
+            e.empty((1,), "int32"),
+            e.empty((1,), "uint64"),
+            [e.empty((2,), "int32") for _ in range(task.n_random)],
+        )
+
+
+class Program:
+    """The work of one batch size, put in line once: what a stage may do (stages.Work)."""
+
+    def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
+        self.executor, self.task, self.buffers = executor, task, buffers
+        self.calls: list[Call] = []
+        N, widest = batch.x.shape[0], max(task.widths)
+        if N * widest >= LIMIT:
+            msg = f"a batch of {N} rows of {widest} is too large for the kernels; use less"
+            raise DataError(msg)
+        self._scratch = [self.empty((N * widest,)) for _ in range(2)]
+        self._tensors = task.layout.split(buffers.state.params)
+        self._gradients = task.layout.split(buffers.grad)
+        self.x = self.empty((N, task.widths[0]))
+        self.weight = None if batch.weight is None else self.empty((N,))
+        self._differentiate(N, task.widths[-1], batch)
+        self._update()
+
+    # -- what a stage asks for ----------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        return self.executor.empty(shape, self.executor.dtype)
+
+    def scratch(self, shape: tuple[int, ...]) -> Array:
+        """One of two buffers in turn: a gradient lives until the next one is made."""
+        self._scratch.reverse()
+        return self._scratch[0][: math.prod(shape)].reshape(shape)
+
+    def parameter(self, layer: int, name: str) -> Array | None:
+        return self._tensors[layer].get(name)
+
+    def gradient(self, layer: int, name: str) -> Array | None:
+        return self._gradients[layer].get(name)
+
+    def keys(self, index: int) -> Array:
+        return self.buffers.keys[index]
+
+    def product(self, a: Array, b: Array, out: Array) -> None:
+        self.calls.append(self.executor.product(a, b, out))
+
+    def blocks(self, size: int) -> int:
+        """How many blocks share ``size`` elements; each strides over what is left."""
+        return max(1, min(-(-size // self.task.threads), MOST_BLOCKS))
+
+    def launch(self, kernel: str, grid: int | tuple[int, int], *given: Any) -> None:
+        grid = grid if isinstance(grid, tuple) else (grid, 1)
+        self.calls.append(self.executor.launch(kernel, grid, self.task.threads, *given))
+
+    # -- the step -----------------------------------------------------------------------------
+
+    def _differentiate(self, N: int, K: int, batch: Batch) -> None:
+        output, residuals = self.x, []
+        for stage in self.task.stages:
+            output, residual = stage.forward(self, output)
+            residuals.append(residual)
+        self.y = self._target(output, batch)
+        gradient: Array | None = self._loss(output, N, K)
+        for stage, residual in zip(reversed(self.task.stages), reversed(residuals), strict=True):
+            gradient = stage.backward(self, residual, gradient)
+            if gradient is None:
+                return
+
+    def _target(self, output: Array, batch: Batch) -> Array:
+        """The slot for targets; the portable loss explains shapes that are wrong."""
+        self.task.loss.sums(output, batch.y, batch.weight)
+        labels = type(self.task.loss) is SoftmaxCrossEntropy and len(batch.y.shape) == 1
+        shape = batch.y.shape if labels else output.shape
+        return self.executor.empty(shape, "int32" if labels else self.executor.dtype)
+
+    def _loss(self, z: Array, N: int, K: int) -> Array:
+        """Put the loss in line, and return where its gradient dz will be."""
+        loss, b, totals = self.task.loss, self.buffers, self.buffers.state.totals
+        last, bias = self.task.stages[-1], None
+        if isinstance(last, Affine) and last.fused and last.layer is not None:
+            bias, dz = self.parameter(last.layer, "b"), z
+        else:
+            dz = self.scratch((N, K))  # the last activation may keep z
+        if isinstance(loss, SoftmaxCrossEntropy):
+            blocks = self.blocks(N * WARP)  # a warp per row
+            partial = self.empty((4, blocks))
+            self._softmax(loss, (z, bias, dz), blocks, partial)
+        else:
+            blocks = self.blocks(N * K)
+            partial = self.empty((4, blocks))
+            self.launch("elementwise_loss", blocks, z, bias, dz, self.y, self.weight, partial,
+                        ELEMENTWISE[type(loss)], N, K, loss_setting(loss))  # fmt: skip
+        has_hits = int(loss.predicts != "value")
+        self.launch("finish_loss", 1, partial, blocks, REDUCTIONS[loss.reduction], has_hits,
+                    b.denominator, *totals, b.step, b.cost_at)  # fmt: skip
+        return dz
+
+    def _softmax(
+        self, loss: SoftmaxCrossEntropy, outputs: tuple, blocks: int, partial: Array
+    ) -> None:
+        N, K = outputs[0].shape
+        labels, rows = (self.y, None) if len(self.y.shape) == 1 else (None, self.y)
+        weights = None
+        if loss.class_weights is not None:
+            weights = self.executor.place(np.array(loss.class_weights, self.executor.dtype))
+        ignored = loss.ignore_label
+        self.launch("softmax_cross_entropy", blocks, *outputs, labels, rows, weights,
+                    self.weight, partial, N, K, *smoothing(loss, K), int(ignored is not None),
+                    ignored or 0)  # fmt: skip
+
+    def _update(self) -> None:
+        b, clip, optimizer = self.buffers, self.task.clip, self.task.optimizer
+        size, limit, factor = b.grad.shape[0], clip.value or 0.0, None
+        blocks = self.blocks(size)
+        if clip.norm is not None:
+            factor = b.factor
+            self.launch("squared_norm", blocks, b.grad, b.denominator, limit, b.partial, size)
+            self.launch("clip_factor", 1, b.partial, blocks, clip.norm, factor)
+        kernel, last, decay = update_rule(optimizer, b.state.slots)
+        self.launch(kernel, blocks, b.state.params, b.grad, b.denominator, limit, factor, decay,
+                    b.coefficients, size, *last)  # fmt: skip
+
+    # -- running it ---------------------------------------------------------------------------
+
+    def fill(self, batch: Batch) -> None:
+        """Copy a batch into the slots."""
+        copy = self.executor.copy
+        copy(self.x, batch.x.reshape(self.x.shape))
+        copy(self.y, batch.y.reshape(self.y.shape))
+        if self.weight is not None:
+            copy(self.weight, batch.weight)
+
+    def run(self) -> None:
+        """Do the work, one launch after the other."""
+        for call in self.calls:
+            call()
+
+
+def arrays(state: TrainState) -> list[Array]:
+    """Return what a step writes into."""
+    return [state.params, *state.slots, *state.totals]

@@ -1,0 +1,80 @@
+"""The kernels' C sources, and what each kernel takes.
+
+One translation unit holds them all, for one floating type. CuPy hands it to NVRTC; the tests also
+hand it to nvcc, and to g++ behind a header that stands in for a GPU.
+"""
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["FILES", "Parameter", "arguments", "signatures", "source"]
+
+FILES = ("common.cuh", "activation.cu", "loss.cu", "optimizer.cu")
+C_NAMES = {"float32": "float", "float64": "double"}
+DTYPES = {"int": "int32", "unsigned long long": "uint64"}
+
+
+class Parameter(NamedTuple):
+    """A parameter of a kernel."""
+
+    dtype: str  # a NumPy dtype's name, or "real"
+    pointer: bool
+    name: str
+
+
+def source(dtype: str) -> str:
+    """Return the kernels in C for ``"float32"`` or ``"float64"``."""
+    return f"typedef {C_NAMES[dtype]} real;\n{_text()}"
+
+
+@cache
+def _text() -> str:
+    folder = resources.files("xpnet.kernels.cuda")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in FILES)
+
+
+@cache
+def signatures() -> dict[str, tuple[Parameter, ...]]:
+    """Return what each kernel takes, read from the sources.
+
+    >>> [p.name for p in signatures()["set_keys"]]
+    ['keys', 'first', 'second']
+    """
+    text = _text()
+    for name, value in re.findall(r"#define (\w+) (const [^\n]+)", text):
+        text = re.sub(rf"\b{name}\b", value, text)
+    kernels = re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, flags=re.MULTILINE)
+    return {name: tuple(map(_parameter, listed.split(","))) for name, listed in kernels}
+
+
+def _parameter(text: str) -> Parameter:
+    kind, star, name = re.fullmatch(r"\s*(?:const )?([\w ]+?)(\*?) (\w+)\s*", text).groups()  # type: ignore[union-attr]
+    return Parameter(DTYPES.get(kind, kind), bool(star), name)
+
+
+def arguments(kernel: str, given: tuple[Any, ...], dtype: str) -> list[Any]:
+    """Return the arguments of a launch: arrays as they are, 0 for None, numbers in their C type.
+
+    Raises TypeError for what the kernel does not take: a GPU would read other bytes, silently.
+    """
+    wanted = signatures()[kernel]
+    if len(given) != len(wanted):
+        msg = f"{kernel} takes {len(wanted)} arguments; got {len(given)}"
+        raise TypeError(msg)
+    return [_argument(kernel, p, x, dtype) for p, x in zip(wanted, given, strict=True)]
+
+
+def _argument(kernel: str, parameter: Parameter, x: Any, dtype: str) -> Any:
+    wanted = dtype if parameter.dtype == "real" else parameter.dtype
+    if not parameter.pointer:
+        return np.dtype(wanted).type(x)
+    if x is None:
+        return np.uint64(0)
+    if str(x.dtype) != wanted or not x.flags.c_contiguous:
+        msg = f"{kernel} takes a contiguous {wanted} array as {parameter.name}; got {x.dtype}"
+        raise TypeError(msg)
+    return x

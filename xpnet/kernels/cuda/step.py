@@ -1,0 +1,172 @@
+"""The whole train step on static buffers: fused kernels and products, replayed as one CUDA graph.
+
+A batch is copied into a slot, the numbers of the step are written to device memory, and then the
+same work runs on the same addresses every time. The third step of a batch size is also captured as
+a graph, compared bit by bit with the eager step from the same state, and replayed from then on.
+Where that fails, the step stays eager and :attr:`FusedStep.note` says why. The host never waits
+for the device, but for that one comparison.
+"""
+
+import math
+
+import numpy as np
+
+from xpnet.clipping import Clip
+from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
+from xpnet.kernels.cuda.program import LIMIT, WARP, Buffers, Program, Task, arrays
+from xpnet.kernels.cuda.rules import check_rules
+from xpnet.kernels.cuda.stages import UnsupportedError, stages
+from xpnet.layers import Sequential
+from xpnet.losses import Loss
+from xpnet.optimizers import Optimizer
+from xpnet.params import layouts
+from xpnet.step import Batch, StepInputs, TrainState
+from xpnet.typing import Array
+
+__all__ = ["FusedStep"]
+
+EAGER_STEPS = 2  # of a batch size, before its graph: they load the kernels and warm cuBLAS up
+PROGRAMS = 4  # batch sizes whose buffers are kept
+COSTS = 1024  # losses that share an allocation
+
+
+class FusedStep:
+    """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
+
+    ``graph=False`` stays eager; ``threads`` are in a block, a multiple of 32. Raises
+    UnsupportedError where there is no kernel for something.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        clip: Clip = Clip(),
+        *,
+        graph: bool = True,
+        threads: int = 256,
+    ) -> None:
+        self.executor, self.graph = executor, graph
+        self.task = _task(model, loss, optimizer, clip, threads)
+        self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
+        self.buffers: Buffers | None = None
+        self.programs: dict[tuple, _Repeated] = {}
+        self._costs: list[Array] = []
+        self._taken = COSTS
+
+    def __call__(
+        self, state: TrainState, batch: Batch, inputs: StepInputs
+    ) -> tuple[TrainState, Array]:
+        with self.executor.active():
+            buffers = self._adopt(state)
+            repeated = self._repeated(buffers, batch)
+            repeated.program.fill(batch)
+            cost = self._set(buffers, inputs)
+            self._run(repeated)
+            return buffers.state, cost
+
+    def _adopt(self, state: TrainState) -> Buffers:
+        """The static buffers, with ``state`` in them; the first state becomes them."""
+        if self.buffers is None:
+            self.buffers = Buffers.around(self.executor, self.task, state)
+        elif state is not self.buffers.state:
+            for mine, given in zip(arrays(self.buffers.state), arrays(state), strict=True):
+                if given is not mine:
+                    self.executor.copy(mine, given)
+        return self.buffers
+
+    def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
+        key = (batch.x.shape, batch.y.shape, batch.weight is None)
+        if key not in self.programs:
+            if len(self.programs) == PROGRAMS:
+                self.programs.pop(next(iter(self.programs)))
+            program = Program(self.executor, self.task, buffers, batch)
+            self.programs[key] = _Repeated(program)
+        return self.programs[key]
+
+    def _set(self, buffers: Buffers, inputs: StepInputs) -> Array:
+        """Write the numbers of this step to the device; return where its loss will be."""
+        if self._taken == COSTS:  # a caller may keep the losses, so they are not overwritten
+            self._costs = [*self._costs[-1:], self.executor.empty((COSTS,), self.executor.dtype)]
+            self._taken = 0
+        costs, i = self._costs[-1], self._taken
+        self._taken += 1
+        where = self.executor.address(costs) + i * costs.itemsize
+        step = np.array(inputs.step).astype(np.int32)  # wraps around, as int32 does
+        one, launch = (1, 1), self.executor.launch
+        launch("set_step", one, WARP, buffers.coefficients, buffers.step, buffers.cost_at,
+               *inputs.coefficients, step, where)()  # fmt: skip
+        for keys, pair in zip(buffers.keys, inputs.keys, strict=True):
+            launch("set_keys", one, WARP, keys, *pair)()
+        return costs[i : i + 1].reshape(())
+
+    # -- the graph ----------------------------------------------------------------------------
+
+    def _run(self, repeated: "_Repeated") -> None:
+        if repeated.replay is not None:
+            repeated.replay()
+        elif self.graph and repeated.runs >= EAGER_STEPS:
+            self._run_and_capture(repeated)
+        else:
+            repeated.runs += 1
+            repeated.program.run()
+
+    def _run_and_capture(self, repeated: "_Repeated") -> None:
+        """Do the work both ways from one state, and keep the graph if no bit is different."""
+        program, before = repeated.program, self._read()
+        program.run()
+        try:
+            replay = self.executor.capture(program.run)
+        except CaptureError as error:
+            self._fall_back(str(error))
+            return
+        eager = self._read()
+        self._write(before)
+        replay()
+        if all(map(_same_bits, self._read(), eager)):
+            repeated.replay = replay
+            self.note = f"CUDA graph of {len(program.calls)} launches, equal to the eager step"
+            return
+        self._write(before)
+        program.run()
+        self._fall_back("the replayed graph gave other numbers than the eager step")
+
+    def _fall_back(self, reason: str) -> None:
+        """Stay eager from here on."""
+        self.graph, self.note = False, f"eager: {reason}"
+        for repeated in self.programs.values():
+            repeated.replay = None
+
+    def _read(self) -> list[np.ndarray]:
+        assert self.buffers is not None
+        return [self.executor.to_host(x) for x in arrays(self.buffers.state)]
+
+    def _write(self, host: list[np.ndarray]) -> None:
+        assert self.buffers is not None
+        for mine, x in zip(arrays(self.buffers.state), host, strict=True):
+            self.executor.copy(mine, self.executor.place(x))
+
+
+class _Repeated:
+    """A program, and its graph once there is one."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.runs = program, 0
+        self.replay: Call | None = None
+
+
+def _task(model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip, threads: int) -> Task:
+    check_rules(loss, optimizer)
+    layout = layouts(model)[0]
+    if len(model.output_shape) != 1 or layout.size >= LIMIT:
+        msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
+        raise UnsupportedError(msg)
+    widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
+    staged = stages(model)
+    return Task(staged, widths, layout, loss, optimizer, clip, model.n_random, threads)
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
