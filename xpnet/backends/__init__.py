@@ -99,20 +99,27 @@ def resolve(backend: str = "auto", device: str = "auto", dtype: str = "float32")
 
 
 def backend_of(x: Any, dtype: str | None = None) -> Backend | None:
-    """Return the backend and device that the array ``x`` is already on; None for host data."""
+    """Return the backend and device that the array ``x`` is already on; None for host data.
+
+    ``dtype`` is by default that of ``x`` where it is float64, else float32. Raises BackendError
+    where no backend has the library or the device of ``x``.
+    """
     if not foreign(x):
         return None
     from array_api_compat import device as array_device
 
+    library = type(x).__module__.partition(".")[0]
     for name in backend_names():
-        cls = backend_class(name)
-        if type(x).__module__.partition(".")[0] not in _roots(name):
+        if library not in _roots(name):
             continue
-        for candidate in cls.probe().devices:
+        cls = backend_class(name)
+        probe = cls.probe()
+        for candidate in probe.devices:
             made = cls(candidate, dtype or _float_name(x))
             if made.owns(x) and made.device == array_device(x):
                 return made
-    msg = f"no backend for an array of {type(x).__module__}; known: {', '.join(backend_names())}"
+        cls.refuse(str(array_device(x)), probe)
+    msg = f"no backend for an array of {library}; known: {', '.join(backend_names())}"
     raise BackendError(msg)
 
 

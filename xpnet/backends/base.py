@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from array_api_compat import device as array_device
 
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, DataError
 from xpnet.typing import Array
 
 __all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
@@ -23,7 +23,7 @@ class Probe(NamedTuple):
     """What is known of a library without computing anything with it."""
 
     version: str | None  # None where it is not installed
-    devices: tuple[str, ...]  # names that `device` takes, the preferred one first
+    devices: tuple[str, ...]  # names that `device` takes, the preferred one first; or none
     note: str = ""  # why a device one might expect is missing, and what to do
 
 
@@ -44,11 +44,13 @@ class Backend:
             msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
             raise BackendError(msg)
         probe = self.probe()
-        if probe.version is None:
+        if not probe.devices:
             raise BackendError(probe.note)
         if device == "auto":
             device = probe.devices[0]
-        if device not in probe.devices and f"{device}:0" not in probe.devices:
+        if f"{device}:0" in probe.devices:
+            device = f"{device}:0"
+        if device not in probe.devices:
             self.refuse(device, probe)
         self.device_name = device
         self.dtype_name = dtype
@@ -100,7 +102,8 @@ class Backend:
         ``dtype`` is a name such as ``"int32"``; by default floats take this backend's dtype and
         integers int32. The result may share memory with ``x``, so write to neither.
 
-        Raises BackendError for an array of another library: xpnet makes no copy unasked.
+        Raises BackendError for an array of another library, for xpnet makes no copy unasked, and
+        DataError for what holds no real numbers, or an integer beyond int32.
         """
         if self.owns(x):
             return self._move(x, dtype or self._default_dtype(x.dtype))
@@ -109,11 +112,18 @@ class Backend:
             msg += "convert it first, or choose the backend that the array belongs to"
             raise BackendError(msg)
         host = np.asarray(x)
-        return self.place(np.array(host, dtype=dtype or self._default_dtype(host.dtype)))
+        placed = np.array(host, dtype=dtype or self._default_dtype(host.dtype))
+        if placed.dtype.kind == "i" and host.dtype != placed.dtype:
+            _check_same(host, placed)
+        return self.place(placed)
 
     def _default_dtype(self, dtype: Any) -> str:
         name = str(dtype)
-        return self.dtype_name if "float" in name else "bool" if "bool" in name else "int32"
+        for part, default in {"float": self.dtype_name, "bool": "bool", "int": "int32"}.items():
+            if part in name:
+                return default
+        msg = f"an array must hold real numbers; got dtype {name}"
+        raise DataError(msg)
 
     def _move(self, x: Array, dtype: str) -> Array:
         """Cast and check an array that is already of this library."""
@@ -173,6 +183,14 @@ class AbstractMethodError(BackendError):
 
     def __init__(self, cls: type, method: str) -> None:
         super().__init__(f"backend class {cls.__name__} must define {method!r}")
+
+
+def _check_same(host: np.ndarray, integers: np.ndarray) -> None:
+    """Refuse a cast that wraps: it would turn one label into another."""
+    wrong = host[host != integers]
+    if wrong.size:
+        msg = f"integers are placed as {integers.dtype}, which cannot hold {wrong[0]}"
+        raise DataError(msg)
 
 
 def foreign(x: Any) -> bool:

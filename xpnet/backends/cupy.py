@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.base import Backend, Probe, installed_version
-from xpnet.errors import BackendError
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -27,8 +26,11 @@ class CupyBackend(Backend):
         if version is None:
             note = "device 'cuda' needs CuPy, which is not installed: pip install 'xpnet[cupy]'"
             return Probe(None, (), note)
-        import cupy
-
+        try:
+            import cupy
+        except ImportError as error:
+            reason = str(error).strip().partition("\n")[0]
+            return Probe(version, (), f"CuPy {version} cannot be imported: {reason}")
         if not cupy.cuda.is_available():
             driver = cupy.cuda.runtime.driverGetVersion()
             note = "device 'cuda' needs an NVIDIA GPU with its driver; CuPy sees none "
@@ -38,10 +40,9 @@ class CupyBackend(Backend):
         return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
-        probe = self.probe()
-        if not probe.devices:
-            raise BackendError(probe.note)
         super().__init__(device, dtype)
+        # CuPy computes on the thread's current device, wherever the arrays are.
+        self.device.use()
 
     @property
     def xp(self) -> Any:
@@ -53,7 +54,7 @@ class CupyBackend(Backend):
     def device(self) -> Any:
         import cupy
 
-        return cupy.cuda.Device(int(self.device_name.partition(":")[2] or 0))
+        return cupy.cuda.Device(int(self.device_name.partition(":")[2]))
 
     def place(self, host: np.ndarray) -> Array:
         import cupy

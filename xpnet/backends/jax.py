@@ -1,5 +1,6 @@
 """JAX, on the device it is given; the whole step is one compiled program."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,14 @@ class JaxBackend(Backend):
             return Probe(None, (), "backend 'jax' is not installed: pip install 'xpnet[jax]'")
         import jax
 
+        try:
+            devices = jax.devices()
+        except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS asks for what is not here
+            reason = str(error).partition("\n")[0] or "the platform is unknown"
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            return Probe(version, (), f"JAX has no device (JAX_PLATFORMS={asked!r}): {reason}")
         names = []
-        for device in jax.devices():
+        for device in devices:
             platform = "cuda" if device.platform in ("gpu", "cuda") else device.platform
             names.append(f"{platform}:{device.id}" if platform != "cpu" else "cpu")
         names = list(dict.fromkeys([*names, "cpu"]))

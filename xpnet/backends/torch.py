@@ -42,8 +42,7 @@ class TorchBackend(Backend):
     def device(self) -> Any:
         import torch
 
-        name = "cuda:0" if self.device_name == "cuda" else self.device_name
-        return torch.device(name)
+        return torch.device(self.device_name)
 
     def place(self, host: np.ndarray) -> Array:
         import torch
