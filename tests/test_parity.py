@@ -158,6 +158,32 @@ def test_a_function_that_widens_to_float64_is_found_where_it_is_used():
     assert str(result.faults[0]) == "1.layer_norm output: has dtype float64, not float32"
 
 
+def test_a_fault_in_the_optimizer_is_found_in_the_update():
+    off = planted(sqrt=lambda x: np.sqrt(x) * np.float32(1.001))
+    (result,) = run([off], "optimizer=adam", "optimizer.lr=0.1").results
+    assert result.fault_step == 1
+    assert {f.layer for f in result.faults} == {"update"}
+
+
+def test_a_fault_that_shows_only_later_is_found_in_its_step():
+    calls = []
+
+    def later(x, y):
+        calls.append(None)
+        return np.maximum(x, y) + (len(calls) > 9 and np.float32(1e-3))
+
+    (result,) = run([planted(maximum=later)], steps=12).results
+    assert result.fault_step == 5  # a call by itself, and two in each step
+    assert str(result.faults[0]).startswith("1.relu output: [")
+
+
+def test_training_that_overflows_float32_is_no_fault_of_the_library():
+    report = run(["numpy", "torch", "jax"], "optimizer=sgd", "optimizer.lr=1e25", steps=5)
+    for result in report.results:
+        assert result.verdict == "rounding", result.sentence()
+        assert len(result.growth) == 5
+
+
 def test_a_function_that_raises_ends_neither_the_walk_nor_the_comparison_of_the_others():
     def broken(*args, **kwargs):
         msg = "no kernel"

@@ -27,8 +27,9 @@ def gradcheck(
     """Check the gradients of a config against finite differences, PyTorch and JAX.
 
     Every parameter tensor and the input, in float64, on a few rows. A relative error is that of
-    the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's at 0, have no derivative and are left out
-    and counted. The exit code is 1 where something is wrong, and the layer at fault is named.
+    the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's at 0,
+    have no derivative; they are left out and counted. The exit code is 1 where something is
+    wrong, and the layer at fault is named.
 
     \b
     xpnet gradcheck
