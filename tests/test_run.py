@@ -177,6 +177,17 @@ def test_a_run_stopped_early_stays_stopped_until_it_may_wait_longer(csv, go, tmp
     assert len(load_run(tmp_path / "run").folder.history()) == 5
 
 
+def test_the_batch_that_fits_is_found_once_and_kept(csv, go, tmp_path, monkeypatch):
+    go(csv, "batch_size=auto")
+    assert "batch size 63 is the largest that fits" in go.said
+    assert load_run(tmp_path / "run").config.batch_size == 63
+    monkeypatch.setattr("xpnet.memory._host_memory", lambda: 1)
+    go(csv, "batch_size=auto", "epochs=4", resume=True)
+    assert load_run(tmp_path / "run").trainer.position.step == 4
+    go(csv, "batch_size=auto", out="smaller")
+    assert "batch size 1 is the largest that fits" in go.said
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [

@@ -3,19 +3,20 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from xpnet.backends import Resolved, resolve
 from xpnet.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile, StopOnSignal
-from xpnet.checkpoint import Checkpoint, CheckpointFolder, RunLock, preflight
+from xpnet.checkpoint import CheckpointFolder, RunLock, preflight
 from xpnet.config import Config, parse_duration
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.params import layouts
+from xpnet.run.batch_size import with_batch_size
 from xpnet.run.examples import Examples, load_examples
 from xpnet.run.folder import RunFolder, load_run, make_trainer
 from xpnet.run.scores import scores
@@ -60,115 +61,183 @@ def train(
     Raises ConfigError, DataError or BackendError before anything is written, CheckpointError where
     the folder is in use, holds another run or cannot be written.
     """
-    folder, warn = RunFolder(out), warn or report
-    if not resume:
-        _check_new(folder)
-    elif folder.config_path.exists():
-        _check_same(config, folder)
+    folder = RunFolder(out)
+    config = _consistent(config, folder, resume=resume)
     chosen = resolve(config.backend, config.device, config.dtype)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
     examples = load_examples(config)
     report(_describe(examples))
+    config = with_batch_size(config, chosen.backend, examples, report)
     trainer = make_trainer(config, examples.preparation, chosen.backend)
-    n_params = layouts(trainer.model)[0].size
-    report(f"model {_chain(trainer)}: {n_params:,} parameters, {config.dtype}")
-    with ExitStack() as stack:
-        _open(folder, trainer, stack, warn)
+    report(f"model {_chain(trainer)}: {_size(trainer):,} parameters, {config.dtype}")
+    job = _Job(config, folder, chosen, examples, trainer, warn or report)
+    with job.only_writer():
         if not resume:  # another training may have come and gone since it was last asked
-            _check_new(folder)
-        checkpoints = CheckpointFolder(folder.checkpoint_path, config.checkpoint.keep)
-        _go_on(trainer, examples, checkpoints, warn)
+            _consistent(config, folder, resume=False)
+        job.restore()
         if resume:
             report(_position(trainer, config))
-        record = _record(config, chosen, examples, n_params, folder.read_json(folder.run_path))
-        folder.write_config(config)
-        folder.write_json(folder.run_path, {**record, "status": "training"})
-        interrupted = _fit(config, trainer, examples, checkpoints, folder, record, progress, warn)
+        interrupted = job.fit(progress)
         if trainer.stopped and not interrupted:
             report(f"stopped: {trainer.stopped}")
-        test = None if interrupted else _test(folder, chosen, examples, warn)
+        test = None if interrupted else job.test()
     return Outcome(folder, trainer.stopped, interrupted, test)
 
 
-def _fit(
-    config: Config,
-    trainer: Trainer,
-    examples: Examples,
-    checkpoints: CheckpointFolder,
-    folder: RunFolder,
-    record: dict[str, Any],
-    progress: Callback | None,
-    warn: Callable[[str], None],
-) -> bool:
-    """Train, and record how it ended; say whether a signal ended it."""
-    began, signals = time.monotonic(), StopOnSignal()
-    callbacks = [
-        *([progress] if progress else []),
-        HistoryFile(folder.history_path, warn),
-        *_early_stopping(config),
-        signals,
-        _checkpointing(config, checkpoints, examples, warn),
-    ]
-    feed, backend = examples.preparation.feed, trainer.engine.backend
-    status = "finished"
-    try:
-        checks = None if examples.validation is None else feed(backend, examples.validation)
-        trainer.fit(
-            feed(backend, examples.train, config.data.placement),
-            epochs=config.epochs,
-            validation=checks,
-            callbacks=callbacks,
-        )
-        status = trainer.stopped or status
-    except BaseException as error:
-        status = f"failed: {error}"
-        raise
-    finally:
-        seconds = round(record["seconds"] + time.monotonic() - began, 3)
+@dataclass(frozen=True)
+class _Job:
+    """The stages of a training, and what they share."""
+
+    config: Config
+    folder: RunFolder
+    chosen: Resolved
+    examples: Examples
+    trainer: Trainer
+    warn: Callable[[str], None]
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Make the folder, see that it has room, and keep others out of it."""
+        size = sum(t.nbytes for t in self.trainer.snapshot()[0].values())
+        preflight(self.folder.path, 6 * size)
+        with RunLock(self.folder.path) as lock:
+            if lock.taken_over:
+                self.warn(lock.taken_over)
+            yield
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.folder.checkpoint_path, self.config.checkpoint.keep)
+
+    def restore(self) -> None:
+        """Restore the newest good checkpoint, if there is any."""
+        checkpoints = self.checkpoints
+        found = checkpoints.newest()
+        for message in checkpoints.skipped:
+            self.warn(f"passed over: {message}")
+        if found is None:
+            if checkpoints.skipped:
+                msg = f"no checkpoint in {checkpoints.path} can be read; "
+                msg += "move it away to start again"
+                raise CheckpointError(msg)
+            return
+        if found.meta.get("fingerprint") != self.examples.fingerprint:
+            msg = "the data has changed since this run began: resume with the same data, "
+            msg += "or train into another folder"
+            raise DataError(msg)
+        self.trainer.restore(found.tensors, found.meta)
+
+    def fit(self, progress: Callback | None) -> bool:
+        """Train, and record how it went; say whether a signal ended it."""
+        record = self.record()
+        self.folder.write_config(self.config)
+        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
+        began, signals, status = time.monotonic(), StopOnSignal(), "finished"
+        feed, backend = self.examples.preparation.feed, self.chosen.backend
+        checks = self.examples.validation
         try:
-            folder.write_json(folder.run_path, {**record, "seconds": seconds, "status": status})
-        except CheckpointError as error:  # a full disk shall not hide how it ended
-            warn(str(error))
-    return trainer.stopped is not None and signals.received is not None
+            self.trainer.fit(
+                feed(backend, self.examples.train, self.config.data.placement),
+                epochs=self.config.epochs,
+                validation=None if checks is None else feed(backend, checks),
+                callbacks=self.callbacks(progress, signals),
+            )
+            status = self.trainer.stopped or status
+        except BaseException as error:
+            status = f"failed: {error}"
+            raise
+        finally:
+            seconds = round(record["seconds"] + time.monotonic() - began, 3)
+            try:
+                record |= {"seconds": seconds, "status": status}
+                self.folder.write_json(self.folder.run_path, record)
+            except CheckpointError as error:  # a full disk shall not hide how it ended
+                self.warn(str(error))
+        return self.trainer.stopped is not None and signals.received is not None
+
+    def callbacks(self, progress: Callback | None, signals: StopOnSignal) -> list[Callback]:
+        """All that looks on, in the order in which it does."""
+        stopping, saving = self.config.early_stopping, self.config.checkpoint
+        callbacks: list[Callback] = [] if progress is None else [progress]
+        callbacks.append(HistoryFile(self.folder.history_path, self.warn))
+        if stopping.patience:
+            settings = stopping.patience, stopping.monitor, stopping.min_delta
+            callbacks.append(EarlyStopping(*settings))
+        preparation = self.examples.preparation
+        checkpointing = Checkpointing(
+            self.checkpoints,
+            every_steps=saving.every_steps,
+            every_seconds=parse_duration(saving.every) if saving.every else math.inf,
+            monitor=stopping.monitor,
+            meta={
+                "preparation": preparation.meta(),
+                "fingerprint": self.examples.fingerprint,
+                "config": dump(self.config),
+            },
+            tensors=preparation.tensors(),
+            report=self.warn,
+        )
+        return [*callbacks, signals, checkpointing]
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says of this training; one that goes on keeps when it was begun."""
+        earlier = self.folder.read_json(self.folder.run_path)
+        examples = self.examples
+        return {
+            **self.chosen.backend.describe(),
+            "reason": self.chosen.reason,
+            "xpnet": metadata.version("xpnet"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "seed": self.config.seed,
+            "parameters": _size(self.trainer),
+            "train_rows": len(examples.train),
+            "validation_rows": len(examples.validation or ()),
+            "test_rows": len(examples.test or ()),
+            "fingerprint": examples.fingerprint,
+            "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+            "seconds": earlier.get("seconds", 0.0),
+        }
+
+    def test(self) -> Mapping[str, Any] | None:
+        """Score the checkpoint that would be used from now on, and keep the report."""
+        if self.examples.test is None:
+            return None
+        name, device = self.chosen.backend.name, self.chosen.backend.device_name
+        run = load_run(self.folder.path, backend=name, device=device)
+        for message in run.folder.skipped:
+            self.warn(f"passed over: {message}")
+        result = scores(run, self.examples.test)
+        self.folder.write_json(self.folder.report_path, result)
+        return result
 
 
-def _check_new(folder: RunFolder) -> None:
-    if folder.exists():
+def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+    """Refuse to write over a run, or to go on with another network, data or optimizer."""
+    if not resume and folder.exists():
         msg = f"{str(folder.path)!r} already holds a run: add --resume to go on, or choose --out"
         raise CheckpointError(msg)
+    if not resume or not folder.config_path.exists():
+        return config
+    earlier = folder.config()
+    if config.batch_size == "auto":  # what fits now may differ from what fitted then
+        config = replace(config, batch_size=earlier.batch_size)
+    ours, theirs = _flat(dump(config)), _flat(dump(earlier))
+    for key in sorted({*ours, *theirs}):
+        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
+        if not free and ours.get(key) != theirs.get(key):
+            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
+            msg += f"with {theirs.get(key)!r}; choose another --out"
+            raise ConfigError(msg)
+    return config
 
 
-def _open(
-    folder: RunFolder, trainer: Trainer, stack: ExitStack, warn: Callable[[str], None]
-) -> None:
-    """Make the folder, be its only writer, and see that it has room."""
-    size = sum(t.nbytes for t in trainer.snapshot()[0].values())
-    preflight(folder.path, 6 * size)
-    lock = stack.enter_context(RunLock(folder.path))
-    if lock.taken_over:
-        warn(lock.taken_over)
-
-
-def _go_on(
-    trainer: Trainer,
-    examples: Examples,
-    checkpoints: CheckpointFolder,
-    warn: Callable[[str], None],
-) -> None:
-    """Restore the newest good checkpoint, if there is any."""
-    found: Checkpoint | None = checkpoints.newest()
-    for message in checkpoints.skipped:
-        warn(f"passed over: {message}")
-    if found is None:
-        if checkpoints.skipped:
-            msg = f"no checkpoint in {checkpoints.path} can be read; move it away to start again"
-            raise CheckpointError(msg)
-        return
-    if found.meta.get("fingerprint") != examples.fingerprint:
-        msg = "the data has changed since this run began: resume with the same data, "
-        msg += "or train into another folder"
-        raise DataError(msg)
-    trainer.restore(found.tensors, found.meta)
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
 
 
 def _position(trainer: Trainer, config: Config) -> str:
@@ -180,96 +249,8 @@ def _position(trainer: Trainer, config: Config) -> str:
     return f"going on after step {step}: epoch {epoch + 1}, batch {batch + 1}"
 
 
-def _check_same(config: Config, folder: RunFolder) -> None:
-    """Refuse to go on with another network, data or optimizer."""
-    ours, theirs = _flat(dump(config)), _flat(dump(folder.config()))
-    for key in sorted({*ours, *theirs}):
-        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
-        if free or ours.get(key) == theirs.get(key):
-            continue
-        if (key, ours.get(key)) == ("batch_size", "auto"):
-            continue
-        msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
-        msg += f"with {theirs.get(key)!r}; choose another --out"
-        raise ConfigError(msg)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
-
-
-def _early_stopping(config: Config) -> list[Callback]:
-    settings = config.early_stopping
-    if not settings.patience:
-        return []
-    return [EarlyStopping(settings.patience, settings.monitor, settings.min_delta)]
-
-
-def _checkpointing(
-    config: Config,
-    checkpoints: CheckpointFolder,
-    examples: Examples,
-    warn: Callable[[str], None],
-) -> Checkpointing:
-    settings = config.checkpoint
-    preparation = examples.preparation
-    return Checkpointing(
-        checkpoints,
-        every_steps=settings.every_steps,
-        every_seconds=parse_duration(settings.every) if settings.every else math.inf,
-        monitor=config.early_stopping.monitor,
-        meta={
-            "preparation": preparation.meta(),
-            "fingerprint": examples.fingerprint,
-            "config": dump(config),
-        },
-        tensors=preparation.tensors(),
-        report=warn,
-    )
-
-
-def _record(
-    config: Config,
-    chosen: Resolved,
-    examples: Examples,
-    n_params: int,
-    earlier: Mapping[str, Any],
-) -> dict[str, Any]:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {
-        **chosen.backend.describe(),
-        "reason": chosen.reason,
-        "xpnet": metadata.version("xpnet"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "seed": config.seed,
-        "parameters": n_params,
-        "train_rows": len(examples.train),
-        "validation_rows": len(examples.validation or ()),
-        "test_rows": len(examples.test or ()),
-        "fingerprint": examples.fingerprint,
-        "started": earlier.get("started", now),
-        "seconds": earlier.get("seconds", 0.0),
-    }
-
-
-def _test(
-    folder: RunFolder, chosen: Resolved, examples: Examples, warn: Callable[[str], None]
-) -> Mapping[str, Any] | None:
-    """Score the checkpoint that would be used from now on, and keep the report."""
-    if examples.test is None:
-        return None
-    name, device = chosen.backend.name, chosen.backend.device_name
-    run = load_run(folder.path, backend=name, device=device)
-    for message in run.folder.skipped:
-        warn(f"passed over: {message}")
-    result = scores(run, examples.test)
-    folder.write_json(folder.report_path, result)
-    return result
+def _size(trainer: Trainer) -> int:
+    return layouts(trainer.model)[0].size
 
 
 def _describe(examples: Examples) -> str:
