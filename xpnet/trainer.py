@@ -19,7 +19,7 @@ from xpnet.backends import Backend, backend_of, resolve
 from xpnet.callbacks import Callback, Record, overridden
 from xpnet.clipping import Clip
 from xpnet.engine import Engine, Evaluation
-from xpnet.errors import ConfigError, DataError, TrainingError
+from xpnet.errors import BackendError, ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
@@ -50,8 +50,9 @@ class Trainer:
     ``model`` is a :class:`~xpnet.layers.Sequential` or a list of layers; sizes are inferred from
     the data. ``loss``, ``optimizer`` and ``schedule`` are objects or names. ``backend`` is a name,
     a Backend or None, which follows the data: arrays of CuPy, PyTorch or JAX are trained on where
-    they are, host data as ``resolve("auto", device)`` chooses. ``compile`` is None for the
-    backend's habit, True or False. ``accumulate`` takes the gradient of a batch in that many parts,
+    they are, host data as ``resolve("auto", device)`` chooses. ``dtype`` None follows arrays that
+    are trained on where they are, and is float32 otherwise. ``compile`` is None for the backend's
+    habit, True or False. ``accumulate`` takes the gradient of a batch in that many parts,
     ``mixed`` computes it in float16 or bfloat16.
 
     The same seed gives the same first weights, batches and dropout on every backend.
@@ -65,7 +66,7 @@ class Trainer:
         *,
         backend: Backend | str | None = None,
         device: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         batch_size: int = 128,
         seed: int = 0,
         schedule: Schedule | str = Constant(),
@@ -317,7 +318,7 @@ class Trainer:
         if self.backend is None:
             name, device, dtype = self._asked
             follows = backend_of(x, dtype) if name == device == "auto" else None
-            self.backend = follows or resolve(name, device, dtype).backend
+            self.backend = follows or resolve(name, device, dtype or "float32").backend
         return self.backend
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
@@ -345,7 +346,11 @@ class Trainer:
         """A feed or its arrays as a feed; the model is built for its examples."""
         if not isinstance(data, Feed):
             data = Feed(self._resolve(data[0]), *data)
-        self.backend = self.backend or data.backend
+        elif self.backend is None and self._asked[:2] == ("auto", "auto"):
+            self.backend = data.backend
+        if repr(backend := self._resolve(None)) != repr(data.backend):
+            msg = f"the feed is for {data.backend}, but the training is on {backend}"
+            raise BackendError(msg)
         self._prepare(data.example_shape)
         return data
 

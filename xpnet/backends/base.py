@@ -131,7 +131,10 @@ class Backend:
         if (where := array_device(x)) != self.device:
             msg = f"the array is on {where}, the backend on {self.device_name}; move one of them"
             raise BackendError(msg)
-        return xp.astype(x, getattr(xp, dtype), copy=False)
+        moved = xp.astype(x, getattr(xp, dtype), copy=False)
+        if dtype == "int32" and x.dtype != moved.dtype:
+            _check_same(self.to_host(x), self.to_host(moved))
+        return moved
 
     def place(self, host: np.ndarray) -> Array:
         """Copy a NumPy array to the device, dtype kept; ``host`` is handed over."""
@@ -162,6 +165,14 @@ class Backend:
         ``donate`` says that the first argument is handed over: its memory may be reused.
         """
         return function
+
+    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
+        """Return a faster train step of a built model than the portable one, or None.
+
+        It is called as ``xpnet.step.make_train_step``'s and gives the same numbers up to rounding;
+        its attribute ``note`` says what it does.
+        """
+        return None
 
     def describe(self) -> dict[str, str]:
         """What to record of the backend with a run."""
