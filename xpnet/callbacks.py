@@ -108,8 +108,8 @@ class EarlyStopping(Callback):
         return {"best": None if math.isinf(self.best) else self.best, "waited": self.waited}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.best = math.inf if state["best"] is None else state["best"]
-        self.waited = state["waited"]
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        self.waited = int(state["waited"])
 
 
 class HistoryFile(Callback):
@@ -212,7 +212,7 @@ class Checkpointing(Callback):
         return {"best": None if math.isinf(self.best) else self.best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.best = math.inf if state["best"] is None else state["best"]
+        self.best = math.inf if state["best"] is None else float(state["best"])
 
 
 class StopOnSignal(Callback):

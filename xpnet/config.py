@@ -238,7 +238,7 @@ def _read(source: str) -> dict[str, Any]:
     except OSError as error:
         msg = f"cannot read config {source!r}: {error.strerror}"
         raise ConfigError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or 5000 digits
         msg = f"{source} is not valid TOML: {error}"
         raise ConfigError(msg) from None
     _anchor_files(table.get("data"), path.parent)
@@ -272,7 +272,7 @@ def _override(table: dict[str, Any], override: str) -> None:
         raise ConfigError(msg)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     *path, last = parts
     for i, part in enumerate(path):

@@ -42,6 +42,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+
 
 @dataclass(frozen=True)
 class Range:
@@ -242,6 +244,9 @@ def convert(kind: Any, value: Any, path: str) -> Any:
             return value
         if isinstance(value, Mapping):
             return build(kind, value, path)  # type: ignore[arg-type]
+    elif kind in (int, float) and isinstance(value, numbers.Integral) and _is_huge(value):
+        msg = f"{path} must be {NAMES[kind]} of at most 64 bits"  # as in TOML
+        raise ConfigError(msg)
     elif kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     elif kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -250,10 +255,13 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         isinstance(kind, type) and kind not in (int, float) and isinstance(value, kind)
     ):
         return value
-    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
-    expected = names.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
+    expected = NAMES.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
     msg = f"{path} must be {expected}; got {value!r}"
     raise ConfigError(msg)
+
+
+def _is_huge(value: numbers.Integral) -> bool:
+    return not -(2**63) <= int(value) < 2**63
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:

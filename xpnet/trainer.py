@@ -11,7 +11,7 @@ a step is :func:`xpnet.step.make_train_step`.
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from xpnet.backends import Backend, backend_of, resolve
 from xpnet.callbacks import Callback, Record, overridden
 from xpnet.clipping import Clip
 from xpnet.engine import Engine, Evaluation
-from xpnet.errors import BackendError, ConfigError, DataError, TrainingError
+from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
@@ -27,6 +27,7 @@ from xpnet.memory import explained
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.random import generator
+from xpnet.resume import Position, resumed
 from xpnet.schedules import SCHEDULES, Constant, Schedule
 from xpnet.schema import OneOf, convert
 from xpnet.step import StepInputs, dropout_keys
@@ -34,14 +35,6 @@ from xpnet.step import StepInputs, dropout_keys
 __all__ = ["Position", "Trainer"]
 
 EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
-
-
-class Position(NamedTuple):
-    """Where a run is: ``batch`` batches into ``epoch``, after ``step`` steps in all."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
 
 
 class Trainer:
@@ -293,22 +286,28 @@ class Trainer:
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Take back a snapshot, of any backend; the next :meth:`fit` goes on from there.
 
-        Raises CheckpointError, as soon as the model's sizes are known, if it does not fit.
+        Raises CheckpointError where it is no snapshot and, as soon as the model's sizes are known,
+        where it does not fit.
         """
-        self._restored = (tensors, meta)
-        self.position = Position(**meta["position"])
-        self._schedule_state = meta["schedule"]
-        self.history = list(meta["history"])
+        checked = resumed(meta, self.schedule)
+        self._restored = (tensors, checked.callbacks)
+        self.position, self._schedule_state = checked.position, checked.schedule
+        self.history = checked.history
         if self._engine is not None:
             self._engine.load_tensors(tensors)
         elif self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
 
     def _restore_callbacks(self) -> None:
-        states = self._restored[1]["callbacks"] if self._restored else {}
+        states = self._restored[1] if self._restored else {}
         for callback in self.callbacks:
-            if type(callback).__name__ in states:
-                callback.restore(states[type(callback).__name__])
+            name = type(callback).__name__
+            try:
+                if name in states:
+                    callback.restore(states[name])
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                msg = f"the checkpoint has a state that {name} cannot take back: {error}"
+                raise CheckpointError(msg) from error
         self._restored = None
 
     # -- preparation ------------------------------------------------------------------------------

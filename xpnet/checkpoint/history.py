@@ -55,12 +55,17 @@ class History:
         """Drop the records whose "step" is later than ``step``, as a resumed run repeats them."""
         lines = self._lines()
         kept = [
-            line
-            for number, line in enumerate(lines, 1)
-            if self._record(number, line).get("step", step) <= step
+            line for number, line in enumerate(lines, 1) if self._step(number, line, step) <= step
         ]
         if self.path.exists():
             atomic_write(self.path, *kept)
+
+    def _step(self, number: int, line: bytes, default: int) -> int:
+        step = self._record(number, line).get("step", default)
+        if not isinstance(step, int):
+            msg = f"{self.path} line {number} has no whole number for its step; repair or remove it"
+            raise CheckpointError(msg)
+        return step
 
     def _lines(self) -> list[bytes]:
         """Return the lines that were written to their end."""

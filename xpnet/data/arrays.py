@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from xpnet.data.files import check_declared, read_bytes, reading
+from xpnet.data.files import check_declared, one_line, read_bytes, reading
 from xpnet.data.labels import Labels, Table, find_label
 from xpnet.errors import DataError
 
@@ -114,8 +114,7 @@ def _foreseen(read: Callable[[], Any], place: object, problem: str) -> Any:
     except DataError:
         raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        msg = f"{place}: {problem}: {reason[:200]}"
+        msg = f"{place}: {problem}: {one_line(error)}"
         raise DataError(msg) from error
 
 

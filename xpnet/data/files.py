@@ -12,7 +12,15 @@ import numpy as np
 
 from xpnet.errors import DataError
 
-__all__ = ["MAX_BYTES", "check_declared", "existing", "reading", "read_bytes", "read_lines"]
+__all__ = [
+    "MAX_BYTES",
+    "check_declared",
+    "existing",
+    "one_line",
+    "reading",
+    "read_bytes",
+    "read_lines",
+]
 
 # What one array may take. A few kilobytes of compressed file can declare terabytes.
 MAX_BYTES = 8 * 2**30
@@ -49,9 +57,13 @@ def reading(path: Path) -> Iterator[io.BufferedIOBase]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        msg = f"{path}: cannot be read: {reason}"
+        msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}"
         raise DataError(msg) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, or is, as a message can hold it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def check_declared(place: str, declared: int, stored: int, *, compressed: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.files import MAX_BYTES, reading
+from xpnet.data.files import MAX_BYTES, one_line, reading
 from xpnet.data.labels import Labels, Table, find_label
 from xpnet.errors import DataError, require
 
@@ -15,12 +15,13 @@ __all__ = ["read_parquet_table"]
 def read_parquet_table(path: Path, label: str | int | None) -> Table:
     """Read columns of numbers, one of which may be labels; null values are errors."""
     pq = require("pyarrow.parquet", "parquet", "reading Parquet")
-    arrow = require("pyarrow", "parquet", "reading Parquet")
     try:
         with reading(path) as file:
             return _read(pq.ParquetFile(file), path, label)
-    except arrow.ArrowException as error:
-        msg = f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0][:200]}"
+    except DataError:
+        raise
+    except Exception as error:  # Arrow has a dozen kinds for a damaged file
+        msg = f"{path}: not a Parquet file that can be read: {one_line(error)}"
         raise DataError(msg) from error
 
 
@@ -42,8 +43,11 @@ def _read(file: Any, path: Path, label: str | int | None) -> Table:
     if rows * len(features) * dtype.itemsize > MAX_BYTES:
         msg = f"{path}: {rows} rows of {len(features)} features are more than {MAX_BYTES} bytes"
         raise DataError(msg)
+    # The first column shows whether the file holds as many rows as it declares.
+    first = _column(file, features[0], path).to_numpy()
     x = np.empty((rows, len(features)), dtype)
-    for j, name in enumerate(features):
+    x[:, 0] = first
+    for j, name in enumerate(features[1:], 1):
         x[:, j] = _column(file, name, path).to_numpy()
     labels = None
     if column is not None:
@@ -64,6 +68,9 @@ def _dtype(field: Any, path: Path) -> np.dtype:
 
 def _column(file: Any, name: str, path: Path) -> Any:
     column = file.read(columns=[name]).column(0)
+    if len(column) != file.metadata.num_rows:
+        msg = f"{path}: column {name!r} has {len(column)} of {file.metadata.num_rows} rows"
+        raise DataError(msg)
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         msg = f"{path}: row {row}, column {name!r}: no value"

@@ -20,7 +20,7 @@ from xpnet.data import (
     split,
 )
 from xpnet.data.text import Header
-from xpnet.errors import ConfigError, DataError
+from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.feed import Feed
 from xpnet.losses import Loss
 from xpnet.schema import did_you_mean
@@ -94,16 +94,30 @@ class Preparation:
 
     @classmethod
     def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preparation":
-        """Make it from what a checkpoint holds."""
+        """Make it from what a checkpoint holds; raises CheckpointError where that cannot be."""
+        shape, outputs = meta["feature_shape"], meta["outputs"]
+        counts = isinstance(shape, list) and all(type(n) is int for n in [*shape, outputs])
+        if not counts or min([*shape, outputs]) < 1:
+            msg = f"the checkpoint's model cannot be: features {shape!r}, outputs {outputs!r}"
+            raise CheckpointError(msg)
+        for key in ("classes", "feature_names"):
+            names = meta[key]
+            if names is not None and not _is_names(names):
+                msg = f"the checkpoint's {key} must be a list of texts; got {names!r}"
+                raise CheckpointError(msg)
         targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
         return cls(
             Scaler.from_tensors(tensors),
-            tuple(meta["feature_shape"]),
-            meta["outputs"],
+            tuple(shape),
+            outputs,
             meta["classes"] and tuple(meta["classes"]),
             meta["feature_names"] and tuple(meta["feature_names"]),
             Scaler.from_tensors(targets) if targets else None,
         )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 @dataclass(frozen=True)
@@ -143,8 +157,19 @@ def load_examples(config: Config) -> Examples:
         whole.feature_names,
         fit_scaler(config.data.target_scaling, _labels(train)) if regression else None,
     )
+    for part in (train, validation, held_out):
+        if part is not None:  # the scaling is monotone: what the extremes survive, all rows do
+            _check_range(part, preparation.scaler, config.dtype)
     prints = [fingerprint(part) for part in (whole, test) if part is not None]
     return Examples(train, validation, held_out, preparation, "+".join(prints))
+
+
+def _check_range(part: Dataset, scaler: Scaler, dtype: str) -> None:
+    try:
+        scaler.apply(np.stack([part.x.min(axis=0), part.x.max(axis=0)]), dtype)
+    except DataError as error:
+        msg = f"{part.name}: {error}"
+        raise DataError(msg) from None
 
 
 def read_rows(

@@ -49,7 +49,7 @@ class RunFolder:
             return build(Config, tomllib.loads(self.config_path.read_text("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(self._absent()) from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             msg = f"{self.config_path} cannot be read: {error}"
             raise CheckpointError(msg) from None
 
@@ -73,12 +73,16 @@ class RunFolder:
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read a JSON file; empty where there is none yet."""
         try:
-            return json.loads(path.read_text("utf-8"))
+            value = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return {}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             msg = f"{path} cannot be read: {error}"
             raise CheckpointError(msg) from None
+        if not isinstance(value, dict):
+            msg = f"{path} is not a JSON object; repair or remove it"
+            raise CheckpointError(msg)
+        return value
 
     def history(self) -> list[dict[str, Any]]:
         """Return the epochs' records."""

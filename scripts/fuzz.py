@@ -1,0 +1,476 @@
+"""Feed damaged and hostile files to everything of xpnet that reads a file.
+
+    python scripts/fuzz.py --inputs 20000          counted, from a seed
+    python scripts/fuzz.py --atheris csv           guided by coverage, where atheris is installed
+
+Whatever comes in, a reader either works or raises XpnetError with a message of one line, and the
+command line exits with 0 or 2 and prints no traceback. Anything else is an escape: it is printed
+with the seed that repeats it, and the exit code is 1.
+"""
+
+import argparse
+import contextlib
+import copy
+import gzip
+import io
+import json
+import random
+import shutil
+import struct
+import sys
+import tempfile
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# ---------------------------------------------------------------------------------------- seeds
+
+
+def csv_text(rows: int = 40) -> str:
+    """A small table: three features and two classes."""
+    draw = random.Random(7)
+    lines = ["a,b,c,label"]
+    for n in range(rows):
+        values = [draw.gauss(n % 2, 1) for _ in range(3)]
+        lines.append(",".join(f"{v:.4f}" for v in values) + (",no" if n % 2 else ",yes"))
+    return "\n".join(lines) + "\n"
+
+
+def npy_bytes(array: np.ndarray, **kwargs: Any) -> bytes:
+    """The bytes of an .npy file."""
+    file = io.BytesIO()
+    np.save(file, array, **kwargs)
+    return file.getvalue()
+
+
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    """The bytes of an .npz file."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The bytes of an IDX file of uint8."""
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def zip_bytes(members: dict[str, bytes]) -> bytes:
+    """A zip file with members of any name and content."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def parquet_bytes() -> bytes | None:
+    """A small Parquet file; None without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    file = io.BytesIO()
+    pq.write_table(pa.table({"p": [1.0, 2.0, 3.0], "q": [3, 4, 5], "y": ["u", "v", "u"]}), file)
+    return file.getvalue()
+
+
+EYE, LABELS = np.eye(4), np.arange(4) % 2
+IMAGES = idx_bytes(np.arange(24).reshape(4, 6))
+OBJECTS = npy_bytes(np.array([[{}, 1]], object), allow_pickle=True)
+HUGE = npy_bytes(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(1048576, 1048576)")
+CONFIG = """\
+epochs = 3
+batch_size = 8
+backend = "numpy"
+[data]
+source = "table.csv"
+label = "label"
+scaling = "minmax"
+[model]
+hidden = [4, 3]
+activation = "tanh"
+[[model.layers]]
+name = "dense"
+units = 3
+[optimizer]
+name = "sgd"
+lr = 0.1
+momentum = 0.9
+[schedule]
+name = "cosine"
+[early_stopping]
+patience = 2
+[checkpoint]
+every = "10min"
+"""
+SETTINGS = (
+    "optimizer.lr=0.01",
+    "optimizer=adam",
+    "optimizer.name=sgd",
+    "model.hidden=[256,128]",
+    'model.layers=[{name="dense",units=3}]',
+    "schedule.name=cosine",
+    "checkpoint.every=10min",
+    "data.label=3",
+    "batch_size=auto",
+    "clip.norm=1",
+    "mixed.dtype=float16",
+)
+FILES: dict[str, list[bytes]] = {
+    "table.csv": [
+        csv_text(6).encode(),
+        b"1,2,3\n4,5,6\n",
+        b"\xef\xbb\xbf1;2\n3;4\n",
+        b'1,"a\nb"\n',
+    ],
+    "table.csv.gz": [gzip.compress(csv_text(6).encode(), mtime=0)],
+    "table.npy": [npy_bytes(EYE), npy_bytes(np.array([["a", "b"]])), OBJECTS, HUGE],
+    "table.npz": [
+        npz_bytes(x=EYE, y=LABELS),
+        zip_bytes({"x.npy": OBJECTS}),
+        zip_bytes({"x.npy": HUGE, "y.npy": npy_bytes(LABELS)}),
+        zip_bytes({"../x.npy": npy_bytes(EYE), "/y.npy": npy_bytes(LABELS)}),
+    ],
+    "table.idx": [IMAGES],
+    "table.idx.gz": [gzip.compress(IMAGES, mtime=0)],
+    **({"table.parquet": [made]} if (made := parquet_bytes()) else {}),
+}
+
+# ------------------------------------------------------------------------------------ mutations
+
+TOKENS = (
+    *(b",", b"\n", b'"', b"nan", b"inf", b"9" * 20, b"\0", b"-", b"\xff" * 4, b"(", b"[" * 3000),
+    *(b"1" * 5000, b"=", b"'''", b"1e999", b"\x80\x04", b"../", b"{", b"]", b"\xed\xa0\x80"),
+)
+VALUES = (
+    *(None, True, -1, 0, 2**70, 1.5, 1e308, float("nan"), float("inf"), "", "x", "x\ny", "\x00"),
+    *([], {}, [None], [[]], {"name": "x"}, "9" * 400, [1, "a"], {"a": {"b": []}}, "Infinity"),
+)
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """Return ``content`` with up to four places set, cut, filled or ended."""
+    for _ in range(draw.randint(0, 4)):
+        at = draw.randint(0, len(content))
+        new = draw.choice(TOKENS) if draw.random() < 0.5 else draw.randbytes(draw.randint(1, 3))
+        edit = draw.randrange(5)
+        if edit == 0:
+            content = content[:at] + new + content[at + len(new) :]
+        elif edit == 1:
+            content = content[:at] + content[at + draw.randint(1, 8) :]
+        elif edit == 2:
+            content = content[:at] + new + content[at:]
+        elif edit == 3:
+            content = content[:at]
+        elif content:
+            at = draw.randrange(len(content))
+            content = (
+                content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :]
+            )
+    return content
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (container, key) of every place inside a JSON value."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places(value[key])
+
+
+def tampered(value: Any, draw: random.Random) -> Any:
+    """Return a JSON value with one or two places replaced, removed or added."""
+    value = copy.deepcopy(value)
+    for _ in range(draw.randint(1, 2)):
+        if not value or not isinstance(value, dict):
+            return draw.choice(VALUES)
+        top = draw.choice(list(value))  # or nearly all places would lie in the largest branch
+        container, key = draw.choice([(value, top), *places(value[top])])
+        if draw.random() < 0.2:
+            del container[key]
+        elif draw.random() < 0.1 and isinstance(container, dict):
+            container["extra"] = draw.choice(VALUES)
+        else:
+            container[key] = copy.deepcopy(draw.choice(VALUES))
+    return value
+
+
+# -------------------------------------------------------------------------------------- targets
+
+Target = Callable[["Bench", random.Random], None]
+
+
+def command(*arguments: str) -> str:
+    """Run the command line in this process; return what it printed.
+
+    Raises AssertionError where it breaks its promise, and XpnetError with its error line.
+    """
+    from xpnet.cli import main
+    from xpnet.errors import XpnetError
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(list(arguments))
+        except SystemExit as stop:
+            code = stop.code
+    lines = err.getvalue().splitlines()
+    foreseen = "a fault of xpnet" not in err.getvalue()
+    if code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and foreseen:
+        raise XpnetError(lines[0])
+    if code != 0:
+        msg = f"exit code {code}, standard error: {err.getvalue()[:500]!r}"
+        raise AssertionError(msg)
+    return out.getvalue()
+
+
+class Bench:
+    """A folder to work in, with one good run in it to tamper with."""
+
+    def __init__(self, folder: Path) -> None:
+        from xpnet.checkpoint import load
+        from xpnet.run import RunFolder
+
+        self.folder = folder
+        (folder / "table.csv").write_text(csv_text())
+        self.good = folder / "good"
+        settings = (
+            "epochs=2",
+            "backend=numpy",
+            "model.hidden=[4]",
+            "model.normalization=batch_norm",
+        )
+        named = [word for setting in settings for word in ("--set", setting)]
+        command("train", str(folder / "table.csv"), "--out", str(self.good), "--quiet", *named)
+        self.newest = max((self.good / "checkpoints").glob("step-*"))
+        self.checkpoint = load(self.newest)
+        self.run_folder = RunFolder
+
+    def file(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def copy(self) -> Path:
+        """A fresh copy of the good run."""
+        path = self.folder / "copy"
+        shutil.rmtree(path, ignore_errors=True)
+        return Path(shutil.copytree(self.good, path))
+
+
+def read_file(name: str) -> Target:
+    """The reader of the format that ``name`` has."""
+
+    def target(bench: Bench, draw: random.Random) -> None:
+        from xpnet.data import read
+
+        path = bench.file(name, damaged(draw.choice(FILES[name]), draw))
+        task = draw.choice(["classification", "regression"])
+        read(path, label=draw.choice(["auto", None, 0, "y"]), task=task)
+
+    return target
+
+
+def config(bench: Bench, draw: random.Random) -> None:
+    """A TOML file, also written and read again."""
+    from xpnet.config import load_config, to_toml
+
+    path = bench.file("my.toml", damaged(CONFIG.encode(), draw))
+    read_back = bench.file("again.toml", to_toml(load_config(str(path))).encode())
+    load_config(str(read_back))
+
+
+def settings(bench: Bench, draw: random.Random) -> None:
+    """What stands behind ``--set``."""
+    from xpnet.config import load_config
+
+    text = damaged(draw.choice(SETTINGS).encode(), draw).decode("utf-8", "surrogateescape")
+    load_config("digits", [text, draw.choice(SETTINGS)])
+
+
+def checkpoint(bench: Bench, draw: random.Random) -> None:
+    """A checkpoint whose bytes are damaged."""
+    from xpnet.checkpoint import load
+
+    load(bench.file("a.safetensors", damaged(bench.newest.read_bytes(), draw)))
+
+
+def manifest(bench: Bench, draw: random.Random) -> None:
+    """A checkpoint whose digests all hold and whose content does not fit."""
+    from xpnet.checkpoint import save
+
+    run = bench.copy()
+    meta = tampered(bench.checkpoint.meta, draw) if draw.random() < 0.8 else bench.checkpoint.meta
+    tensors = dict(bench.checkpoint.tensors)
+    if meta is bench.checkpoint.meta:
+        name = draw.choice(list(tensors))
+        strange = (None, np.zeros(0), np.ones((2, 3)), np.array(True), tensors[name] * np.nan)
+        tensors[name] = draw.choice(strange)
+        tensors = {k: v for k, v in tensors.items() if v is not None}
+    if not isinstance(meta, dict):
+        return
+    (run / "checkpoints" / "best.safetensors").unlink(missing_ok=True)
+    save(run / "checkpoints" / bench.newest.name, tensors, meta)
+    use(bench, run, draw)
+
+
+def run_folder(bench: Bench, draw: random.Random) -> None:
+    """A run folder one file of which is damaged or tampered with."""
+    run = bench.copy()
+    name = draw.choice(["config.toml", "run.json", "history.jsonl", "report.json", "run.lock"])
+    path = run / name
+    content = path.read_bytes()
+    if name.endswith("json") and draw.random() < 0.6:
+        path.write_text(json.dumps(tampered(json.loads(content), draw)))
+    elif name == "history.jsonl" and draw.random() < 0.6:
+        records = [tampered(json.loads(line), draw) for line in content.splitlines()]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    else:
+        path.write_bytes(damaged(content, draw))
+    use(bench, run, draw)
+
+
+def use(bench: Bench, run: Path, draw: random.Random) -> None:
+    """Do with a run folder what a user may do."""
+    what = draw.randrange(4)
+    if what == 0:
+        command("show", str(run))
+    elif what == 1:
+        command("evaluate", str(run))
+    elif what == 2:
+        command("predict", str(run), str(bench.folder / "table.csv"))
+    else:
+        command("train", "--out", str(run), "--resume", "--quiet", "--set", "epochs=3")
+
+
+def prediction(bench: Bench, draw: random.Random) -> None:
+    """A file of rows to predict."""
+    path = bench.file("new.csv", damaged(csv_text(6).encode(), draw))
+    command("predict", str(bench.good), str(path))
+
+
+def training(bench: Bench, draw: random.Random) -> None:
+    """The command that trains: where it refuses, no run folder may be left."""
+    from xpnet.errors import XpnetError
+
+    name = draw.choice(list(FILES))
+    path = bench.file(name, damaged(draw.choice(FILES[name]), draw))
+    out = bench.folder / "new-run"
+    shutil.rmtree(out, ignore_errors=True)
+    scaling, task = draw.choice(["standard", "max", "none"]), draw.choice(["", "regression"])
+    flags = ["epochs=1", "backend=numpy", "model.hidden=[2]", f"data.scaling={scaling}"]
+    flags += ["data.validation_fraction=0", "data.stratify=false"] if draw.random() < 0.5 else []
+    flags += ["data.task=regression", "loss=mean_squared_error"] if task else []
+    named = [word for flag in flags for word in ("--set", flag)]
+    try:
+        command("train", str(path), "--out", str(out), "--quiet", *named)
+    except XpnetError as error:
+        if out.exists() and "not finite" not in str(error):
+            msg = f"refused, and left a run folder: {error}"
+            raise AssertionError(msg) from None
+        raise
+
+
+TARGETS: dict[str, Target] = {
+    "config": config,
+    "set": settings,
+    **{name.removeprefix("table."): read_file(name) for name in FILES},
+    "checkpoint": checkpoint,
+    "manifest": manifest,
+    "run-folder": run_folder,
+    "prediction": prediction,
+    "train": training,
+}
+SLOW = {"manifest", "run-folder", "prediction", "train"}  # they take the time of ten others
+
+# ---------------------------------------------------------------------------------------- driver
+
+
+def attempt(target: Target, bench: Bench, draw: random.Random) -> str | None:
+    """Return "accepted", "refused" or None with the traceback printed, where something escaped."""
+    from xpnet.errors import XpnetError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            target(bench, draw)
+    except XpnetError as error:
+        if "\n" in str(error):
+            print(f"a message of several lines: {error!r}")
+            return None
+        return "refused"
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        return None
+    return "accepted"
+
+
+def fuzz(inputs: int, seed: int = 0, only: str | None = None) -> dict[str, Counter]:
+    """Try about ``inputs`` inputs over all targets; return the counts of each."""
+    chosen = [only] if only else list(TARGETS)
+    weights = {name: 1 if name in SLOW else 10 for name in chosen}
+    counts: dict[str, Counter] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        for name in chosen:
+            counts[name] = Counter(accepted=0, refused=0, escaped=0)
+            for n in range(max(1, inputs * weights[name] // sum(weights.values()))):
+                result = attempt(TARGETS[name], bench, random.Random(f"{seed} {name} {n}"))
+                if result is None:
+                    print(f"^ escaped: --only {name} --seed {seed}, input {n}", flush=True)
+                counts[name][result or "escaped"] += 1
+    return counts
+
+
+def guided(name: str) -> None:
+    """Let atheris choose the bytes that drive a target."""
+    import atheris
+
+    with atheris.instrument_imports(include=["xpnet"]):
+        import xpnet.cli
+        import xpnet.config
+        import xpnet.data
+        import xpnet.run  # noqa: F401
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+
+        def one(data: bytes) -> None:
+            if name.partition(".")[0] in ("csv", "npy", "npz", "idx", "parquet"):
+                FILES[f"table.{name}"] = [data]
+            if attempt(TARGETS[name], bench, random.Random(data)) is None:
+                msg = "escaped"
+                raise RuntimeError(msg)
+
+        atheris.Setup(sys.argv[:1], one)
+        atheris.Fuzz()
+
+
+def main() -> None:
+    """Read the options, fuzz, print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=list(TARGETS))
+    parser.add_argument("--atheris", metavar="TARGET", choices=list(TARGETS))
+    options = parser.parse_args()
+    if options.atheris:
+        return guided(options.atheris)
+    counts = fuzz(options.inputs, options.seed, options.only)
+    for name, count in counts.items():
+        print(f"{name:14}", ", ".join(f"{n:6,} {what}" for what, n in count.items()))
+    escaped = sum(count["escaped"] for count in counts.values())
+    print(f"inputs fuzzed: {sum(map(Counter.total, counts.values())):,}, escaped: {escaped}")
+    sys.exit(1 if escaped else 0)
+
+
+if __name__ == "__main__":
+    main()
