@@ -88,9 +88,17 @@ class Engine:
         else:
             narrow = backend.dtype_named(mixed.dtype)
             step = make_mixed_step(gradient, optimizer, clip, mixed, narrow)
-        self._train = compiled(step, donate=True)
+        own = None
+        if compile is not False and accumulate == 1 and mixed is None:
+            own = backend.train_step(model, loss, optimizer, clip)
+        self._train = own or compiled(step, donate=True)
         self._evaluate = compiled(make_evaluate_step(model, loss))
         self._predict = compiled(make_predict_step(model, loss))
+
+    @property
+    def step_note(self) -> str:
+        """What takes the steps, for a run's record: the portable step or the backend's own."""
+        return getattr(self._train, "note", "portable")
 
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""

@@ -3,6 +3,9 @@
 Importing this module needs no GPU and starts none: CuPy creates a CUDA context at the first array.
 """
 
+import logging
+import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,11 @@ _WHEELS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy-rocm-7-0", "cup
 
 
 class CupyBackend(Backend):
-    """CuPy arrays on ``"cuda"`` or ``"cuda:N"``."""
+    """CuPy arrays on ``"cuda"`` or ``"cuda:N"``.
+
+    ``tf32`` lets the training step round the factors of float32 products to 10 bits, which is
+    several times faster; by default CuPy's own variable ``CUPY_TF32`` says so.
+    """
 
     name = "cupy"
 
@@ -39,8 +46,11 @@ class CupyBackend(Backend):
         count = cupy.cuda.runtime.getDeviceCount()
         return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
 
-    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self, device: str = "auto", dtype: str = "float32", *, tf32: bool | None = None
+    ) -> None:
         super().__init__(device, dtype)
+        self.tf32 = os.environ.get("CUPY_TF32") == "1" if tf32 is None else tf32
         # CuPy computes on the thread's current device, wherever the arrays are.
         self.device.use()
 
@@ -81,6 +91,18 @@ class CupyBackend(Backend):
 
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
+
+    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
+        from xpnet.kernels.cuda.executor import CupyExecutor
+        from xpnet.kernels.cuda.stages import UnsupportedError
+        from xpnet.kernels.cuda.step import FusedStep
+
+        try:
+            executor = CupyExecutor(self.device, self.dtype_name, tf32=self.tf32)
+            return FusedStep(executor, model, loss, optimizer, clip)
+        except UnsupportedError as error:
+            logging.getLogger("xpnet").info("the portable step on the GPU, for %s", error)
+            return None
 
     def describe(self) -> dict[str, str]:
         import cupy

@@ -7,6 +7,7 @@ Where that fails, the step stays eager and :attr:`FusedStep.note` says why. The 
 for the device, but for that one comparison.
 """
 
+import logging
 import math
 
 import numpy as np
@@ -136,6 +137,7 @@ class FusedStep:
     def _fall_back(self, reason: str) -> None:
         """Stay eager from here on."""
         self.graph, self.note = False, f"eager: {reason}"
+        logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
         for repeated in self.programs.values():
             repeated.replay = None
 

@@ -1,0 +1,310 @@
+"""Whole trainings by the GPU's step, on a backend that is NumPy with that step.
+
+Beside them CuPy's executor on a stub of CuPy that notes what it is asked: there is no GPU here.
+"""
+
+import contextlib
+import sys
+import types
+from types import SimpleNamespace
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import CpuExecutor, Cublas
+
+from xpnet.backends.numpy import NumpyBackend
+from xpnet.errors import BackendError, TrainingError
+from xpnet.kernels.cuda import executor as executor_module
+from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
+from xpnet.kernels.cuda.stages import UnsupportedError
+from xpnet.kernels.cuda.step import FusedStep
+from xpnet.layers import BatchNorm, Dense, Dropout, ReLU
+from xpnet.optimizers import SGD, Adam
+from xpnet.trainer import Trainer
+
+
+class PortableNumpy(NumpyBackend):
+    """NumPy without a training step of its own."""
+
+    def train_step(self, model, loss, optimizer, clip):
+        return None
+
+
+class FusedNumpy(NumpyBackend):
+    """NumPy, whose training step is the GPU's."""
+
+    def __init__(self, folder, dtype="float64"):
+        super().__init__("cpu", dtype)
+        self.folder = folder
+
+    def train_step(self, model, loss, optimizer, clip):
+        try:
+            executor = CpuExecutor(self.dtype_name, self.folder)
+            return FusedStep(executor, model, loss, optimizer, clip, threads=64)
+        except UnsupportedError:
+            return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if cuda_on_cpu.WHY_NOT:
+        pytest.skip(cuda_on_cpu.WHY_NOT)
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def data(rng):
+    y = rng.integers(0, 3, size=70)
+    return rng.normal(size=(70, 5)) + y[:, None], y
+
+
+def trainer(backend, **settings):
+    layers = [Dense(8), ReLU(), Dropout(0.2), Dense(3)]
+    return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, **settings)
+
+
+def curve(history):
+    return [(r["loss"], r["accuracy"], r["val_loss"]) for r in history]
+
+
+def test_a_training_has_the_portable_curve(folder, data):
+    ours, plain = trainer(FusedNumpy(folder)), trainer(PortableNumpy(dtype="float64"))
+    for t in (ours, plain):
+        t.fit(data, epochs=5, validation=data)
+    np.testing.assert_allclose(curve(ours.history), curve(plain.history), rtol=1e-11)
+    assert ours.engine.step_note.startswith("CUDA graph of ")
+    assert plain.engine.step_note == "portable"
+
+
+def test_a_resumed_training_is_bitwise_the_whole_one(folder, data):
+    whole, first, second = (trainer(FusedNumpy(folder)) for _ in range(3))
+    whole.fit(data, epochs=4)
+    first.fit(data, epochs=2)
+    second.restore(*first.snapshot())
+    second.fit(data, epochs=4)
+    for name, tensor in whole.params.items():
+        assert tensor.tobytes() == second.params[name].tobytes()
+
+
+def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):
+    x, y = data
+    x = x.copy()
+    x[40] = np.inf
+    messages = []
+    for backend in (FusedNumpy(folder), PortableNumpy(dtype="float64")):
+        with pytest.raises(TrainingError, match="not finite") as raised:
+            trainer(backend).fit((x, y), epochs=1)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
+    layers = [Dense(8), BatchNorm(), ReLU(), Dense(3)]
+    t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
+    t.fit(data, epochs=1)
+    assert t.engine.step_note == "portable"
+
+
+@pytest.mark.parametrize("setting", [{"compile": False}, {"accumulate": 2}])
+def test_what_asks_for_another_step_gets_it(setting, folder, data):
+    t = trainer(FusedNumpy(folder), **setting)
+    t.fit(data, epochs=1)
+    assert t.engine.step_note == "portable"
+
+
+# -- CuPy's executor on a stub --------------------------------------------------------------------
+
+
+class Stub:
+    """The part of CuPy that the executor uses; `events` says what it did."""
+
+    def __init__(self):
+        self.events = events = []
+        self.fails = None
+        stub = self
+
+        class Stream:
+            current = None
+
+            def __init__(self, non_blocking=False):
+                self.ptr, self.capturing = (11 if non_blocking else 0), False
+
+            def __enter__(self):
+                self.outer, Stream.current = Stream.current, self
+
+            def __exit__(self, *error):
+                Stream.current = self.outer
+
+            def begin_capture(self):
+                events.append("begin")
+
+            def end_capture(self):
+                events.append("end")
+                if stub.fails == "end":
+                    msg = "cudaErrorStreamCaptureInvalidated"
+                    raise RuntimeError(msg)
+                return SimpleNamespace(launch=lambda: events.append("replay"))
+
+        Stream.current = Stream()
+
+        class RawModule:
+            def __init__(self, code, options):
+                assert "KERNEL sgd(" in code
+
+            def get_function(self, name):
+                events.append(f"load {name}")
+                return lambda grid, block, given: events.append((name, grid, block, given))
+
+        @contextlib.contextmanager
+        def using_allocator(allocate):
+            stub.allocate, outer = allocate, getattr(stub, "allocate", None)
+            try:
+                yield
+            finally:
+                stub.allocate = outer
+
+        class Array(np.ndarray):
+            @property
+            def data(self):
+                return SimpleNamespace(ptr=self.ctypes.data, copy_from_device_async=self._copied)
+
+            def _copied(self, source, nbytes):
+                events.append(("async copy", nbytes))
+
+        def empty(shape, dtype):
+            if getattr(stub, "allocate", None) is not None:
+                stub.allocate(int(np.prod(shape)))
+            return np.zeros(shape, dtype).view(Array)
+
+        self.module = types.ModuleType("cupy")
+        self.module.__dict__.update(
+            ndarray=Array, empty=empty, uint8=np.uint8, RawModule=RawModule,
+            matmul=lambda a, b, out: events.append("cupy.matmul"),
+            copyto=lambda target, x: events.append("copyto"),
+            cuda=SimpleNamespace(
+                Stream=Stream, using_allocator=using_allocator,
+                get_current_stream=lambda: Stream.current,
+            ),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    made = Stub()
+    monkeypatch.setitem(sys.modules, "cupy", made.module)
+    monkeypatch.setattr(executor_module, "find_cublas", Cublas)
+    return made
+
+
+def make(tf32=False):
+    return CupyExecutor(contextlib.nullcontext(), "float32", tf32=tf32)
+
+
+def matrices(executor):
+    return [executor.empty((2, 2), "float32") for _ in range(3)]
+
+
+def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub):
+    executor = make()
+    x = executor.empty((3, 2), "float32")
+    call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2)
+    executor.launch("column_sums", (5, 1), 64, x, None, 3, 2)
+    assert stub.events == ["load column_sums"]
+    call()
+    name, grid, block, given = stub.events[-1]
+    assert (name, grid, block) == ("column_sums", (5, 1), (64,))
+    assert [type(g) for g in given[1:]] == [np.uint64, np.int32, np.int32]
+
+
+def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(stub):
+    executor = make()
+    call = executor.product(*matrices(executor))
+    call()
+    assert executor._blas._library.stream == 0
+    seen = []
+
+    def work():
+        seen.append(executor._blas._library.stream)
+        call()
+        stub.events.append("work")
+
+    executor.capture(work)()
+    assert stub.events == ["begin", "work", "end", "replay"]
+    assert seen == [11]  # set before the work: cublasSetStream is not to be captured
+    call()
+    assert executor._blas._library.stream == 0  # back on the current stream
+    assert executor._blas._library.workspace is not None
+
+
+def test_nothing_may_be_allocated_in_a_capture(stub):
+    executor = make()
+    with pytest.raises(CaptureError, match="24 bytes were asked for in a graph"):
+        executor.capture(lambda: executor.empty((24,), "uint8"))
+    assert stub.events == ["begin", "end"]  # the stream is free again
+    executor.empty((24,), "uint8")
+
+
+def test_a_capture_that_cuda_breaks_off_is_explained(stub):
+    stub.fails = "end"
+    with pytest.raises(CaptureError, match="RuntimeError: cudaErrorStreamCaptureInvalidated"):
+        make().capture(lambda: None)
+
+
+def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, monkeypatch):
+    def nowhere():
+        msg = "cuBLAS cannot be loaded by itself"
+        raise BackendError(msg)
+
+    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
+    executor = make()
+    executor.product(*matrices(executor))()
+    assert stub.events == ["cupy.matmul"]
+    with pytest.raises(CaptureError, match="cuBLAS cannot be loaded by itself"):
+        executor.capture(lambda: None)
+
+
+def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub):
+    executor = make()
+    x, y = executor.empty((3, 2), "float32"), executor.empty((3, 2), "float32")
+    executor.copy(x, y)
+    executor.copy(x, y.astype("int32"))
+    executor.copy(x, executor.empty((2, 3), "float32").T)
+    assert stub.events == [("async copy", 24), "copyto", "copyto"]
+
+
+def test_tf32_is_opt_in(stub):
+    assert make()._blas._compute == 68
+    assert make(tf32=True)._blas._compute == 77
+    assert CupyExecutor(contextlib.nullcontext(), "float64", tf32=True)._blas._compute == 70
+
+
+def test_a_status_of_cublas_is_an_error(stub):
+    executor = make()
+    executor._blas._library.cublasSetWorkspace_v2 = lambda *given: 13
+    with pytest.raises(BackendError, match="cublasSetWorkspace_v2 returned status 13"):
+        executor.product(*matrices(executor))()
+
+
+CUPY_NAMES = [
+    "RawModule.get_function",
+    "copyto",
+    "cuda.Device",
+    "cuda.MemoryPointer.copy_from_device_async",
+    "cuda.Stream.begin_capture",
+    "cuda.Stream.end_capture",
+    "cuda.get_current_stream",
+    "cuda.graph.Graph.launch",
+    "cuda.using_allocator",
+    "empty",
+    "matmul",
+    "ndarray.get",
+]
+
+
+def test_cupy_has_every_name_that_the_stub_has():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; its wheel needs no GPU here")
+    for path in CUPY_NAMES:
+        found = cupy
+        for part in path.split("."):
+            found = getattr(found, part)
