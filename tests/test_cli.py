@@ -244,8 +244,13 @@ def test_evaluate_ends_with_the_accuracy_that_training_ended_with(xpnet, trained
     assert out.splitlines()[-1] == f"accuracy {report['accuracy']:.4f}"
     assert "rows of a class (down) by prediction (across)" in out
     assert json.loads(xpnet("evaluate", trained / "run", "--json")[1]) == report
-    code, out, _ = xpnet("evaluate", trained / "run", trained / "flowers.csv", "--which", "last")
+    flowers = trained / "flowers.csv"
+    code, out, _ = xpnet("evaluate", trained / "run", flowers, "--which", "last", "--top", "2")
     assert "rows 60" in out
+    run = load_run(trained / "run", which="last")
+    ranks = np.argsort(-run.predict(run.read(flowers, labelled=False).x), axis=1)[:, :2]
+    right = (ranks == run.read(flowers, labelled=True).y[:, None]).any(axis=1)
+    assert f"top 2 accuracy {right.mean():.4f}" in out
     code, _, err = xpnet("evaluate", trained / "run", trained / "rows.csv")
     assert code == 2
     assert "rows.csv: has no labels to compare with, only the features" in err

@@ -1,8 +1,10 @@
 """The trainer against plain loops, itself resumed, and planted failures."""
 
+import io
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import dataclass
 from threading import Thread
@@ -33,6 +35,7 @@ from xpnet.losses import (
 )
 from xpnet.optimizers import OPTIMIZERS, SGD, Adam
 from xpnet.params import initialize
+from xpnet.progress import Progress
 from xpnet.random import generator
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
 from xpnet.trainer import Position, Trainer
@@ -323,6 +326,24 @@ def test_every_callback_that_began_is_told_of_the_end_and_of_the_error():
     with pytest.raises(RuntimeError, match="planted"):
         trainer().fit(classes(), epochs=2, callbacks=[Ends(), At(fail, 3), Ends()])
     assert [str(e) for e in ends] == ["planted"] * 2
+
+
+def test_plain_progress_tells_of_the_epochs_and_of_a_long_epoch(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("xpnet.progress.PLAIN_REFRESH", 0.0)
+    data = classes(50)
+    trainer().fit(data, epochs=2, validation=data, callbacks=[Progress(shown)])
+    lines = shown.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        *(f"epoch 1/2 batch {batch}/4" for batch in (1, 2, 3, 4)),
+        "epoch 1/2",
+        *(f"epoch 2/2 batch {batch}/4" for batch in (1, 2, 3, 4)),
+        "epoch 2/2",
+    ]
+    number = r"\d\.\d{4}"
+    assert re.fullmatch(rf"\S+ \S+ \S+ 2/4  loss {number}  accuracy {number}  \d:\d\d left", lines[1])
+    means = f"loss {number}  accuracy {number}  val_loss {number}  val_accuracy {number}"
+    assert re.fullmatch(rf"epoch 1/2  {means} +[\d,]+ samples/s  \d:\d\d left", lines[4])
 
 
 # -------------------------------------------------------------------------------------- signals

@@ -10,6 +10,14 @@ from xpnet.commands.options import device_options, opened, which_option
 @click.argument("file", required=False, metavar="[FILE]")
 @device_options
 @which_option
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="K",
+    help="Count a row as right where its class is among the K most probable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
     run: str,
@@ -17,6 +25,7 @@ def evaluate(
     device: str | None,
     backend: str | None,
     which: str,
+    top: int,
     as_json: bool,
 ) -> int:
     """Measure a trained run on the test part of its own data, or on a labelled FILE.
@@ -31,7 +40,7 @@ def evaluate(
 
     loaded = opened(run, backend, device, which)
     dataset = loaded.test_part() if file is None else loaded.read(file, labelled=True)
-    result = scores(loaded, dataset)
+    result = scores(loaded, dataset, top)
     if as_json:
         click.echo(json.dumps(result))
         return 0
@@ -64,8 +73,8 @@ def print_scores(result: dict) -> None:
         if len(result["classes"]) <= 20:
             click.echo("rows of a class (down) by prediction (across)")
             console.print(_confusion(result))
-    keys = ("rows", "loss", "top_3_accuracy", "macro_f1", "mse", "mae", "r2", "accuracy")
-    for key in keys:
+    top = [key for key in result if key.startswith("top_")]
+    for key in ("rows", "loss", *top, "macro_f1", "mse", "mae", "r2", "accuracy"):
         if key in result:
             value = result[key]
             text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -12,11 +12,11 @@ from xpnet.run.folder import Run
 __all__ = ["scores"]
 
 
-def scores(run: Run, dataset: Dataset) -> dict[str, Any]:
+def scores(run: Run, dataset: Dataset, top: int = 3) -> dict[str, Any]:
     """Return loss and metrics of ``run`` on ``dataset`` as JSON data.
 
-    For classes: accuracy, top-3 accuracy (of more than three classes), precision, recall and F1 by
-    class and their means, and the confusion matrix. For a regression: mse, mae and R².
+    For classes: accuracy, accuracy among the ``top`` (of more classes than that), precision, recall
+    and F1 by class and their means, and the confusion matrix. For a regression: mse, mae and R².
     """
     preparation, trainer = run.preparation, run.trainer
     if dataset.y is None:
@@ -29,6 +29,6 @@ def scores(run: Run, dataset: Dataset) -> dict[str, Any]:
         return {**result, **regression_scores(dataset.y, out)}
     matrix = confusion_matrix(dataset.y, np.argmax(out, axis=1), len(preparation.classes))
     result.update(class_scores(matrix))
-    if len(preparation.classes) > 3:
-        result["top_3_accuracy"] = top_k_accuracy(out, dataset.y, 3)
+    if len(preparation.classes) > top:
+        result[f"top_{top}_accuracy"] = top_k_accuracy(out, dataset.y, top)
     return {**result, "classes": list(preparation.classes), "confusion": matrix.tolist()}
