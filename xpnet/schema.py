@@ -69,7 +69,7 @@ class Range:
         return " and ".join(f"{sign} {b:g}" for sign, b in bounds.items() if b is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: typing hashes it, and a table has no hash
 class OneOf:
     """The table of classes that a field may hold, by the names users write."""
 
