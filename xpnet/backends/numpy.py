@@ -1,11 +1,13 @@
 """NumPy: the reference, on the CPU."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backends.base import Backend, Probe
+from xpnet.backends.base import Backend, Probe, installed_version
 from xpnet.typing import Array
 
 __all__ = ["NumpyBackend"]
@@ -36,3 +38,19 @@ class NumpyBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
+
+    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
+        if installed_version(("numba",), "numba") is None:
+            return None
+        from xpnet.kernels.cpu import NumbaExecutor
+        from xpnet.kernels.cuda.stages import UnsupportedError
+        from xpnet.kernels.cuda.step import FusedStep
+
+        try:
+            executor = NumbaExecutor(self.dtype_name)
+            step = FusedStep(executor, model, loss, optimizer, clip, graph=False)
+        except UnsupportedError as error:
+            logging.getLogger("xpnet").info("the portable step on the CPU, for %s", error)
+            return None
+        step.note = "fused kernels compiled by Numba"
+        return step
