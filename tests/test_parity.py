@@ -79,7 +79,7 @@ def test_more_steps_than_rows_go_on_with_another_epoch():
 
 def test_rounding_that_grows_is_told_from_a_fault():
     """Held to 1e-9, float32 parts at once; no operation of it rounds worse than NumPy's."""
-    report = run(["numpy", "array-api-strict"], tolerance=1e-9)
+    report = run(["array-api-strict"], tolerance=1e-9)
     assert report.ok
     for result in report.results:
         assert result.verdict == "rounding"
@@ -203,6 +203,9 @@ def test_a_step_that_differs_from_its_own_operations_when_compiled_is_found():
 
     class Miscompiled(NumpyBackend):
         compiles = True
+
+        def train_step(self, *args):
+            return None  # the portable one, to be compiled
 
         def compile(self, function, *, donate=False):
             def step(state, *rest):
