@@ -98,17 +98,19 @@ static bool run_block() {
   unsigned n = blockDim.x;
   std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
   for (unsigned t = 0; t < n; t++) threads[t].state = RUNNABLE;
-  std::vector<unsigned> sequence = order(n);
+  std::vector<unsigned> warps = order(n / LANES), lanes = order(LANES);
   for (;;) {
-    for (unsigned t : sequence)
-      if (threads[t].state == RUNNABLE) enter(t);
-    bool released = false, alive = false;
-    for (unsigned first = 0; first < n; first += LANES)
-      released |= release(first, std::min<unsigned>(first + LANES, n), AT_WARP_BARRIER);
-    released |= release(0, n, AT_BLOCK_BARRIER);
+    bool alive = false;
+    for (unsigned w : warps) {  // each warp goes as far as it can before the next one moves
+      unsigned first = w * LANES;
+      do
+        for (unsigned lane : lanes)
+          if (threads[first + lane].state == RUNNABLE) enter(first + lane);
+      while (release(first, first + LANES, AT_WARP_BARRIER));
+    }
     for (unsigned t = 0; t < n; t++) alive |= threads[t].state != DONE;
     if (!alive) return true;
-    if (!released) return false;  // a barrier that not all threads reach
+    if (!release(0, n, AT_BLOCK_BARRIER)) return false;  // a barrier that not all threads reach
   }
 }
 

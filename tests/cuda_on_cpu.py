@@ -29,11 +29,16 @@ else:
 
 
 @cache
-def library(dtype, folder):
-    """Compile the kernels, once per folder and dtype."""
-    cpp, so = folder / f"{dtype}.cpp", folder / f"{dtype}.so"
+def library(dtype, folder, planted=None):
+    """Compile the kernels, once per folder and dtype; ``planted`` = (old, new) puts a bug in."""
+    code = source(dtype)
+    if planted is not None:
+        assert code.count(planted[0]) == 1
+        code = code.replace(*planted)
+    cpp = folder / f"{dtype}_{abs(hash(planted))}.cpp"
+    so = cpp.with_suffix(".so")
     launchers = "\n".join(f"LAUNCHER({name})" for name in signatures())
-    cpp.write_text(f'#include "{HEADER}"\n{source(dtype)}\n{launchers}\n')
+    cpp.write_text(f'#include "{HEADER}"\n{code}\n{launchers}\n')
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
     done = subprocess.run(
         ["g++", *flags, "-Wno-unused-function", "-o", str(so), str(cpp)],
@@ -96,8 +101,10 @@ class Cublas:
 class CpuExecutor:
     """xpnet.kernels.cuda.executor.Executor on NumPy arrays."""
 
-    def __init__(self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False):
-        self.dtype, self.library, self.order = dtype, library(dtype, folder), order
+    def __init__(
+        self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None
+    ):
+        self.dtype, self.library, self.order = dtype, library(dtype, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.recording = [], {}, None
         self.cublas = Cublas()

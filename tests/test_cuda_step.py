@@ -343,6 +343,38 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, folder):
         assert other.totals.loss.tobytes() == results[0].totals.loss.tobytes()
 
 
+PLANTED = {
+    "no barrier before the sums are read": ("of_group[group][lane] = sum;\n  __syncthreads();",
+                                            "of_group[group][lane] = sum;"),
+    "no barrier between two uses": ("  __syncthreads();  // the last use of of_warp is over\n", ""),
+    "not all threads reach a barrier": ("  __syncthreads();  // the last",
+                                        "  if (lane > 0) __syncthreads();  // the last"),
+    "one row too many": ("int last = first + rows < N ? first + rows : N;",
+                         "int last = first + rows;"),
+    "the last element is left out": ("i < (unsigned)n; i += STRIDE) {\n    int hash",
+                                     "i < (unsigned)n - 1; i += STRIDE) {\n    int hash"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug, folder):
+    """What finds the bugs of a kernel here: guards, poison, other orders, missed barriers."""
+
+    def run(order):
+        executor = CpuExecutor("float64", folder, order=order, planted=PLANTED[bug])
+        rng = np.random.default_rng(5)
+        batches = class_batches(rng, "float64", [71, 71])
+        layers = [Dense(9), Tanh(), Dropout(0.3), Dense(5)]
+        compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+    def run_in_every_order():
+        for order in (0, 1, 2):
+            run(order)
+
+    with pytest.raises(AssertionError):
+        run_in_every_order()
+
+
 @pytest.mark.parametrize(("grid", "block"), [(1, 32), (1, 1024), (3, 64), (50, 256)])
 def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
     executor = CpuExecutor("float64", folder)
