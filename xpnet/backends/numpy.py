@@ -42,7 +42,7 @@ class NumpyBackend(Backend):
     def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
         if installed_version(("numba",), "numba") is None:
             return None
-        from xpnet.kernels.cpu import NumbaExecutor
+        from xpnet.kernels.numba import NumbaExecutor
         from xpnet.kernels.cuda.stages import UnsupportedError
         from xpnet.kernels.cuda.step import FusedStep
 

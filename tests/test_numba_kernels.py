@@ -36,7 +36,7 @@ from xpnet.trainer import Trainer
 
 pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install 'xpnet[fast]'")
 
-from xpnet.kernels.cpu import NumbaExecutor
+from xpnet.kernels.numba import NumbaExecutor
 from xpnet.kernels.cuda.step import FusedStep
 
 
