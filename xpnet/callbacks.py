@@ -147,7 +147,8 @@ class Checkpointing(Callback):
 
     ``meta`` and ``tensors`` go into every checkpoint beside the training's own. The best epoch by
     ``monitor`` is kept where there is a validation. A save that fails (a full disk) is reported
-    and the training goes on: the earlier checkpoints stay, and the next occasion tries again.
+    and the training goes on: the earlier checkpoints stay, and the next occasion tries again, with
+    the best that could not be saved as well.
     """
 
     def __init__(
@@ -164,12 +165,20 @@ class Checkpointing(Callback):
         self.folder, self.report = folder, report
         self.every_steps, self.every_seconds = every_steps, every_seconds
         self.monitor, self.best = monitor, math.inf
+        self.best_step: int | None = None
         self.meta, self.tensors = dict(meta or {}), dict(tensors or {})
-        self.saved_step, self.saved_at = -1, time.monotonic()
+        self.saved: Any = None  # position
+        self.saved_at = time.monotonic()
         self.failure: str | None = None
+        self._unsaved_best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        self.saved_step, self.saved_at = trainer.position.step, time.monotonic()
+        self.saved, self.saved_at = trainer.position, time.monotonic()
+        if self.best_step is not None:  # a kill may have come between a checkpoint and its name
+            try:
+                self.folder.name_best(self.best_step)
+            except CheckpointError as error:
+                self.report(f"the best checkpoint could not be named so: {error}")
 
     def on_step_end(self, trainer: "Trainer") -> None:
         due = self.every_steps and trainer.position.step % self.every_steps == 0
@@ -178,41 +187,45 @@ class Checkpointing(Callback):
 
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
         value = monitored(record, self.monitor)
-        before, best = self.best, "val_loss" in record and value < self.best
-        if best:
-            self.best = value  # before the save, so that the checkpoint knows of itself
-        if not self.save(trainer, best=best):
-            self.best = before
+        best = "val_loss" in record and value < self.best
+        if best:  # before the save, so that the checkpoint knows of itself
+            self.best, self.best_step = value, trainer.position.step
+        self.save(trainer, best=best)
 
     def on_train_end(self, trainer: "Trainer") -> None:
         # After an error the state may be what caused it; what is on disk is not.
-        if trainer.failed is None and trainer.position.step != self.saved_step:
+        if trainer.failed is None and trainer.position != self.saved:
             self.save(trainer)
 
     def save(self, trainer: "Trainer", *, best: bool = False) -> bool:
         """Write a checkpoint of this moment; say whether it is on disk."""
         trainer.read()  # raises rather than save a state that is not finite
         tensors, meta = trainer.snapshot()
+        now = trainer.position.step, {**tensors, **self.tensors}, {**self.meta, **meta}
+        if best:
+            self._unsaved_best = now
         try:
-            self.folder.save(
-                trainer.position.step,
-                {**tensors, **self.tensors},
-                {**self.meta, **meta},
-                best=best,
-            )
+            if self._unsaved_best:
+                self.folder.save(*self._unsaved_best, best=True)
+                self._unsaved_best = None
+            if not best:
+                self.folder.save(*now)
         except CheckpointError as error:
             self.failure = str(error)
             self.report(f"checkpoint not saved, training goes on: {error}")
         else:
-            self.failure, self.saved_step = None, trainer.position.step
+            self.failure, self.saved = None, trainer.position
         self.saved_at = time.monotonic()
         return self.failure is None
 
     def state(self) -> Mapping[str, Any]:
-        return {"best": None if math.isinf(self.best) else self.best}
+        best = None if math.isinf(self.best) else self.best
+        return {"best": best, "best_step": self.best_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.best = math.inf if state["best"] is None else float(state["best"])
+        step = state.get("best_step")
+        self.best_step = None if step is None else int(step)
 
 
 class StopOnSignal(Callback):

@@ -1,5 +1,6 @@
 """The checkpoints of one run: the last few, and the best."""
 
+import filecmp
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,6 +70,20 @@ class CheckpointFolder:
             atomic_link(path, self.best_path)
         self._retain(step)
         return path
+
+    def name_best(self, step: int) -> None:
+        """Name the checkpoint of ``step`` the best, if it is there and is not named so already.
+
+        For a writer that was killed before it could. Raises CheckpointError.
+        """
+        path = self.steps().get(step)
+        if path is None:
+            return
+        with explained("read", path):
+            if self.best_path.exists() and filecmp.cmp(path, self.best_path, shallow=False):
+                return
+        load(path)
+        atomic_link(path, self.best_path)
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint, the best if all others are torn; None if none is."""

@@ -1,0 +1,461 @@
+"""Do to real trainings what happens to trainings of a week, and count what is lost.
+
+    scripts/faults --short                        in a minute, for CI
+    scripts/faults --report scripts/reports/faults    the long form, kept as .md and .json
+
+Each run is compared, after the faults, with one that nothing happened to, bit for bit: weights,
+optimizer moments, batch-norm statistics, totals, loss scale, schedule, early stopping, history.
+The exit code is 1 where anything was lost or a traceback was printed.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import fuzz
+from training import BACKENDS_TOLERANCE, LostError, Tally, Training
+
+from xpnet.checkpoint import CheckpointFolder, History
+
+COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", "backend=numpy")
+NETWORKS = {
+    "adam, batch norm, dropout, plateau": (
+        *("model.hidden=[16,8]", "model.normalization=batch_norm", "model.dropout=0.2"),
+        *("schedule.name=plateau", "early_stopping.patience=20"),
+    ),
+    "momentum, clipping, cosine, host feed": (
+        *("optimizer.name=sgd", "optimizer.momentum=0.9", "clip.norm=1.0"),
+        *("schedule.name=cosine", "data.placement=host", "model.hidden=[8]"),
+    ),
+    "float16 with loss scale, accumulation": (
+        *("mixed.dtype=float16", "accumulate=2", "model.hidden=[8]"),
+    ),
+}
+
+
+def kills(training: Training, count: int, draw: random.Random) -> None:
+    """Kill runs at random moments ``count`` times in all, each run until it is done."""
+    _, seconds = training.whole()
+    done = runs = 0
+    while done < count:
+        out, runs = training.folder / f"killed-{runs}", runs + 1
+        while done < count and kill_once(training, out, 0.9 * seconds, draw):
+            done += 1
+        training.start(out).succeeds()
+        training.same(out)
+        shutil.rmtree(out)
+
+
+def kill_once(training: Training, out: Path, seconds: float, draw: random.Random) -> bool:
+    """Start or go on with a run and kill it; say whether it was still running."""
+    before, process = leftovers(out), training.start(out)
+    moment = time.monotonic() + draw.uniform(0.0, seconds)
+    while process.running() and time.monotonic() < moment:
+        time.sleep(0.0005)
+    if draw.random() < 0.4:
+        while process.running() and leftovers(out) <= before:
+            pass  # until a file is half written
+    if not process.kill():
+        return False
+    counts = training.tally.counts
+    counts["kills"] += 1
+    counts["kills during a write"] += bool(leftovers(out) - before)
+    counts["kills before the first checkpoint"] += not list(out.glob("checkpoints/step-*"))
+    return True
+
+
+def leftovers(out: Path) -> set[Path]:
+    """The files that a writer has begun and not yet given their names."""
+    return {*out.glob(".*.xpnet-tmp"), *out.glob("checkpoints/.*.xpnet-tmp")}
+
+
+def damage(training: Training, count: int, draw: random.Random) -> None:
+    """Cut or flip the newest checkpoint after each kill; the one before it is used, with a word."""
+    out, done = training.folder / "damaged", 0
+    while done < count:
+        shutil.rmtree(out, ignore_errors=True)
+        for step in (12, 24, 36, 48):
+            process = training.start(out)
+            training.wait_for(process, out, step)
+            if not process.kill():
+                break
+            training.tally.counts["kills"] += 1
+            newest = list(CheckpointFolder(out / "checkpoints").steps().values())[-1]
+            blob = bytearray(newest.read_bytes())
+            if draw.random() < 0.5:
+                blob = blob[: draw.randrange(len(blob))]
+            else:
+                blob[draw.randrange(len(blob))] ^= 1 << draw.randrange(8)
+            newest.write_bytes(blob)
+            done += 1
+            training.tally.counts["checkpoints damaged"] += 1
+            resumed = training.start(out, "epochs=1")  # already past it: only reads
+            if "passed over" not in resumed.succeeds():
+                msg = "a damaged checkpoint was used, or passed over without a word"
+                raise LostError(msg)
+        training.start(out).succeeds()
+        training.same(out)
+
+
+def signals(training: Training, count: int, draw: random.Random) -> None:
+    """Stop by SIGTERM or SIGINT, and go on; at last two signals at once."""
+    out = training.folder / "signalled"
+    for n in range(count):
+        shutil.rmtree(out, ignore_errors=True)
+        process = training.start(out)
+        training.wait_for(process, out, draw.randrange(2, 30))
+        process.signal(draw.choice([signal.SIGTERM, signal.SIGINT]))
+        code, printed, _ = process.end()
+        training.tally.counts["SIGTERM and SIGINT"] += 1
+        if code == 130 and "go on with" not in printed and "interrupted" not in printed:
+            msg = f"signal {n}: nothing was said: {printed!r}"
+            raise LostError(msg)
+        if code not in (0, 130):
+            msg = f"signal {n}: exit code {code}"
+            raise LostError(msg)
+        training.start(out).succeeds()
+        training.same(out)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
+    """A file system of its own of that size; None where it cannot be mounted."""
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "xpnet-faults", str(folder)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def full_disk(training: Training) -> None:
+    """Fill the disk before a training, while it runs, and until its end."""
+    tally = training.tally
+    with small_disk(training.folder / "disk", 4096) as disk:
+        if disk is None:
+            tally.not_run.append("full disk: mounting a tmpfs is not permitted here")
+            return
+        out, ballast = disk / "run", disk / "ballast"
+        fill(ballast)
+        training.start(out).refused("No space left on device")
+        os.truncate(ballast, ballast.stat().st_size - 8192)
+        training.start(out).refused("are needed; free some space")
+        tally.counts["full disks"] += 2
+        ballast.unlink()
+
+        for until_end in (False, True):
+            process = training.start(out)
+            training.wait_for(process, out, 6)
+            process.signal(signal.SIGSTOP)
+            fill(ballast)
+            process.signal(signal.SIGCONT)
+            if not until_end:
+                while process.running() and "training goes on" not in process.said():
+                    time.sleep(0.001)
+                ballast.unlink()
+            code, printed, err = process.end()
+            tally.counts["full disks"] += 1
+            if "training goes on" not in printed + err:
+                msg = f"a full disk was not reported: {err[-300:]!r}"
+                raise LostError(msg)
+            if code not in ((2,) if until_end else (0,)):
+                msg = f"exit code {code} on a disk that was full: {err[-300:]!r}"
+                raise LostError(msg)
+            ballast.unlink(missing_ok=True)
+            if CheckpointFolder(out / "checkpoints").newest() is None:
+                msg = "no good checkpoint was left on a full disk"
+                raise LostError(msg)
+            training.start(out).succeeds()
+            training.same(out)
+            shutil.rmtree(out)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 512):
+            with contextlib.suppress(OSError):
+                while file.write(b"\0" * size) == size:
+                    pass
+
+
+def file_limit(training: Training) -> None:
+    """Limit the size of a file, as a quota does: every checkpoint fails and training ends."""
+    import resource
+
+    out = training.folder / "limited"
+    process = training.start(out)
+    training.wait_for(process, out, 6)
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (2000, 2000))
+    _, printed, err = process.end()
+    training.tally.counts["files refused by a limit"] += 1
+    if "checkpoint not saved, training goes on" not in printed + err:
+        msg = f"a failed write was not reported: {err[-300:]!r}"
+        raise LostError(msg)
+    training.start(out).succeeds()
+    training.same(out)
+
+
+def read_only(training: Training) -> None:
+    """Train into a folder that cannot be written, from the beginning and in the middle."""
+    tally, disk = training.tally, training.folder / "ro"
+    with small_disk(disk, 4096) as mounted:
+        if mounted is None and os.geteuid() == 0:
+            tally.not_run.append("read-only folder: mounting is not permitted, and root may write")
+            return
+        disk.chmod(0o555)
+        lock_up = ["mount", "-o", "remount,ro", str(disk)] if mounted else ["true"]
+        subprocess.run(lock_up, check=True)
+        training.start(disk / "run").refused("cannot use the folder")
+        tally.counts["read-only folders"] += 1
+        if not mounted:
+            return
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        process = training.start(disk / "run")
+        training.wait_for(process, disk / "run", 6)
+        process.kill()
+        tally.counts["kills"] += 1
+        subprocess.run(lock_up, check=True)
+        training.start(disk / "run").refused("Read-only file system")
+        tally.counts["read-only folders"] += 1
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        training.start(disk / "run").succeeds()
+        training.same(disk / "run")
+
+
+def changed_data(training: Training) -> None:
+    """Change one digit of the data between two parts of a run."""
+    out, before = training.folder / "changed", training.data.read_text()
+    process = training.start(out)
+    training.wait_for(process, out, 6)
+    process.kill()
+    training.tally.counts["kills"] += 1
+    try:
+        training.data.write_text(before.replace("1", "2", 1))
+        training.start(out).refused("the data has changed since this run began")
+    finally:
+        training.data.write_text(before)
+    training.tally.counts["data changed"] += 1
+    training.start(out).succeeds()
+    training.same(out)
+
+
+def two_writers(training: Training, count: int) -> None:
+    """Start several trainings into one folder at once: one trains, the others are refused."""
+    out = training.folder / "contested"
+    for _ in range(count):
+        shutil.rmtree(out, ignore_errors=True)
+        processes = [training.start(out) for _ in range(4)]
+        ends = [process.end() for process in processes]
+        training.tally.counts["second writers"] += 3
+        odd = [e for e in ends if e[0] not in (0, 2) or (e[0] == 2 and "is in use by" not in e[2])]
+        if odd or not any(code == 0 for code, _, _ in ends):
+            msg = f"of several writers: {odd or ends}"
+            raise LostError(msg)
+        training.same(out)
+
+
+def other_backend(training: Training, backend: str, draw: random.Random) -> None:
+    """Go on with a checkpoint on another array library, and come back."""
+    out = training.folder / f"on-{backend}"
+    step = draw.randrange(10, 20)
+    for extra in ((), (f"backend={backend}",)):
+        process = training.start(out, *extra)
+        training.wait_for(process, out, step)
+        process.kill()
+        training.tally.counts["kills"] += 1
+        step += 20
+    training.tally.counts["changes of backend"] += 2
+    training.start(out).succeeds()
+    training.same(out, BACKENDS_TOLERANCE)
+
+
+def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
+    """Train for ``steps`` steps; memory and open files must stay flat and the history readable."""
+    per_epoch, epochs = 500, max(10, steps // 500)
+    settings = ("batch_size=1", "model.hidden=[4]", "data.test_fraction=0.2", "backend=numpy")
+    training = Training(folder, (*settings, f"epochs={epochs}"), tally, rows=per_epoch * 100 // 72)
+    process = training.start(folder / "long", "checkpoint.every_steps=1000")
+    samples: list[tuple[int, int]] = []
+    history = History(folder / "long" / "history.jsonl")
+    while process.running():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
+            records = len(history.read())
+            rss = Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]
+            files = len(os.listdir(f"/proc/{process.popen.pid}/fd"))
+            if records and int(rss):
+                samples.append((int(rss) * os.sysconf("SC_PAGE_SIZE") // 1024, files))
+        time.sleep(0.1)
+    process.succeeds()
+    done = history.read()[-1]["step"]
+    quarter = max(1, len(samples) // 4)
+    early, late = samples[:quarter], samples[-quarter:]
+    grown = max(s[0] for s in late) - max(s[0] for s in early)
+    opened = max(s[1] for s in late) - max(s[1] for s in early)
+    tally.counts["steps of the long run"] += done
+    if grown > 4096 or opened > 0:
+        msg = f"over {done} steps memory grew by {grown} KiB and open files by {opened}"
+        raise LostError(msg)
+    return {"steps": done, "samples": len(samples), "grown_kib": grown, "opened": opened}
+
+
+def inputs(count: int, seed: int, tally: Tally) -> dict[str, dict[str, int]]:
+    """Feed damaged input to every reader."""
+    counts = fuzz.fuzz(count, seed)
+    tally.counts["inputs fuzzed"] += sum(c.total() for c in counts.values())
+    tally.counts["tracebacks"] += sum(c["escaped"] for c in counts.values())
+    return {name: dict(count) for name, count in counts.items()}
+
+
+def conditions() -> dict[str, str]:
+    """What it ran on."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    packages = ("xpnet", "numpy", "safetensors", "torch", "jax", "pyarrow")
+    found = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "CPU": f"{cpu}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "Python": platform.python_version(),
+        **found,
+    }
+
+
+def markdown(result: dict) -> str:
+    """The kept report."""
+    lines = ["# Faults: what was done to trainings, and what was lost", ""]
+    lines += [f"`{result['command']}`, {result['seconds']} s.", ""]
+    for title in ("counts", "conditions"):
+        lines += [f"| {title} | |", "| --- | ---: |"]
+        lines += [
+            f"| {k} | {v:,} |" if isinstance(v, int) else f"| {k} | {v} |"
+            for k, v in result[title].items()
+        ]
+        lines.append("")
+    lines += ["| inputs | accepted | refused | escaped |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {name} | {c['accepted']:,} | {c['refused']:,} | {c['escaped']:,} |"
+        for name, c in result["fuzzed"].items()
+    ]
+    grown = result["long"]
+    if grown:
+        lines += ["", f"Over {grown['steps']:,} steps memory grew by {grown['grown_kib']:,} KiB"]
+        lines[-1] += f" and open files by {grown['opened']} ({grown['samples']:,} samples)."
+    lines += ["", *(f"Not run: {reason}." for reason in result["not run"])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def available(name: str) -> bool:
+    """Whether an array library can be imported."""
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
+    """Do everything; return what is worth keeping besides the counts."""
+    draw, short = random.Random(options.seed), options.short
+    print(f"seed {options.seed}", flush=True)
+    names = list(NETWORKS)[:1] if short else list(NETWORKS)
+    for name in names:
+        training = Training(folder / name.partition(",")[0], (*COMMON, *NETWORKS[name]), tally)
+        with tally.case(f"kills ({name})"):
+            kills(training, options.kills // len(names), draw)
+    for backend in () if short else ("torch", "jax"):
+        if not available(backend):
+            tally.not_run.append(f"kills on {backend}: it is not installed")
+            continue
+        settings = (*COMMON, *NETWORKS[names[0]], f"backend={backend}")
+        with tally.case(f"kills ({backend})"):
+            kills(Training(folder / backend, settings, tally), options.kills // 20, draw)
+    few = 1 if short else 8
+    first = Training(folder / "first", (*COMMON, *NETWORKS[names[0]]), tally)
+    cases: dict[str, Callable[[], None]] = {
+        "damaged checkpoints": lambda: damage(first, 2 * few, draw),
+        "signals": lambda: signals(first, 2 * few, draw),
+        "full disk": lambda: full_disk(first),
+        "limit on files": lambda: file_limit(first),
+        "read-only folder": lambda: read_only(first),
+        "changed data": lambda: changed_data(first),
+        "two writers": lambda: two_writers(first, few),
+    }
+    for name, case in cases.items():
+        with tally.case(name):
+            case()
+    for backend in () if short else ("torch", "jax"):
+        if available(backend):
+            with tally.case(f"from numpy to {backend} and back"):
+                settings = (*COMMON, *NETWORKS[list(NETWORKS)[1]])
+                other_backend(Training(folder / "other", settings, tally), backend, draw)
+    kept: dict = {"long": None, "fuzzed": {}}
+    with tally.case("long run"):
+        kept["long"] = long_run(folder / "long", options.steps, tally)
+    with tally.case("inputs"):
+        kept["fuzzed"] = inputs(options.inputs, options.seed, tally)
+    return kept
+
+
+def main() -> None:
+    """Read the options, do everything, print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="in a minute, for CI")
+    parser.add_argument("--kills", type=int, help="how many at least (20, long form 240)")
+    parser.add_argument("--steps", type=int, help="of the long run (5,000, long form 100,000)")
+    parser.add_argument("--inputs", type=int, help="to fuzz (2,000, long form 100,000)")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--report", type=Path, help="write FILE.md and FILE.json")
+    options = parser.parse_args()
+    options.kills = options.kills or (20 if options.short else 240)
+    options.steps = options.steps or (5_000 if options.short else 100_000)
+    options.inputs = options.inputs or (2_000 if options.short else 100_000)
+    tally, began = Tally(), time.monotonic()
+    tally.counts.update({"lost": 0, "tracebacks": 0})
+    with tempfile.TemporaryDirectory(prefix="xpnet-faults-") as folder:
+        kept = campaign(Path(folder), options, tally)
+    counts = {k: v for k, v in tally.counts.items() if k not in ("lost", "tracebacks")}
+    result = {
+        "command": "scripts/faults" + (" --short" if options.short else ""),
+        "seconds": round(time.monotonic() - began),
+        "counts": {
+            **counts,
+            "lost": tally.counts["lost"],
+            "tracebacks": tally.counts["tracebacks"],
+        },
+        "conditions": {**conditions(), "seed": str(options.seed)},
+        "not run": tally.not_run,
+        **kept,
+    }
+    if options.report:
+        options.report.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        options.report.with_suffix(".md").write_text(markdown(result))
+    print("\n".join(tally.problems))
+    for name, count in result["counts"].items():
+        print(f"{name}: {count:,}")
+    for reason in tally.not_run:
+        print(f"not run: {reason}")
+    sys.exit(1 if tally.counts["lost"] or tally.counts["tracebacks"] else 0)
+
+
+if __name__ == "__main__":
+    main()

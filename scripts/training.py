@@ -1,0 +1,209 @@
+"""Real `xpnet train` processes for scripts/faults.py: started, killed and compared."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fuzz import csv_text
+
+from xpnet.checkpoint import Checkpoint, CheckpointFolder
+from xpnet.run import RunFolder
+
+__all__ = ["BACKENDS_TOLERANCE", "LostError", "Process", "Tally", "Training", "differences"]
+
+BACKENDS_TOLERANCE = 1e-4
+CLOCKS = ("seconds", "samples_per_second")  # what two equal runs may differ in
+
+
+class LostError(AssertionError):
+    """A promise that was not kept."""
+
+
+@dataclass
+class Tally:
+    """What was done so far, and what went wrong."""
+
+    counts: Counter = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def case(self, name: str) -> Iterator[None]:
+        """Note a broken promise of the block and go on with the next case."""
+        began = time.monotonic()
+        try:
+            yield
+        except LostError as error:
+            self.counts["lost"] += 1
+            self.problems.append(f"{name}: {error}")
+            print(f"LOST in {name}: {error}", flush=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+class Process:
+    """One `xpnet train`, in a process group of its own."""
+
+    def __init__(self, tally: Tally, arguments: Sequence[str], **options: Any) -> None:
+        self.tally = tally
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "xpnet", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            **options,
+        )
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.popen.poll() is None
+
+    def said(self) -> str:
+        """Return what it has written to standard error so far."""
+        return os.pread(self.errors.fileno(), 2**20, 0).decode()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, number)
+
+    def kill(self) -> bool:
+        """Kill it; say whether it was still running."""
+        self.signal(signal.SIGKILL)
+        self.end()
+        return self.popen.returncode == -signal.SIGKILL
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; return exit code and both outputs."""
+        out, _ = self.popen.communicate(timeout=600)
+        err = self.said()
+        self.errors.close()
+        if "Traceback" in err or "a fault of xpnet" in err:
+            self.tally.counts["tracebacks"] += 1
+            self.tally.problems.append(err[-2000:])
+        return self.popen.returncode, out, err
+
+    def succeeds(self) -> str:
+        """Wait for an end without errors; return what it printed."""
+        code, out, err = self.end()
+        if code != 0:
+            msg = f"exit code {code}: {err[-500:]}"
+            raise LostError(msg)
+        return out + err
+
+    def refused(self, says: str) -> None:
+        """Wait for exit code 2 with one line that has ``says`` in it."""
+        code, _, err = self.end()
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        if code != 2 or len(lines) != 1 or says not in lines[0]:
+            msg = f"expected exit code 2 and {says!r}; got {code} and {err[-500:]!r}"
+            raise LostError(msg)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained: a small table, and the settings of a run of a second or two."""
+
+    folder: Path
+    settings: tuple[str, ...]
+    tally: Tally
+    rows: int = 120
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.data.exists():
+            self.data.write_text(csv_text(self.rows))
+
+    @property
+    def data(self) -> Path:
+        """The table that is trained on."""
+        return self.folder / "table.csv"
+
+    def start(self, out: Path, *extra: str, **options: Any) -> Process:
+        """Begin, or go on with, the run in ``out``."""
+        named = [word for setting in (*self.settings, *extra) for word in ("--set", setting)]
+        arguments = ["train", str(self.data), "--out", str(out), "--resume", "--quiet", *named]
+        return Process(self.tally, arguments, **options)
+
+    def whole(self) -> tuple[Path, float]:
+        """Return a run that nothing happens to, and how long it takes."""
+        out, began = self.folder / "whole", time.monotonic()
+        if not out.exists():
+            self.start(out).succeeds()
+        return out, time.monotonic() - began
+
+    def same(self, out: Path, tolerance: float = 0.0) -> None:
+        """Compare with the run that nothing happened to; raises LostError if they differ."""
+        found = differences(self.whole()[0], out, tolerance)
+        if found:
+            msg = f"{len(found)} differences from an uninterrupted run: {found[0]}"
+            raise LostError(msg)
+        self.tally.counts["runs compared"] += 1
+
+    def wait_for(self, process: Process, out: Path, step: int = 1) -> None:
+        """Wait until a checkpoint of ``step`` or later is there, or the process has ended."""
+        while (
+            process.running()
+            and max(CheckpointFolder(out / "checkpoints").steps(), default=0) < step
+        ):
+            time.sleep(0.002)
+
+
+def differences(one: Path, other: Path, tolerance: float = 0.0) -> list[str]:
+    """Return how two finished runs differ in all that they keep but clocks, bit for bit."""
+    ours, theirs = RunFolder(one), RunFolder(other)
+    found = []
+    for which in ("last", "best"):
+        a, b = ours.checkpoint(which), theirs.checkpoint(which)
+        found += _tensors(which, a, b, tolerance)
+        if not tolerance:
+            found += [
+                f"{which}: {key}"
+                for key in ("position", "schedule", "callbacks", "preparation", "fingerprint")
+                if a.meta[key] != b.meta[key]
+            ]
+            if _timeless(a.meta["history"]) != _timeless(b.meta["history"]):
+                found.append(f"{which}: history")
+    if not tolerance:
+        if list(CheckpointFolder(one / "checkpoints").steps()) != list(
+            CheckpointFolder(other / "checkpoints").steps()
+        ):
+            found.append("kept checkpoints")
+        if _timeless(ours.history()) != _timeless(theirs.history()):
+            found.append("history.jsonl")
+        if ours.read_json(ours.report_path) != theirs.read_json(theirs.report_path):
+            found.append("report.json")
+    return found
+
+
+def _tensors(which: str, a: Checkpoint, b: Checkpoint, tolerance: float) -> list[str]:
+    if a.tensors.keys() != b.tensors.keys():
+        return [f"{which}: names of tensors"]
+    if tolerance:
+        return [
+            f"{which}: {name}"
+            for name, x in a.tensors.items()
+            if abs(x - b.tensors[name]).max(initial=0) > tolerance * (1 + abs(x).max(initial=0))
+        ]
+    return [
+        f"{which}: {name}"
+        for name, x in a.tensors.items()
+        if x.dtype != b.tensors[name].dtype or x.tobytes() != b.tensors[name].tobytes()
+    ]
+
+
+def _timeless(history: list[dict]) -> list[dict]:
+    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in history]
