@@ -23,6 +23,10 @@ COMMANDS = {
     "show": "Show a run: architecture, history and config.",
     "init": "Write a commented config to start from.",
     "backends": "List the array libraries and devices that are here.",
+    "explain": "Explain a training step: formulas, code, shapes and numbers.",
+    "gradcheck": "Check gradients against differences, PyTorch and JAX.",
+    "parity": "Compare backends with NumPy, step by step.",
+    "bench": "Time a train step beside its matrix products and other libraries.",
 }
 
 

@@ -1,0 +1,120 @@
+"""Interleaved rounds, medians, and conditions on them."""
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from xpnet.bench.contenders import LIMIT, Contender, build
+from xpnet.bench.networks import Network
+from xpnet.errors import ConfigError
+
+__all__ = ["Expectation", "Row", "Timing", "measure"]
+
+WARM_UP = 4  # steps: compilation, first touches of buffers, a captured graph
+SLICE = 0.05  # seconds that one contender runs before the next one's turn
+
+
+class Timing(NamedTuple):
+    """Microseconds per step over the rounds."""
+
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+    note: str
+
+
+class Row(NamedTuple):
+    """One network's timings."""
+
+    network: Network
+    timings: dict[str, Timing]
+    absent: dict[str, str]  # contender -> why it did not take part
+
+    def ratio(self, name: str, to: str = LIMIT) -> float:
+        """How many times as long as ``to`` the step of ``name`` takes."""
+        return self.timings[name].median / self.timings[to].median
+
+
+def measure(
+    network: Network,
+    names: Iterable[str],
+    *,
+    dtype: str = "float32",
+    rounds: int = 9,
+    report: Callable[[str], None] = lambda line: None,
+) -> Row:
+    """Time a network's step for each contender, in turn, ``rounds`` times."""
+    ready, absent = build(list(names), network, dtype)
+    repeats = {}
+    for name, contender in ready.items():
+        report(f"{network}: warming up {name}")
+        _run(contender, WARM_UP)
+        repeats[name] = max(1, round(SLICE / max(_run(contender, 1), 1e-6)))
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for number in range(rounds):
+        report(f"{network}: round {number + 1} of {rounds}")
+        for name, contender in ready.items():
+            times[name].append(_run(contender, repeats[name]) / repeats[name] * 1e6)
+    timings = {name: _timing(values, ready[name].note) for name, values in times.items()}
+    return Row(network, timings, absent)
+
+
+def _run(contender: Contender, count: int) -> float:
+    """Seconds for ``count`` steps, the wait for the device included."""
+    contender.wait()
+    began = time.perf_counter()
+    for _ in range(count):
+        contender.step()
+    contender.wait()
+    return time.perf_counter() - began
+
+
+def _timing(values: list[float], note: str) -> Timing:
+    if len(values) == 1:
+        return Timing(values[0], values[0], values[0], note)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, low, high, note)
+
+
+class Expectation(NamedTuple):
+    """A condition on xpnet's ratio to another contender, such as ``ratio<=1.15``.
+
+    ``ratio`` alone is to the GEMM limit; ``ratio/PyTorch eager<1`` names the other one. It may
+    begin with a row: ``64-32-10:32:sgd ratio<=2``.
+    """
+
+    row: str | None
+    other: str
+    sign: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Expectation":
+        """Read a condition; raises ConfigError.
+
+        >>> Expectation.parse("ratio<=1.15")
+        Expectation(row=None, other='GEMM limit', sign='<=', bound=1.15)
+        """
+        pattern = r"(?:(\S+:\S+:\S+)\s+)?ratio(?:/([^<>]+?))?\s*(<=|<)\s*(\d+(?:\.\d+)?)"
+        match = re.fullmatch(pattern, text.strip())
+        if not match:
+            msg = "--expect takes [ROW] ratio[/CONTENDER]<=NUMBER, such as ratio<=1.15; "
+            raise ConfigError(msg + f"got {text!r}")
+        return cls(match[1], match[2] or LIMIT, match[3], float(match[4]))
+
+    def failure(self, row: Row, name: str) -> str | None:
+        """Say how ``row`` fails the condition, or None."""
+        if self.row not in (None, str(row.network)):
+            return None
+        if name not in row.timings or self.other not in row.timings:
+            return f"{row.network}: {self.other if name in row.timings else name} was not timed"
+        ratio = row.ratio(name, self.other)
+        holds = ratio <= self.bound if self.sign == "<=" else ratio < self.bound
+        if holds:
+            return None
+        return (
+            f"{row.network}: {name} takes {ratio:.2f} times {self.other}; "
+            f"expected {self.sign} {self.bound:g}"
+        )

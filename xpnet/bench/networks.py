@@ -1,0 +1,79 @@
+"""What is timed."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from xpnet.errors import ConfigError
+from xpnet.layers import Dense, Layer, ReLU, Sequential
+from xpnet.optimizers import OPTIMIZERS, Optimizer
+from xpnet.schema import did_you_mean
+
+__all__ = ["STANDARD", "Network", "parse_network"]
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """ReLU layers of these widths, trained with softmax cross-entropy."""
+
+    widths: tuple[int, ...]
+    batch_size: int
+    optimizer: str
+
+    def __str__(self) -> str:
+        return f"{'-'.join(map(str, self.widths))}:{self.batch_size}:{self.optimizer}"
+
+    def model(self) -> Sequential:
+        """The built model."""
+        layers: list[Layer] = []
+        for width in self.widths[1:-1]:
+            layers += [Dense(width), ReLU()]
+        return Sequential((*layers, Dense(self.widths[-1]))).build(self.widths[:1])
+
+    def rule(self) -> Optimizer:
+        """The optimizer, with a step too small to make anything overflow."""
+        return OPTIMIZERS[self.optimizer](1e-4)
+
+    def batch(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        """Standard normal rows and random labels."""
+        rng = np.random.default_rng(SEED)
+        x = rng.normal(size=(self.batch_size, self.widths[0])).astype(dtype)
+        return x, rng.integers(0, self.widths[-1], self.batch_size).astype(np.int32)
+
+    def flops(self) -> int:
+        """Multiplications and additions of the step's matrix products."""
+        pairs = list(zip(self.widths, self.widths[1:], strict=False))
+        products = sum(i * j * (2 if n == 0 else 3) for n, (i, j) in enumerate(pairs))
+        return 2 * self.batch_size * products  # the first layer has no input gradient
+
+
+def parse_network(text: str) -> Network:
+    """Read WIDTHS:BATCH:OPTIMIZER.
+
+    >>> parse_network("64-32-10:32:sgd")
+    Network(widths=(64, 32, 10), batch_size=32, optimizer='sgd')
+    """
+    match = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*)+):([1-9]\d*):(\w+)", text)
+    if not match:
+        msg = f"a row is WIDTHS:BATCH:OPTIMIZER, such as 784-512-10:128:adam; got {text!r}"
+        raise ConfigError(msg)
+    if match[3] not in OPTIMIZERS:
+        msg = f"unknown optimizer {match[3]!r}; {did_you_mean(match[3], OPTIMIZERS)}"
+        raise ConfigError(msg)
+    return Network(tuple(map(int, match[1].split("-"))), int(match[2]), match[3])
+
+
+STANDARD = tuple(
+    map(
+        parse_network,
+        (
+            "64-32-10:32:sgd",
+            "784-512-256-10:128:adam",
+            "784-512-256-10:1024:sgd",
+            "784-2500-2000-1500-1000-500-10:256:sgd",
+        ),
+    )
+)
