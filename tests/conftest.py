@@ -49,6 +49,11 @@ def pytest_addoption(parser):
         help="fail, rather than skip, where this backend cannot run (repeatable)",
     )
     parser.addoption(
+        "--require-browser",
+        action="store_true",
+        help="fail, rather than skip, the tests of a page where there is no Chromium",
+    )
+    parser.addoption(
         "--min-gpu-tests",
         type=int,
         default=0,
