@@ -1,18 +1,23 @@
-"""The GPU's training step on the CPU: the same kernel sources and the same step, another executor.
+"""The GPU's training step, held to the portable one on NumPy: every layer, loss and rule.
 
-Every layer, loss and rule with a kernel is held to the portable step, in both dtypes.
+Without a GPU the same kernel sources and the same step run on the CPU, by another executor. Where
+CuPy sees a GPU, every test that takes ``executor`` runs there too, and counts for --min-gpu-tests.
 """
 
 import itertools
+from functools import cache
 
 import cuda_on_cpu
 import numpy as np
 import pytest
+from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
 from xpnet.clipping import Clip
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.blas import product
+from xpnet.kernels.cuda.executor import CupyExecutor
+from xpnet.kernels.cuda.program import arrays
 from xpnet.kernels.cuda.stages import KINDS, UnsupportedError
 from xpnet.kernels.cuda.step import PROGRAMS, FusedStep
 from xpnet.layers import (
@@ -41,25 +46,42 @@ from xpnet.params import initialize
 from xpnet.step import (
     Batch,
     StepInputs,
+    Totals,
     TrainState,
     dropout_keys,
     make_train_step,
     zero_totals,
 )
 
-pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.WHY_NOT), reason=cuda_on_cpu.WHY_NOT)
-
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
+    if cuda_on_cpu.WHY_NOT:
+        pytest.skip(cuda_on_cpu.WHY_NOT)
     return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     return request.param
+
+
+@cache
+def on_gpu(dtype):
+    backend = make_backend("cupy", dtype)
+    return CupyExecutor(backend.device, dtype)
+
+
+@pytest.fixture(params=["emulator", *(["cupy"] if "cupy" in AVAILABLE else [])])
+def executor(request, dtype):
+    """What runs the kernels: the emulation, and CuPy where there is a GPU."""
+    if request.param == "emulator":
+        yield CpuExecutor(dtype, request.getfixturevalue("folder"))
+        return
+    yield on_gpu(dtype)
+    ran["cupy"] += 1
 
 
 def first_state(model, optimizer, dtype):
@@ -73,29 +95,41 @@ def inputs(step, model, optimizer):
     return StepInputs(step, optimizer.coefficients(lr, step + 1), keys)
 
 
+def placed(executor, arrays):
+    """A named tuple of arrays, and of such tuples, on the executor's device."""
+    if arrays is None:
+        return None
+    if isinstance(arrays, tuple):
+        parts = [placed(executor, a) for a in arrays]
+        return type(arrays)(*parts) if hasattr(arrays, "_fields") else tuple(parts)
+    return executor.place(np.array(arrays))
+
+
 def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **options):
-    """Take the same steps both ways, and return the fused step with its last state."""
+    """Take the same steps both ways; return the fused step, and its last state on the host."""
     model, dtype = Sequential(layers).build(shape), executor.dtype
-    fused = FusedStep(executor, model, loss, optimizer, clip, **{"threads": 64} | options)
+    on_cpu = isinstance(executor, CpuExecutor)
+    options = {"threads": 64 if on_cpu else 256} | options  # fewer take less time here
+    fused = FusedStep(executor, model, loss, optimizer, clip, **options)
     portable = make_train_step(model, loss, optimizer, clip)
-    state, wanted = (first_state(model, optimizer, dtype) for _ in range(2))
-    costs = []
+    wanted = first_state(model, optimizer, dtype)
+    state, costs = placed(executor, wanted), []
     for i, batch in enumerate(batches):
-        state, cost = fused(state, batch, inputs(i, model, optimizer))
+        state, cost = fused(state, placed(executor, batch), inputs(i, model, optimizer))
         wanted, wanted_cost = portable(wanted, batch, inputs(i, model, optimizer))
         costs.append((cost, wanted_cost))
     tolerance = TOLERANCE[dtype]
     for a, b in costs:  # only now: a loss that was returned stays what it was
-        np.testing.assert_allclose(a, b, **tolerance)
-    np.testing.assert_allclose(state.params, wanted.params, **tolerance)
-    for a, b in zip(state.slots, wanted.slots, strict=True):  # their sizes differ by the rule
-        size = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(executor.to_host(a), b, **tolerance)
+    host = [executor.to_host(a) for a in arrays(state)]
+    for a, b in zip(host, arrays(wanted), strict=True):
+        size = np.abs(b).max(where=np.isfinite(b), initial=1.0)  # of moments it varies by rule
         np.testing.assert_allclose(a / size, b / size, **tolerance)
-    for a, b in zip(state.totals, wanted.totals, strict=True):
-        np.testing.assert_allclose(a, b, **tolerance)
-    assert all(x.dtype == dtype for x in (state.params, *state.slots, *state.totals[:4]))
-    executor.check_guards()
-    return fused, state
+        assert a.dtype in (dtype, "int32")
+    if on_cpu:
+        executor.check_guards()
+    slots = tuple(host[1 : 1 + len(state.slots)])
+    return fused, TrainState(host[0], wanted.stats, slots, Totals(*host[-5:]))
 
 
 def class_batches(rng, dtype, rows, n=6, K=5, weights=False):
@@ -127,8 +161,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_takes_the_portable_steps(name, dtype, folder, rng):
-    executor = CpuExecutor(dtype, folder)
+def test_every_layer_takes_the_portable_steps(name, executor, dtype, rng):
     batches = class_batches(rng, dtype, [11, 11, 11, 11, 3])
     compare(executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
 
@@ -139,38 +172,38 @@ def test_the_table_has_every_element_wise_activation():
     assert {c.__name__ for c in ACTIVATIONS.values()} - {"Softmax", "LogSoftmax"} <= set(MODELS)
 
 
-def test_blocks_are_as_large_as_on_a_gpu(dtype, folder, rng):
+def test_blocks_are_as_large_as_on_a_gpu(executor, dtype, rng):
     """The other tests have small blocks, which take less time here."""
     batches = class_batches(rng, dtype, [90, 90, 90, 90], weights=True)
     layers = [Dense(9), Tanh(), Dropout(0.2), Dense(5)]
     compare(
-        CpuExecutor(dtype, folder), layers, (6,), batches, SoftmaxCrossEntropy(), Adam(0.01),
+        executor, layers, (6,), batches, SoftmaxCrossEntropy(), Adam(0.01),
         Clip(norm=0.1), threads=256,
     )  # fmt: skip
 
 
-def test_images_are_flattened(dtype, folder, rng):
+def test_images_are_flattened(executor, dtype, rng):
     batches = [
         Batch(rng.normal(size=(4, 2, 3)).astype(dtype), rng.integers(0, 5, 4).astype("int32"))
         for _ in range(4)
     ]
     layers = [Tanh(), Flatten(), Dense(5)]
-    compare(CpuExecutor(dtype, folder), layers, (2, 3), batches, SoftmaxCrossEntropy(), SGD(0.5))
+    compare(executor, layers, (2, 3), batches, SoftmaxCrossEntropy(), SGD(0.5))
 
 
-def test_many_rows_are_summed_by_several_blocks(dtype, folder, rng):
-    executor = CpuExecutor(dtype, folder)
+def test_many_rows_are_summed_by_several_blocks(executor, dtype, rng):
     batches = class_batches(rng, dtype, [300, 300])
     compare(executor, [Dense(9), Tanh(), Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
-    assert executor.counts["column_sums"] == 4
+    if isinstance(executor, CpuExecutor):
+        assert executor.counts["column_sums"] == 4
 
 
-def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(dtype, folder, rng):
+def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, rng):
     for kind, factor in itertools.product(KINDS, (1.0, 300.0)):
         batch = next(class_batches(rng, dtype, [8]))
         batch = batch._replace(x=batch.x * factor)
         layers = [Dense(9), kind(), Dense(5)]
-        compare(CpuExecutor(dtype, folder), layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
+        compare(executor, layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
 
 
 def test_a_nan_goes_through_every_activation_and_names_its_step(folder, rng):
@@ -201,7 +234,9 @@ CLASS_OPTIONS = {
 @pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("form", ["indices", "one-hot", "soft rows"])
 @pytest.mark.parametrize("options", CLASS_OPTIONS)
-def test_softmax_cross_entropy_in_every_form(options, form, weights, reduction, dtype, folder, rng):
+def test_softmax_cross_entropy_in_every_form(
+    options, form, weights, reduction, executor, dtype, rng
+):
     batches = []
     for batch in class_batches(rng, dtype, [9, 9], weights=weights):
         y = batch.y
@@ -214,21 +249,19 @@ def test_softmax_cross_entropy_in_every_form(options, form, weights, reduction, 
             y[0] = 0.0
         batches.append(batch._replace(y=y))
     loss = SoftmaxCrossEntropy(reduction=reduction, **CLASS_OPTIONS[options])
-    compare(CpuExecutor(dtype, folder), [Dense(5)], (6,), batches, loss, SGD(0.1))
+    compare(executor, [Dense(5)], (6,), batches, loss, SGD(0.1))
 
 
 @pytest.mark.parametrize("K", [1, 2, 31, 32, 33, 100])
-def test_any_number_of_classes(K, dtype, folder, rng):
+def test_any_number_of_classes(K, executor, dtype, rng):
     batches = class_batches(rng, dtype, [3, 3], K=K)
-    executor = CpuExecutor(dtype, folder)
     compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
 
 
-def test_a_batch_that_is_all_ignored_changes_nothing(dtype, folder, rng):
+def test_a_batch_that_is_all_ignored_changes_nothing(executor, dtype, rng):
     batch = next(class_batches(rng, dtype, [5]))
     batch = batch._replace(y=np.full(5, 4, "int32"))
     loss = SoftmaxCrossEntropy(ignore_label=4)
-    executor = CpuExecutor(dtype, folder)
     _, state = compare(executor, [Dense(5)], (6,), [batch], loss, SGD(0.1))
     assert float(state.totals.loss) == float(state.totals.denominator) == 0.0
 
@@ -261,21 +294,21 @@ ELEMENTWISE = {
 @pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("columns", [None, 1, 3])
 @pytest.mark.parametrize("loss", ELEMENTWISE)
-def test_element_wise_losses(loss, columns, weights, reduction, dtype, folder, rng):
+def test_element_wise_losses(loss, columns, weights, reduction, executor, dtype, rng):
     batches = []
     for batch in class_batches(rng, dtype, [9, 9], weights=weights):
         y = rng.uniform(size=9 if columns is None else (9, columns)).astype(dtype)
         batches.append(batch._replace(y=y, x=4.0 * batch.x))
     layers = [Dense(columns or 1)]
     compare(
-        CpuExecutor(dtype, folder), layers, (6,), batches, ELEMENTWISE[loss](reduction=reduction),
+        executor, layers, (6,), batches, ELEMENTWISE[loss](reduction=reduction),
         SGD(0.01),
     )  # fmt: skip
 
 
-def test_whole_number_targets_are_numbers_to_a_loss_of_values(dtype, folder, rng):
+def test_whole_number_targets_are_numbers_to_a_loss_of_values(executor, dtype, rng):
     batches = list(class_batches(rng, dtype, [9, 9]))
-    compare(CpuExecutor(dtype, folder), [Dense(1)], (6,), batches, MeanSquaredError(), SGD(0.01))
+    compare(executor, [Dense(1)], (6,), batches, MeanSquaredError(), SGD(0.01))
 
 
 # -- updates --------------------------------------------------------------------------------------
@@ -305,12 +338,12 @@ CLIPS = {
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(
-    optimizer, clip, dtype, folder, rng
+    optimizer, clip, executor, dtype, rng
 ):
     rows = [12, 12, 12, 12, 5] * 4
     layers = [Dense(7), ReLU(), Dropout(0.3), Dense(5)]
     fused, _ = compare(
-        CpuExecutor(dtype, folder), layers, (6,), class_batches(rng, dtype, rows),
+        executor, layers, (6,), class_batches(rng, dtype, rows),
         SoftmaxCrossEntropy(label_smoothing=0.1), OPTIMIZERS[optimizer], CLIPS[clip],
     )  # fmt: skip
     assert fused.note.startswith("CUDA graph of ")
@@ -414,6 +447,28 @@ def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder,
     # x, y and the weights into their slots; the numbers of the step; a pair of keys per dropout.
     assert per_step == {"copy": 3, "set_step": 1, "set_keys": 1, "replay": 1}
     assert len(fused.programs) == 1
+
+
+def test_a_step_in_the_graph_neither_reads_on_the_host_nor_allocates(
+    executor, dtype, rng, monkeypatch
+):
+    model, optimizer = Sequential([Dense(7), ReLU(), Dropout(0.3), Dense(5)]).build((6,)), Adam(0.1)
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer)
+    state = placed(executor, first_state(model, optimizer, dtype))
+    batches = [placed(executor, b) for b in class_batches(rng, dtype, [12] * 6)]
+    for i, batch in enumerate(batches[:3]):
+        state, _ = fused(state, batch, inputs(i, model, optimizer))
+    assert fused.note.startswith("CUDA graph of ")
+
+    def refuse(*given):
+        pytest.fail("the step read on the host, placed from it, or allocated")
+
+    with monkeypatch.context() as patched:
+        for method in ("to_host", "place", "empty"):
+            patched.setattr(executor, method, refuse)
+        for i, batch in enumerate(batches[3:]):
+            state, _ = fused(state, batch, inputs(3 + i, model, optimizer))
+    assert float(executor.to_host(state.totals.count)) == 6 * 12
 
 
 def test_the_work_of_a_step_does_not_grow(folder, rng):
