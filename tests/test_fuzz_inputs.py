@@ -1,0 +1,244 @@
+"""Hostile input: whatever comes in, a reader works or raises an error of one line.
+
+The targets and their mutations are those of scripts/fuzz.py; here Hypothesis drives them, a config
+is also made up setting by setting, and the command line meets the worst files in a process whose
+memory is limited.
+"""
+
+import importlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xpnet.config import Config, load_config, to_toml
+from xpnet.data import read
+from xpnet.errors import ConfigError, DataError, XpnetError
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+fuzz = importlib.import_module("fuzz")
+sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return fuzz.Bench(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize("name", list(fuzz.TARGETS))
+def test_a_target_works_or_raises_an_error_of_one_line(bench, name):
+    if name == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    examples = 10 if name in fuzz.SLOW else 60
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(seed=st.integers(0, 2**64))
+    def run(seed):
+        assert fuzz.attempt(fuzz.TARGETS[name], bench, random.Random(seed)) is not None
+
+    run()
+
+
+# ------------------------------------------------------------------------------------ the config
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["adam", "dense", "10min", "cuda:1", "float16", "1" * 400, "a.b"]),
+)
+KEYS = st.sampled_from(
+    (
+        *("name", "units", "rate", "lr", "hidden", "layers", "activation", "source", "label"),
+        *("every", "patience", "dtype", "norm", "value", "reduction", "scaling", "x\ty"),
+    )
+)
+TABLES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)
+)
+
+
+def complaint(make):
+    """The message of the ConfigError that `make` raises, or what it returns."""
+    try:
+        return make()
+    except ConfigError as error:
+        return str(error)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    table=st.dictionaries(
+        st.sampled_from([*Config.__dataclass_fields__, "no_such", ""]), TABLES, max_size=4
+    )
+)
+def test_any_table_is_a_config_or_a_config_error_of_one_line(table):
+    from xpnet.schema import build
+
+    made = complaint(lambda: build(Config, table))
+    if isinstance(made, Config):
+        made = to_toml(made).replace("\n", "")
+    assert "\n" not in made
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=30), key=st.sampled_from(["", "optimizer.lr=", "model.layers=", "a="]))
+def test_any_text_is_an_override_or_a_config_error_of_one_line(text, key):
+    made = complaint(lambda: load_config("digits", [key + text]))
+    assert isinstance(made, Config) or "\n" not in made
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"a = [" + b"[" * 5000, b"epochs = " + b"9" * 5000, b"epochs = 1\nepochs = 2"],
+)
+def test_a_hostile_toml_file_is_named(tmp_path, content):
+    path = tmp_path / "my.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"my\.toml") as caught:
+        load_config(str(path))
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------- the files
+
+
+def test_a_path_in_an_archive_leads_nowhere(tmp_path):
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / "a.npz"
+    eye = fuzz.npy_bytes(np.eye(2))
+    path.write_bytes(fuzz.zip_bytes({"../x.npy": eye, "/tmp/y.npy": eye, "x.npy": eye}))
+    before = sorted(tmp_path.rglob("*"))
+    assert read(path, label=None).x.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert sorted(tmp_path.rglob("*")) == before
+    path.write_bytes(fuzz.zip_bytes({"../x.npy": eye}))
+    with pytest.raises(DataError, match="no array of features"):
+        read(path, label=None)
+
+
+def test_a_symbolic_link_is_read_as_what_it_leads_to(tmp_path):
+    (tmp_path / "a.csv").write_text(fuzz.csv_text(4))
+    links = {"b.csv": "a.csv", "loop.csv": "loop.csv", "gone.csv": "no.csv", "folder.csv": "."}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    assert len(read(tmp_path / "b.csv")) == 4
+    for name in list(links)[1:]:
+        with pytest.raises(DataError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_device_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.csv"):
+        with pytest.raises(DataError, match="is not a regular file"):
+            read(tmp_path / name)
+
+
+# ----------------------------------------------------------------- the command, memory limited
+
+LIMITED = """
+import resource, sys
+import xpnet.run, xpnet.commands.train, safetensors.numpy
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from xpnet.cli import main
+main(sys.argv[2:])
+"""
+
+
+def limited(*arguments, extra=2**26):
+    """Run the command line with so much memory beyond what the libraries take."""
+    command = [sys.executable, "-c", LIMITED, str(extra), *map(str, arguments)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+
+
+def bomb():
+    """128 MiB of zeros that are really there, in 128 KiB."""
+    return fuzz.npz_bytes(x=np.zeros((2**17, 2**10), np.uint8))
+
+
+def table(rows):
+    return "a,b,label\n" + "".join(f"{a},{b},{label}\n" for a, b, label in rows)
+
+
+def rows(n=20, **columns):
+    value = {"a": lambda i: i, "b": lambda i: -i, "label": lambda i: i % 2} | columns
+    return table((value["a"](i), value["b"](i), value["label"](i)) for i in range(n))
+
+
+HOSTILE = {
+    "object-array.npz": (lambda: fuzz.zip_bytes({"x.npy": fuzz.OBJECTS}), "Python objects"),
+    "declared.npy": (lambda: fuzz.HUGE, "its header declares 1099511627776 bytes"),
+    "declared.npz": (lambda: fuzz.zip_bytes({"x.npy": fuzz.HUGE}), "its header declares"),
+    "declared.idx": (lambda: b"\0\0\x08\2" + b"\x7f\xff\xff\xff" * 2, "its header declares"),
+    "zip-bomb.npz": (bomb, "zip-bomb.npz[x]: cannot be read: Unable to allocate"),
+    "one-class.csv": (lambda: rows(label=lambda i: "x"), "all rows are of class 'x'"),
+    "one-row.csv": (lambda: rows(1), "there is nothing to learn"),
+    "no-rows.csv": (lambda: rows(0), "a header but no rows"),
+    "empty.csv": (lambda: "", "the file is empty"),
+    "few.csv": (lambda: rows(4), "too few for one in each"),
+    "nan.csv": (lambda: rows(a=lambda i: "nan" if i == 3 else i), "line 5, column 0 ('a')"),
+    "inf.csv": (lambda: rows(b=lambda i: "inf" if i == 3 else i), "line 5, column 1 ('b')"),
+    "ragged.csv": (lambda: rows(b=lambda i: "1,2" if i == 3 else i), "line 5: 4 columns"),
+    "latin.csv": (lambda: rows().encode() + b"\xe9,1,1\n", "line 22: byte 0xe9 is not UTF-8"),
+    "overflow.csv": (lambda: rows(a=lambda i: f"{i}e300"), "too large"),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_a_hostile_file_costs_one_line_and_exit_code_2_and_leaves_no_run(tmp_path, name):
+    make, says = HOSTILE[name]
+    content = make()
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    out = tmp_path / "run"
+    options = ("--backend", "numpy", "--set", "epochs=1", "--set", "data.scaling=none")
+    done = limited("train", path, "--out", out, "--quiet", *options)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_constant_feature_is_no_obstacle(tmp_path):
+    (tmp_path / "flat.csv").write_text(rows(a=lambda i: 7.0))
+    paths = (str(tmp_path / "flat.csv"), "--out", str(tmp_path / "run"))
+    said = fuzz.command("train", *paths, "--set", "epochs=1", "--backend", "numpy")
+    assert "test accuracy" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
+def test_a_checkpoint_of_a_size_beyond_the_file_is_refused_within_the_memory(tmp_path, bench):
+    run = bench.copy()
+    newest = max((run / "checkpoints").glob("step-*"))
+    for other in {*(run / "checkpoints").iterdir()} - {newest}:
+        other.unlink()
+    for declared in (2**62, 99_999_999):
+        newest.write_bytes(declared.to_bytes(8, "little") + b"{" + bytes(100))
+        done = limited("show", run)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert newest.name in done.stderr
+
+
+def test_labels_out_of_range_of_a_trained_run_are_named(bench):
+    path = bench.file("other.csv", fuzz.csv_text(4).replace("yes", "maybe").encode())
+    with pytest.raises(XpnetError, match="label 'maybe' is not among the 2 known classes"):
+        fuzz.command("evaluate", str(bench.good), str(path))
