@@ -66,7 +66,13 @@ class Feed:
         if not self.resident:
             from xpnet.data import prefetch
 
-            return prefetch((self._gather(s, batch_size, order) for s in starts), depth=2)
+            if self.backend.streams and all(
+                isinstance(v, np.ndarray) for v in self.arrays.values()
+            ):
+                hosts = (self._gather(s, batch_size, order, self._host) for s in starts)
+                return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
+            placed = (self._gather(s, batch_size, order, self._place) for s in starts)
+            return map(_batch, prefetch(placed, depth=2))
         # The standard leaves a slice past the end open.
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
         if order is None:
@@ -78,16 +84,25 @@ class Feed:
         xp = self.backend.xp
         return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
 
-    def _gather(self, start: int, size: int, order: np.ndarray | None) -> Batch:
+    def _gather(
+        self, start: int, size: int, order: np.ndarray | None, take: Callable[[str, Any], Any]
+    ) -> dict[str, Any]:
         rows: Any = slice(start, start + size)
         rows = rows if order is None else order[rows]
-        return _batch({k: self._place(k, v[rows]) for k, v in self.arrays.items()})
+        return {k: take(k, v[rows]) for k, v in self.arrays.items()}
 
     def _place(self, name: str, host: Any) -> Array:
+        return self.backend.asarray(*self._transformed(name, host))
+
+    def _host(self, name: str, host: Any) -> np.ndarray:
+        return self.backend.as_host(*self._transformed(name, host))
+
+    def _transformed(self, name: str, host: Any) -> tuple[Any, str | None]:
+        """The rows as the model sees them, and the dtype to place them in."""
         if name == "x" and self.transform is not None:
             host = self.transform(host)
         # x and weights are numbers to compute with, also where a file holds integers.
-        return self.backend.asarray(host, None if name == "y" else self.backend.dtype_name)
+        return host, None if name == "y" else self.backend.dtype_name
 
     def _fits(self) -> bool:
         free = self.backend.free_memory()

@@ -5,7 +5,7 @@ learn which devices are there. A backend is those few methods; everything else i
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ class Backend:
 
     name: ClassVar[str]
     compiles: ClassVar[bool] = False  # whether `compile` does anything by default
+    streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in FLOAT_DTYPES:
@@ -111,11 +112,15 @@ class Backend:
             msg = f"backend {self.name!r} was given an array of {type(x).__module__}; "
             msg += "convert it first, or choose the backend that the array belongs to"
             raise BackendError(msg)
+        return self.place(self.as_host(x, dtype))
+
+    def as_host(self, x: Any, dtype: str | None = None) -> np.ndarray:
+        """Return a host copy of ``x`` in the dtype that :meth:`asarray` gives it; raises as it."""
         host = np.asarray(x)
-        placed = np.array(host, dtype=dtype or self._default_dtype(host.dtype))
-        if placed.dtype.kind == "i" and host.dtype != placed.dtype:
-            _check_same(host, placed)
-        return self.place(placed)
+        cast = np.array(host, dtype=dtype or self._default_dtype(host.dtype))
+        if cast.dtype.kind == "i" and host.dtype != cast.dtype:
+            _check_same(host, cast)
+        return cast
 
     def _default_dtype(self, dtype: Any) -> str:
         name = str(dtype)
@@ -165,6 +170,13 @@ class Backend:
         ``donate`` says that the first argument is handed over: its memory may be reused.
         """
         return function
+
+    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+        """Place each batch of host arrays, dtypes kept, while the one before it is computed with.
+
+        What is yielded may be overwritten once the next one is asked for.
+        """
+        return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
 
     def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
         """Return a faster train step of a built model than the portable one, or None.

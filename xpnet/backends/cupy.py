@@ -5,7 +5,7 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
+    streams = True
 
     @classmethod
     def probe(cls) -> Probe:
@@ -91,6 +92,11 @@ class CupyBackend(Backend):
 
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
+
+    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+        from xpnet.kernels.cuda.transfer import CupyLanes, transferred
+
+        return transferred(CupyLanes(self.device), batches)
 
     def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
         from xpnet.kernels.cuda.executor import CupyExecutor
