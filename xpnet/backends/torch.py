@@ -81,4 +81,9 @@ class TorchBackend(Backend):
     def compile(self, function: Callable, *, donate: bool = False) -> Callable:
         import torch
 
-        return torch.compile(function)
+        compiled = torch.compile(function)
+        if not donate or self.device.type != "cuda":
+            return compiled
+        from xpnet.backends.torch_graph import GraphedStep, cuda_graph
+
+        return GraphedStep(compiled, cuda_graph)
