@@ -1,7 +1,7 @@
 """Feed damaged and hostile files to everything of xpnet that reads a file.
 
-    python scripts/fuzz.py --inputs 20000          counted, from a seed
-    python scripts/fuzz.py --atheris csv           guided by coverage, where atheris is installed
+    python scripts/fuzz.py --inputs 20000                         counted, from a seed
+    python scripts/fuzz.py --atheris csv -- -max_total_time=60    guided by coverage, with atheris
 
 Whatever comes in, a reader either works or raises XpnetError with a message of one line, and the
 command line exits with 0 or 2 and prints no traceback. Anything else is an escape: it is printed
@@ -431,8 +431,8 @@ def fuzz(inputs: int, seed: int = 0, only: str | None = None) -> dict[str, Count
     return counts
 
 
-def guided(name: str) -> None:
-    """Let atheris choose the bytes that drive a target."""
+def guided(name: str, options: list[str]) -> None:
+    """Let atheris choose the bytes that a target reads, from the good ones on."""
     import atheris
 
     with atheris.instrument_imports(include=["xpnet"]):
@@ -442,15 +442,19 @@ def guided(name: str) -> None:
         import xpnet.run  # noqa: F401
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        good = FILES.get(f"table.{name}", [bench.newest.read_bytes(), CONFIG.encode()])
+        for n, content in enumerate(good):
+            (corpus / str(n)).write_bytes(content)
 
         def one(data: bytes) -> None:
-            if name.partition(".")[0] in ("csv", "npy", "npz", "idx", "parquet"):
-                FILES[f"table.{name}"] = [data]
-            if attempt(TARGETS[name], bench, random.Random(data)) is None:
-                msg = "escaped"
+            globals()["damaged"] = lambda content, draw: data
+            if attempt(TARGETS[name], bench, random.Random(len(data))) is None:
+                msg = f"escaped: {data!r}"
                 raise RuntimeError(msg)
 
-        atheris.Setup(sys.argv[:1], one)
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
         atheris.Fuzz()
 
 
@@ -461,9 +465,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(TARGETS))
     parser.add_argument("--atheris", metavar="TARGET", choices=list(TARGETS))
+    parser.add_argument("libfuzzer", nargs="*", help="its options, after --")
     options = parser.parse_args()
     if options.atheris:
-        return guided(options.atheris)
+        return guided(options.atheris, options.libfuzzer)
     counts = fuzz(options.inputs, options.seed, options.only)
     for name, count in counts.items():
         print(f"{name:14}", ", ".join(f"{n:6,} {what}" for what, n in count.items()))

@@ -1,0 +1,169 @@
+"""Check what xpnet depends on: that it is pinned, its licences, its known vulnerabilities.
+
+    scripts/supply-check              in an environment with xpnet and its extras
+    scripts/supply-check --write      renew constraints.txt from that environment
+
+Exit codes: 0 all is well; 1 a finding; 3 no finding, but a check could not be done, because
+pip-audit is not installed or its vulnerability service cannot be reached. A check that was not done
+is no check that was passed.
+"""
+
+import argparse
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TOP = Path(__file__).parents[1]
+CONSTRAINTS = TOP / "constraints.txt"
+HEADER = """\
+# The versions that CI and the containers install: pip install -c constraints.txt ...
+# Renewed by scripts/supply-check --write, in an environment that passes the tests.
+"""
+PERMISSIVE = re.compile(
+    r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|HPND|CNRI|0BSD",
+    re.IGNORECASE,
+)
+# What the metadata of a package says too little about, and who looked it up where.
+KNOWN: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """An installed package that xpnet needs, itself or through others."""
+
+    name: str
+    version: str
+    licence: str
+
+
+def needed() -> Iterator[Found]:
+    """Yield what is installed of the dependencies of xpnet and all its extras."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    wanted, seen = [Requirement(line) for line in lines], set[str]()
+    done: set[tuple[str, frozenset[str]]] = set()
+    while wanted:
+        requirement = wanted.pop()
+        name, chosen = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, chosen) in done:
+            continue
+        done.add((name, chosen))
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # an extra that is not installed here
+        if name not in seen:
+            seen.add(name)
+            yield Found(name, found.version.partition("+")[0], licence(found))
+        for inner in map(Requirement, found.requires or ()):
+            if not inner.marker or any(inner.marker.evaluate({"extra": e}) for e in ("", *chosen)):
+                wanted.append(inner)
+
+
+def licence(found: metadata.Distribution) -> str:
+    """Return what a package's metadata says of its licence, on one line."""
+    about = found.metadata
+    texts = [about.get("License-Expression")]
+    classifiers = about.get_all("Classifier") or ()
+    texts += [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License")]
+    texts.append((about.get("License") or "").strip().partition("\n")[0])
+    known = KNOWN.get(canonicalize_name(about["Name"]))
+    return known or next((text for text in texts if text and text != "OSI Approved"), "unknown")
+
+
+def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
+    """Return the versions that the constraints name."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    pairs = (re.fullmatch(r"([A-Za-z0-9._-]+)==([^ ;]+).*", line) for line in lines)
+    return {canonicalize_name(pair[1]): pair[2] for pair in pairs if pair}
+
+
+def write(packages: list[Found]) -> None:
+    """Renew the constraints; pins of what is not installed here stay."""
+    versions = {**pins(), **{p.name: p.version for p in packages}}
+    lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
+    CONSTRAINTS.write_text(HEADER + "".join(lines))
+
+
+def check_pins(packages: list[Found]) -> list[str]:
+    """Return what is not pinned, or installed in another version."""
+    pinned = pins()
+    return [
+        f"{p.name} {p.version} is installed, and {pinned.get(p.name, 'no version')} is pinned"
+        for p in packages
+        if pinned.get(p.name) != p.version
+    ]
+
+
+def check_licences(packages: list[Found]) -> list[str]:
+    """Return the packages whose licence is not known to be permissive."""
+    return [
+        f"{p.name}: licence {p.licence!r}" for p in packages if not PERMISSIVE.search(p.licence)
+    ]
+
+
+def vulnerabilities() -> tuple[list[str], str | None]:
+    """Return what pip-audit finds, and why it could not look, if so."""
+    if importlib.util.find_spec("pip_audit") is None:
+        return [], "pip-audit is not installed: pip install pip-audit"
+    options = ["--requirement", str(CONSTRAINTS), "--no-deps", "--disable-pip", "--format", "json"]
+    command = [sys.executable, "-m", "pip_audit", *options, "--progress-spinner", "off"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        report = json.loads(done.stdout)["dependencies"]
+    except (ValueError, LookupError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return [], f"the vulnerability service cannot be reached, or pip-audit failed: {last[:200]}"
+    skipped = [d for d in report if "skip_reason" in d]
+    found = [f"{d['name']} {d['version']}: {v['id']}" for d in report for v in d.get("vulns", ())]
+    if not skipped:
+        return found, None
+    first = skipped[0]["skip_reason"]
+    return found, f"{len(skipped)} of {len(report)} packages, such as: {first}"
+
+
+def main() -> int:
+    """Do the checks; print each result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="renew constraints.txt first")
+    parser.add_argument("--list", action="store_true", help="print packages and licences")
+    options = parser.parse_args()
+    packages = sorted(needed(), key=lambda p: p.name)
+    if options.write:
+        write(packages)
+    for p in packages if options.list else ():
+        print(f"{p.name} {p.version}: {p.licence}")
+    audit, not_done = vulnerabilities()
+    results = {
+        "pins": check_pins(packages),
+        "licences": check_licences(packages),
+        "vulnerabilities": audit,
+    }
+    for name, findings in results.items():
+        for finding in findings:
+            print(f"{name}: {finding}")
+        if name == "vulnerabilities" and not_done:
+            print(f"{name}: NOT CHECKED: {not_done}")
+        elif not findings:
+            print(f"{name}: none found" if name == "vulnerabilities" else f"{name}: all well")
+    print(f"{len(packages)} packages")
+    if any(results.values()):
+        return 1
+    return 3 if not_done else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
