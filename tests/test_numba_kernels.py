@@ -12,6 +12,7 @@ from test_cuda_step import (
     class_batches,
     compare,
     dtype,  # noqa: F401 - a fixture
+    executor,  # noqa: F401
     folder,  # noqa: F401
     test_a_batch_that_is_all_ignored_changes_nothing,  # noqa: F401
     test_a_nan_goes_through_every_activation_and_names_its_step,  # noqa: F401

@@ -114,10 +114,3 @@ KERNEL set_keys(int* keys, int first, int second) {
   keys[0] = first;
   keys[1] = second;
 }
-
-// out (rows) = the rows of x (all, J) that indices name.
-KERNEL gather_rows(const real* x, const int* indices, real* out, int rows, int J) {
-  unsigned size = (unsigned)rows * J;
-  for (unsigned i = FIRST; i < size; i += STRIDE)
-    out[i] = x[(size_t)indices[i / (unsigned)J] * J + i % (unsigned)J];
-}
