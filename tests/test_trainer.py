@@ -114,7 +114,9 @@ def test_a_run_is_the_plain_loop_over_the_train_step():
             s, _ = step(s, Batch(x[rows], y[rows]), inputs)
             t += 1
     flat = np.concatenate([run.params[n].ravel() for n in run.params])
-    np.testing.assert_allclose(flat, np.concatenate([s.params, s.stats]), rtol=1e-9)
+    # The gradient of a bias before batch normalisation is rounding alone, which Adam enlarges.
+    wanted = np.concatenate([s.params, s.stats])
+    np.testing.assert_allclose(flat, wanted, rtol=1e-9, atol=1e-8)
     assert run.position == Position(3, 0, 12)
 
 

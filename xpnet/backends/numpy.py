@@ -42,15 +42,10 @@ class NumpyBackend(Backend):
     def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
         if installed_version(("numba",), "numba") is None:
             return None
-        from xpnet.kernels.numba import NumbaExecutor
-        from xpnet.kernels.cuda.stages import UnsupportedError
-        from xpnet.kernels.cuda.step import FusedStep
+        from xpnet.kernels.cpu.step import FusedStep, UnsupportedError
 
         try:
-            executor = NumbaExecutor(self.dtype_name)
-            step = FusedStep(executor, model, loss, optimizer, clip, graph=False)
+            return FusedStep(model, loss, optimizer, clip, self.dtype_name)
         except UnsupportedError as error:
             logging.getLogger("xpnet").info("the portable step on the CPU, for %s", error)
             return None
-        step.note = "fused kernels compiled by Numba"
-        return step

@@ -1,0 +1,90 @@
+"""The matrix product of the BLAS that NumPy itself uses, called from compiled code by its address.
+
+``np.matmul`` is the same routine behind a Python call. Here it costs no such call, and it can add
+to its result: C = α A B + β C, which makes an update of gradient descent of it.
+"""
+
+import ctypes
+import functools
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from xpnet.kernels.cpu.compiled import kernel
+from xpnet.typing import Array
+
+__all__ = ["gemm", "gemm_address"]
+
+# As NumPy's wheels, Accelerate, and other builds of BLAS name it; the first have 64-bit integers.
+NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm$NEWLAPACK$ILP64")
+NAMES_32 = ("scipy_cblas_{}gemm", "cblas_{}gemm")
+ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
+
+
+@functools.cache
+def gemm_address(dtype: str) -> int | None:
+    """Return the address of ``cblas_?gemm`` for a dtype, once it has been seen to multiply."""
+    letter = {"float32": "s", "float64": "d"}[dtype]
+    # An int32 lies in a slot of 8 bytes, so an int64 can be passed for it; Apple packs them.
+    packed = sys.platform == "darwin" and platform.machine() == "arm64"
+    for library in _libraries():
+        for name in NAMES if packed else (*NAMES, *NAMES_32):
+            if (found := getattr(library, name.format(letter), None)) is not None:
+                address = ctypes.cast(found, ctypes.c_void_p).value or 0
+                return address if _multiplies(address, dtype) else None
+    return None
+
+
+def _libraries() -> list[ctypes.CDLL]:
+    """NumPy's extension module, whose dependencies are searched with it, and its wheel's BLAS."""
+    package = Path(np.__file__).parent
+    bundled = [*package.parent.glob("numpy.libs/*blas*"), *package.glob(".dylibs/*blas*")]
+    extension = np._core._multiarray_umath.__file__  # type: ignore[attr-defined]
+    return [ctypes.CDLL(str(path)) for path in [extension, *bundled]]
+
+
+def _multiplies(address: int, dtype: str) -> bool:
+    a, b = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(12, dtype=dtype).reshape(3, 4)
+    c = np.ones((2, 4), dtype)
+    gemm(address, False, False, (2, 4, 3), c.dtype.type(2.0), _at(a), _at(b), c.dtype.type(3.0),
+         _at(c))  # fmt: skip
+    return bool((c == 2.0 * (a @ b) + 3.0).all())
+
+
+def _at(x: Array) -> int:
+    return x.ctypes.data
+
+
+@intrinsic
+def _call(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc):
+    """Call ``cblas_?gemm`` at ``address``; the type of alpha is that of the matrices."""
+    enum, long, real = types.int32, types.int64, alpha
+    given = [enum, enum, enum, long, long, long, real, long, long, long, long, real, long, long]
+    signature = types.void(long, *given[1:])
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        prototype = ir.FunctionType(ir.VoidType(), [context.get_value_type(t) for t in given])
+        pointer = builder.inttoptr(values[0], prototype.as_pointer())
+        builder.call(pointer, [ir.Constant(ir.IntType(32), ROWS), *values[1:]])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@kernel
+def gemm(address, ta, tb, sizes, alpha, A, B, beta, C):
+    """C = α A B + β C for C (M, N), A (M, K), B (K, N) at those addresses, rows without gaps.
+
+    ``sizes`` is (M, N, K); ``ta`` and ``tb`` say that A or B is stored transposed.
+    """
+    M, N, K = sizes
+    _call(
+        address, TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, M, N, K,
+        alpha, A, M if ta else K, B, K if tb else N, beta, C, N,
+    )  # fmt: skip

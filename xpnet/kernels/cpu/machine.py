@@ -1,0 +1,127 @@
+"""The loop that runs a program: rows of numbers, each an operation on one batch.
+
+A program is compiled code's view of a model. One function, compiled once per dtype, runs that of
+any model without going back to Python. Activations and their gradients lie in one flat vector
+``work``; the numbers of a row say where.
+"""
+
+from xpnet.kernels.cpu.blas import gemm
+from xpnet.kernels.cpu.compiled import kernel
+from xpnet.kernels.cpu.elements import activation, activation_backward, dropout
+from xpnet.kernels.cpu.losses import elementwise_loss, softmax_cross_entropy
+
+__all__ = [
+    "ACTIVATION",
+    "ACTIVATION_BACKWARD",
+    "AFFINE",
+    "AFFINE_BACKWARD",
+    "COLUMNS",
+    "DROPOUT",
+    "ELEMENTWISE_LOSS",
+    "NOWHERE",
+    "SOFTMAX_LOSS",
+    "run",
+]
+
+# Operations, the first column of a row.
+(
+    AFFINE, ACTIVATION, DROPOUT, AFFINE_BACKWARD, ACTIVATION_BACKWARD, SOFTMAX_LOSS,
+    ELEMENTWISE_LOSS,
+) = range(7)  # fmt: skip
+# The others: kind of activation or loss; features I in and J out; where x, z, y = f(z), the
+# parameters W and b, dy, dx and db begin. Dropout has its threshold for a kind.
+OP, KIND, I_, J_, X, Z, Y, W, B, DY, DX, DB, COLUMNS = range(13)
+KEY = I_  # of dropout
+REDUCTION, IGNORES, IGNORED = X, Y, W  # of a loss
+NOWHERE = -1
+
+
+@kernel
+def _matrix(work, start, N, J):
+    return work[start : start + N * J].reshape(N, J)
+
+
+@kernel
+def _bias(params, row):
+    return params[row[B] : row[B] + row[J_]] if row[B] >= 0 else params[:0]
+
+
+@kernel
+def _address(work, x, start):
+    """Where an operation's input lies: in ``work``, or the batch itself."""
+    return work.ctypes.data + start * work.itemsize if start >= 0 else x.ctypes.data
+
+
+@kernel
+def _affine(row, N, work, params, x, product):
+    one, zero = work.dtype.type(1.0), work.dtype.type(0.0)
+    at_z, at_W = work.ctypes.data + row[Z] * work.itemsize, params.ctypes.data
+    at_W += row[W] * work.itemsize
+    sizes = (N, row[J_], row[I_])
+    gemm(product, False, False, sizes, one, _address(work, x, row[X]), at_W, zero, at_z)
+
+
+@kernel
+def _affine_backward(row, s, N, work, params, target, alpha, beta, x, product):
+    """dx = dy Wᵀ where it is wanted; then W' = β W' + α xᵀ dy and the same for b in ``target``."""
+    one, zero = work.dtype.type(1.0), work.dtype.type(0.0)
+    I, J, size = row[I_], row[J_], work.itemsize  # noqa: E741
+    dy = _matrix(work, row[DY], N, J)
+    db = work[:0] if row[B] < 0 else work[row[DB] : row[DB] + J]
+    activation_backward(row[KIND], dy, _matrix(work, row[Y], N, J), db, s)
+    at_dy, at_W = work.ctypes.data + row[DY] * size, params.ctypes.data + row[W] * size
+    if row[DX] >= 0:
+        at_dx = work.ctypes.data + row[DX] * size
+        gemm(product, False, True, (N, I, J), one, at_dy, at_W, zero, at_dx)
+    at_dW = target.ctypes.data + row[W] * size
+    at_x = _address(work, x, row[X])
+    gemm(product, True, False, (I, J, N), alpha, at_x, at_dy, beta, at_dW)
+    for j in range(len(db)):
+        start = row[B]
+        old = zero if beta == zero else beta * target[start + j]
+        target[start + j] = old + alpha * db[j]
+
+
+@kernel
+def run(
+    program, settings, first, last, N, work, params, target, alpha, beta, x, labels, rows, weight,
+    class_weights, keys, sums, product,
+):  # fmt: skip
+    """Run rows ``first`` to ``last`` of ``program`` on a batch x (N, I).
+
+    The gradient of the parameters goes to ``target`` (P,): target = β target + α gradient, W and b
+    of a layer after the last use of its parameters. ``settings`` has a number per row.
+    """
+    real = work.dtype.type
+    alpha, beta = real(alpha), real(beta)
+    for i in range(first, last):
+        row = program[i]
+        op, J, s = row[OP], row[J_], real(settings[i])
+        if op == AFFINE:
+            _affine(row, N, work, params, x, product)
+            if row[KIND] >= 0:
+                z, y = _matrix(work, row[Z], N, J), _matrix(work, row[Y], N, J)
+                activation(row[KIND], z, _bias(params, row), y, s)
+        elif op == ACTIVATION:
+            z, y = _matrix(work, row[Z], N, J), _matrix(work, row[Y], N, J)
+            z[:] = _matrix(work, row[X], N, J)
+            activation(row[KIND], z, params[:0], y, s)
+        elif op == DROPOUT:
+            a, y1 = work[row[X] : row[X] + N * J], work[row[Y] : row[Y] + N * J]
+            dropout(a, y1, keys[row[KEY]], row[KIND], s)
+        elif op == AFFINE_BACKWARD:
+            _affine_backward(row, s, N, work, params, target, alpha, beta, x, product)
+        elif op == ACTIVATION_BACKWARD:
+            dy, kept = _matrix(work, row[DY], N, J), _matrix(work, row[Y], N, J)
+            activation_backward(row[KIND], dy, kept, work[:0], s)
+        elif op == SOFTMAX_LOSS:
+            z, dz = _matrix(work, row[Z], N, J), _matrix(work, row[DY], N, J)
+            softmax_cross_entropy(
+                z, _bias(params, row), dz, labels, rows, class_weights, weight,
+                row[IGNORES] == 1, row[IGNORED], settings[i], row[REDUCTION], sums,
+            )  # fmt: skip
+        elif op == ELEMENTWISE_LOSS:
+            z, dz = _matrix(work, row[Z], N, J), _matrix(work, row[DY], N, J)
+            elementwise_loss(
+                row[KIND], z, _bias(params, row), dz, rows, weight, s, row[REDUCTION], sums
+            )
