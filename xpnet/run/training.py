@@ -147,6 +147,7 @@ class _Job:
             status = f"failed: {error}"
             raise
         finally:
+            record["step"] = self.trainer.engine.step_note
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
                 record |= {"seconds": seconds, "status": status}
@@ -196,7 +197,7 @@ class _Job:
             "test_rows": len(examples.test or ()),
             "fingerprint": examples.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
-            "seconds": earlier.get("seconds", 0.0),
+            "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
         }
 
     def test(self) -> Mapping[str, Any] | None:
