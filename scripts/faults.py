@@ -287,7 +287,7 @@ def other_backend(training: Training, backend: str, draw: random.Random) -> None
 
 def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
     """Train for ``steps`` steps; memory and open files must stay flat and the history readable."""
-    per_epoch, epochs = 500, max(10, steps // 500)
+    per_epoch, epochs = 500, max(10, steps // 480)
     settings = ("batch_size=1", "model.hidden=[4]", "data.test_fraction=0.2", "backend=numpy")
     training = Training(folder, (*settings, f"epochs={epochs}"), tally, rows=per_epoch * 100 // 72)
     process = training.start(folder / "long", "checkpoint.every_steps=1000")

@@ -171,7 +171,8 @@ class Engine:
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Take back :meth:`tensors`, of any backend.
 
-        Raises CheckpointError where a tensor is missing or has another shape.
+        Raises CheckpointError where a tensor is missing, has another shape or kind, or where the
+        model's are not finite.
         """
         slots = tuple(
             _flat(tensors, self.params_layout, f"slots/{slot}/") for slot in self.optimizer.slots
@@ -180,6 +181,9 @@ class Engine:
         stats = _flat(tensors, self.stats_layout, "stats/")
         totals = Totals(*(_tensor(tensors, f"totals/{k}", ()) for k in Totals._fields))
         scale = None if self.state.scale is None else _tensor(tensors, "scale", (2,))
+        if not np.isfinite(params).all() or not np.isfinite(stats).all():
+            msg = "the checkpoint's model has values that are not finite"
+            raise CheckpointError(msg)
         self.set_state(TrainState(params, stats, slots, totals, scale))
 
 
@@ -199,6 +203,10 @@ def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
     if found is None or tuple(found.shape) != tuple(shape):
         got = "none" if found is None else tuple(found.shape)
         msg = f"the checkpoint does not fit the model: {name} must have shape {shape}; got {got}"
+        raise CheckpointError(msg)
+    kind = "i" if name == "totals/bad_step" else "f"
+    if found.dtype.kind != kind:
+        msg = f"the checkpoint does not fit the model: {name} cannot be {found.dtype}"
         raise CheckpointError(msg)
     return found
 

@@ -305,7 +305,7 @@ class Trainer:
             try:
                 if name in states:
                     callback.restore(states[name])
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
                 msg = f"the checkpoint has a state that {name} cannot take back: {error}"
                 raise CheckpointError(msg) from error
         self._restored = None

@@ -97,13 +97,13 @@ class Preparation:
         """Make it from what a checkpoint holds; raises CheckpointError where that cannot be."""
         shape, outputs = meta["feature_shape"], meta["outputs"]
         counts = isinstance(shape, list) and all(type(n) is int for n in [*shape, outputs])
-        if not counts or min([*shape, outputs]) < 1:
+        if not counts or not shape or min([*shape, outputs]) < 1:
             msg = f"the checkpoint's model cannot be: features {shape!r}, outputs {outputs!r}"
             raise CheckpointError(msg)
-        for key in ("classes", "feature_names"):
-            names = meta[key]
-            if names is not None and not _is_names(names):
-                msg = f"the checkpoint's {key} must be a list of texts; got {names!r}"
+        wanted = {"classes": max(2, outputs), "feature_names": shape[0]}
+        for key, count in wanted.items():
+            if meta[key] is not None and not _is_names(meta[key], count):
+                msg = f"the checkpoint's {key} must be {count} texts; got {meta[key]!r}"
                 raise CheckpointError(msg)
         targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
         return cls(
@@ -116,8 +116,9 @@ class Preparation:
         )
 
 
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+def _is_names(value: Any, count: int) -> bool:
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return texts and len(value) == count
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,20 @@ def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trai
     )
 
 
+def _check_classes(config: Config, preparation: Preparation) -> None:
+    """Raise CheckpointError where the model's outputs cannot be those of the config's loss."""
+    predicts, classes, outputs = config.loss.predicts, preparation.classes, preparation.outputs
+    fits = {
+        "class": classes is not None and outputs == len(classes),
+        "binary": classes is not None and outputs == 1,
+        "value": classes is None,
+    }
+    if not fits[predicts]:
+        found = "no classes" if classes is None else f"{len(classes)} classes"
+        msg = f"the checkpoint's model, {outputs} outputs for {found}, does not fit the run's loss"
+        raise CheckpointError(msg)
+
+
 def load_run(
     path: str | Path,
     *,
@@ -220,6 +234,7 @@ def load_run(
     chosen = resolve(backend or "auto", device or "auto", config.dtype).backend
     try:
         preparation = Preparation.of(checkpoint.meta["preparation"], checkpoint.tensors)
+        _check_classes(config, preparation)
         # Mixed precision is for training; not every backend has its dtypes.
         trainer = make_trainer(replace(config, mixed=None), preparation, chosen)
         trainer.restore(checkpoint.tensors, checkpoint.meta)
