@@ -56,11 +56,17 @@ class Feed:
         return tuple(self.arrays["x"].shape[1:])
 
     def batches(
-        self, batch_size: int, order: np.ndarray | None = None, start: int = 0
+        self,
+        batch_size: int,
+        order: np.ndarray | None = None,
+        start: int = 0,
+        *,
+        reuse: bool = False,
     ) -> Iterator[Batch]:
         """Yield batches from number ``start`` on, the last one ragged.
 
-        ``order`` (N,) is the order of the rows; None leaves them as they are.
+        ``order`` (N,) is the order of the rows; None leaves them as they are. With ``reuse`` a
+        batch may be written over by the next but one.
         """
         starts = range(start * batch_size, self.rows, batch_size)
         if not self.resident:
@@ -77,12 +83,35 @@ class Feed:
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
         if order is None:
             return (_batch({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
+        if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
+            return self._reused(starts, batch_size, order)
         placed = self.backend.asarray(order, dtype="int32")
         return (self._take(placed[rows]) for rows in slices)
 
     def _take(self, indices: Array) -> Batch:
         xp = self.backend.xp
         return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
+
+    def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
+        """Gather into two batches in turn, so that an epoch allocates nothing."""
+        order = order.astype(np.intp)  # once, rather than in every take
+        slots = [
+            {
+                k: np.empty((min(size, self.rows), *v.shape[1:]), v.dtype)
+                for k, v in self.arrays.items()
+            }
+            for _ in range(2)
+        ]
+        whole = [_batch(slot) for slot in slots]
+        sources = [[(v.take, slot[k]) for k, v in self.arrays.items()] for slot in slots]
+        for n, s in enumerate(starts):
+            rows = order[s : s + size]
+            full = len(rows) == size
+            for take, out in sources[n % 2]:
+                # The indices are in range; any other mode than "raise" writes to `out` directly.
+                take(rows, 0, out if full else out[: len(rows)], "clip")
+            slot = slots[n % 2]
+            yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
 
     def _gather(
         self, start: int, size: int, order: np.ndarray | None, take: Callable[[str, Any], Any]

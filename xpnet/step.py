@@ -7,6 +7,7 @@ Everything that changes from step to step comes in as an argument (``inputs``), 
 that a compiler would freeze.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ __all__ = [
     "make_train_step",
     "zero_totals",
 ]
+
+
+KEY_BLOCK = 256  # steps whose keys are drawn at once; part of the format, as random.PURPOSES is
 
 
 class Totals(NamedTuple):
@@ -77,8 +81,16 @@ def dropout_keys(seed: int, step: int, n_random: int) -> tuple[tuple[int, int], 
     """Draw the two int32 keys of each random layer at one step."""
     if n_random == 0:
         return ()
-    draws = generator(seed, "dropout", step).integers(-(2**31), 2**31, size=(n_random, 2))
-    return tuple((int(a), int(b)) for a, b in draws)
+    block, i = divmod(step, KEY_BLOCK)
+    return _key_block(seed, block, n_random)[i]
+
+
+@functools.lru_cache(maxsize=4)
+def _key_block(seed: int, block: int, n_random: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """The keys of many steps at once: to begin at a position costs more than to draw."""
+    size = (KEY_BLOCK, n_random, 2)
+    draws = generator(seed, "dropout", block).integers(-(2**31), 2**31, size=size)
+    return tuple(tuple((a, b) for a, b in step) for step in draws.tolist())
 
 
 def zero_totals(like: Array) -> Totals:

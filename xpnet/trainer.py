@@ -158,7 +158,9 @@ class Trainer:
         self._epoch_began, self._epoch_from = time.perf_counter(), self.position
         order = generator(self.seed, "shuffle", self.position.epoch).permutation(feed.rows)
         order = order.astype(np.int32)
-        self._batches = lambda: feed.batches(self.batch_size, order, start=self.position.batch)
+        self._batches = lambda: feed.batches(
+            self.batch_size, order, start=self.position.batch, reuse=True
+        )
         self._epoch_state = self.engine.host_state()
         hooks = overridden(self.callbacks, "on_step_end")
         for batch in self._batches():

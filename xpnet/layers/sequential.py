@@ -1,6 +1,7 @@
 """Layers one after the other: the chain rule as a loop."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ class Sequential(Checked):
         """Return the variables of each layer."""
         return [layer.variables() for layer in self.layers]
 
-    @property
+    @functools.cached_property
     def n_random(self) -> int:
         """How many layers draw random numbers in training, each with two keys."""
         return sum(layer.random for layer in self.layers)

@@ -35,6 +35,7 @@ from xpnet.typing import Array
 __all__ = ["FusedStep", "UnsupportedError"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
+INT32 = np.dtype(np.int32)
 LINE = 64  # bytes: what vectors are aligned to
 
 
@@ -73,6 +74,7 @@ class FusedStep:
         self.class_weights = self.none if weights is None else np.array(weights, self.dtype)
         # Plain gradient descent is part of the products that make the gradient.
         plain = type(optimizer) is SGD and not optimizer.momentum
+        self.by_class = loss.predicts == "class"
         self.descends = plain and clip == Clip()
         self.residuals: dict[int, Any] = {}
         self.note = _note(model, loss, optimizer)
@@ -85,12 +87,12 @@ class FusedStep:
         x, y, weight = batch
         form = (x.shape, y.shape, weight is None)
         program = self.programs.get(form) or self._program(form, batch)
-        x = self._plain(x, self.dtype, (program.N, -1))
-        if form[1] == x.shape[:1] and self.loss.predicts == "class":
-            labels, rows = self._plain(y, np.dtype(np.int32), (-1,)), self.no_rows
+        x, labels, rows = _plain(x, self.dtype, 2), self.no_labels, self.no_rows
+        if self.by_class and y.ndim == 1:
+            labels = _plain(y, INT32, 1)
         else:
-            labels, rows = self.no_labels, self._plain(y, self.dtype, (program.N, -1))
-        weight = self.none if weight is None else self._plain(weight, self.dtype, (-1,))
+            rows = _plain(y, self.dtype, 2)
+        weight = self.none if weight is None else _plain(weight, self.dtype, 1)
         if program.copied is not None:
             np.copyto(self._view(program.copied), batch.x)
         if inputs.keys:
@@ -189,12 +191,6 @@ class FusedStep:
         self.programs[form] = program
         return program
 
-    def _plain(self, x: Array, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
-        """``x`` as compiled code takes it: itself, where it has the dtype and no gaps."""
-        if x.flags.carray and x.dtype == dtype:
-            return x if x.ndim == len(shape) else x.reshape(shape)
-        return np.array(x, dtype, order="C").reshape(shape)
-
     def _view(self, place: Place) -> Array:
         size = math.prod(place.shape)
         return self.work[place.start : place.start + size].reshape(place.shape)
@@ -236,6 +232,13 @@ class FusedStep:
             view[...] = alpha * grad if beta == 0.0 else beta * view + alpha * grad
         for name, value in stats.items():
             self.tensors[i][name][...] = value
+
+
+def _plain(x: Array, dtype: np.dtype, ndim: int) -> Array:
+    """``x`` as compiled code takes it: itself, where it has the dtype and no gaps."""
+    if not (x.dtype is dtype and x.flags.carray):
+        x = np.array(x, dtype, order="C")
+    return x if x.ndim == ndim else x.reshape((len(x), -1)[:ndim])
 
 
 def _note(model: Sequential, loss: Loss, optimizer: Optimizer) -> str:
