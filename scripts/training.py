@@ -138,16 +138,16 @@ class Training:
         arguments = ["train", str(self.data), "--out", str(out), "--resume", "--quiet", *named]
         return Process(self.tally, arguments, **options)
 
-    def whole(self) -> tuple[Path, float]:
-        """Return a run that nothing happens to, and how long it takes."""
-        out, began = self.folder / "whole", time.monotonic()
+    def whole(self) -> Path:
+        """Return a run that nothing happens to."""
+        out = self.folder / "whole"
         if not out.exists():
             self.start(out).succeeds()
-        return out, time.monotonic() - began
+        return out
 
     def same(self, out: Path, tolerance: float = 0.0) -> None:
         """Compare with the run that nothing happened to; raises LostError if they differ."""
-        found = differences(self.whole()[0], out, tolerance)
+        found = differences(self.whole(), out, tolerance)
         if found:
             msg = f"{len(found)} differences from an uninterrupted run: {found[0]}"
             raise LostError(msg)

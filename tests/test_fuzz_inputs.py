@@ -36,7 +36,7 @@ def bench(tmp_path_factory):
 def test_a_target_works_or_raises_an_error_of_one_line(bench, name):
     if name == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    examples = 10 if name in fuzz.SLOW else 60
+    examples = 10 if name in fuzz.SLOW else 40
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(seed=st.integers(0, 2**64))
@@ -75,7 +75,7 @@ def complaint(make):
         return str(error)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     table=st.dictionaries(
         st.sampled_from([*Config.__dataclass_fields__, "no_such", ""]), TABLES, max_size=4
@@ -90,7 +90,7 @@ def test_any_table_is_a_config_or_a_config_error_of_one_line(table):
     assert "\n" not in made
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=30), key=st.sampled_from(["", "optimizer.lr=", "model.layers=", "a="]))
 def test_any_text_is_an_override_or_a_config_error_of_one_line(text, key):
     made = complaint(lambda: load_config("digits", [key + text]))
