@@ -1,13 +1,12 @@
 """The explanation as a LaTeX document for pdflatex; amsmath and listings are all it needs."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from xpnet.explain import text
 from xpnet.explain.model import Explanation, Step, Tensor
-from xpnet.explain.notation import latex
+from xpnet.explain.notation import definitions, latex, prose
 
 __all__ = ["render"]
 
@@ -63,10 +62,10 @@ def _lines(e: Explanation) -> Iterator[str]:
     ]
     yield from _table(r"p{42mm}lll", [("way", "formula", "dz apart", "dW apart"), *rows], raw=True)
     yield "Apart: the largest difference from the gradients that training computes. "
-    yield _text(text.entries_note(e)) + "\n"
+    yield _text(text.ways_note(e)) + "\n"
     yield _prose(e.ways.why) + "\n"
     yield r"\section{Sigmoid + MSE beside softmax + cross-entropy}"
-    yield _text(text.BESIDE) + "\n"
+    yield _prose(text.BESIDE) + "\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
         yield rf"\subsection{{{_text(b.name)}: the Jacobian is {kind}}}"
@@ -84,12 +83,11 @@ def _lines(e: Explanation) -> Iterator[str]:
 
 def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
     yield rf"\subsection{{{number}. {_text(step.title)} ({_text(step.place)})}}"
-    # A definition after a comma has a line of its own.
-    parts = [latex(part) for part in re.split(r", (?=[^,]*=)", step.formula)]
+    parts = [latex(part) for part in definitions(step.formula)]
     yield "\\begin{gather*}\n" + ",\\\\\n".join(parts) + "\n\\end{gather*}"
     if step.summed:
         letters = " and ".join(f"${i}$" for i in step.summed)
-        yield f"Summed over {letters}. " + _text(step.matrix) + "\n"
+        yield f"Summed over {letters}. " + _prose(step.matrix) + "\n"
     if other is not None and other.formula != step.formula:
         yield rf"As columns: ${latex(other.formula)}$" + "\n"
     if step.einsum:
@@ -148,18 +146,11 @@ def _text(line: str) -> str:
 
 
 def _prose(line: str) -> str:
-    """Text with formulas in it: words with an underscore are set as mathematics."""
-    words = re.split(r"(\s+)", line)
-    out = []
-    for word in words:
-        core = word.rstrip(".,:;")
-        is_math = re.search(r"[A-Za-zδΣ∂]_[a-z]", core) is not None
-        out.append(f"${latex(core)}${word[len(core) :]}" if is_math else _text(word))
-    return "".join(out)
+    return prose(line, _text, lambda formula: f"${latex(formula)}$")
 
 
 def _table(columns: str, rows: Iterable[tuple[str, ...]], *, raw: bool = False) -> Iterator[str]:
     yield rf"\begin{{tabular}}{{{columns}}}"
     for row in rows:
-        yield " & ".join(cell if raw else _text(cell) for cell in row) + r" \\"
+        yield " & ".join(cell if raw else _prose(cell) for cell in row) + r" \\"
     yield r"\end{tabular}" + "\n"

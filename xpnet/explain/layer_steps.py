@@ -76,7 +76,7 @@ def _dense(p: Pass) -> Iterator[Step]:
         "Dense: a weighted sum of the inputs",
         "forward",
         "z_nj = Σ_i x_ni W_ij" + (" + b_j" if bias else ""),
-        "z = x W" + (" + b" if bias else ""),
+        "$z = x W + b$" if bias else "$z = x W$",
         'einsum("ni,ij->nj", x, W)' + (" + b[None, :]" if bias else ""),
         (code_of(dense_ops.dense),),
         tuple(operands),
@@ -84,7 +84,7 @@ def _dense(p: Pass) -> Iterator[Step]:
         ("x", "W"),
         "b" if bias else "",
         column_formula="z_jn = Σ_i W_ji x_in" + (" + b_j" if bias else ""),
-        column_matrix="z = W x" + (" + b" if bias else ""),
+        column_matrix="$z = W x + b$" if bias else "$z = W x$",
         column_einsum='einsum("ji,in->jn", W, x)' + (" + b[:, None]" if bias else ""),
     )
 
@@ -97,16 +97,16 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         "Dense: the gradient of the weights",
         "backward",
         "dW_ij = Σ_n x_ni dz_nj",
-        "dW = xᵀ dz",
+        "$dW = xᵀ dz$",
         'einsum("ni,nj->ij", x, dz)',
         (code_of(backward, "dW"),),
         (x, dz),
         Tensor("dW", "ij", p.grads["W"]),
         ("x", "dz"),
-        note="∂z_ns/∂W_ij = x_ni δ_sj: a weight reaches one output only, so δ removes the sum "
-        "over s, and the sum over the examples n is left.",
+        note="$∂z_ns/∂W_ij = x_ni δ_sj$: a weight reaches one output only, so $δ_sj$ removes the "
+        "sum over $s$, and the sum over the examples $n$ is left.",
         column_formula="dW_ji = Σ_n dz_jn x_in",
-        column_matrix="dW = dz xᵀ",
+        column_matrix="$dW = dz xᵀ$",
         column_einsum='einsum("jn,in->ji", dz, x)',
     )
     if "b" in p.grads:
@@ -115,20 +115,20 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
             "Dense: the gradient of the bias",
             "backward",
             "db_j = Σ_n dz_nj",
-            "db = sum of the rows of dz",
+            "$db$ = the sum of the rows of $dz$",
             'einsum("nj->j", dz)',
             (code_of(backward, "db"),),
             (dz,),
             Tensor("db", "j", p.grads["b"]),
             ("dz",),
-            column_matrix="db = sum of the columns of dz",
+            column_matrix="$db$ = the sum of the columns of $dz$",
         )
     yield Step(
         p.place,
         "Dense: the gradient of the input",
         "backward",
         "dx_ni = Σ_j dz_nj W_ij",
-        "dx = dz Wᵀ",
+        "$dx = dz Wᵀ$",
         'einsum("nj,ij->ni", dz, W)',
         (code_of(backward, "dx"),),
         (dz, W),
@@ -136,7 +136,7 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         ("dz", "W"),
         note="This is what the layer before receives; training leaves it out for the first layer.",
         column_formula="dx_in = Σ_j W_ji dz_jn",
-        column_matrix="dx = Wᵀ dz",
+        column_matrix="$dx = Wᵀ dz$",
         column_einsum='einsum("ji,jn->in", W, dz)',
     )
 
@@ -178,7 +178,7 @@ def _dropout(p: Pass) -> Iterator[Step]:
         "Dropout: some elements are set to 0",
         "forward",
         "y_nj = x_nj m_nj",
-        "y = x ∘ m",
+        "$y = x ∘ m$",
         'einsum("nj,nj->nj", x, m)',
         (code_of(dropout_ops.dropout),),
         (Tensor("x", "nj", p.x), Tensor("m", "nj", mask)),
@@ -195,7 +195,7 @@ def _dropout_backward(p: Pass) -> Iterator[Step]:
         "Dropout: the same elements, backwards",
         "backward",
         "dx_nj = dy_nj m_nj",
-        "dx = dy ∘ m",
+        "$dx = dy ∘ m$",
         'einsum("nj,nj->nj", dy, m)',
         (code_of(dropout_ops.dropout_backward),),
         (Tensor("dy", "nj", p.dy), Tensor("m", "nj", mask)),
@@ -266,13 +266,13 @@ def _backward_other(p: Pass) -> Iterator[Step]:
         f"{name}: its Jacobian is diagonal, so the product is element by element",
         "backward",
         f"dz_nj = da_nj g_nj, g_nj = {ACTIVATION_FORMULAS[name].derivative}",
-        "dz = da ∘ g",
+        "$dz = da ∘ g$",
         'einsum("nj,nj->nj", da, g)',
         code,
         (da, Tensor("g", "nj", p.slopes)),
         dz,
         ("da", "g"),
-        note="g_nj = ∂a_nj/∂z_nj. An output depends on its own input alone: nothing is summed.",
+        note="$g_nj = ∂a_nj/∂z_nj$. An output depends on its own input alone: nothing is summed.",
     )
 
 
@@ -283,15 +283,15 @@ def _softmax_backward(p: Pass, code: tuple) -> Step:
         "Softmax: the vector times the Jacobian",
         "backward",
         "dz_ns = Σ_k da_nk J_nks, J_nks = a_nk (δ_ks - a_ns)",
-        "dz = da J",
+        "$dz = da J$",
         'einsum("nk,nks->ns", da, J)',
         code,
         (Tensor("da", "nk", p.dy), Tensor("J", "nks", p.jacobian)),
         Tensor("dz", "ns", p.dx),
         ("da", "J"),
-        note="A vector (K) meets a matrix (K, K) for each example n. The code sums first, "
-        "dz_ns = a_ns (da_ns - Σ_k da_nk a_nk), and never forms J; it is here to look at.",
-        column_matrix="dz = Jᵀ da, and Jᵀ = J",
+        note="A vector meets a matrix, for each example $n$. The code sums first, "
+        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$, and never forms $J$; it is here to look at.",
+        column_matrix="$dz = Jᵀ da$, and $Jᵀ = J$",
     )
 
 

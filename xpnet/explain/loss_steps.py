@@ -147,7 +147,7 @@ def _mean(p: LossPass, name: str, letters: str) -> Step:
         (code_of(Loss.sums, "return"), _divide()),
         (Tensor(name, letters, p.losses), Tensor("D", "", p.denominator)),
         Tensor("C", "", p.value),
-        note=f'D is the denominator of reduction "{p.loss.reduction}".',
+        note=f'$D$ is the denominator of reduction "{p.loss.reduction}".',
     )
 
 
@@ -165,7 +165,7 @@ def _cross_entropy_backward(p: LossPass) -> Step:
             (code_of(ce.cross_entropy_backward), _divide()),
             (Tensor("v", "nk", p.v), Tensor("a", "nk", p.output), D),
             Tensor("da", "nk", p.gradient),
-            note="Nothing is summed: ℓ_n adds up one term per class, and each has its own a_nk.",
+            note="Nothing is summed: $ℓ_n$ adds up one term per class, each with its own $a_nk$.",
         )
     return Step(
         PLACE,
@@ -177,8 +177,8 @@ def _cross_entropy_backward(p: LossPass) -> Step:
         (code_of(ce.softmax_cross_entropy_backward), _divide()),
         (Tensor("a", "ns", p.a), Tensor("v", "ns", p.v), D),
         Tensor("dz", "ns", p.gradient),
-        note="Σ_k da_nk J_nks with da_nk = -v_nk / (D a_nk): a_nk divides out, and (a - y) / D is "
-        "left where the rows of y sum to 1.",
+        note="$Σ_k da_nk J_nks$ with $da_nk = -v_nk / (D a_nk)$: $a_nk$ divides out, and "
+        "$(a - y) / D$ is left where the rows of $y$ sum to 1.",
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.explain import text
 from xpnet.explain.model import Explanation, Step, Tensor
-from xpnet.explain.notation import latex
+from xpnet.explain.notation import latex, prose
 
 __all__ = ["render"]
 
@@ -19,7 +19,7 @@ def render(explanation: Explanation) -> str:
 def _lines(e: Explanation) -> Iterator[str]:
     yield f"# {e.title}\n"
     yield f"> {text.QUESTION}\n"
-    yield f"{text.ANSWER}\n"
+    yield f"{_prose(text.ANSWER)}\n"
     yield from _table(("", ""), e.setting)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
@@ -34,10 +34,10 @@ def _lines(e: Explanation) -> Iterator[str]:
     ]
     yield from _table(("way", "formula", "dz apart", "dW apart"), rows)
     yield "Apart: the largest difference from the gradients that training computes. "
-    yield f"{text.entries_note(e)}\n"
-    yield f"{e.ways.why}\n"
+    yield f"{text.ways_note(e)}\n"
+    yield f"{_prose(e.ways.why)}\n"
     yield "## Sigmoid + MSE beside softmax + cross-entropy\n"
-    yield f"{text.BESIDE}\n"
+    yield f"{_prose(text.BESIDE)}\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
         yield f"### {b.name}: the Jacobian is {kind}\n\n{_math(b.formula)}\n"
@@ -52,7 +52,8 @@ def _lines(e: Explanation) -> Iterator[str]:
         )
     if e.convention != "rows":
         yield "## The bridge: a sample as a column, a batch as rows\n"
-        yield from _table(("", "code: rows", "textbook: columns"), e.bridge.pairs)
+        pairs = [tuple(map(_prose, row)) for row in e.bridge.pairs]
+        yield from _table(("", "code: rows", "textbook: columns"), pairs)
         apart = text.number(e.bridge.apart)
         yield f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {apart}."
 
@@ -62,7 +63,9 @@ def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
     yield f"```math\n{latex(step.formula)}\n```\n"
     if step.summed:
         yield (
-            f"Summed over {_and(step.summed)}." + (f" {step.matrix}" if step.matrix else "") + "\n"
+            f"Summed over {_and(step.summed)}."
+            + (f" {_prose(step.matrix)}" if step.matrix else "")
+            + "\n"
         )
     if other is not None and other.formula != step.formula:
         yield f"As columns: {_math(other.formula)}\n"
@@ -72,7 +75,11 @@ def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
     yield "```python\n" + "\n".join(lines) + "\n```\n"
     yield from _tensors([*step.operands, step.result])
     if step.note:
-        yield f"{step.note}\n"
+        yield f"{_prose(step.note)}\n"
+
+
+def _prose(line: str) -> str:
+    return prose(line, formula=_math)
 
 
 def _and(letters: str) -> str:

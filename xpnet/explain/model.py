@@ -60,7 +60,8 @@ class Step:
     """One operation of a training step.
 
     ``einsum`` is Python: with the operands by name and NumPy's functions it gives the result.
-    Empty where a formula is not a product and a sum. ``product`` names the operands whose product
+    Empty where a formula is not a product and a sum. In ``matrix`` and ``note``, formulas stand
+    between dollar signs. ``product`` names the operands whose product
     over ``summed`` is the result, but for ``added``, which is added to it.
     """
 
@@ -68,7 +69,7 @@ class Step:
     title: str
     direction: Literal["forward", "backward"]
     formula: str  # in the notation of xpnet.explain.notation
-    matrix: str  # the same without letters, such as "z = x W + b"; may be empty
+    matrix: str  # the same without letters, such as "$z = x W + b$"; may be empty
     einsum: str
     code: tuple[Code, ...]
     operands: tuple[Tensor, ...]
@@ -116,20 +117,18 @@ class Way(NamedTuple):
     name: str
     formula: str
     einsum: str  # empty where the way is no single expression
-    dz: np.ndarray  # (N, K); NaN where it was not computed
-    dW: np.ndarray  # (I, K); likewise  # noqa: N815
+    dz: np.ndarray  # (N, K)
+    dW: np.ndarray  # (I, K)  # noqa: N815
     exact: bool = True  # False for finite differences, and for the wrong one
-    note: str = ""
     function: str = ""  # of xpnet, where one computes it
+    seen: tuple[np.ndarray, np.ndarray] | None = None  # which entries were computed, if not all
 
     def differences(self, dz: np.ndarray, dW: np.ndarray) -> tuple[float, float]:
-        """Return the largest |difference| from dz and from dW, where computed."""
-        return _furthest(self.dz, dz), _furthest(self.dW, dW)
-
-
-def _furthest(a: np.ndarray, b: np.ndarray) -> float:
-    known = ~np.isnan(a)
-    return float(np.abs(a - b)[known].max(initial=0.0))
+        """Return the largest |difference| from dz and from dW; NaN where an entry is none."""
+        of_dz, of_dW = np.abs(self.dz - dz), np.abs(self.dW - dW)
+        if self.seen is not None:
+            of_dz, of_dW = of_dz[self.seen[0]], of_dW[self.seen[1]]
+        return float(of_dz.max(initial=0.0)), float(of_dW.max(initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,9 @@ class Ways:
     @property
     def spread(self) -> float:
         """The largest difference of an exact way from what training computes."""
-        return max(max(w.differences(*self.trained)) for w in self.ways if w.exact)
+        with np.errstate(all="ignore"):
+            apart = [w.differences(*self.trained) for w in self.ways if w.exact]
+        return float(np.max(apart))
 
 
 class Beside(NamedTuple):

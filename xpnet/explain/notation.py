@@ -9,7 +9,7 @@ stands for itself.
 import re
 from collections.abc import Callable
 
-__all__ = ["columns", "indices", "latex", "mathml", "plain"]
+__all__ = ["columns", "definitions", "indices", "latex", "mathml", "plain", "prose"]
 
 TOKEN = re.compile(
     r"⟨(?P<over>[^⟨⟩|]*)\|(?P<under>[^⟨⟩|]*)⟩"
@@ -55,6 +55,27 @@ def indices(formula: str) -> str:
     return "".join(dict.fromkeys("".join(re.findall(r"Σ_([a-z]+)", formula))))
 
 
+def definitions(formula: str) -> list[str]:
+    """Split a formula from the definitions that follow it.
+
+    >>> definitions("a_n = max(u_n, 0), u_n = z_n")
+    ['a_n = max(u_n, 0)', 'u_n = z_n']
+    """
+    return re.split(r", (?=[^,]*=)", formula)
+
+
+def prose(
+    line: str, words: Callable[[str], str] = str, formula: Callable[[str], str] = plain
+) -> str:
+    """Return text whose formulas stand between dollar signs, each part in its own way.
+
+    >>> prose("the sum over $k$ leaves $dz_ns$")
+    'the sum over k leaves dz_ns'
+    """
+    parts = line.split("$")
+    return "".join(formula(p) if n % 2 else words(p) for n, p in enumerate(parts))
+
+
 def columns(formula: str) -> str:
     """Return the formula for samples as columns: pairs of letters change places.
 
@@ -73,14 +94,20 @@ def latex(formula: str) -> str:
     return _convert(formula, _latex_token)
 
 
-def mathml(formula: str) -> str:
+def mathml(formula: str, *, inline: bool = False) -> str:
     """Return a MathML element; every index letter is an ``<mi class="ix" data-ix="k">``.
+
+    ``inline`` puts the letter of a sum beside the sign, as running text wants it.
 
     >>> mathml("x_n").count('data-ix="n"')
     1
     """
     body = _convert(formula, _mathml_token)
-    return f"<math><mrow>{body}</mrow></math>"
+    if inline:
+        body = body.replace("<munder>", "<msub>").replace("</munder>", "</msub>")
+        body = body.replace(' largeop="true" movablelimits="false"', ' largeop="false"')
+    style = "" if inline else ' displaystyle="true"'
+    return f"<math{style}><mrow>{body}</mrow></math>"
 
 
 def _convert(formula: str, token: Callable[[re.Match], str]) -> str:
@@ -98,6 +125,8 @@ def _latex_token(m: re.Match) -> str:
         return _latex_name(m["name"]) + ("'" if m["prime"] else "") + index + power
     if m["number"] or m["space"]:
         return SYMBOLS.get(m[0], m[0])
+    if m["other"] in POWERS:
+        return rf"^{{{POWERS[m['other']]}}}"
     return SYMBOLS.get(m["other"], m["other"])
 
 
@@ -135,11 +164,16 @@ def _mathml_token(m: re.Match) -> str:
     if m["name"]:
         return _mathml_name(m)
     if m["space"]:
-        return ""
+        around = m.string[m.start() - 1 : m.start()] + m.string[m.end() : m.end() + 1]
+        product = len(around) == 2 and not set(around) & set("=+-·/∘<>≤≠,|")
+        return '<mspace width="0.16em"></mspace>' if product else ""
     if m["number"]:
         return f"<mn>{m[0]}</mn>"
+    if m["other"] in POWERS:
+        return f"<msup><mrow></mrow>{_raised(m['other'])}</msup>"
     sign = {"-": "−", "<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m["other"], m["other"])
-    return f"<mo>{sign}</mo>"
+    fence = ' stretchy="false"' if sign in "()|" else ""
+    return f"<mo{fence}>{sign}</mo>"
 
 
 def _mathml_name(m: re.Match) -> str:
@@ -154,12 +188,16 @@ def _mathml_name(m: re.Match) -> str:
     if prefix:
         out = f'<mrow><mi mathvariant="normal">d</mi>{out}</mrow>'
     letters = f"<mrow>{_letters(index)}</mrow>" if index else ""
-    raised = f"<mn>{POWERS[power]}</mn>" if power in "²³" and power else "<mo>⊤</mo>"
+    raised = _raised(power)
     if index and power:
         return f"<msubsup>{out}{letters}{raised}</msubsup>"
     if power:
         return f"<msup>{out}{raised}</msup>"
     return f"<msub>{out}{letters}</msub>" if index else out
+
+
+def _raised(power: str) -> str:
+    return "<mo>⊤</mo>" if power == "ᵀ" else f"<mn>{POWERS.get(power)}</mn>"
 
 
 def _letters(index: str) -> str:

@@ -143,7 +143,8 @@ def of_config(
         msg = f"--label is for classes; the loss of {source} predicts a {config.loss.predicts}"
         raise ConfigError(msg)
     return Subject(
-        f"{source}: rows {sample} to {sample + len(y) - 1}",
+        f"{source}: "
+        + (f"row {sample}" if len(y) == 1 else f"rows {sample}..{sample + len(y) - 1}"),
         rows.model,
         config.loss,
         _first_weights(rows.model, config.seed),

@@ -5,7 +5,7 @@ from typing import Any
 
 from xpnet.explain import text
 from xpnet.explain.model import Beside, Explanation, Step, Tensor
-from xpnet.explain.notation import plain
+from xpnet.explain.notation import plain, prose
 
 __all__ = ["render"]
 
@@ -29,7 +29,7 @@ def _parts(e: Explanation) -> Iterator[tuple[Any, int]]:
     for name, value in e.setting:
         yield Text.assemble((f"{name:<12}", "dim"), value), 0
     yield Text(f"\n{text.QUESTION}\n", style="italic"), 0
-    yield Text(text.ANSWER), 0
+    yield Text(prose(text.ANSWER)), 0
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:
@@ -57,7 +57,7 @@ def _step(number: int, step: Step, other: Step | None) -> Iterator[tuple[Any, in
         letters = " and ".join(step.summed)
         yield _line("summed", Text(f"over {letters}", style=SUMMED)), 3
     if step.matrix:
-        yield _line("matrices", Text(step.matrix)), 3
+        yield _line("matrices", Text(prose(step.matrix))), 3
     if step.einsum:
         yield (
             _line(
@@ -71,12 +71,12 @@ def _step(number: int, step: Step, other: Step | None) -> Iterator[tuple[Any, in
         for row in code.text.splitlines():
             yield Text(row, style="green", overflow="fold"), 15
     if other is not None and other.formula != step.formula:
-        column = plain(other.formula) + (f"   {other.matrix}" if other.matrix else "")
+        column = plain(other.formula) + (f"   {prose(other.matrix)}" if other.matrix else "")
         yield _line("as columns", Text(column, style="dim")), 3
     for row in _beside_each_other([*step.operands, step.result], step.summed):
         yield row, 3
     if step.note:
-        yield Text(step.note, style="dim"), 3
+        yield Text(prose(step.note), style="dim"), 3
 
 
 def _line(name: str, value: Any) -> Any:
@@ -175,9 +175,9 @@ def _ways(e: Explanation) -> Iterator[tuple[Any, int]]:
         table.add_row(way.name, plain(way.formula), dz, dW, style=style)
     yield table, 0
     yield Text("apart: the largest difference from the gradients that training computes", "dim"), 1
-    if note := text.entries_note(e):
+    if note := text.ways_note(e):
         yield Text(note, "dim"), 1
-    yield Text(f"\n{e.ways.why}"), 1
+    yield Text(f"\n{prose(e.ways.why)}"), 1
     n = e.ways.trained[0]
     first = [
         Tensor("dz", "ns", n[:1]),
@@ -194,7 +194,7 @@ def _beside(e: Explanation) -> Iterator[tuple[Any, int]]:
     from rich.text import Text
 
     yield _rule("Sigmoid + MSE beside softmax + cross-entropy"), 0
-    yield Text(f"{text.BESIDE}\n"), 0
+    yield Text(f"{prose(text.BESIDE)}\n"), 0
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
         yield Text.assemble((b.name, "bold"), f": the Jacobian is {kind}, {b.formula}"), 0
@@ -217,7 +217,7 @@ def _bridge(e: Explanation) -> Iterator[tuple[Any, int]]:
     yield _rule("The bridge: a sample as a column, a batch as rows"), 0
     table = _table("", ["", "code: rows", "textbook: columns"])
     for row in e.bridge.pairs:
-        table.add_row(*row)
+        table.add_row(*map(prose, row))
     yield table, 0
     apart = text.number(e.bridge.apart)
     yield Text(f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {apart}."), 1

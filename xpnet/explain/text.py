@@ -17,6 +17,7 @@ __all__ = [
     "shape",
     "size",
     "way_rows",
+    "ways_note",
 ]
 
 QUESTION = (
@@ -24,15 +25,15 @@ QUESTION = (
     "How do the shapes fit, and how does that become code?"
 )
 ANSWER = (
-    "The vector multiplies the matrix. For each example n the gradient da_n (K) meets the "
-    "Jacobian J_n (K, K) and the sum over k leaves a vector again: dz_ns = Σ_k da_nk J_nks. Since "
-    "J_nks = a_nk (δ_ks - a_ns), that sum is a_ns (da_ns - Σ_k da_nk a_nk), one line of code that "
-    "never forms the matrix; with cross-entropy's da_nk = -y_nk / (N a_nk) all of it cancels to "
-    "(a_ns - y_ns) / N."
+    "The vector multiplies the matrix. For each example $n$ the gradient $da_n$, a vector of $K$ "
+    "entries, meets the Jacobian $J_n$, $K$ by $K$, and the sum over $k$ leaves a vector again: "
+    "$dz_ns = Σ_k da_nk J_nks$. Since $J_nks = a_nk (δ_ks - a_ns)$, that sum is "
+    "$a_ns (da_ns - Σ_k da_nk a_nk)$: one line of code, which never forms the matrix. With "
+    "cross-entropy's $da_nk = -y_nk / (N a_nk)$ all of it cancels to $(a_ns - y_ns) / N$."
 )
 BESIDE = (
     "Both losses on the same logits and label. The sigmoid works element by element: its Jacobian "
-    "is diagonal, and multiplying da by the diagonal is the whole product. Softmax divides by a "
+    "is diagonal, and multiplying $da$ by the diagonal is the whole product. Softmax divides by a "
     "sum over all logits: its Jacobian is full, and the diagonal alone is not enough."
 )
 MOST = 6  # rows and columns of numbers that a reader takes in
@@ -111,15 +112,23 @@ def way_rows(explanation: Explanation) -> list[tuple[Way, str, str]]:
     """Return each way, the wrong one last, with its distances from what training computes."""
     w = explanation.ways
     rows = []
+    with np.errstate(all="ignore"):
+        apart = {way.name: way.differences(*w.trained) for way in (*w.ways, w.wrong)}
     for way in (*w.ways, w.wrong):
-        dz, dW = way.differences(*w.trained)
+        dz, dW = apart[way.name]
         rows.append((way, number(dz), number(dW)))
     return rows
 
 
-def entries_note(explanation: Explanation) -> str:
-    """Say where only a part of dW was visited; empty otherwise."""
+def ways_note(explanation: Explanation) -> str:
+    """Say what the table of the ways does not: parts left out, and numbers that are none."""
+    notes = []
     visited, total = explanation.ways.entries
-    if visited == total:
-        return ""
-    return f"Loops and differences visited at least {visited:,} of the {total:,} entries of dW."
+    if visited != total:
+        notes.append(f"Loops and differences visited at least {visited:,} of {total:,} entries.")
+    if not math.isfinite(explanation.ways.spread):
+        notes.append(
+            "Where it is no number, a probability has rounded to 0 or 1 and the gradient by it is "
+            "infinite; the fused form never divides by it."
+        )
+    return " ".join(notes)

@@ -22,6 +22,7 @@ __all__ = ["five_ways"]
 
 LOOP_BUDGET = 400_000  # products in Python's loops: a second or so
 DIFFERENCES_BUDGET = 100  # entries moved up and down
+UNSEEN = -1.7e308  # stands for an entry that was not computed
 h = 1e-3  # extrapolated to 0, see `_differences`
 
 
@@ -147,7 +148,7 @@ def _loops(
 ) -> tuple[Way, int]:
     """Add up the triple sum in Python, an entry at a time: the formula itself."""
     (N, K), I = da.shape, x.shape[1]  # noqa: E741
-    dz, dW = np.full((N, K), np.nan), np.full((I, K), np.nan)
+    dz, dW = np.full((N, K), UNSEEN), np.full((I, K), UNSEEN)
     for n, s in _some(dz.shape, LOOP_BUDGET // K, seed):
         dz[n, s] = sum(da[n, k] * out.component(a[n], k, s) for k in range(K))
     places = _some(dW.shape, max(1, LOOP_BUDGET // (N * K * K)), seed)
@@ -161,7 +162,8 @@ def _loops(
         dW[i, j] = total
     formula = "dW_ij = Σ_n Σ_k Σ_s da_nk J_nks x_ni δ_sj"
     einsum = 'einsum("nk,nks,ni,sj->ij", da, J, x, eye)'
-    return Way("loops over n, k and s", formula, einsum, dz, dW), len(places)
+    seen = dz != UNSEEN, dW != UNSEEN
+    return Way("loops over n, k and s", formula, einsum, dz, dW, seen=seen), len(places)
 
 
 def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tuple[Way, int]:
@@ -181,8 +183,9 @@ def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tupl
     places = _some(W.shape, DIFFERENCES_BUDGET, seed)
     dz = _differences(cost_of_output, z, _some(z.shape, DIFFERENCES_BUDGET, seed))
     dW = _differences(cost_of_weights, W, places)
-    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2 h⟩ with h in order 0"
-    way = Way("finite differences", formula.partition(" with")[0], "", dz, dW, exact=False)
+    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2 h⟩"
+    seen = dz != UNSEEN, dW != UNSEEN
+    way = Way("finite differences", formula, "", dz, dW, exact=False, seen=seen)
     return way, len(places)
 
 
@@ -190,7 +193,7 @@ def _differences(
     cost: Callable[[np.ndarray], float], at: np.ndarray, places: list[tuple[int, ...]]
 ) -> np.ndarray:
     """Central differences at h and h/2, extrapolated to h = 0: right to O(h⁴)."""
-    out = np.full(at.shape, np.nan)
+    out = np.full(at.shape, UNSEEN)
     for place in places:
 
         def moved(by: float, place: tuple[int, ...] = place) -> float:
@@ -217,24 +220,29 @@ def _why(function: str, da: np.ndarray, J: np.ndarray, wrong: np.ndarray, right:
     if function != "softmax":
         return (
             f"Here the element-wise product is right: the Jacobian of the {function} is diagonal, "
-            "J_nks = 0 where k ≠ s, so the sum over k has one term."
+            "$J_nks = 0$ where $k ≠ s$, so the sum over $k$ has one term."
+        )
+    if not np.isfinite(wrong).all():
+        return (
+            "A probability has rounded to 0 here, so $da$ is infinite and no product with it is a "
+            "number: another reason to compute the loss from logits."
         )
     apart = np.abs(wrong - right)
     largest = float(np.abs(right).max())
     share = f" ({apart.max() / largest:.0%} of the largest entry)" if largest else ""
     n = int(apart.max(axis=-1).argmax())
     text = (
-        "The product with the diagonal keeps the term k = s of the sum over k and drops every "
-        "other: Σ_k da_nk J_nks with k ≠ s. Softmax's Jacobian is full, since every logit moves "
+        "The product with the diagonal keeps the term $k = s$ of $Σ_k da_nk J_nks$ and drops "
+        "every other. Softmax's Jacobian is full, since every logit moves "
         f"every probability. Dropped here: up to {apart.max():.4g}{share}. "
     )
     if np.count_nonzero(da[n]) == 1:
         text += (
-            "With one label only da at that class is not 0, so the product leaves 0 for all other "
-            "classes: their weights would never move. "
+            "With one label only $da$ at that class is not 0, so the product leaves 0 for all "
+            "other classes: their weights would never move. "
         )
     return text + (
-        "A check needs no second formula: adding a constant to all logits changes nothing, so dz "
+        "A check needs no second formula: adding a constant to all logits changes nothing, so $dz$ "
         f"must add up to 0 in each row. It adds up to {_near_zero(right[n].sum())}; the product's, "
         f"to {wrong[n].sum():.4g}."
     )
