@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
+GAP = 17 * ALIGNED  # after a place: see step._vectors for why two should not be pages apart
 
 
 class Place(NamedTuple):
@@ -126,7 +127,7 @@ class _Compiler:
 
     def place(self, shape: tuple[int, ...]) -> Place:
         start = self.size
-        self.size += -(-math.prod(shape) // ALIGNED) * ALIGNED
+        self.size += -(-math.prod(shape) // ALIGNED) * ALIGNED + GAP
         return Place(start, shape)
 
     def other(self, used: Place, shape: tuple[int, ...]) -> Place:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ __all__ = ["FusedStep", "UnsupportedError"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
 INT32 = np.dtype(np.int32)
-LINE = 64  # bytes: what vectors are aligned to
+LINE, PAGE = 64, 4096  # bytes
 
 
 class UnsupportedError(BackendError):
@@ -60,22 +59,31 @@ class FusedStep:
             raise UnsupportedError(msg)
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
         self.dtype, self.product = np.dtype(dtype), product
-        self.params_layout, self.stats_layout = layouts(model)
-        self.state: TrainState | None = None
+        self.params_layout, stats_layout = layouts(model)
+        # Plain gradient descent is part of the products that make the gradient.
+        plain = type(optimizer) is SGD and not optimizer.momentum
+        self.descends = plain and clip == Clip()
+        size, n_slots = self.params_layout.size, len(optimizer.slots)
+        vectors = _vectors(n_slots + 1 if self.descends else n_slots + 2, size, self.dtype)
+        self.params, *slots = vectors[: n_slots + 1]
+        self.target = self.params if self.descends else vectors[-1]
+        self.sums, self.bad_step = np.zeros(SUMS, self.dtype), np.full((), -1, np.int32)
+        loss_, denominator, hits, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
+        totals = Totals(loss_, denominator, hits, count, self.bad_step)
+        stats = np.zeros(stats_layout.size, self.dtype)
+        self.state = TrainState(self.params, stats, tuple(slots), totals)
+        self.tensors = merge(self.params_layout.split(self.params), stats_layout.split(stats))
+        self.gradients = self.params_layout.split(self.target)
+        self._update = self._updates()
+
         self.programs: dict[tuple, Program] = {}
-        self.work = self._empty(0)
-        self.sums = self._empty(SUMS)
-        self.sums[:] = 0.0
-        self.bad_step = np.full((), -1, np.int32)
+        self.work = np.zeros(0, self.dtype)
         self.keys = np.zeros((model.n_random, 2), np.int32)
         self.no_labels = np.zeros(0, np.int32)
         self.no_rows, self.none = np.zeros((0, 0), self.dtype), np.zeros(0, self.dtype)
         weights = getattr(loss, "class_weights", None)
         self.class_weights = self.none if weights is None else np.array(weights, self.dtype)
-        # Plain gradient descent is part of the products that make the gradient.
-        plain = type(optimizer) is SGD and not optimizer.momentum
         self.by_class = loss.predicts == "class"
-        self.descends = plain and clip == Clip()
         self.residuals: dict[int, Any] = {}
         self.note = _note(model, loss, optimizer)
 
@@ -118,51 +126,21 @@ class FusedStep:
 
     # -- buffers ----------------------------------------------------------------------------------
 
-    def _empty(self, size: int) -> Array:
-        """A vector that begins on a cache line."""
-        item = self.dtype.itemsize
-        room = np.empty(size + LINE // item, self.dtype)
-        skip = -room.ctypes.data % LINE // item
-        return room[skip : skip + size]
-
     def _adopt(self, state: TrainState) -> TrainState:
-        """Take over another state: its vectors are copied where they are not ours already."""
-        old = self.state
-        mine = [] if old is None else [old.params, old.stats, *old.slots]
+        """Take over another state: what is not ours already is copied."""
+        mine, given = self.state, state
+        pairs = zip(mine.slots + mine.totals, given.slots + given.totals, strict=True)
+        for own, x in [(mine.params, given.params), (mine.stats, given.stats), *pairs]:
+            if own is not x:
+                own[...] = x
+        return self.state
 
-        def own(x: Array) -> Array:
-            if any(x is y for y in mine):
-                return x
-            copy = self._empty(x.size)
-            copy[:] = x
-            return copy
-
-        for i, total in enumerate(state.totals[:4]):
-            self.sums[i] = total
-        self.bad_step[...] = state.totals.bad_step
-        loss, denominator, hits, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
-        self.params, slots = own(state.params), tuple(map(own, state.slots))
-        totals = Totals(loss, denominator, hits, count, self.bad_step)
-        new = self.state = TrainState(self.params, own(state.stats), slots, totals)
-        if old is None:
-            self.target = self.params if self.descends else self._empty(self.params.size)
-        elif self.descends:
-            self.target = self.params
-        self.tensors = merge(
-            self.params_layout.split(self.params), self.stats_layout.split(new.stats)
-        )
-        self.gradients = self.params_layout.split(self.target)
-        self._update = self._updates(slots)
-        return new
-
-    def _updates(self, slots: tuple[Array, ...]) -> Callable[[Any], None]:
+    def _updates(self) -> Callable[[Any], None]:
         """Clipping and the update rule on our vectors, as a function of the coefficients."""
-        params, grad = self.params, self.target
-        limit, norm = self.clip.value or 0.0, self.clip.norm or 0.0
+        grad, limit, norm = self.target, self.clip.value or 0.0, self.clip.norm or 0.0
+        rule: Callable[[Any], None] = self._portable_update
         if type(self.optimizer) in RULES:
-            rule = update(self.optimizer, params, grad, slots)
-        else:
-            rule = partial(self._portable_update, slots)
+            rule = update(self.optimizer, self.params, grad, self.state.slots)
         if not limit and not norm:
             return rule
 
@@ -172,11 +150,12 @@ class FusedStep:
 
         return clipped
 
-    def _portable_update(self, slots: tuple[Array, ...], c: Any) -> None:
+    def _portable_update(self, c: Any) -> None:
+        slots = self.state.slots
         params, moved = self.optimizer.update(self.params, self.target, slots, c)
-        for x, new in zip((self.params, *slots), (params, *moved), strict=True):
-            if x is not new:
-                x[...] = new
+        for own, x in zip((self.params, *slots), (params, *moved), strict=True):
+            if own is not x:
+                own[...] = x
 
     def _program(self, form: tuple, batch: Batch) -> Program:
         if len(self.programs) == PROGRAMS:
@@ -186,8 +165,7 @@ class FusedStep:
         # The portable loss explains shapes that are wrong.
         self.loss.sums(np.ones((N, *self.model.output_shape), self.dtype), batch.y, batch.weight)
         if self.work.size < program.size:
-            self.work = self._empty(program.size)
-            self.work[:] = 0.0
+            (self.work,) = _vectors(1, program.size, self.dtype)
         self.programs[form] = program
         return program
 
@@ -232,6 +210,19 @@ class FusedStep:
             view[...] = alpha * grad if beta == 0.0 else beta * view + alpha * grad
         for name, value in stats.items():
             self.tensors[i][name][...] = value
+
+
+def _vectors(count: int, size: int, dtype: np.dtype) -> list[Array]:
+    """Vectors of zeros in one block, which the system may then map in large pages.
+
+    Each begins on a cache line, and no two at the same place of a page: a pass over several would
+    take a load from one for the store to another that came before it.
+    """
+    page, line = PAGE // dtype.itemsize, LINE // dtype.itemsize
+    apart = -(-size // page) * page + page // count // line * line
+    block = np.zeros(count * apart + line, dtype)
+    skip = -block.ctypes.data % LINE // dtype.itemsize
+    return [block[skip + i * apart :][:size] for i in range(count)]
 
 
 def _plain(x: Array, dtype: np.dtype, ndim: int) -> Array:
