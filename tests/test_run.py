@@ -336,7 +336,7 @@ def test_a_device_that_is_missing_leaves_no_folder(csv, go, tmp_path, backend_na
     probed = backend_class("cupy" if backend_name == "auto" else backend_name).probe()
     if "cuda:0" in probed.devices:
         pytest.skip("there is a GPU here")
-    with pytest.raises(BackendError, match="cuda|not installed"):
+    with pytest.raises(BackendError, match=r"cuda|not installed"):
         go(csv, f"backend={backend_name}", "device=cuda")
     assert not (tmp_path / "run").exists()
 
