@@ -112,3 +112,23 @@ def test_the_crossover_needs_a_gpu():
         pytest.skip("there is a GPU here, and this is about its absence")
     with pytest.raises(BackendError, match="nothing to cross over to: device 'cuda' needs"):
         next(find_crossover("float32", 1))
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_profile_names_every_part(rule, portable, monkeypatch):
+    from xpnet.bench import profile
+
+    monkeypatch.setattr(profile, "SLICE", 0.001)
+    parts = profile.profile(parse_network(f"4-3-2:5:{rule}"), "float32", portable=portable)
+    assert tuple(parts) == profile.PARTS
+    assert all(time >= 0 for time in parts.values())
+    assert all(parts[name] > 0 for name in ("data", "forward", "loss", "backward", "optimizer"))
+
+
+def test_the_command_profiles_its_rows(capsys):
+    arguments = ["bench", "--rows", str(TINY), "--only", "xpnet numpy", "--rounds", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--profile"])
+    assert ended.value.code == 0
+    assert "xpnet numpy, portable: " in capsys.readouterr().out

@@ -100,6 +100,11 @@ class Engine:
         """What takes the steps, for a run's record: the portable step or the backend's own."""
         return getattr(self._train, "note", "portable")
 
+    @property
+    def train_step(self) -> Callable[..., tuple[TrainState, Array]]:
+        """The function that takes the steps."""
+        return self._train
+
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
         self.state, cost = self._train(self.state, batch, inputs)

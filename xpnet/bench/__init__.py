@@ -3,6 +3,7 @@
     networks.py     what is timed: a network, a batch size and an optimizer
     contenders.py   who is timed: each builds a step, and says how to wait for it
     measure.py      interleaved rounds, medians, and the conditions that a run may be held to
+    profile.py      what a step's time goes to
     report.py       the table, JSON, Markdown and a plot
 
 All contenders take the same step in turn, many times over, in one process: what else the machine

@@ -23,6 +23,7 @@ class Timing(NamedTuple):
     low: float  # first quartile
     high: float  # third quartile
     note: str
+    faults: float | None = None  # pages that the process mapped, per step
 
 
 class Row(NamedTuple):
@@ -53,12 +54,27 @@ def measure(
         _run(contender, WARM_UP)
         repeats[name] = max(1, round(SLICE / max(_run(contender, 1), 1e-6)))
     times: dict[str, list[float]] = {name: [] for name in ready}
+    faults = dict.fromkeys(ready, 0)
     for number in range(rounds):
         report(f"{network}: round {number + 1} of {rounds}")
         for name, contender in ready.items():
+            before = page_faults() or 0
             times[name].append(_run(contender, repeats[name]) / repeats[name] * 1e6)
+            faults[name] += (page_faults() or 0) - before
     timings = {name: _timing(values, ready[name].note) for name, values in times.items()}
+    if page_faults() is not None:
+        for name, timing in timings.items():
+            timings[name] = timing._replace(faults=faults[name] / (rounds * repeats[name]))
     return Row(network, timings, absent)
+
+
+def page_faults() -> int | None:
+    """How often the process has touched a page that the system had yet to map; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _run(contender: Contender, count: int) -> float:

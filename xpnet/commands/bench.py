@@ -22,6 +22,7 @@ import click
     help="Exit with 1 unless it holds for the fastest xpnet, such as 'ratio<=1.15' (repeatable).",
 )
 @click.option("--crossover", is_flag=True, help="Find where cuda overtakes cpu.")
+@click.option("--profile", "profiled", is_flag=True, help="Say what xpnet's time goes to on a CPU.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the measurement as JSON.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the table as Markdown.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the ratios (PNG, SVG, PDF).")
@@ -33,6 +34,7 @@ def bench(
     rounds: int,
     conditions: tuple[str, ...],
     crossover: bool,
+    profiled: bool,
     json_file: str | None,
     markdown_file: str | None,
     plot_file: str | None,
@@ -75,6 +77,8 @@ def bench(
         measured.append(row)
         _status("")
         _print(row)
+        if profiled:
+            _print_profile(network, dtype)
     if json_file:
         atomic_write_text(json_file, json.dumps(to_json(measured, dtype), indent=2) + "\n")
     if markdown_file:
@@ -112,13 +116,23 @@ def _print(row) -> None:  # type: ignore[no-untyped-def]
 
     table = Table(title=str(row.network), title_justify="left")
     table.add_column("step")
-    for name in ("median µs", "quartiles", "ratio"):
+    for name in ("median µs", "quartiles", "ratio", "faults"):
         table.add_column(name, justify="right")
     table.add_column("note", overflow="fold")
     for name, timing in sorted(row.timings.items(), key=lambda item: item[1].median):
+        faults = "-" if timing.faults is None else f"{timing.faults:.1f}"
         quartiles = f"{timing.low:,.0f} to {timing.high:,.0f}"
-        cells = (f"{timing.median:,.1f}", quartiles, f"{row.ratio(name):.2f}", timing.note)
-        table.add_row(name, *cells)
+        cells = (f"{timing.median:,.1f}", quartiles, f"{row.ratio(name):.2f}", faults)
+        table.add_row(name, *cells, timing.note)
     Console(highlight=False).print(table)
     for name, why in row.absent.items():
         click.echo(f"not timed: {name}: {why}")
+
+
+def _print_profile(network, dtype) -> None:  # type: ignore[no-untyped-def]
+    from xpnet.bench.profile import profile
+
+    for name, portable in (("xpnet numpy", False), ("xpnet numpy, portable", True)):
+        parts = profile(network, dtype, portable=portable)
+        shares = "  ".join(f"{part} {time:,.1f}" for part, time in parts.items())
+        click.echo(f"{name}: {sum(parts.values()):,.1f} µs in the trainer's loop: {shares}")

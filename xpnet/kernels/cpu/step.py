@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from xpnet.clipping import Clip
 from xpnet.errors import BackendError
 from xpnet.kernels.cpu.blas import gemm_address
 from xpnet.kernels.cpu.losses import COST, SUMS
-from xpnet.kernels.cpu.machine import NOWHERE, run
+from xpnet.kernels.cpu.machine import ELEMENTWISE_LOSS, NOWHERE, OP, SOFTMAX_LOSS, run
 from xpnet.kernels.cpu.program import (
     Backward,
     Forward,
@@ -34,6 +35,7 @@ from xpnet.typing import Array
 __all__ = ["FusedStep", "UnsupportedError"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
+ALPHA, BETA = 4, 5  # in what rows are given
 INT32 = np.dtype(np.int32)
 LINE, PAGE = 64, 4096  # bytes
 
@@ -92,6 +94,42 @@ class FusedStep:
     ) -> tuple[TrainState, Array]:
         if state is not self.state:
             state = self._adopt(state)
+        program, given = self._bound(batch, inputs)
+        for part in program.parts:
+            if type(part) is Rows:
+                run(program.rows, program.settings, part.first, part.last, *given)
+            else:
+                self._portable(part, batch, given[ALPHA], given[BETA])
+        self._optimize(inputs)
+        cost = self.sums[COST]
+        if not math.isfinite(cost) and self.bad_step < 0:
+            self.bad_step[...] = inputs.step
+        return state, cost
+
+    def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
+        """The parts of a step, after it has been taken, to be timed one by one.
+
+        Raises UnsupportedError where something in it is portable.
+        """
+        program, given = self._bound(batch, inputs)
+        if len(program.parts) > 1:
+            msg = f"a step with portable parts is not taken apart: {self.note}"
+            raise UnsupportedError(msg)
+        at = program.rows[:, OP].tolist()
+        loss = next(i for i, op in enumerate(at) if op in (SOFTMAX_LOSS, ELEMENTWISE_LOSS))
+        bounds = {"forward": (0, loss), "loss": (loss, loss + 1), "backward": (loss + 1, len(at))}
+        calls: dict[str, Callable[[], None]] = {
+            name: partial(run, program.rows, program.settings, *ends, *given)
+            for name, ends in bounds.items()
+        }
+        return calls | {"optimizer": partial(self._optimize, inputs)}
+
+    def _optimize(self, inputs: StepInputs) -> None:
+        if not self.descends:
+            self._update(inputs.coefficients)
+
+    def _bound(self, batch: Batch, inputs: StepInputs) -> tuple[Program, tuple[Any, ...]]:
+        """The program for this form of batch, and what its rows are given."""
         x, y, weight = batch
         form = (x.shape, y.shape, weight is None)
         program = self.programs.get(form) or self._program(form, batch)
@@ -108,21 +146,10 @@ class FusedStep:
         c, alpha, beta = inputs.coefficients, 1.0, 0.0
         if self.descends:
             alpha, beta = -c.lr, 1.0 - c.lr * self.optimizer.weight_decay
-        for part in program.parts:
-            if type(part) is Rows:
-                run(
-                    program.rows, program.settings, part.first, part.last, program.N, self.work,
-                    self.params, self.target, alpha, beta, x, labels, rows, weight,
-                    self.class_weights, self.keys, self.sums, self.product,
-                )  # fmt: skip
-            else:
-                self._portable(part, batch, alpha, beta)
-        if not self.descends:
-            self._update(c)
-        cost = self.sums[COST]
-        if not math.isfinite(cost) and self.bad_step < 0:
-            self.bad_step[...] = inputs.step
-        return state, cost
+        return program, (
+            program.N, self.work, self.params, self.target, alpha, beta, x, labels, rows, weight,
+            self.class_weights, self.keys, self.sums, self.product,
+        )  # fmt: skip
 
     # -- buffers ----------------------------------------------------------------------------------
 

@@ -1,0 +1,116 @@
+"""What a step's time goes to, in the trainer's own loop on a CPU."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import get_backend
+from xpnet.bench.networks import SEED, Network
+from xpnet.errors import BackendError
+from xpnet.feed import Feed
+from xpnet.losses import SoftmaxCrossEntropy, quotient
+from xpnet.params import layouts
+from xpnet.step import Batch, StepInputs
+from xpnet.trainer import Trainer
+
+__all__ = ["PARTS", "profile"]
+
+PARTS = ("data", "forward", "loss", "backward", "optimizer", "Python")
+BATCHES = 64  # of an epoch
+SLICE = 0.1  # seconds for which each part is repeated
+
+
+def profile(network: Network, dtype: str, *, portable: bool = False) -> dict[str, float]:
+    """Return microseconds per step by :data:`PARTS`.
+
+    Each part is repeated by itself; "Python" is the rest of a whole step in :meth:`Trainer.fit`.
+    """
+    x, y = network.batch(dtype)
+    rows = np.random.default_rng(SEED).permutation(np.resize(np.arange(len(x)), len(x) * BATCHES))
+    trainer = Trainer(
+        network.model(),
+        optimizer=network.rule(),
+        backend=get_backend("numpy", "cpu", dtype),
+        batch_size=network.batch_size,
+        compile=False if portable else None,
+    )
+    feed = Feed(trainer.engine.backend, x[rows], y[rows])
+    trainer.fit(feed, epochs=1)
+    batch = Batch(x, y)
+    parts = {"data": _data(feed, network.batch_size), **_phases(trainer, batch)}
+    spent = {name: _time(call) for name, call in parts.items()}
+    spent["data"] /= BATCHES
+    epochs = max(2, round(SLICE / max(trainer.history[-1]["seconds"], 1e-6)))
+    history = trainer.fit(feed, epochs=1 + epochs)[1:]
+    whole = min(record["seconds"] for record in history) / BATCHES * 1e6
+    spent["Python"] = max(0.0, whole - sum(spent.values()))
+    return {name: spent[name] for name in PARTS}
+
+
+def _data(feed: Feed, size: int) -> Callable[[], None]:
+    order = np.random.default_rng(SEED).permutation(feed.rows).astype(np.int32)
+
+    def call() -> None:
+        for _ in feed.batches(size, order, reuse=True):
+            pass
+
+    return call
+
+
+def _phases(trainer: Trainer, batch: Batch) -> Mapping[str, Callable[[], None]]:
+    rule = trainer.optimizer
+    inputs = StepInputs(0, rule.coefficients(rule.lr, 1))
+    step = trainer.engine.train_step
+    if hasattr(step, "phases"):
+        return step.phases(batch, inputs)
+    if trainer.engine.step_note != "portable":
+        msg = f"only steps on a CPU can be taken apart; got {trainer.engine.step_note}"
+        raise BackendError(msg)
+    return _portable_phases(trainer, batch, inputs)
+
+
+def _portable_phases(
+    trainer: Trainer, batch: Batch, inputs: StepInputs
+) -> Mapping[str, Callable[[], None]]:
+    """The lines of xpnet.step.gradients and the update, one by one."""
+    model, loss, engine = trainer.model, SoftmaxCrossEntropy(), trainer.engine
+    layout = layouts(model)[0]
+    params = layout.split(engine.state.params)
+    output, residuals = model.forward(params, batch.x, train=True)
+    sums = loss.sums(output, batch.y)
+    doutput = quotient(sums.gradient, sums.denominator)
+    grad = layout.join(model.backward(params, residuals, doutput, input_gradient=False)[1], output)
+    state: list[Any] = [engine.state.params.copy(), tuple(s.copy() for s in engine.state.slots)]
+
+    def lose() -> None:
+        sums = loss.sums(output, batch.y)
+        quotient(sums.gradient, sums.denominator)
+        loss.hits(output, batch.y)
+
+    def back() -> None:
+        grads = model.backward(params, residuals, doutput, input_gradient=False)[1]
+        layout.join(grads, output)
+
+    def update() -> None:
+        state[:] = trainer.optimizer.update(state[0], grad, state[1], inputs.coefficients)
+
+    return {
+        "forward": lambda: model.forward(params, batch.x, train=True) and None,
+        "loss": lose,
+        "backward": back,
+        "optimizer": update,
+    }
+
+
+def _time(call: Callable[[], None]) -> float:
+    """Median microseconds of a call."""
+    times: list[float] = []
+    call()
+    until = time.perf_counter() + SLICE
+    while not times or time.perf_counter() < until:
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) * 1e6
