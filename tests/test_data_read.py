@@ -79,6 +79,8 @@ def test_an_unknown_suffix_lists_the_known_ones(write):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.npy", "a.npz", "a.idx", "a.idx.gz", "a.parquet"])
 def test_a_file_without_permission_is_named(write, name, monkeypatch):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     path = write(name, "x")
 
     def refuse(*args, **kwargs):
