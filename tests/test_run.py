@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xpnet.backends import backend_class
-from xpnet.checkpoint import CheckpointFolder, RunLock, save
+from xpnet.checkpoint import CheckpointFolder, History, RunLock, save
 from xpnet.config import load_config
 from xpnet.data import Dataset
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, XpnetError
@@ -283,6 +283,23 @@ def test_a_failed_run_says_why_in_its_record(csv, go, tmp_path):
         go(csv, "optimizer=sgd", "optimizer.lr=1e300", "clip.value=1e300")
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status.startswith("failed: training is not finite from epoch 1")
+
+
+@pytest.mark.parametrize("unsaved", [(CheckpointFolder, "save"), (History, "append")])
+def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypatch, unsaved):
+    def full(*args, **kwargs):
+        msg = "cannot write x: No space left on device"
+        raise CheckpointError(msg)
+
+    whole = go(csv, out="whole")
+    with monkeypatch.context() as disk:
+        disk.setattr(*unsaved, full)
+        with pytest.raises(CheckpointError, match=r"No space left .* not saved: make room and"):
+            go(csv)
+    status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
+    assert status.startswith("failed: cannot write x")
+    assert go(csv, resume=True).test == whole.test
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
 # ------------------------------------------------------------------------------------- bad input

@@ -123,6 +123,7 @@ class HistoryFile(Callback):
     def __init__(self, path: str | Path, report: Callable[[str], None] = print) -> None:
         self.history, self.report = History(path), report
         self.written = 0
+        self.failure: str | None = None
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         # Not the position's step: a checkpoint at the last step of an epoch precedes its record.
@@ -133,12 +134,18 @@ class HistoryFile(Callback):
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
         self._catch_up(trainer)
 
+    def on_train_end(self, trainer: "Trainer") -> None:
+        if self.failure:
+            self._catch_up(trainer)
+
     def _catch_up(self, trainer: "Trainer") -> None:
+        self.failure = None
         try:
             for record in trainer.history[self.written :]:
                 self.history.append(record)
                 self.written += 1
         except CheckpointError as error:
+            self.failure = str(error)
             self.report(f"history not written, training goes on: {error}")
 
 

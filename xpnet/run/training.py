@@ -135,13 +135,19 @@ class _Job:
         began, signals, status = time.monotonic(), StopOnSignal(), "finished"
         feed, backend = self.examples.preparation.feed, self.chosen.backend
         checks = self.examples.validation
+        history = HistoryFile(self.folder.history_path, self.warn)
+        saving = self.checkpointing()
+        watching = [*([] if progress is None else [progress]), history]
         try:
             self.trainer.fit(
                 feed(backend, self.examples.train, self.config.data.placement),
                 epochs=self.config.epochs,
                 validation=None if checks is None else feed(backend, checks),
-                callbacks=self.callbacks(progress, signals),
+                callbacks=[*watching, *self.early_stopping(), signals, saving],
             )
+            if unsaved := saving.failure or history.failure:
+                msg = f"{unsaved}; the end of this training is not saved: make room and --resume"
+                raise CheckpointError(msg)
             status = self.trainer.stopped or status
         except BaseException as error:
             status = f"failed: {error}"
@@ -156,20 +162,21 @@ class _Job:
                 self.warn(str(error))
         return self.trainer.stopped is not None and signals.received is not None
 
-    def callbacks(self, progress: Callback | None, signals: StopOnSignal) -> list[Callback]:
-        """All that looks on, in the order in which it does."""
-        stopping, saving = self.config.early_stopping, self.config.checkpoint
-        callbacks: list[Callback] = [] if progress is None else [progress]
-        callbacks.append(HistoryFile(self.folder.history_path, self.warn))
-        if stopping.patience:
-            settings = stopping.patience, stopping.monitor, stopping.min_delta
-            callbacks.append(EarlyStopping(*settings))
-        preparation = self.examples.preparation
-        checkpointing = Checkpointing(
+    def early_stopping(self) -> list[Callback]:
+        """The early stopping, if there is one."""
+        stopping = self.config.early_stopping
+        if not stopping.patience:
+            return []
+        return [EarlyStopping(stopping.patience, stopping.monitor, stopping.min_delta)]
+
+    def checkpointing(self) -> Checkpointing:
+        """What saves the training, with all that a later use of it needs."""
+        saving, preparation = self.config.checkpoint, self.examples.preparation
+        return Checkpointing(
             self.checkpoints,
             every_steps=saving.every_steps,
             every_seconds=parse_duration(saving.every) if saving.every else math.inf,
-            monitor=stopping.monitor,
+            monitor=self.config.early_stopping.monitor,
             meta={
                 "preparation": preparation.meta(),
                 "fingerprint": self.examples.fingerprint,
@@ -178,7 +185,6 @@ class _Job:
             tensors=preparation.tensors(),
             report=self.warn,
         )
-        return [*callbacks, signals, checkpointing]
 
     def record(self) -> dict[str, Any]:
         """What run.json says of this training; one that goes on keeps when it was begun."""
