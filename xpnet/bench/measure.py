@@ -14,6 +14,9 @@ __all__ = ["Expectation", "Row", "Timing", "measure"]
 
 WARM_UP = 4  # steps: compilation, first touches of buffers, a captured graph
 SLICE = 0.05  # seconds that one contender runs before the next one's turn
+# Seconds between turns. The threads of a matrix library wait for more work in a busy loop for some
+# 30 ms before they sleep (OpenBLAS's THREAD_TIMEOUT), on the core that the next contender needs.
+PAUSE = 0.05
 
 
 class Timing(NamedTuple):
@@ -58,6 +61,8 @@ def measure(
     for number in range(rounds):
         report(f"{network}: round {number + 1} of {rounds}")
         for name, contender in ready.items():
+            time.sleep(PAUSE)
+            _run(contender, 1)  # wakes its own threads, and brings its parameters to the cache
             before = page_faults() or 0
             times[name].append(_run(contender, repeats[name]) / repeats[name] * 1e6)
             faults[name] += (page_faults() or 0) - before
