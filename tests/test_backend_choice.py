@@ -124,6 +124,63 @@ def test_cuda_is_cupy_on_the_device_asked_for(cupy_with_two_gpus, name, index):
     assert reason == f"device {name} was asked for"
 
 
+@pytest.fixture
+def cupy_linalg(monkeypatch, cupy_with_two_gpus):
+    """The switch of CuPy's own products, as CuPy 14.2 has it."""
+    set_to = {}
+    linalg = SimpleNamespace(
+        COMPUTE_TYPE_DEFAULT=1, COMPUTE_TYPE_TF32=7, set_compute_type=set_to.__setitem__
+    )
+    core = ModuleType("cupy._core")
+    core._routines_linalg = linalg
+    monkeypatch.setitem(sys.modules, "cupy._core", core)
+    return set_to
+
+
+def test_tf32_of_cupy_is_off_until_it_is_allowed(cupy_linalg, monkeypatch):
+    monkeypatch.delenv("CUPY_TF32", raising=False)
+    backend = get_backend("cupy", "cuda:0")
+    assert backend.tf32() == "off"
+    backend.allow_tf32(True)
+    assert (backend.tf32(), cupy_linalg) == ("on", {"float32": 7})
+    backend.allow_tf32(False)
+    assert (backend.tf32(), cupy_linalg) == ("off", {"float32": 1})
+    monkeypatch.setenv("CUPY_TF32", "1")
+    assert get_backend("cupy", "cuda:0").tf32() == "on"
+    assert get_backend("cupy", "cuda:0", "float64").tf32() == "does not apply"
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_tf32_is_switched_where_it_applies(name):
+    if not backend_class(name).probe().devices:
+        pytest.skip(f"{name} is not installed")
+    backend = get_backend(name, "cpu")
+    backend.allow_tf32(True)
+    assert backend.tf32() == backend.describe()["tf32"] == "does not apply"
+    if name == "torch":
+        from torch.backends.cuda import matmul as switch
+
+        attribute = "allow_tf32"
+    else:
+        from jax import config as switch
+
+        attribute = "jax_default_matmul_precision"
+    before = getattr(switch, attribute)
+    assert before in (False, None)  # the CPU had no say
+    backend.device_name = "cuda:0"
+    try:
+        for allowed, said in {True: "on", False: "off"}.items():
+            backend.allow_tf32(allowed)
+            assert backend.tf32().startswith(f"{said} (")
+        backend.dtype_name = "float64"
+        assert backend.tf32() == "does not apply"
+    finally:
+        if name == "torch":
+            switch.allow_tf32 = before
+        else:
+            switch.update(attribute, before)
+
+
 def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(cupy_with_two_gpus):
     expected = "backend 'cupy' has no device 'cuda:2'; its devices: cuda:0, cuda:1"
     assert refusal(lambda: resolve(device="cuda:2")) == expected

@@ -8,7 +8,6 @@ from toylib import library
 
 from xpnet.backends import backend_class
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.backends.precision import tf32
 from xpnet.commands.parity import parity as command
 from xpnet.config import load_config
 from xpnet.errors import BackendError, ConfigError
@@ -297,21 +296,6 @@ def test_settings_that_make_no_sense_are_refused():
         load_module("no_such_library")
     with pytest.raises(BackendError, match="has no asarray"):
         load_module("json")
-
-
-def test_tf32_is_read_where_it_applies(monkeypatch):
-    class Cupy(NumpyBackend):
-        name = "cupy"
-
-    backend = Cupy("cpu", "float32")
-    assert tf32(backend) == "does not apply"
-    backend.device_name = "cuda:0"
-    monkeypatch.setenv("CUPY_TF32", "1")
-    assert tf32(backend) == "on (CUPY_TF32=1)"
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    made = backend_class("torch")("cpu", "float32")
-    made.device_name = "cuda:0"
-    assert tf32(made).startswith("on" if torch.backends.cuda.matmul.allow_tf32 else "off")
 
 
 # -- reports and the command -------------------------------------------------------------------

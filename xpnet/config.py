@@ -153,6 +153,7 @@ class Config(Checked):
     backend: str = "auto"
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
+    tf32: bool | None = None  # on a GPU; None: as the library is set
     mixed: Mixed | None = None  # a narrower dtype for the layers, beside weights in dtype
     accumulate: PositiveInt = 1  # parts in which the gradient of a batch is taken
     compile: bool | None = None  # None: where it is the backend's habit (JAX)

@@ -186,6 +186,21 @@ class Backend:
         """
         return None
 
+    def tf32(self) -> str:
+        """Say whether the factors of float32 products are rounded to TF32 (10 bits): "on" or "off",
+        with the switch that decides it, or "does not apply".
+        """
+        return "does not apply"
+
+    def allow_tf32(self, allowed: bool) -> None:
+        """Turn TF32 on or off where it applies, for the whole process where the library has one
+        switch; several times faster on NVIDIA's tensor cores.
+        """
+
+    @property
+    def _has_tf32(self) -> bool:
+        return self.device_name.startswith("cuda") and self.dtype_name == "float32"
+
     def describe(self) -> dict[str, str]:
         """What to record of the backend with a run."""
         probe = self.probe()
@@ -194,6 +209,7 @@ class Backend:
             "version": str(probe.version),
             "device": self.device_name,
             "dtype": self.dtype_name,
+            "tf32": self.tf32(),
         }
 
     def __repr__(self) -> str:

@@ -21,8 +21,7 @@ _WHEELS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy-rocm-7-0", "cup
 class CupyBackend(Backend):
     """CuPy arrays on ``"cuda"`` or ``"cuda:N"``.
 
-    ``tf32`` lets the training step round the factors of float32 products to 10 bits, which is
-    several times faster; by default CuPy's own variable ``CUPY_TF32`` says so.
+    TF32 is off unless CuPy's own variable ``CUPY_TF32`` says otherwise, or :meth:`allow_tf32`.
     """
 
     name = "cupy"
@@ -47,11 +46,9 @@ class CupyBackend(Backend):
         count = cupy.cuda.runtime.getDeviceCount()
         return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
 
-    def __init__(
-        self, device: str = "auto", dtype: str = "float32", *, tf32: bool | None = None
-    ) -> None:
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
-        self.tf32 = os.environ.get("CUPY_TF32") == "1" if tf32 is None else tf32
+        self._tf32 = os.environ.get("CUPY_TF32") == "1"
         # CuPy computes on the thread's current device, wherever the arrays are.
         self.device.use()
 
@@ -98,13 +95,27 @@ class CupyBackend(Backend):
 
         return transferred(CupyLanes(self.device), batches)
 
+    def tf32(self) -> str:
+        if not self._has_tf32:
+            return super().tf32()
+        return "on" if self._tf32 else "off"
+
+    def allow_tf32(self, allowed: bool) -> None:
+        if not self._has_tf32:
+            return
+        from cupy._core import _routines_linalg as linalg
+
+        self._tf32 = allowed  # of the fused step, which has a cuBLAS handle of its own
+        kind = linalg.COMPUTE_TYPE_TF32 if allowed else linalg.COMPUTE_TYPE_DEFAULT
+        linalg.set_compute_type("float32", kind)  # of the portable formulas
+
     def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
         from xpnet.kernels.cuda.executor import CupyExecutor
         from xpnet.kernels.cuda.stages import UnsupportedError
         from xpnet.kernels.cuda.step import FusedStep
 
         try:
-            executor = CupyExecutor(self.device, self.dtype_name, tf32=self.tf32)
+            executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32)
             return FusedStep(executor, model, loss, optimizer, clip)
         except UnsupportedError as error:
             logging.getLogger("xpnet").info("the portable step on the GPU, for %s", error)

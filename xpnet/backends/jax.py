@@ -88,6 +88,22 @@ class JaxBackend(Backend):
     def synchronize(self, x: Array) -> None:
         x.block_until_ready()
 
+    def tf32(self) -> str:
+        import jax
+
+        if not self._has_tf32:
+            return super().tf32()
+        precision = jax.config.jax_default_matmul_precision
+        allowed = precision not in ("float32", "highest")
+        return f"{'on' if allowed else 'off'} (jax_default_matmul_precision={precision})"
+
+    def allow_tf32(self, allowed: bool) -> None:
+        import jax
+
+        if self._has_tf32:
+            precision = "tensorfloat32" if allowed else "highest"
+            jax.config.update("jax_default_matmul_precision", precision)
+
     def compile(self, function: Callable, *, donate: bool = False) -> Callable:
         import jax
 

@@ -78,6 +78,23 @@ class TorchBackend(Backend):
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
 
+    def tf32(self) -> str:
+        import torch
+
+        if not self._has_tf32:
+            return super().tf32()
+        matmul = torch.backends.cuda.matmul
+        if hasattr(matmul, "fp32_precision"):  # else the older switch may raise
+            precision = matmul.fp32_precision
+            return f"{'on' if precision == 'tf32' else 'off'} (cuda.matmul.fp32_precision)"
+        return f"{'on' if matmul.allow_tf32 else 'off'} (cuda.matmul.allow_tf32)"
+
+    def allow_tf32(self, allowed: bool) -> None:
+        import torch
+
+        if self._has_tf32:
+            torch.backends.cuda.matmul.allow_tf32 = allowed  # sets the newer switch as well
+
     def compile(self, function: Callable, *, donate: bool = False) -> Callable:
         import torch
 

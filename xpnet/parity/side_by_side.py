@@ -9,7 +9,6 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.backends.base import FLOAT_DTYPES
-from xpnet.backends.precision import tf32
 from xpnet.config import Config
 from xpnet.engine import Engine
 from xpnet.errors import BackendError, ConfigError
@@ -107,7 +106,7 @@ def _prepare(
     except Exception as error:  # a library under test may raise anything
         if not operations:
             raise
-        described = {**backend.describe(), "tf32": tf32(backend)}
+        described = backend.describe()
         return Result(
             name, None, described, 0.0, [_failed("first state", error)], 1, operations=operations
         )
@@ -150,7 +149,7 @@ class _Side:
         self.compiled = backend.compiles if config.compile is None else config.compile
         # A backend's own step rounds in another order, as a compiled one does.
         self.compiled |= self.engine.step_note != "portable"
-        described = {**backend.describe(), "tf32": tf32(backend)}
+        described = backend.describe()
         described["compiled"] = "yes" if self.compiled else "no"
         self.result = Result(backend.name, None, described, self.tolerance)
 

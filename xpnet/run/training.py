@@ -28,7 +28,16 @@ __all__ = ["Outcome", "train"]
 # What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
 # elsewhere; that it is the same is told by its fingerprint.
 MAY_CHANGE = (
-    *("epochs", "backend", "device", "compile", "accumulate", "checkpoint", "early_stopping"),
+    *(
+        "epochs",
+        "backend",
+        "device",
+        "compile",
+        "tf32",
+        "accumulate",
+        "checkpoint",
+        "early_stopping",
+    ),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
 
@@ -64,6 +73,8 @@ def train(
     folder = RunFolder(out)
     config = _consistent(config, folder, resume=resume)
     chosen = resolve(config.backend, config.device, config.dtype)
+    if config.tf32 is not None:
+        chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
     examples = load_examples(config)
     report(_describe(examples))
