@@ -288,6 +288,8 @@ def test_a_status_of_cublas_is_an_error(stub):
 
 CUPY_NAMES = [
     "RawModule.get_function",
+    "_core._routines_linalg.COMPUTE_TYPE_TF32",
+    "_core._routines_linalg.set_compute_type",
     "copyto",
     "cuda.Device",
     "cuda.MemoryPointer.copy_from_device_async",
