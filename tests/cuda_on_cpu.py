@@ -16,11 +16,11 @@ import numpy as np
 
 from xpnet.kernels.cuda.blas import Blas
 from xpnet.kernels.cuda.executor import CaptureError
-from xpnet.kernels.cuda.sources import arguments, signatures, source
+from xpnet.kernels.cuda.sources import STORED, arguments, signatures, source
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 GUARD = 64  # elements on each side of a buffer
-POISON = {"f": np.nan, "i": -0x5A5A5A5B, "u": 0xA5A5A5A5}
+POISON = {"int32": -0x5A5A5A5B, "uint64": 0xA5A5A5A5, "uint16": 0x7FC1}  # the last is a NaN, too
 
 if shutil.which("g++") is None:
     WHY_NOT = "g++ is not installed, which compiles the CUDA kernels for the CPU"
@@ -29,13 +29,13 @@ else:
 
 
 @cache
-def library(dtype, folder, planted=None):
+def library(dtype, folder, planted=None, narrow=None):
     """Compile the kernels, once per folder and dtype; ``planted`` = (old, new) puts a bug in."""
-    code = source(dtype)
+    code = source(dtype, narrow)
     if planted is not None:
         assert code.count(planted[0]) == 1
         code = code.replace(*planted)
-    cpp = folder / f"{dtype}_{abs(hash(planted))}.cpp"
+    cpp = folder / f"{dtype}_{narrow}_{abs(hash(planted))}.cpp"
     so = cpp.with_suffix(".so")
     launchers = "\n".join(f"LAUNCHER({name})" for name in signatures())
     cpp.write_text(f'#include "{HEADER}"\n{code}\n{launchers}\n')
@@ -50,11 +50,32 @@ def library(dtype, folder, planted=None):
     return ctypes.CDLL(str(so))
 
 
+STORAGE = {0: "float32", 1: "float64", 2: "float16", 14: "uint16"}  # by cudaDataType_t
+
+
+def widened(x, dtype):
+    """16 bits as the numbers they are; those of bfloat16 are the upper half of a float32."""
+    if x.dtype == np.uint16:
+        x = (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(dtype)
+
+
+def rounded(x, dtype):
+    """The nearest numbers that ``dtype`` stores, uint16 being the bits of bfloat16."""
+    if dtype != np.uint16:
+        return x.astype(dtype)
+    # 1.5 times 2^52 units of bfloat16's last bit, added and taken away, round a float64 there.
+    finite = np.where(np.isfinite(x), x, 0.0).astype(np.float64)
+    magic = np.ldexp(1.5, np.maximum(np.frexp(finite)[1] - 8, -133) + 52)
+    near = np.where(np.isfinite(x), (finite + magic) - magic, x).astype(np.float32)
+    return (np.ascontiguousarray(near).view(np.uint32) >> 16).astype(np.uint16)
+
+
 class Cublas:
     """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
 
     def __init__(self):
-        self.stream = self.workspace = None
+        self.stream = self.workspace = self.computed_in = None
         self.products = 0
 
         def create(handle):
@@ -74,24 +95,30 @@ class Cublas:
             assert handle.value == 0xB1A5
             assert self.workspace is not None
             assert algorithm == -1
-            ctype = {(0, 68): ctypes.c_float, (0, 77): ctypes.c_float, (1, 70): ctypes.c_double}
-            ctype = ctype[a_type, compute]
-            assert a_type == b_type == c_type
+            # What its manual allows: sums in float for 16 and 32 bits, TF32 for 32 alone.
+            wide = {(68, 0): "f4", (68, 2): "f4", (68, 14): "f4", (77, 0): "f4", (70, 1): "f8"}
+            wide = np.dtype(wide[compute, a_type])
+            assert a_type == b_type
+            assert c_type in (a_type, 1 if wide.itemsize == 8 else 0)
             rows_a, rows_b = (k if ta else m), (n if tb else k)
             if lda < rows_a or ldb < rows_b or ldc < m:
                 return 7  # CUBLAS_STATUS_INVALID_VALUE
 
-            def matrix(address, rows, columns, ld):
-                flat = np.ctypeslib.as_array((ctype * (ld * columns)).from_address(address))
-                return flat.reshape(columns, ld).T[:rows]
+            def matrix(address, rows, columns, ld, kind):
+                dtype = np.dtype(STORAGE[kind])
+                raw = (ctypes.c_char * (ld * columns * dtype.itemsize)).from_address(address)
+                return np.frombuffer(raw, dtype).reshape(columns, ld).T[:rows]
 
-            A = matrix(a, rows_a, m if ta else k, lda)
-            B = matrix(b, rows_b, k if tb else n, ldb)
-            C = matrix(c, m, n, ldc)
-            assert ctype.from_address(alpha).value == 1.0
-            assert ctype.from_address(beta).value == 0.0
-            C[...] = (A.T if ta else A) @ (B.T if tb else B)
+            A = widened(matrix(a, rows_a, m if ta else k, lda, a_type), wide)
+            B = widened(matrix(b, rows_b, k if tb else n, ldb, b_type), wide)
+            C = matrix(c, m, n, ldc, c_type)
+            for address, number in ((alpha, 1.0), (beta, 0.0)):
+                raw = (ctypes.c_char * wide.itemsize).from_address(address)
+                assert np.frombuffer(raw, wide) == number
+            with np.errstate(invalid="ignore", over="ignore"):
+                C[...] = rounded((A.T if ta else A) @ (B.T if tb else B), C.dtype)
             self.products += 1
+            self.computed_in = compute
             return 0
 
         self.cublasCreate_v2, self.cublasSetStream_v2 = create, set_stream
@@ -102,9 +129,11 @@ class CpuExecutor:
     """xpnet.kernels.cuda.executor.Executor on NumPy arrays."""
 
     def __init__(
-        self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None
-    ):
-        self.dtype, self.library, self.order = dtype, library(dtype, folder, planted), order
+        self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None,
+        narrow=None,
+    ):  # fmt: skip
+        self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
+        self.library, self.order = library(dtype, folder, planted, narrow), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.recording = [], {}, None
         self.cublas = Cublas()
@@ -128,13 +157,13 @@ class CpuExecutor:
     def empty(self, shape, dtype):
         self._refused_in_capture("allocation")
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * GUARD, POISON[np.dtype(dtype).kind], dtype)
+        whole = np.full(size + 2 * GUARD, POISON.get(str(dtype), np.nan), dtype)
         self.guarded.append(whole)
         return whole[GUARD : GUARD + size].reshape(shape)
 
     def check_guards(self):
         for whole in self.guarded:
-            poison = np.full(GUARD, POISON[whole.dtype.kind], whole.dtype)
+            poison = np.full(GUARD, POISON.get(str(whole.dtype), np.nan), whole.dtype)
             np.testing.assert_array_equal(whole[:GUARD], poison, "written before a buffer")
             np.testing.assert_array_equal(whole[-GUARD:], poison, "written behind a buffer")
 
@@ -154,7 +183,7 @@ class CpuExecutor:
         target[...] = x
 
     def launch(self, kernel, grid, block, *given):
-        bound = arguments(kernel, given, self.dtype)
+        bound = arguments(kernel, given, self.dtype, self.stored)
         cells = [_cell(x) for x in bound]
         pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(c) for c in cells))
         function = getattr(self.library, f"launch_{kernel}")

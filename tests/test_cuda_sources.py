@@ -11,14 +11,15 @@ import pytest
 from xpnet.kernels.cuda.sources import arguments, signatures, source
 
 ARCHITECTURES = ["75", "80", "90"]
+KINDS = [("float32", None), ("float64", None), ("float32", "float16"), ("float32", "bfloat16")]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nvcc_compiles_every_kernel_without_a_warning(dtype, architecture, tmp_path):
+def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architecture, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")
-    (tmp_path / "kernels.cu").write_text(source(dtype))
+    (tmp_path / "kernels.cu").write_text(source(dtype, narrow))
     command = ["nvcc", "-ptx", f"-arch=sm_{architecture}", "-Werror", "all-warnings"]
     done = subprocess.run(
         [*command, "-o", "kernels.ptx", "kernels.cu"],
@@ -38,12 +39,12 @@ def nvrtc():
         pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nvrtc_compiles_them_as_cupy_will(dtype, architecture):
+def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
     """NVRTC has no standard headers, so a source that nvcc takes may fail here."""
     library, program = nvrtc(), ctypes.c_void_p()
-    text = source(dtype).encode()
+    text = source(dtype, narrow).encode()
     created = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
     assert created == 0
     options = [f"--gpu-architecture=compute_{architecture}".encode(), b"--std=c++17"]
@@ -66,6 +67,10 @@ def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
     assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32]
     assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[2] == np.uint64(0)
     assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[5].dtype == np.float32
+    stored = np.zeros(3, "uint16")
+    assert arguments("narrowed", (x, stored, 3), "float32", "uint16")[1] is stored
+    with pytest.raises(TypeError, match="takes a contiguous uint16 array as y; got float32"):
+        arguments("narrowed", (x, x, 3), "float32", "uint16")
     with pytest.raises(TypeError, match="column_sums takes 4 arguments; got 3"):
         arguments("column_sums", (x, x, 1), "float32")
     with pytest.raises(TypeError, match="takes a contiguous float64 array as x; got float32"):

@@ -274,7 +274,7 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     kernel_z[...] = z
     labels = np.array([2, 0, 0], "int32")
     executor.launch("softmax_cross_entropy", (1, 1), 64, kernel_z, None, kernel_z, labels, None,
-                    None, None, partial, 3, 3, 1.0, 0.0, 0, 0)()  # fmt: skip
+                    None, None, partial, 3, 3, 1.0, 0.0, 0, 0, None, 1.0)()  # fmt: skip
     sums = loss.sums(z, labels)
     np.testing.assert_allclose(partial[0, 0], sums.loss, rtol=1e-14)
     np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
@@ -421,8 +421,8 @@ def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
     executor.launch("clip_factor", (1, 1), block, partial, grid, 1.0, factor)()
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     c = np.array([0.1, 0.0, 1.0])
-    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, c, 700,
-                    None, 0.0, 0)()  # fmt: skip
+    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, c,
+                    700, None, 0.0, 0)()  # fmt: skip
     np.testing.assert_allclose(p1, p - 0.1 * factor * g, rtol=1e-13)
     executor.launch("column_sums", (grid, 1), block, g.reshape(100, 7), y[:7], 100, 7)()
     np.testing.assert_allclose(y[:7], g.reshape(100, 7).sum(axis=0), rtol=1e-12)

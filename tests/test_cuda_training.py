@@ -27,7 +27,7 @@ from xpnet.trainer import Trainer
 class PortableNumpy(NumpyBackend):
     """NumPy without a training step of its own."""
 
-    def train_step(self, model, loss, optimizer, clip):
+    def train_step(self, model, loss, optimizer, clip, mixed=None):
         return None
 
 
@@ -38,10 +38,11 @@ class FusedNumpy(NumpyBackend):
         super().__init__("cpu", dtype)
         self.folder = folder
 
-    def train_step(self, model, loss, optimizer, clip):
+    def train_step(self, model, loss, optimizer, clip, mixed=None):
         try:
-            executor = CpuExecutor(self.dtype_name, self.folder)
-            return FusedStep(executor, model, loss, optimizer, clip, threads=64)
+            narrow = None if mixed is None else mixed.dtype
+            executor = CpuExecutor(self.dtype_name, self.folder, narrow=narrow)
+            return FusedStep(executor, model, loss, optimizer, clip, mixed, threads=64)
         except UnsupportedError:
             return None
 
@@ -197,8 +198,8 @@ def stub(monkeypatch):
     return made
 
 
-def make(tf32=False):
-    return CupyExecutor(contextlib.nullcontext(), "float32", tf32=tf32)
+def make(**options):
+    return CupyExecutor(contextlib.nullcontext(), "float32", **options)
 
 
 def matrices(executor):
@@ -264,6 +265,21 @@ def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, monkeyp
         executor.capture(lambda: None)
 
 
+def test_mixed_precision_needs_cublas(stub, monkeypatch):
+    executor = make(narrow="bfloat16", tf32=True)
+    x, y = (executor.empty((2, 2), "uint16") for _ in range(2))
+    executor.product(x, y, executor.empty((2, 2), "float32"))()
+    assert executor._blas._library.computed_in == 68  # TF32 is for float32 alone
+
+    def nowhere():
+        msg = "cuBLAS cannot be loaded by itself"
+        raise BackendError(msg)
+
+    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
+    with pytest.raises(UnsupportedError, match="cuBLAS cannot be loaded"):
+        make(narrow="bfloat16")
+
+
 def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub):
     executor = make()
     x, y = executor.empty((3, 2), "float32"), executor.empty((3, 2), "float32")
@@ -274,9 +290,11 @@ def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub):
 
 
 def test_tf32_is_opt_in(stub):
-    assert make()._blas._compute == 68
-    assert make(tf32=True)._blas._compute == 77
-    assert CupyExecutor(contextlib.nullcontext(), "float64", tf32=True)._blas._compute == 70
+    computed_in = {("float32", False): 68, ("float32", True): 77, ("float64", True): 70}
+    for (dtype, tf32), compute in computed_in.items():
+        executor = CupyExecutor(contextlib.nullcontext(), dtype, tf32=tf32)
+        executor.product(*(executor.empty((2, 2), dtype) for _ in range(3)))()
+        assert executor._blas._library.computed_in == compute
 
 
 def test_a_status_of_cublas_is_an_error(stub):

@@ -83,15 +83,18 @@ class Engine:
         gradient = make_gradient(model, loss)
         if accumulate > 1:
             gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
-        if mixed is None:
+        own = None
+        if compile is not False and accumulate == 1:
+            own = backend.train_step(model, loss, optimizer, clip, mixed)
+        if own is not None:
+            self._train = own
+        elif mixed is None:
             step = make_train_step(model, loss, optimizer, clip, gradient)
+            self._train = compiled(step, donate=True)
         else:
             narrow = backend.dtype_named(mixed.dtype)
             step = make_mixed_step(gradient, optimizer, clip, mixed, narrow)
-        own = None
-        if compile is not False and accumulate == 1 and mixed is None:
-            own = backend.train_step(model, loss, optimizer, clip)
-        self._train = own or compiled(step, donate=True)
+            self._train = compiled(step, donate=True)
         self._evaluate = compiled(make_evaluate_step(model, loss))
         self._predict = compiled(make_predict_step(model, loss))
 

@@ -92,7 +92,7 @@ class Backend:
         found = getattr(self.xp, name, None)
         if found is None:
             msg = f"backend {self.name!r} has no dtype {name}; torch and jax have float16 and "
-            msg += "bfloat16, numpy and cupy float16"
+            msg += "bfloat16, numpy and cupy float16, and the fused step of cupy both"
             raise BackendError(msg)
         return found
 
@@ -178,11 +178,13 @@ class Backend:
         """
         return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
 
-    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
+    def train_step(
+        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+    ) -> Callable | None:
         """Return a faster train step of a built model than the portable one, or None.
 
-        It is called as ``xpnet.step.make_train_step``'s and gives the same numbers up to rounding;
-        its attribute ``note`` says what it does.
+        With ``mixed`` that of :mod:`xpnet.mixed`. It is called as ``xpnet.step.make_train_step``'s
+        and gives the same numbers up to rounding; its attribute ``note`` says what it does.
         """
         return None
 

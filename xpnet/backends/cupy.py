@@ -109,14 +109,20 @@ class CupyBackend(Backend):
         kind = linalg.COMPUTE_TYPE_TF32 if allowed else linalg.COMPUTE_TYPE_DEFAULT
         linalg.set_compute_type("float32", kind)  # of the portable formulas
 
-    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
+    def train_step(
+        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+    ) -> Callable | None:
         from xpnet.kernels.cuda.executor import CupyExecutor
         from xpnet.kernels.cuda.stages import UnsupportedError
         from xpnet.kernels.cuda.step import FusedStep
 
         try:
-            executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32)
-            return FusedStep(executor, model, loss, optimizer, clip)
+            narrow = None if mixed is None else mixed.dtype
+            if narrow and self.dtype_name != "float32":
+                msg = f"mixed precision beside {self.dtype_name} has no kernel"
+                raise UnsupportedError(msg)
+            executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32, narrow=narrow)
+            return FusedStep(executor, model, loss, optimizer, clip, mixed)
         except UnsupportedError as error:
             logging.getLogger("xpnet").info("the portable step on the GPU, for %s", error)
             return None

@@ -39,8 +39,10 @@ class NumpyBackend(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
 
-    def train_step(self, model: Any, loss: Any, optimizer: Any, clip: Any) -> Callable | None:
-        if installed_version(("numba",), "numba") is None:
+    def train_step(
+        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+    ) -> Callable | None:
+        if mixed is not None or installed_version(("numba",), "numba") is None:
             return None
         from xpnet.kernels.cpu.step import FusedStep, UnsupportedError
 

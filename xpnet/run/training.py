@@ -28,16 +28,8 @@ __all__ = ["Outcome", "train"]
 # What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
 # elsewhere; that it is the same is told by its fingerprint.
 MAY_CHANGE = (
-    *(
-        "epochs",
-        "backend",
-        "device",
-        "compile",
-        "tf32",
-        "accumulate",
-        "checkpoint",
-        "early_stopping",
-    ),
+    *("epochs", "backend", "device", "compile", "tf32", "accumulate"),
+    *("checkpoint", "early_stopping"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
 

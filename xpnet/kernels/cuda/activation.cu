@@ -70,10 +70,10 @@ __device__ inline real activate_backward(int kind, real da, real kept, real p) {
 }
 
 // z (N, J) += bias (J) if there is one; a = f(z). a may be z where the layer keeps its output.
-KERNEL bias_activation(real* z, const real* bias, real* a, int kind, int n, int J, real p) {
+KERNEL bias_activation(act* z, const act* bias, act* a, int kind, int n, int J, real p) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
     real value = z[i];
-    if (bias) z[i] = value += bias[i % (unsigned)J];
+    if (bias) value = z[i] = value + (real)bias[i % (unsigned)J];
     a[i] = activate(kind, value, p);
   }
 }
@@ -81,7 +81,7 @@ KERNEL bias_activation(real* z, const real* bias, real* a, int kind, int n, int 
 // dz = f'(z) da (N, J) in place of da, and the sums of dz over this block's rows in
 // partial (gridDim.y, J): the bias gradient, if that is not null. Block (x, y) has columns
 // 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1.
-KERNEL activation_backward(real* da, const real* kept, real* partial, int kind, int N, int J,
+KERNEL activation_backward(act* da, const act* kept, real* partial, int kind, int N, int J,
                            int rows, real p) {
   __shared__ real of_group[WARP][WARP + 1];
   int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
@@ -91,7 +91,7 @@ KERNEL activation_backward(real* da, const real* kept, real* partial, int kind, 
   for (int n = first + group; j < J && n < last; n += groups) {
     size_t i = (size_t)n * J + j;
     real dz = da[i];
-    if (kind != IDENTITY) da[i] = dz = activate_backward(kind, dz, kept[i], p);
+    if (kind != IDENTITY) dz = da[i] = activate_backward(kind, dz, kept[i], p);
     sum += dz;
   }
   of_group[group][lane] = sum;
@@ -118,10 +118,10 @@ __device__ inline unsigned mix(unsigned h) {
 
 // y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
 // The adjoint is the same kernel: the mask is made again, not kept.
-KERNEL dropout(const real* x, real* y, const int* keys, int n, int threshold, real scale) {
+KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale) {
   unsigned first = (unsigned)keys[0], second = (unsigned)keys[1];
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
     int hash = (int)(mix(mix(i ^ first) + second) >> 8);
-    y[i] = x[i] * (hash >= threshold ? scale : (real)0);
+    y[i] = (real)x[i] * (hash >= threshold ? scale : (real)0);
   }
 }

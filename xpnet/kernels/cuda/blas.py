@@ -17,8 +17,10 @@ WORKSPACE_BYTES = (
     32 << 20
 )  # what cuBLAS's documentation advises for Hopper; older GPUs ask for less
 
-# cublas_api.h and library_types.h: (cudaDataType_t, cublasComputeType_t)
-TYPES = {"float32": (0, 68), "float64": (1, 70)}
+# library_types.h: cudaDataType_t of an array's dtype; bfloat16 is stored as its bits
+TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
+# cublas_api.h: cublasComputeType_t, in which products are summed
+COMPUTE = {"float32": 68, "float64": 70}
 COMPUTE_32F_FAST_TF32 = 77
 DEFAULT_ALGORITHM = -1
 _SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
@@ -75,7 +77,7 @@ def _operand(x: Array) -> tuple[int, int]:
 
 
 class Blas:
-    """A cuBLAS handle with its workspace, for one dtype. ``library`` is cuBLAS, loaded by ctypes.
+    """A cuBLAS handle with its workspace, for sums in one dtype. ``library`` is cuBLAS, by ctypes.
 
     ``workspace`` is a device buffer of bytes; ``address`` gives the address of an array's data.
     """
@@ -92,22 +94,25 @@ class Blas:
         self._library, self._workspace, self._address = library, workspace, address
         for name, types in _SIGNATURES.items():
             getattr(library, name).argtypes = types
-        self._type, self._compute = TYPES[dtype]
-        if tf32 and dtype == "float32":
-            self._compute = COMPUTE_32F_FAST_TF32
+        self._compute, self._tf32 = COMPUTE[dtype], tf32 and dtype == "float32"
         self._one, self._zero = _SCALARS[dtype](1.0), _SCALARS[dtype](0.0)
         self._handle, self._stream = ctypes.c_void_p(), -1
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
 
     def product(self, a: Array, b: Array, out: Array) -> Callable[[int], None]:
-        """Return a function of a stream's pointer that computes out = a b on that stream."""
-        p, address, kind = product(a, b, out), self._address, self._type
+        """Return a function of a stream's pointer that computes out = a b on that stream.
+
+        a and b have one dtype, and out that one or a wider one.
+        """
+        p, address = product(a, b, out), self._address
+        kind, kind_out = TYPES[str(a.dtype)], TYPES[str(out.dtype)]
+        tf32 = self._tf32 and str(a.dtype) == "float32"
         kept = (a, b, out)  # cuBLAS sees only where they are
         given = (
             self._handle, p.transpose_a, p.transpose_b, p.m, p.n, p.k,
             ctypes.addressof(self._one), address(b), kind, p.lda, address(a), kind, p.ldb,
-            ctypes.addressof(self._zero), address(out), kind, p.ldc,
-            self._compute, DEFAULT_ALGORITHM,
+            ctypes.addressof(self._zero), address(out), kind_out, p.ldc,
+            COMPUTE_32F_FAST_TF32 if tf32 else self._compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
         gemm = self._library.cublasGemmEx
 

@@ -1,4 +1,5 @@
-// What every kernel here shares. `real` is float or double; NaN goes through, as in xpnet.ops.
+// What every kernel here shares. `real` is float or double; NaN goes through, as in xpnet.ops. What
+// layers store is `act`: narrow.cuh.
 //
 // A kernel may be launched with any grid and any block of a multiple of 32 threads (at most 1024)
 // and gives the right result. The same launch gives the same bits every time: sums are taken in a

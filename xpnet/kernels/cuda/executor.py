@@ -9,7 +9,8 @@ import numpy as np
 
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
-from xpnet.kernels.cuda.sources import arguments, source
+from xpnet.kernels.cuda.sources import STORED, arguments, source
+from xpnet.kernels.cuda.stages import UnsupportedError
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor"]
@@ -28,6 +29,7 @@ class Executor(Protocol):
     """
 
     dtype: str  # of `real` in the kernels
+    stored: str  # of `act`, what layers store
 
     def active(self) -> AbstractContextManager: ...
     def owns(self, x: Any) -> bool: ...
@@ -56,11 +58,14 @@ class Executor(Protocol):
 class CupyExecutor:
     """CuPy on one GPU. Work goes to CuPy's current stream."""
 
-    def __init__(self, device: Any, dtype: str, *, tf32: bool = False) -> None:
+    def __init__(
+        self, device: Any, dtype: str, *, tf32: bool = False, narrow: str | None = None
+    ) -> None:
         import cupy
 
         self.dtype, self._cupy, self._device = dtype, cupy, device
-        self._module = cupy.RawModule(code=source(dtype), options=("--std=c++17",))
+        self.stored = STORED[narrow] if narrow else dtype
+        self._module = cupy.RawModule(code=source(dtype, narrow), options=("--std=c++17",))
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
         self._blas: Blas | None = None
@@ -71,6 +76,8 @@ class CupyExecutor:
                 self._blas = Blas(find_cublas(), workspace, self.address, dtype, tf32=tf32)
             except BackendError as error:
                 self._no_blas = str(error)
+                if narrow:  # CuPy's own products know no bfloat16
+                    raise UnsupportedError(self._no_blas) from error
 
     def active(self) -> AbstractContextManager:
         return self._device
@@ -100,7 +107,8 @@ class CupyExecutor:
         function = self._functions.get(kernel)
         if function is None:
             function = self._functions[kernel] = self._module.get_function(kernel)
-        return partial(function, grid, (block,), tuple(arguments(kernel, given, self.dtype)))
+        typed = tuple(arguments(kernel, given, self.dtype, self.stored))
+        return partial(function, grid, (block,), typed)
 
     def product(self, a: Array, b: Array, out: Array) -> Call:
         if self._blas is None:

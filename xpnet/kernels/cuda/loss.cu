@@ -2,7 +2,8 @@
 //
 // Each block leaves its sums in partial (4, gridDim.x): loss, weights, hits, counted. The gradient
 // is that of the sum of the losses; the optimizer's kernels divide it by the denominator, which
-// only the whole batch knows.
+// only the whole batch knows. In mixed precision it is multiplied by the loss scale and `share`,
+// which is one over what the denominator most often is, and divided by both with the denominator.
 
 enum { MEAN, MEAN_COUNT, SUM };                   // reductions
 enum { SQUARED_ERROR, HUBER, BINARY_CROSS_ENTROPY };  // element-wise losses
@@ -11,6 +12,10 @@ enum { LOSS, WEIGHTS, HITS, COUNTED };            // rows of partial
 __device__ inline void store_partial(real* partial, int row, real x) {
   real sum = block_sum(x);
   if (threadIdx.x == 0) partial[row * gridDim.x + blockIdx.x] = sum;
+}
+
+__device__ inline real enlarged(const real* scale, real share) {
+  return scale ? *scale * share : (real)1;
 }
 
 struct Best { real value; int index; };
@@ -50,14 +55,15 @@ struct Target {
 // dz from logits z (N, K), to which the bias (K) is added first, if it is not null; dz may be z.
 // One warp per row. Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
 // and weights (N) or null.
-KERNEL softmax_cross_entropy(real* z, const real* bias, real* dz, const int* labels,
+KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels,
                              const real* rows, const real* class_weights, const real* weights,
                              real* partial, int N, int K, real kept, real uniform, int ignores,
-                             int ignored) {
+                             int ignored, const real* scale, real share) {
+  real larger = enlarged(scale, share);
   int lane = threadIdx.x % WARP, warp = FIRST / WARP, warps = STRIDE / WARP;
   real loss = 0, row_weights = 0, hits = 0, count = 0;  // of this warp's rows, in lane 0
   for (int n = warp; n < N; n += warps) {
-    real* zn = z + (size_t)n * K;
+    act* zn = z + (size_t)n * K;
     Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
                      kept, uniform, 1, weights ? weights[n] : (real)1};
     if (labels && ignores && target.label == ignored) target.counted = 0;
@@ -65,7 +71,8 @@ KERNEL softmax_cross_entropy(real* z, const real* bias, real* dz, const int* lab
     real lowest = log((real)0);
     Best top = {lowest, K}, wanted = {lowest, K};
     for (int k = lane; k < K; k += WARP) {
-      real value = bias ? zn[k] += bias[k] : zn[k];
+      if (bias) zn[k] = (real)zn[k] + (real)bias[k];
+      real value = zn[k];
       top = better(top, Best{value, k});
       if (rows) wanted = better(wanted, Best{target.row[k], k});
     }
@@ -74,7 +81,7 @@ KERNEL softmax_cross_entropy(real* z, const real* bias, real* dz, const int* lab
 
     real sum_exp = 0, sum_v = 0, sum_y = 0, sum_wy = 0;
     for (int k = lane; k < K; k += WARP) {
-      sum_exp += exp(zn[k] - top.value);
+      sum_exp += exp((real)zn[k] - top.value);
       sum_v += target.v(k);
       sum_y += target.y(k);
       if (class_weights) sum_wy += target.y(k) * class_weights[k];
@@ -84,9 +91,9 @@ KERNEL softmax_cross_entropy(real* z, const real* bias, real* dz, const int* lab
     sum_wy = warp_sum(sum_wy);
     real log_sum = log(warp_sum(sum_exp)), row_loss = 0;
     for (int k = lane; k < K; k += WARP) {
-      real v = target.v(k), log_a = zn[k] - top.value - log_sum;
+      real v = target.v(k), log_a = (real)zn[k] - top.value - log_sum;
       if (v != 0) row_loss -= v * log_a;  // 0 times -inf would be NaN
-      dz[(size_t)n * K + k] = exp(log_a) * sum_v - v;
+      dz[(size_t)n * K + k] = (exp(log_a) * sum_v - v) * larger;
     }
     row_loss = warp_sum(row_loss);
     if (lane != 0) continue;
@@ -115,15 +122,18 @@ __device__ inline void element(int kind, real z, real y, real p, real* e, real* 
 }
 
 // dz from outputs z (N, J), without the bias (J) or null, and targets y (N, J); dz may be z.
-KERNEL elementwise_loss(const real* z, const real* bias, real* dz, const real* y,
-                        const real* weights, real* partial, int kind, int N, int J, real p) {
+KERNEL elementwise_loss(const act* z, const act* bias, act* dz, const real* y,
+                        const real* weights, real* partial, int kind, int N, int J, real p,
+                        const real* scale, real share) {
+  real larger = enlarged(scale, share);
   real loss = 0, all_weights = 0, hits = 0, count = 0;
   unsigned size = (unsigned)N * J;
   for (unsigned i = FIRST; i < size; i += STRIDE) {
-    real value = bias ? z[i] + bias[i % (unsigned)J] : z[i], e, de;
+    real value = z[i], e, de;
+    if (bias) value = (act)(value + (real)bias[i % (unsigned)J]);
     real weight = weights ? weights[i / (unsigned)J] : (real)1;
     element(kind, value, y[i], p, &e, &de);
-    dz[i] = de * weight;
+    dz[i] = de * weight * larger;
     loss += e * weight;
     all_weights += weight;
     hits += (real)((value > 0) == (y[i] > (real)0.5));
@@ -139,7 +149,8 @@ KERNEL elementwise_loss(const real* z, const real* bias, real* dz, const real* y
 // which the gradient is to be divided.
 KERNEL finish_loss(const real* partial, int blocks, int reduction, int has_hits, real* denominator,
                    real* total_loss, real* total_denominator, real* total_hits, real* total_count,
-                   int* bad_step, const int* step, const unsigned long long* cost_at) {
+                   int* bad_step, const int* step, const unsigned long long* cost_at,
+                   const real* scale, real share, int* good) {
   real sums[4];
   for (int row = 0; row < 4; row++) {
     real x = 0;
@@ -157,6 +168,8 @@ KERNEL finish_loss(const real* partial, int blocks, int reduction, int has_hits,
   }
   bool finite = loss - loss == 0;
   if (!finite && *bad_step < 0) *bad_step = *step;
-  *denominator = D == 0 ? (real)1 : D;
-  *(real*)*cost_at = loss / *denominator;
+  D = D == 0 ? (real)1 : D;
+  *(real*)*cost_at = loss / D;
+  *denominator = D * enlarged(scale, share);
+  if (good) *good = 1;
 }

@@ -41,8 +41,24 @@ __device__ inline real gradient(const real* g, const real* p, unsigned i, const 
   return decay > 0 ? x + decay * p[i] : x;
 }
 
-#define GRADIENT const real* g, const real* denominator, real limit, const real* factor, real decay
-#define EACH(i) for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
+// *good = 0 where a gradient is not finite; finish_loss made it 1. All who write, write the same.
+KERNEL find_overflow(const real* g, int* good, int n) {
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
+    if (g[i] - g[i] != 0) *good = 0;
+}
+
+// One thread: the loss scale (S, good steps since it changed) after a step: xpnet/mixed.py.
+KERNEL next_scale(real* scale, const int* good, real growth) {
+  if (FIRST != 0) return;
+  bool grown = scale[1] + 1 >= growth;
+  scale[0] *= !*good ? (real)0.5 : grown ? (real)2 : (real)1;
+  scale[1] = *good && !grown ? scale[1] + 1 : (real)0;
+}
+
+// good: null, or whether this step is taken at all.
+#define GRADIENT const real* g, const real* denominator, real limit, const real* factor, \
+                 real decay, const int* good
+#define EACH(i) if (!good || *good) for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
 #define G(i) gradient(g, p, i, denominator, limit, factor, decay)
 
 KERNEL sgd(real* p, GRADIENT, const real* c, int n, real* v, real momentum, int nesterov) {

@@ -12,6 +12,7 @@ from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, loss_setting, smoo
 from xpnet.kernels.cuda.rules import update as update_rule
 from xpnet.kernels.cuda.stages import Affine, Stage
 from xpnet.losses import Loss, SoftmaxCrossEntropy
+from xpnet.mixed import Mixed
 from xpnet.optimizers import Optimizer
 from xpnet.params import Layout
 from xpnet.step import Batch, Totals, TrainState
@@ -35,6 +36,7 @@ class Task(NamedTuple):
     clip: Clip
     n_random: int
     threads: int  # in a block
+    mixed: Mixed | None = None
 
 
 class Buffers(NamedTuple):
@@ -49,6 +51,8 @@ class Buffers(NamedTuple):
     step: Array
     cost_at: Array  # the address of this step's loss
     keys: list[Array]  # (2,) per random layer
+    narrow: Array | None  # (P,) the parameters as layers use them in mixed precision
+    good: Array | None  # (1,) whether the gradient is finite, where there is a loss scale
 
     @classmethod
     def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
@@ -66,7 +70,10 @@ class Buffers(NamedTuple):
         totals = Totals(
             own(t.loss), own(t.denominator), own(t.hits), own(t.count), own(t.bad_step, "int32")
         )
-        state = TrainState(own(state.params), state.stats, tuple(map(own, state.slots)), totals)
+        scale = None if state.scale is None else own(state.scale)
+        slots = tuple(map(own, state.slots))
+        state = TrainState(own(state.params), state.stats, slots, totals, scale)
+        mixed = task.mixed
         return cls(
             state,
             e.empty(state.params.shape, real),
@@ -77,6 +84,8 @@ class Buffers(NamedTuple):
             e.empty((1,), "int32"),
             e.empty((1,), "uint64"),
             [e.empty((2,), "int32") for _ in range(task.n_random)],
+            e.empty(state.params.shape, e.stored) if mixed else None,
+            e.empty((1,), "int32") if mixed and mixed.scales else None,
         )
 
 
@@ -91,16 +100,22 @@ class Program:
             msg = f"a batch of {N} rows of {widest} is too large for the kernels; use less"
             raise DataError(msg)
         self._scratch = [self.empty((N * widest,)) for _ in range(2)]
-        self._tensors = task.layout.split(buffers.state.params)
+        used = buffers.state.params if buffers.narrow is None else buffers.narrow
+        self._tensors = task.layout.split(used)
         self._gradients = task.layout.split(buffers.grad)
-        self.x = self.empty((N, task.widths[0]))
-        self.weight = None if batch.weight is None else self.empty((N,))
+        self.x = self.sums((N, task.widths[0]))
+        self.weight = None if batch.weight is None else self.sums((N,))
         self._differentiate(N, task.widths[-1], batch)
         self._update()
 
     # -- what a stage asks for ----------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...]) -> Array:
+        """What a layer stores."""
+        return self.executor.empty(shape, self.executor.stored)
+
+    def sums(self, shape: tuple[int, ...]) -> Array:
+        """What is summed up, in the dtype of the parameters."""
         return self.executor.empty(shape, self.executor.dtype)
 
     def scratch(self, shape: tuple[int, ...]) -> Array:
@@ -131,7 +146,7 @@ class Program:
     # -- the step -----------------------------------------------------------------------------
 
     def _differentiate(self, N: int, K: int, batch: Batch) -> None:
-        output, residuals = self.x, []
+        output, residuals = self._narrowed(), []
         for stage in self.task.stages:
             output, residual = stage.forward(self, output)
             residuals.append(residual)
@@ -142,9 +157,19 @@ class Program:
             if gradient is None:
                 return
 
+    def _narrowed(self) -> Array:
+        """The batch as the first layer takes it; the parameters are rounded, too."""
+        if self.buffers.narrow is None:
+            return self.x
+        narrow = self.empty(self.x.shape)
+        for wide, own in ((self.x, narrow), (self.buffers.state.params, self.buffers.narrow)):
+            size = math.prod(wide.shape)
+            self.launch("narrowed", self.blocks(size), wide, own, size)
+        return narrow
+
     def _target(self, output: Array, batch: Batch) -> Array:
         """The slot for targets; the portable loss explains shapes that are wrong."""
-        self.task.loss.sums(output, batch.y, batch.weight)
+        self.task.loss.sums(self.sums(output.shape), batch.y, batch.weight)
         labels = type(self.task.loss) is SoftmaxCrossEntropy and len(batch.y.shape) == 1
         shape = batch.y.shape if labels else output.shape
         return self.executor.empty(shape, "int32" if labels else self.executor.dtype)
@@ -159,17 +184,24 @@ class Program:
             dz = self.scratch((N, K))  # the last activation may keep z
         if isinstance(loss, SoftmaxCrossEntropy):
             blocks = self.blocks(N * WARP)  # a warp per row
-            partial = self.empty((4, blocks))
+            partial = self.sums((4, blocks))
             self._softmax(loss, (z, bias, dz), blocks, partial)
         else:
             blocks = self.blocks(N * K)
-            partial = self.empty((4, blocks))
+            partial = self.sums((4, blocks))
             self.launch("elementwise_loss", blocks, z, bias, dz, self.y, self.weight, partial,
-                        ELEMENTWISE[type(loss)], N, K, loss_setting(loss))  # fmt: skip
+                        ELEMENTWISE[type(loss)], N, K, loss_setting(loss),
+                        *self._scaling(N * K))  # fmt: skip
         has_hits = int(loss.predicts != "value")
+        count = N if isinstance(loss, SoftmaxCrossEntropy) else N * K
         self.launch("finish_loss", 1, partial, blocks, REDUCTIONS[loss.reduction], has_hits,
-                    b.denominator, *totals, b.step, b.cost_at)  # fmt: skip
+                    b.denominator, *totals, b.step, b.cost_at, *self._scaling(count),
+                    b.good)  # fmt: skip
         return dz
+
+    def _scaling(self, count: int) -> tuple[Array | None, float]:
+        """By what the gradient is multiplied to fit 16 bits, beside ``count`` terms in the loss."""
+        return self.buffers.state.scale, 1.0 if self.task.loss.reduction == "sum" else 1.0 / count
 
     def _softmax(
         self, loss: SoftmaxCrossEntropy, outputs: tuple, blocks: int, partial: Array
@@ -182,19 +214,23 @@ class Program:
         ignored = loss.ignore_label
         self.launch("softmax_cross_entropy", blocks, *outputs, labels, rows, weights,
                     self.weight, partial, N, K, *smoothing(loss, K), int(ignored is not None),
-                    ignored or 0)  # fmt: skip
+                    ignored or 0, *self._scaling(N))  # fmt: skip
 
     def _update(self) -> None:
         b, clip, optimizer = self.buffers, self.task.clip, self.task.optimizer
         size, limit, factor = b.grad.shape[0], clip.value or 0.0, None
         blocks = self.blocks(size)
+        if b.good is not None:
+            self.launch("find_overflow", blocks, b.grad, b.good, size)
         if clip.norm is not None:
             factor = b.factor
             self.launch("squared_norm", blocks, b.grad, b.denominator, limit, b.partial, size)
             self.launch("clip_factor", 1, b.partial, blocks, clip.norm, factor)
         kernel, last, decay = update_rule(optimizer, b.state.slots)
         self.launch(kernel, blocks, b.state.params, b.grad, b.denominator, limit, factor, decay,
-                    b.coefficients, size, *last)  # fmt: skip
+                    b.good, b.coefficients, size, *last)  # fmt: skip
+        if self.task.mixed is not None and b.good is not None:
+            self.launch("next_scale", 1, b.state.scale, b.good, self.task.mixed.growth)
 
     # -- running it ---------------------------------------------------------------------------
 
@@ -214,4 +250,5 @@ class Program:
 
 def arrays(state: TrainState) -> list[Array]:
     """Return what a step writes into."""
-    return [state.params, *state.slots, *state.totals]
+    scale = [] if state.scale is None else [state.scale]
+    return [state.params, *state.slots, *scale, *state.totals]

@@ -1,7 +1,7 @@
 """The kernels' C sources, and what each kernel takes.
 
-One translation unit holds them all, for one floating type. CuPy hands it to NVRTC; the tests also
-hand it to nvcc, and to g++ behind a header that stands in for a GPU.
+One translation unit holds them all, for one floating type and what layers store. CuPy hands it to
+NVRTC; the tests also hand it to nvcc, and to g++ behind a header that stands in for a GPU.
 """
 
 import re
@@ -11,24 +11,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["FILES", "Parameter", "arguments", "signatures", "source"]
+__all__ = ["FILES", "STORED", "Parameter", "arguments", "signatures", "source"]
 
-FILES = ("common.cuh", "activation.cu", "loss.cu", "optimizer.cu")
+FILES = ("common.cuh", "narrow.cuh", "activation.cu", "loss.cu", "optimizer.cu")
 C_NAMES = {"float32": "float", "float64": "double"}
+# What layers store in mixed precision -> the dtype of such arrays; CuPy has no bfloat16.
+STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned long long": "uint64"}
 
 
 class Parameter(NamedTuple):
     """A parameter of a kernel."""
 
-    dtype: str  # a NumPy dtype's name, or "real"
+    dtype: str  # a NumPy dtype's name, "real" or "act"
     pointer: bool
     name: str
 
 
-def source(dtype: str) -> str:
-    """Return the kernels in C for ``"float32"`` or ``"float64"``."""
-    return f"typedef {C_NAMES[dtype]} real;\n{_text()}"
+def source(dtype: str, narrow: str | None = None) -> str:
+    """Return the kernels in C for ``"float32"`` or ``"float64"``.
+
+    ``narrow`` is "float16" or "bfloat16" where layers store that, beside float32.
+    """
+    defined = f"#define {narrow.upper()}\n" if narrow else ""
+    return f"typedef {C_NAMES[dtype]} real;\n{defined}{_text()}"
 
 
 @cache
@@ -44,7 +50,7 @@ def signatures() -> dict[str, tuple[Parameter, ...]]:
     >>> [p.name for p in signatures()["set_keys"]]
     ['keys', 'first', 'second']
     """
-    text = _text()
+    text = _text().replace("\\\n", "")
     for name, value in re.findall(r"#define (\w+) (const [^\n]+)", text):
         text = re.sub(rf"\b{name}\b", value, text)
     kernels = re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, flags=re.MULTILINE)
@@ -56,8 +62,12 @@ def _parameter(text: str) -> Parameter:
     return Parameter(DTYPES.get(kind, kind), bool(star), name)
 
 
-def arguments(kernel: str, given: tuple[Any, ...], dtype: str) -> list[Any]:
+def arguments(
+    kernel: str, given: tuple[Any, ...], dtype: str, stored: str | None = None
+) -> list[Any]:
     """Return the arguments of a launch: arrays as they are, 0 for None, numbers in their C type.
+
+    ``stored`` is the dtype of what layers store, where that is not ``dtype``.
 
     Raises TypeError for what the kernel does not take: a GPU would read other bytes, silently.
     """
@@ -65,11 +75,12 @@ def arguments(kernel: str, given: tuple[Any, ...], dtype: str) -> list[Any]:
     if len(given) != len(wanted):
         msg = f"{kernel} takes {len(wanted)} arguments; got {len(given)}"
         raise TypeError(msg)
-    return [_argument(kernel, p, x, dtype) for p, x in zip(wanted, given, strict=True)]
+    types = {"real": dtype, "act": stored or dtype}
+    return [_argument(kernel, p, x, types) for p, x in zip(wanted, given, strict=True)]
 
 
-def _argument(kernel: str, parameter: Parameter, x: Any, dtype: str) -> Any:
-    wanted = dtype if parameter.dtype == "real" else parameter.dtype
+def _argument(kernel: str, parameter: Parameter, x: Any, types: dict[str, str]) -> Any:
+    wanted = types.get(parameter.dtype, parameter.dtype)
     if not parameter.pointer:
         return np.dtype(wanted).type(x)
     if x is None:

@@ -50,6 +50,7 @@ class Work(Protocol):
     """What a stage may do: take static buffers, and put work in line."""
 
     def empty(self, shape: tuple[int, ...]) -> Array: ...
+    def sums(self, shape: tuple[int, ...]) -> Array: ...
     def scratch(self, shape: tuple[int, ...]) -> Array: ...
     def parameter(self, layer: int, name: str) -> Array | None: ...
     def gradient(self, layer: int, name: str) -> Array | None: ...
@@ -115,7 +116,7 @@ class Affine:
         splits = max(1, min(-(-N // ROWS), BLOCKS // columns))
         rows = -(-N // splits)
         splits = -(-N // rows)
-        partial = db if db is None or splits == 1 else work.empty((splits, J))
+        partial = db if db is None or splits == 1 else work.sums((splits, J))
         work.launch(
             "activation_backward", (columns, splits), da, kept, partial, self.kind, N, J, rows,
             self.setting,

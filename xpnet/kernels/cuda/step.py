@@ -19,6 +19,7 @@ from xpnet.kernels.cuda.rules import check_rules
 from xpnet.kernels.cuda.stages import UnsupportedError, stages
 from xpnet.layers import Sequential
 from xpnet.losses import Loss
+from xpnet.mixed import Mixed
 from xpnet.optimizers import Optimizer
 from xpnet.params import layouts
 from xpnet.step import Batch, StepInputs, TrainState
@@ -35,7 +36,9 @@ class FusedStep:
     """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
 
     ``graph=False`` stays eager; ``threads`` are in a block, a multiple of 32. Raises
-    UnsupportedError where there is no kernel for something.
+    UnsupportedError where there is no kernel for something. ``mixed`` is the step of
+    :func:`xpnet.mixed.make_mixed_step`; the executor then stores its dtype. Unlike there, the
+    gradient of the parameters is summed and kept in float32, never rounded.
     """
 
     def __init__(
@@ -45,12 +48,13 @@ class FusedStep:
         loss: Loss,
         optimizer: Optimizer,
         clip: Clip = Clip(),
+        mixed: Mixed | None = None,
         *,
         graph: bool = True,
         threads: int = 256,
     ) -> None:
         self.executor, self.graph = executor, graph
-        self.task = _task(model, loss, optimizer, clip, threads)
+        self.task = _task(model, loss, optimizer, clip, mixed, threads)
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
         self.programs: dict[tuple, _Repeated] = {}
@@ -128,7 +132,9 @@ class FusedStep:
         replay()
         if all(map(_same_bits, self._read(), eager)):
             repeated.replay = replay
-            self.note = f"CUDA graph of {len(program.calls)} launches, equal to the eager step"
+            precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
+            self.note = f"CUDA graph of {len(program.calls)} launches{precision}, "
+            self.note += "equal to the eager step"
             return
         self._write(before)
         program.run()
@@ -159,7 +165,14 @@ class _Repeated:
         self.replay: Call | None = None
 
 
-def _task(model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip, threads: int) -> Task:
+def _task(
+    model: Sequential,
+    loss: Loss,
+    optimizer: Optimizer,
+    clip: Clip,
+    mixed: Mixed | None,
+    threads: int,
+) -> Task:
     check_rules(loss, optimizer)
     layout = layouts(model)[0]
     if len(model.output_shape) != 1 or layout.size >= LIMIT:
@@ -167,7 +180,7 @@ def _task(model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip, threa
         raise UnsupportedError(msg)
     widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
     staged = stages(model)
-    return Task(staged, widths, layout, loss, optimizer, clip, model.n_random, threads)
+    return Task(staged, widths, layout, loss, optimizer, clip, model.n_random, threads, mixed)
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
