@@ -13,6 +13,7 @@ from xpnet.clipping import Clip
 from xpnet.engine import Engine
 from xpnet.layers import (
     ACTIVATIONS,
+    GELU,
     BatchNorm,
     Dense,
     Dropout,
@@ -21,6 +22,7 @@ from xpnet.layers import (
     LeakyReLU,
     ReLU,
     Sequential,
+    SiLU,
     Softmax,
     Tanh,
 )
@@ -128,6 +130,11 @@ MODELS = {
     "dropout after the last": [Dense(9), ReLU(), Dense(K), Dropout(0.2)],
     "normalized": [LayerNorm(), Dense(9), LayerNorm(), ReLU(), Dropout(0.2), Dense(K)],
     "batch normalized": [Dense(9, bias=False), BatchNorm(), ReLU(), Dense(K), BatchNorm()],
+    "normalized first": [BatchNorm(momentum=0.3), Dense(9), ReLU(), Dense(K)],
+    "normalized by other numbers": [
+        *(Dense(9), LayerNorm(eps=0.1), GELU(), Dense(8), BatchNorm(eps=0.2, momentum=1.0)),
+        *(SiLU(), Tanh(), Dropout(0.1), Dense(K)),
+    ],
 }
 
 
@@ -142,10 +149,29 @@ def test_images_are_flattened(dtype):
     compare(layers[1:], dtype, shape=(3, 4))
 
 
+def test_images_are_normalized_over_their_last_axis(dtype):
+    layers = [BatchNorm(), LayerNorm(), ReLU(), Flatten(), Dense(K)]
+    compare(layers, dtype, shape=(3, 4), optimizer=Adam(0.01))
+    compare([Tanh(), *layers], dtype, shape=(2, 3, 4))
+
+
+def test_a_batch_of_one_row_is_normalized_as_in_the_portable_step():
+    """Its variance is zero, and unbiased it would be 0/0."""
+    model = Sequential([Dense(9), BatchNorm(), ReLU(), Dense(K)]).build((I,))
+    batch = Batch(np.ones((1, I)), np.zeros(1, np.int32))
+    inputs = StepInputs(0, SGD(0.1).coefficients(0.1, 1))
+    made = [make_train_step(model, SoftmaxCrossEntropy(), SGD(0.1), Clip())]
+    made.append(FusedStep(model, SoftmaxCrossEntropy(), SGD(0.1), Clip(), "float64"))
+    states = [step(first_state(model, SGD(0.1), "float64"), batch, inputs)[0] for step in made]
+    for mine, theirs in zip(flat(states[1]), flat(states[0]), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_the_note_names_what_is_portable_inside_the_step():
-    fused = compare(MODELS["normalized"], "float64")
-    assert fused.note.endswith("portable inside it: layer_norm, layer_norm")
-    assert compare([Dense(K)], "float64").note == "fused step compiled by Numba"
+    fused = compare([Dense(9), Softmax(), Dense(K), Softmax()], "float64")
+    assert fused.note.endswith("portable inside it: softmax, softmax")
+    for name in ("one dense layer", "normalized"):
+        assert compare(MODELS[name], "float64").note == "fused step compiled by Numba"
 
 
 # -- losses ---------------------------------------------------------------------------------------

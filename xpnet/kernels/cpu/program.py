@@ -13,7 +13,7 @@ import numpy as np
 from xpnet.kernels.cpu import machine as m
 from xpnet.kernels.cpu.elements import IDENTITY, KINDS
 from xpnet.kernels.cpu.losses import ELEMENTWISE, REDUCTIONS
-from xpnet.layers import Dense, Dropout, Flatten, Layer, Sequential
+from xpnet.layers import BatchNorm, Dense, Dropout, Flatten, Layer, LayerNorm, Sequential
 from xpnet.losses import Loss, SoftmaxCrossEntropy
 from xpnet.params import Layout
 
@@ -32,6 +32,7 @@ __all__ = [
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
 GAP = 17 * ALIGNED  # after a place: see step._vectors for why two should not be pages apart
+NORMS = (BatchNorm, LayerNorm)
 
 
 class Place(NamedTuple):
@@ -80,28 +81,32 @@ class Program(NamedTuple):
 
     parts: tuple[Part, ...]
     rows: np.ndarray  # (rows, machine.COLUMNS) int64
-    settings: np.ndarray  # (rows,) float64
+    settings: np.ndarray  # (rows, 2) float64
     N: int
     size: int  # of `work`
     copied: Place | None  # where the batch is copied to first, if it is
 
 
-def compile_program(model: Sequential, loss: Loss, layout: Layout, N: int) -> Program:
+def compile_program(
+    model: Sequential, loss: Loss, layout: Layout, stats_layout: Layout, N: int
+) -> Program:
     """Return the program of a training step on N rows."""
-    return _Compiler(model, loss, layout, N).program()
+    return _Compiler(model, loss, layout, stats_layout, N).program()
 
 
 class _Compiler:
-    def __init__(self, model: Sequential, loss: Loss, layout: Layout, N: int) -> None:
+    def __init__(
+        self, model: Sequential, loss: Loss, layout: Layout, stats_layout: Layout, N: int
+    ) -> None:
         self.layers, self.loss, self.N, self.size = model.layers, loss, N, 0
         shapes = [tuple(model.input_shape or ()), *model.shapes()]
         self.shapes = [(N, *shape) for shape in shapes]
         self.tensors: list[dict[str, int]] = [{} for _ in model.layers]
-        for entry in layout.entries:
+        for entry in (*layout.entries, *stats_layout.entries):
             self.tensors[entry.layer][entry.variable] = entry.start
         self.first_trained = layout.entries[0].layer if layout.entries else len(model.layers)
         self.rows: list[list[int]] = []
-        self.settings: list[float] = []
+        self.settings: list[tuple[float, float]] = []
         self.parts: list[Part] = []
         self.backward: list[Callable[[Place], Place | None]] = []
         self.random = 0
@@ -120,7 +125,7 @@ class _Compiler:
             if dy is not None:
                 dy = backward(dy)
         rows = np.array(self.rows, np.int64).reshape(-1, m.COLUMNS)
-        settings = np.array(self.settings, np.float64)
+        settings = np.array(self.settings, np.float64).reshape(-1, 2)
         return Program(tuple(self.parts), rows, settings, self.N, self.size, copied)
 
     # -- places and rows --------------------------------------------------------------------------
@@ -134,13 +139,13 @@ class _Compiler:
         """A place for a gradient that is not the one in use."""
         return Place(self.scratch[used.start == self.scratch[0]], shape)
 
-    def row(self, op: int, setting: float = 0.0, **columns: int) -> None:
+    def row(self, op: int, setting: float = 0.0, second: float = 0.0, **columns: int) -> None:
         row = [m.NOWHERE] * m.COLUMNS
         row[m.OP] = op
         for name, value in columns.items():
             row[getattr(m, name)] = value
         self.rows.append(row)
-        self.settings.append(setting)
+        self.settings.append((setting, second))
         n, last = len(self.rows), self.parts[-1] if self.parts else None
         if isinstance(last, Rows):
             self.parts[-1] = Rows(last.first, n)
@@ -165,6 +170,8 @@ class _Compiler:
             return self.dropout(i, layer, x), i + 1
         if type(layer) in KINDS:
             return self.activation(i, x), i + 1
+        if isinstance(layer, BatchNorm | LayerNorm) and has_kernel(layer):
+            return self.norm(i, layer, x), i + 1
         return self.portable(i, x), i + 1
 
     def dense(self, i: int, x: Place) -> tuple[Place, int]:
@@ -193,6 +200,8 @@ class _Compiler:
 
     def activation(self, i: int, x: Place) -> Place:
         layer, z = self.layers[i], self.place(x.shape)
+        if i and type(self.layers[i - 1]) in NORMS:
+            z = x  # which nobody else reads
         y = z if layer.keeps_output else self.place(x.shape)  # type: ignore[attr-defined]
         kind, s, J = _kind(layer), _setting(layer), math.prod(x.shape[1:])
         self.row(m.ACTIVATION, s, KIND=kind, J_=J, X=x.start, Z=z.start, Y=y.start)
@@ -212,6 +221,26 @@ class _Compiler:
 
         def backward(dy: Place) -> Place:
             self.row(m.DROPOUT, scale, X=dy.start, Y=dy.start, **columns)
+            return dy
+
+        self.on_the_way_back(i, backward)
+        return y
+
+    def norm(self, i: int, layer: BatchNorm | LayerNorm, x: Place) -> Place:
+        J, R, tensors = x.shape[-1], math.prod(x.shape[:-1]), self.tensors[i]
+        x_hat, y, of_batch = self.place(x.shape), self.place(x.shape), type(layer) is BatchNorm
+        columns = {
+            "KIND": m.BATCH if of_batch else m.LAYER,
+            **{"R_": R, "J_": J, "W": tensors["gamma"], "B": tensors["beta"], "Z": x_hat.start},
+            "INV_STD": self.place((J if of_batch else R,)).start,
+            "SUMS": self.place((2 * J,)).start,
+        }
+        stats = tensors.get("mean", m.NOWHERE)
+        momentum = layer.momentum if isinstance(layer, BatchNorm) else 0.0
+        self.row(m.NORM, layer.eps, momentum, X=x.start, Y=y.start, STATS=stats, **columns)
+
+        def backward(dy: Place) -> Place:
+            self.row(m.NORM_BACKWARD, DY=dy.start, **columns)
             return dy
 
         self.on_the_way_back(i, backward)
@@ -256,7 +285,7 @@ class _Compiler:
 
 def has_kernel(layer: Layer) -> bool:
     """Say whether compiled code runs the layer."""
-    return type(layer) in (Dense, Dropout, Flatten, *KINDS)
+    return type(layer) in (Dense, Dropout, Flatten, *NORMS, *KINDS)
 
 
 def has_loss_kernel(loss: Loss) -> bool:

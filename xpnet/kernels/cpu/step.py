@@ -35,7 +35,7 @@ from xpnet.typing import Array
 __all__ = ["FusedStep", "UnsupportedError"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
-ALPHA, BETA = 4, 5  # in what rows are given
+ALPHA, BETA = 5, 6  # in what rows are given
 INT32 = np.dtype(np.int32)
 LINE, PAGE = 64, 4096  # bytes
 
@@ -61,7 +61,7 @@ class FusedStep:
             raise UnsupportedError(msg)
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
         self.dtype, self.product = np.dtype(dtype), product
-        self.params_layout, stats_layout = layouts(model)
+        self.params_layout, self.stats_layout = layouts(model)
         # Plain gradient descent is part of the products that make the gradient.
         plain = type(optimizer) is SGD and not optimizer.momentum
         self.descends = plain and clip == Clip()
@@ -72,9 +72,9 @@ class FusedStep:
         self.sums, self.bad_step = np.zeros(SUMS, self.dtype), np.full((), -1, np.int32)
         loss_, denominator, hits, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
         totals = Totals(loss_, denominator, hits, count, self.bad_step)
-        stats = np.zeros(stats_layout.size, self.dtype)
+        stats = np.zeros(self.stats_layout.size, self.dtype)
         self.state = TrainState(self.params, stats, tuple(slots), totals)
-        self.tensors = merge(self.params_layout.split(self.params), stats_layout.split(stats))
+        self.tensors = merge(self.params_layout.split(self.params), self.stats_layout.split(stats))
         self.gradients = self.params_layout.split(self.target)
         self._update = self._updates()
 
@@ -147,8 +147,8 @@ class FusedStep:
         if self.descends:
             alpha, beta = -c.lr, 1.0 - c.lr * self.optimizer.weight_decay
         return program, (
-            program.N, self.work, self.params, self.target, alpha, beta, x, labels, rows, weight,
-            self.class_weights, self.keys, self.sums, self.product,
+            program.N, self.work, self.params, self.state.stats, self.target, alpha, beta, x,
+            labels, rows, weight, self.class_weights, self.keys, self.sums, self.product,
         )  # fmt: skip
 
     # -- buffers ----------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class FusedStep:
         if len(self.programs) == PROGRAMS:
             self.programs.pop(next(iter(self.programs)))
         N = form[0][0]
-        program = compile_program(self.model, self.loss, self.params_layout, N)
+        program = compile_program(self.model, self.loss, self.params_layout, self.stats_layout, N)
         # The portable loss explains shapes that are wrong.
         self.loss.sums(np.ones((N, *self.model.output_shape), self.dtype), batch.y, batch.weight)
         if self.work.size < program.size:
