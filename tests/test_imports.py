@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "mixed": "clipping losses optimizers schema step typing",
     "diagnose": "layers losses step typing",
     # the libraries
-    "kernels": "clipping errors layers losses ops optimizers params step typing",
+    "kernels": "clipping errors layers losses mixed ops optimizers params step typing",
     "backends": "errors kernels schema typing",
     # training
     "data": "errors random schema typing",
