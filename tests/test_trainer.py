@@ -348,6 +348,18 @@ def test_plain_progress_tells_of_the_epochs_and_of_a_long_epoch(monkeypatch):
     assert re.fullmatch(rf"epoch 1/2  {means} +[\d,]+ samples/s  {left}", lines[4])
 
 
+def test_a_first_step_that_is_compiled_for_long_does_not_slow_the_pace(monkeypatch):
+    """An hour for the first step, a second for each of the other 7 of 16 rows."""
+    seconds, paces = [0.0], []
+    monkeypatch.setattr("xpnet.progress.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("xpnet.progress._Bar.update", lambda bar, *given: paces.append(given[2:]))
+    tick = At(lambda t: seconds.__setitem__(0, 3599.0 + t.position.step))
+    progress = Progress(io.StringIO(), live=True)
+    trainer().fit(classes(64), epochs=2, callbacks=[tick, progress])
+    assert paces[:3] == [(0.0, 0.0), (0.0, 0.0), (16.0, 6.0)]
+    assert paces[-1] == (16.0, 0.0)
+
+
 # -------------------------------------------------------------------------------------- signals
 
 

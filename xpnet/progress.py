@@ -19,30 +19,35 @@ class Progress(Callback):
     """Loss, accuracy, samples per second and time left.
 
     ``live=None`` draws a bar where ``stream`` is a terminal and prints a line per epoch elsewhere.
+    The pace is that after the first step, which may have to be compiled.
     """
 
     def __init__(self, stream: TextIO | None = None, live: bool | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.live = self.stream.isatty() if live is None else live
         self._bar: Any = None
-        self._began = self._shown = 0.0
-        self._first_step = 0
+        self._began = self._shown = self._last = 0.0
+        self._from = self._first = 0  # the step that the pace counts from, and this run's first
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         self._began = self._shown = time.monotonic()
-        self._first_step = trainer.position.step
+        self._from = self._first = trainer.position.step
         if self.live:
             self._bar = _Bar(self.stream, trainer)
 
     def on_step_end(self, trainer: "Trainer") -> None:
         now = time.monotonic()
+        if trainer.position.step == self._first + 2:  # at its start the first one was done
+            self._began, self._from = self._last, self._first + 1
+        self._last = now
         if now - self._shown < (REFRESH if self.live else PLAIN_REFRESH):
             return
         record = trainer.read()
         self._shown = time.monotonic()
         epoch, batch, step = trainer.position
         if self._bar:
-            self._bar.update(step, _numbers(record), *self._pace(trainer))
+            pace = self._pace(trainer) if step > self._first + 1 else (0.0, 0.0)
+            self._bar.update(step, _numbers(record), *pace)
         else:
             width = len(str(trainer.epochs))
             place = f"epoch {epoch + 1:>{width}}/{trainer.epochs} "
@@ -66,9 +71,9 @@ class Progress(Callback):
             self._bar = None
 
     def _pace(self, trainer: "Trainer") -> tuple[float, float]:
-        """Samples per second since the start, and the seconds left at that pace."""
+        """Samples per second since the first step, and the seconds left at that pace."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        done = trainer.position.step - self._first_step
+        done = trainer.position.step - self._from
         left = trainer.epochs * trainer.steps_per_epoch - trainer.position.step
         samples = done * trainer.rows / trainer.steps_per_epoch
         return samples / seconds, left * seconds / done if done else 0.0
@@ -128,7 +133,7 @@ class _Bar:
         step = trainer.position.step
         self.task = self.progress.add_task("", total=total, place="", numbers="", pace="")
         self.progress.start()
-        self.update(step, "", 0.0, 0.0)
+        self.update(step, "preparing the first step", 0.0, 0.0)
 
     def update(self, step: int, numbers: str, samples: float, left: float) -> None:
         epoch = min(self.trainer.position.epoch + 1, self.trainer.epochs)
