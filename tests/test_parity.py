@@ -177,7 +177,8 @@ def test_a_fault_that_shows_only_later_is_found_in_its_step():
 
 
 def test_training_that_overflows_float32_is_no_fault_of_the_library():
-    report = run(["numpy", "torch", "jax"], "optimizer=sgd", "optimizer.lr=1e25", steps=5)
+    names = [name for name in ("numpy", "torch", "jax") if name in INSTALLED]
+    report = run(names, "optimizer=sgd", "optimizer.lr=1e25", steps=5)
     for result in report.results:
         assert result.verdict == "rounding", result.sentence()
         assert len(result.growth) == 5

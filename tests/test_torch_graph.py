@@ -6,7 +6,6 @@ a real graph would freeze, are checked to be tensors.
 
 import numpy as np
 import pytest
-import torch
 
 from xpnet.backends.torch_graph import GraphedStep, _wrapped
 from xpnet.clipping import Clip
@@ -22,6 +21,8 @@ from xpnet.step import (
     make_train_step,
     zero_totals,
 )
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 LAYERS = [Dense(7), BatchNorm(), ReLU(), Dropout(0.3), Dense(4)]
 

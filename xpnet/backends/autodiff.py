@@ -9,6 +9,7 @@ import numpy as np
 
 from xpnet.backends import get_backend
 from xpnet.backends.base import Backend
+from xpnet.errors import require
 from xpnet.typing import Array
 
 __all__ = ["AUTODIFF", "Cost"]
@@ -20,8 +21,7 @@ Tensors = Mapping[str, np.ndarray]
 
 def torch_gradients(cost: Cost, tensors: Tensors) -> dict[str, np.ndarray]:
     """Return the gradient of ``cost`` at float64 ``tensors`` by PyTorch's autograd."""
-    import torch
-
+    torch = require("torch", "torch", "PyTorch's own gradient")
     backend = get_backend("torch", "cpu", "float64")
     placed = {name: backend.asarray(t).requires_grad_() for name, t in tensors.items()}
     # `a /= sum(a)` writes to the result of exp, which autograd has kept for its own use.
@@ -34,8 +34,7 @@ def torch_gradients(cost: Cost, tensors: Tensors) -> dict[str, np.ndarray]:
 
 def jax_gradients(cost: Cost, tensors: Tensors) -> dict[str, np.ndarray]:
     """Return the gradient of ``cost`` at float64 ``tensors`` by ``jax.grad``."""
-    import jax
-
+    jax = require("jax", "jax", "JAX's own gradient")
     before = jax.config.jax_enable_x64
     backend = get_backend("jax", "cpu", "float64")  # turns 64-bit types on
     try:
