@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xpnet.backends.numpy import NumpyBackend
+from xpnet.data import Shuffle
 from xpnet.feed import Feed
 from xpnet.kernels.cuda.transfer import transferred
 
@@ -162,12 +163,12 @@ class Streaming(NumpyBackend):
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_feed_streams_through_the_backend_what_it_would_have_placed(ordered, rng):
     x, y = rng.normal(size=(11, 2)).astype("float32"), rng.integers(0, 3, size=11)
-    order = rng.permutation(11).astype("int32") if ordered else None
+    shuffle = Shuffle(0, 1) if ordered else None
     arrays = (x, y, rng.uniform(size=11))
     plain = Feed(NumpyBackend(), *arrays, resident=False, transform=lambda a: 2 * a)
     streamed = Feed(Streaming(), *arrays, resident=False, transform=lambda a: 2 * a)
     count = 0
-    for a, b in zip(plain.batches(4, order), streamed.batches(4, order), strict=True):
+    for a, b in zip(plain.batches(4, shuffle), streamed.batches(4, shuffle), strict=True):
         for mine, wanted in zip(b, a, strict=True):
             np.testing.assert_array_equal(mine, wanted)
             assert mine.dtype == wanted.dtype

@@ -4,46 +4,22 @@ import itertools
 import threading
 import time
 
-import numpy as np
 import pytest
 
-from xpnet.data import batch_count, batches, prefetch
+from xpnet.data import Shuffle, prefetch
 from xpnet.errors import ConfigError
 
 
-@pytest.mark.parametrize(("n", "size"), [(10, 3), (9, 3), (2, 5), (1, 1)])
-def test_an_epoch_has_every_row_once(n, size):
-    got = list(batches(n, size, seed=1, epoch=2, shuffle=True))
-    assert all(b.dtype == np.int32 for b in got)
-    assert sorted(np.concatenate(got).tolist()) == list(range(n))
-    assert len(got) == batch_count(n, size)
-    assert {len(b) for b in got[:-1]} <= {size}
+def test_an_order_has_every_row_once_and_depends_on_seed_and_epoch_alone():
+    orders = {(s, e): Shuffle(s, e).order(50).tolist() for s in range(3) for e in range(3)}
+    assert all(sorted(order) == list(range(50)) for order in orders.values())
+    assert len(set(map(tuple, orders.values()))) == 9
+    assert Shuffle(1, 2).order(50).tolist() == orders[1, 2]
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
-    def order(seed, epoch):
-        return np.concatenate(list(batches(50, 8, seed=seed, epoch=epoch, shuffle=True))).tolist()
-
-    assert order(0, 0) == order(0, 0)
-    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
-
-
-@pytest.mark.parametrize("start", range(5))
-def test_an_epoch_resumes_at_a_batch(start):
-    options = {"seed": 3, "epoch": 1, "shuffle": True, "drop_last": False}
-    whole, rest = list(batches(13, 4, **options)), list(batches(13, 4, **options, start=start))
-    assert [b.tolist() for b in rest] == [b.tolist() for b in whole[start:]]
-
-
-def test_the_last_small_batch_can_be_dropped():
-    got = list(batches(10, 4, seed=0, epoch=0, shuffle=False, drop_last=True))
-    assert [b.tolist() for b in got] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
-@pytest.mark.parametrize(("n", "size", "start"), [(0, 1, 0), (3, 0, 0), (3, 1, 4), (3, 1, -1)])
-def test_impossible_batches_are_refused_at_the_call(n, size, start):
-    with pytest.raises(ConfigError, match="got"):
-        batches(n, size, seed=0, epoch=0, shuffle=True, start=start)
+def test_the_windows_of_an_epoch_have_orders_of_their_own():
+    orders = {tuple(Shuffle(0, 0).order(20, *window)) for window in [(), (1,), (2,)]}
+    assert len(orders) == 3
 
 
 def prefetch_threads():

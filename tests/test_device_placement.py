@@ -15,6 +15,7 @@ from array_api_compat import array_namespace, device
 
 from xpnet.backends import get_backend
 from xpnet.clipping import Clip
+from xpnet.data import Shuffle
 from xpnet.engine import Engine
 from xpnet.feed import Feed
 from xpnet.layers import (
@@ -123,11 +124,10 @@ def run_on_device1(rng, loss, optimizer, layers=None, target="labels", **options
     backend = get_backend("array-api-strict", "device1", "float64")
     engine = Engine(backend, model_of(layers or rich_layers()), loss, optimizer, **options)
     feed = Feed(backend, *examples(rng, target))
-    order = rng.permutation(N).astype(np.int32)
     before = engine.host_state().params
     with no_host_transfer():
         made = []
-        for step, batch in enumerate(feed.batches(BATCH, order)):
+        for step, batch in enumerate(feed.batches(BATCH, Shuffle(0, 0))):
             made += [engine.train(batch, step_inputs(engine, step)), *leaves(batch)]
             totals, predicted = engine._evaluate(
                 engine.state.totals, engine.state.params, engine.state.stats, batch

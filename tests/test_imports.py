@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "errors": "",
     "typing": "",
     "random": "",
-    "metrics": "",
+    "moments": "",
+    "metrics": "moments",
     "schema": "errors",
     # the mathematics
     "ops": "typing",
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "kernels": "clipping errors layers losses mixed ops optimizers params step typing",
     "backends": "errors kernels schema typing",
     # training
-    "data": "errors random schema typing",
+    "data": "errors moments random schema typing",
     "checkpoint": "errors",
     "engine": "accumulate backends clipping diagnose errors layers losses mixed optimizers params "
     "step typing",
@@ -47,8 +48,8 @@ MAY_IMPORT = {
     "memory": "backends errors layers optimizers params",
     "callbacks": "checkpoint errors",
     "resume": "errors schedules",
-    "trainer": "backends callbacks clipping engine errors feed layers losses memory mixed "
-    "optimizers random resume schedules schema step",
+    "trainer": "backends callbacks clipping data engine errors feed layers losses memory mixed "
+    "optimizers resume schedules schema step",
     # a run
     "config": "clipping data errors initializers layers losses mixed optimizers schedules schema",
     "progress": "callbacks",
@@ -69,8 +70,8 @@ MAY_IMPORT = {
 
 # what is not in the standard library -> the parts that may import it
 MAY_USE = {
-    "numpy": "random metrics kernels backends data checkpoint engine feed trainer run trial "
-    "gradcheck parity explain interop bench",
+    "numpy": "random moments metrics kernels backends data checkpoint engine feed trainer run "
+    "trial gradcheck parity explain interop bench",
     "array_api_compat": "ops initializers layers losses optimizers clipping params step mixed "
     "diagnose backends engine parity explain",
     "array_api_strict": "backends",

@@ -181,7 +181,7 @@ def test_the_batch_that_fits_is_found_once_and_kept(csv, go, tmp_path, monkeypat
     go(csv, "batch_size=auto")
     assert "batch size 63 is the largest that fits" in go.said
     assert load_run(tmp_path / "run").config.batch_size == 63
-    monkeypatch.setattr("xpnet.memory._host_memory", lambda: 1)
+    monkeypatch.setattr("xpnet.memory.host_memory", lambda: 1)
     go(csv, "batch_size=auto", "epochs=4", resume=True)
     assert load_run(tmp_path / "run").trainer.position.step == 4
     go(csv, "batch_size=auto", out="smaller")

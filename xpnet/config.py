@@ -80,6 +80,8 @@ class DataConfig(Checked):
     scaling: Scaling = "standard"
     target_scaling: Scaling = "standard"  # of a regression
     placement: Placement = "auto"  # on the device at once, or batch by batch from the host
+    stream: Literal["auto", "yes", "no"] = "auto"  # leave the rows in their file; auto: large ones
+    buffer: PositiveInt = 256  # MiB of streamed rows in memory, which are shuffled
 
 
 @dataclass(frozen=True)

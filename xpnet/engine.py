@@ -29,7 +29,7 @@ from xpnet.step import (
 )
 from xpnet.typing import Array
 
-__all__ = ["Engine", "Evaluation", "Reading"]
+__all__ = ["Engine", "Reading"]
 
 
 class Reading(NamedTuple):
@@ -38,14 +38,6 @@ class Reading(NamedTuple):
     loss: float
     accuracy: float | None  # None for regression
     bad_step: int  # the first step whose loss was not finite, or -1
-
-
-class Evaluation(NamedTuple):
-    """A pass over labelled examples without training."""
-
-    loss: float
-    accuracy: float | None
-    predictions: np.ndarray  # probabilities (N, K), or values
 
 
 class Engine:
@@ -113,14 +105,17 @@ class Engine:
         self.state, cost = self._train(self.state, batch, inputs)
         return cost
 
-    def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
-        """Return loss, accuracy and predictions of the model as it is."""
-        totals, parts = zero_totals(self.state.params), []
+    def evaluate(
+        self,
+        batches: Iterable[Batch],
+        each: Callable[[Batch, Array], None] = lambda batch, predictions: None,
+    ) -> Reading:
+        """Return loss and accuracy of the model as it is; ``each`` is given what it predicts."""
+        totals = zero_totals(self.state.params)
         for batch in batches:
             totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
-            parts.append(self.backend.to_host(predicted))
-        loss, accuracy, _ = self._reading(totals)
-        return Evaluation(loss, accuracy, np.concatenate(parts))
+            each(batch, predicted)
+        return self._reading(totals)
 
     def predict(self, batches: Iterable[Batch]) -> np.ndarray:
         """Return the predictions for the batches' x as one host array."""

@@ -1,16 +1,20 @@
 """Examples on their way to a backend: placed once where they fit, else prefetched by a thread."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.data import Shuffle, StreamedDataset
 from xpnet.errors import DataError
 from xpnet.step import Batch
 from xpnet.typing import Array
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "StreamedFeed"]
+
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 class Feed:
@@ -32,7 +36,7 @@ class Feed:
         weight: Any = None,
         *,
         resident: bool | None = None,
-        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.backend = backend
         arrays = {"x": x, "y": y, "sample weights": weight}
@@ -55,38 +59,47 @@ class Feed:
         """The shape of one example of x."""
         return tuple(self.arrays["x"].shape[1:])
 
+    def targets(self) -> np.ndarray | None:
+        """Return the targets on the host, or of them what has not been checked; None without."""
+        y = self.arrays.get("y")
+        return y if y is None or isinstance(y, np.ndarray) else self.backend.to_host(y)
+
     def batches(
         self,
         batch_size: int,
-        order: np.ndarray | None = None,
+        shuffle: Shuffle | None = None,
         start: int = 0,
         *,
         reuse: bool = False,
     ) -> Iterator[Batch]:
         """Yield batches from number ``start`` on, the last one ragged.
 
-        ``order`` (N,) is the order of the rows; None leaves them as they are. With ``reuse`` a
-        batch may be written over by the next but one.
+        Without ``shuffle`` the rows come as they are. With ``reuse`` a batch may be written over by
+        the next but one.
         """
-        starts = range(start * batch_size, self.rows, batch_size)
         if not self.resident:
             from xpnet.data import prefetch
 
-            if self.backend.streams and all(
-                isinstance(v, np.ndarray) for v in self.arrays.values()
-            ):
-                hosts = (self._gather(s, batch_size, order, self._host) for s in starts)
-                return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
-            placed = (self._gather(s, batch_size, order, self._place) for s in starts)
+            hosts = self._on_host(batch_size, shuffle, start)
+            if self.backend.streams and self._all_on_host:
+                cast = ({k: self._host(k, v) for k, v in rows.items()} for rows in hosts)
+                return map(_batch, self.backend.stream(prefetch(cast, depth=2)))
+            placed = ({k: self._place(k, v) for k, v in rows.items()} for rows in hosts)
             return map(_batch, prefetch(placed, depth=2))
         # The standard leaves a slice past the end open.
+        starts = range(start * batch_size, self.rows, batch_size)
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
-        if order is None:
+        if shuffle is None:
             return (_batch({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
-        if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
+        order = shuffle.order(self.rows)
+        if reuse and self._all_on_host:
             return self._reused(starts, batch_size, order)
         placed = self.backend.asarray(order, dtype="int32")
         return (self._take(placed[rows]) for rows in slices)
+
+    @property
+    def _all_on_host(self) -> bool:
+        return all(isinstance(v, np.ndarray) for v in self.arrays.values())
 
     def _take(self, indices: Array) -> Batch:
         xp = self.backend.xp
@@ -94,7 +107,6 @@ class Feed:
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two batches in turn, so that an epoch allocates nothing."""
-        order = order.astype(np.intp)  # once, rather than in every take
         slots = [
             {
                 k: np.empty((min(size, self.rows), *v.shape[1:]), v.dtype)
@@ -113,12 +125,15 @@ class Feed:
             slot = slots[n % 2]
             yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
 
-    def _gather(
-        self, start: int, size: int, order: np.ndarray | None, take: Callable[[str, Any], Any]
-    ) -> dict[str, Any]:
-        rows: Any = slice(start, start + size)
-        rows = rows if order is None else order[rows]
-        return {k: take(k, v[rows]) for k, v in self.arrays.items()}
+    def _on_host(
+        self, batch_size: int, shuffle: Shuffle | None, start: int
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of each batch as they are kept."""
+        order = None if shuffle is None else shuffle.order(self.rows)
+        for s in range(start * batch_size, self.rows, batch_size):
+            rows: Any = slice(s, s + batch_size)
+            rows = rows if order is None else order[rows]
+            yield {k: v[rows] for k, v in self.arrays.items()}
 
     def _place(self, name: str, host: Any) -> Array:
         return self.backend.asarray(*self._transformed(name, host))
@@ -138,6 +153,56 @@ class Feed:
         itemsize = int(self.backend.dtype_name.removeprefix("float")) // 8
         needed = sum(int(np.prod(v.shape)) * itemsize for v in self.arrays.values())
         return free is None or needed < free / 2
+
+
+class StreamedFeed(Feed):
+    """The examples of a data set that stays in its file.
+
+    ``transform`` acts on rows of x and ``target_transform`` on those of y, on the host: once for
+    each window that is read, so that a batch is no more than a gather out of it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        dataset: StreamedDataset,
+        *,
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
+        targets, dtype = dataset.targets, backend.dtype_name
+
+        def placeable(y: np.ndarray) -> np.ndarray:
+            y = y if targets is None else targets(y)
+            return backend.as_host(y if target_transform is None else target_transform(y))
+
+        self.dataset = replace(
+            dataset,
+            transform=transform or (lambda x: x.astype(dtype)),
+            targets=None if targets is None else placeable,
+            dtype=dtype,
+        )
+        first = self.dataset.take([0])
+        super().__init__(backend, first.x, first.y, resident=False)
+        self.rows = len(dataset)
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: Shuffle | None = None,
+        start: int = 0,
+        *,
+        reuse: bool = False,
+    ) -> Iterator[Batch]:
+        from xpnet.data import prefetch
+
+        rows = self.dataset.batches(batch_size, shuffle, start)
+        hosts = ({k: v for k, v in zip("xy", r, strict=True) if v is not None} for r in rows)
+        if self.backend.streams:
+            return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
+        placed = ({k: self.backend.place(v) for k, v in each.items()} for each in hosts)
+        # A batch of NumPy is placed by doing nothing, for which no thread is needed.
+        return map(_batch, prefetch(placed, depth=0 if self.backend.owns(np.empty(0)) else 2))
 
 
 def _array(backend: Backend, x: Any) -> Any:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpnet.backends import Backend
@@ -15,7 +16,7 @@ from xpnet.params import layouts
 if TYPE_CHECKING:
     from xpnet.trainer import Trainer
 
-__all__ = ["Footprint", "explained", "fitting_batch", "footprint", "shortage"]
+__all__ = ["Footprint", "explained", "fitting_batch", "footprint", "host_memory", "shortage"]
 
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
@@ -54,7 +55,7 @@ def fitting_batch(
     out of memory. Raises TrainingError where not even one row fits.
     """
     free = backend.free_memory()
-    free = _host_memory() if free is None else free
+    free = host_memory() if free is None else free
     size = min(rows, max(1, int(SHARE * free - need.state) // need.row))
     while True:
         try:
@@ -107,9 +108,12 @@ def _size(count: int) -> str:
     return f"{value:.3g} {units[0]}"
 
 
-def _host_memory() -> int:
-    """Bytes that the host has free."""
+def host_memory() -> int:
+    """Return how many bytes the host has to give, files that it caches counted as free."""
     try:
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return 2**30

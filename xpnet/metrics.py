@@ -1,10 +1,12 @@
-"""What predictions are worth, computed on the host from whole arrays of them."""
+"""What predictions are worth, counted on the host from batches of them."""
 
 from typing import Any
 
 import numpy as np
 
-__all__ = ["class_scores", "confusion_matrix", "regression_scores", "top_k_accuracy"]
+from xpnet.moments import Moments
+
+__all__ = ["ClassScores", "RegressionScores", "class_scores", "confusion_matrix", "top_k_hits"]
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -46,29 +48,73 @@ def class_scores(matrix: np.ndarray) -> dict[str, Any]:
     }
 
 
-def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of rows whose class has fewer than k classes above it; ties count for the row.
+class ClassScores:
+    """Scores of classes, from batches of labels and probabilities.
 
-    >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 2)
-    1.0
+    >>> scores = ClassScores(2)
+    >>> scores.add(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]))
+    >>> scores.result()["confusion"]
+    [[1, 0], [1, 1]]
+    """
+
+    def __init__(self, n_classes: int, top: int = 3) -> None:
+        self.top = top if n_classes > top else 0
+        self._matrix = np.zeros((n_classes, n_classes), np.int64)
+        self._near = 0
+
+    def add(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        """Count the rows of a batch: labels (N,), probabilities (N, K)."""
+        predicted = np.argmax(probabilities, axis=1)
+        self._matrix += confusion_matrix(labels, predicted, len(self._matrix))
+        if self.top:
+            self._near += top_k_hits(probabilities, labels, self.top)
+
+    def result(self) -> dict[str, Any]:
+        """Return :func:`class_scores`, accuracy among the ``top`` and the confusion matrix."""
+        result = class_scores(self._matrix)
+        if self.top:
+            result[f"top_{self.top}_accuracy"] = self._near / max(int(self._matrix.sum()), 1)
+        return {**result, "confusion": self._matrix.tolist()}
+
+
+def top_k_hits(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """Count the rows whose class has fewer than k classes above it; ties count for the row.
+
+    >>> top_k_hits(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 2)
+    1
     """
     valid = (labels >= 0) & (labels < probabilities.shape[1])
     p, rows = probabilities[valid], labels[valid]
     own = p[np.arange(len(p)), rows]
-    return float(np.mean((p > own[:, None]).sum(axis=1) < k)) if len(p) else 0.0
+    return int(((p > own[:, None]).sum(axis=1) < k).sum())
 
 
-def regression_scores(targets: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """Mean squared and mean absolute error, and R² = 1 - Σ r² / Σ (y - mean y)².
+class RegressionScores:
+    """Mean squared and mean absolute error, and R² = 1 - Σ r² / Σ (y - mean y)², from batches.
 
-    >>> regression_scores(np.array([0.0, 2.0]), np.array([0.0, 1.0]))
+    >>> scores = RegressionScores()
+    >>> scores.add(np.array([0.0, 2.0]), np.array([0.0, 1.0]))
+    >>> scores.result()
     {'mse': 0.5, 'mae': 0.5, 'r2': 0.5}
     """
-    y = targets.reshape(values.shape).astype(np.float64)
-    r = y - values
-    spread = ((y - y.mean(axis=0)) ** 2).sum()
-    r2 = 1.0 - (r**2).sum() / spread if spread else 0.0
-    return {"mse": float((r**2).mean()), "mae": float(np.abs(r).mean()), "r2": float(r2)}
+
+    def __init__(self) -> None:
+        self._targets, self._squares, self._magnitudes, self._count = Moments(), 0.0, 0.0, 0
+
+    def add(self, targets: np.ndarray, values: np.ndarray) -> None:
+        """Take in a batch: targets and values (N,) or (N, J)."""
+        y = targets.reshape(values.shape).astype(np.float64)
+        r = y - values
+        self._targets.add(y)
+        self._squares += float((r**2).sum())
+        self._magnitudes += float(np.abs(r).sum())
+        self._count += r.size
+
+    def result(self) -> dict[str, float]:
+        """Return the means over all that was added."""
+        spread, count = float(self._targets.squares.sum()), max(self._count, 1)
+        r2 = 1.0 - self._squares / spread if spread else 0.0
+        return {"mse": self._squares / count, "mae": self._magnitudes / count, "r2": r2}
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

@@ -10,15 +10,16 @@ a step is :func:`xpnet.step.make_train_step`.
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends import Backend, backend_of, resolve
 from xpnet.callbacks import Callback, Record, overridden
 from xpnet.clipping import Clip
-from xpnet.engine import Engine, Evaluation
+from xpnet.data import Shuffle
+from xpnet.engine import Engine, Reading
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.feed import Feed
 from xpnet.layers import Layer, Sequential
@@ -26,15 +27,22 @@ from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.memory import explained
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
-from xpnet.random import generator
 from xpnet.resume import Position, resumed
 from xpnet.schedules import SCHEDULES, Constant, Schedule
 from xpnet.schema import OneOf, convert
 from xpnet.step import StepInputs, dropout_keys
 
-__all__ = ["Position", "Trainer"]
+__all__ = ["Evaluation", "Position", "Trainer"]
 
 EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
+
+
+class Evaluation(NamedTuple):
+    """A pass over labelled examples without training."""
+
+    loss: float
+    accuracy: float | None  # None for regression
+    predictions: np.ndarray  # probabilities (N, K), or values
 
 
 class Trainer:
@@ -156,10 +164,9 @@ class Trainer:
     def _train_epoch(self, feed: Feed) -> bool:
         """Take the steps that are left of the epoch; say whether it came to its end."""
         self._epoch_began, self._epoch_from = time.perf_counter(), self.position
-        order = generator(self.seed, "shuffle", self.position.epoch).permutation(feed.rows)
-        order = order.astype(np.int32)
+        shuffle = Shuffle(self.seed, self.position.epoch)
         self._batches = lambda: feed.batches(
-            self.batch_size, order, start=self.position.batch, reuse=True
+            self.batch_size, shuffle, start=self.position.batch, reuse=True
         )
         self._epoch_state = self.engine.host_state()
         hooks = overridden(self.callbacks, "on_step_end")
@@ -248,9 +255,21 @@ class Trainer:
 
     def evaluate(self, data: Any) -> Evaluation:
         """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
+        parts: list[np.ndarray] = []
+        reading = self.score(data, lambda y, predicted: parts.append(predicted))
+        return Evaluation(reading.loss, reading.accuracy, np.concatenate(parts))
+
+    def score(self, data: Any, each: Callable[[np.ndarray, np.ndarray], None]) -> Reading:
+        """Return loss and accuracy; ``each`` is given targets and predictions of every batch.
+
+        Nothing is kept of them here, so it is for data of any size.
+        """
         with explained(self):
-            feed = self._labelled(data)
-            return self.engine.evaluate(feed.batches(EVALUATION_BATCH))
+            feed, to_host = self._labelled(data), self.engine.backend.to_host
+            return self.engine.evaluate(
+                feed.batches(EVALUATION_BATCH),
+                lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
+            )
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
@@ -362,10 +381,9 @@ class Trainer:
             msg = f"data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}"
             raise DataError(msg)
         feed = self._feed(data)
-        y = feed.arrays.get("y")
+        y = feed.targets()
         if y is None:
             msg = "training and evaluation need targets; got none"
             raise DataError(msg)
-        host = y if isinstance(y, np.ndarray) else feed.backend.to_host(y)
-        self.loss.check_target(host, self.model.output_shape[-1])
+        self.loss.check_target(y, self.model.output_shape[-1])
         return feed

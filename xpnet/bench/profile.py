@@ -8,6 +8,7 @@ import numpy as np
 
 from xpnet.backends import get_backend
 from xpnet.bench.networks import SEED, Network
+from xpnet.data import Shuffle
 from xpnet.errors import BackendError
 from xpnet.feed import Feed
 from xpnet.losses import SoftmaxCrossEntropy, quotient
@@ -50,10 +51,8 @@ def profile(network: Network, dtype: str, *, portable: bool = False) -> dict[str
 
 
 def _data(feed: Feed, size: int) -> Callable[[], None]:
-    order = np.random.default_rng(SEED).permutation(feed.rows).astype(np.int32)
-
     def call() -> None:
-        for _ in feed.batches(size, order, reuse=True):
+        for _ in feed.batches(size, Shuffle(SEED, 0), reuse=True):
             pass
 
     return call

@@ -1,12 +1,14 @@
 """Data on the host: reading, checking, splitting and scaling it, and the order of its batches."""
 
-from xpnet.data.batches import batch_count, batches, prefetch
+from xpnet.data.batches import Shuffle, prefetch
 from xpnet.data.dataset import Dataset, check, fingerprint
 from xpnet.data.idx import read_idx
 from xpnet.data.named import NAMES, load_named
 from xpnet.data.read import Task, read
-from xpnet.data.scaling import SCALINGS, Scaler, Scaling, fit_scaler
+from xpnet.data.scaling import SCALINGS, Scaler, Scaling, fit_scaler, scaler_of
 from xpnet.data.split import split
+from xpnet.data.streamed import Division, StreamedDataset, open_rows, streamable
+from xpnet.data.survey import Survey, survey
 
 __all__ = [
     "Dataset",
@@ -19,10 +21,16 @@ __all__ = [
     "fingerprint",
     "split",
     "fit_scaler",
+    "scaler_of",
     "Scaler",
     "Scaling",
     "SCALINGS",
-    "batches",
-    "batch_count",
+    "Shuffle",
     "prefetch",
+    "StreamedDataset",
+    "Division",
+    "open_rows",
+    "streamable",
+    "survey",
+    "Survey",
 ]

@@ -10,11 +10,22 @@ from typing import Any, cast
 
 import numpy as np
 
-from xpnet.data.files import check_declared, one_line, read_bytes, reading
+from xpnet.data.files import check_declared, existing, one_line, read_bytes, reading
 from xpnet.data.labels import Labels, Table, find_label
 from xpnet.errors import DataError
 
-__all__ = ["read_npy_table", "read_npz_table"]
+__all__ = [
+    "X_KEYS",
+    "Y_KEYS",
+    "foreseen",
+    "labels_beside",
+    "member",
+    "npy_header",
+    "pick",
+    "read_npy_table",
+    "read_npz_table",
+    "real_dtype",
+]
 
 X_KEYS = ("x", "X", "data", "features")
 Y_KEYS = ("y", "labels", "label", "target", "targets")
@@ -23,24 +34,29 @@ Y_KEYS = ("y", "labels", "label", "target", "targets")
 def read_npz_table(path: Path, label: str | int | None) -> Table:
     """Read the features and labels (or the array that ``label`` names) of an archive."""
     with reading(path) as file:
-        archive = _foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
+        archive = foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
         names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x_key = _pick(names, X_KEYS, path, "features")
+        x_key = pick(names, X_KEYS, path, "features")
         x = _real(_read_member(archive, x_key, path), f"{path}[{x_key}]")
         if label is None:
             return Table(x, None, lambda row: f"{path}[{x_key}]: row {row}")
-        y_key = _pick(names, Y_KEYS if label == "auto" else (str(label),), path, "labels")
+        y_key = pick(names, Y_KEYS if label == "auto" else (str(label),), path, "labels")
         y = _read_member(archive, y_key, path)
     place = f"{path}[{y_key}]"
     return Table(x, _labels(y, len(x), place), lambda row: f"{place}: row {row}")
 
 
 def read_npy_table(path: Path, label: str | int | None) -> Table:
-    """Read an array (N, columns) whose column ``label``, by custom the last, holds the labels."""
-    with reading(path) as file:
-        table = _real(_read_npy(file, path.stat().st_size, str(path)), str(path))
+    """Read an array (N, columns) whose column ``label``, by custom the last, holds the labels.
+
+    The name of an .npy file beside it stands for labels that are not in a column.
+    """
+    table = _real(_read_array(path), str(path))
     if label is None:
         return Table(table, None, lambda row: f"{path}: row {row}")
+    if (beside := labels_beside(path, label)) is not None:
+        y = _labels(_read_array(beside), len(table), str(beside))
+        return Table(table, y, lambda row: f"{beside}: row {row}")
     if table.ndim != 2 or table.shape[1] < 2:
         msg = f"{path}: no column of labels in shape {table.shape}; pass label=None, or use .npz"
         raise DataError(msg)
@@ -49,7 +65,20 @@ def read_npy_table(path: Path, label: str | int | None) -> Table:
     return Table(np.delete(table, column, axis=1), y, lambda row: f"{path}: row {row}")
 
 
-def _pick(names: list[str], wanted: Iterable[str], path: Path, what: str) -> str:
+def _read_array(path: Path) -> np.ndarray:
+    with reading(path) as file:
+        return _read_npy(file, path.stat().st_size, str(path))
+
+
+def labels_beside(path: Path, label: str | int) -> Path | None:
+    """Return the .npy file beside ``path`` that ``label`` names, if it names one."""
+    if isinstance(label, str) and label.endswith(".npy"):
+        return existing(path.with_name(label))
+    return None
+
+
+def pick(names: list[str], wanted: Iterable[str], path: Path, what: str) -> str:
+    """Return the first of ``wanted`` that an archive has, or raise saying what it has."""
     found = next((name for name in wanted if name in names), None)
     if found is None:
         keys = ", ".join(map(repr, names[:10])) or "nothing"
@@ -58,9 +87,14 @@ def _pick(names: list[str], wanted: Iterable[str], path: Path, what: str) -> str
     return found
 
 
+def member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Return the entry of an array by the name that np.savez was given."""
+    return archive.getinfo(name + ".npy" if name + ".npy" in archive.namelist() else name)
+
+
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     place = f"{path}[{name}]"
-    info = archive.getinfo(name + ".npy" if name + ".npy" in archive.namelist() else name)
+    info = member(archive, name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         msg = f"{place}: encrypted, or not compressed as np.savez does"
         raise DataError(msg)
@@ -71,12 +105,24 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         with archive.open(info) as file:
             return _read_npy(cast(io.BufferedIOBase, file), info.file_size, place)
 
-    return _foreseen(read, place, "cannot be read")
+    return foreseen(read, place, "cannot be read")
 
 
 def _read_npy(file: io.BufferedIOBase, size: int, place: str) -> np.ndarray:
     """Read one array from ``file``, which has ``size`` bytes in all."""
-    shape, fortran, dtype = _foreseen(lambda: _header(file), place, "not in NumPy's .npy format")
+    shape, fortran, dtype = npy_header(file, size, place)
+    data = read_bytes(file, math.prod(shape) * dtype.itemsize, place).view(dtype)
+    return data.reshape(shape, order="F" if fortran else "C")
+
+
+def npy_header(
+    file: io.BufferedIOBase, size: int, place: str, at_once: bool = True
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether in Fortran's order, and dtype of the array in ``size`` bytes.
+
+    What is declared has been checked against the size; the values come next.
+    """
+    shape, fortran, dtype = foreseen(lambda: _header(file), place, "not in NumPy's .npy format")
     if dtype.hasobject:
         msg = f"{place}: an array of Python objects; save numbers or strings"
         raise DataError(msg)
@@ -84,9 +130,8 @@ def _read_npy(file: io.BufferedIOBase, size: int, place: str) -> np.ndarray:
         msg = f"{place}: holds {dtype} of shape {shape}; it must hold real numbers or strings"
         raise DataError(msg)
     declared = math.prod(shape) * dtype.itemsize
-    check_declared(place, declared, size - file.tell(), compressed=False)
-    data = read_bytes(file, declared, place).view(dtype)
-    return data.reshape(shape, order="F" if fortran else "C")
+    check_declared(place, declared, size - file.tell(), compressed=False, at_once=at_once)
+    return shape, fortran, dtype
 
 
 def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -103,7 +148,7 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, fortran, dtype
 
 
-def _foreseen(read: Callable[[], Any], place: object, problem: str) -> Any:
+def foreseen(read: Callable[[], Any], place: object, problem: str) -> Any:
     """Call ``read`` on bytes that may be damaged.
 
     A zip directory and the Python literal in an .npy header can fail in a dozen ways that neither
@@ -119,16 +164,21 @@ def _foreseen(read: Callable[[], Any], place: object, problem: str) -> Any:
 
 
 def _real(x: np.ndarray, place: str) -> np.ndarray:
-    if x.dtype.kind not in "buif":
-        msg = f"{place}: features must be real numbers; got {x.dtype}"
+    return x.astype(real_dtype(x.dtype, x.shape, place), copy=False)
+
+
+def real_dtype(dtype: np.dtype, shape: tuple[int, ...], place: str) -> np.dtype:
+    """Return the dtype in which features of this one are kept; raises where they cannot be."""
+    if dtype.kind not in "buif":
+        msg = f"{place}: features must be real numbers; got {dtype}"
         raise DataError(msg)
-    if x.ndim < 2:
-        msg = f"{place}: features must be (rows, features...); got shape {x.shape}"
+    if len(shape) < 2:
+        msg = f"{place}: features must be (rows, features...); got shape {shape}"
         raise DataError(msg)
-    if x.dtype.kind == "b":
-        return x.view(np.uint8)
-    wide = x.dtype.kind == "f" and x.dtype.itemsize > 8
-    return x.astype(np.float64 if wide else x.dtype.newbyteorder("="), copy=False)
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    wide = dtype.kind == "f" and dtype.itemsize > 8
+    return np.dtype(np.float64) if wide else dtype.newbyteorder("=")
 
 
 def _labels(y: np.ndarray, rows: int, place: str) -> Labels | np.ndarray:

@@ -10,49 +10,24 @@ import numpy as np
 from xpnet.errors import ConfigError
 from xpnet.random import generator
 
-__all__ = ["batch_count", "batches", "prefetch"]
+__all__ = ["Shuffle", "prefetch"]
 
 T = TypeVar("T")
 
 
-def batch_count(n_rows: int, batch_size: int, *, drop_last: bool = False) -> int:
-    """Return the number of batches in an epoch.
+class Shuffle(NamedTuple):
+    """An order of rows that depends on (seed, epoch) alone, so an epoch is resumed by a number."""
 
-    >>> batch_count(10, 4), batch_count(10, 4, drop_last=True)
-    (3, 2)
-    """
-    if n_rows < 1 or batch_size < 1:
-        msg = f"batches need a row and a batch_size of at least 1; got {n_rows} and {batch_size}"
-        raise ConfigError(msg)
-    return n_rows // batch_size if drop_last else -(-n_rows // batch_size)
+    seed: int
+    epoch: int
 
+    def order(self, n: int, *window: int) -> np.ndarray:
+        """Return 0 ... n - 1 in this epoch's order, or in that of one window of it.
 
-def batches(
-    n_rows: int,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    shuffle: bool,
-    start: int = 0,
-    drop_last: bool = False,
-) -> Iterator[np.ndarray]:
-    """Iterate over the row indices, int32 (batch_size,), of one epoch's batches from ``start`` on.
-
-    The order depends on (seed, epoch) alone, so an epoch is resumed by its batch number. The last
-    batch is smaller where ``batch_size`` does not divide ``n_rows``, unless ``drop_last``.
-
-    >>> [b.tolist() for b in batches(5, 2, seed=0, epoch=0, shuffle=False, start=1)]
-    [[2, 3], [4]]
-    """
-    count = batch_count(n_rows, batch_size, drop_last=drop_last)
-    if not 0 <= start <= count:
-        msg = f"start must be a batch number from 0 to {count}; got {start}"
-        raise ConfigError(msg)
-    order = np.arange(n_rows, dtype=np.int32)
-    if shuffle:
-        order = generator(seed, "shuffle", epoch).permutation(order)
-    return (order[k * batch_size : (k + 1) * batch_size] for k in range(start, count))
+        >>> Shuffle(seed=0, epoch=1).order(5).tolist()
+        [4, 2, 3, 1, 0]
+        """
+        return generator(self.seed, "shuffle", self.epoch, *window).permutation(n)
 
 
 def prefetch(iterable: Iterable[T], depth: int = 2) -> Iterator[T]:

@@ -52,6 +52,11 @@ class Dataset:
         """The shape of one row of features."""
         return self.x.shape[1:]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels or targets."""
+        return self.y is not None
+
     def take(self, indices: Array) -> "Dataset":
         """Return the rows at ``indices`` (n,), in that order, as a copy."""
         y = None if self.y is None else self.y[indices]

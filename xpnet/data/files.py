@@ -66,10 +66,13 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def check_declared(place: str, declared: int, stored: int, *, compressed: bool) -> None:
+def check_declared(
+    place: str, declared: int, stored: int, *, compressed: bool, at_once: bool = True
+) -> None:
     """Raise DataError where a header declares more than the ``stored`` bytes can hold.
 
-    To be called before anything of the declared size is allocated.
+    To be called before anything of the declared size is allocated; ``at_once=False`` is for what
+    is never in memory as a whole.
     """
     if declared > stored * (MAX_DEFLATE_RATIO if compressed else 1):
         msg = f"{place}: its header declares {declared} bytes but it holds fewer; is it cut short?"
@@ -77,8 +80,9 @@ def check_declared(place: str, declared: int, stored: int, *, compressed: bool) 
     if not compressed and declared < stored:
         msg = f"{place}: its header declares {declared} bytes but it holds {stored}"
         raise DataError(msg)
-    if declared > MAX_BYTES:
-        msg = f"{place}: {declared} bytes is more than the {MAX_BYTES} that fit; split the file"
+    if at_once and declared > MAX_BYTES:
+        msg = f"{place}: {declared} bytes is more than the {MAX_BYTES} that are read at once; "
+        msg += "train with data.stream = 'yes', or split the file"
         raise DataError(msg)
 
 

@@ -4,6 +4,7 @@ Two zero bytes, the code of the dtype, the number of dimensions, each dimension 
 32-bit number, and the values, big-endian and in C order.
 """
 
+import io
 import math
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from xpnet.data.files import check_declared, existing, read_bytes, reading
 from xpnet.data.labels import Labels, Table
 from xpnet.errors import DataError
 
-__all__ = ["read_idx", "read_idx_table"]
+__all__ = ["idx_header", "labels_file", "read_idx", "read_idx_table"]
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -23,24 +24,30 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Return the array of an IDX file (.gz or not) in the machine's byte order."""
     path = existing(path)
     with reading(path) as file:
-        magic = file.read(4)
-        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
-            msg = f"{path}: byte 0: not an IDX file; it starts with {magic.hex(' ') or 'nothing'}"
-            raise DataError(msg)
-        header = file.read(4 * magic[3])
-        shape = tuple(int(n) for n in np.frombuffer(header[: len(header) // 4 * 4], ">u4"))
-        if len(shape) != magic[3] or not 0 < len(shape) <= 8 or 0 in shape:
-            msg = (
-                f"{path}: byte 3: {magic[3]} dimensions of {shape}; 1 to 8, none of them 0, can be"
-            )
-            raise DataError(msg)
-        dtype = np.dtype(DTYPES[magic[2]])
-        size = math.prod(shape) * dtype.itemsize
-        compressed = path.suffix == ".gz"
-        stored = path.stat().st_size - (0 if compressed else 4 + len(header))
-        check_declared(str(path), size, stored, compressed=compressed)
-        data = read_bytes(file, size, str(path))
+        shape, dtype = idx_header(file, path)
+        data = read_bytes(file, math.prod(shape) * dtype.itemsize, str(path))
     return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+
+
+def idx_header(
+    file: io.BufferedIOBase, path: Path, at_once: bool = True
+) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype, checked against the size of the file; the values come next."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
+        msg = f"{path}: byte 0: not an IDX file; it starts with {magic.hex(' ') or 'nothing'}"
+        raise DataError(msg)
+    header = file.read(4 * magic[3])
+    shape = tuple(int(n) for n in np.frombuffer(header[: len(header) // 4 * 4], ">u4"))
+    if len(shape) != magic[3] or not 0 < len(shape) <= 8 or 0 in shape:
+        msg = f"{path}: byte 3: {magic[3]} dimensions of {shape}; 1 to 8, none of them 0, can be"
+        raise DataError(msg)
+    dtype = np.dtype(DTYPES[magic[2]])
+    compressed = path.suffix == ".gz"
+    stored = path.stat().st_size - (0 if compressed else 4 + len(header))
+    size = math.prod(shape) * dtype.itemsize
+    check_declared(str(path), size, stored, compressed=compressed, at_once=at_once)
+    return shape, dtype
 
 
 def read_idx_table(path: Path, label: str | int | None) -> Table:
@@ -52,15 +59,20 @@ def read_idx_table(path: Path, label: str | int | None) -> Table:
     x = read_idx(path)
     if label is None:
         return Table(x, None, lambda row: f"{path}: row {row}")
-    name = str(label)
-    if label == "auto":
-        name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
-        if name == path.name or not path.with_name(name).is_file():
-            msg = f"{path}: no file of labels ({name}) beside it; give label= its name, or None"
-            raise DataError(msg)
-    labels = path.with_name(name)
+    labels = labels_file(path, label)
     y = read_idx(labels)
     if y.shape != x.shape[:1]:
         msg = f"{labels}: labels of shape {y.shape} for the {len(x)} rows of {path.name}"
         raise DataError(msg)
     return Table(x, Labels.of(y), lambda row: f"{labels}: row {row}")
+
+
+def labels_file(path: Path, label: str | int) -> Path:
+    """Return the file with the labels of the images in ``path``."""
+    if label != "auto":
+        return path.with_name(str(label))
+    name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
+    if name == path.name or not path.with_name(name).is_file():
+        msg = f"{path}: no file of labels ({name}) beside it; give label= its name, or None"
+        raise DataError(msg)
+    return path.with_name(name)

@@ -7,9 +7,10 @@ import numpy as np
 
 from xpnet.data.dataset import chunks
 from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.moments import Moments
 from xpnet.schema import did_you_mean
 
-__all__ = ["SCALINGS", "Scaler", "Scaling", "fit_scaler"]
+__all__ = ["SCALINGS", "Scaler", "Scaling", "fit_scaler", "scaler_of"]
 
 Scaling = Literal["standard", "minmax", "max", "none"]
 SCALINGS: tuple[Scaling, ...] = ("standard", "minmax", "max", "none")
@@ -76,20 +77,27 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
     >>> scaler.apply(np.array([[2.0, 7.0]]))
     array([[0.5, 0. ]], dtype=float32)
     """
+    moments = Moments()
+    for rows in chunks(x) if kind != "none" else ():
+        moments.add(x[rows])
+    return scaler_of(kind, moments)
+
+
+def scaler_of(kind: Scaling, moments: Moments) -> Scaler:
+    """Make the scaler of :func:`fit_scaler` from what is known of the training rows."""
     if kind not in SCALINGS:
         msg = f"unknown scaling {kind!r}; {did_you_mean(str(kind), SCALINGS)}"
         raise ConfigError(msg)
     if kind == "none":
         return Scaler(np.zeros(()), np.ones(()))
-    low = np.asarray(x.min(axis=0), np.float64)
-    high = np.asarray(x.max(axis=0), np.float64)
+    low, high = moments.low, moments.high
     with np.errstate(over="ignore", invalid="ignore"):
         if kind == "max":
             shift, scale = np.zeros(()), np.maximum(-low, high).max(keepdims=True).reshape(())
         elif kind == "minmax":
             shift, scale = low, high - low
         else:
-            shift, scale = _mean_and_std(x)
+            shift, scale = moments.mean, moments.std
     # By the extremes: rounding can leave a constant feature a tiny deviation from its mean.
     constant = scale == 0 if kind == "max" else (scale == 0) | (low == high)
     scale = np.where(constant, 1.0, scale)
@@ -99,10 +107,3 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
         )
         raise DataError(msg)
     return Scaler(shift, scale)
-
-
-def _mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two passes, because E[x²] - E[x]² cancels."""
-    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in chunks(x)) / len(x)
-    squares = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in chunks(x))
-    return mean, np.sqrt(squares / len(x))

@@ -7,7 +7,7 @@ from xpnet.backends import Backend
 from xpnet.config import Config
 from xpnet.engine import Engine
 from xpnet.memory import fitting_batch, footprint
-from xpnet.run.examples import Examples
+from xpnet.run.preparation import Examples
 from xpnet.step import Batch, StepInputs, dropout_keys
 
 __all__ = ["with_batch_size"]

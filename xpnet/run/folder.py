@@ -18,9 +18,10 @@ import numpy as np
 from xpnet.backends import resolve
 from xpnet.checkpoint import Checkpoint, CheckpointFolder, History, atomic_write_text
 from xpnet.config import Config, to_toml
-from xpnet.data import Dataset
+from xpnet.data import Dataset, StreamedDataset
 from xpnet.errors import CheckpointError, DataError
-from xpnet.run.examples import Preparation, load_examples, read_rows
+from xpnet.run.examples import load_examples, read_rows
+from xpnet.run.preparation import Preparation
 from xpnet.schema import build, did_you_mean
 from xpnet.trainer import Trainer
 
@@ -126,7 +127,7 @@ class Run:
         feed = self.preparation.feed(self.trainer.engine.backend, Dataset(x, None, None, "input"))
         return self.preparation.answers(self.trainer.predict(feed))
 
-    def test_part(self) -> Dataset:
+    def test_part(self) -> Dataset | StreamedDataset:
         """Return the rows that training held out, of the data that it was trained on.
 
         Raises DataError where there are none, or where the data has changed since: the split

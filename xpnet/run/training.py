@@ -17,9 +17,11 @@ from xpnet.config import Config, parse_duration
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.params import layouts
 from xpnet.run.batch_size import with_batch_size
-from xpnet.run.examples import Examples, load_examples
+from xpnet.run.examples import load_examples
 from xpnet.run.folder import RunFolder, load_run, make_trainer
+from xpnet.run.preparation import Examples
 from xpnet.run.scores import scores
+from xpnet.run.streamed import is_streamed, with_stream
 from xpnet.schema import dump
 from xpnet.trainer import Trainer
 
@@ -68,6 +70,9 @@ def train(
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
+    config = with_stream(config)
+    if is_streamed(config):
+        report(f"data {config.data.source}: its rows stay in the file; looking through them once")
     examples = load_examples(config)
     report(_describe(examples))
     config = with_batch_size(config, chosen.backend, examples, report)
@@ -232,6 +237,8 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     earlier = folder.config()
     if config.batch_size == "auto":  # what fits now may differ from what fitted then
         config = replace(config, batch_size=earlier.batch_size)
+    if config.data.stream == "auto":
+        config = replace(config, data=replace(config.data, stream=earlier.data.stream))
     ours, theirs = _flat(dump(config)), _flat(dump(earlier))
     for key in sorted({*ours, *theirs}):
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE

@@ -1,0 +1,133 @@
+"""Arrays that stay in their file: rows are read when they are asked for."""
+
+import os
+import struct
+import threading
+import weakref
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from xpnet.data.arrays import X_KEYS, Y_KEYS, foreseen, labels_beside, member, npy_header, pick
+from xpnet.data.files import existing, reading
+from xpnet.data.idx import idx_header, labels_file
+from xpnet.errors import DataError
+
+__all__ = ["Stored", "open_idx", "open_npy", "open_npz"]
+
+LOCAL_HEADER, LOCAL_LENGTHS = 30, "<26xHH"  # APPNOTE.TXT of the .zip format, 4.3.7
+
+
+class Stored:
+    """An array (N, ...) in C order in a file, from byte ``offset`` on.
+
+    The file is open for as long as the object lives, so that one that is put in its place changes
+    nothing. Raises DataError where the file is changed or cut short between two readings.
+    """
+
+    def __init__(self, path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        self.path, self.offset, self.dtype, self.shape = path, offset, dtype, shape
+        self.row_bytes = np.dtype((dtype, shape[1:])).itemsize
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            msg = f"{path}: cannot be read: {error.strerror}"
+            raise DataError(msg) from error
+        weakref.finalize(self, self._file.close)
+        self._lock, self._changed = threading.Lock(), self._change()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows ``start`` to ``stop``, in the dtype of the file."""
+        rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        view, done = rows.reshape(-1).view(np.uint8).data, 0
+        try:
+            with self._lock:
+                if self._change() != self._changed:
+                    msg = f"{self.path}: was changed while it was trained on; start again"
+                    raise DataError(msg)
+                self._file.seek(self.offset + start * self.row_bytes)
+                while done < len(view) and (n := self._file.readinto(view[done:])):
+                    done += n
+        except OSError as error:
+            msg = f"{self.path}: cannot be read: {error.strerror}"
+            raise DataError(msg) from error
+        if done < len(view):
+            msg = f"{self.path}: ends within row {start + done // self.row_bytes}; is it cut short?"
+            raise DataError(msg)
+        return rows
+
+    def expect(self, start: int, stop: int) -> None:
+        """Let the system read these rows ahead, where it can."""
+        if hasattr(os, "posix_fadvise"):
+            at, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+            os.posix_fadvise(self._file.fileno(), at, size, os.POSIX_FADV_WILLNEED)
+
+    def _change(self) -> tuple[int, int]:
+        """What is another number once the file has been written to."""
+        found = os.fstat(self._file.fileno())
+        return found.st_mtime_ns, found.st_size
+
+
+def open_npy(path: Path) -> Stored:
+    """Open the array of an .npy file."""
+    with reading(path) as file:
+        return _stored(path, file, path.stat().st_size, str(path))
+
+
+def open_npz(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
+    """Open the features and the labels of an archive that np.savez wrote."""
+    with reading(path) as file:
+        archive = foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
+        names = [n.removesuffix(".npy") for n in archive.namelist()]
+        x = _member(archive, file, pick(names, X_KEYS, path, "features"), path)
+        if label is None:
+            return x, None
+        wanted = Y_KEYS if label == "auto" else (str(label),)
+        return x, _member(archive, file, pick(names, wanted, path, "labels"), path)
+
+
+def _member(archive: zipfile.ZipFile, file, name: str, path: Path) -> Stored:  # type: ignore[no-untyped-def]
+    info, place = member(archive, name), f"{path}[{name}]"
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        msg = f"{place}: compressed, so it cannot be streamed; write it by np.savez, or as .npy"
+        raise DataError(msg)
+    file.seek(info.header_offset)
+    header = file.read(LOCAL_HEADER)
+    lengths = foreseen(lambda: struct.unpack(LOCAL_LENGTHS, header), place, "a damaged archive")
+    begin = info.header_offset + LOCAL_HEADER + sum(lengths)
+    end = begin + info.file_size
+    if end > path.stat().st_size:
+        msg = f"{place}: its entry ends at byte {end}, after the end of the file; is it cut short?"
+        raise DataError(msg)
+    file.seek(begin)
+    return _stored(path, file, end, place)
+
+
+def _stored(path: Path, file, size: int, place: str) -> Stored:  # type: ignore[no-untyped-def]
+    shape, fortran, dtype = npy_header(file, size, place, at_once=False)
+    if fortran:
+        msg = f"{place}: in Fortran's order, where no row can be read; save it in C order"
+        raise DataError(msg)
+    return Stored(path, file.tell(), dtype, shape)
+
+
+def open_idx(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
+    """Open the images and the labels of IDX files that are not compressed."""
+    x = _open_idx(path)
+    return x, None if label is None else _open_idx(existing(labels_file(path, label)))
+
+
+def _open_idx(path: Path) -> Stored:
+    with reading(path) as file:
+        shape, dtype = idx_header(file, path, at_once=False)
+        return Stored(path, file.tell(), dtype, shape)
+
+
+def labels_of_npy(path: Path, label: str | int | None) -> Stored | None:
+    """Open the .npy file of labels beside ``path``, if ``label`` names one."""
+    beside = None if label is None else labels_beside(path, label)
+    return None if beside is None else open_npy(beside)

@@ -1,0 +1,48 @@
+"""Mean, spread and extremes of rows that come a block at a time."""
+
+import numpy as np
+
+__all__ = ["Moments"]
+
+
+class Moments:
+    """The count, mean, sum of squared deviations, least and largest of rows (N, ...), by feature.
+
+    Blocks are merged, never E[x²] - E[x]² taken, which cancels:
+
+        Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American
+        Statistician 37 (1983), equation 2.1.
+
+    >>> moments = Moments()
+    >>> for block in ([[1.0, 7.0], [3.0, 7.0]], [[8.0, 7.0]]):
+    ...     moments.add(np.array(block))
+    >>> moments.mean, moments.std, moments.low
+    (array([4., 7.]), array([2.94392029, 0.        ]), array([1., 7.]))
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = self.low = self.high = np.zeros(())
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take in a block of rows (n, ...); values too large for float64 give infinity or NaN."""
+        if (n := len(rows)) == 0:
+            return
+        low, high = (f(axis=0).astype(np.float64) for f in (rows.min, rows.max))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = rows.sum(axis=0, dtype=np.float64) / n
+            deviation = rows - mean
+            squares = np.square(deviation, out=deviation).sum(axis=0)
+            if self.count == 0:
+                self.mean, self.squares, self.low, self.high = mean, squares, low, high
+            else:
+                total, apart = self.count + n, mean - self.mean
+                self.mean = self.mean + apart * (n / total)
+                self.squares = self.squares + squares + apart**2 * (self.count * n / total)
+                self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.count += n
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation √(Σ (x - mean)² / N)."""
+        return np.sqrt(self.squares / max(self.count, 1))
