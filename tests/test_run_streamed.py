@@ -158,3 +158,34 @@ def test_the_other_commands_take_rows_out_of_the_file(file, tmp_path, capsys):
     toml = tmp_path / "streamed.toml"
     toml.write_text('[data]\nsource = "data.npz"\nstream = "yes"\n')
     assert command("gradcheck", toml) == 0
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+def test_an_augmented_training_resumes_bitwise_and_is_tested_on_rows_as_they_are(
+    stream, tmp_path, rng
+):
+    y = np.repeat([0, 1], 200)
+    x = rng.integers(0, 100, (400, 5, 5)).astype(np.uint8)
+    x[y == 1, 1:4, 1:4] += 150
+    np.savez(tmp_path / "images.npz", x=x, y=y)
+    settings = ("data.augment.shift=1", "data.augment.noise=0.1", f"data.stream={stream}")
+    made = config(tmp_path / "images.npz", *settings, "checkpoint.every_steps=3", "epochs=15")
+    whole = train(made, tmp_path / "whole", report=quiet)
+    with pytest.raises(TrainingError, match="killed"):
+        train(made, tmp_path / "cut", report=quiet, progress=StopAt(14))
+    cut = train(made, tmp_path / "cut", resume=True, report=quiet)
+    assert cut.test == whole.test
+    assert whole.test["accuracy"] > 0.9
+    plain = train(
+        config(tmp_path / "images.npz", f"data.stream={stream}", "epochs=8"),
+        tmp_path / "plain",
+        report=quiet,
+    )
+    assert plain.test != whole.test
+
+
+def test_an_augmentation_that_cannot_be_is_refused_before_the_run_begins(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert command("train", "digits", "--set", "data.augment.shift=1", "--out", out) == 2
+    assert "data.augment moves images" in capsys.readouterr().err
+    assert not out.exists()

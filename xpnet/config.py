@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from xpnet.clipping import Clip
-from xpnet.data import NAMES, Scaling
+from xpnet.data import NAMES, Augment, Scaling
 from xpnet.data.files import existing
 from xpnet.errors import ConfigError
 from xpnet.initializers import INITIALIZERS, GlorotUniform, Initializer
@@ -82,6 +82,7 @@ class DataConfig(Checked):
     placement: Placement = "auto"  # on the device at once, or batch by batch from the host
     stream: Literal["auto", "yes", "no"] = "auto"  # leave the rows in their file; auto: large ones
     buffer: PositiveInt = 256  # MiB of streamed rows in memory, which are shuffled
+    augment: Augment = Augment()  # of the training rows
 
 
 @dataclass(frozen=True)

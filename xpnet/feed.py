@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.data import Shuffle, StreamedDataset
+from xpnet.data import Augment, Shuffle, StreamedDataset
 from xpnet.errors import DataError
 from xpnet.step import Batch
 from xpnet.typing import Array
@@ -23,7 +23,8 @@ class Feed:
     ``resident=True`` places them all at once and gathers each batch on the device;
     ``resident=False`` leaves them on the host, where one thread gathers, transforms and places the
     next batches while the device works; None chooses by the device's free memory. Arrays that are
-    already on the device stay there. ``transform`` acts on rows of x on the host.
+    already on the device stay there. ``transform`` acts on rows of x on the host. ``augment`` makes
+    the rows of shuffled batches a little different every time, so they come from the host.
 
     Raises DataError where x, y and weight do not have the same number of rows, or none.
     """
@@ -37,6 +38,7 @@ class Feed:
         *,
         resident: bool | None = None,
         transform: Transform | None = None,
+        augment: Augment = Augment(),
     ) -> None:
         self.backend = backend
         arrays = {"x": x, "y": y, "sample weights": weight}
@@ -47,12 +49,14 @@ class Feed:
             msg = f"each example needs a row in every array, and there must be one; {rows}"
             raise DataError(msg)
         self.rows = lengths["x"]
-        self.transform = transform
+        self.transform, self.augment = transform, augment
+        augment.check(self.example_shape)
         x = self.arrays["x"]
         on_device = backend.owns(x) and not isinstance(x, np.ndarray)
         self.resident = on_device or (self._fits() if resident is None else resident)
-        if self.resident:
-            self.arrays = {k: self._place(k, v) for k, v in self.arrays.items()}
+        self.resident = self.resident and not augment
+        move = self._place if self.resident else self._kept_on_host
+        self.arrays = {k: move(k, v) for k, v in self.arrays.items()}
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -78,28 +82,17 @@ class Feed:
         the next but one.
         """
         if not self.resident:
-            from xpnet.data import prefetch
-
-            hosts = self._on_host(batch_size, shuffle, start)
-            if self.backend.streams and self._all_on_host:
-                cast = ({k: self._host(k, v) for k, v in rows.items()} for rows in hosts)
-                return map(_batch, self.backend.stream(prefetch(cast, depth=2)))
-            placed = ({k: self._place(k, v) for k, v in rows.items()} for rows in hosts)
-            return map(_batch, prefetch(placed, depth=2))
+            return self._travelling(self._prepared(batch_size, shuffle, start))
         # The standard leaves a slice past the end open.
         starts = range(start * batch_size, self.rows, batch_size)
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
         if shuffle is None:
             return (_batch({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
         order = shuffle.order(self.rows)
-        if reuse and self._all_on_host:
+        if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
             return self._reused(starts, batch_size, order)
         placed = self.backend.asarray(order, dtype="int32")
         return (self._take(placed[rows]) for rows in slices)
-
-    @property
-    def _all_on_host(self) -> bool:
-        return all(isinstance(v, np.ndarray) for v in self.arrays.values())
 
     def _take(self, indices: Array) -> Batch:
         xp = self.backend.xp
@@ -125,9 +118,9 @@ class Feed:
             slot = slots[n % 2]
             yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
 
-    def _on_host(
+    def _gathered(
         self, batch_size: int, shuffle: Shuffle | None, start: int
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yield the rows of each batch as they are kept."""
         order = None if shuffle is None else shuffle.order(self.rows)
         for s in range(start * batch_size, self.rows, batch_size):
@@ -135,18 +128,44 @@ class Feed:
             rows = rows if order is None else order[rows]
             yield {k: v[rows] for k, v in self.arrays.items()}
 
-    def _place(self, name: str, host: Any) -> Array:
-        return self.backend.asarray(*self._transformed(name, host))
+    def _prepared(
+        self, batch_size: int, shuffle: Shuffle | None, start: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the rows of each batch as they are placed."""
+        for number, rows in enumerate(self._gathered(batch_size, shuffle, start), start):
+            if shuffle is None or not self.augment:
+                yield {k: self._ready(k, v) for k, v in rows.items()}
+                continue
+            rng = self.augment.generator(shuffle, number)
+            rows["x"] = self.augment.moved(rows["x"], rng)
+            ready = {k: self._ready(k, v) for k, v in rows.items()}
+            ready["x"] = self.augment.noisy(ready["x"], rng)
+            yield ready
 
-    def _host(self, name: str, host: Any) -> np.ndarray:
-        return self.backend.as_host(*self._transformed(name, host))
+    def _travelling(self, hosts: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
+        """Place batches, ahead of their use, by a thread."""
+        from xpnet.data import prefetch
 
-    def _transformed(self, name: str, host: Any) -> tuple[Any, str | None]:
+        if self.backend.streams:
+            return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
+        placed = ({k: self.backend.place(v) for k, v in rows.items()} for rows in hosts)
+        return map(_batch, prefetch(placed, depth=2))
+
+    def _place(self, name: str, x: Any) -> Array:
+        return self.backend.asarray(*self._transformed(name, x))
+
+    def _ready(self, name: str, x: np.ndarray) -> np.ndarray:
+        return self.backend.as_host(*self._transformed(name, x))
+
+    def _kept_on_host(self, name: str, x: Any) -> np.ndarray:
+        return x if isinstance(x, np.ndarray) else self.backend.to_host(x)
+
+    def _transformed(self, name: str, x: Any) -> tuple[Any, str | None]:
         """The rows as the model sees them, and the dtype to place them in."""
         if name == "x" and self.transform is not None:
-            host = self.transform(host)
+            x = self.transform(x)
         # x and weights are numbers to compute with, also where a file holds integers.
-        return host, None if name == "y" else self.backend.dtype_name
+        return x, None if name == "y" else self.backend.dtype_name
 
     def _fits(self) -> bool:
         free = self.backend.free_memory()
@@ -158,7 +177,7 @@ class Feed:
 class StreamedFeed(Feed):
     """The examples of a data set that stays in its file.
 
-    ``transform`` acts on rows of x and ``target_transform`` on those of y, on the host: once for
+    ``target_transform`` acts on rows of y. Without ``augment`` the transforms are done once for
     each window that is read, so that a batch is no more than a gather out of it.
     """
 
@@ -169,6 +188,7 @@ class StreamedFeed(Feed):
         *,
         transform: Transform | None = None,
         target_transform: Transform | None = None,
+        augment: Augment = Augment(),
     ) -> None:
         targets, dtype = dataset.targets, backend.dtype_name
 
@@ -176,14 +196,14 @@ class StreamedFeed(Feed):
             y = y if targets is None else targets(y)
             return backend.as_host(y if target_transform is None else target_transform(y))
 
-        self.dataset = replace(
-            dataset,
-            transform=transform or (lambda x: x.astype(dtype)),
-            targets=None if targets is None else placeable,
-            dtype=dtype,
-        )
+        self.dataset = replace(dataset, targets=None if targets is None else placeable)
+        if not augment:
+            whole_windows = transform or (lambda x: x.astype(dtype))
+            self.dataset = replace(self.dataset, transform=whole_windows, dtype=dtype)
+            transform = None
         first = self.dataset.take([0])
-        super().__init__(backend, first.x, first.y, resident=False)
+        options: Any = {"resident": False, "transform": transform, "augment": augment}
+        super().__init__(backend, first.x, first.y, **options)
         self.rows = len(dataset)
 
     def batches(
@@ -194,15 +214,16 @@ class StreamedFeed(Feed):
         *,
         reuse: bool = False,
     ) -> Iterator[Batch]:
-        from xpnet.data import prefetch
-
-        rows = self.dataset.batches(batch_size, shuffle, start)
-        hosts = ({k: v for k, v in zip("xy", r, strict=True) if v is not None} for r in rows)
-        if self.backend.streams:
-            return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
-        placed = ({k: self.backend.place(v) for k, v in each.items()} for each in hosts)
+        if self.augment or not self.backend.owns(np.empty(0)):
+            return super().batches(batch_size, shuffle, start)
         # A batch of NumPy is placed by doing nothing, for which no thread is needed.
-        return map(_batch, prefetch(placed, depth=0 if self.backend.owns(np.empty(0)) else 2))
+        return map(_batch, self._gathered(batch_size, shuffle, start))
+
+    def _gathered(
+        self, batch_size: int, shuffle: Shuffle | None, start: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        for x, y in self.dataset.batches(batch_size, shuffle, start):
+            yield {"x": x} if y is None else {"x": x, "y": y}
 
 
 def _array(backend: Backend, x: Any) -> Any:

@@ -13,9 +13,12 @@ import numpy as np
 
 __all__ = ["PURPOSES", "Purpose", "generator"]
 
-Purpose = Literal["init", "shuffle", "dropout", "split", "sample"]
+Purpose = Literal["init", "shuffle", "dropout", "split", "sample", "augment"]
 # Part of the format: a number, once given, never changes, or old runs would not resume.
-PURPOSES: dict[Purpose, int] = {"init": 1, "shuffle": 2, "dropout": 3, "split": 4, "sample": 5}
+PURPOSES: dict[Purpose, int] = {
+    **{"init": 1, "shuffle": 2, "dropout": 3, "split": 4, "sample": 5},
+    "augment": 6,
+}
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:

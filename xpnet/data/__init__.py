@@ -1,5 +1,6 @@
 """Data on the host: reading, checking, splitting and scaling it, and the order of its batches."""
 
+from xpnet.data.augment import Augment
 from xpnet.data.batches import Shuffle, prefetch
 from xpnet.data.dataset import Dataset, check, fingerprint
 from xpnet.data.idx import read_idx
@@ -11,6 +12,7 @@ from xpnet.data.streamed import Division, StreamedDataset, open_rows, streamable
 from xpnet.data.survey import Survey, survey
 
 __all__ = [
+    "Augment",
     "Dataset",
     "read",
     "read_idx",

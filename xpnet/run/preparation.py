@@ -7,7 +7,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.config import Config, Placement
-from xpnet.data import Dataset, Scaler, StreamedDataset, check
+from xpnet.data import Augment, Dataset, Scaler, StreamedDataset, check
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.feed import Feed, StreamedFeed
 from xpnet.losses import Loss
@@ -37,6 +37,7 @@ class Preparation:
         backend: Backend,
         dataset: Dataset | StreamedDataset,
         placement: Placement = "auto",
+        augment: Augment = Augment(),
     ) -> Feed:
         """Return the rows of a data set on their way to ``backend``, scaled.
 
@@ -48,6 +49,7 @@ class Preparation:
                 dataset,
                 transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
                 target_transform=self._scaled_targets,
+                augment=augment,
             )
         check(
             dataset,
@@ -60,6 +62,7 @@ class Preparation:
             None if dataset.y is None else self._scaled_targets(dataset.y),
             resident=RESIDENT[placement],
             transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
+            augment=augment,
         )
 
     def _scaled_targets(self, y: np.ndarray) -> np.ndarray:

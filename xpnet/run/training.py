@@ -74,6 +74,7 @@ def train(
     if is_streamed(config):
         report(f"data {config.data.source}: its rows stay in the file; looking through them once")
     examples = load_examples(config)
+    config.data.augment.check(examples.train.feature_shape)
     report(_describe(examples))
     config = with_batch_size(config, chosen.backend, examples, report)
     trainer = make_trainer(config, examples.preparation, chosen.backend)
@@ -141,14 +142,14 @@ class _Job:
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
         began, signals, status = time.monotonic(), StopOnSignal(), "finished"
-        feed, backend = self.examples.preparation.feed, self.chosen.backend
+        feed, backend, data = self.examples.preparation.feed, self.chosen.backend, self.config.data
         checks = self.examples.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
         watching = [*([] if progress is None else [progress]), history]
         try:
             self.trainer.fit(
-                feed(backend, self.examples.train, self.config.data.placement),
+                feed(backend, self.examples.train, data.placement, data.augment),
                 epochs=self.config.epochs,
                 validation=None if checks is None else feed(backend, checks),
                 callbacks=[*watching, *self.early_stopping(), signals, saving],
