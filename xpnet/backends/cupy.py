@@ -130,6 +130,8 @@ class CupyBackend(Backend):
     def describe(self) -> dict[str, str]:
         import cupy
 
-        properties = cupy.cuda.runtime.getDeviceProperties(self.device.id)
-        name = properties["name"].decode()
-        return {**super().describe(), "gpu": name}
+        runtime = cupy.cuda.runtime
+        name = runtime.getDeviceProperties(self.device.id)["name"].decode()
+        versions = {"cuda": runtime.runtimeGetVersion(), "driver_cuda": runtime.driverGetVersion()}
+        named = {key: f"{v // 1000}.{v % 1000 // 10}" for key, v in versions.items()}
+        return {**super().describe(), "gpu": name, **named}

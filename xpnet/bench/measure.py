@@ -3,12 +3,13 @@
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from xpnet.bench.contenders import LIMIT, Contender, build
+from xpnet.bench.contender import Contender, Make
+from xpnet.bench.limit import LIMIT
 from xpnet.bench.networks import Network
-from xpnet.errors import ConfigError
+from xpnet.errors import BackendError, ConfigError
 
 __all__ = ["Expectation", "Row", "Timing", "measure"]
 
@@ -35,27 +36,44 @@ class Row(NamedTuple):
     network: Network
     timings: dict[str, Timing]
     absent: dict[str, str]  # contender -> why it did not take part
+    profiles: Mapping[str, Mapping[str, float]] = {}  # contender -> part -> microseconds
 
     def ratio(self, name: str, to: str = LIMIT) -> float:
         """How many times as long as ``to`` the step of ``name`` takes."""
         return self.timings[name].median / self.timings[to].median
 
+    def rate(self, name: str) -> float:
+        """TFLOP/s of the step's matrix products."""
+        return self.network.flops() / self.timings[name].median / 1e6
+
 
 def measure(
     network: Network,
-    names: Iterable[str],
+    makes: Mapping[str, Make],
     *,
-    dtype: str = "float32",
     rounds: int = 9,
     report: Callable[[str], None] = lambda line: None,
 ) -> Row:
-    """Time a network's step for each contender, in turn, ``rounds`` times."""
-    ready, absent = build(list(names), network, dtype)
+    """Time a network's step for each contender, in turn, ``rounds`` times.
+
+    Raises BackendError where the GEMM limit is among them and cannot be timed: all else is
+    measured by it.
+    """
+    ready: dict[str, Contender] = {}
+    absent: dict[str, str] = {}
     repeats = {}
-    for name, contender in ready.items():
+    for name, make in makes.items():
         report(f"{network}: warming up {name}")
-        _run(contender, WARM_UP)
-        repeats[name] = max(1, round(SLICE / max(_run(contender, 1), 1e-6)))
+        try:
+            contender = make(network)
+            _run(contender, WARM_UP)
+            seconds = _run(contender, 1)
+        except Exception as error:  # whatever another library raises, the rest is worth timing
+            if name == LIMIT:
+                raise
+            absent[name] = _reason(error)
+            continue
+        ready[name], repeats[name] = contender, max(1, round(SLICE / max(seconds, 1e-6)))
     times: dict[str, list[float]] = {name: [] for name in ready}
     faults = dict.fromkeys(ready, 0)
     for number in range(rounds):
@@ -66,11 +84,16 @@ def measure(
             before = page_faults() or 0
             times[name].append(_run(contender, repeats[name]) / repeats[name] * 1e6)
             faults[name] += (page_faults() or 0) - before
-    timings = {name: _timing(values, ready[name].note) for name, values in times.items()}
+    timings = {name: _timing(values, ready[name].note()) for name, values in times.items()}
     if page_faults() is not None:
         for name, timing in timings.items():
             timings[name] = timing._replace(faults=faults[name] / (rounds * repeats[name]))
     return Row(network, timings, absent)
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().partition("\n")[0]
+    return said if isinstance(error, BackendError) else f"{type(error).__name__}: {said}"
 
 
 def page_faults() -> int | None:

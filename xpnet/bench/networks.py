@@ -10,7 +10,7 @@ from xpnet.layers import Dense, Layer, ReLU, Sequential
 from xpnet.optimizers import OPTIMIZERS, Optimizer
 from xpnet.schema import did_you_mean
 
-__all__ = ["STANDARD", "Network", "parse_network"]
+__all__ = ["STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
 
 SEED = 0
 
@@ -74,6 +74,18 @@ STANDARD = tuple(
             "784-512-256-10:128:adam",
             "784-512-256-10:1024:sgd",
             "784-2500-2000-1500-1000-500-10:256:sgd",
+        ),
+    )
+)
+# From a step that is all launches to one that is all products.
+STANDARD_ON_GPU = tuple(
+    map(
+        parse_network,
+        (
+            "64-32-10:32:sgd",
+            "784-512-256-10:128:adam",
+            "784-2500-2000-1500-1000-500-10:1024:adam",
+            "8192-8192-8192-8192:4096:sgd",
         ),
     )
 )

@@ -2,21 +2,26 @@
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from xpnet.bench.contenders import LIMIT
+from xpnet.bench.limit import LIMIT
 from xpnet.bench.measure import Row
 from xpnet.errors import require
+from xpnet.interop.setting import Setting
 
-__all__ = ["machine", "plot", "to_json", "to_markdown"]
+__all__ = ["machine", "plot", "profile_lines", "to_json", "to_markdown"]
 
-LIBRARIES = ("xpnet", "numpy", "numba", "torch", "jax", "jaxlib", "scikit-learn", "cupy-cuda13x")
+LIBRARIES = (
+    *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
+    *("torch", "triton", "jax", "jaxlib", "optax", "scikit-learn"),
+)
 
 
-def machine() -> dict[str, Any]:
-    """Return what the times depend on: processor, threads and versions."""
+def machine(setting: Setting) -> dict[str, Any]:
+    """Return what the times depend on: processor, threads and versions; the GPU and its driver."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -24,13 +29,18 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     threads = {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")}
-    return {
+    facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads or "default",
         "python": platform.python_version(),
         "versions": versions,
     }
+    if setting.on_gpu:
+        described = setting.backend("cupy").describe()
+        facts["gpu"] = {k: described[k] for k in ("gpu", "cuda", "driver_cuda")}
+        facts["gpu"]["driver"] = _driver()
+    return facts
 
 
 def _processor() -> str:
@@ -42,49 +52,101 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def to_json(rows: list[Row], dtype: str) -> dict[str, Any]:
+def _driver() -> str:
+    """The version of NVIDIA's driver, which CUDA's own interface does not tell."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.partition("\n")[0].strip()
+
+
+def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the measurement as JSON data; times in microseconds per step."""
     return {
-        "machine": machine(),
-        "dtype": dtype,
+        "machine": facts,
+        "device": setting.device,
+        "precision": setting.precision,
         "rows": [
             {
                 "network": str(row.network),
                 "flops": row.network.flops(),
                 "timings": {
-                    name: {**timing._asdict(), "ratio": row.ratio(name)}
+                    name: {
+                        **timing._asdict(),
+                        "ratio": row.ratio(name),
+                        "tflops": row.rate(name),
+                        "share": 1.0 / row.ratio(name),
+                    }
                     for name, timing in row.timings.items()
                 },
                 "absent": row.absent,
+                "profiles": row.profiles,
             }
             for row in rows
         ],
     }
 
 
-def to_markdown(rows: list[Row], dtype: str) -> str:
-    """Return a table of medians in microseconds, and the ratio to the GEMM limit."""
+def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str:
+    """Return tables of times, with the ratio to the GEMM limit, and of rates, with the share."""
     names = list(dict.fromkeys(name for row in rows for name in row.timings))
-    lines = [
-        "| network, batch, optimizer | " + " | ".join(names) + " |",
-        "| --- |" + " ---: |" * len(names),
-    ]
-    for row in rows:
-        cells = []
-        for name in names:
-            timing = row.timings.get(name)
-            ratio = "" if name == LIMIT else f" ({row.ratio(name):.2f})" if timing else ""
-            cells.append(f"{timing.median:,.0f}{ratio}" if timing else "-")
-        lines.append(f"| {row.network} | " + " | ".join(cells) + " |")
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    header = ["| network, batch, optimizer | " + " | ".join(names) + " |"]
+    header += ["| --- |" + " ---: |" * len(names)]
+    lines = [*header, *(_line(row, names, _time) for row in rows), ""]
     lines += [
+        f"Median microseconds per step, in {setting.precision}; in brackets, times the {LIMIT}. "
+        + _sentence(facts),
         "",
-        f"Median microseconds per step, in {dtype}; in brackets, times the {LIMIT}. "
-        f"{facts['processor']}, {facts['cores']} cores, threads {facts['threads']}; "
-        f"Python {facts['python']}, {versions}.",
+        *header,
+        *(_line(row, names, _rate) for row in rows),
+        "",
+        "TFLOP/s of the step's matrix products; in brackets, the share of the rate of these alone.",
     ]
+    absent = dict.fromkeys(f"{name}: {why}" for row in rows for name, why in row.absent.items())
+    if absent:
+        lines += ["", "Not timed:", "", *(f"- {line}" for line in absent)]
+    profiled = [f"- {row.network}: {line}" for row in rows for line in profile_lines(row)]
+    if profiled:
+        lines += ["", "What a step's time goes to, in microseconds:", "", *profiled]
     return "\n".join(lines) + "\n"
+
+
+def profile_lines(row: Row) -> list[str]:
+    """Return a line for each contender whose step was taken apart."""
+    lines = []
+    for name, parts in row.profiles.items():
+        shares = ", ".join(f"{part} {spent:,.1f}" for part, spent in parts.items())
+        lines.append(f"{name}: {sum(parts.values()):,.1f} = {shares}")
+    return lines
+
+
+def _line(row: Row, names: list[str], cell: Any) -> str:
+    cells = [cell(row, name) if name in row.timings else "-" for name in names]
+    return f"| {row.network} | " + " | ".join(cells) + " |"
+
+
+def _time(row: Row, name: str) -> str:
+    ratio = "" if name == LIMIT else f" ({row.ratio(name):.2f})"
+    median = row.timings[name].median
+    return f"{median:,.{0 if median >= 100 else 1}f}{ratio}"
+
+
+def _rate(row: Row, name: str) -> str:
+    share = "" if name == LIMIT else f" ({1 / row.ratio(name):.0%})"
+    return f"{row.rate(name):.3g}{share}"
+
+
+def _sentence(facts: dict[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    gpu = ""
+    if "gpu" in facts:
+        gpu = "{gpu}, driver {driver} (CUDA {driver_cuda}), CUDA {cuda}; ".format(**facts["gpu"])
+    return (
+        f"{gpu}{facts['processor']}, {facts['cores']} cores, threads {facts['threads']}; "
+        f"Python {facts['python']}, {versions}."
+    )
 
 
 def plot(rows: list[Row], path: str) -> None:

@@ -8,11 +8,18 @@ import click
     "--rows",
     multiple=True,
     metavar="WIDTHS:BATCH:OPTIMIZER",
-    help="Networks to time (repeatable), instead of the standard four.",
+    help="Networks to time (repeatable), instead of the standard four of the device.",
+)
+@click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu or cuda[:N].")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    metavar="P",
+    help="Of every contender: float32, float64, tf32, bfloat16 or float16.",
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Contenders to time (repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Contenders to leave out (repeatable).")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
 @click.option(
     "--expect",
@@ -21,16 +28,21 @@ import click
     metavar="CONDITION",
     help="Exit with 1 unless it holds for the fastest xpnet, such as 'ratio<=1.15' (repeatable).",
 )
-@click.option("--crossover", is_flag=True, help="Find where cuda overtakes cpu.")
-@click.option("--profile", "profiled", is_flag=True, help="Say what xpnet's time goes to on a CPU.")
+@click.option(
+    "--crossover",
+    is_flag=True,
+    help="Find where cuda overtakes cpu, or the second of two --only the first.",
+)
+@click.option("--profile", "profiled", is_flag=True, help="Say what xpnet's time goes to.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the measurement as JSON.")
-@click.option("--markdown", "markdown_file", metavar="FILE", help="Write the table as Markdown.")
+@click.option("--markdown", "markdown_file", metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the ratios (PNG, SVG, PDF).")
 def bench(
     rows: tuple[str, ...],
+    device: str,
+    precision: str,
     only: tuple[str, ...],
     skip: tuple[str, ...],
-    dtype: str,
     rounds: int,
     conditions: tuple[str, ...],
     crossover: bool,
@@ -42,47 +54,61 @@ def bench(
     """Time a train step beside its matrix products alone and other libraries, in one run.
 
     Contenders take turns, so that what else the machine does meets all alike. The GEMM limit is
-    the step's matrix products alone, in NumPy: the floor.
+    the step's matrix products alone: in NumPy on a CPU, in cuBLAS and one CUDA graph on a GPU. The
+    precision is pinned in all of them, also in those that would take TF32 unasked.
 
     \b
     xpnet bench
     xpnet bench --rows 784-512-10:128:adam --expect 'ratio<=1.3'
     xpnet bench --expect 'ratio/PyTorch eager<1' --json bench.json --plot bench.png
+    xpnet bench --device cuda --precision tf32 --profile
     """
     import json
+    import os
 
-    from xpnet.bench import STANDARD, Expectation, measure, parse_network
-    from xpnet.bench.contenders import CONTENDERS, LIMIT
-    from xpnet.bench.crossover import find_crossover
-    from xpnet.bench.report import plot, to_json, to_markdown
+    from xpnet.bench import (
+        LIMIT,
+        STANDARD,
+        STANDARD_ON_GPU,
+        Expectation,
+        Setting,
+        contenders,
+        measure,
+        parse_network,
+    )
+    from xpnet.bench.report import machine, plot, to_json, to_markdown
     from xpnet.checkpoint import atomic_write_text
     from xpnet.errors import ConfigError
     from xpnet.schema import did_you_mean
 
+    setting = Setting(device, precision)
+    # Or JAX takes three quarters of the GPU's memory for itself alone.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if crossover:
+        return _crossover(setting, only, rounds, json_file)
+    makes = contenders(setting)
     expectations = [Expectation.parse(text) for text in conditions]
     for name in (*only, *skip, *(e.other for e in expectations)):
-        if name not in CONTENDERS:
-            msg = f"unknown contender {name!r}; {did_you_mean(name, CONTENDERS)}"
+        if name not in makes:
+            msg = f"unknown contender {name!r} on {device}; {did_you_mean(name, makes)}"
             raise ConfigError(msg)
-    if crossover:
-        for line in find_crossover(dtype, rounds):
-            click.echo(line)
-        return 0
-    names = [n for n in (CONTENDERS if not only else (LIMIT, *only)) if n not in skip]
-    names = list(dict.fromkeys([LIMIT, *names]))
-    networks = [parse_network(row) for row in rows] or list(STANDARD)
+    names = [n for n in (only or makes) if n not in skip]
+    chosen = {name: makes[name] for name in dict.fromkeys([LIMIT, *names])}
+    standard = STANDARD_ON_GPU if setting.on_gpu else STANDARD
+    facts = machine(setting)
     measured = []
-    for network in networks:
-        row = measure(network, names, dtype=dtype, rounds=rounds, report=lambda line: _status(line))
-        measured.append(row)
+    for network in [parse_network(row) for row in rows] or standard:
+        row = measure(network, chosen, rounds=rounds, report=_status)
         _status("")
-        _print(row)
         if profiled:
-            _print_profile(network, dtype)
+            row = row._replace(profiles=_profiles(network, setting))
+        measured.append(row)
+        _print(row, setting)
     if json_file:
-        atomic_write_text(json_file, json.dumps(to_json(measured, dtype), indent=2) + "\n")
+        text = json.dumps(to_json(measured, setting, facts), indent=2)
+        atomic_write_text(json_file, text + "\n")
     if markdown_file:
-        atomic_write_text(markdown_file, to_markdown(measured, dtype))
+        atomic_write_text(markdown_file, to_markdown(measured, setting, facts))
     if plot_file:
         plot(measured, plot_file)
     failures = [
@@ -96,10 +122,35 @@ def bench(
     return 1 if failures else 0
 
 
+def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-untyped-def]
+    """Print a line for each batch size."""
+    import json
+
+    from xpnet.bench import Setting, contenders
+    from xpnet.bench.crossover import find_crossover
+    from xpnet.checkpoint import atomic_write_text
+    from xpnet.errors import ConfigError
+
+    on_gpu = setting if setting.on_gpu else Setting("cuda", setting.precision)
+    makes = {**contenders(Setting("cpu", setting.dtype)), **contenders(on_gpu)}
+    pair = only or ("xpnet numpy", "xpnet cupy")
+    if len(pair) != 2 or not set(pair) <= makes.keys():
+        msg = f"--crossover takes no --only, or two contenders; got {', '.join(only)}"
+        raise ConfigError(msg)
+    found = []
+    for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
+        click.echo(crossing.sentence(*pair))
+        found.append(crossing._asdict())
+    if json_file:
+        text = json.dumps({"first": pair[0], "second": pair[1], "crossings": found}, indent=2)
+        atomic_write_text(json_file, text + "\n")
+    return 0
+
+
 def _fastest(row) -> str:  # type: ignore[no-untyped-def]
     """The fastest of xpnet's own contenders."""
     ours = [name for name in row.timings if name.startswith("xpnet")]
-    return min(ours, key=lambda name: row.timings[name].median, default="xpnet numpy")
+    return min(ours, key=lambda name: row.timings[name].median, default="xpnet")
 
 
 def _status(line: str) -> None:
@@ -110,29 +161,40 @@ def _status(line: str) -> None:
         click.echo(f"\r\033[K{line}", nl=False, err=True)
 
 
-def _print(row) -> None:  # type: ignore[no-untyped-def]
+def _print(row, setting) -> None:  # type: ignore[no-untyped-def]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=str(row.network), title_justify="left")
-    table.add_column("step")
-    for name in ("median µs", "quartiles", "ratio", "faults"):
+    from xpnet.bench.report import profile_lines
+
+    title = f"{row.network}, {setting}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("step", no_wrap=True)
+    for name in ("median µs", "quartiles", "ratio", "TFLOP/s" if setting.on_gpu else "faults"):
         table.add_column(name, justify="right")
     table.add_column("note", overflow="fold")
     for name, timing in sorted(row.timings.items(), key=lambda item: item[1].median):
-        faults = "-" if timing.faults is None else f"{timing.faults:.1f}"
+        last = "-" if timing.faults is None else f"{timing.faults:.1f}"
+        if setting.on_gpu:
+            last = f"{row.rate(name):.3g} ({1 / row.ratio(name):.0%})"
         quartiles = f"{timing.low:,.0f} to {timing.high:,.0f}"
-        cells = (f"{timing.median:,.1f}", quartiles, f"{row.ratio(name):.2f}", faults)
+        cells = (f"{timing.median:,.1f}", quartiles, f"{row.ratio(name):.2f}", last)
         table.add_row(name, *cells, timing.note)
     Console(highlight=False).print(table)
     for name, why in row.absent.items():
         click.echo(f"not timed: {name}: {why}")
+    for line in profile_lines(row):
+        click.echo(f"µs of {line}")
 
 
-def _print_profile(network, dtype) -> None:  # type: ignore[no-untyped-def]
+def _profiles(network, setting) -> dict[str, dict[str, float]]:  # type: ignore[no-untyped-def]
+    """What the time of xpnet's steps goes to."""
+    from xpnet.bench.launches import profile_gpu
     from xpnet.bench.profile import profile
 
-    for name, portable in (("xpnet numpy", False), ("xpnet numpy, portable", True)):
-        parts = profile(network, dtype, portable=portable)
-        shares = "  ".join(f"{part} {time:,.1f}" for part, time in parts.items())
-        click.echo(f"{name}: {sum(parts.values()):,.1f} µs in the trainer's loop: {shares}")
+    if setting.on_gpu:
+        return {"xpnet cupy": profile_gpu(network, setting)}
+    return {
+        "xpnet numpy": profile(network, setting.dtype),
+        "xpnet numpy, portable": profile(network, setting.dtype, portable=True),
+    }

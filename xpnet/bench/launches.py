@@ -1,0 +1,130 @@
+"""What a fused step's time goes to on a GPU: each kind of launch by itself.
+
+A small launch takes less time than the host needs to ask for it, or to note two events around it.
+So each is captured many times over in a graph of its own, and the replays of that are timed. What
+it reads may then lie in the cache, where in a step it would not: "between" is what is left of the
+step's own graph, and "host" what a step takes beside it.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from xpnet.bench.networks import SEED, Network
+from xpnet.errors import BackendError
+from xpnet.interop.setting import Setting
+from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
+from xpnet.kernels.cuda.step import EAGER_STEPS, FusedStep
+from xpnet.losses import SoftmaxCrossEntropy
+from xpnet.mixed import first_scale
+from xpnet.optimizers import Optimizer
+from xpnet.params import initialize
+from xpnet.step import Batch, StepInputs, TrainState, zero_totals
+
+__all__ = ["launches", "profile_gpu"]
+
+COPIES = 20  # of a launch in its graph
+SLICE = 0.1  # seconds for which a graph is replayed
+
+
+class Launch(NamedTuple):
+    """A call that remembers what it does."""
+
+    name: str
+    call: Call
+
+    def __call__(self) -> None:
+        self.call()
+
+
+class Labelling:
+    """An executor whose launches are :class:`Launch`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Launch:
+        return Launch(kernel, self._executor.launch(kernel, grid, block, *given))
+
+    def product(self, a: Any, b: Any, out: Any) -> Launch:
+        return Launch("matrix products", self._executor.product(a, b, out))
+
+
+def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
+    """Return microseconds per step of xpnet's step on CuPy, by part."""
+    device, tf32 = setting.backend("cupy").device, setting.precision == "tf32"
+    executor = CupyExecutor(device, setting.dtype, tf32=tf32, narrow=setting.narrow)
+    return launches(network, setting, executor)
+
+
+def launches(network: Network, setting: Setting, executor: Executor) -> dict[str, float]:
+    """Return microseconds per step by kernel, "between" kernels and on the "host".
+
+    Raises BackendError where the step cannot be captured.
+    """
+    rule, model, mixed = network.rule(), network.model(), setting.mixed
+    labelling: Any = Labelling(executor)
+    step = FusedStep(labelling, model, SoftmaxCrossEntropy(), rule, mixed=mixed)
+    with executor.active():
+        state = _first_state(network, setting, executor, rule)
+        batch = Batch(*(executor.place(v) for v in network.batch(setting.dtype)))
+
+        def take() -> None:
+            nonlocal state
+            state, _ = step(state, batch, StepInputs(0, rule.coefficients(rule.lr, 1)))
+
+        for _ in range(EAGER_STEPS + 1):
+            take()
+        if step.note.startswith("eager"):
+            msg = f"the step could not be taken apart: {step.note}"
+            raise BackendError(msg)
+        program = next(iter(step.programs.values())).program
+
+        def spent(call: Call) -> float:
+            return _time(call, lambda: executor.to_host(state.totals.loss))
+
+        parts: dict[str, float] = {}
+        for launch in program.calls:
+            replay = executor.capture(_repeated(launch))
+            name = launch.name  # type: ignore[attr-defined]
+            parts[name] = parts.get(name, 0.0) + spent(replay) / COPIES
+        graph, whole = spent(executor.capture(program.run)), spent(take)
+    between, host = graph - sum(parts.values()), whole - graph
+    by_time = dict(sorted(parts.items(), key=lambda item: -item[1]))
+    return {**by_time, "between": max(0.0, between), "host": max(0.0, host)}
+
+
+def _first_state(
+    network: Network, setting: Setting, executor: Executor, rule: Optimizer
+) -> TrainState:
+    host = initialize(network.model(), SEED)
+    params, stats = (executor.place(x.astype(setting.dtype)) for x in host)
+    scale = first_scale(setting.mixed, params) if setting.mixed else None
+    return TrainState(params, stats, rule.init(params), zero_totals(params), scale)
+
+
+def _repeated(call: Call) -> Call:
+    def work() -> None:
+        for _ in range(COPIES):
+            call()
+
+    return work
+
+
+def _time(call: Call, wait: Callable[[], Any]) -> float:
+    """Microseconds of a call, of many without waiting in between."""
+    call()
+    wait()
+    count = 1
+    while True:
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        wait()
+        seconds = time.perf_counter() - began
+        if seconds > SLICE / 2:
+            return seconds / count * 1e6
+        count = max(2 * count, round(count * SLICE / max(seconds, 1e-9)))
