@@ -218,7 +218,7 @@ def cpu_called_cuda(monkeypatch):
         "Stream": lambda: stream,
         "current_stream": lambda: stream,
         "stream": lambda side: contextlib.nullcontext(),
-        "graph": lambda graph: contextlib.nullcontext(),
+        "graph": lambda graph, capture_error_mode: contextlib.nullcontext(),
         "CUDAGraph": lambda: SimpleNamespace(replay=lambda: done.append("replayed")),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)

@@ -73,7 +73,7 @@ def torch_graphed(
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others have threads, too
         step()
 
     def replay(kept: Call = step) -> None:  # its tensors are the graph's

@@ -1,0 +1,256 @@
+"""Test, compare, time and profile on this machine's GPU in ten minutes, and keep one report.
+
+    scripts/gpu-report FOLDER                leaves FOLDER/gpu-report.json and gpu-report.md
+    scripts/gpu-report FOLDER --rehearse     the same stages on the CPU, to see that they run
+
+Takes the Python that runs it as it is, without a network. Each stage is a process with a time limit
+of its own; one that fails or takes too long is noted, and the next one begins. The report is
+written anew after each.
+Exit codes: 0 all stages passed; 1 one did not; 3 there is no GPU, or a package is missing.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+HELPER = str(Path(__file__).with_name("gpu_stages.py"))
+PYTHON = sys.executable
+XPNET = (PYTHON, "-m", "xpnet")
+PYTEST = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+PRECISIONS = ("tf32", "bfloat16", "float32")
+TOLERANCE = "1e-4"  # relative, between the losses on the CPU and on the GPU
+TAIL = 40  # lines of a stage's output that are kept
+NEEDED = {  # module -> what brings it
+    "numpy": "numpy",
+    "array_api_compat": "array-api-compat",
+    "click": "click",
+    "pooch": "pooch",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "tomli_w": "tomli-w",
+    "pytest": "pytest",
+    "hypothesis": "hypothesis",
+}
+
+
+class Stage(NamedTuple):
+    """A process that leaves what it found in ``json`` and ``md``, or only in its exit code."""
+
+    name: str
+    seconds: float  # it may take
+    command: Sequence[str]
+    json: Path | None = None
+    md: Path | None = None
+
+
+def stages(work: Path, rehearse: bool) -> list[Stage]:
+    """What is done, the most telling first; ``work`` is for the stages' files."""
+
+    def stage(name: str, seconds: float, *command: str, md: bool = False) -> Stage:
+        """Fill JSON and MD in the command with the stage's files."""
+        files = {"JSON": work / f"{name}.json", "MD": work / f"{name}.md"}
+        filled = [str(files.get(word, word)) for word in command]
+        return Stage(name, seconds, filled, files["JSON"], files["MD"] if md else None)
+
+    device = "cpu" if rehearse else "cuda"
+    if rehearse:
+        some = ["tests/test_ops.py"]
+        tests = [*PYTEST, *some, "-k", "numpy-readonly", "--require-backend=numpy-readonly"]
+        backends = "numpy:cpu:float32,array-api-strict"
+        timed = ("float32", "float64")
+        few = ["--rows", "4-3-2:5:sgd", "--rounds", "1", "--only", "xpnet numpy"]
+        bench = [*XPNET, "bench", *few, "--markdown", "MD", "--json", "JSON", "--precision"]
+        crossover = ["--only", "xpnet numpy, portable", "--only", "xpnet numpy"]
+    else:
+        required = ["--require-backend=cupy", "--min-gpu-tests=500"]
+        some = []
+        tests = [*PYTEST, "-k", "cupy", *required]
+        names = ("cupy", "torch:cuda:0", "jax:cuda:0")
+        backends = ",".join(f"{n}:{dtype}" for n in names for dtype in ("float32", "float64"))
+        timed = PRECISIONS
+        few = ["--only", "xpnet cupy", "--rounds", "3", "--precision", "tf32"]
+        bench = [str(ROOT / "scripts/gpu-bench"), "MD", "JSON"]
+        crossover = []
+    return [
+        stage("environment", 60, PYTHON, HELPER, "environment", device, "JSON"),
+        stage("tests", 180, *tests),
+        stage("curves", 60, PYTHON, HELPER, "curves", device, TOLERANCE, "JSON"),
+        stage("parity", 60, *XPNET, "parity", "digits", "--backends", backends, "--allow-missing",
+              "--json", "JSON"),
+        *(stage(f"bench {precision}", 140, *bench, precision, md=True) for precision in timed),
+        stage("profile", 60, *XPNET, "bench", "--device", device, *few, "--profile",
+              "--json", "JSON", "--markdown", "MD", md=True),
+        stage("crossover", 60, *XPNET, "bench", "--crossover", *crossover, "--rounds", "3",
+              "--json", "JSON"),
+        stage("tests of other libraries", 300, PYTHON, HELPER, "tests", device, *some),
+    ]  # fmt: skip
+
+
+def run(stage: Stage, seconds: float, environment: dict[str, str]) -> dict:
+    """Run a stage for so many seconds at most; return what it came to."""
+    began, outcome = time.monotonic(), "passed"
+    with tempfile.TemporaryFile("w+") as output:
+        try:
+            process = subprocess.Popen(
+                stage.command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            if code := process.wait(seconds):
+                outcome = f"failed with exit code {code}"
+        except subprocess.TimeoutExpired:
+            outcome = f"stopped after {seconds:.0f} s"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        except OSError as error:
+            outcome = f"could not be started: {error}"
+        output.seek(0)
+        lines = output.read().splitlines()
+    return {
+        "name": stage.name,
+        "outcome": outcome,
+        "seconds": round(time.monotonic() - began, 1),
+        "command": " ".join(map(str, stage.command)),
+        "output": lines[-TAIL:],
+        "found": found(stage),
+        "markdown": read(stage.md),
+    }
+
+
+def found(stage: Stage) -> object:
+    """The figures that a stage has left; None where it was stopped before or while it did."""
+    try:
+        return json.loads(read(stage.json))
+    except json.JSONDecodeError:
+        return None
+
+
+def read(path: Path | None) -> str:
+    """What a stage has left, if it has."""
+    return path.read_text("utf-8") if path is not None and path.exists() else ""
+
+
+def markdown(report: dict) -> str:
+    """The report to read."""
+    lines = ["# What ran on a GPU", ""]
+    if report["rehearsal"]:
+        lines = ["# A rehearsal on a CPU: nothing here ran on a GPU", ""]
+    lines += [f"{report['date']}, commit {report['commit']}.", ""]
+    lines += ["| stage | outcome | seconds |", "| --- | --- | ---: |"]
+    lines += [f"| {s['name']} | {s['outcome']} | {s['seconds']} |" for s in report["stages"]]
+    for stage in report["stages"]:
+        lines += ["", f"## {stage['name']}: {stage['outcome']}", ""]
+        if stage["markdown"]:
+            lines.append(stage["markdown"].rstrip())
+        if not stage["markdown"] or stage["outcome"] != "passed":
+            lines += ["```text", *stage["output"], "```"]
+    return "\n".join(lines) + "\n"
+
+
+def missing(rehearse: bool) -> str:
+    """Say what keeps the stages from running, or nothing."""
+    absent = [name for module, name in NEEDED.items() if find_spec(module) is None]
+    if absent:
+        return f"not installed: pip install {' '.join(absent)}"
+    if rehearse:
+        return ""
+    sys.path.insert(0, str(ROOT))
+    from xpnet.backends import backend_class
+
+    probe = backend_class("cupy").probe()
+    return "" if probe.devices else probe.note
+
+
+def environment(work: Path, rehearse: bool) -> dict[str, str]:
+    """The stages' environment: this checkout first, and no GPU in a rehearsal."""
+    paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if rehearse else {}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "XPNET": " ".join(XPNET),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX would take the memory of all others
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis"),
+        "COLUMNS": "140",
+        **hidden,
+    }
+
+
+def commit() -> str:
+    """Which state of the sources this is."""
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def campaign(chosen: Iterable[Stage], options: argparse.Namespace, env: dict[str, str]) -> dict:
+    """Run the stages; keep the report after each of them."""
+    deadline = time.monotonic() + options.seconds
+    report: dict = {
+        "rehearsal": options.rehearse,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "stages": [],
+    }
+    for stage in chosen:
+        left = deadline - time.monotonic()
+        if left > 0:
+            result = run(stage, min(stage.seconds, left), env)
+        else:
+            result = {"name": stage.name, "outcome": "not run: the time was up", "seconds": 0.0,
+                      "command": "", "output": [], "found": None, "markdown": ""}  # fmt: skip
+        report["stages"].append(result)
+        print(f"{result['name']}: {result['outcome']} ({result['seconds']} s)", flush=True)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(report, indent=2) + "\n"
+        (options.folder / "gpu-report.json").write_text(text, "utf-8")
+        (options.folder / "gpu-report.md").write_text(markdown(report), "utf-8")
+    return report
+
+
+def main() -> None:
+    """Read the options, run the stages, keep the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the report goes")
+    parser.add_argument("--rehearse", action="store_true", help="all stages on the CPU")
+    parser.add_argument(
+        "--only", action="append", metavar="STAGE", help="of the stages (repeatable)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=570.0, help="for all stages together (570)"
+    )
+    options = parser.parse_args()
+    if reason := missing(options.rehearse):
+        print(f"gpu-report: {reason}", file=sys.stderr)
+        sys.exit(3)
+    with tempfile.TemporaryDirectory(prefix="xpnet-gpu-report-") as folder:
+        work = Path(folder)
+        known = stages(work, options.rehearse)
+        unknown = set(options.only or ()) - {stage.name for stage in known}
+        if unknown:
+            names = ", ".join(stage.name for stage in known)
+            parser.error(f"no stage {sorted(unknown)[0]!r}; they are: {names}")
+        chosen = [s for s in known if not options.only or s.name in options.only]
+        report = campaign(chosen, options, environment(work, options.rehearse))
+    sys.exit(any(stage["outcome"] != "passed" for stage in report["stages"]))
+
+
+if __name__ == "__main__":
+    main()

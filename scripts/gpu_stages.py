@@ -1,0 +1,105 @@
+"""The stages of scripts/gpu_report.py that are no commands of their own.
+
+gpu_stages.py environment DEVICE FILE          what is here
+gpu_stages.py curves DEVICE TOLERANCE FILE     the losses there, held to NumPy's on the CPU
+"""
+
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from xpnet.backends import BACKENDS, backend_class, get_backend
+from xpnet.bench import Setting
+from xpnet.bench.report import machine
+from xpnet.config import load_config
+from xpnet.engine import Engine
+from xpnet.optimizers import Adam
+from xpnet.step import Batch, StepInputs, dropout_keys
+from xpnet.trial import trial
+
+STEPS, ROWS = 100, 128
+
+
+def seen(name: str, device: str) -> str | None:
+    """The first device of a kind that a library sees."""
+    devices = backend_class(name).probe().devices
+    return next((d for d in devices if d.partition(":")[0] == device), None)
+
+
+def environment(device: str, path: str) -> int:
+    """Write what is here, and print it."""
+    facts = {"system": f"{platform.system()} {platform.release()}", **machine(Setting(device))}
+    facts["backends"] = {name: backend_class(name).probe()._asdict() for name in BACKENDS}
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False)
+        facts["nvidia-smi"] = done.stdout.splitlines()
+    text = json.dumps(facts, indent=1)
+    Path(path).write_text(text + "\n", "utf-8")
+    print("\n".join(facts.pop("nvidia-smi", ["nvidia-smi: not here"])))
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    return 0
+
+
+def curve(name: str, device: str) -> tuple[np.ndarray, str]:
+    """Train on a backend in float32; return the loss of each step, and what took the steps."""
+    backend = get_backend(name, device, "float32")
+    backend.allow_tf32(False)
+    data = trial(load_config("digits"), STEPS * ROWS)
+    rule = Adam(0.001)
+    engine = Engine(backend, data.model, load_config("digits").loss, rule)
+    costs = []
+    for step in range(STEPS):
+        rows = np.arange(step * ROWS, (step + 1) * ROWS) % len(data.x)
+        batch = Batch(*(backend.asarray(v[rows]) for v in (data.x, data.y)))
+        keys = dropout_keys(0, step, data.model.n_random)
+        inputs = StepInputs(step, rule.coefficients(rule.lr, step + 1), keys)
+        costs.append(engine.train(batch, inputs))
+    return np.array([backend.to_host(cost) for cost in costs]), engine.step_note
+
+
+def curves(device: str, tolerance: str, path: str) -> int:
+    """Hold the losses of every backend on ``device`` to NumPy's; 1 where one is too far off."""
+    bound, (wanted, note) = float(tolerance), curve("numpy", "cpu")
+    print(f"numpy on cpu ({note}): loss {wanted[0]:.4f} to {wanted[-1]:.4f} in {STEPS} steps")
+    found, far = {}, wanted[-1] > 0.5 * wanted[0]  # a loss that stays shows nothing
+    for name in BACKENDS:
+        there = seen(name, device)
+        if there is None or (name, there) == ("numpy", "cpu"):
+            continue
+        try:
+            losses, note = curve(name, there)
+        except Exception as error:  # the next library may do better
+            print(f"{name} on {there}: {type(error).__name__}: {error}")
+            far = True
+            continue
+        off = np.abs(losses - wanted) / np.abs(wanted)
+        largest, step = float(off.max()), int(off.argmax())
+        far |= not largest <= bound
+        found[name] = {"device": there, "step": note, "largest": largest, "at": step}
+        found[name]["losses"] = losses.tolist()
+        print(f"{name} on {there} ({note}): at most {largest:.1e} off, at step {step}")
+    kept = {"tolerance": bound, "numpy": wanted.tolist(), "backends": found}
+    Path(path).write_text(json.dumps(kept) + "\n", "utf-8")
+    return int(far or not found)
+
+
+def tests(device: str, *arguments: str) -> int:
+    """Run the tests of PyTorch and JAX on ``device``, where they see it."""
+    suffix = "" if device == "cpu" else f"-{device}"
+    names = [name + suffix for name in ("torch", "jax") if seen(name, device)]
+    if not names:
+        print(f"neither PyTorch nor JAX sees {device}: there is nothing to test")
+        return 0
+    required = [f"--require-backend={name}" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.call([*command, "-k", " or ".join(names), *required])
+
+
+if __name__ == "__main__":
+    stage, *given = sys.argv[1:]
+    sys.exit({"environment": environment, "curves": curves, "tests": tests}[stage](*given))
