@@ -30,7 +30,7 @@ XPNET = (PYTHON, "-m", "xpnet")
 PYTEST = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 PRECISIONS = ("tf32", "bfloat16", "float32")
 TOLERANCE = "1e-4"  # relative, between the losses on the CPU and on the GPU
-TAIL = 40  # lines of a stage's output that are kept
+TAIL = 100  # lines of a stage's output that are kept
 NEEDED = {  # module -> what brings it
     "numpy": "numpy",
     "array_api_compat": "array-api-compat",

@@ -187,6 +187,16 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(cupy_with_two_gp
     assert "has no device 'cpu'" in refusal(lambda: get_backend("cupy", "cpu"))
 
 
+def test_cupy_names_the_gpu_and_the_versions_of_cuda(cupy_with_two_gpus):
+    runtime = cupy_with_two_gpus.cuda.runtime
+    runtime.getDeviceProperties = lambda index: {"name": f"GPU {index}".encode()}
+    runtime.runtimeGetVersion = lambda: 12090
+    described = get_backend("cupy", "cuda:1").describe()
+    assert (described["gpu"], described["cuda"], described["driver_cuda"]) == (
+        *("GPU 1", "12.9", "13.0"),
+    )
+
+
 def test_cupy_that_cannot_be_imported_is_said_so(monkeypatch):
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: object())

@@ -15,6 +15,7 @@ import pytest
 from conftest import AVAILABLE, ran
 from cuda_on_cpu import CpuExecutor, widened
 from test_backend_choice import stub_of_cupy
+from test_cuda_training import FusedNumpy
 
 from xpnet.backends import backend_class, get_backend
 from xpnet.bench import (
@@ -204,6 +205,49 @@ def test_a_step_without_a_graph_is_not_taken_apart(folder):
     executor = CpuExecutor("float32", folder, can_capture=False)
     with pytest.raises(BackendError, match="could not be taken apart: eager: this executor was"):
         launching.launches(TINY, Setting("cuda"), executor)
+
+
+class Emulated(FusedNumpy):
+    """NumPy with the GPU's step, which describes itself as CuPy does."""
+
+    def describe(self):
+        return super().describe() | FACTS["gpu"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
+    precision, folder, tmp_path, monkeypatch, capsys
+):
+    def backend(setting, name):
+        if name != "cupy":
+            msg = f"{name} sees no GPU"
+            raise BackendError(msg)
+        return Emulated(folder, setting.dtype)
+
+    def executor(device, dtype, *, tf32, narrow):
+        return CpuExecutor(dtype, folder, narrow=narrow)
+
+    monkeypatch.setattr(Setting, "backend", backend)
+    for module in ("xpnet.bench.limit", "xpnet.bench.launches"):
+        monkeypatch.setattr(sys.modules[module], "CupyExecutor", executor)
+    monkeypatch.setattr(launching, "SLICE", 1e-4)
+    out, table = tmp_path / "bench.json", tmp_path / "bench.md"
+    arguments = ["--device", "cuda", "--precision", precision, "--rows", str(TINY), "--profile"]
+    arguments += ["--rounds", "1", "--json", str(out), "--markdown", str(table)]
+    conditions = ["ratio<=1000000", "ratio/JAX jit<1"]
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *arguments, *(word for c in conditions for word in ("--expect", c))])
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"not as expected: {TINY}: JAX jit was not timed\n"
+    assert f"{TINY}, {precision} on cuda" in printed.out
+    assert "TFLOP/s" in printed.out
+    assert "not timed: PyTorch CUDA graph: torch sees no GPU" in printed.out
+    (row,) = json.loads(out.read_text("utf-8"))["rows"]
+    assert row["timings"]["xpnet cupy"]["note"].startswith("CUDA graph of ")
+    assert row["timings"]["GEMM limit"]["note"] == "a CUDA graph of 5 cuBLAS calls"
+    assert "matrix products" in row["profiles"]["xpnet cupy"]
+    assert f"in {precision};" in table.read_text("utf-8")
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import argparse
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +86,6 @@ def test_the_processes_of_a_stage_end_with_it(scripts, tmp_path):
     parent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {child!r}])"
     options = argparse.Namespace(seconds=9.0, rehearse=True, folder=tmp_path)
     scripts[0].campaign([scripts[0].Stage("slow", 0.5, program(parent))], options, {})
-    import time
-
     time.sleep(2)
     assert not alive.exists()
 
@@ -193,6 +193,14 @@ def test_libraries_that_see_no_gpu_have_no_tests_there(scripts, monkeypatch, cap
     monkeypatch.setattr(scripts[1].subprocess, "call", lambda command: command)
     command = scripts[1].tests("cuda", "tests/test_ops.py")
     assert command[-4:] == ["tests/test_ops.py", "-k", "torch-cuda", "--require-backend=torch-cuda"]
+
+
+def test_all_files_of_docker_mean_one_version_of_cuda():
+    docker = SCRIPTS.parent / "docker"
+    (version,) = re.findall(
+        "^ARG CUDA_VERSION=(.+)$", (docker / "Dockerfile.gpu").read_text(), re.M
+    )
+    assert f"${{CUDA_VERSION:-{version}}}" in (docker / "compose.yaml").read_text()
 
 
 # -- gpu-bench and gpu-tests -----------------------------------------------------------------------
@@ -312,8 +320,6 @@ def test_the_gpu_bench_says_how_it_is_called():
 
 def test_the_conditions_of_the_gpu_bench_are_ones():
     """Each is parsed by the command, and names a row and a contender that there are."""
-    import re
-
     from xpnet.bench import STANDARD_ON_GPU, Expectation
     from xpnet.bench.contenders import ON_GPU
 
