@@ -34,6 +34,7 @@ TAIL = 100  # lines of a stage's output that are kept
 NEEDED = {  # module -> what brings it
     "numpy": "numpy",
     "array_api_compat": "array-api-compat",
+    "array_api_strict": "array-api-strict",
     "click": "click",
     "pooch": "pooch",
     "rich": "rich",
@@ -74,8 +75,8 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         crossover = ["--only", "xpnet numpy, portable", "--only", "xpnet numpy"]
     else:
         required = ["--require-backend=cupy", "--min-gpu-tests=500"]
-        some = []
-        tests = [*PYTEST, "-k", "cupy", *required]
+        some = ["tests"]
+        tests = [*PYTEST, *some, "-k", "cupy", *required]
         names = ("cupy", "torch:cuda:0", "jax:cuda:0")
         backends = ",".join(f"{n}:{dtype}" for n in names for dtype in ("float32", "float64"))
         timed = PRECISIONS
