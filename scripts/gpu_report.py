@@ -10,6 +10,7 @@ Exit codes: 0 all stages passed; 1 one did not; 3 there is no GPU, or a package 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 HELPER = str(Path(__file__).with_name("gpu_stages.py"))
@@ -100,37 +101,45 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
 
 def run(stage: Stage, seconds: float, environment: dict[str, str]) -> dict:
     """Run a stage for so many seconds at most; return what it came to."""
-    began, outcome = time.monotonic(), "passed"
+    began = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
-        try:
-            process = subprocess.Popen(
-                stage.command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            if code := process.wait(seconds):
-                outcome = f"failed with exit code {code}"
-        except subprocess.TimeoutExpired:
-            outcome = f"stopped after {seconds:.0f} s"
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        except OSError as error:
-            outcome = f"could not be started: {error}"
+        outcome = outcome_of(stage, seconds, environment, output)
         output.seek(0)
         lines = output.read().splitlines()
     return {
         "name": stage.name,
         "outcome": outcome,
         "seconds": round(time.monotonic() - began, 1),
-        "command": " ".join(map(str, stage.command)),
+        "command": " ".join(stage.command),
         "output": lines[-TAIL:],
         "found": found(stage),
         "markdown": read(stage.md),
     }
+
+
+def outcome_of(stage: Stage, seconds: float, environment: dict[str, str], output: IO[str]) -> str:
+    """Run a stage, leave nothing of it running, and say how it ended."""
+    try:
+        process = subprocess.Popen(
+            stage.command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"could not be started: {error}"
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {seconds:.0f} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return "passed" if code == 0 else f"failed with exit code {code}"
 
 
 def found(stage: Stage) -> object:
@@ -184,6 +193,7 @@ def environment(work: Path, rehearse: bool) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",  # or what a stopped stage has said is lost
         "XPNET": " ".join(XPNET),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX would take the memory of all others
         "HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis"),

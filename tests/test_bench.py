@@ -462,9 +462,19 @@ def test_a_profile_names_every_part(rule, portable, monkeypatch):
     assert all(parts[name] > 0 for name in ("data", "forward", "loss", "backward", "optimizer"))
 
 
-def test_the_command_profiles_its_rows(capsys):
-    arguments = ["bench", "--rows", str(TINY), "--only", "xpnet numpy", "--rounds", "1"]
+def test_the_command_profiles_the_contenders_that_it_times(capsys, monkeypatch):
+    def profiled(network, dtype, *, portable=False):
+        if portable:
+            msg = "it cannot be taken apart"
+            raise BackendError(msg)
+        return {"data": 1.0, "Python": 2.0}
+
+    monkeypatch.setattr("xpnet.bench.profile.profile", profiled)
+    names = ["xpnet numpy", "xpnet numpy, portable"]
+    arguments = ["bench", "--rows", str(TINY), "--rounds", "1", "--profile"]
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--profile"])
+        main([*arguments, *(word for name in names for word in ("--only", name))])
     assert ended.value.code == 0
-    assert "µs of xpnet numpy, portable: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "µs of xpnet numpy: 3.0 = data 1.0, Python 2.0\n" in printed
+    assert "not profiled: xpnet numpy, portable: it cannot be taken apart\n" in printed
