@@ -26,6 +26,7 @@ using std::exp, std::expm1, std::fabs, std::log, std::log1p, std::sqrt, std::tan
 #define inline static inline  // all shared memory in one kind of section
 #define __global__
 #define __device__
+#define __launch_bounds__(most)
 #define __shared__ static __attribute__((section("shared_memory")))
 extern "C" char __start_shared_memory[] __attribute__((weak));
 extern "C" char __stop_shared_memory[] __attribute__((weak));

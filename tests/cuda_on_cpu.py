@@ -75,11 +75,19 @@ class Cublas:
     """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
 
     def __init__(self):
-        self.stream = self.workspace = self.computed_in = None
-        self.products = 0
+        self.stream = self.workspace = self.computed_in = self.mode = None
+        self.products = self.destroyed = 0
 
         def create(handle):
             handle._obj.value = 0xB1A5
+            return 0
+
+        def destroy(handle):
+            self.destroyed += 1
+            return 0
+
+        def set_mode(handle, mode):
+            self.mode = mode
             return 0
 
         def set_stream(handle, stream):
@@ -121,7 +129,8 @@ class Cublas:
             self.computed_in = compute
             return 0
 
-        self.cublasCreate_v2, self.cublasSetStream_v2 = create, set_stream
+        self.cublasCreate_v2, self.cublasDestroy_v2 = create, destroy
+        self.cublasSetMathMode, self.cublasSetStream_v2 = set_mode, set_stream
         self.cublasSetWorkspace_v2, self.cublasGemmEx = set_workspace, gemm
 
 

@@ -4,6 +4,7 @@ Beside them CuPy's executor on a stub of CuPy that notes what it is asked: there
 """
 
 import contextlib
+import gc
 import sys
 import types
 from types import SimpleNamespace
@@ -118,71 +119,136 @@ def test_what_asks_for_another_step_gets_it(setting, folder, data):
 
 
 class Stub:
-    """The part of CuPy that the executor uses; `events` says what it did."""
+    """The part of CuPy that the executor uses, with what it refuses; `events` says what it did.
+
+    The rules are those of 14.2: cupy/_core/raw.pyx, cupy/cuda/{function,stream,graph,memory}.pyx.
+    """
 
     def __init__(self):
         self.events = events = []
         self.fails = None
+        self.allocate = None
+        self.inside = 0  # of `with device`
         stub = self
 
+        class Device:
+            id = 0
+
+            def __enter__(self):
+                stub.inside += 1
+
+            def __exit__(self, *error):
+                stub.inside -= 1
+
+        self.device = Device()
+
         class Stream:
-            current = None
+            null = current = None
 
             def __init__(self, non_blocking=False):
                 self.ptr, self.capturing = (11 if non_blocking else 0), False
 
             def __enter__(self):
+                assert stub.inside, "the stream's device is not the current one"
                 self.outer, Stream.current = Stream.current, self
 
             def __exit__(self, *error):
                 Stream.current = self.outer
 
-            def begin_capture(self):
+            def begin_capture(self, mode=None):
+                if self.ptr == 0:
+                    msg = "cannot capture on the default (legacy) stream"
+                    raise RuntimeError(msg)
                 events.append("begin")
+                self.capturing = True
 
             def end_capture(self):
+                if not self.capturing:
+                    msg = "cudaErrorIllegalState"
+                    raise RuntimeError(msg)
                 events.append("end")
+                self.capturing = False
                 if stub.fails == "end":
                     msg = "cudaErrorStreamCaptureInvalidated"
                     raise RuntimeError(msg)
-                return SimpleNamespace(launch=lambda: events.append("replay"))
+                return Graph()
 
-        Stream.current = Stream()
+        class Graph:
+            def upload(self, stream=None):
+                assert not Stream.current.capturing
+                if stub.fails == "upload":
+                    msg = "cudaErrorMemoryAllocation"
+                    raise RuntimeError(msg)
+                events.append(f"upload on {Stream.current.ptr}")
+
+            def launch(self, stream=None):
+                events.append(f"replay on {Stream.current.ptr}")
+
+        Stream.null = Stream.current = Stream()
+
+        def passed(x):
+            """function.pyx, _pointer: whose int is an int64 and whose float a float64."""
+            assert x is None or isinstance(x, (Array, np.generic)), type(x)
+            assert not isinstance(x, Array) or not Stream.current.capturing or x.size
+            return x
 
         class RawModule:
-            def __init__(self, code, options):
+            def __init__(self, *, code, options=()):
                 assert "KERNEL sgd(" in code
+                assert type(options) is tuple
+
+            def compile(self, log_stream=None):
+                assert stub.inside, "a module is compiled for the current device"
+                if stub.fails == "compile":
+                    msg = "kern.cu(3): error: no such thing\nand more"
+                    raise RuntimeError(msg)
+                events.append("compile")
 
             def get_function(self, name):
+                assert type(name) is str
                 events.append(f"load {name}")
-                return lambda grid, block, given: events.append((name, grid, block, given))
+
+                def kernel(grid, block, args, *, shared_mem=0):
+                    assert type(grid) is type(block) is tuple
+                    assert all(type(n) is int and n > 0 for n in (*grid, *block))
+                    assert len(grid) < 2 or grid[1] < 2**16
+                    events.append((name, grid, block, tuple(map(passed, args))))
+
+                return kernel
 
         @contextlib.contextmanager
-        def using_allocator(allocate):
-            stub.allocate, outer = allocate, getattr(stub, "allocate", None)
+        def using_allocator(allocator=None):
+            stub.allocate, outer = allocator, stub.allocate
             try:
                 yield
             finally:
                 stub.allocate = outer
 
-        class Array(np.ndarray):
-            @property
-            def data(self):
-                return SimpleNamespace(ptr=self.ctypes.data, copy_from_device_async=self._copied)
+        class Pointer:
+            def __init__(self, array):
+                self.array, self.ptr = array, array.ctypes.data
 
-            def _copied(self, source, nbytes):
-                events.append(("async copy", nbytes))
+            def copy_from_device_async(self, src, size, stream=None):
+                assert type(src) is Pointer
+                assert size <= self.array.nbytes
+                events.append(("async copy", size))
+
+        class Array(np.ndarray):
+            data = property(Pointer)
 
         def empty(shape, dtype):
-            if getattr(stub, "allocate", None) is not None:
+            if stub.allocate is not None:
                 stub.allocate(int(np.prod(shape)))
             return np.zeros(shape, dtype).view(Array)
 
+        def copyto(dst, src, casting="same_kind", where=None):
+            assert np.can_cast(src.dtype, dst.dtype, casting)
+            events.append("copyto")
+
         self.module = types.ModuleType("cupy")
         self.module.__dict__.update(
-            ndarray=Array, empty=empty, uint8=np.uint8, RawModule=RawModule,
+            ndarray=Array, empty=empty, uint8=np.uint8, RawModule=RawModule, copyto=copyto,
             matmul=lambda a, b, out: events.append("cupy.matmul"),
-            copyto=lambda target, x: events.append("copyto"),
             cuda=SimpleNamespace(
                 Stream=Stream, using_allocator=using_allocator,
                 get_current_stream=lambda: Stream.current,
@@ -198,15 +264,24 @@ def stub(monkeypatch):
     return made
 
 
-def make(**options):
-    return CupyExecutor(contextlib.nullcontext(), "float32", **options)
+@pytest.fixture
+def make(stub):
+    """An executor, inside its device as a step is."""
+
+    def make(dtype="float32", **options):
+        made = CupyExecutor(stub.device, dtype, **options)
+        stub.events.remove("compile")
+        return made
+
+    with stub.device:
+        yield make
 
 
 def matrices(executor):
     return [executor.empty((2, 2), "float32") for _ in range(3)]
 
 
-def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub):
+def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub, make):
     executor = make()
     x = executor.empty((3, 2), "float32")
     call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2)
@@ -218,7 +293,7 @@ def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub):
     assert [type(g) for g in given[1:]] == [np.uint64, np.int32, np.int32]
 
 
-def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(stub):
+def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(stub, make):
     executor = make()
     call = executor.product(*matrices(executor))
     call()
@@ -231,14 +306,14 @@ def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(
         stub.events.append("work")
 
     executor.capture(work)()
-    assert stub.events == ["begin", "work", "end", "replay"]
+    assert stub.events == ["begin", "work", "end", "upload on 0", "replay on 0"]
     assert seen == [11]  # set before the work: cublasSetStream is not to be captured
     call()
     assert executor._blas._library.stream == 0  # back on the current stream
     assert executor._blas._library.workspace is not None
 
 
-def test_nothing_may_be_allocated_in_a_capture(stub):
+def test_nothing_may_be_allocated_in_a_capture(stub, make):
     executor = make()
     with pytest.raises(CaptureError, match="24 bytes were asked for in a graph"):
         executor.capture(lambda: executor.empty((24,), "uint8"))
@@ -246,13 +321,40 @@ def test_nothing_may_be_allocated_in_a_capture(stub):
     executor.empty((24,), "uint8")
 
 
-def test_a_capture_that_cuda_breaks_off_is_explained(stub):
-    stub.fails = "end"
-    with pytest.raises(CaptureError, match="RuntimeError: cudaErrorStreamCaptureInvalidated"):
-        make().capture(lambda: None)
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [("end", "cudaErrorStreamCaptureInvalidated"), ("upload", "cudaErrorMemoryAllocation")],
+)
+def test_a_capture_that_cuda_breaks_off_is_explained(fails, reason, stub, make):
+    executor, stub.fails = make(), fails
+    with pytest.raises(CaptureError, match=f"RuntimeError: {reason}"):
+        executor.capture(lambda: None)
+    assert executor._cupy.cuda.get_current_stream().ptr == 0
 
 
-def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, monkeypatch):
+def test_cublas_that_fails_before_a_capture_is_a_reason_to_stay_eager(make):
+    executor = make()
+    executor._blas._library.cublasSetStream_v2 = lambda *given: 14
+    with pytest.raises(CaptureError, match="cublasSetStream_v2 returned status 14"):
+        executor.capture(lambda: None)
+
+
+def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stub):
+    stub.fails = "compile"
+    with pytest.raises(UnsupportedError, match=r"\(RuntimeError: kern.*: error: no such thing\)$"):
+        CupyExecutor(stub.device, "float32")
+
+
+def test_a_handle_of_cublas_adds_16_bit_products_wide_and_is_given_back(make):
+    executor = make()
+    library = executor._blas._library
+    assert library.mode == 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+    del executor
+    gc.collect()
+    assert library.destroyed == 1
+
+
+def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make, monkeypatch):
     def nowhere():
         msg = "cuBLAS cannot be loaded by itself"
         raise BackendError(msg)
@@ -265,7 +367,7 @@ def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, monkeyp
         executor.capture(lambda: None)
 
 
-def test_mixed_precision_needs_cublas(stub, monkeypatch):
+def test_mixed_precision_needs_cublas(make, monkeypatch):
     executor = make(narrow="bfloat16", tf32=True)
     x, y = (executor.empty((2, 2), "uint16") for _ in range(2))
     executor.product(x, y, executor.empty((2, 2), "float32"))()
@@ -280,7 +382,7 @@ def test_mixed_precision_needs_cublas(stub, monkeypatch):
         make(narrow="bfloat16")
 
 
-def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub):
+def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub, make):
     executor = make()
     x, y = executor.empty((3, 2), "float32"), executor.empty((3, 2), "float32")
     executor.copy(x, y)
@@ -289,15 +391,15 @@ def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub):
     assert stub.events == [("async copy", 24), "copyto", "copyto"]
 
 
-def test_tf32_is_opt_in(stub):
+def test_tf32_is_opt_in(make):
     computed_in = {("float32", False): 68, ("float32", True): 77, ("float64", True): 70}
     for (dtype, tf32), compute in computed_in.items():
-        executor = CupyExecutor(contextlib.nullcontext(), dtype, tf32=tf32)
+        executor = make(dtype, tf32=tf32)
         executor.product(*(executor.empty((2, 2), dtype) for _ in range(3)))()
         assert executor._blas._library.computed_in == compute
 
 
-def test_a_status_of_cublas_is_an_error(stub):
+def test_a_status_of_cublas_is_an_error(stub, make):
     executor = make()
     executor._blas._library.cublasSetWorkspace_v2 = lambda *given: 13
     with pytest.raises(BackendError, match="cublasSetWorkspace_v2 returned status 13"):
@@ -305,20 +407,26 @@ def test_a_status_of_cublas_is_an_error(stub):
 
 
 CUPY_NAMES = [
+    "RawModule.compile",
     "RawModule.get_function",
     "_core._routines_linalg.COMPUTE_TYPE_TF32",
     "_core._routines_linalg.set_compute_type",
     "copyto",
     "cuda.Device",
+    "cuda.Event.record",
+    "cuda.Event.synchronize",
     "cuda.MemoryPointer.copy_from_device_async",
     "cuda.Stream.begin_capture",
     "cuda.Stream.end_capture",
+    "cuda.Stream.wait_event",
     "cuda.get_current_stream",
     "cuda.graph.Graph.launch",
+    "cuda.graph.Graph.upload",
     "cuda.using_allocator",
     "empty",
     "matmul",
     "ndarray.get",
+    "ndarray.set",
 ]
 
 

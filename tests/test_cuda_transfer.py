@@ -4,13 +4,16 @@ The device here does nothing before it must: copies and computations wait in two
 any order that the recorded events allow, the worst ones first.
 """
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.data import Shuffle
 from xpnet.feed import Feed
-from xpnet.kernels.cuda.transfer import transferred
+from xpnet.kernels.cuda.transfer import CupyLanes, transferred
 
 
 class Event:
@@ -174,3 +177,64 @@ def test_a_feed_streams_through_the_backend_what_it_would_have_placed(ordered, r
             assert mine.dtype == wanted.dtype
         count += 1
     assert count == 3
+
+
+class Cupy:
+    """CuPy as far as lanes use it, for two devices; every copy is done at once."""
+
+    def __init__(self):
+        self.current = 0
+        cupy = self
+
+        class Device:
+            def __init__(self, index):
+                self.index = index
+
+            def __enter__(self):
+                self.before, cupy.current = cupy.current, self.index
+
+            def __exit__(self, *error):
+                cupy.current = self.before
+
+        class Stream:
+            def __init__(self, non_blocking=False):
+                self.device = cupy.current
+
+            def wait_event(self, event):
+                assert self.device == event.device == cupy.current
+
+        class Event:
+            def __init__(self, disable_timing=False):
+                self.device = cupy.current
+
+            def record(self, stream):
+                assert stream.device == self.device == cupy.current
+
+            def synchronize(self):
+                pass
+
+        class Array(np.ndarray):
+            def set(self, arr, stream=None):
+                assert type(arr) is np.ndarray
+                assert (arr.dtype, arr.shape) == (self.dtype, self.shape)
+                assert arr.flags.c_contiguous  # else a copy, in memory that is not pinned
+                assert self.flags.c_contiguous
+                self[...] = arr
+
+        self.Device = Device
+        self.empty = lambda shape, dtype: np.empty(shape, dtype).view(Array)
+        streams = SimpleNamespace(Stream=Stream, Event=Event)
+        streams.get_current_stream = Stream  # of the current device
+        self.cuda = streams
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_cupys_lanes_use_the_streams_of_their_device(device, rng, monkeypatch):
+    cupy = Cupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
+    batches = batches_of(rng, [4, 4, 4, 1])
+    given = transferred(CupyLanes(cupy.Device(device)), iter(batches))
+    for got, wanted in zip(given, batches, strict=True):
+        for name in wanted:
+            np.testing.assert_array_equal(got[name], wanted[name])

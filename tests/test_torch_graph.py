@@ -4,10 +4,12 @@ The stand-in runs the step again on the same tensors, as a replay does. The numb
 a real graph would freeze, are checked to be tensors.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
-from xpnet.backends.torch_graph import GraphedStep, _wrapped
+from xpnet.backends.torch_graph import GraphedStep, _wrapped, cuda_graph
 from xpnet.clipping import Clip
 from xpnet.layers import BatchNorm, Dense, Dropout, ReLU, Sequential
 from xpnet.losses import SoftmaxCrossEntropy
@@ -124,3 +126,47 @@ def test_a_capture_that_fails_leaves_the_step_eager_and_says_why(rng):
 @pytest.mark.parametrize("step", [0, 2**31 - 1, 2**31, 2**32 + 5])
 def test_a_step_number_wraps_as_int32_does(step):
     assert _wrapped(step) == int(np.array(step).astype(np.int32))
+
+
+class FakeCuda:
+    """torch.cuda as torch/cuda/graphs.py (2.13) has it, where a failed capture keeps its stream."""
+
+    def __init__(self):
+        self.current, self.captured_on, self.fails = (0, "default"), None, False
+        self.CUDAGraph = type("CUDAGraph", (), {"replay": lambda graph: "replayed"})
+
+    @contextmanager
+    def device(self, index):
+        before, self.current = self.current, (index, "default")
+        yield
+        self.current = before
+
+    def Stream(self):
+        return (self.current[0], "another")
+
+    def current_stream(self):
+        return self.current
+
+    def set_stream(self, stream):
+        self.current = stream
+
+    @contextmanager
+    def graph(self, graph, stream):
+        before, self.current = self.current, stream
+        yield
+        if self.fails:
+            msg = "capture_end failed"
+            raise RuntimeError(msg)
+        self.current = before
+
+
+def test_a_graph_is_captured_on_the_devices_own_stream_which_is_left_again(monkeypatch):
+    fake, seen, after = FakeCuda(), [], []
+    monkeypatch.setattr(torch, "cuda", fake)
+    assert cuda_graph(lambda: seen.append(fake.current), device=1)() == "replayed"
+    assert (seen, fake.current) == ([(1, "another")], (0, "default"))
+    fake.fails, leave = True, fake.set_stream
+    monkeypatch.setattr(fake, "set_stream", lambda stream: (after.append(stream), leave(stream)))
+    with pytest.raises(RuntimeError, match="capture_end failed"):
+        cuda_graph(lambda: None, device=1)
+    assert after == [(1, "default")]

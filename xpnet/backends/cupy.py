@@ -124,7 +124,7 @@ class CupyBackend(Backend):
             executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32, narrow=narrow)
             return FusedStep(executor, model, loss, optimizer, clip, mixed)
         except UnsupportedError as error:
-            logging.getLogger("xpnet").info("the portable step on the GPU, for %s", error)
+            logging.getLogger("xpnet").warning("the portable step on the GPU: %s", error)
             return None
 
     def describe(self) -> dict[str, str]:

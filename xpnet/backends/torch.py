@@ -1,6 +1,7 @@
 """PyTorch, on the CPU or on CUDA, without its autograd: the gradients are ours."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,4 +104,4 @@ class TorchBackend(Backend):
             return compiled
         from xpnet.backends.torch_graph import GraphedStep, cuda_graph
 
-        return GraphedStep(compiled, cuda_graph)
+        return GraphedStep(compiled, partial(cuda_graph, device=self.device))

@@ -118,11 +118,15 @@ def _staged(values: Any, like: Array) -> Array:
     return torch.tensor(list(values), dtype=like.dtype, pin_memory=like.is_cuda)
 
 
-def cuda_graph(work: Call) -> Call:
-    """Capture ``work`` without doing it; the graph has a memory pool of its own."""
+def cuda_graph(work: Call, device: Any = None) -> Call:
+    """Capture ``work`` on ``device`` without doing it; the graph has a memory pool of its own."""
     import torch
 
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    with torch.cuda.device(device):
+        before, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+        try:  # torch.cuda.graph's own stream would be of the device that was captured on first
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+                work()
+        finally:  # which it does not leave where the capture fails
+            torch.cuda.set_stream(before)
     return graph.replay

@@ -5,6 +5,7 @@ is given beforehand: with one of its own it would allocate.
 """
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,10 +24,14 @@ TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
 COMPUTE = {"float32": 68, "float64": 70}
 COMPUTE_32F_FAST_TF32 = 77
 DEFAULT_ALGORITHM = -1
+# cublasMath_t: the default, but the parts of a 16-bit product are not rounded before they are added
+WIDE_REDUCTIONS = 16
 _SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 _P, _I = ctypes.c_void_p, ctypes.c_int
 _SIGNATURES = {
     "cublasCreate_v2": [_P],
+    "cublasDestroy_v2": [_P],
+    "cublasSetMathMode": [_P, _I],
     "cublasSetStream_v2": [_P, _P],
     "cublasSetWorkspace_v2": [_P, _P, ctypes.c_size_t],
     "cublasGemmEx": [_P, _I, _I, _I, _I, _I, _P, _P, _I, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I],
@@ -98,6 +103,9 @@ class Blas:
         self._one, self._zero = _SCALARS[dtype](1.0), _SCALARS[dtype](0.0)
         self._handle, self._stream = ctypes.c_void_p(), -1
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
+        destroyed = weakref.finalize(self, library.cublasDestroy_v2, self._handle)
+        destroyed.atexit = False  # CUDA may be gone before Python is
+        self._check("cublasSetMathMode", self._handle, WIDE_REDUCTIONS)
 
     def product(self, a: Array, b: Array, out: Array) -> Callable[[int], None]:
         """Return a function of a stream's pointer that computes out = a b on that stream.

@@ -6,7 +6,7 @@
 // fixed order, without floating-point atomics, so that a replayed graph can be compared with an
 // eager step bit by bit. Numbers that change from step to step come from device memory.
 
-#define KERNEL extern "C" __global__ void
+#define KERNEL extern "C" __global__ void __launch_bounds__(1024)
 #define WARP 32
 
 // Index of the first element of this thread, and the distance to its next one.

@@ -70,6 +70,12 @@ class CupyExecutor:
         self._no_blas = ""
         self._blas: Blas | None = None
         with device:
+            try:
+                self._module.compile()
+            except Exception as error:  # headers or NVRTC are missing, or it knows no such GPU
+                reason = str(error).strip().partition("\n")[0]
+                msg = f"the kernels do not compile here ({type(error).__name__}: {reason})"
+                raise UnsupportedError(msg) from error
             self._capture_stream = cupy.cuda.Stream(non_blocking=True)
             try:
                 workspace = cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8)
@@ -120,17 +126,18 @@ class CupyExecutor:
         if self._blas is None:
             raise CaptureError(self._no_blas)
         cupy, stream, graph = self._cupy, self._capture_stream, None
-        with stream, cupy.cuda.using_allocator(_no_allocation):
-            self._blas.use(stream.ptr)
-            try:
+        try:
+            with stream, cupy.cuda.using_allocator(_no_allocation):
+                self._blas.use(stream.ptr)
                 stream.begin_capture()
                 try:
                     work()
                 finally:  # also ends a capture that failed, or the stream stays unusable
                     graph = stream.end_capture()
-            except Exception as error:
-                msg = f"the step could not be captured: {type(error).__name__}: {error}"
-                raise CaptureError(msg) from error
+            graph.upload()  # on the stream that will launch it; here, a failure is no harm
+        except Exception as error:
+            msg = f"the step could not be captured: {type(error).__name__}: {error}"
+            raise CaptureError(msg) from error
         return graph.launch
 
 

@@ -121,10 +121,12 @@ class CupyLanes:
         target.set(pinned, stream=self._copying)
 
     def record(self, event: Any, *, copying: bool) -> None:
-        event.record(self._stream(copying))
+        with self._device:  # an event and its stream belong to one device, the current one
+            event.record(self._stream(copying))
 
     def wait(self, event: Any, *, copying: bool) -> None:
-        self._stream(copying).wait_event(event)
+        with self._device:
+            self._stream(copying).wait_event(event)
 
     def _stream(self, copying: bool) -> Any:
         return self._copying if copying else self._cupy.cuda.get_current_stream()
