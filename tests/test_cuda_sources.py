@@ -68,19 +68,19 @@ def test_no_kernel_uses_what_would_make_two_runs_differ_or_a_graph_wrong():
 
 def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
     x = np.zeros(3, "float32")
-    good = arguments("column_sums", (x, x, 1, 3), "float32")
-    assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32]
+    good = arguments("column_sums", (x, x, 1, 3, 0), "float32")
+    assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32, np.int32]
     assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[2] == np.uint64(0)
     assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[5].dtype == np.float32
     stored = np.zeros(3, "uint16")
     assert arguments("narrowed", (x, stored, 3), "float32", "uint16")[1] is stored
     with pytest.raises(TypeError, match="takes a contiguous uint16 array as y; got float32"):
         arguments("narrowed", (x, x, 3), "float32", "uint16")
-    with pytest.raises(TypeError, match="column_sums takes 4 arguments; got 3"):
+    with pytest.raises(TypeError, match="column_sums takes 5 arguments; got 3"):
         arguments("column_sums", (x, x, 1), "float32")
     with pytest.raises(TypeError, match="takes a contiguous float64 array as x; got float32"):
-        arguments("column_sums", (x, x, 1, 3), "float64")
+        arguments("column_sums", (x, x, 1, 3, 0), "float64")
     with pytest.raises(TypeError, match="takes a contiguous float32 array as out"):
-        arguments("column_sums", (x, np.zeros((3, 2), "float32")[:, 0], 1, 3), "float32")
+        arguments("column_sums", (x, np.zeros((3, 2), "float32")[:, 0], 1, 3, 0), "float32")
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
         arguments("dropout", (x, x, x, 3, 0, 1.0), "float32")

@@ -20,7 +20,7 @@ from xpnet.kernels.cuda import executor as executor_module
 from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.stages import UnsupportedError
 from xpnet.kernels.cuda.step import FusedStep
-from xpnet.layers import BatchNorm, Dense, Dropout, ReLU
+from xpnet.layers import BatchNorm, Dense, Dropout, ReLU, Softmax
 from xpnet.optimizers import SGD, Adam
 from xpnet.trainer import Trainer
 
@@ -62,7 +62,7 @@ def data(rng):
 
 
 def trainer(backend, **settings):
-    layers = [Dense(8), ReLU(), Dropout(0.2), Dense(3)]
+    layers = [Dense(8), BatchNorm(), ReLU(), Dropout(0.2), Dense(3)]
     return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, **settings)
 
 
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):
 
 
 def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
-    layers = [Dense(8), BatchNorm(), ReLU(), Dense(3)]
+    layers = [Dense(8), Softmax(axis=0), ReLU(), Dense(3)]
     t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
     t.fit(data, epochs=1)
     assert t.engine.step_note == "portable"
@@ -284,13 +284,13 @@ def matrices(executor):
 def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub, make):
     executor = make()
     x = executor.empty((3, 2), "float32")
-    call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2)
-    executor.launch("column_sums", (5, 1), 64, x, None, 3, 2)
+    call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2, 0)
+    executor.launch("column_sums", (5, 1), 64, x, None, 3, 2, 0)
     assert stub.events == ["load column_sums"]
     call()
     name, grid, block, given = stub.events[-1]
     assert (name, grid, block) == ("column_sums", (5, 1), (64,))
-    assert [type(g) for g in given[1:]] == [np.uint64, np.int32, np.int32]
+    assert [type(g) for g in given[1:]] == [np.uint64, np.int32, np.int32, np.int32]
 
 
 def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(stub, make):

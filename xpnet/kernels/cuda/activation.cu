@@ -78,35 +78,29 @@ KERNEL bias_activation(act* z, const act* bias, act* a, int kind, int n, int J, 
   }
 }
 
-// dz = f'(z) da (N, J) in place of da, and the sums of dz over this block's rows in
-// partial (gridDim.y, J): the bias gradient, if that is not null. Block (x, y) has columns
-// 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1.
-KERNEL activation_backward(act* da, const act* kept, real* partial, int kind, int N, int J,
+// dz = f'(z) da (N, J) in place of da, and the sums of dz over this block's patch of rows in
+// sums (gridDim.y, J), if that is not null: the bias gradient, or its parts. add: to what is there.
+KERNEL activation_backward(act* da, const act* kept, real* sums, int add, int kind, int N, int J,
                            int rows, real p) {
-  __shared__ real of_group[WARP][WARP + 1];
-  int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
-  int j = blockIdx.x * WARP + lane, first = blockIdx.y * rows;
-  int last = first + rows < N ? first + rows : N;
+  Patch patch = patch_of(N, J, rows);
   real sum = 0;
-  for (int n = first + group; j < J && n < last; n += groups) {
-    size_t i = (size_t)n * J + j;
+  EACH_ROW(n, patch) {
+    size_t i = (size_t)n * J + patch.j;
     real dz = da[i];
     if (kind != IDENTITY) dz = da[i] = activate_backward(kind, dz, kept[i], p);
     sum += dz;
   }
-  of_group[group][lane] = sum;
-  __syncthreads();
-  if (!partial || group > 0 || j >= J) return;
-  for (int g = 1; g < groups; g++) sum += of_group[g][lane];
-  partial[(size_t)blockIdx.y * J + j] = sum;
+  if (!sums) return;
+  sum = column_sum(sum);
+  if (patch.group == 0 && patch.j < J) put(sums + (size_t)blockIdx.y * J + patch.j, sum, add);
 }
 
-// out (J) = the sums of x (S, J) over its rows.
-KERNEL column_sums(const real* x, real* out, int S, int J) {
+// out (J) = the sums of x (S, J) over its rows, or those added to it.
+KERNEL column_sums(const real* x, real* out, int S, int J, int add) {
   for (unsigned j = FIRST; j < (unsigned)J; j += STRIDE) {
     real sum = 0;
     for (int s = 0; s < S; s++) sum += x[(size_t)s * J + j];
-    out[j] = sum;
+    put(out + j, sum, add);
   }
 }
 

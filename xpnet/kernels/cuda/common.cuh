@@ -34,3 +34,52 @@ __device__ inline real block_sum(real x) {
   x = lane < (int)blockDim.x / WARP ? of_warp[lane] : (real)0;
   return warp_sum(x);
 }
+
+struct Best { real value; int index; };
+
+// The larger of two, and of equal ones the first: argmax, to which a NaN is the largest.
+__device__ inline Best better(Best a, Best b) {
+  bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
+  bool larger = b.value > a.value || (b_is_nan && !a_is_nan);
+  bool equal = b.value == a.value || (b_is_nan && a_is_nan);
+  return larger || (equal && b.index < a.index) ? b : a;
+}
+
+__device__ inline Best warp_best(Best x) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2) {
+    Best other = {__shfl_xor_sync(0xffffffffu, x.value, offset),
+                  __shfl_xor_sync(0xffffffffu, x.index, offset)};
+    x = better(x, other);
+  }
+  return x;
+}
+
+// A patch of 32 columns, a lane each, and `rows` rows of a matrix (N, J): block (x, y) has columns
+// 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1, and each of its warps every so many of them.
+struct Patch { int j, group, groups, first, last, count; };  // last: first where j >= J
+
+__device__ inline Patch patch_of(int N, int J, int rows) {
+  int j = blockIdx.x * WARP + threadIdx.x % WARP, first = blockIdx.y * rows;
+  int last = first + rows < N ? first + rows : N;
+  int group = threadIdx.x / WARP, groups = blockDim.x / WARP;
+  return {j, group, groups, first, j < J ? last : first, last - first};
+}
+
+#define EACH_ROW(n, patch) \
+  for (int n = patch.first + patch.group; n < patch.last; n += patch.groups)
+
+// The sum of the lanes' x over the warps of the block. Every thread must call it, and gets it.
+__device__ inline real column_sum(real x) {
+  __shared__ real of_group[WARP][WARP + 1];
+  int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
+  __syncthreads();  // the last use of of_group is over
+  of_group[group][lane] = x;
+  __syncthreads();
+  for (int g = 1; group == 0 && g < groups; g++) x += of_group[g][lane];
+  if (group == 0) of_group[0][lane] = x;
+  __syncthreads();
+  return of_group[0][lane];
+}
+
+// *out = x, or x added to it.
+__device__ inline void put(real* out, real x, int add) { *out = add ? *out + x : x; }

@@ -18,25 +18,6 @@ __device__ inline real enlarged(const real* scale, real share) {
   return scale ? *scale * share : (real)1;
 }
 
-struct Best { real value; int index; };
-
-// The larger of two, and of equal ones the first: argmax, to which a NaN is the largest.
-__device__ inline Best better(Best a, Best b) {
-  bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
-  bool larger = b.value > a.value || (b_is_nan && !a_is_nan);
-  bool equal = b.value == a.value || (b_is_nan && a_is_nan);
-  return larger || (equal && b.index < a.index) ? b : a;
-}
-
-__device__ inline Best warp_best(Best x) {
-  for (int offset = WARP / 2; offset > 0; offset /= 2) {
-    Best other = {__shfl_xor_sync(0xffffffffu, x.value, offset),
-                  __shfl_xor_sync(0xffffffffu, x.index, offset)};
-    x = better(x, other);
-  }
-  return x;
-}
-
 // One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.losses.
 struct Target {
   int label;              // the class, where there are labels
@@ -53,12 +34,14 @@ struct Target {
 };
 
 // dz from logits z (N, K), to which the bias (K) is added first, if it is not null; dz may be z.
+// probabilities: z are those already, and the loss is that of their logarithm.
 // One warp per row. Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
 // and weights (N) or null.
 KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels,
                              const real* rows, const real* class_weights, const real* weights,
                              real* partial, int N, int K, real kept, real uniform, int ignores,
-                             int ignored, const real* scale, real share) {
+                             int ignored, int probabilities, const real* scale,
+                             real share) {
   real larger = enlarged(scale, share);
   int lane = threadIdx.x % WARP, warp = FIRST / WARP, warps = STRIDE / WARP;
   real loss = 0, row_weights = 0, hits = 0, count = 0;  // of this warp's rows, in lane 0
@@ -91,9 +74,11 @@ KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels
     sum_wy = warp_sum(sum_wy);
     real log_sum = log(warp_sum(sum_exp)), row_loss = 0;
     for (int k = lane; k < K; k += WARP) {
-      real v = target.v(k), log_a = (real)zn[k] - top.value - log_sum;
+      real v = target.v(k), value = zn[k];
+      real log_a = probabilities ? log(value) : value - top.value - log_sum;
       if (v != 0) row_loss -= v * log_a;  // 0 times -inf would be NaN
-      dz[(size_t)n * K + k] = (exp(log_a) * sum_v - v) * larger;
+      real from_a = v != 0 ? -v / value : (real)0, from_z = exp(log_a) * sum_v - v;
+      dz[(size_t)n * K + k] = (probabilities ? from_a : from_z) * larger;
     }
     row_loss = warp_sum(row_loss);
     if (lane != 0) continue;

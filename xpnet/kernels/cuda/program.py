@@ -8,10 +8,10 @@ import numpy as np
 from xpnet.clipping import Clip
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.executor import Call, Executor
-from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, loss_setting, smoothing
+from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, ROWS, loss_setting, smoothing
 from xpnet.kernels.cuda.rules import update as update_rule
 from xpnet.kernels.cuda.stages import Affine, Stage
-from xpnet.losses import Loss, SoftmaxCrossEntropy
+from xpnet.losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from xpnet.mixed import Mixed
 from xpnet.optimizers import Optimizer
 from xpnet.params import Layout
@@ -31,6 +31,7 @@ class Task(NamedTuple):
     stages: list[Stage]
     widths: list[int]  # of the input and of each layer's output
     layout: Layout
+    stats_layout: Layout
     loss: Loss
     optimizer: Optimizer
     clip: Clip
@@ -53,6 +54,7 @@ class Buffers(NamedTuple):
     keys: list[Array]  # (2,) per random layer
     narrow: Array | None  # (P,) the parameters as layers use them in mixed precision
     good: Array | None  # (1,) whether the gradient is finite, where there is a loss scale
+    stats_before: Array | None  # (S,) what they were before a step that may be left out
 
     @classmethod
     def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
@@ -72,8 +74,9 @@ class Buffers(NamedTuple):
         )
         scale = None if state.scale is None else own(state.scale)
         slots = tuple(map(own, state.slots))
-        state = TrainState(own(state.params), state.stats, slots, totals, scale)
+        state = TrainState(own(state.params), own(state.stats), slots, totals, scale)
         mixed = task.mixed
+        scales = mixed is not None and mixed.scales
         return cls(
             state,
             e.empty(state.params.shape, real),
@@ -85,7 +88,8 @@ class Buffers(NamedTuple):
             e.empty((1,), "uint64"),
             [e.empty((2,), "int32") for _ in range(task.n_random)],
             e.empty(state.params.shape, e.stored) if mixed else None,
-            e.empty((1,), "int32") if mixed and mixed.scales else None,
+            e.empty((1,), "int32") if scales else None,
+            e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,
         )
 
 
@@ -103,6 +107,7 @@ class Program:
         used = buffers.state.params if buffers.narrow is None else buffers.narrow
         self._tensors = task.layout.split(used)
         self._gradients = task.layout.split(buffers.grad)
+        self._statistics = task.stats_layout.split(buffers.state.stats)
         self.x = self.sums((N, task.widths[0]))
         self.weight = None if batch.weight is None else self.sums((N,))
         self._differentiate(N, task.widths[-1], batch)
@@ -129,6 +134,14 @@ class Program:
     def gradient(self, layer: int, name: str) -> Array | None:
         return self._gradients[layer].get(name)
 
+    def statistic(self, layer: int, name: str) -> Array:
+        return self._statistics[layer][name]
+
+    @property
+    def add(self) -> int:
+        """Whether gradients are added to what is there."""
+        return 0
+
     def keys(self, index: int) -> Array:
         return self.buffers.keys[index]
 
@@ -143,10 +156,18 @@ class Program:
         grid = grid if isinstance(grid, tuple) else (grid, 1)
         self.calls.append(self.executor.launch(kernel, grid, self.task.threads, *given))
 
+    def launch_patches(self, kernel: str, grid: tuple[int, int], *given: Any) -> None:
+        """Launch blocks of more threads: there are few, and each has many rows to add up."""
+        threads = min(4 * self.task.threads, 1024)
+        self.calls.append(self.executor.launch(kernel, grid, threads, *given))
+
     # -- the step -----------------------------------------------------------------------------
 
     def _differentiate(self, N: int, K: int, batch: Batch) -> None:
-        output, residuals = self._narrowed(), []
+        b, output, residuals = self.buffers, self._narrowed(), []
+        if b.stats_before is not None:
+            S = b.stats_before.shape[0]
+            self.launch("copied", self.blocks(S), b.state.stats, b.stats_before, S, None)
         for stage in self.task.stages:
             output, residual = stage.forward(self, output)
             residuals.append(residual)
@@ -170,7 +191,7 @@ class Program:
     def _target(self, output: Array, batch: Batch) -> Array:
         """The slot for targets; the portable loss explains shapes that are wrong."""
         self.task.loss.sums(self.sums(output.shape), batch.y, batch.weight)
-        labels = type(self.task.loss) is SoftmaxCrossEntropy and len(batch.y.shape) == 1
+        labels = isinstance(self.task.loss, ROWS) and len(batch.y.shape) == 1
         shape = batch.y.shape if labels else output.shape
         return self.executor.empty(shape, "int32" if labels else self.executor.dtype)
 
@@ -182,7 +203,7 @@ class Program:
             bias, dz = self.parameter(last.layer, "b"), z
         else:
             dz = self.scratch((N, K))  # the last activation may keep z
-        if isinstance(loss, SoftmaxCrossEntropy):
+        if isinstance(loss, ROWS):
             blocks = self.blocks(N * WARP)  # a warp per row
             partial = self.sums((4, blocks))
             self._softmax(loss, (z, bias, dz), blocks, partial)
@@ -193,7 +214,7 @@ class Program:
                         ELEMENTWISE[type(loss)], N, K, loss_setting(loss),
                         *self._scaling(N * K))  # fmt: skip
         has_hits = int(loss.predicts != "value")
-        count = N if isinstance(loss, SoftmaxCrossEntropy) else N * K
+        count = N if isinstance(loss, ROWS) else N * K
         self.launch("finish_loss", 1, partial, blocks, REDUCTIONS[loss.reduction], has_hits,
                     b.denominator, *totals, b.step, b.cost_at, *self._scaling(count),
                     b.good)  # fmt: skip
@@ -204,7 +225,7 @@ class Program:
         return self.buffers.state.scale, 1.0 if self.task.loss.reduction == "sum" else 1.0 / count
 
     def _softmax(
-        self, loss: SoftmaxCrossEntropy, outputs: tuple, blocks: int, partial: Array
+        self, loss: SoftmaxCrossEntropy | CrossEntropy, outputs: tuple, blocks: int, partial: Array
     ) -> None:
         N, K = outputs[0].shape
         labels, rows = (self.y, None) if len(self.y.shape) == 1 else (None, self.y)
@@ -214,7 +235,8 @@ class Program:
         ignored = loss.ignore_label
         self.launch("softmax_cross_entropy", blocks, *outputs, labels, rows, weights,
                     self.weight, partial, N, K, *smoothing(loss, K), int(ignored is not None),
-                    ignored or 0, *self._scaling(N))  # fmt: skip
+                    ignored or 0, int(isinstance(loss, CrossEntropy)),
+                    *self._scaling(N))  # fmt: skip
 
     def _update(self) -> None:
         b, clip, optimizer = self.buffers, self.task.clip, self.task.optimizer
@@ -229,6 +251,9 @@ class Program:
         kernel, last, decay = update_rule(optimizer, b.state.slots)
         self.launch(kernel, blocks, b.state.params, b.grad, b.denominator, limit, factor, decay,
                     b.good, b.coefficients, size, *last)  # fmt: skip
+        if b.stats_before is not None:
+            S = b.stats_before.shape[0]
+            self.launch("copied", self.blocks(S), b.stats_before, b.state.stats, S, b.good)
         if self.task.mixed is not None and b.good is not None:
             self.launch("next_scale", 1, b.state.scale, b.good, self.task.mixed.growth)
 
@@ -251,4 +276,4 @@ class Program:
 def arrays(state: TrainState) -> list[Array]:
     """Return what a step writes into."""
     scale = [] if state.scale is None else [state.scale]
-    return [state.params, *state.slots, *scale, *state.totals]
+    return [state.params, state.stats, *state.slots, *scale, *state.totals]

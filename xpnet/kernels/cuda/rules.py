@@ -3,15 +3,31 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xpnet.kernels.cuda.stages import UnsupportedError
-from xpnet.losses import BinaryCrossEntropy, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from xpnet.kernels.cuda.work import UnsupportedError
+from xpnet.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    Loss,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSProp
 from xpnet.typing import Array
 
-__all__ = ["ELEMENTWISE", "REDUCTIONS", "check_rules", "loss_setting", "smoothing", "update"]
+__all__ = [
+    "ELEMENTWISE",
+    "REDUCTIONS",
+    "ROWS",
+    "check_rules",
+    "loss_setting",
+    "smoothing",
+    "update",
+]
 
 # The enums in loss.cu.
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}
+ROWS = (SoftmaxCrossEntropy, CrossEntropy)  # the losses of one kernel, a warp per row
 ELEMENTWISE: dict[type[Loss], int] = {MeanSquaredError: 0, Huber: 1, BinaryCrossEntropy: 2}
 
 
@@ -20,7 +36,7 @@ def check_rules(loss: Loss, optimizer: Optimizer) -> None:
     if type(optimizer) not in RULES:
         msg = f"the optimizer {type(optimizer).__name__} has no kernel"
         raise UnsupportedError(msg)
-    if type(loss) is not SoftmaxCrossEntropy and type(loss) not in ELEMENTWISE:
+    if type(loss) not in ROWS and type(loss) not in ELEMENTWISE:
         msg = f"the loss {type(loss).__name__} has no kernel"
         raise UnsupportedError(msg)
     if loss.reduction not in REDUCTIONS:
@@ -35,7 +51,7 @@ def loss_setting(loss: Loss) -> float:
     return loss.positive_weight if isinstance(loss, BinaryCrossEntropy) else 0.0
 
 
-def smoothing(loss: SoftmaxCrossEntropy, n_classes: int) -> tuple[float, float]:
+def smoothing(loss: SoftmaxCrossEntropy | CrossEntropy, n_classes: int) -> tuple[float, float]:
     """Return the factor and the summand of label smoothing: t = factor y + summand."""
     return 1.0 - loss.label_smoothing, loss.label_smoothing / n_classes
 

@@ -13,7 +13,10 @@ import numpy as np
 
 __all__ = ["FILES", "STORED", "Parameter", "arguments", "signatures", "source"]
 
-FILES = ("common.cuh", "narrow.cuh", "activation.cu", "loss.cu", "optimizer.cu")
+FILES = (
+    "common.cuh", "narrow.cuh", "activation.cu", "softmax.cu", "normalization.cu", "loss.cu",
+    "optimizer.cu",
+)  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # What layers store in mixed precision -> the dtype of such arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}

@@ -1,63 +1,32 @@
 """A model as stages, each of which says what to launch forward and backward.
 
-A stage is a dense layer with the activation after it, an activation alone, or dropout. It sees a
-batch as a matrix (N, features); Flatten is then nothing at all.
+A stage is a dense layer or a normalisation with the activation after it, an activation alone,
+softmax as a layer, or dropout. It sees a batch as a matrix (N, features); Flatten is then nothing
+at all.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-from xpnet.errors import BackendError
+from xpnet.kernels.cuda.rows import Norm, SoftmaxRows
+from xpnet.kernels.cuda.work import IDENTITY, KINDS, UnsupportedError, Work, kind_of, patches
 from xpnet.layers import (
-    ELU,
-    GELU,
-    SELU,
     Activation,
+    BatchNorm,
     Dense,
     Dropout,
     Flatten,
-    GELUTanh,
     Identity,
-    LeakyReLU,
-    ReLU,
+    LayerNorm,
+    LogSoftmax,
     Sequential,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Tanh,
+    Softmax,
     layer_name,
 )
 from xpnet.typing import Array
 
-__all__ = ["Affine", "Drop", "Stage", "UnsupportedError", "stages"]
-
-# The enum in activation.cu.
-KINDS: tuple[type[Activation], ...] = (
-    Identity, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softplus, ELU, SELU,
-)  # fmt: skip
-IDENTITY = 0
-COLUMNS = 32  # of a block in activation_backward
-ROWS = 64  # that such a block sums, at least
-BLOCKS = 264  # that such a launch has, at most: two on each multiprocessor of an H100
-
-
-class UnsupportedError(BackendError):
-    """There is no kernel for something in this training; the message says for what."""
-
-
-class Work(Protocol):
-    """What a stage may do: take static buffers, and put work in line."""
-
-    def empty(self, shape: tuple[int, ...]) -> Array: ...
-    def sums(self, shape: tuple[int, ...]) -> Array: ...
-    def scratch(self, shape: tuple[int, ...]) -> Array: ...
-    def parameter(self, layer: int, name: str) -> Array | None: ...
-    def gradient(self, layer: int, name: str) -> Array | None: ...
-    def keys(self, index: int) -> Array: ...
-    def product(self, a: Array, b: Array, out: Array) -> None: ...
-    def blocks(self, size: int) -> int: ...
-    def launch(self, kernel: str, grid: int | tuple[int, int], *args: Any) -> None: ...
+__all__ = ["KINDS", "Affine", "Drop", "Stage", "UnsupportedError", "stages"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +41,17 @@ class Affine:
 
     @property
     def kind(self) -> int:
-        return KINDS.index(type(self.activation))
+        return kind_of(self.activation)[0]
 
     @property
     def setting(self) -> float:
         """The slope or alpha of the activation, if it has one."""
-        return next(iter(vars(self.activation).values()), 0.0)
+        return kind_of(self.activation)[1]
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is a dense layer without an activation."""
+        return self.layer is not None and self.kind == IDENTITY
 
     def forward(self, work: Work, x: Array) -> tuple[Array, Any]:
         N, z, b = x.shape[0], x, None
@@ -112,17 +86,15 @@ class Affine:
     def _activation_backward(self, work: Work, da: Array, kept: Array, db: Array | None) -> None:
         """Turn da into dz, and sum it into db: at once, or by several blocks and then once more."""
         N, J = da.shape
-        columns = -(-J // COLUMNS)
-        splits = max(1, min(-(-N // ROWS), BLOCKS // columns))
-        rows = -(-N // splits)
-        splits = -(-N // rows)
-        partial = db if db is None or splits == 1 else work.sums((splits, J))
-        work.launch(
-            "activation_backward", (columns, splits), da, kept, partial, self.kind, N, J, rows,
+        cut = patches(N, J)
+        split = db is not None and cut.splits > 1
+        sums, add = (work.sums((cut.splits, J)), 0) if split else (db, work.add)
+        work.launch_patches(
+            "activation_backward", cut.grid, da, kept, sums, add, self.kind, N, J, cut.rows,
             self.setting,
         )  # fmt: skip
-        if db is not None and splits > 1:
-            work.launch("column_sums", work.blocks(J), partial, db, splits, J)
+        if split:
+            work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add)
 
 
 @dataclass(frozen=True)
@@ -149,7 +121,7 @@ class Drop:
         )
 
 
-Stage = Affine | Drop
+Stage = Affine | Norm | SoftmaxRows | Drop
 
 
 def stages(model: Sequential) -> list[Stage]:
@@ -158,31 +130,36 @@ def stages(model: Sequential) -> list[Stage]:
     The bias of a last dense layer without activation is left to the loss.
     """
     found: list[Stage] = []
-    widths = [math.prod(shape) for shape in model.shapes()]
+    shapes = model.shapes()
     random = 0
-    for i, (layer, width) in enumerate(zip(model.layers, widths, strict=True)):
-        last = found[-1] if found else None
+    for i, (layer, shape) in enumerate(zip(model.layers, shapes, strict=True)):
+        last, width = found[-1] if found else None, math.prod(shape)
+        trained_before = any(map(_trained, found))
         if type(layer) is Dense:
-            found.append(Affine(i, width, Identity(), input_gradient=bool(_trained(found))))
+            found.append(Affine(i, width, Identity(), input_gradient=trained_before))
+        elif isinstance(layer, BatchNorm | LayerNorm) and type(layer) in (BatchNorm, LayerNorm):
+            found.append(Norm(i, layer, Identity(), trained_before))
         elif type(layer) is Dropout:
             found.append(Drop(random, layer.rate))
             random += 1
         elif isinstance(layer, Activation) and type(layer) in KINDS:
-            if isinstance(last, Affine) and last.layer is not None and last.kind == IDENTITY:
-                found[-1] = Affine(last.layer, width, layer, False, last.input_gradient)
+            if isinstance(last, Affine | Norm) and last.bare:
+                found[-1] = replace(last, activation=layer)
             else:
                 found.append(Affine(None, width, layer))
+        elif isinstance(layer, Softmax | LogSoftmax) and layer.axis in (-1, len(shape)):
+            found.append(SoftmaxRows(shape[-1], isinstance(layer, LogSoftmax)))
         elif type(layer) is not Flatten:
             msg = f"layer {i} ({layer_name(layer)}) has no kernel"
             raise UnsupportedError(msg)
-    if not _trained(found):
-        msg = "the model has no dense layer"
+    if not any(map(_trained, found)):
+        msg = "the model has no parameters"
         raise UnsupportedError(msg)
     last = found[-1]
-    if isinstance(last, Affine) and last.layer is not None and last.kind == IDENTITY:
-        found[-1] = Affine(last.layer, last.width, Identity(), True, last.input_gradient)
+    if isinstance(last, Affine) and last.bare:
+        found[-1] = replace(last, fused=True)
     return found
 
 
-def _trained(found: list[Stage]) -> list[Stage]:
-    return [s for s in found if isinstance(s, Affine) and s.layer is not None]
+def _trained(stage: Stage) -> bool:
+    return isinstance(stage, Norm) or (isinstance(stage, Affine) and stage.layer is not None)

@@ -174,13 +174,15 @@ def _task(
     threads: int,
 ) -> Task:
     check_rules(loss, optimizer)
-    layout = layouts(model)[0]
+    layout, stats_layout = layouts(model)
     if len(model.output_shape) != 1 or layout.size >= LIMIT:
         msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
         raise UnsupportedError(msg)
     widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
-    staged = stages(model)
-    return Task(staged, widths, layout, loss, optimizer, clip, model.n_random, threads, mixed)
+    return Task(
+        stages(model), widths, layout, stats_layout, loss, optimizer, clip, model.n_random,
+        threads, mixed,
+    )  # fmt: skip
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,0 +1,185 @@
+// Batch and layer normalisation and the activation after them: xpnet/ops/normalization.py, fused.
+//
+// x, y and a are (R, J), a = f(y) and y = γ x̂ + β. The mean and 1/√(v + ε) are kept, per column or
+// per row, and x̂ is made again from them and x. Sums over rows are taken by patches (common.cuh);
+// where several lie below each other, a first launch leaves their sums in partial (gridDim.y, 2, J),
+// and each block of the next one adds those up in their order.
+
+struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)²
+
+__device__ inline Moments moments(const act* x, Patch patch, int J) {
+  real sum = 0, deviation = 0;
+  EACH_ROW(n, patch) sum += (real)x[(size_t)n * J + patch.j];
+  real mean = column_sum(sum) / patch.count;
+  EACH_ROW(n, patch) {
+    real centred = (real)x[(size_t)n * J + patch.j] - mean;
+    deviation += centred * centred;
+  }
+  return {mean, column_sum(deviation)};
+}
+
+KERNEL column_moments(const act* x, real* partial, int R, int J, int rows) {
+  Patch patch = patch_of(R, J, rows);
+  Moments m = moments(x, patch, J);
+  if (patch.group > 0 || patch.j >= J) return;
+  partial[(size_t)blockIdx.y * 2 * J + patch.j] = m.mean;
+  partial[((size_t)blockIdx.y * 2 + 1) * J + patch.j] = m.deviation;
+}
+
+// Of all rows, from those of the patches: Chan, Golub and LeVeque 1979.
+__device__ inline Moments all_moments(const real* partial, Patch patch, int R, int J, int rows) {
+  Moments all = {0, 0};
+  if (patch.j >= J) return all;
+  const real *means = partial + patch.j, *deviations = means + J;
+  for (int s = 0, n = 0; n < R; s++, n += rows)
+    all.mean += means[(size_t)s * 2 * J] * (n + rows < R ? rows : R - n);
+  all.mean /= R;
+  for (int s = 0, n = 0; n < R; s++, n += rows) {
+    real off = means[(size_t)s * 2 * J] - all.mean;
+    all.deviation += deviations[(size_t)s * 2 * J] + off * off * (n + rows < R ? rows : R - n);
+  }
+  return all;
+}
+
+// running (J each) moves towards the batch's mean and variance by 1 - stays; unbiased = R / (R - 1).
+KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
+                  real* inv_std, const real* partial, real* running_mean, real* running_var,
+                  int R, int J, int rows, real eps, real stays, real moves, real unbiased,
+                  int kind, real p) {
+  Patch patch = patch_of(R, J, rows);
+  int j = patch.j;
+  Moments m = partial ? all_moments(partial, patch, R, J, rows) : moments(x, patch, J);
+  real variance = m.deviation / R, inverse = 1 / sqrt(variance + eps);
+  if (blockIdx.y == 0 && patch.group == 0 && j < J) {
+    mean[j] = m.mean;
+    inv_std[j] = inverse;
+    running_mean[j] = stays * running_mean[j] + moves * m.mean;
+    running_var[j] = stays * running_var[j] + moves * (variance * unbiased);
+  }
+  EACH_ROW(n, patch) {
+    size_t i = (size_t)n * J + j;
+    real value = y[i] = ((real)x[i] - m.mean) * inverse * (real)gamma[j] + (real)beta[j];
+    a[i] = activate(kind, value, p);
+  }
+}
+
+// The gradient of y, from that of a and from what the activation keeps.
+#define DY(i) activate_backward(kind, da[i], kept[i], p)
+
+struct Gradients { real gamma, beta; };  // Σ dy x̂ and Σ dy over rows
+
+// by_row: whether mean and inv_std are of the row, not of the column.
+__device__ inline Gradients gradients(const act* da, const act* kept, const act* x,
+                                      const real* mean, const real* inv_std, int by_row,
+                                      Patch patch, int J, int kind, real p) {
+  real dgamma = 0, dbeta = 0;
+  EACH_ROW(n, patch) {
+    size_t i = (size_t)n * J + patch.j;
+    int of = by_row ? n : patch.j;
+    real dy = DY(i);
+    dgamma += dy * (((real)x[i] - mean[of]) * inv_std[of]);
+    dbeta += dy;
+  }
+  dgamma = column_sum(dgamma);
+  return {dgamma, column_sum(dbeta)};
+}
+
+KERNEL norm_gradients(const act* da, const act* kept, const act* x, const real* mean,
+                      const real* inv_std, real* partial, int by_row, int R, int J, int rows,
+                      int kind, real p) {
+  Patch patch = patch_of(R, J, rows);
+  Gradients sums = gradients(da, kept, x, mean, inv_std, by_row, patch, J, kind, p);
+  if (patch.group > 0 || patch.j >= J) return;
+  partial[(size_t)blockIdx.y * 2 * J + patch.j] = sums.gamma;
+  partial[((size_t)blockIdx.y * 2 + 1) * J + patch.j] = sums.beta;
+}
+
+__device__ inline Gradients all_gradients(const real* partial, int splits, int J, int j) {
+  Gradients all = {0, 0};
+  for (int s = 0; j < J && s < splits; s++) {
+    all.gamma += partial[(size_t)s * 2 * J + j];
+    all.beta += partial[((size_t)s * 2 + 1) * J + j];
+  }
+  return all;
+}
+
+// dγ and dβ, and dx in place of da, if it is wanted: dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε).
+KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
+                           const real* mean, const real* inv_std, const real* partial,
+                           real* dgamma, real* dbeta, int add, int wanted, int R, int J, int rows,
+                           int kind, real p) {
+  Patch patch = patch_of(R, J, rows);
+  int j = patch.j;
+  Gradients sums = partial ? all_gradients(partial, gridDim.y, J, j)
+                           : gradients(da, kept, x, mean, inv_std, 0, patch, J, kind, p);
+  if (blockIdx.y == 0 && patch.group == 0 && j < J) {
+    put(dgamma + j, sums.gamma, add);
+    put(dbeta + j, sums.beta, add);
+  }
+  if (!wanted) return;
+  EACH_ROW(n, patch) {
+    size_t i = (size_t)n * J + j;
+    real x_hat = ((real)x[i] - mean[j]) * inv_std[j];
+    real along = (sums.beta + x_hat * sums.gamma) / R;
+    da[i] = (real)gamma[j] * inv_std[j] * (DY(i) - along);
+  }
+}
+
+// One warp per row.
+KERNEL layer_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
+                  real* inv_std, int R, int J, real eps, int kind, real p) {
+  int lane = threadIdx.x % WARP;
+  for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {
+    const act* xn = x + (size_t)n * J;
+    real sum = 0, deviation = 0;
+    for (int j = lane; j < J; j += WARP) sum += (real)xn[j];
+    real mu = warp_sum(sum) / J;
+    for (int j = lane; j < J; j += WARP) deviation += ((real)xn[j] - mu) * ((real)xn[j] - mu);
+    real inverse = 1 / sqrt(warp_sum(deviation) / J + eps);
+    if (lane == 0) {
+      mean[n] = mu;
+      inv_std[n] = inverse;
+    }
+    for (int j = lane; j < J; j += WARP) {
+      size_t i = (size_t)n * J + j;
+      real value = y[i] = ((real)xn[j] - mu) * inverse * (real)gamma[j] + (real)beta[j];
+      a[i] = activate(kind, value, p);
+    }
+  }
+}
+
+// dγ and dβ from their parts, and dx in place of da, if it is wanted, a warp per row: with
+// g = γ dy, dx = (g - mean(g) - x̂ mean(g x̂)) / √(v + ε).
+KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
+                           const real* mean, const real* inv_std, const real* partial,
+                           real* dgamma, real* dbeta, int add, int wanted, int R, int J,
+                           int splits, int kind, real p) {
+  for (int j = FIRST; j < J; j += STRIDE) {
+    Gradients sums = all_gradients(partial, splits, J, j);
+    put(dgamma + j, sums.gamma, add);
+    put(dbeta + j, sums.beta, add);
+  }
+  int lane = threadIdx.x % WARP;
+  for (int n = FIRST / WARP; wanted && n < R; n += STRIDE / WARP) {
+    real along_mean = 0, along_x_hat = 0;
+    for (int j = lane; j < J; j += WARP) {
+      size_t i = (size_t)n * J + j;
+      real g = (real)gamma[j] * DY(i);
+      along_mean += g;
+      along_x_hat += g * (((real)x[i] - mean[n]) * inv_std[n]);
+    }
+    along_mean = warp_sum(along_mean) / J;
+    along_x_hat = warp_sum(along_x_hat) / J;
+    for (int j = lane; j < J; j += WARP) {
+      size_t i = (size_t)n * J + j;
+      real g = (real)gamma[j] * DY(i), x_hat = ((real)x[i] - mean[n]) * inv_std[n];
+      da[i] = (g - along_mean - x_hat * along_x_hat) * inv_std[n];
+    }
+  }
+}
+
+// to = from, unless that is set: the running statistics are kept where a step is left out.
+KERNEL copied(const real* from, real* to, int n, const int* unless) {
+  if (unless && *unless) return;
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) to[i] = from[i];
+}

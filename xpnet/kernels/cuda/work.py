@@ -1,0 +1,83 @@
+"""What a stage of the step may ask for, and what stages share."""
+
+from typing import Any, NamedTuple, Protocol
+
+from xpnet.errors import BackendError
+from xpnet.layers import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    GELUTanh,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from xpnet.typing import Array
+
+__all__ = ["IDENTITY", "KINDS", "Patches", "UnsupportedError", "Work", "kind_of", "patches"]
+
+# The enum in activation.cu.
+KINDS: tuple[type[Activation], ...] = (
+    Identity, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softplus, ELU, SELU,
+)  # fmt: skip
+IDENTITY = 0
+COLUMNS = 32  # of a patch
+ROWS = 256  # of a patch, at least: eight for each warp of a block
+BLOCKS = 264  # that such a launch has, at most: two on each multiprocessor of an H100
+
+
+class UnsupportedError(BackendError):
+    """There is no kernel for something in this training; the message says for what."""
+
+
+class Work(Protocol):
+    """What a stage may do: take static buffers, and put work in line."""
+
+    @property
+    def add(self) -> int: ...  # whether gradients are added to what is there
+
+    def empty(self, shape: tuple[int, ...]) -> Array: ...
+    def sums(self, shape: tuple[int, ...]) -> Array: ...
+    def scratch(self, shape: tuple[int, ...]) -> Array: ...
+    def parameter(self, layer: int, name: str) -> Array | None: ...
+    def gradient(self, layer: int, name: str) -> Array | None: ...
+    def statistic(self, layer: int, name: str) -> Array: ...
+    def keys(self, index: int) -> Array: ...
+    def product(self, a: Array, b: Array, out: Array) -> None: ...
+    def blocks(self, size: int) -> int: ...
+    def launch(self, kernel: str, grid: int | tuple[int, int], *given: Any) -> None: ...
+    def launch_patches(self, kernel: str, grid: tuple[int, int], *given: Any) -> None: ...
+
+
+class Patches(NamedTuple):
+    """How a matrix is cut for sums over its rows: common.cuh."""
+
+    grid: tuple[int, int]
+    rows: int  # of a patch
+
+    @property
+    def splits(self) -> int:
+        """How many patches lie below each other."""
+        return self.grid[1]
+
+
+def patches(N: int, J: int) -> Patches:
+    """Cut a matrix (N, J).
+
+    >>> patches(128, 70), patches(300, 70)
+    (Patches(grid=(3, 1), rows=128), Patches(grid=(3, 2), rows=150))
+    """
+    columns = -(-J // COLUMNS)
+    splits = max(1, min(-(-N // ROWS), BLOCKS // columns))
+    rows = -(-N // splits)
+    return Patches((columns, -(-N // rows)), rows)
+
+
+def kind_of(activation: Activation) -> tuple[int, float]:
+    """Return the kind of an activation, and its slope or alpha if it has one."""
+    return KINDS.index(type(activation)), next(iter(vars(activation).values()), 0.0)
