@@ -120,11 +120,15 @@ class Cublas:
             A = widened(matrix(a, rows_a, m if ta else k, lda, a_type), wide)
             B = widened(matrix(b, rows_b, k if tb else n, ldb, b_type), wide)
             C = matrix(c, m, n, ldc, c_type)
-            for address, number in ((alpha, 1.0), (beta, 0.0)):
-                raw = (ctypes.c_char * wide.itemsize).from_address(address)
-                assert np.frombuffer(raw, wide) == number
+            factors = [
+                np.frombuffer((ctypes.c_char * wide.itemsize).from_address(address), wide)[0]
+                for address in (alpha, beta)
+            ]
+            assert factors in ([1.0, 0.0], [1.0, 1.0])
             with np.errstate(invalid="ignore", over="ignore"):
-                C[...] = rounded((A.T if ta else A) @ (B.T if tb else B), C.dtype)
+                product = (A.T if ta else A) @ (B.T if tb else B)
+                # Where beta is 0 cuBLAS does not read C, which may be NaN.
+                C[...] = rounded(product + C if factors[1] else product, C.dtype)
             self.products += 1
             self.computed_in = compute
             return 0
@@ -194,7 +198,7 @@ class CpuExecutor:
     def launch(self, kernel, grid, block, *given):
         bound = arguments(kernel, given, self.dtype, self.stored)
         cells = [_cell(x) for x in bound]
-        pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(c) for c in cells))
+        pointers = (ctypes.c_void_p * len(cells))(*(map(_address, cells)))
         function = getattr(self.library, f"launch_{kernel}")
         whole_grid = (ctypes.c_uint * 2)(*grid)
 
@@ -205,8 +209,8 @@ class CpuExecutor:
 
         return self._call(kernel, run)
 
-    def product(self, a, b, out):
-        run = self.blas.product(a, b, out)
+    def product(self, a, b, out, *, add=False):
+        run = self.blas.product(a, b, out, add=add)
         return self._call("product", lambda: run(7))
 
     def _call(self, what, run):
@@ -239,8 +243,12 @@ class CpuExecutor:
 
 
 def _cell(x):
-    """The argument as C stores it."""
+    """The argument as C stores it; an array with fields is a struct, passed by value."""
     if isinstance(x, np.ndarray):
-        return ctypes.c_void_p(x.ctypes.data)
+        return x if x.dtype.fields else ctypes.c_void_p(x.ctypes.data)
     return {"f": {4: ctypes.c_float, 8: ctypes.c_double}, "i": {4: ctypes.c_int},
             "u": {8: ctypes.c_uint64}}[x.dtype.kind][x.dtype.itemsize](x.item())  # fmt: skip
+
+
+def _address(cell):
+    return cell.ctypes.data if isinstance(cell, np.ndarray) else ctypes.addressof(cell)

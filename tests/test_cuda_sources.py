@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from xpnet.kernels.cuda.sources import arguments, signatures, source
+from xpnet.kernels.cuda.sources import arguments, now, signatures, source
 
 ARCHITECTURES = ["75", "80", "90"]
 KINDS = [("float32", None), ("float64", None), ("float32", "float16"), ("float32", "bfloat16")]
@@ -61,7 +61,8 @@ def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
 
 def test_no_kernel_uses_what_would_make_two_runs_differ_or_a_graph_wrong():
     text = re.sub(r"//.*", "", source("float32"))
-    assert "atomic" not in text
+    assert set(re.findall(r"atomic\w*", text)) == {"atomicInc"}  # which counts blocks: last_block
+    assert text.count("atomicInc(") == 1
     assert "printf" not in text
     assert "<<<" not in text
 
@@ -70,8 +71,8 @@ def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
     x = np.zeros(3, "float32")
     good = arguments("column_sums", (x, x, 1, 3, 0), "float32")
     assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32, np.int32]
-    assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[2] == np.uint64(0)
-    assert arguments("dropout", (x, x, None, 3, 0, 1.0), "float32")[5].dtype == np.float32
+    assert arguments("dropout", (x, x, None, 3, 0, 1.0, 0), "float32")[2] == np.uint64(0)
+    assert arguments("dropout", (x, x, None, 3, 0, 1.0, 0), "float32")[5].dtype == np.float32
     stored = np.zeros(3, "uint16")
     assert arguments("narrowed", (x, stored, 3), "float32", "uint16")[1] is stored
     with pytest.raises(TypeError, match="takes a contiguous uint16 array as y; got float32"):
@@ -83,4 +84,9 @@ def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
     with pytest.raises(TypeError, match="takes a contiguous float32 array as out"):
         arguments("column_sums", (x, np.zeros((3, 2), "float32")[:, 0], 1, 3, 0), "float32")
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
-        arguments("dropout", (x, x, x, 3, 0, 1.0), "float32")
+        arguments("dropout", (x, x, x, 3, 0, 1.0, 0), "float32")
+    given = [now("float32"), *[None] * 4, 0, None, 0, None, None, 0, None, 0]
+    assert arguments("begin_step", tuple(given), "float32")[0] is given[0]
+    for wrong in (now("float64"), now("float32")[()], 1.0):
+        with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):
+            arguments("begin_step", (wrong, *given[1:]), "float32")

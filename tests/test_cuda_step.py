@@ -13,11 +13,13 @@ import pytest
 from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
+from xpnet.accumulate import accumulated
 from xpnet.clipping import Clip
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.blas import product
+from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
-from xpnet.kernels.cuda.program import arrays
+from xpnet.kernels.cuda.sources import MOST_RANDOM
 from xpnet.kernels.cuda.stages import KINDS, UnsupportedError
 from xpnet.kernels.cuda.step import PROGRAMS, FusedStep
 from xpnet.layers import (
@@ -52,6 +54,7 @@ from xpnet.step import (
     Totals,
     TrainState,
     dropout_keys,
+    make_gradient,
     make_train_step,
     zero_totals,
 )
@@ -109,12 +112,18 @@ def placed(executor, arrays):
 
 
 def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **options):
-    """Take the same steps both ways; return the fused step, and its last state on the host."""
+    """Take the same steps both ways; return the fused step, and its last state on the host.
+
+    With ``accumulate`` the portable step takes its gradients in as many parts.
+    """
     model, dtype = Sequential(layers).build(shape), executor.dtype
     on_cpu = isinstance(executor, CpuExecutor)
     options = {"threads": 64 if on_cpu else 256} | options  # fewer take less time here
     fused = FusedStep(executor, model, loss, optimizer, clip, **options)
-    portable = make_train_step(model, loss, optimizer, clip)
+    gradient = make_gradient(model, loss)
+    if (parts := options.get("accumulate", 1)) > 1:
+        gradient = accumulated(gradient, parts, summed=loss.reduction == "sum")
+    portable = make_train_step(model, loss, optimizer, clip, gradient)
     wanted = first_state(model, optimizer, dtype)
     state, costs = placed(executor, wanted), []
     for i, batch in enumerate(batches):
@@ -336,15 +345,21 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     """The output is a matrix of constants, by weights of an identity."""
     z = np.array([[0.0, -np.inf, 1.0], [1e4, 0.0, -1e4], [3.0, 3.0, 3.0]])
     loss, executor = SoftmaxCrossEntropy(), CpuExecutor("float64", folder)
-    kernel_z, partial = executor.empty((3, 3), "float64"), executor.empty((4, 1), "float64")
+    kernel_z, partial = executor.empty((3, 3), "float64"), executor.empty((1, 4), "float64")
     kernel_z[...] = z
-    labels = np.array([2, 0, 0], "int32")
+    labels, cost = np.array([2, 0, 0], "int32"), np.zeros(1)
+    totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
+    denominator, turns, step = np.zeros(1), np.zeros(1, "uint32"), np.array([7], "int32")
+    cost_at = np.array([cost.ctypes.data], "uint64")
     executor.launch("softmax_cross_entropy", (1, 1), 64, kernel_z, None, kernel_z, labels, None,
-                    None, None, partial, 3, 3, 1.0, 0.0, 0, 0, 0, None, 1.0)()  # fmt: skip
+                    None, None, 3, 3, 1.0, 0.0, 0, 0, 0, None, 1.0, partial, 0, 1, turns, 0, 1,
+                    denominator, *totals, step, cost_at, None)()  # fmt: skip
     sums = loss.sums(z, labels)
-    np.testing.assert_allclose(partial[0, 0], sums.loss, rtol=1e-14)
+    np.testing.assert_allclose(totals[0], sums.loss, rtol=1e-14)
+    np.testing.assert_allclose(cost, sums.loss / 3, rtol=1e-14)
     np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
-    assert partial[2, 0] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
+    assert totals[2] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
+    assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
 
 
 ELEMENTWISE = {
@@ -421,6 +436,71 @@ def test_the_table_has_every_optimizer():
     assert {type(o) for o in OPTIMIZERS.values()} == set(ALL.values())
 
 
+# -- parts of a batch -----------------------------------------------------------------------------
+
+PARTS_OF = {
+    "dropout, uneven parts": [Dense(9), Tanh(), Dropout(0.3), Dense(7, bias=False), Dense(5)],
+    "norms": [LayerNorm(), Dense(9), BatchNorm(), ReLU(), Dense(5), LayerNorm()],
+    "softmax, flatten": [Flatten(), Dense(5), Softmax()],
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("parts", [2, 3, 40])
+@pytest.mark.parametrize("name", PARTS_OF)
+def test_parts_of_a_batch_add_up_as_in_the_portable_step(
+    name, parts, reduction, executor, dtype, rng
+):
+    """Ignored labels and weights that are all 0 in some parts; a batch smaller than its parts."""
+    batches = []
+    for batch in class_batches(rng, dtype, [20, 20, 20, 20, 2], weights=True):
+        weight = batch.weight * (np.arange(len(batch.y)) % 7 > 1)
+        batches.append(batch._replace(weight=weight.astype(dtype)))
+    kind = CrossEntropy if name.startswith("softmax") else SoftmaxCrossEntropy
+    fused, _ = compare(
+        executor, PARTS_OF[name], (6,), batches, kind(reduction, ignore_label=2),
+        SGD(0.02, momentum=0.5), Clip(norm=0.3), accumulate=parts,
+    )  # fmt: skip
+    assert fused.note.startswith("CUDA graph of ")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_parts_of_a_batch_are_the_batch(parts, executor, dtype, rng):
+    batches = [Batch(b.x, b.y.astype(dtype), b.weight)
+               for b in class_batches(rng, dtype, [600, 600, 600, 40], weights=True)]  # fmt: skip
+    layers = [Dense(9), LayerNorm(), ReLU(), Dropout(0.3), Dense(1)]
+    model, loss, optimizer = Sequential(layers).build((6,)), Huber(), Adam(0.01)
+    whole, taken = (
+        FusedStep(executor, model, loss, optimizer, accumulate=n, threads=64) for n in (1, parts)
+    )
+    a, b = (placed(executor, first_state(model, optimizer, dtype)) for _ in range(2))
+    for i, batch in enumerate(batches):
+        a, cost_a = whole(a, placed(executor, batch), inputs(i, model, optimizer))
+        b, cost_b = taken(b, placed(executor, batch), inputs(i, model, optimizer))
+        np.testing.assert_allclose(
+            executor.to_host(cost_a), executor.to_host(cost_b), **TOLERANCE[dtype]
+        )
+    tolerance = {"float32": 2e-3, "float64": 1e-9}[dtype]  # Adam divides small by small
+    np.testing.assert_allclose(
+        executor.to_host(a.params), executor.to_host(b.params), atol=tolerance
+    )
+    np.testing.assert_allclose(
+        executor.to_host(a.totals.loss), executor.to_host(b.totals.loss), rtol=1e-4
+    )
+
+
+def test_parts_take_the_memory_of_one(folder, rng):
+    sizes = {}
+    for parts in (1, 4):
+        executor = CpuExecutor("float32", folder)
+        batches = class_batches(rng, "float32", [242])
+        layers = [Dense(50), BatchNorm(), GELU(), Dropout(0.1), Dense(50), ReLU(), Dense(5)]
+        compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.02), accumulate=parts)
+        stored = [whole.nbytes for whole in executor.guarded if whole.size > 61 * 45]
+        sizes[parts] = sum(stored[1:])  # the first is the gradient
+    assert 0 < sizes[4] < 0.3 * sizes[1]
+
+
 # -- order, graph, buffers ------------------------------------------------------------------------
 
 
@@ -461,6 +541,8 @@ PLANTED = {
                                         "  if (lane > 0) __syncthreads();  // the last"),
     "one row too many": ("int last = first + rows < N ? first + rows : N;",
                          "int last = first + rows;"),
+    "the first block is taken for the last": ("atomicInc(turns, others) == others",
+                                              "atomicInc(turns, others) == 0"),
     "the last element is left out": ("i < (unsigned)n; i += STRIDE) {\n    int hash",
                                      "i < (unsigned)n - 1; i += STRIDE) {\n    int hash"),
 }  # fmt: skip
@@ -494,8 +576,11 @@ def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
     np.testing.assert_allclose(z1, z + np.tile(b, 100), rtol=1e-15)
     np.testing.assert_allclose(a, 1 / (1 + np.exp(-z1)), rtol=1e-13)
     partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
-    executor.launch("squared_norm", (grid, 1), block, g, one, 0.0, partial, 700)()
-    executor.launch("clip_factor", (1, 1), block, partial, grid, 1.0, factor)()
+    turns = np.zeros(1, "uint32")
+    executor.launch(
+        "clip_factor", (grid, 1), block, g, one, 0.0, partial, turns, 1.0, factor, 700
+    )()
+    assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     c = np.array([0.1, 0.0, 1.0])
     executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, c,
@@ -517,8 +602,8 @@ def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder,
             executor.counts.clear()
         state, _ = fused(state, batch, inputs(i, model, Adam(0.01)))
     per_step = {what: n / 7 for what, n in executor.counts.items()}
-    # x, y and the weights into their slots; the numbers of the step; a pair of keys per dropout.
-    assert per_step == {"copy": 3, "set_step": 1, "set_keys": 1, "replay": 1}
+    # The batch into its slots, the numbers of the step and the keys of dropout; and the graph.
+    assert per_step == {"begin_step": 1, "replay": 1}
     assert len(fused.programs) == 1
 
 
@@ -553,9 +638,9 @@ def test_the_work_of_a_step_does_not_grow(folder, rng):
         Adam(0.01), graph=False,
     )  # fmt: skip
     (repeated,) = fused.programs.values()
-    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, totals, 3 backward, 1 update.
+    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, 3 backward, 1 update.
     assert executor.counts["product"] == 8
-    assert len(repeated.program.calls) == 16
+    assert len(repeated.program.calls) == 15
     assert fused.note == "eager: graphs are switched off"
 
 
@@ -627,6 +712,12 @@ def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
         ),
         ([Dense(3)], type("Mine", (Huber,), {})(), SGD(), "the loss Mine has no kernel"),
         ([ReLU()], MeanSquaredError(), SGD(), "no parameters"),
+        (
+            [*[Dropout(0.1)] * (MOST_RANDOM + 1), Dense(3)],
+            Huber(),
+            SGD(),
+            "65 layers that draw random",
+        ),
         ([Dense(3)], MeanSquaredError("none"), SGD(), "the reduction 'none' has no kernel"),
         ([Dense(3)], MeanSquaredError(), type("Mine", (SGD,), {})(), "optimizer Mine has no"),
     ],

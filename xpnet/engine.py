@@ -76,8 +76,8 @@ class Engine:
         if accumulate > 1:
             gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
         own = None
-        if compile is not False and accumulate == 1:
-            own = backend.train_step(model, loss, optimizer, clip, mixed)
+        if compile is not False:
+            own = backend.train_step(model, loss, optimizer, clip, mixed, accumulate)
         if own is not None:
             self._train = own
         elif mixed is None:

@@ -179,11 +179,18 @@ class Backend:
         return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
 
     def train_step(
-        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        clip: Any,
+        mixed: Any = None,
+        accumulate: int = 1,
     ) -> Callable | None:
         """Return a faster train step of a built model than the portable one, or None.
 
-        With ``mixed`` that of :mod:`xpnet.mixed`. It is called as ``xpnet.step.make_train_step``'s
+        With ``mixed`` that of :mod:`xpnet.mixed`; with ``accumulate`` the gradient is taken in so
+        many parts, as by :mod:`xpnet.accumulate`. It is called as ``xpnet.step.make_train_step``'s
         and gives the same numbers up to rounding; its attribute ``note`` says what it does.
         """
         return None

@@ -110,7 +110,13 @@ class CupyBackend(Backend):
         linalg.set_compute_type("float32", kind)  # of the portable formulas
 
     def train_step(
-        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        clip: Any,
+        mixed: Any = None,
+        accumulate: int = 1,
     ) -> Callable | None:
         from xpnet.kernels.cuda.executor import CupyExecutor
         from xpnet.kernels.cuda.stages import UnsupportedError
@@ -122,7 +128,7 @@ class CupyBackend(Backend):
                 msg = f"mixed precision beside {self.dtype_name} has no kernel"
                 raise UnsupportedError(msg)
             executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32, narrow=narrow)
-            return FusedStep(executor, model, loss, optimizer, clip, mixed)
+            return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate)
         except UnsupportedError as error:
             logging.getLogger("xpnet").warning("the portable step on the GPU: %s", error)
             return None

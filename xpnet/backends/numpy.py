@@ -40,9 +40,15 @@ class NumpyBackend(Backend):
         return isinstance(x, np.ndarray)
 
     def train_step(
-        self, model: Any, loss: Any, optimizer: Any, clip: Any, mixed: Any = None
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        clip: Any,
+        mixed: Any = None,
+        accumulate: int = 1,
     ) -> Callable | None:
-        if mixed is not None or installed_version(("numba",), "numba") is None:
+        if accumulate > 1 or mixed is not None or installed_version(("numba",), "numba") is None:
             return None
         from xpnet.kernels.cpu.step import FusedStep, UnsupportedError
 

@@ -111,11 +111,12 @@ __device__ inline unsigned mix(unsigned h) {
 }
 
 // y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
-// The adjoint is the same kernel: the mask is made again, not kept.
-KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale) {
-  unsigned first = (unsigned)keys[0], second = (unsigned)keys[1];
+// The adjoint is the same kernel: the mask is made again, not kept. first: where in the batch x is.
+KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
+               int first) {
+  unsigned key = (unsigned)keys[0], second = (unsigned)keys[1];
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
-    int hash = (int)(mix(mix(i ^ first) + second) >> 8);
+    int hash = (int)(mix(mix((i + (unsigned)first) ^ key) + second) >> 8);
     y[i] = (real)x[i] * (hash >= threshold ? scale : (real)0);
   }
 }

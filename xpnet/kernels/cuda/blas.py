@@ -107,10 +107,12 @@ class Blas:
         destroyed.atexit = False  # CUDA may be gone before Python is
         self._check("cublasSetMathMode", self._handle, WIDE_REDUCTIONS)
 
-    def product(self, a: Array, b: Array, out: Array) -> Callable[[int], None]:
+    def product(
+        self, a: Array, b: Array, out: Array, *, add: bool = False
+    ) -> Callable[[int], None]:
         """Return a function of a stream's pointer that computes out = a b on that stream.
 
-        a and b have one dtype, and out that one or a wider one.
+        With ``add`` out += a b. a and b have one dtype, and out that one or a wider one.
         """
         p, address = product(a, b, out), self._address
         kind, kind_out = TYPES[str(a.dtype)], TYPES[str(out.dtype)]
@@ -119,7 +121,7 @@ class Blas:
         given = (
             self._handle, p.transpose_a, p.transpose_b, p.m, p.n, p.k,
             ctypes.addressof(self._one), address(b), kind, p.lda, address(a), kind, p.ldb,
-            ctypes.addressof(self._zero), address(out), kind_out, p.ldc,
+            ctypes.addressof(self._one if add else self._zero), address(out), kind_out, p.ldc,
             COMPUTE_32F_FAST_TF32 if tf32 else self._compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
         gemm = self._library.cublasGemmEx

@@ -35,6 +35,20 @@ __device__ inline real block_sum(real x) {
   return warp_sum(x);
 }
 
+// Whether this block is the last of the launch to get here; it sees what the first threads of the
+// others wrote before they did. Every thread must call it. *turns begins as 0, and ends so.
+__device__ inline bool last_block(unsigned* turns) {
+  __shared__ int last;
+  unsigned others = gridDim.x * gridDim.y - 1;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(turns, others) == others;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
 struct Best { real value; int index; };
 
 // The larger of two, and of equal ones the first: argmax, to which a NaN is the largest.

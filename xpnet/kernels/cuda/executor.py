@@ -43,8 +43,8 @@ class Executor(Protocol):
         """Return a function that launches a kernel with these arguments."""
         ...
 
-    def product(self, a: Array, b: Array, out: Array) -> Call:
-        """Return a function that computes out = a b."""
+    def product(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Call:
+        """Return a function that computes out = a b, or adds that to out."""
         ...
 
     def capture(self, work: Call) -> Call:
@@ -116,10 +116,13 @@ class CupyExecutor:
         typed = tuple(arguments(kernel, given, self.dtype, self.stored))
         return partial(function, grid, (block,), typed)
 
-    def product(self, a: Array, b: Array, out: Array) -> Call:
+    def product(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Call:
         if self._blas is None:
-            return partial(self._cupy.matmul, a, b, out=out)
-        run, current = self._blas.product(a, b, out), self._cupy.cuda.get_current_stream
+            cupy = self._cupy
+            if add:
+                return lambda: cupy.add(out, cupy.matmul(a, b), out=out)
+            return partial(cupy.matmul, a, b, out=out)
+        run, current = self._blas.product(a, b, out, add=add), self._cupy.cuda.get_current_stream
         return lambda: run(current().ptr)
 
     def capture(self, work: Call) -> Call:

@@ -1,21 +1,56 @@
 // Losses with their gradients: xpnet/losses.py, the bias of the last layer and the sums fused.
 //
-// Each block leaves its sums in partial (4, gridDim.x): loss, weights, hits, counted. The gradient
-// is that of the sum of the losses; the optimizer's kernels divide it by the denominator, which
-// only the whole batch knows. In mixed precision it is multiplied by the loss scale and `share`,
+// Each block leaves its sums in partial (blocks, 4): loss, weights, hits, counted; the last one of
+// the batch adds them up. The gradient is that of the sum of the losses; the optimizer's kernels
+// divide it by the denominator, which only the whole batch knows. In mixed precision it is multiplied by the loss scale and `share`,
 // which is one over what the denominator most often is, and divided by both with the denominator.
 
 enum { MEAN, MEAN_COUNT, SUM };                   // reductions
 enum { SQUARED_ERROR, HUBER, BINARY_CROSS_ENTROPY };  // element-wise losses
-enum { LOSS, WEIGHTS, HITS, COUNTED };            // rows of partial
-
-__device__ inline void store_partial(real* partial, int row, real x) {
-  real sum = block_sum(x);
-  if (threadIdx.x == 0) partial[row * gridDim.x + blockIdx.x] = sum;
-}
+enum { LOSS, WEIGHTS, HITS, COUNTED };            // columns of partial
 
 __device__ inline real enlarged(const real* scale, real share) {
   return scale ? *scale * share : (real)1;
+}
+
+// first: how many blocks went through the parts of the batch before this one, and finishes, whether
+// this is the last one. good: null, or what find_overflow may clear.
+#define FINISH const real* scale, real share, real* partial, int first, int finishes, \
+               unsigned* turns, int reduction, int has_hits, real* denominator, \
+               real* total_loss, real* total_denominator, real* total_hits, real* total_count, \
+               int* bad_step, const int* step, const unsigned long long* cost_at, int* good
+#define SAME scale, share, partial, first, finishes, turns, reduction, has_hits, denominator, \
+             total_loss, total_denominator, total_hits, total_count, bad_step, step, cost_at, good
+
+// Adds the batch to the totals, writes C where *cost_at points, and the denominator by which the
+// gradient is to be divided. Every thread of every block must call it with its sums.
+__device__ inline void finish(real loss, real weights, real hits, real counted, FINISH) {
+  real sums[] = {loss, weights, hits, counted};
+  for (int k = 0; k < 4; k++) {
+    sums[k] = block_sum(sums[k]);
+    if (threadIdx.x == 0) partial[(first + blockIdx.x) * 4 + k] = sums[k];
+  }
+  if (!finishes || !last_block(turns)) return;
+  for (int k = 0; k < 4; k++) {
+    real x = 0;
+    for (unsigned i = threadIdx.x; i < first + gridDim.x; i += blockDim.x) x += partial[i * 4 + k];
+    sums[k] = block_sum(x);
+  }
+  if (threadIdx.x != 0) return;
+  loss = sums[LOSS];
+  real D = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
+  *total_loss += loss;
+  *total_denominator += D;
+  if (has_hits) {
+    *total_hits += sums[HITS];
+    *total_count += sums[COUNTED];
+  }
+  bool finite = loss - loss == 0;
+  if (!finite && *bad_step < 0) *bad_step = *step;
+  D = D == 0 ? (real)1 : D;
+  *(real*)*cost_at = loss / D;
+  *denominator = D * enlarged(scale, share);
+  if (good) *good = 1;
 }
 
 // One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.losses.
@@ -39,9 +74,8 @@ struct Target {
 // and weights (N) or null.
 KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels,
                              const real* rows, const real* class_weights, const real* weights,
-                             real* partial, int N, int K, real kept, real uniform, int ignores,
-                             int ignored, int probabilities, const real* scale,
-                             real share) {
+                             int N, int K, real kept, real uniform, int ignores, int ignored,
+                             int probabilities, FINISH) {
   real larger = enlarged(scale, share);
   int lane = threadIdx.x % WARP, warp = FIRST / WARP, warps = STRIDE / WARP;
   real loss = 0, row_weights = 0, hits = 0, count = 0;  // of this warp's rows, in lane 0
@@ -88,10 +122,7 @@ KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels
     hits += target.counted * (real)(top.index == wanted.index);
     count += target.counted;
   }
-  store_partial(partial, LOSS, loss);
-  store_partial(partial, WEIGHTS, row_weights);
-  store_partial(partial, HITS, hits);
-  store_partial(partial, COUNTED, count);
+  finish(loss, row_weights, hits, count, SAME);
 }
 
 // e and de/dz of one element; p is the delta of HUBER, the positive weight of the last one.
@@ -108,8 +139,7 @@ __device__ inline void element(int kind, real z, real y, real p, real* e, real* 
 
 // dz from outputs z (N, J), without the bias (J) or null, and targets y (N, J); dz may be z.
 KERNEL elementwise_loss(const act* z, const act* bias, act* dz, const real* y,
-                        const real* weights, real* partial, int kind, int N, int J, real p,
-                        const real* scale, real share) {
+                        const real* weights, int kind, int N, int J, real p, FINISH) {
   real larger = enlarged(scale, share);
   real loss = 0, all_weights = 0, hits = 0, count = 0;
   unsigned size = (unsigned)N * J;
@@ -124,37 +154,5 @@ KERNEL elementwise_loss(const act* z, const act* bias, act* dz, const real* y,
     hits += (real)((value > 0) == (y[i] > (real)0.5));
     count += 1;
   }
-  store_partial(partial, LOSS, loss);
-  store_partial(partial, WEIGHTS, all_weights);
-  store_partial(partial, HITS, hits);
-  store_partial(partial, COUNTED, count);
-}
-
-// One block: adds the batch to the totals, writes C where *cost_at points, and the denominator by
-// which the gradient is to be divided.
-KERNEL finish_loss(const real* partial, int blocks, int reduction, int has_hits, real* denominator,
-                   real* total_loss, real* total_denominator, real* total_hits, real* total_count,
-                   int* bad_step, const int* step, const unsigned long long* cost_at,
-                   const real* scale, real share, int* good) {
-  real sums[4];
-  for (int row = 0; row < 4; row++) {
-    real x = 0;
-    for (int i = threadIdx.x; i < blocks; i += blockDim.x) x += partial[row * blocks + i];
-    sums[row] = block_sum(x);
-  }
-  if (threadIdx.x != 0) return;
-  real loss = sums[LOSS];
-  real D = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
-  *total_loss += loss;
-  *total_denominator += D;
-  if (has_hits) {
-    *total_hits += sums[HITS];
-    *total_count += sums[COUNTED];
-  }
-  bool finite = loss - loss == 0;
-  if (!finite && *bad_step < 0) *bad_step = *step;
-  D = D == 0 ? (real)1 : D;
-  *(real*)*cost_at = loss / D;
-  *denominator = D * enlarged(scale, share);
-  if (good) *good = 1;
+  finish(loss, all_weights, hits, count, SAME);
 }

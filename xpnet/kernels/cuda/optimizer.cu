@@ -12,8 +12,9 @@ __device__ inline real loss_gradient(real g, const real* denominator, real limit
   return limit > 0 ? clamp(g, -limit, limit) : g;  // 0: no limit
 }
 
-// partial (gridDim.x) = the blocks' sums of squared gradients.
-KERNEL squared_norm(const real* g, const real* denominator, real limit, real* partial, int n) {
+// factor = min(1, max_norm / (norm + 1e-6)), from partial (gridDim.x), the blocks' sums of squares.
+KERNEL clip_factor(const real* g, const real* denominator, real limit, real* partial,
+                   unsigned* turns, real max_norm, real* factor, int n) {
   real sum = 0;
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
     real x = loss_gradient(g[i], denominator, limit);
@@ -21,12 +22,9 @@ KERNEL squared_norm(const real* g, const real* denominator, real limit, real* pa
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-// One block: factor = min(1, max_norm / (norm + 1e-6)).
-KERNEL clip_factor(const real* partial, int blocks, real max_norm, real* factor) {
-  real sum = 0;
-  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partial[i];
+  if (!last_block(turns)) return;
+  sum = 0;
+  for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x) sum += partial[i];
   sum = block_sum(sum);
   if (threadIdx.x != 0) return;
   real f = max_norm / (sqrt(sum) + (real)1e-6);
@@ -41,7 +39,7 @@ __device__ inline real gradient(const real* g, const real* p, unsigned i, const 
   return decay > 0 ? x + decay * p[i] : x;
 }
 
-// *good = 0 where a gradient is not finite; finish_loss made it 1. All who write, write the same.
+// *good = 0 where a gradient is not finite; the loss made it 1. All who write, write the same.
 KERNEL find_overflow(const real* g, int* good, int n) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
     if (g[i] - g[i] != 0) *good = 0;
@@ -113,20 +111,4 @@ KERNEL lion(real* p, GRADIENT, const real* c, int n, real* m, real beta1, real r
     p[i] = KEEP * p[i] - LR * sign;
     m[i] = beta2 * m[i] + rest2 * gi;
   }
-}
-
-// The numbers of this step, put where the other kernels read them: a captured graph would freeze
-// arguments. One thread.
-KERNEL set_step(real* c, int* step, unsigned long long* cost_at, real lr, real eps, real keep,
-                int step_now, unsigned long long cost) {
-  c[0] = lr;
-  c[1] = eps;
-  c[2] = keep;
-  *step = step_now;
-  *cost_at = cost;
-}
-
-KERNEL set_keys(int* keys, int first, int second) {
-  keys[0] = first;
-  keys[1] = second;
 }

@@ -11,22 +11,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["FILES", "STORED", "Parameter", "arguments", "signatures", "source"]
+__all__ = [
+    "FILES",
+    "MOST_RANDOM",
+    "STORED",
+    "Parameter",
+    "arguments",
+    "now",
+    "signatures",
+    "source",
+]
 
 FILES = (
-    "common.cuh", "narrow.cuh", "activation.cu", "softmax.cu", "normalization.cu", "loss.cu",
-    "optimizer.cu",
+    "common.cuh", "narrow.cuh", "begin.cu", "activation.cu", "softmax.cu", "normalization.cu",
+    "loss.cu", "optimizer.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # What layers store in mixed precision -> the dtype of such arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
-DTYPES = {"int": "int32", "unsigned long long": "uint64"}
+DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
+MOST_RANDOM = 64  # begin.cu
+
+
+def now(dtype: str) -> np.ndarray:
+    """Return begin.cu's Now, by value: CuPy passes a NumPy array of one element so."""
+    names = ("lr", "eps", "keep"), ("cost", "x", "y", "weight")
+    reals, addresses = [(n, dtype) for n in names[0]], [(n, "uint64") for n in names[1]]
+    fields = [*reals, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
+    return np.zeros((), np.dtype(fields, align=True))
 
 
 class Parameter(NamedTuple):
     """A parameter of a kernel."""
 
-    dtype: str  # a NumPy dtype's name, "real" or "act"
+    dtype: str  # a NumPy dtype's name, "real", "act" or "Now"
     pointer: bool
     name: str
 
@@ -50,8 +68,8 @@ def _text() -> str:
 def signatures() -> dict[str, tuple[Parameter, ...]]:
     """Return what each kernel takes, read from the sources.
 
-    >>> [p.name for p in signatures()["set_keys"]]
-    ['keys', 'first', 'second']
+    >>> [p.name for p in signatures()["copied"]]
+    ['from', 'to', 'n', 'unless']
     """
     text = _text().replace("\\\n", "")
     for name, value in re.findall(r"#define (\w+) (const [^\n]+)", text):
@@ -84,6 +102,11 @@ def arguments(
 
 def _argument(kernel: str, parameter: Parameter, x: Any, types: dict[str, str]) -> Any:
     wanted = types.get(parameter.dtype, parameter.dtype)
+    if wanted == "Now":
+        if not isinstance(x, np.ndarray) or x.dtype != now(types["real"]).dtype or x.shape:
+            msg = f"{kernel} takes sources.now() as {parameter.name}; got {x!r}"
+            raise TypeError(msg)
+        return x
     if not parameter.pointer:
         return np.dtype(wanted).type(x)
     if x is None:

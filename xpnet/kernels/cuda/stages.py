@@ -76,7 +76,7 @@ class Affine:
         if self.layer is None:
             return da
         dz = da
-        work.product(x.T, dz, work.gradient(self.layer, "W"))
+        work.product(x.T, dz, work.gradient(self.layer, "W"), work.add)
         if not self.input_gradient:
             return None
         dx = work.scratch(x.shape)
@@ -116,8 +116,9 @@ class Drop:
     def _launch(self, work: Work, x: Array, y: Array) -> None:
         size = math.prod(x.shape)
         threshold, scale = round(self.rate * 2**24), 1.0 / (1.0 - self.rate)
+        first = work.first * (size // x.shape[0])
         work.launch(
-            "dropout", work.blocks(size), x, y, work.keys(self.index), size, threshold, scale
+            "dropout", work.blocks(size), x, y, work.keys(self.index), size, threshold, scale, first
         )
 
 

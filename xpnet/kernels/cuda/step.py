@@ -1,6 +1,6 @@
 """The whole train step on static buffers: fused kernels and products, replayed as one CUDA graph.
 
-A batch is copied into a slot, the numbers of the step are written to device memory, and then the
+One launch copies a batch into its slot and the numbers of the step to device memory, and then the
 same work runs on the same addresses every time. The third step of a batch size is also captured as
 a graph, compared bit by bit with the eager step from the same state, and replayed from then on.
 Where that fails, the step stays eager and :attr:`FusedStep.note` says why. The host never waits
@@ -13,9 +13,11 @@ import math
 import numpy as np
 
 from xpnet.clipping import Clip
+from xpnet.kernels.cuda.buffers import Buffers, Task, arrays
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
-from xpnet.kernels.cuda.program import LIMIT, WARP, Buffers, Program, Task, arrays
+from xpnet.kernels.cuda.program import LIMIT, Program
 from xpnet.kernels.cuda.rules import check_rules
+from xpnet.kernels.cuda.sources import MOST_RANDOM
 from xpnet.kernels.cuda.stages import UnsupportedError, stages
 from xpnet.layers import Sequential
 from xpnet.losses import Loss
@@ -38,7 +40,8 @@ class FusedStep:
     ``graph=False`` stays eager; ``threads`` are in a block, a multiple of 32. Raises
     UnsupportedError where there is no kernel for something. ``mixed`` is the step of
     :func:`xpnet.mixed.make_mixed_step`; the executor then stores its dtype. Unlike there, the
-    gradient of the parameters is summed and kept in float32, never rounded.
+    gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate`` it
+    is taken in so many parts of the batch: :mod:`xpnet.accumulate`.
     """
 
     def __init__(
@@ -49,12 +52,13 @@ class FusedStep:
         optimizer: Optimizer,
         clip: Clip = Clip(),
         mixed: Mixed | None = None,
+        accumulate: int = 1,
         *,
         graph: bool = True,
         threads: int = 256,
     ) -> None:
         self.executor, self.graph = executor, graph
-        self.task = _task(model, loss, optimizer, clip, mixed, threads)
+        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads)
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
         self.programs: dict[tuple, _Repeated] = {}
@@ -67,8 +71,8 @@ class FusedStep:
         with self.executor.active():
             buffers = self._adopt(state)
             repeated = self._repeated(buffers, batch)
-            repeated.program.fill(batch)
             cost = self._set(buffers, inputs)
+            repeated.program.begin(batch)
             self._run(repeated)
             return buffers.state, cost
 
@@ -92,19 +96,17 @@ class FusedStep:
         return self.programs[key]
 
     def _set(self, buffers: Buffers, inputs: StepInputs) -> Array:
-        """Write the numbers of this step to the device; return where its loss will be."""
+        """Note the numbers of this step; return where its loss will be."""
         if self._taken == COSTS:  # a caller may keep the losses, so they are not overwritten
             self._costs = [*self._costs[-1:], self.executor.empty((COSTS,), self.executor.dtype)]
             self._taken = 0
-        costs, i = self._costs[-1], self._taken
+        costs, i, now = self._costs[-1], self._taken, buffers.now
         self._taken += 1
-        where = self.executor.address(costs) + i * costs.itemsize
-        step = np.array(inputs.step).astype(np.int32)  # wraps around, as int32 does
-        one, launch = (1, 1), self.executor.launch
-        launch("set_step", one, WARP, buffers.coefficients, buffers.step, buffers.cost_at,
-               *inputs.coefficients, step, where)()  # fmt: skip
-        for keys, pair in zip(buffers.keys, inputs.keys, strict=True):
-            launch("set_keys", one, WARP, keys, *pair)()
+        now["lr"], now["eps"], now["keep"] = inputs.coefficients
+        now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
+        now["cost"] = self.executor.address(costs) + i * costs.itemsize
+        for k, pair in enumerate(inputs.keys):
+            now["keys"][2 * k : 2 * k + 2] = pair
         return costs[i : i + 1].reshape(())
 
     # -- the graph ----------------------------------------------------------------------------
@@ -171,6 +173,7 @@ def _task(
     optimizer: Optimizer,
     clip: Clip,
     mixed: Mixed | None,
+    parts: int,
     threads: int,
 ) -> Task:
     check_rules(loss, optimizer)
@@ -178,10 +181,13 @@ def _task(
     if len(model.output_shape) != 1 or layout.size >= LIMIT:
         msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
         raise UnsupportedError(msg)
+    if model.n_random > MOST_RANDOM:
+        msg = f"{model.n_random} layers that draw random numbers have no kernel"
+        raise UnsupportedError(msg)
     widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
     return Task(
         stages(model), widths, layout, stats_layout, loss, optimizer, clip, model.n_random,
-        threads, mixed,
+        threads, mixed, parts,
     )  # fmt: skip
 
 

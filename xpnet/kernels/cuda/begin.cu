@@ -1,0 +1,35 @@
+// What is new in a step, put where the other kernels read it: a captured graph would freeze
+// arguments and addresses.
+
+#define MOST_RANDOM 64  // layers that draw random numbers
+
+// sources.py, now. An address is 0 where there is no such array.
+struct Now {
+  real lr, eps, keep;
+  int step;
+  unsigned long long cost, x, y, weight;
+  int keys[2 * MOST_RANDOM];
+};
+
+template <class From, class To>
+__device__ inline void take(unsigned long long from, To* to, int n) {
+  for (unsigned i = FIRST; from && i < (unsigned)n; i += STRIDE) to[i] = ((const From*)from)[i];
+}
+
+// The numbers, and the batch: x, rounded to what layers store; labels or rows, the other one null,
+// as targets; weights or null.
+KERNEL begin_step(Now now, real* c, int* step, unsigned long long* cost_at, int* keys, int n_keys,
+                  act* x, int x_size, int* labels, real* rows, int y_size, real* weights, int N) {
+  if (FIRST == 0) {
+    c[0] = now.lr;
+    c[1] = now.eps;
+    c[2] = now.keep;
+    *step = now.step;
+    *cost_at = now.cost;
+  }
+  for (unsigned i = FIRST; i < (unsigned)n_keys; i += STRIDE) keys[i] = now.keys[i];
+  take<real>(now.x, x, x_size);
+  if (labels) take<int>(now.y, labels, y_size);
+  if (rows) take<real>(now.y, rows, y_size);
+  if (weights) take<real>(now.weight, weights, N);
+}

@@ -1,0 +1,99 @@
+"""What is to be trained, and the static buffers that all batch sizes share."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.clipping import Clip
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.sources import now
+from xpnet.kernels.cuda.stages import Stage
+from xpnet.losses import Loss
+from xpnet.mixed import Mixed
+from xpnet.optimizers import Optimizer
+from xpnet.params import Layout
+from xpnet.step import Totals, TrainState
+from xpnet.typing import Array
+
+__all__ = ["MOST_BLOCKS", "Buffers", "Task", "arrays"]
+
+MOST_BLOCKS = 1024
+
+
+class Task(NamedTuple):
+    """What is to be trained, as stages."""
+
+    stages: list[Stage]
+    widths: list[int]  # of the input and of each layer's output
+    layout: Layout
+    stats_layout: Layout
+    loss: Loss
+    optimizer: Optimizer
+    clip: Clip
+    n_random: int
+    threads: int  # in a block
+    mixed: Mixed | None = None
+    parts: int = 1  # in which the gradient of a batch is taken
+
+
+class Buffers(NamedTuple):
+    """What all batch sizes share."""
+
+    state: TrainState
+    now: np.ndarray  # what is new in a step, on the host
+    grad: Array  # (P,) of the sum of the losses
+    denominator: Array  # (1,) by which that is divided
+    factor: Array  # (1,) of clipping by norm
+    partial: Array  # (MOST_BLOCKS,) sums of squares
+    turns: Array  # (1,) how many blocks of a launch are done
+    coefficients: Array  # (3,) lr, eps, keep
+    step: Array
+    cost_at: Array  # the address of this step's loss
+    keys: Array  # (2 random layers,)
+    narrow: Array | None  # (P,) the parameters as layers use them in mixed precision
+    good: Array | None  # (1,) whether the gradient is finite, where there is a loss scale
+    stats_before: Array | None  # (S,) what they were before a step that may be left out
+
+    @classmethod
+    def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
+        """Make the buffers; the arrays of the first state become part of them."""
+        real = e.dtype
+
+        def own(x: Array, dtype: str = real) -> Array:
+            if e.owns(x) and str(x.dtype) == dtype:
+                return x
+            made = e.empty(tuple(x.shape), dtype)
+            e.copy(made, x)
+            return made
+
+        t = state.totals
+        totals = Totals(
+            own(t.loss), own(t.denominator), own(t.hits), own(t.count), own(t.bad_step, "int32")
+        )
+        scale = None if state.scale is None else own(state.scale)
+        slots = tuple(map(own, state.slots))
+        state = TrainState(own(state.params), own(state.stats), slots, totals, scale)
+        mixed = task.mixed
+        scales = mixed is not None and mixed.scales
+        return cls(
+            state,
+            now(real),
+            e.empty(state.params.shape, real),
+            e.empty((1,), real),
+            e.empty((1,), real),
+            e.empty((MOST_BLOCKS,), real),
+            e.place(np.zeros(1, "uint32")),
+            e.empty((3,), real),
+            e.empty((1,), "int32"),
+            e.empty((1,), "uint64"),
+            e.empty((2 * task.n_random,), "int32"),
+            e.empty(state.params.shape, e.stored) if mixed else None,
+            e.empty((1,), "int32") if scales else None,
+            e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,
+        )
+
+
+def arrays(state: TrainState) -> list[Array]:
+    """Return what a step writes into."""
+    scale = [] if state.scale is None else [state.scale]
+    return [state.params, state.stats, *state.slots, *scale, *state.totals]
