@@ -130,6 +130,8 @@ class Program:
         """What comes before the parts; beside it, the launch that is never in a graph."""
         b, e, labels = self.buffers, self.executor, str(self.y.dtype) == "int32"
         x_size, y_size = math.prod(self.x.shape), math.prod(self.y.shape)
+        real = np.dtype(e.dtype)
+        self._wanted = (real, np.dtype(self.y.dtype), real)  # of what is copied as it is
         targets = (self.y, None) if labels else (None, self.y)
         self._begin_step = e.launch(
             "begin_step", (self.blocks(x_size), 1), self.task.threads, b.now, b.coefficients,
@@ -217,11 +219,10 @@ class Program:
     def begin(self, batch: Batch) -> None:
         """Copy a batch into the slots, and the numbers in ``buffers.now`` to the device."""
         e, given = self.executor, self.buffers.now
-        wanted = {"x": e.dtype, "y": str(self.y.dtype), "weight": e.dtype}
         kept = []  # until it is copied
-        for (name, dtype), x in zip(wanted.items(), batch, strict=True):
-            if x is not None and not (e.owns(x) and str(x.dtype) == dtype):
-                made = e.empty(tuple(x.shape), dtype)
+        for name, dtype, x in zip(("x", "y", "weight"), self._wanted, batch, strict=True):
+            if x is not None and not (x.dtype == dtype and e.owns(x)):
+                made = e.empty(tuple(x.shape), str(dtype))
                 e.copy(made, x)
                 x = made
             kept.append(x)
