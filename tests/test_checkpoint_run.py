@@ -209,6 +209,51 @@ def test_preflight_tells_why_nothing_can_be_written(tmp_path, monkeypatch):
         preflight(tmp_path, 1)
 
 
+def test_preflight_takes_away_the_folder_that_it_made_for_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="are needed"):
+        preflight(tmp_path / "new", 10**18)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="nothing here can take space")
+def test_preflight_finds_a_quota_or_a_limit_that_the_free_space_does_not_show(tmp_path):
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "from xpnet.checkpoint import preflight\n"
+        "preflight(sys.argv[1], 1, 4096)\n"
+        "try: preflight(sys.argv[1], 1, 4097)\n"
+        "except Exception as error: print(error)\n"
+    )
+    assert python(script, tmp_path).communicate()[0] == (
+        f"cannot use the folder {tmp_path}: File too large\n"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes and links")
+def test_what_is_written_to_is_no_pipe_and_is_reached_through_no_link(tmp_path):
+    """A folder that somebody sent may have links to the files of whoever opens it."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    actions = {
+        "run.lock": lambda: enter(tmp_path),
+        "history.jsonl": lambda: History(tmp_path / "history.jsonl").append({}),
+    }
+    for name, action in actions.items():
+        path = tmp_path / name
+        path.symlink_to(victim)
+        with pytest.raises(CheckpointError, match="symbolic links"):
+            action()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            action()
+        path.unlink()
+    (tmp_path / "history.jsonl").symlink_to(victim)
+    History(tmp_path / "history.jsonl").rewrite(RECORDS)
+    assert not (tmp_path / "history.jsonl").is_symlink()
+    assert victim.read_text() == "precious"
+
+
 # ------------------------------------------------------------------------------------- the lock
 
 HOLD = """
@@ -377,27 +422,34 @@ def test_a_history_cut_at_any_byte_reads_as_its_whole_lines_and_grows_from_there
         assert history.read() == [*whole, {"step": 9}]
 
 
-def test_a_resumed_run_drops_what_it_will_repeat(history):
-    history.append({"event": "records without a step stay"})
-    history.truncate_after(1)
-    assert history.read() == [RECORDS[0], {"event": "records without a step stay"}]
-    history.truncate_after(100)
-    assert len(history.read()) == 2
+def test_a_resumed_run_makes_any_history_say_what_it_remembers(history):
+    whole = history.path.read_bytes()
+    damaged = [whole[:cut] for cut in range(len(whole))]
+    damaged += [whole + b'{"step": 9}\n', b"\0" * 99, b"[]\n" + whole, whole.replace(b"1", b"2")]
+    for content in damaged:
+        history.path.write_bytes(content)
+        history.rewrite(RECORDS)
+        assert history.path.read_bytes() == whole
+    history.path.unlink()
+    history.rewrite(RECORDS[:1])
+    assert history.read() == RECORDS[:1]
     assert os.listdir(history.path.parent) == ["history.jsonl"]
 
 
-def test_truncating_an_absent_history_makes_no_file(tmp_path):
-    History(tmp_path / "history.jsonl").truncate_after(3)
-    assert os.listdir(tmp_path) == []
+def test_a_history_that_is_right_is_left_alone_and_an_empty_one_makes_no_file(history, tmp_path):
+    before = history.path.stat()
+    history.rewrite(RECORDS)
+    assert history.path.stat() == before
+    History(tmp_path / "none.jsonl").rewrite([])
+    assert os.listdir(tmp_path) == ["history.jsonl"]
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff", b"[" * 100_000, b"a\rb"])
 def test_a_damaged_line_in_the_middle_is_named(history, line):
     first, rest = history.path.read_bytes().split(b"\n", 1)
     history.path.write_bytes(first + b"\n" + line + b"\n" + rest)
-    for action in (history.read, lambda: history.truncate_after(1)):
-        with pytest.raises(CheckpointError, match="line 2 is not a JSON object"):
-            action()
+    with pytest.raises(CheckpointError, match="line 2 is not a JSON object"):
+        history.read()
 
 
 def test_a_record_that_is_not_json_is_refused_and_nothing_is_written(history):

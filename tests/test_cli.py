@@ -353,7 +353,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
 
 def test_a_second_signal_ends_the_process_at_once():
     script = """
-import os, signal
+import os, signal, time
 import numpy as np
 from xpnet import Dense, Trainer
 from xpnet.callbacks import Callback, StopOnSignal
@@ -361,6 +361,7 @@ class Twice(Callback):
     def on_step_end(self, trainer):
         print("first", flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
         print("second", flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         print("still here", flush=True)

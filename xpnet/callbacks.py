@@ -7,15 +7,14 @@ stop. Its own memory, where it has one, goes into checkpoints as JSON data by ``
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from xpnet.checkpoint import CheckpointFolder, History
 from xpnet.errors import CheckpointError, ConfigError
+from xpnet.signals import Signals
 
 if TYPE_CHECKING:
     from xpnet.trainer import Trainer
@@ -115,9 +114,8 @@ class EarlyStopping(Callback):
 class HistoryFile(Callback):
     """Append each epoch's record to a JSON Lines file.
 
-    At the beginning the file is made to say what the training remembers: a resumed training drops
-    the records that it will repeat and adds those that were lost. What cannot be written (a full
-    disk) is reported, and written with a later epoch.
+    At the beginning the file is made to say what the training remembers. What cannot be written (a
+    full disk) is reported, and written with a later epoch.
     """
 
     def __init__(self, path: str | Path, report: Callable[[str], None] = print) -> None:
@@ -126,10 +124,8 @@ class HistoryFile(Callback):
         self.failure: str | None = None
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        # Not the position's step: a checkpoint at the last step of an epoch precedes its record.
-        self.history.truncate_after(trainer.history[-1]["step"] if trainer.history else -1)
-        self.written = len(self.history.read())
-        self._catch_up(trainer)
+        self.history.rewrite(trainer.history)
+        self.written = len(trainer.history)
 
     def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
         self._catch_up(trainer)
@@ -140,6 +136,8 @@ class HistoryFile(Callback):
 
     def _catch_up(self, trainer: "Trainer") -> None:
         self.failure = None
+        if not self.history.path.exists():  # somebody moved it away
+            self.written = 0
         try:
             for record in trainer.history[self.written :]:
                 self.history.append(record)
@@ -181,6 +179,7 @@ class Checkpointing(Callback):
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         self.saved, self.saved_at = trainer.position, time.monotonic()
+        self.folder.make()
         if self.best_step is not None:  # a kill may have come between a checkpoint and its name
             try:
                 self.folder.name_best(self.best_step)
@@ -236,32 +235,29 @@ class Checkpointing(Callback):
 
 
 class StopOnSignal(Callback):
-    """Turn the first SIGINT or SIGTERM into a stop after the current step; a second one kills.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a stop after the current step, or epoch.
 
-    Put it before :class:`Checkpointing`, which then saves that step. Only the main thread can
-    watch for signals; in another one this does nothing.
+    A second one ends the process at once. Put it after :class:`Checkpointing`, so that it watches
+    until the last step is saved.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self.signals = Signals()
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal, if there was one."""
+        return self.signals.received
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        self.received = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        for s in self.SIGNALS:
-            signal.signal(s, signal.SIG_DFL)
+        self.signals.begin()
 
     def on_step_end(self, trainer: "Trainer") -> None:
-        if self.received is not None:
-            trainer.stop(f"interrupted by {self.received.name}")
+        if self.signals.received is not None:
+            trainer.stop(f"interrupted by {self.signals.received.name}")
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        self.on_step_end(trainer)  # it may have come during the validation
 
     def on_train_end(self, trainer: "Trainer") -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
+        self.signals.end()

@@ -4,6 +4,7 @@ A command's module is imported when it is called, so that ``xpnet --help`` stays
 command, write ``xpnet/commands/NAME.py`` with a click command ``NAME`` and a row in ``COMMANDS``.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,6 +14,8 @@ import click
 
 from xpnet import __version__
 from xpnet.errors import XpnetError
+from xpnet.steady import opened_streams
+from xpnet.text import shown
 
 __all__ = ["cli", "main"]
 
@@ -71,6 +74,7 @@ def cli(debug: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 for a check that failed, 2 for an error, 130 for ^C."""
     args = list(sys.argv[1:] if argv is None else argv)
+    opened_streams()
     debug = "--debug" in args or bool(os.environ.get("XPNET_DEBUG"))
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
@@ -83,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo("error: " + " ".join(_explanation(error).split()), err=True)
+        with contextlib.suppress(OSError):  # nobody to tell it to
+            click.echo(f"error: {shown(' '.join(_explanation(error).split()))}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 

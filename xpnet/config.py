@@ -34,6 +34,7 @@ from xpnet.layers import (
 from xpnet.losses import LOSSES, CrossEntropy, Loss, SoftmaxCrossEntropy
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
+from xpnet.regular import MAX_TOML, read_regular
 from xpnet.schedules import SCHEDULES, Constant, Schedule
 from xpnet.schema import (
     Checked,
@@ -238,7 +239,7 @@ def _read(source: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         return {"data": {"source": str(_data_file(path))}}
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8"))
+        table = tomllib.loads(read_regular(path, MAX_TOML).decode("utf-8"))
     except OSError as error:
         msg = f"cannot read config {source!r}: {error.strerror}"
         raise ConfigError(msg) from None

@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
+from xpnet.errors import ConfigError
 from xpnet.layers import Params, Sequential, Shape, layer_name
 from xpnet.random import generator
 from xpnet.typing import Array
 
 __all__ = ["Entry", "Layout", "initialize", "layouts", "merge"]
+
+MOST = 2**48  # parameters; far beyond any memory, and far below what NumPy can count
 
 
 class Entry(NamedTuple):
@@ -95,6 +98,9 @@ def initialize(model: Sequential, seed: int) -> tuple[Array, Array]:
     weights as they were.
     """
     variables = model.variables()
+    if (count := sum(layout.size for layout in layouts(model))) > MOST:
+        msg = f"the model would have {count:,} parameters; lower the sizes of its layers"
+        raise ConfigError(msg)
     flats = []
     for layout in layouts(model):
         tensors = {}

@@ -7,10 +7,10 @@ content is checked like any other input.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xpnet.errors import CheckpointError
+from xpnet.errors import CheckpointError, ConfigError
 from xpnet.schedules import Schedule
 
-__all__ = ["Position", "Resumed", "resumed"]
+__all__ = ["Position", "Resumed", "check_length", "resumed"]
 
 LARGEST = 2**31 - 1  # steps are counted in int32 on the device
 
@@ -21,6 +21,14 @@ class Position(NamedTuple):
     epoch: int = 0
     batch: int = 0
     step: int = 0
+
+
+def check_length(epochs: int, steps_per_epoch: int) -> None:
+    """Raise ConfigError where a training has more steps than can be counted."""
+    if epochs * steps_per_epoch > LARGEST:
+        msg = f"{epochs} epochs of {steps_per_epoch} steps are more than {LARGEST} steps: "
+        msg += "lower epochs, or raise batch_size"
+        raise ConfigError(msg)
 
 
 class Resumed(NamedTuple):

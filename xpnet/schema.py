@@ -244,6 +244,9 @@ def convert(kind: Any, value: Any, path: str) -> Any:
             return value
         if isinstance(value, Mapping):
             return build(kind, value, path)  # type: ignore[arg-type]
+    elif kind is str and isinstance(value, str) and not _has_utf8(value):
+        msg = f"{path} must be text that UTF-8 can hold (rename the file); got {value!r}"
+        raise ConfigError(msg)
     elif kind in (int, float) and isinstance(value, numbers.Integral) and _is_huge(value):
         msg = f"{path} must be {NAMES[kind]} of at most 64 bits"  # as in TOML
         raise ConfigError(msg)
@@ -262,6 +265,11 @@ def convert(kind: Any, value: Any, path: str) -> Any:
 
 def _is_huge(value: numbers.Integral) -> bool:
     return not -(2**63) <= int(value) < 2**63
+
+
+def _has_utf8(text: str) -> bool:
+    """Whether there are no half characters in it, as Python has for a file name of other bytes."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:

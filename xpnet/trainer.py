@@ -27,7 +27,7 @@ from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.memory import explained
 from xpnet.mixed import Mixed
 from xpnet.optimizers import OPTIMIZERS, Adam, Optimizer
-from xpnet.resume import Position, resumed
+from xpnet.resume import Position, check_length, resumed
 from xpnet.schedules import SCHEDULES, Constant, Schedule
 from xpnet.schema import OneOf, convert
 from xpnet.step import StepInputs, dropout_keys
@@ -139,6 +139,7 @@ class Trainer:
         checks = None if validation is None else self._labelled(validation)
         self.epochs, self.rows = epochs, feed.rows
         self.steps_per_epoch = math.ceil(feed.rows / self.batch_size)
+        check_length(epochs, self.steps_per_epoch)
         self.callbacks, self.stopped, self.failed = callbacks, None, None
         self._restore_callbacks()
         begun: list[Callback] = []

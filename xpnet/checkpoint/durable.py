@@ -158,22 +158,41 @@ def sweep(folder: str | Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def preflight(folder: str | Path, bytes_needed: int) -> None:
+def preflight(folder: str | Path, bytes_needed: int, largest_file: int = 1) -> None:
     """Make ``folder`` if need be and check that ``bytes_needed`` can be written there.
 
-    Raises CheckpointError before any time has gone into a run that could not be saved.
+    Space for one file of ``largest_file`` bytes is taken and given back, because a quota or a limit
+    on files shows nowhere else. Raises CheckpointError before any time has gone into a run that
+    could not be saved, and leaves no folder that was not there.
     """
     folder = Path(folder)
-    with explained("use the folder", folder):
-        make_folder(folder)
-        with tempfile.TemporaryFile(dir=folder) as probe:  # permission bits do not tell it all
-            probe.write(b"x")
-            probe.flush()
-            os.fsync(probe.fileno())
-        free = shutil.disk_usage(folder).free
-    if free < bytes_needed:
-        msg = (
-            f"{folder} has {free / 1e6:,.1f} MB free, and {bytes_needed / 1e6:,.1f} MB are needed; "
-            "free some space or choose another folder"
-        )
-        raise CheckpointError(msg)
+    made = not folder.exists()
+    try:
+        with explained("use the folder", folder):
+            make_folder(folder)
+            with tempfile.TemporaryFile(dir=folder) as probe:  # permission bits do not tell it all
+                probe.write(b"x")
+                probe.flush()
+                _take_space(probe.fileno(), largest_file)
+                os.fsync(probe.fileno())
+            free = shutil.disk_usage(folder).free
+        if free < bytes_needed:
+            msg = (
+                f"{folder} has {free / 1e6:,.1f} MB free, and {bytes_needed / 1e6:,.1f} MB are "
+                "needed; free some space or choose another folder"
+            )
+            raise CheckpointError(msg)
+    except CheckpointError:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _take_space(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
+                raise

@@ -15,16 +15,18 @@ more than the file's true size. The digests find accidents; they do not prove wh
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from xpnet.checkpoint.durable import atomic_write, explained
 from xpnet.errors import CheckpointError
+from xpnet.regular import open_regular
 
 __all__ = ["VERSION", "Checkpoint", "load", "save"]
 
@@ -63,14 +65,22 @@ def load(path: str | Path) -> Checkpoint:
     written by a newer version of it.
     """
     path = Path(path)
-    with explained("read", path):
-        blob = path.read_bytes()
-    header = _check_header(blob, path)
-    manifest = _manifest(header, path)
-    torn = 8 + len(header) + manifest["nbytes"] - len(blob)
-    if torn > 0:
-        raise _error(path, f"is torn: its last {torn} bytes are missing; use an older checkpoint")
-    return Checkpoint(_tensors(blob, manifest["sha256"], path), manifest["meta"], path)
+    with explained("read", path), open(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            header = _read_header(file, size, path)
+            manifest = _manifest(header, path)
+            torn = 8 + len(header) + manifest["nbytes"] - size
+            if torn > 0:
+                problem = f"is torn: its last {torn} bytes are missing; use an older checkpoint"
+                raise _error(path, problem)
+            if torn < 0:
+                raise _error(path, f"has been altered: it goes on for {-torn} bytes after its end")
+            file.seek(0)
+            blob = file.read(size)
+            return Checkpoint(_tensors(blob, manifest["sha256"], path), manifest["meta"], path)
+        except MemoryError:
+            raise _error(path, f"does not fit into memory: it has {size:,} bytes") from None
 
 
 def _encode(
@@ -124,14 +134,15 @@ def _signed(header: bytes) -> bytes:
     return SIGNATURE.sub(hashlib.sha256(unsigned).hexdigest().encode(), header, count=1)
 
 
-def _check_header(blob: bytes, path: Path) -> bytes:
-    """Return the JSON header of the file's bytes, after checking its digest."""
-    size = int.from_bytes(blob[:8], "little")
-    if len(blob) < 8 or len(blob) < 8 + size <= MAX_HEADER:
+def _read_header(file: BinaryIO, total: int, path: Path) -> bytes:
+    """Return the JSON header of a file of ``total`` bytes, after checking its digest."""
+    start = file.read(9)
+    size = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or total < 8 + size <= MAX_HEADER:
         raise _error(path, "is torn: it ends inside its header; use an older checkpoint")
-    if size > MAX_HEADER or blob[8:9] != b"{":
+    if size > MAX_HEADER or start[8:] != b"{":
         raise _error(path, "is not a safetensors file")
-    header = blob[8 : 8 + size]
+    header = start[8:] + file.read(size - 1)
     if SIGNATURE.search(header) is None:
         raise _error(path, "is not a checkpoint of xpnet: it carries no digest of its header")
     if _signed(header) != header:

@@ -35,6 +35,7 @@ class CheckpointFolder:
         self.path = Path(path)
         self.keep = keep
         self.skipped: list[str] = []
+        self._made = False
         sweep(self.path)
 
     @property
@@ -49,6 +50,12 @@ class CheckpointFolder:
         found = ((STEP_FILE.fullmatch(name), name) for name in names)
         return dict(sorted((int(match[1]), self.path / name) for match, name in found if match))
 
+    def make(self) -> None:
+        """Make the folder. It is made once: where it was taken away since, its lock was as well."""
+        with explained("make the folder", self.path):
+            make_folder(self.path)
+        self._made = True
+
     def save(
         self,
         step: int,
@@ -61,8 +68,8 @@ class CheckpointFolder:
 
         Raises CheckpointError with every earlier checkpoint still in place.
         """
-        with explained("make the folder", self.path):
-            make_folder(self.path)
+        if not self._made:
+            self.make()
         path = self.path / f"step-{step:010d}.safetensors"
         save(path, tensors, meta)
         load(path)

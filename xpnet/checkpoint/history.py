@@ -1,14 +1,16 @@
 """The record of a run, one JSON object a line."""
 
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from xpnet.checkpoint.durable import atomic_write, explained
 from xpnet.errors import CheckpointError
+from xpnet.regular import MAX_JSON, open_regular, read_regular
 
 __all__ = ["History"]
 
@@ -22,7 +24,8 @@ class History:
 
     A record counts once its newline is written: a line that was cut short by a crash is not there,
     and the next :meth:`append` removes it. NaN and infinities are written as the strings "NaN",
-    "Infinity" and "-Infinity" and come back as floats. Nothing is held open between calls.
+    "Infinity" and "-Infinity" and come back as floats. Nothing is held open between calls. No
+    symbolic link is followed to write.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -30,12 +33,8 @@ class History:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record by one write. It survives the process, and not always a loss of power."""
-        try:
-            line = json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
-        except (TypeError, ValueError) as error:
-            msg = f"a record of {self.path} must be JSON data: {error}"
-            raise CheckpointError(msg) from error
-        with explained("append to", self.path), open(self.path, "ab+", buffering=0) as file:
+        line = self._line(record)
+        with explained("append to", self.path), self._open() as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -51,26 +50,36 @@ class History:
         """
         return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
 
-    def truncate_after(self, step: int) -> None:
-        """Drop the records whose "step" is later than ``step``, as a resumed run repeats them."""
-        lines = self._lines()
-        kept = [
-            line for number, line in enumerate(lines, 1) if self._step(number, line, step) <= step
-        ]
-        if self.path.exists():
-            atomic_write(self.path, *kept)
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Make the file hold these records and no others, whatever it is now.
 
-    def _step(self, number: int, line: bytes, default: int) -> int:
-        step = self._record(number, line).get("step", default)
-        if not isinstance(step, int):
-            msg = f"{self.path} line {number} has no whole number for its step; repair or remove it"
-            raise CheckpointError(msg)
-        return step
+        A resumed training so drops what it will repeat, adds what was lost, and mends the rest.
+        """
+        lines = [self._line(record) for record in records]
+        try:
+            text = read_regular(self.path, MAX_JSON)
+        except FileNotFoundError:
+            text = b""
+        except OSError:  # a pipe, say: it is replaced
+            text = None
+        if text != b"".join(lines):
+            atomic_write(self.path, *lines)
+
+    def _line(self, record: Mapping[str, Any]) -> bytes:
+        try:
+            return json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            msg = f"a record of {self.path} must be JSON data: {error}"
+            raise CheckpointError(msg) from error
+
+    def _open(self) -> io.FileIO:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        return open(open_regular(self.path, flags), "ab+", buffering=0)
 
     def _lines(self) -> list[bytes]:
         """Return the lines that were written to their end."""
         with explained("read", self.path):
-            text = self.path.read_bytes() if self.path.exists() else b""
+            text = read_regular(self.path, MAX_JSON) if self.path.exists() else b""
         return [line + b"\n" for line in text.split(b"\n")[:-1]]
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from xpnet.checkpoint.durable import explained, make_folder, sweep, try_lock
 from xpnet.errors import CheckpointError
+from xpnet.regular import open_regular
 
 __all__ = ["RunLock"]
 
@@ -36,7 +38,7 @@ class RunLock:
     def __enter__(self) -> Self:
         with explained("lock", self.path):
             make_folder(self.path.parent)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 self._claim(fd)
             except BaseException:
@@ -52,11 +54,10 @@ class RunLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with explained("unlock", self.path):
-            try:
-                os.ftruncate(self._fd, 0)
-            finally:
-                os.close(self._fd)
+        # To close it unlocks it. A name that cannot be removed is taken for that of a dead owner.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
 
     def _claim(self, fd: int) -> None:
         locked = try_lock(fd)
@@ -111,7 +112,7 @@ def _may_live(owner: dict[str, Any]) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         return True
     return owner.get("started") == _started(pid)
 

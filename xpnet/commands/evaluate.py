@@ -1,8 +1,14 @@
 """``xpnet evaluate``."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from xpnet.commands.options import device_options, opened, which_option
+from xpnet.text import shown
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @click.command()
@@ -67,7 +73,9 @@ def print_scores(result: dict) -> None:
             strict=True,
         )
         for name, precision, recall, f1, support in columns:
-            table.add_row(name, f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support))
+            table.add_row(
+                _cell(name), f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support)
+            )
         click.echo("by class")
         console.print(table)
         if len(result["classes"]) <= 20:
@@ -87,8 +95,15 @@ def _confusion(result: dict) -> object:
     table = Table()
     table.add_column("")
     for name in result["classes"]:
-        table.add_column(name, justify="right")
+        table.add_column(_cell(name), justify="right")
     for i, (name, row) in enumerate(zip(result["classes"], result["confusion"], strict=True)):
         cells = [f"[bold]{n}[/bold]" if i == j else str(n or "·") for j, n in enumerate(row)]
-        table.add_row(name, *cells)
+        table.add_row(_cell(name), *cells)
     return table
+
+
+def _cell(name: str) -> "Text":
+    """A class's name as it is: not as markup, and not as orders to the terminal."""
+    from rich.text import Text
+
+    return Text(shown(name))

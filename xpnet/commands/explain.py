@@ -114,9 +114,9 @@ def _write(explanation: Any, form: str, output: str | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    from xpnet.checkpoint import atomic_write_text
+    from xpnet.commands.output import write_output
 
-    atomic_write_text(output, text)
+    write_output(output, text)
     click.echo(f"wrote {output}", err=True)
 
 

@@ -113,6 +113,8 @@ def _write(path: str, source: str, rows: str, report: Any) -> None:
     import json
     import math
 
+    from xpnet.commands.output import write_output
+
     def plain(value: Any) -> Any:  # JSON has no NaN and no infinity
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
@@ -123,6 +125,4 @@ def _write(path: str, source: str, rows: str, report: Any) -> None:
         return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
     table = {"source": source, "rows": rows, "ok": report.ok, **dataclasses.asdict(report)}
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(plain(table), file, indent=2)
-        file.write("\n")
+    write_output(path, json.dumps(plain(table), indent=2) + "\n")

@@ -16,13 +16,13 @@ def init(path: str, force: bool) -> int:
     from importlib import resources
     from pathlib import Path
 
-    from xpnet.checkpoint import atomic_write_text
+    from xpnet.commands.output import write_output
     from xpnet.errors import ConfigError
 
     if Path(path).exists() and not force:
         msg = f"{path} exists already: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)
     text = (resources.files("xpnet") / "template.toml").read_text("utf-8")
-    atomic_write_text(path, text)
+    write_output(path, text)
     click.echo(f"wrote {path}; train with: xpnet train {path}")
     return 0

@@ -45,10 +45,11 @@ def which_option(command: F) -> F:
 def opened(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
     """Read a run folder, and say on standard error which of its files are torn."""
     from xpnet.run import load_run
+    from xpnet.text import shown
 
     loaded = load_run(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
-        click.echo(f"passed over: {message}", err=True)
+        click.echo(f"passed over: {shown(message)}", err=True)
     return loaded
 
 

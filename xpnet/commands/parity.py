@@ -62,9 +62,8 @@ def parity(
     xpnet parity --backends torch:cpu:float64,torch:cuda:0:float32 --markdown parity.md
     xpnet parity --backend-module mylib
     """
-    from pathlib import Path
-
     from xpnet.backends import backend_names
+    from xpnet.commands.output import write_output
     from xpnet.config import load_config
     from xpnet.parity import load_module, to_json, to_markdown
     from xpnet.parity import parity as compare
@@ -79,7 +78,7 @@ def parity(
     _print(report)
     for path, text in ((json_path, to_json), (markdown_path, to_markdown)):
         if path is not None:
-            Path(path).write_text(text(report), encoding="utf-8")
+            write_output(path, text(report))
     verdicts = [r.verdict for r in report.results]
     if not report.ok or (fail_on_rounding and "rounding" in verdicts):
         return 1

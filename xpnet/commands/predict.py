@@ -9,7 +9,7 @@ from xpnet.commands.options import device_options, opened, which_option
 @click.argument("run", metavar="RUN")
 @click.argument("file", metavar="FILE")
 @device_options
-@click.option("--output", "-o", metavar="FILE", help="Write there instead of standard output.")
+@click.option("--output", "-o", metavar="FILE", help="Write there, not to standard output.")
 @which_option
 def predict(
     run: str,
@@ -32,30 +32,42 @@ def predict(
     loaded = opened(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
     lines = _lines(loaded.predict(rows.x), loaded.preparation.classes)
-    if output is None:
-        for line in lines:
-            click.echo(line)
-        return 0
-    from xpnet.checkpoint import atomic_write_text
+    if output in (None, "-"):
+        import sys
 
-    atomic_write_text(output, "".join(f"{line}\n" for line in lines))
+        from xpnet.text import shown
+
+        tty = sys.stdout.isatty()
+        for line in lines:
+            click.echo(shown(line) if tty else line)
+        return 0
+    from xpnet.commands.output import write_output
+
+    write_output(output, "".join(f"{line}\n" for line in lines))
     click.echo(f"{len(rows):,} predictions in {output}")
     return 0
 
 
 def _standard_input(loaded):  # type: ignore[no-untyped-def]
     """Read the rows from a copy of standard input, which the readers can look at twice."""
-    import shutil
     import sys
     import tempfile
     from pathlib import Path
 
+    from xpnet.data.files import MAX_BYTES
     from xpnet.errors import DataError
 
+    if sys.stdin is None:
+        msg = "standard input is closed; name a file"
+        raise DataError(msg)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "input.csv"
+        path, total = Path(folder) / "input.csv", 0
         with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+            while block := sys.stdin.buffer.read(2**20):
+                total += file.write(block)
+                if total > MAX_BYTES:
+                    msg = f"standard input: more than {MAX_BYTES} bytes; split it"
+                    raise DataError(msg)
         try:
             return loaded.read(path, labelled=False)
         except DataError as error:

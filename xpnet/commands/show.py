@@ -3,6 +3,7 @@
 import click
 
 from xpnet.commands.options import opened
+from xpnet.text import shown
 
 
 @click.command()
@@ -28,10 +29,10 @@ def show(run: str, epochs: int) -> int:
         console.print(_history(history, epochs))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
-        click.echo("{backend} {version} on {device}, {dtype}".format_map(record))
+        click.echo(shown("{backend} {version} on {device}, {dtype}".format_map(record)))
     for key in ("status", "seconds", "started"):
         if key in record:
-            click.echo(f"{key} {record[key]}")
+            click.echo(f"{key} {shown(str(record[key]))}")
     report = loaded.folder.read_json(loaded.folder.report_path)
     for key in ("loss", "accuracy", "r2"):
         if isinstance(report.get(key), float):
@@ -72,6 +73,7 @@ def _layers(model):  # type: ignore[no-untyped-def]
 
 def _history(history, epochs):  # type: ignore[no-untyped-def]
     from rich.table import Table
+    from rich.text import Text
 
     names = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     names = tuple(name for name in names if name in history[-1])
@@ -80,5 +82,6 @@ def _history(history, epochs):  # type: ignore[no-untyped-def]
         table.add_column(name, justify="right")
     for record in history[-epochs:]:
         cells = [record.get(name, "") for name in names]
-        table.add_row(*(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
+        texts = (f"{c:.4g}" if isinstance(c, float) else shown(str(c)) for c in cells)
+        table.add_row(*map(Text, texts))
     return table

@@ -48,6 +48,8 @@ def train(
     from xpnet.progress import Progress
     from xpnet.run import RunFolder
     from xpnet.run import train as run_training
+    from xpnet.steady import steady_streams
+    from xpnet.text import shown
 
     named = {
         "device": device,
@@ -73,23 +75,24 @@ def train(
 
     def report(line: str) -> None:
         if not quiet:
-            click.echo(line)
+            click.echo(shown(line))
 
-    progress = None if quiet else Progress()
-    outcome = run_training(
-        config,
-        out,
-        resume=resume,
-        progress=progress,
-        report=report,
-        warn=lambda line: click.echo(line, err=True),
-    )
-    report(f"run folder {out}")
-    if outcome.interrupted:
-        click.echo(f"{outcome.stopped}; go on with: xpnet train --out {shlex.quote(out)} --resume")
-        return 130
-    if outcome.test is not None:
-        name = "accuracy" if "accuracy" in outcome.test else "r2"
-        report(f"test loss {outcome.test['loss']:.4f}")
-        click.echo(f"test {name} {outcome.test[name]:.4f}")
-    return 0
+    with steady_streams():
+        outcome = run_training(
+            config,
+            out,
+            resume=resume,
+            progress=None if quiet else Progress(),
+            report=report,
+            warn=lambda line: click.echo(shown(line), err=True),
+        )
+        report(f"run folder {out}")
+        if outcome.interrupted:
+            go_on = f"xpnet train --out {shlex.quote(out)} --resume"
+            click.echo(f"{outcome.stopped}; go on with: {go_on}")
+            return 130
+        if outcome.test is not None:
+            name = "accuracy" if "accuracy" in outcome.test else "r2"
+            report(f"test loss {outcome.test['loss']:.4f}")
+            click.echo(f"test {name} {outcome.test[name]:.4f}")
+        return 0

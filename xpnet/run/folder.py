@@ -8,6 +8,7 @@ report.json          the scores on the test part
 """
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from xpnet.checkpoint import Checkpoint, CheckpointFolder, History, atomic_write
 from xpnet.config import Config, to_toml
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.errors import CheckpointError, DataError
+from xpnet.regular import MAX_JSON, MAX_TOML, read_regular
 from xpnet.run.examples import load_examples, read_rows
 from xpnet.run.preparation import Preparation
 from xpnet.schema import build, did_you_mean
@@ -41,17 +43,19 @@ class RunFolder:
         self.skipped: list[str] = []  # messages of the last :meth:`checkpoint`
 
     def exists(self) -> bool:
-        """Whether a run has been begun here."""
-        return self.config_path.exists() or self.checkpoint_path.exists()
+        """Whether a run has been begun here, or there are files that one would write over."""
+        ours = (self.config_path, self.run_path, self.history_path, self.report_path)
+        return any(map(os.path.lexists, (*ours, self.checkpoint_path)))
 
     def config(self) -> Config:
         """Read the config; raises CheckpointError where there is none."""
         try:
-            return build(Config, tomllib.loads(self.config_path.read_text("utf-8")))
+            text = read_regular(self.config_path, MAX_TOML).decode("utf-8")
+            return build(Config, tomllib.loads(text))
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(self._absent()) from None
         except (ValueError, OSError, RecursionError) as error:
-            msg = f"{self.config_path} cannot be read: {error}"
+            msg = f"{self.config_path} cannot be read: {_why(error)}"
             raise CheckpointError(msg) from None
 
     def _absent(self) -> str:
@@ -74,11 +78,11 @@ class RunFolder:
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read a JSON file; empty where there is none yet."""
         try:
-            value = json.loads(path.read_text("utf-8"))
+            value = json.loads(read_regular(path, MAX_JSON))
         except FileNotFoundError:
             return {}
         except (ValueError, OSError, RecursionError) as error:
-            msg = f"{path} cannot be read: {error}"
+            msg = f"{path} cannot be read: {_why(error)}"
             raise CheckpointError(msg) from None
         if not isinstance(value, dict):
             msg = f"{path} is not a JSON object; repair or remove it"
@@ -110,6 +114,10 @@ class RunFolder:
             msg = f"no {what} in {self.checkpoint_path}{torn}"
             raise CheckpointError(msg)
         return found
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 @dataclass(frozen=True)

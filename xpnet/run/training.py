@@ -16,6 +16,7 @@ from xpnet.checkpoint import CheckpointFolder, RunLock, preflight
 from xpnet.config import Config, parse_duration
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.params import layouts
+from xpnet.resume import check_length
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.examples import load_examples
 from xpnet.run.folder import RunFolder, load_run, make_trainer
@@ -78,6 +79,7 @@ def train(
     report(_describe(examples))
     config = with_batch_size(config, chosen.backend, examples, report)
     trainer = make_trainer(config, examples.preparation, chosen.backend)
+    check_length(config.epochs, math.ceil(len(examples.train) / trainer.batch_size))
     report(f"model {_chain(trainer)}: {_size(trainer):,} parameters, {config.dtype}")
     job = _Job(config, folder, chosen, examples, trainer, warn or report)
     with job.only_writer():
@@ -108,7 +110,9 @@ class _Job:
     def only_writer(self) -> Iterator[None]:
         """Make the folder, see that it has room, and keep others out of it."""
         size = sum(t.nbytes for t in self.trainer.snapshot()[0].values())
-        preflight(self.folder.path, 6 * size)
+        held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
+        # What is kept, the best, and one more while it is written; a resumed run has some of it.
+        preflight(self.folder.path, max(6 * size - held, 2 * size), size)
         with RunLock(self.folder.path) as lock:
             if lock.taken_over:
                 self.warn(lock.taken_over)
@@ -152,7 +156,7 @@ class _Job:
                 feed(backend, self.examples.train, data.placement, data.augment),
                 epochs=self.config.epochs,
                 validation=None if checks is None else feed(backend, checks),
-                callbacks=[*watching, *self.early_stopping(), signals, saving],
+                callbacks=[*watching, *self.early_stopping(), saving, signals],
             )
             if unsaved := saving.failure or history.failure:
                 msg = f"{unsaved}; the end of this training is not saved: make room and --resume"
