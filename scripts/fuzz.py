@@ -150,10 +150,12 @@ FILES: dict[str, list[bytes]] = {
 TOKENS = (
     *(b",", b"\n", b'"', b"nan", b"inf", b"9" * 20, b"\0", b"-", b"\xff" * 4, b"(", b"[" * 3000),
     *(b"1" * 5000, b"=", b"'''", b"1e999", b"\x80\x04", b"../", b"{", b"]", b"\xed\xa0\x80"),
+    *(b"[/b]", b"\x1b]0;title\x07", b"\xe2\x80\xae"),
 )
 VALUES = (
     *(None, True, -1, 0, 2**70, 1.5, 1e308, float("nan"), float("inf"), "", "x", "x\ny", "\x00"),
     *([], {}, [None], [[]], {"name": "x"}, "9" * 400, [1, "a"], {"a": {"b": []}}, "Infinity"),
+    *("[/b]", "\x1b]0;title\x07", "\u202e", "\ud800"),
 )
 
 
@@ -228,6 +230,10 @@ def command(*arguments: str) -> str:
     foreseen = "a fault of xpnet" not in err.getvalue()
     if code == 2 and foreseen and [s for s in lines if s.startswith("error: ")] == lines[-1:]:
         raise XpnetError(lines[-1])
+    unseen = {c for c in out.getvalue() + err.getvalue() if c in "\x1b\x07\u202e"}
+    if unseen and arguments[0] != "predict":  # whose CSV is what it is
+        msg = f"given to a terminal: {unseen}"
+        raise AssertionError(msg)
     if code != 0:
         msg = f"exit code {code}, standard error: {err.getvalue()[:500]!r}"
         raise AssertionError(msg)
@@ -242,7 +248,8 @@ class Bench:
         from xpnet.run import RunFolder
 
         self.folder = folder
-        (folder / "table.csv").write_text(csv_text())
+        self.data = folder / "good.csv"  # the targets write over table.csv
+        self.data.write_text(csv_text())
         self.good = folder / "good"
         settings = (
             "epochs=2",
@@ -251,7 +258,7 @@ class Bench:
             "model.normalization=batch_norm",
         )
         named = [word for setting in settings for word in ("--set", setting)]
-        command("train", str(folder / "table.csv"), "--out", str(self.good), "--quiet", *named)
+        command("train", str(self.data), "--out", str(self.good), "--quiet", *named)
         self.newest = max((self.good / "checkpoints").glob("step-*"))
         self.checkpoint = load(self.newest)
         self.run_folder = RunFolder
@@ -348,7 +355,7 @@ def use(bench: Bench, run: Path, draw: random.Random) -> None:
     elif what == 1:
         command("evaluate", str(run))
     elif what == 2:
-        command("predict", str(run), str(bench.folder / "table.csv"))
+        command("predict", str(run), str(bench.data))
     else:
         command("train", "--out", str(run), "--resume", "--quiet", "--set", "epochs=3")
 

@@ -159,9 +159,13 @@ def test_a_damaged_gzipped_idx_file_is_named(write, content, place):
 def test_an_array_beyond_the_limit_is_refused_before_it_is_read(write, monkeypatch):
     monkeypatch.setattr(xpnet.data.files, "MAX_BYTES", 20)
     fails(write("a.idx", GOOD_IDX), ": 24 bytes is more than the 20", label=None)
-    fails(write("a.csv", "1,2\n" * 10), ": line 6: more than 20 bytes")
-    pathz = write("a.csv.gz", gzip.compress(b"1,2\n" * 10))
-    fails(pathz, ": line 6: more than 20 bytes")
+    for text, says in (
+        ("1," + "2" * 20, ": line 1: more than 20 bytes"),
+        ("1,2\n" * 4, ": its numbers take more than 20 bytes"),
+        ('1,"2\n"\n' * 2, ": its numbers take more than 20 bytes"),
+    ):
+        fails(write("a.csv", text), says)
+        fails(write("a.csv.gz", gzip.compress(text.encode())), says)
 
 
 # --- NPZ and NPY
@@ -230,6 +234,38 @@ OBJECTS = npy_bytes(np.array([[{}, 1]], object), allow_pickle=True)
 )
 def test_a_damaged_npy_file_is_named(write, content, place):
     fails(write("a.npy", content), place)
+
+
+def test_a_feature_that_is_not_finite_is_named_in_any_format(write, tmp_path):
+    x = np.array([[0.0, 1.0], [np.inf, 2.0], [3.0, np.nan]])
+    fails(write("a.npy", npy_bytes(x)), ": row 1, feature 0: inf is not a finite", label=None)
+    path = write("a.npz", npz_bytes(x=x[[0, 2]], y=np.arange(2)))
+    fails(path, "[y]: row 1, feature 1: nan is not a finite number")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = {"p": x[:, 0], "q": x[:, 1], "y": ["a", "b", "a"]}
+    fails(parquet(tmp_path / "a.parquet", table), ": row 1, feature 0 ('p'): inf is not a finite")
+
+
+def test_a_header_s_length_is_not_believed_either(write, monkeypatch):
+    """NumPy reads as many bytes as the header declares: 4 GiB for a file of 20 bytes."""
+    sizes = []
+    path = write("a.npy", b"\x93NUMPY\x02\x00" + b"\xff" * 4 + b"{'descr'")
+    opened = type(path).open
+
+    def watched(self, *args):
+        file = opened(self, *args)
+        read = file.read
+
+        class Watched(io.BufferedReader):
+            def read(self, size=-1):
+                sizes.append(size)
+                return read(size)
+
+        return Watched(file.raw)
+
+    monkeypatch.setattr(type(path), "open", watched)
+    fails(path, ": not in NumPy's .npy format: EOF")
+    assert 0 < max(sizes) <= 2**16
 
 
 def bomb(name="x.npy"):
@@ -340,6 +376,20 @@ def test_a_parquet_file_that_does_not_fit_is_named(tmp_path, write):
     twice = pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "a", "y"])
     fails(parquet(path, twice), ": several columns have the same name")
     fails(write("c.parquet", b"PAR1 no PAR1"), ": not a Parquet file that can be read")
+
+
+def test_parquet_labels_of_any_type_are_read_or_named(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    features = {"p": [1.0, 2.0]}
+    path = tmp_path / "c.parquet"
+    for values in (["u", "v"], [b"u", b"v"], pa.array(["u", "v"]).dictionary_encode()):
+        assert read(parquet(path, features | {"y": values})).classes == ("u", "v")
+    assert read(parquet(path, features | {"y": [True, False]})).y.tolist() == [1, 0]
+    for values in ([[1], [2]], [{"a": 1}, {"a": 2}], pa.array([1, 2], pa.timestamp("s"))):
+        fails(parquet(path, features | {"y": values}), ": column 'y': labels must be numbers or")
+    many = pa.array(["u"] * 100_000 + ["v"])
+    got = read(parquet(path, {"p": np.zeros(100_001, np.uint8), "y": many}))
+    assert (got.y[-2:].tolist(), len(got)) == ([0, 1], 100_001)
 
 
 def test_reading_parquet_without_pyarrow_names_the_extra(write, monkeypatch):

@@ -6,6 +6,7 @@ memory is limited.
 """
 
 import importlib
+import json
 import os
 import random
 import subprocess
@@ -150,6 +151,10 @@ def test_a_pipe_or_device_is_refused_rather_than_waited_for(tmp_path):
 LIMITED = """
 import resource, sys
 import xpnet.run, xpnet.commands.train, safetensors.numpy
+try:
+    import xpnet.kernels.cpu.step
+except ImportError:
+    pass
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -236,6 +241,152 @@ def test_a_checkpoint_of_a_size_beyond_the_file_is_refused_within_the_memory(tmp
         done = limited("show", run)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert newest.name in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.toml", "run.json", "history.jsonl", "report.json", "run.lock"),
+        *("checkpoints/best.safetensors", "checkpoints/step-0000009999.safetensors"),
+    ],
+)
+def test_a_pipe_or_device_in_a_run_folder_is_not_waited_for(bench, name):
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        run = bench.copy()
+        (run / name).unlink(missing_ok=True)
+        make(run / name)
+        for command in (("show", run), ("train", "--resume", "--out", run, "--set", "epochs=3")):
+            done = limited(*command, extra=2**30)
+            assert done.returncode in (0, 2), done.stderr
+            if done.returncode == 2:
+                said = done.stderr.splitlines()[-1]
+                assert "not a regular file" in said or "symbolic links" in said
+                assert name in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_config_that_is_no_file_or_too_large_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**40)
+    says = {"pipe": "not a regular file", "zero": "not a regular file", "huge": "are more than"}
+    for name, reason in says.items():
+        with pytest.raises(ConfigError, match=rf"{name}\.toml.*{reason}"):
+            load_config(str(tmp_path / f"{name}.toml"))
+
+
+NEWEST = """
+import resource, sys
+import safetensors.numpy
+from xpnet.checkpoint import CheckpointFolder
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+folder = CheckpointFolder(sys.argv[1])
+print(folder.newest().path.name, *folder.skipped, sep="\\n")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
+def test_a_checkpoint_that_does_not_fit_into_memory_is_named_and_passed_over(bench):
+    from xpnet.checkpoint import save
+
+    folder = bench.copy() / "checkpoints"
+    path = folder / "step-0000009999.safetensors"
+    save(path, {"x": np.zeros(2**27, np.uint8)}, {})
+    command = [sys.executable, "-c", NEWEST, str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    size = path.stat().st_size
+    assert said == [bench.newest.name, f"{path} does not fit into memory: it has {size:,} bytes"]
+
+
+def test_an_error_names_the_file_also_where_the_rows_do_not_tell_of_it(tmp_path, bench):
+    large = bench.file("large.csv", fuzz.csv_text(4).encode().replace(b"-", b"9e300", 1))
+    few = bench.file("few.npz", fuzz.npz_bytes(x=np.eye(4), y=np.arange(4) % 2))
+    for words in (
+        ("predict", bench.good, large),
+        ("evaluate", bench.good, large),
+        ("train", few, "--out", tmp_path / "run"),
+    ):
+        with pytest.raises(XpnetError) as caught:
+            fuzz.command(*map(str, words))
+        assert str(caught.value).startswith(f"error: {few if words[0] == 'train' else large}: ")
+
+
+ESCAPES = "\x1b]0;title\x07\x9b31m\u202e[/b]"
+
+
+def test_names_are_shown_and_not_obeyed(tmp_path, bench):
+    """A class, a file and a record may be named so that a terminal, or rich, would act on it."""
+    text = fuzz.csv_text().replace("yes", ESCAPES)
+    data = bench.file("escapes.csv", text.encode())
+    run = tmp_path / "run"
+    settings = ("--set", "epochs=1", "--set", "model.hidden=[2]", "--backend", "numpy")
+    said = fuzz.command("train", str(data), "--out", str(run), *settings)
+    said += fuzz.command("evaluate", str(run))
+    assert r"\x1b]0;title\x07\x9b31m\u202e[/b]" in said
+    (run / "run.json").write_text(json.dumps({"status": ESCAPES}))
+    (run / "history.jsonl").write_text(json.dumps({"epoch": ESCAPES}) + "\n")
+    said += fuzz.command("show", str(run))
+    data.write_text(text.replace("no\n", f"maybe{ESCAPES}\n"))
+    for words in (["evaluate", str(run), str(data)], ["predict", str(run), f"no{ESCAPES}.csv"]):
+        with pytest.raises(XpnetError) as caught:
+            fuzz.command(*words)
+        said += str(caught.value)
+    assert not {c for c in said if not c.isprintable() and c != "\n"}
+    predicted = fuzz.command("predict", str(run), str(bench.data))
+    assert f"p_{ESCAPES}" in predicted  # as it is, to a file or a pipe
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are of bytes elsewhere")
+def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.csv")
+    with open(path, "w") as file:
+        file.write(fuzz.csv_text())
+    done = limited("train", path.decode("utf-8", "surrogateescape"), "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "data.source must be text that UTF-8 can hold" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_beyond_counting_are_refused_before_anything_is_written(tmp_path, bench):
+    for setting, says in {
+        "model.hidden=[4611686018427387904]": "parameters; lower the sizes",
+        "epochs=4611686018427387904": "are more than 2147483647 steps",
+    }.items():
+        words = ("train", str(bench.data), "--out", str(tmp_path / "run"))
+        with pytest.raises(XpnetError, match=says):
+            fuzz.command(*words, "--set", setting)
+        assert not (tmp_path / "run").exists()
+
+
+# ----------------------------------------------------------------------------------- the output
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs /dev/null")
+def test_an_output_that_is_a_device_or_a_link_stays_one(tmp_path, bench):
+    words = ("predict", str(bench.good), str(bench.data), "-o")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "link.csv").symlink_to("target.csv")
+    for name in ("null", "link.csv"):
+        fuzz.command(*words, str(tmp_path / name))
+        assert (tmp_path / name).is_symlink()
+    assert Path("/dev/null").is_char_device()
+    printed = fuzz.command(*words[:-1])
+    assert (tmp_path / "target.csv").read_text() == printed == fuzz.command(*words, "-")
+    with pytest.raises(XpnetError, match="No space left on device"):
+        fuzz.command(*words, "/dev/full")
+
+
+def test_a_folder_with_files_of_a_run_s_names_is_not_written_over(tmp_path, bench):
+    for name in ("history.jsonl", "run.json", "report.json", "config.toml"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(XpnetError, match="already holds a run"):
+            fuzz.command("train", str(bench.data), "--out", str(folder))
+        assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
 
 
 def test_labels_out_of_range_of_a_trained_run_are_named(bench):

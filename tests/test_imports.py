@@ -18,6 +18,10 @@ ROOT = Path(xpnet.__file__).parent
 # part -> the parts it imports, all of them above it; "*" may import any part above it
 MAY_IMPORT = {
     "errors": "",
+    "regular": "",
+    "signals": "",
+    "steady": "",
+    "text": "",
     "typing": "",
     "random": "",
     "moments": "",
@@ -31,7 +35,7 @@ MAY_IMPORT = {
     "optimizers": "errors schema typing",
     "schedules": "schema",
     "clipping": "schema typing",
-    "params": "layers random typing",
+    "params": "errors layers random typing",
     "step": "clipping layers losses optimizers params random typing",
     "accumulate": "losses step typing",
     "mixed": "clipping losses optimizers schema step typing",
@@ -41,17 +45,18 @@ MAY_IMPORT = {
     "backends": "errors kernels schema typing",
     # training
     "data": "errors moments random schema typing",
-    "checkpoint": "errors",
+    "checkpoint": "errors regular",
     "engine": "accumulate backends clipping diagnose errors layers losses mixed optimizers params "
     "step typing",
     "feed": "backends data errors step typing",
     "memory": "backends errors layers optimizers params",
-    "callbacks": "checkpoint errors",
+    "callbacks": "checkpoint errors signals",
     "resume": "errors schedules",
     "trainer": "backends callbacks clipping data engine errors feed layers losses memory mixed "
     "optimizers resume schedules schema step",
     # a run
-    "config": "clipping data errors initializers layers losses mixed optimizers schedules schema",
+    "config": "clipping data errors initializers layers losses mixed optimizers regular "
+    "schedules schema",
     "progress": "callbacks",
     "run": "*",
     # the tools

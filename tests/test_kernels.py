@@ -406,3 +406,36 @@ def test_a_steady_step_allocates_no_array(optimizer, rng):
         tracemalloc.stop()
     assert peak - before < 4096  # the batch of x has 76800 bytes
     assert after - before < 1024
+
+
+# --------------------------------------------------------------------------------- Numba's cache
+
+
+def test_without_a_place_for_the_cache_kernels_are_compiled_all_the_same():
+    from xpnet.kernels.cpu.compiled import kernel
+
+    names = {}
+    exec("def successor(x):\n    return x + 1", names)  # of no file that a cache could lie beside
+    assert kernel(names["successor"])(1) == 2
+
+
+def successor(x):
+    return x + 1
+
+
+def test_a_cache_on_a_full_disk_or_torn_by_a_crash_is_done_without():
+    from xpnet.kernels.cpu.compiled import kernel
+
+    def fail(error):
+        def method(*args):
+            done.append(type(error))
+            raise error
+
+        return method
+
+    done, compiled = [], kernel(successor)
+    compiled._cache._cache.load_overload = fail(EOFError())
+    compiled._cache._cache.flush = fail(OSError())
+    compiled._cache._cache.save_overload = fail(OSError())
+    assert compiled(1) == 2
+    assert done == [EOFError, OSError, OSError]

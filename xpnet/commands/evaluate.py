@@ -42,11 +42,15 @@ def evaluate(
     """
     import json
 
+    from xpnet.data.files import naming
     from xpnet.run.scores import scores
 
     loaded = opened(run, backend, device, which)
-    dataset = loaded.test_part() if file is None else loaded.read(file, labelled=True)
-    result = scores(loaded, dataset, top)
+    if file is None:
+        result = scores(loaded, loaded.test_part(), top)
+    else:
+        with naming(file):
+            result = scores(loaded, loaded.read(file, labelled=True), top)
     if as_json:
         click.echo(json.dumps(result))
         return 0

@@ -29,9 +29,12 @@ def predict(
     xpnet predict runs/first new.csv
     head -5 new.csv | xpnet predict runs/first - -o predictions.csv
     """
+    from xpnet.data.files import naming
+
     loaded = opened(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
-    lines = _lines(loaded.predict(rows.x), loaded.preparation.classes)
+    with naming("standard input" if file == "-" else file):
+        lines = _lines(loaded.predict(rows.x), loaded.preparation.classes)
     if output in (None, "-"):
         import sys
 

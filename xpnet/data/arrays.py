@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 X_KEYS = ("x", "X", "data", "features")
+MAX_HEADER = 2**16
 Y_KEYS = ("y", "labels", "label", "target", "targets")
 
 
@@ -139,9 +140,13 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[np.lib.format.read_magic(file)]
+    # From a copy of the start: the length that it declares is allocated before it is read.
+    start = file.tell()
+    head = io.BytesIO(file.read(MAX_HEADER))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about headers written by Python 2, which it reads
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = read(head)
+    file.seek(start + head.tell())
     if any(n < 0 for n in shape) or len(shape) > 8:
         msg = f"shape {shape}"
         raise ValueError(msg)

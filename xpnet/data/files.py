@@ -16,10 +16,12 @@ __all__ = [
     "MAX_BYTES",
     "check_declared",
     "existing",
+    "naming",
     "one_line",
     "reading",
     "read_bytes",
     "read_lines",
+    "within_memory",
 ]
 
 # What one array may take. A few kilobytes of compressed file can declare terabytes.
@@ -59,6 +61,29 @@ def reading(path: Path) -> Iterator[io.BufferedIOBase]:
     except (OSError, EOFError, zlib.error) as error:
         msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}"
         raise DataError(msg) from error
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let a DataError of what a file holds begin with the file, where it does not name it."""
+    try:
+        yield
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        msg = f"{path}: {error}"
+        raise DataError(msg) from error
+
+
+@contextmanager
+def within_memory(path: Path) -> Iterator[None]:
+    """Say which file it was whose content did not fit into the memory."""
+    try:
+        yield
+    except MemoryError as error:
+        why = f": {one_line(error)}" if str(error) else ""
+        msg = f"{path}: does not fit into memory{why}; split the file"
+        raise DataError(msg) from None
 
 
 def one_line(error: Exception) -> str:

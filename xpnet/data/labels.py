@@ -6,9 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet.data.dataset import chunks
 from xpnet.errors import DataError
 
-__all__ = ["LABEL_NAMES", "Labels", "Table", "encode", "find_label", "number", "targets"]
+__all__ = [
+    "LABEL_NAMES",
+    "Labels",
+    "Table",
+    "check_finite",
+    "encode",
+    "find_label",
+    "number",
+    "targets",
+]
 
 # Without other orders, a column of this name (in any case) holds the labels.
 LABEL_NAMES = ("label", "class", "target", "y")
@@ -36,6 +46,19 @@ class Table(NamedTuple):
     labels: Labels | np.ndarray | None  # an array for targets (N, J) only
     place: Callable[[int], str]  # names a row in an error
     feature_names: tuple[str, ...] | None = None
+
+
+def check_finite(table: Table) -> None:
+    """Raise DataError at the first feature that is no finite number."""
+    x = table.x
+    for rows in chunks(x) if x.dtype.kind == "f" else ():
+        good = np.isfinite(x[rows]).reshape(len(x[rows]), -1)
+        if not good.all():
+            row, column = (int(i) for i in np.argwhere(~good)[0])
+            value = x[rows].reshape(len(good), -1)[row, column]
+            name = f" ({table.feature_names[column]!r})" if table.feature_names else ""
+            msg = f"{table.place(rows.start + row)}, feature {column}{name}: "
+            raise DataError(msg + f"{value} is not a finite number")
 
 
 def number(text: Any) -> float | None:

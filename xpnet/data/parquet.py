@@ -51,10 +51,7 @@ def _read(file: Any, path: Path, label: str | int | None) -> Table:
         x[:, j] = _column(file, name, path).to_numpy()
     labels = None
     if column is not None:
-        values = _column(file, names[column], path).to_pylist()
-        seen = {v: k for k, v in enumerate(dict.fromkeys(values))}
-        codes = np.fromiter((seen[v] for v in values), np.int64, rows)
-        labels = Labels(list(seen), codes)
+        labels = _labels(_column(file, names[column], path), path, names[column])
     return Table(x, labels, lambda row: f"{path}: row {row}", features)
 
 
@@ -66,13 +63,26 @@ def _dtype(field: Any, path: Path) -> np.dtype:
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
+def _labels(column: Any, path: Path, name: str) -> Labels:
+    """Each value once: a column of a billion equal texts takes a kilobyte in the file."""
+    found, values = column.combine_chunks(), [None]
+    if not column.type.num_fields:  # not nested
+        found = found if hasattr(found, "dictionary") else found.dictionary_encode()
+        values = found.dictionary.to_pylist()
+    if not all(isinstance(v, str | bytes | bool | int | float) for v in values):
+        msg = f"{path}: column {name!r}: labels must be numbers or texts; got {column.type}"
+        raise DataError(msg)
+    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+    return Labels(texts, found.indices.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
 def _column(file: Any, name: str, path: Path) -> Any:
     column = file.read(columns=[name]).column(0)
     if len(column) != file.metadata.num_rows:
         msg = f"{path}: column {name!r} has {len(column)} of {file.metadata.num_rows} rows"
         raise DataError(msg)
     if column.null_count:
-        row = column.is_null().to_pylist().index(True)
+        row = int(np.argmax(column.is_null().to_numpy()))
         msg = f"{path}: row {row}, column {name!r}: no value"
         raise DataError(msg)
     return column

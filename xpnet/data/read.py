@@ -7,9 +7,9 @@ from typing import Literal
 
 from xpnet.data.arrays import read_npy_table, read_npz_table
 from xpnet.data.dataset import Dataset
-from xpnet.data.files import existing
+from xpnet.data.files import existing, within_memory
 from xpnet.data.idx import read_idx_table
-from xpnet.data.labels import Labels, Table, encode, targets
+from xpnet.data.labels import Labels, Table, check_finite, encode, targets
 from xpnet.data.parquet import read_parquet_table
 from xpnet.data.text import Header, read_csv_table
 from xpnet.errors import DataError
@@ -49,7 +49,9 @@ def read(
     Raises DataError, which names the file and the place in it, and BackendError without pyarrow.
     """
     path = existing(path)
-    table = _read_table(path, label, header, delimiter)
+    with within_memory(path):
+        table = _read_table(path, label, header, delimiter)
+        check_finite(table)
     y, names = None, None if classes is None else tuple(classes)
     if table.labels is not None:
         if task == "regression":

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from xpnet.data import files
 from xpnet.data.dataset import chunks
 from xpnet.data.files import read_lines
 from xpnet.data.labels import LABEL_NAMES, Labels, Table, find_label, number
@@ -128,7 +129,7 @@ def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
 
     try:
         table = np.loadtxt(
-            read_lines(layout.path, skip=layout.skip),
+            _few(read_lines(layout.path, skip=layout.skip), layout),
             delimiter=layout.delimiter,
             comments=None,
             quotechar='"',
@@ -145,6 +146,19 @@ def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
     if layout.label is None:
         return table, None
     return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
+
+
+def _few(lines: Iterator[str], layout: Layout) -> Iterator[str]:
+    """Pass the lines on while their numbers fit, each of which may be shorter than 8 bytes."""
+    for n, line in enumerate(lines):
+        if n * layout.width * 8 > files.MAX_BYTES:
+            raise _too_many(layout)
+        yield line
+
+
+def _too_many(layout: Layout) -> DataError:
+    msg = f"{layout.path}: its numbers take more than {files.MAX_BYTES} bytes; split the file"
+    return DataError(msg)
 
 
 def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
@@ -166,6 +180,8 @@ def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
                 msg = f"{layout.place(line, column)}: {text[:40]!r} is not a finite number"
                 raise DataError(msg)
             values.append(value)
+        if len(values) * 8 > files.MAX_BYTES:
+            raise _too_many(layout)
     table = np.frombuffer(values).reshape(-1, layout.width)
     if layout.label is None:
         return table, None
@@ -174,5 +190,5 @@ def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
 
 def _line_of(layout: Layout, row: int) -> str:
     rows = _rows(layout.path, layout.delimiter, layout.skip)
-    line, _ = next(islice(rows, row, None))
-    return f"{layout.path}: line {line}"
+    line, _ = next(islice(rows, row, None), (None, None))  # None: the file has changed since
+    return f"{layout.path}: line {line}" if line else f"{layout.path}: row {row}"

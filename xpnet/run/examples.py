@@ -1,5 +1,8 @@
 """The examples that a config asks for: read, checked, split and with a scaler fitted."""
 
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from xpnet.data import (
     read,
     split,
 )
+from xpnet.data.files import naming
 from xpnet.data.text import Header
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.preparation import Examples, Preparation, outputs_for, shares_of
@@ -26,6 +30,16 @@ from xpnet.schema import did_you_mean
 __all__ = ["load_examples", "read_rows"]
 
 
+def _naming_the_file(load: Callable[[Config], Examples]) -> Callable[[Config], Examples]:
+    @functools.wraps(load)
+    def named(config: Config) -> Examples:
+        with nullcontext() if config.data.source in NAMES else naming(config.data.source):
+            return load(config)
+
+    return named
+
+
+@_naming_the_file
 def load_examples(config: Config) -> Examples:
     """Read, check and split the data of ``config``, and fit the scaler to the training part.
 
