@@ -583,8 +583,8 @@ def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
     assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     c = np.array([0.1, 0.0, 1.0])
-    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, c,
-                    700, None, 0.0, 0)()  # fmt: skip
+    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, None,
+                    c, 700, None, 0.0, 0)()  # fmt: skip
     np.testing.assert_allclose(p1, p - 0.1 * factor * g, rtol=1e-13)
     executor.launch("column_sums", (grid, 1), block, g.reshape(100, 7), y[:7], 100, 7, 0)()
     np.testing.assert_allclose(y[:7], g.reshape(100, 7).sum(axis=0), rtol=1e-12)

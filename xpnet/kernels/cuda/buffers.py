@@ -15,7 +15,7 @@ from xpnet.params import Layout
 from xpnet.step import Totals, TrainState
 from xpnet.typing import Array
 
-__all__ = ["MOST_BLOCKS", "Buffers", "Task", "arrays"]
+__all__ = ["Buffers", "Task", "arrays", "blocks"]
 
 MOST_BLOCKS = 1024
 
@@ -97,3 +97,8 @@ def arrays(state: TrainState) -> list[Array]:
     """Return what a step writes into."""
     scale = [] if state.scale is None else [state.scale]
     return [state.params, state.stats, *state.slots, *scale, *state.totals]
+
+
+def blocks(size: int, threads: int) -> int:
+    """Return how many blocks share ``size`` elements; each strides over what is left."""
+    return max(1, min(-(-size // threads), MOST_BLOCKS))

@@ -53,11 +53,16 @@ KERNEL next_scale(real* scale, const int* good, real growth) {
   scale[1] = *good && !grown ? scale[1] + 1 : (real)0;
 }
 
-// good: null, or whether this step is taken at all.
+// good: null, or whether this step is taken at all; narrow (n): null, or p as layers use it.
 #define GRADIENT const real* g, const real* denominator, real limit, const real* factor, \
-                 real decay, const int* good
+                 real decay, const int* good, act* narrow
 #define EACH(i) if (!good || *good) for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
 #define G(i) gradient(g, p, i, denominator, limit, factor, decay)
+
+__device__ inline void set(real* p, act* narrow, unsigned i, real value) {
+  p[i] = value;
+  if (narrow) narrow[i] = value;
+}
 
 KERNEL sgd(real* p, GRADIENT, const real* c, int n, real* v, real momentum, int nesterov) {
   EACH(i) {
@@ -66,7 +71,7 @@ KERNEL sgd(real* p, GRADIENT, const real* c, int n, real* v, real momentum, int 
       real vi = v[i] = momentum * v[i] + step;
       step = nesterov ? step + momentum * vi : vi;
     }
-    p[i] -= LR * step;
+    set(p, narrow, i, p[i] - LR * step);
   }
 }
 
@@ -81,14 +86,14 @@ KERNEL rmsprop(real* p, GRADIENT, const real* c, int n, real* r, real* m, real* 
     }
     real step = gi / (sqrt(variance) + eps);
     if (v) step = v[i] = momentum * v[i] + step;
-    p[i] -= LR * step;
+    set(p, narrow, i, p[i] - LR * step);
   }
 }
 
 KERNEL adagrad(real* p, GRADIENT, const real* c, int n, real* r, real eps) {
   EACH(i) {
     real gi = G(i), ri = r[i] += gi * gi;
-    p[i] -= LR * (gi / (sqrt(ri) + eps));
+    set(p, narrow, i, p[i] - LR * (gi / (sqrt(ri) + eps)));
   }
 }
 
@@ -99,7 +104,7 @@ KERNEL adam(real* p, GRADIENT, const real* c, int n, real* m, real* v, real beta
     real gi = G(i);
     real vi = v[i] = beta2 * v[i] + rest2 * (gi * gi);
     real mi = m[i] = beta1 * m[i] + rest1 * gi;
-    p[i] = KEEP * p[i] - LR * (mi / (sqrt(vi) + EPS));
+    set(p, narrow, i, KEEP * p[i] - LR * (mi / (sqrt(vi) + EPS)));
   }
 }
 
@@ -108,7 +113,7 @@ KERNEL lion(real* p, GRADIENT, const real* c, int n, real* m, real beta1, real r
   EACH(i) {
     real gi = G(i), u = beta1 * m[i] + rest1 * gi;
     real sign = u > 0 ? (real)1 : u < 0 ? (real)-1 : u;  // 0 and NaN stay what they are
-    p[i] = KEEP * p[i] - LR * sign;
+    set(p, narrow, i, KEEP * p[i] - LR * sign);
     m[i] = beta2 * m[i] + rest2 * gi;
   }
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
-from xpnet.kernels.cuda.buffers import MOST_BLOCKS, Buffers, Task
+from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
 from xpnet.kernels.cuda.executor import Call, Executor
 from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, ROWS, loss_setting, smoothing
 from xpnet.kernels.cuda.rules import update as update_rule
@@ -48,8 +48,8 @@ class Program:
         self.weight = None if batch.weight is None else executor.empty((N,), executor.dtype)
         self._class_weights = self._placed_class_weights()
         self._count = N * (1 if isinstance(task.loss, ROWS) else output)  # of terms in the loss
-        blocks = sum(self._loss_grid(last - first) for first, last in pairwise(bounds))
-        self._partial, self._loss_blocks = executor.empty((blocks, 4), executor.dtype), 0
+        partial = sum(self._loss_grid(last - first) for first, last in pairwise(bounds))
+        self._partial, self._loss_blocks = executor.empty((partial, 4), executor.dtype), 0
         self._begin()
         for first, last in pairwise(bounds):
             self._differentiate(first, last)
@@ -101,8 +101,7 @@ class Program:
         self.calls.append(self.executor.product(a, b, out, add=bool(add)))
 
     def blocks(self, size: int) -> int:
-        """How many blocks share ``size`` elements; each strides over what is left."""
-        return max(1, min(-(-size // self.task.threads), MOST_BLOCKS))
+        return blocks(size, self.task.threads)
 
     def launch(self, kernel: str, grid: int | tuple[int, int], *given: Any) -> None:
         grid = grid if isinstance(grid, tuple) else (grid, 1)
@@ -138,9 +137,6 @@ class Program:
             b.step, b.cost_at, b.keys, b.keys.shape[0], self.x, x_size, *targets, y_size,
             self.weight, self.N,
         )  # fmt: skip
-        if b.narrow is not None:
-            P = b.narrow.shape[0]
-            self.launch("narrowed", self.blocks(P), b.state.params, b.narrow, P)
         if b.stats_before is not None:
             S = b.stats_before.shape[0]
             self.launch("copied", self.blocks(S), b.state.stats, b.stats_before, S, None)
@@ -198,16 +194,16 @@ class Program:
     def _update(self) -> None:
         b, clip, optimizer = self.buffers, self.task.clip, self.task.optimizer
         size, limit, factor = b.grad.shape[0], clip.value or 0.0, None
-        blocks = self.blocks(size)
+        grid = self.blocks(size)
         if b.good is not None:
-            self.launch("find_overflow", blocks, b.grad, b.good, size)
+            self.launch("find_overflow", grid, b.grad, b.good, size)
         if clip.norm is not None:
             factor = b.factor
-            self.launch("clip_factor", blocks, b.grad, b.denominator, limit, b.partial, b.turns,
+            self.launch("clip_factor", grid, b.grad, b.denominator, limit, b.partial, b.turns,
                         clip.norm, factor, size)  # fmt: skip
         kernel, last, decay = update_rule(optimizer, b.state.slots)
-        self.launch(kernel, blocks, b.state.params, b.grad, b.denominator, limit, factor, decay,
-                    b.good, b.coefficients, size, *last)  # fmt: skip
+        self.launch(kernel, grid, b.state.params, b.grad, b.denominator, limit, factor, decay,
+                    b.good, b.narrow, b.coefficients, size, *last)  # fmt: skip
         if b.stats_before is not None:
             S = b.stats_before.shape[0]
             self.launch("copied", self.blocks(S), b.stats_before, b.state.stats, S, b.good)

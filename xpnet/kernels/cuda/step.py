@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from xpnet.clipping import Clip
-from xpnet.kernels.cuda.buffers import Buffers, Task, arrays
+from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
 from xpnet.kernels.cuda.program import LIMIT, Program
 from xpnet.kernels.cuda.rules import check_rules
@@ -80,11 +80,21 @@ class FusedStep:
         """The static buffers, with ``state`` in them; the first state becomes them."""
         if self.buffers is None:
             self.buffers = Buffers.around(self.executor, self.task, state)
+            self._narrow()
         elif state is not self.buffers.state:
             for mine, given in zip(arrays(self.buffers.state), arrays(state), strict=True):
                 if given is not mine:
                     self.executor.copy(mine, given)
+            self._narrow()
         return self.buffers
+
+    def _narrow(self) -> None:
+        """Round the parameters for the layers; from then on each update does."""
+        b = self.buffers
+        if b is not None and b.narrow is not None:
+            size, threads = b.narrow.shape[0], self.task.threads
+            grid = (blocks(size, threads), 1)
+            self.executor.launch("narrowed", grid, threads, b.state.params, b.narrow, size)()
 
     def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
         key = (batch.x.shape, batch.y.shape, batch.weight is None)
@@ -157,6 +167,7 @@ class FusedStep:
         assert self.buffers is not None
         for mine, x in zip(arrays(self.buffers.state), host, strict=True):
             self.executor.copy(mine, self.executor.place(x))
+        self._narrow()
 
 
 class _Repeated:
