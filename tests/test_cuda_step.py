@@ -270,7 +270,7 @@ def test_many_rows_are_summed_by_several_blocks(executor, dtype, rng):
     batches = class_batches(rng, dtype, [300, 300])
     compare(executor, [Dense(9), Tanh(), Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
     if isinstance(executor, CpuExecutor):
-        assert executor.counts["column_sums"] == 4
+        assert executor.counts["column_sums"] == 2
 
 
 def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, rng):
@@ -327,9 +327,10 @@ def test_cross_entropy_in_every_form(options, form, weights, reduction, executor
     compare(executor, [Dense(5), Softmax()], (6,), batches, loss, SGD(0.1))
 
 
+@pytest.mark.parametrize("rows", [3, 70])
 @pytest.mark.parametrize("K", [1, 2, 31, 32, 33, 100])
-def test_any_number_of_classes(K, executor, dtype, rng):
-    batches = class_batches(rng, dtype, [3, 3], K=K)
+def test_any_number_of_classes(K, rows, executor, dtype, rng):
+    batches = class_batches(rng, dtype, [rows, rows], K=K)
     compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
 
 
@@ -350,14 +351,17 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     labels, cost = np.array([2, 0, 0], "int32"), np.zeros(1)
     totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
     denominator, turns, step = np.zeros(1), np.zeros(1, "uint32"), np.array([7], "int32")
+    columns, dbias = np.zeros((1, 3)), np.zeros(3)
     cost_at = np.array([cost.ctypes.data], "uint64")
     executor.launch("softmax_cross_entropy", (1, 1), 64, kernel_z, None, kernel_z, labels, None,
-                    None, None, 3, 3, 1.0, 0.0, 0, 0, 0, None, 1.0, partial, 0, 1, turns, 0, 1,
+                    None, None, 3, 3, 1.0, 0.0, 0, 0, 0, columns, dbias, None, 1.0, partial, 0, 1,
+                    turns, 0, 1,
                     denominator, *totals, step, cost_at, None)()  # fmt: skip
     sums = loss.sums(z, labels)
     np.testing.assert_allclose(totals[0], sums.loss, rtol=1e-14)
     np.testing.assert_allclose(cost, sums.loss / 3, rtol=1e-14)
     np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
+    np.testing.assert_allclose(dbias, sums.gradient.sum(axis=0), atol=1e-15)
     assert totals[2] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
     assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
 
@@ -638,9 +642,9 @@ def test_the_work_of_a_step_does_not_grow(folder, rng):
         Adam(0.01), graph=False,
     )  # fmt: skip
     (repeated,) = fused.programs.values()
-    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, 3 backward, 1 update.
+    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, 2 backward, 1 update.
     assert executor.counts["product"] == 8
-    assert len(repeated.program.calls) == 15
+    assert len(repeated.program.calls) == 14
     assert fused.note == "eager: graphs are switched off"
 
 

@@ -35,11 +35,12 @@ __device__ inline real block_sum(real x) {
   return warp_sum(x);
 }
 
-// Whether this block is the last of the launch to get here; it sees what the first threads of the
-// others wrote before they did. Every thread must call it. *turns begins as 0, and ends so.
+// Whether this block is the last of the launch to get here; it sees what the others wrote before
+// they did. Every thread must call it. *turns begins as 0, and ends so.
 __device__ inline bool last_block(unsigned* turns) {
   __shared__ int last;
   unsigned others = gridDim.x * gridDim.y - 1;
+  __syncthreads();  // all threads have written
   if (threadIdx.x == 0) {
     __threadfence();
     last = atomicInc(turns, others) == others;

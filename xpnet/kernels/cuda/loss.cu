@@ -23,20 +23,21 @@ __device__ inline real enlarged(const real* scale, real share) {
              total_loss, total_denominator, total_hits, total_count, bad_step, step, cost_at, good
 
 // Adds the batch to the totals, writes C where *cost_at points, and the denominator by which the
-// gradient is to be divided. Every thread of every block must call it with its sums.
-__device__ inline void finish(real loss, real weights, real hits, real counted, FINISH) {
+// gradient is to be divided. Every thread of every block must call it with its sums; true in the
+// block that did it, the last one.
+__device__ inline bool finish(real loss, real weights, real hits, real counted, FINISH) {
   real sums[] = {loss, weights, hits, counted};
   for (int k = 0; k < 4; k++) {
     sums[k] = block_sum(sums[k]);
     if (threadIdx.x == 0) partial[(first + blockIdx.x) * 4 + k] = sums[k];
   }
-  if (!finishes || !last_block(turns)) return;
+  if (!finishes || !last_block(turns)) return false;
   for (int k = 0; k < 4; k++) {
     real x = 0;
     for (unsigned i = threadIdx.x; i < first + gridDim.x; i += blockDim.x) x += partial[i * 4 + k];
     sums[k] = block_sum(x);
   }
-  if (threadIdx.x != 0) return;
+  if (threadIdx.x != 0) return true;
   loss = sums[LOSS];
   real D = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
   *total_loss += loss;
@@ -51,6 +52,7 @@ __device__ inline void finish(real loss, real weights, real hits, real counted, 
   *(real*)*cost_at = loss / D;
   *denominator = D * enlarged(scale, share);
   if (good) *good = 1;
+  return true;
 }
 
 // One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.losses.
@@ -69,16 +71,18 @@ struct Target {
 };
 
 // dz from logits z (N, K), to which the bias (K) is added first, if it is not null; dz may be z.
-// probabilities: z are those already, and the loss is that of their logarithm.
+// probabilities: z are those already, and the loss is that of their logarithm. dbias (K), null where
+// K > 32, becomes the sum of dz over all parts of the batch, by way of columns (blocks, K).
 // One warp per row. Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
 // and weights (N) or null.
 KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels,
                              const real* rows, const real* class_weights, const real* weights,
                              int N, int K, real kept, real uniform, int ignores, int ignored,
-                             int probabilities, FINISH) {
+                             int probabilities, real* columns, real* dbias, FINISH) {
   real larger = enlarged(scale, share);
   int lane = threadIdx.x % WARP, warp = FIRST / WARP, warps = STRIDE / WARP;
   real loss = 0, row_weights = 0, hits = 0, count = 0;  // of this warp's rows, in lane 0
+  real column = 0;
   for (int n = warp; n < N; n += warps) {
     act* zn = z + (size_t)n * K;
     Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
@@ -112,7 +116,9 @@ KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels
       real log_a = probabilities ? log(value) : value - top.value - log_sum;
       if (v != 0) row_loss -= v * log_a;  // 0 times -inf would be NaN
       real from_a = v != 0 ? -v / value : (real)0, from_z = exp(log_a) * sum_v - v;
-      dz[(size_t)n * K + k] = (probabilities ? from_a : from_z) * larger;
+      act d = (probabilities ? from_a : from_z) * larger;
+      dz[(size_t)n * K + k] = d;
+      column += (real)d;  // of one column, where K is small enough
     }
     row_loss = warp_sum(row_loss);
     if (lane != 0) continue;
@@ -122,7 +128,16 @@ KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels
     hits += target.counted * (real)(top.index == wanted.index);
     count += target.counted;
   }
-  finish(loss, row_weights, hits, count, SAME);
+  int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
+  if (dbias) {
+    column = column_sum(column);
+    if (group == 0 && lane < K) columns[(first + blockIdx.x) * K + lane] = column;
+  }
+  if (!finish(loss, row_weights, hits, count, SAME) || !dbias) return;
+  column = 0;
+  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
+  column = column_sum(column);
+  if (group == 0 && lane < K) dbias[lane] = column;
 }
 
 // e and de/dz of one element; p is the delta of HUBER, the positive weight of the last one.

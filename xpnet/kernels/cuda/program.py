@@ -50,6 +50,12 @@ class Program:
         self._count = N * (1 if isinstance(task.loss, ROWS) else output)  # of terms in the loss
         partial = sum(self._loss_grid(last - first) for first, last in pairwise(bounds))
         self._partial, self._loss_blocks = executor.empty((partial, 4), executor.dtype), 0
+        last = task.stages[-1]
+        fused = isinstance(last, Affine) and last.fused and isinstance(task.loss, ROWS)
+        self.loss_sums_bias = fused and output <= WARP
+        self._columns = None
+        if self.loss_sums_bias:
+            self._columns = executor.empty((partial, output), executor.dtype)
         self._begin()
         for first, last in pairwise(bounds):
             self._differentiate(first, last)
@@ -158,8 +164,10 @@ class Program:
         """Put the loss in line, and return where its gradient dz will be."""
         loss, stage, bias = self.task.loss, self.task.stages[-1], None
         N, K = z.shape
+        dbias = None
         if isinstance(stage, Affine) and stage.fused and stage.layer is not None:
             bias, dz = self.parameter(stage.layer, "b"), z
+            dbias = self.gradient(stage.layer, "b") if self.loss_sums_bias else None
         else:
             dz = self.scratch((N, K))  # the last activation may keep z
         y, weight = self.y[first:last], None if self.weight is None else self.weight[first:last]
@@ -169,7 +177,7 @@ class Program:
             self.launch("softmax_cross_entropy", self._loss_grid(N), z, bias, dz, *targets,
                         self._class_weights, weight, N, K, *smoothing(loss, K),
                         int(ignored is not None), ignored or 0,
-                        int(isinstance(loss, CrossEntropy)),
+                        int(isinstance(loss, CrossEntropy)), self._columns, dbias,
                         *self._finish(first, last))  # fmt: skip
         else:
             self.launch("elementwise_loss", self._loss_grid(N), z, bias, dz, y, weight,

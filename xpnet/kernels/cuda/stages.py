@@ -70,7 +70,8 @@ class Affine:
 
     def backward(self, work: Work, residuals: Any, da: Array) -> Array | None:
         x, kept = residuals
-        db = None if self.layer is None else work.gradient(self.layer, "b")
+        summed = self.layer is None or (self.fused and work.loss_sums_bias)
+        db = None if summed else work.gradient(self.layer, "b")  # type: ignore[arg-type]
         if self.kind != IDENTITY or db is not None:
             self._activation_backward(work, da, kept, db)
         if self.layer is None:

@@ -40,6 +40,7 @@ class Work(Protocol):
 
     add: int  # whether gradients are added to what is there
     first: int  # row of the batch: parts are taken in turn
+    loss_sums_bias: bool  # whether the loss has summed up the gradient of the bias it added
 
     def empty(self, shape: tuple[int, ...]) -> Array: ...
     def sums(self, shape: tuple[int, ...]) -> Array: ...
