@@ -7,6 +7,7 @@
     crossover.py    from which width and batch one contender is ahead of another
     profile.py      what a step's time goes to on a CPU
     launches.py     and on a GPU
+    scale.py        how time and memory grow with width, depth, batch and rows
     report.py       the tables, JSON, Markdown and a plot
 
 All contenders take the same step in turn, many times over, in one process: what else the machine

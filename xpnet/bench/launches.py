@@ -49,8 +49,8 @@ class Labelling:
     def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Launch:
         return Launch(kernel, self._executor.launch(kernel, grid, block, *given))
 
-    def product(self, a: Any, b: Any, out: Any) -> Launch:
-        return Launch("matrix products", self._executor.product(a, b, out))
+    def product(self, a: Any, b: Any, out: Any, **options: Any) -> Launch:
+        return Launch("matrix products", self._executor.product(a, b, out, **options))
 
 
 def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:

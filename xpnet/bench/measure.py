@@ -11,7 +11,7 @@ from xpnet.bench.limit import LIMIT
 from xpnet.bench.networks import Network
 from xpnet.errors import BackendError, ConfigError
 
-__all__ = ["Expectation", "Row", "Timing", "measure"]
+__all__ = ["Expectation", "Row", "Timing", "measure", "time_steps"]
 
 WARM_UP = 4  # steps: compilation, first touches of buffers, a captured graph
 SLICE = 0.05  # seconds that one contender runs before the next one's turn
@@ -66,8 +66,8 @@ def measure(
         report(f"{network}: warming up {name}")
         try:
             contender = make(network)
-            _run(contender, WARM_UP)
-            seconds = _run(contender, 1)
+            time_steps(contender, WARM_UP)
+            seconds = time_steps(contender, 1)
         except Exception as error:  # whatever another library raises, the rest is worth timing
             if name == LIMIT:
                 raise
@@ -80,9 +80,9 @@ def measure(
         report(f"{network}: round {number + 1} of {rounds}")
         for name, contender in ready.items():
             time.sleep(PAUSE)
-            _run(contender, 1)  # wakes its own threads, and brings its parameters to the cache
+            time_steps(contender, 1)  # wakes its threads, brings its parameters to the cache
             before = page_faults() or 0
-            times[name].append(_run(contender, repeats[name]) / repeats[name] * 1e6)
+            times[name].append(time_steps(contender, repeats[name]) / repeats[name] * 1e6)
             faults[name] += (page_faults() or 0) - before
     timings = {name: _timing(values, ready[name].note()) for name, values in times.items()}
     if page_faults() is not None:
@@ -105,7 +105,7 @@ def page_faults() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def _run(contender: Contender, count: int) -> float:
+def time_steps(contender: Contender, count: int) -> float:
     """Seconds for ``count`` steps, the wait for the device included."""
     contender.wait()
     began = time.perf_counter()

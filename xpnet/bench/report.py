@@ -12,7 +12,7 @@ from xpnet.bench.measure import Row
 from xpnet.errors import require
 from xpnet.interop.setting import Setting
 
-__all__ = ["machine", "plot", "profile_lines", "to_json", "to_markdown"]
+__all__ = ["machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
 
 LIBRARIES = (
     *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
@@ -97,7 +97,7 @@ def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str
     lines = [*header, *(_line(row, names, _time) for row in rows), ""]
     lines += [
         f"Median microseconds per step, in {setting.precision}; in brackets, times the {LIMIT}. "
-        + _sentence(facts),
+        + sentence(facts),
         "",
         *header,
         *(_line(row, names, _rate) for row in rows),
@@ -138,7 +138,8 @@ def _rate(row: Row, name: str) -> str:
     return f"{row.rate(name):.3g}{share}"
 
 
-def _sentence(facts: dict[str, Any]) -> str:
+def sentence(facts: dict[str, Any]) -> str:
+    """Return the facts of :func:`machine` as text."""
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     gpu = ""
     if "gpu" in facts:

@@ -33,6 +33,11 @@ import click
     is_flag=True,
     help="Find where cuda overtakes cpu, or the second of two --only the first.",
 )
+@click.option(
+    "--scale",
+    is_flag=True,
+    help="Measure how time and memory grow with width, depth, batch and rows, or --only some.",
+)
 @click.option("--profile", "profiled", is_flag=True, help="Say what xpnet's time goes to.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the measurement as JSON.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the tables as Markdown.")
@@ -46,6 +51,7 @@ def bench(
     rounds: int,
     conditions: tuple[str, ...],
     crossover: bool,
+    scale: bool,
     profiled: bool,
     json_file: str | None,
     markdown_file: str | None,
@@ -62,6 +68,7 @@ def bench(
     xpnet bench --rows 784-512-10:128:adam --expect 'ratio<=1.3'
     xpnet bench --expect 'ratio/PyTorch eager<1' --json bench.json --plot bench.png
     xpnet bench --device cuda --precision tf32 --profile
+    xpnet bench --scale --expect 'rows memory<=0.1' --plot scale.png
     """
     import json
     import os
@@ -86,6 +93,8 @@ def bench(
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if crossover:
         return _crossover(setting, only, rounds, json_file)
+    if scale:
+        return _scale(only, conditions, json_file, markdown_file, plot_file)
     makes = contenders(setting)
     expectations = [Expectation.parse(text) for text in conditions]
     for name in (*only, *skip, *(e.other for e in expectations)):
@@ -145,6 +154,39 @@ def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-unty
         text = json.dumps({"first": pair[0], "second": pair[1], "crossings": found}, indent=2)
         atomic_write_text(json_file, text + "\n")
     return 0
+
+
+def _scale(only, conditions, json_file, markdown_file, plot_file) -> int:  # type: ignore[no-untyped-def]
+    """Print a line for each point; exit code 1 where something grows faster than expected."""
+    import json
+
+    from xpnet.bench import Setting, scale
+    from xpnet.bench.report import machine
+    from xpnet.checkpoint import atomic_write_text
+    from xpnet.errors import ConfigError
+    from xpnet.schema import did_you_mean
+
+    growths = [scale.Growth.parse(text) for text in conditions]
+    for name in only:
+        if name not in scale.AXES:
+            msg = f"unknown axis {name!r}; {did_you_mean(name, scale.AXES)}"
+            raise ConfigError(msg)
+    measured = {}
+    for name in only or scale.AXES:
+        click.echo(f"{name}: {scale.AXES[name].what}")
+        measured[name] = scale.measure_axis(name, lambda point: click.echo(f"  {point}"))
+    facts = machine(Setting())
+    if json_file:
+        text = json.dumps({"machine": facts, "axes": scale.to_json(measured)}, indent=2)
+        atomic_write_text(json_file, text + "\n")
+    if markdown_file:
+        atomic_write_text(markdown_file, scale.to_markdown(measured, facts))
+    if plot_file:
+        scale.plot(measured, plot_file)
+    failures = [failure for growth in growths if (failure := growth.failure(measured))]
+    for failure in failures:
+        click.echo(f"not as expected: {failure}", err=True)
+    return 1 if failures else 0
 
 
 def _fastest(row) -> str:  # type: ignore[no-untyped-def]

@@ -1,0 +1,246 @@
+"""How time and memory grow with width, depth, batch size and rows, on a CPU.
+
+Each point is measured in a process of its own, whose peak of memory is then the point's. That of a
+step is above what the same process takes for a tiny network, so that the libraries do not count;
+rows are those of a whole `xpnet train` that streams them out of a file, and so is the memory.
+"""
+
+import multiprocessing
+import re
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.bench.contenders import contenders
+from xpnet.bench.measure import SLICE, WARM_UP, time_steps
+from xpnet.bench.networks import SEED, Network
+from xpnet.bench.report import sentence
+from xpnet.errors import BackendError, ConfigError, require
+from xpnet.interop.setting import Setting
+
+__all__ = ["AXES", "Growth", "Point", "grow", "measure_axis", "plot", "to_json", "to_markdown"]
+
+QUANTITIES = {"time": "microseconds", "memory": "memory"}
+TINY = Network((4, 4), 4, "adam")
+FEATURES, CLASSES = 32, 10  # of the rows that are streamed
+BATCH = 1024
+BUFFER = 16  # MiB: small beside the largest file, as 256 are beside one that does not fit
+
+
+class Point(NamedTuple):
+    """One size on an axis."""
+
+    size: int
+    work: float  # what time should be proportional to: of a step operations, of a run rows
+    microseconds: float  # of a step, with its data where rows are read
+    memory: float  # MiB at the peak
+
+    def __str__(self) -> str:
+        return f"{self.size:,}: {self.microseconds:,.0f} µs per step, {self.memory:,.0f} MiB"
+
+
+class Axis(NamedTuple):
+    """Sizes that are gone through, and what is measured at one of them."""
+
+    sizes: tuple[int, ...]
+    what: str
+    point: Callable[[int], Point]
+
+
+def _step(network: Network) -> tuple[float, float]:
+    """Median microseconds of a step, and the MiB that it took."""
+    make = contenders(Setting())["xpnet numpy"]
+    time_steps(make(TINY), WARM_UP)
+    before = _peak()
+    contender = make(network)
+    time_steps(contender, WARM_UP)
+    repeats = max(1, round(SLICE / time_steps(contender, 1)))
+    times = [time_steps(contender, repeats) / repeats * 1e6 for _ in range(5)]
+    return statistics.median(times), _peak() - before
+
+
+def _of_width(width: int) -> Point:
+    network = Network((width, width, width, CLASSES), 128, "adam")
+    return Point(width, network.flops(), *_step(network))
+
+
+def _of_depth(depth: int) -> Point:
+    network = Network((*[256] * (depth + 1), CLASSES), 128, "adam")
+    return Point(depth, network.flops(), *_step(network))
+
+
+def _of_batch(batch: int) -> Point:
+    network = Network((784, 512, 256, CLASSES), batch, "adam")
+    return Point(batch, network.flops(), *_step(network))
+
+
+def _of_rows(rows: int) -> Point:
+    from xpnet.config import load_config
+    from xpnet.run import load_run, train
+
+    settings = ["data.stream=yes", f"data.buffer={BUFFER}", "backend=numpy", "epochs=2"]
+    settings += [f"batch_size={BATCH}", "data.label=labels.npy", "model.hidden=[64]"]
+    with tempfile.TemporaryDirectory(prefix="xpnet-scale-") as made:
+        folder = Path(made)
+        config = load_config(str(write_rows(folder / "data", rows)), settings)
+        train(config, folder / "run", report=lambda line: None)
+        epoch = load_run(folder / "run").folder.history()[-1]
+    steps = epoch["step"] / config.epochs
+    return Point(rows, rows, epoch["seconds"] / steps * 1e6, _peak())
+
+
+def write_rows(folder: Path, rows: int) -> Path:
+    """Write made-up rows and their labels beside them, a part at a time; return their file."""
+    folder.mkdir()
+    rng = np.random.default_rng(SEED)
+    with (folder / "x.npy").open("wb") as x, (folder / "labels.npy").open("wb") as y:
+        for file, shape, dtype in ((x, (rows, FEATURES), "<f4"), (y, (rows,), "|u1")):
+            header = {"descr": dtype, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, 2**17):
+            n = min(2**17, rows - start)
+            values = rng.standard_normal((n, FEATURES), np.float32)
+            x.write(values.tobytes())
+            y.write(values[:, :CLASSES].argmax(axis=1).astype("u1").tobytes())
+    return folder / "x.npy"
+
+
+AXES = {
+    "width": Axis((64, 128, 256, 512, 1024, 2048, 4096), "3 layers of it, batch 128", _of_width),
+    "depth": Axis((1, 2, 4, 8, 16, 32, 64), "layers of 256, batch 128", _of_depth),
+    "batch": Axis((16, 64, 256, 1024, 4096, 16384), "784-512-256-10", _of_batch),
+    "rows": Axis(
+        tuple(10**n for n in range(3, 8)),
+        f"xpnet train, {FEATURES} features streamed through {BUFFER} MiB, batch {BATCH}",
+        _of_rows,
+    ),
+}
+
+
+def measure_axis(name: str, report: Callable[[Point], None] = lambda point: None) -> list[Point]:
+    """Measure every point of an axis, each in a fresh process."""
+    _peak()  # raises where it cannot be told
+    points = []
+    context = multiprocessing.get_context("spawn")
+    for size in AXES[name].sizes:
+        with context.Pool(1) as pool:
+            points.append(pool.apply(_measured, (name, size)))
+        report(points[-1])
+    return points
+
+
+def _measured(name: str, size: int) -> Point:
+    return AXES[name].point(size)
+
+
+def grow(points: list[Point], what: str) -> float:
+    """Return by which power of the work a quantity grows, over the larger half of the points.
+
+    The slope of a straight line through the logarithms: 1 is proportional, 0 is flat.
+
+    >>> grow([Point(n, n, 5.0 * n, 80.0) for n in (1, 10, 100)], "microseconds")
+    1.0
+    """
+    larger = points[len(points) // 2 - 1 :]
+    logs = np.log([[p.work, max(getattr(p, what), 1.0)] for p in larger])
+    return round(float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]), 3)
+
+
+class Growth(NamedTuple):
+    """A condition on a power, such as ``rows memory<=0.1``."""
+
+    axis: str
+    what: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Growth":
+        """Read a condition; raises ConfigError.
+
+        >>> Growth.parse("rows memory<=0.1")
+        Growth(axis='rows', what='memory', bound=0.1)
+        """
+        axes = "|".join(AXES)
+        match = re.fullmatch(rf"({axes})\s+(time|memory)\s*<=\s*(\d+(?:\.\d+)?)", text.strip())
+        if not match:
+            msg = "with --scale, --expect takes AXIS time<=POWER or memory<=POWER, AXIS one of "
+            raise ConfigError(msg + f"{', '.join(AXES)}; got {text!r}")
+        return cls(match[1], match[2], float(match[3]))
+
+    def failure(self, measured: "dict[str, list[Point]]") -> str | None:
+        """Say how the measurement fails the condition, or None."""
+        if self.axis not in measured:
+            return f"{self.axis} was not measured"
+        power = grow(measured[self.axis], QUANTITIES[self.what])
+        if power <= self.bound:
+            return None
+        return (
+            f"{self.what} grows as the {power}th power over {self.axis}; expected <= {self.bound:g}"
+        )
+
+
+def to_json(measured: dict[str, list[Point]]) -> dict[str, Any]:
+    """Return the points and the powers by which they grow as JSON data."""
+    return {
+        name: {
+            "what": AXES[name].what,
+            "points": [point._asdict() for point in points],
+            "power": {name: grow(points, what) for name, what in QUANTITIES.items()},
+        }
+        for name, points in measured.items()
+    }
+
+
+def to_markdown(measured: dict[str, list[Point]], facts: dict[str, Any]) -> str:
+    """Return a table of each axis, and what it was measured on."""
+    lines = []
+    for name, points in measured.items():
+        powers = (grow(points, what) for what in QUANTITIES.values())
+        lines += [
+            f"### {name}: {AXES[name].what}",
+            "",
+            f"| {name} | µs per step | MiB at the peak |",
+            "| ---: | ---: | ---: |",
+            *(f"| {p.size:,} | {p.microseconds:,.0f} | {p.memory:,.0f} |" for p in points),
+            "",
+            "Over the larger half time grows as the {:.2f}th power of the work, memory as the "
+            "{:.2f}th.".format(*powers),
+            "",
+        ]
+    return "\n".join([*lines, sentence(facts), ""])
+
+
+def plot(measured: dict[str, list[Point]], path: str) -> None:
+    """Draw time and memory over each axis; the suffix of ``path`` names the format."""
+    require("matplotlib", "bench", "a plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(measured), 5), layout="constrained")
+    grid = figure.subplots(2, len(measured), squeeze=False, sharex="col")
+    for column, (name, points) in enumerate(measured.items()):
+        sizes = [p.size for p in points]
+        for row, what in enumerate(QUANTITIES.values()):
+            axis = grid[row, column]
+            axis.loglog(sizes, [max(getattr(p, what), 1.0) for p in points], "o-", color="tab:blue")
+            axis.set_title(f"power {grow(points, what):.2f} of the work", fontsize=9, loc="left")
+            axis.spines[["top", "right"]].set_visible(False)
+        grid[1, column].set_xlabel(name)
+    grid[0, 0].set_ylabel("µs per step")
+    grid[1, 0].set_ylabel("MiB at the peak")
+    figure.savefig(path)
+
+
+def _peak() -> float:
+    """The most MiB of memory that this process has had."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        msg = "the peak of a process's memory is not known on this system"
+        raise BackendError(msg) from None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
