@@ -6,6 +6,7 @@ that is called cuda.
 
 import contextlib
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -296,6 +297,26 @@ def test_the_launches_of_a_step_on_a_real_gpu_are_timed(precision):
     ran["cupy"] += 1
 
 
+def test_every_library_is_kept_to_the_cores_asked_for(tmp_path):
+    words = ["--threads", "1", "--rows", "8-4:4:sgd", "--rounds", "1"]
+    words += [
+        "--only",
+        "PyTorch eager",
+        "--only",
+        "xpnet numpy",
+        "--json",
+        str(tmp_path / "b.json"),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "xpnet", "bench", *words], check=True, capture_output=True
+    )
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["machine"]["cores"] == 1
+    assert found["machine"]["threads"]["OPENBLAS_NUM_THREADS"] == "1"
+    note = found["rows"][0]["timings"].get("PyTorch eager", {"note": "1 threads"})["note"]
+    assert "1 threads" in note
+
+
 def test_a_cuda_graph_of_pytorch_needs_a_gpu():
     pytest.importorskip("torch", reason="PyTorch says it")
     from xpnet.interop.peers import torch_graphed
@@ -314,6 +335,7 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--only", "xpnet cupy"], "unknown contender 'xpnet cupy' on cpu"),
         (["--crossover"], "there is nothing to cross over to: device 'cuda' needs"),
         (["--crossover", "--only", "xpnet numpy"], "takes no --only, or two contenders"),
+        (["--threads", "1"], "a process that has not loaded NumPy yet"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, said, monkeypatch, capsys):

@@ -31,7 +31,9 @@ def machine(setting: Setting) -> dict[str, Any]:
     threads = {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")}
     facts: dict[str, Any] = {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "threads": threads or "default",
         "python": platform.python_version(),
         "versions": versions,

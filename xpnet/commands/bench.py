@@ -20,6 +20,12 @@ import click
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Contenders to time (repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Contenders to leave out (repeatable).")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cores that every library may use, instead of all.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
 @click.option(
     "--expect",
@@ -48,6 +54,7 @@ def bench(
     precision: str,
     only: tuple[str, ...],
     skip: tuple[str, ...],
+    threads: int | None,
     rounds: int,
     conditions: tuple[str, ...],
     crossover: bool,
@@ -72,6 +79,9 @@ def bench(
     """
     import json
     import os
+
+    if threads is not None:
+        _keep_to_cores(threads)
 
     from xpnet.bench import (
         LIMIT,
@@ -129,6 +139,26 @@ def bench(
     for failure in failures:
         click.echo(f"not as expected: {failure}", err=True)
     return 1 if failures else 0
+
+
+def _keep_to_cores(count: int) -> None:
+    """Let every library that is loaded from now on have so many threads."""
+    import os
+    import sys
+
+    from xpnet.errors import ConfigError
+
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    if "numpy" in sys.modules:
+        msg = "--threads is for a process that has not loaded NumPy yet: run xpnet bench by itself"
+        raise ConfigError(msg)
+    if cores is not None and count > len(cores):
+        msg = f"--threads must be at most {len(cores)}, the cores that are here; got {count}"
+        raise ConfigError(msg)
+    if cores is not None:  # JAX and PyTorch count the cores that they may run on
+        os.sched_setaffinity(0, cores[:count])
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = str(count)
 
 
 def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-untyped-def]
