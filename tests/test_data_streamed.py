@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xpnet.data import Division, Shuffle, open_rows, read, survey
-from xpnet.data.streamed import BLOCKS, StoredRows
+from xpnet.data.rows import BLOCKS
+from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
 
 SHARES = (0.7, 0.1, 0.2)
@@ -27,7 +28,17 @@ def surveyed(file, shares=SHARES, task="classification", window_bytes=2**20, **o
     return survey(file, division, len(shares), **options)
 
 
-@pytest.fixture(params=["npz", "npy, a column", "npy, a file of labels", "idx"])
+FORMATS = ["npz", "npy, a column", "npy, a file of labels", "idx", "parquet"]
+
+
+def write_parquet(path, x, labels, group=50):
+    pa = pytest.importorskip("pyarrow", reason="it reads Parquet")
+    pq = pytest.importorskip("pyarrow.parquet", reason="it reads Parquet")
+    columns = {f"f{j}": x[:, j] for j in range(x.shape[1])} | {"label": labels}
+    pq.write_table(pa.table(columns), path, row_group_size=group)
+
+
+@pytest.fixture(params=FORMATS)
 def saved(request, tmp_path, rng):
     """(path, label, x, y) in each format that can be streamed."""
     x, y = table(rng, 997)
@@ -43,6 +54,9 @@ def saved(request, tmp_path, rng):
         np.save(path, x.reshape(997, 3, 1))
         np.save(tmp_path / "labels.npy", y.astype("U8"))
         return path, "labels.npy", x.reshape(997, 3, 1), y
+    if request.param == "parquet":
+        write_parquet(tmp_path / "t.parquet", x, y.astype(str))
+        return tmp_path / "t.parquet", "auto", x, y
     path = tmp_path / "images.idx"
     path.write_bytes(b"\0\0\x0d\2" + np.array(x.shape, ">u4").tobytes() + x.astype(">f4").tobytes())
     path.with_name("labels.idx").write_bytes(
@@ -195,6 +209,29 @@ def test_regression_targets_are_numbers(tmp_path, rng):
     np.testing.assert_array_equal(np.concatenate([b.y for b in whole.parts[0].batches(64)]), y)
 
 
+def test_columns_of_parquet_are_taken_by_their_names(tmp_path, rng):
+    x, y = table(rng, 300)
+    write_parquet(tmp_path / "t.parquet", x, y)
+    file = open_rows(tmp_path / "t.parquet", "label", ("f2", "f0"))
+    np.testing.assert_array_equal(file.read(50, 100).x, x[50:100, [2, 0]])
+    assert surveyed(file).parts[0].feature_names == ("f2", "f0")
+    with pytest.raises(DataError, match="no column 'f9'; known: f0, f1, f2"):
+        open_rows(tmp_path / "t.parquet", "label", ("f0", "f9"))
+
+
+def test_row_groups_of_parquet_are_unpacked_once_each(tmp_path, rng, monkeypatch):
+    x, y = table(rng, 300)
+    write_parquet(tmp_path / "t.parquet", x, y)
+    file = open_rows(tmp_path / "t.parquet", "label")
+    unpacked, unpack = [], file._unpack
+    monkeypatch.setattr(file, "_unpack", lambda group: unpacked.append(group) or unpack(group))
+    part = surveyed(file).parts[0]
+    assert unpacked == [0, 1, 2, 3, 4, 5]
+    unpacked.clear()
+    assert sum(len(b.x) for b in part.batches(16, Shuffle(0, 0))) == len(part)
+    assert sorted(unpacked) == [0, 1, 2, 3, 4, 5]
+
+
 # -- what cannot be trained on --------------------------------------------------------------------
 
 
@@ -219,25 +256,31 @@ def test_a_bad_value_is_named_by_its_row(tmp_path, rng):
     refused(tmp_path / "t.npz", "not among the 2 known classes", classes=("0", "1"))
 
 
-def test_a_file_that_has_to_be_read_as_a_whole_says_so(tmp_path, rng):
+def test_a_file_that_has_to_be_read_as_a_whole_says_so(tmp_path, rng, monkeypatch):
     x, y = table(rng, 50)
     np.savez_compressed(tmp_path / "t.npz", x=x, y=y)
     refused(tmp_path / "t.npz", "compressed, so it cannot be streamed; write it by np.savez")
     np.save(tmp_path / "t.npy", np.asfortranarray(x))
     refused(tmp_path / "t.npy", "in Fortran's order, where no row can be read")
     (tmp_path / "t.csv").write_text("1,2\n")
-    refused(tmp_path / "t.csv", "cannot be streamed; known: .npy .npz .idx")
+    refused(tmp_path / "t.csv", "cannot be streamed; known: .npy .npz .idx ubyte .parquet")
     np.savez(tmp_path / "t.npz", x=np.array([{}, {}]), y=y)
     refused(tmp_path / "t.npz", "an array of Python objects")
+    write_parquet(tmp_path / "t.parquet", x, [*y[:20], None, *y[21:]])
+    refused(tmp_path / "t.parquet", "row 20, column 'label': no value")
+    monkeypatch.setattr("xpnet.data.parquet.MAX_BYTES", 500)
+    write_parquet(tmp_path / "t.parquet", x, y)
+    refused(tmp_path / "t.parquet", "a row group has 50 rows of 3 features.*row_group_size")
     np.savez(tmp_path / "t.npz", x=x, y=y[:-1])
     refused(tmp_path / "t.npz", r"labels of shape \(49,\) for 50 rows")
 
 
-@pytest.mark.parametrize("name", ["t.npy", "t.npz"])
+@pytest.mark.parametrize("name", ["t.npy", "t.npz", "t.parquet"])
 def test_a_file_that_is_cut_short_is_refused_wherever_the_cut_is(name, tmp_path, rng):
     x, y = table(rng, 20)
     np.save(tmp_path / "t.npy", x)
     np.savez(tmp_path / "t.npz", x=x, y=y)
+    write_parquet(tmp_path / "t.parquet", x, y)
     whole = (tmp_path / name).read_bytes()
     for size in range(0, len(whole), 13):
         (tmp_path / name).write_bytes(whole[:size])
@@ -255,10 +298,14 @@ def test_an_entry_that_lies_about_where_it_is_is_refused(tmp_path, rng):
     refused(tmp_path / "t.npz")
 
 
-def test_a_file_that_changes_under_the_training_stops_it(tmp_path, rng):
+@pytest.mark.parametrize("name", ["t.npz", "t.parquet"])
+def test_a_file_that_changes_under_the_training_stops_it(name, tmp_path, rng):
     x, y = table(rng, 5000)
-    path = tmp_path / "t.npz"
-    np.savez(path, x=x, y=y)
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        np.savez(path, x=x, y=y)
+    else:
+        write_parquet(path, x, y)
     part = surveyed(open_rows(path, "auto"), window_bytes=2000).parts[0]
     batches = part.batches(10)
     next(batches)

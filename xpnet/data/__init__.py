@@ -5,10 +5,10 @@ from xpnet.data.batches import Shuffle, prefetch
 from xpnet.data.dataset import Dataset, check, fingerprint
 from xpnet.data.idx import read_idx
 from xpnet.data.named import NAMES, load_named
-from xpnet.data.read import Task, read
+from xpnet.data.read import Task, open_rows, read, streamable
 from xpnet.data.scaling import SCALINGS, Scaler, Scaling, fit_scaler, scaler_of
 from xpnet.data.split import split
-from xpnet.data.streamed import Division, StreamedDataset, open_rows, streamable
+from xpnet.data.streamed import Division, StreamedDataset
 from xpnet.data.survey import Survey, survey
 
 __all__ = [

@@ -1,23 +1,42 @@
 """Parquet files, through pyarrow where it is installed."""
 
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.data.files import MAX_BYTES, one_line, reading
 from xpnet.data.labels import Labels, Table, find_label
+from xpnet.data.rows import Rows
 from xpnet.errors import DataError, require
+from xpnet.schema import did_you_mean
 
-__all__ = ["read_parquet_table"]
+__all__ = ["ParquetRows", "read_parquet_table"]
+
+
+class Columns(NamedTuple):
+    """Which columns of a file are what."""
+
+    features: tuple[str, ...]
+    label: str | None
+    dtype: np.dtype  # of the features
 
 
 def read_parquet_table(path: Path, label: str | int | None) -> Table:
     """Read columns of numbers, one of which may be labels; null values are errors."""
     pq = require("pyarrow.parquet", "parquet", "reading Parquet")
+    with _readable(path), reading(path) as file:
+        return _read(pq.ParquetFile(file), path, label)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with reading(path) as file:
-            return _read(pq.ParquetFile(file), path, label)
+        yield
     except DataError:
         raise
     except Exception as error:  # Arrow has a dozen kinds for a damaged file
@@ -25,34 +44,120 @@ def read_parquet_table(path: Path, label: str | int | None) -> Table:
         raise DataError(msg) from error
 
 
-def _read(file: Any, path: Path, label: str | int | None) -> Table:
-    schema, rows = file.schema_arrow, file.metadata.num_rows
+def _columns(file: Any, path: Path, label: str | int | None) -> Columns:
+    schema = file.schema_arrow
     names = tuple(schema.names)
     if len(names) != file.metadata.num_columns:
         msg = f"{path}: nested columns; features must be one number in each column"
         raise DataError(msg)
     column = None if label is None else find_label(names, len(names), label, path)
     features = tuple(n for j, n in enumerate(names) if j != column)
-    if rows == 0 or not features:
-        msg = f"{path}: {rows} rows of {len(features)} features; there must be some of each"
-        raise DataError(msg)
+    if file.metadata.num_rows == 0 or not features:
+        msg = f"{path}: {file.metadata.num_rows} rows of {len(features)} features; "
+        raise DataError(msg + "there must be some of each")
     if len(set(names)) < len(names):
         msg = f"{path}: several columns have the same name; the columns are {list(names)}"
         raise DataError(msg)
     dtype = np.result_type(*(_dtype(schema.field(n), path) for n in features))
-    if rows * len(features) * dtype.itemsize > MAX_BYTES:
-        msg = f"{path}: {rows} rows of {len(features)} features are more than {MAX_BYTES} bytes"
-        raise DataError(msg)
+    return Columns(features, None if column is None else names[column], dtype)
+
+
+def _read(file: Any, path: Path, label: str | int | None) -> Table:
+    rows, columns = file.metadata.num_rows, _columns(file, path, label)
+    _check_size(path, "the file", rows, columns, "train with data.stream = 'yes', or split it")
+    x, labels = _unpack(lambda name: file.read(columns=[name]), path, rows, columns)
+    return Table(x, labels, lambda row: f"{path}: row {row}", columns.features)
+
+
+def _check_size(path: Path, what: str, rows: int, columns: Columns, remedy: str) -> None:
+    if rows * len(columns.features) * columns.dtype.itemsize > MAX_BYTES:
+        msg = f"{path}: {what} has {rows} rows of {len(columns.features)} features, more than "
+        raise DataError(msg + f"{MAX_BYTES} bytes: {remedy}")
+
+
+def _unpack(
+    read: Callable[[str], Any], path: Path, rows: int, columns: Columns, low: int = 0
+) -> tuple[np.ndarray, Labels | None]:
+    """Return features and labels of rows from ``low`` on; ``read`` gives a table of one column."""
+
+    def values(name: str) -> Any:
+        return _column(read(name), name, path, rows, low)
+
     # The first column shows whether the file holds as many rows as it declares.
-    first = _column(file, features[0], path).to_numpy()
-    x = np.empty((rows, len(features)), dtype)
+    first = values(columns.features[0]).to_numpy()
+    x = np.empty((rows, len(columns.features)), columns.dtype)
     x[:, 0] = first
-    for j, name in enumerate(features[1:], 1):
-        x[:, j] = _column(file, name, path).to_numpy()
-    labels = None
-    if column is not None:
-        labels = _labels(_column(file, names[column], path), path, names[column])
-    return Table(x, labels, lambda row: f"{path}: row {row}", features)
+    for j, name in enumerate(columns.features[1:], 1):
+        x[:, j] = values(name).to_numpy()
+    if columns.label is None:
+        return x, None
+    return x, _labels(values(columns.label), path, columns.label)
+
+
+class ParquetRows:
+    """Rows of a Parquet file. Its blocks are its row groups, each of which is unpacked as a whole.
+
+    They are shuffled the better, and take the less memory, the smaller the row groups are.
+    """
+
+    def __init__(
+        self, path: Path, label: str | int | None, names: Sequence[str] | None = None
+    ) -> None:
+        pq = require("pyarrow.parquet", "parquet", "reading Parquet")
+        self._path = path
+        with _readable(path):
+            self._file = pq.ParquetFile(str(path))
+            columns, groups = _columns(self._file, path, label), self._file.metadata
+            sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+        if absent := [name for name in names or () if name not in columns.features]:
+            msg = f"{path}: no column {absent[0]!r}; {did_you_mean(absent[0], columns.features)}"
+            raise DataError(msg)
+        self._columns = columns._replace(features=tuple(names or columns.features))
+        if min(sizes) < 1:
+            msg = f"{path}: a row group of {min(sizes)} rows"
+            raise DataError(msg)
+        remedy = "write it with a row_group_size of some 10,000"
+        _check_size(path, "a row group", max(sizes), columns, remedy)
+        self.bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self.dtype = columns.dtype
+        self.feature_names: tuple[str, ...] | None = self._columns.features
+        self.shape: tuple[int, ...] = (int(self.bounds[-1]), len(self._columns.features))
+        self._lock, self._changed = threading.Lock(), self._change()
+        self._unpacked: tuple[int, Rows] | None = None  # a part has two runs of a group at most
+
+    def read(self, start: int, stop: int) -> Rows:
+        group = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        with self._lock:
+            if self._unpacked is None or self._unpacked[0] != group:
+                self._unpacked = (group, self._unpack(group))
+            x, y = self._unpacked[1]
+        low = int(self.bounds[group])
+        return Rows(x[start - low : stop - low], None if y is None else y[start - low : stop - low])
+
+    def _unpack(self, group: int) -> Rows:
+        low, high = map(int, self.bounds[group : group + 2])
+        with _readable(self._path):
+            if self._change() != self._changed:
+                msg = f"{self._path}: was changed while it was trained on; start again"
+                raise DataError(msg)
+            x, labels = _unpack(
+                lambda name: self._file.read_row_group(group, columns=[name]),
+                self._path,
+                high - low,
+                self._columns,
+                low,
+            )
+        return Rows(x, None if labels is None else np.array(labels.values)[labels.codes])
+
+    def expect(self, start: int, stop: int) -> None:
+        """Arrow reads a row group at once; there is nothing to prepare."""
+
+    def place(self, row: int) -> str:
+        return f"{self._path}: row {row}"
+
+    def _change(self) -> tuple[int, int]:
+        found = os.stat(self._path)
+        return found.st_mtime_ns, found.st_size
 
 
 def _dtype(field: Any, path: Path) -> np.dtype:
@@ -76,13 +181,13 @@ def _labels(column: Any, path: Path, name: str) -> Labels:
     return Labels(texts, found.indices.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
-def _column(file: Any, name: str, path: Path) -> Any:
-    column = file.read(columns=[name]).column(0)
-    if len(column) != file.metadata.num_rows:
-        msg = f"{path}: column {name!r} has {len(column)} of {file.metadata.num_rows} rows"
+def _column(table: Any, name: str, path: Path, rows: int, low: int) -> Any:
+    column = table.column(0)
+    if len(column) != rows:
+        msg = f"{path}: column {name!r} has {len(column)} of {rows} rows"
         raise DataError(msg)
     if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy()))
+        row = low + int(np.argmax(column.is_null().to_numpy()))
         msg = f"{path}: row {row}, column {name!r}: no value"
         raise DataError(msg)
     return column

@@ -10,13 +10,16 @@ from xpnet.data.dataset import Dataset
 from xpnet.data.files import existing, within_memory
 from xpnet.data.idx import read_idx_table
 from xpnet.data.labels import Labels, Table, check_finite, encode, targets
-from xpnet.data.parquet import read_parquet_table
+from xpnet.data.parquet import ParquetRows, read_parquet_table
+from xpnet.data.rows import RowFile
+from xpnet.data.stored import open_stored
 from xpnet.data.text import Header, read_csv_table
 from xpnet.errors import DataError
 
-__all__ = ["Task", "read"]
+__all__ = ["Task", "open_rows", "read", "streamable"]
 
 Task = Literal["classification", "regression"]
+STREAMABLE = (".npy", ".npz", ".idx", "ubyte", ".parquet")
 
 
 def read(
@@ -62,6 +65,28 @@ def read(
             msg = f"{table.place(0)}: labels of classes must be (N,); got {table.labels.shape}"
             raise DataError(msg)
     return Dataset(table.x, y, names, path.name.partition(".")[0], table.feature_names)
+
+
+def streamable(path: str | Path) -> bool:
+    """Say whether the rows of a file of this name can be read one by one."""
+    return str(path).lower().endswith(STREAMABLE)
+
+
+def open_rows(
+    path: str | Path, label: str | int | None, names: Sequence[str] | None = None
+) -> RowFile:
+    """Open a file whose rows stay in it; ``label`` as in :func:`read`.
+
+    Columns that have names are taken by ``names``, in their order. Raises DataError for a format,
+    or a compression, that can only be read as a whole.
+    """
+    path = existing(path)
+    if not streamable(path):
+        msg = f"{path}: cannot be streamed; known: {' '.join(STREAMABLE)}, without .gz. "
+        raise DataError(msg + "Save it as one of them, or set data.stream = 'no'")
+    if path.suffix.lower() == ".parquet":
+        return ParquetRows(path, label, names)
+    return open_stored(path, label)
 
 
 def _read_table(

@@ -9,12 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.arrays import X_KEYS, Y_KEYS, foreseen, labels_beside, member, npy_header, pick
+from xpnet.data.arrays import (
+    X_KEYS,
+    Y_KEYS,
+    foreseen,
+    labels_beside,
+    member,
+    npy_header,
+    pick,
+    real_dtype,
+)
 from xpnet.data.files import existing, reading
 from xpnet.data.idx import idx_header, labels_file
+from xpnet.data.labels import find_label
+from xpnet.data.rows import BLOCK_BYTES, BLOCKS, Rows
 from xpnet.errors import DataError
 
-__all__ = ["Stored", "open_idx", "open_npy", "open_npz"]
+__all__ = ["Stored", "StoredRows", "open_stored"]
 
 LOCAL_HEADER, LOCAL_LENGTHS = 30, "<26xHH"  # APPNOTE.TXT of the .zip format, 4.3.7
 
@@ -72,13 +83,46 @@ class Stored:
         return found.st_mtime_ns, found.st_size
 
 
-def open_npy(path: Path) -> Stored:
+class StoredRows:
+    """Rows of an array in a file; labels are a column of it, or another array."""
+
+    feature_names: tuple[str, ...] | None = None
+
+    def __init__(self, x: Stored, y: Stored | None, column: int | None = None) -> None:
+        self._x, self._y, self._column = x, y, column
+        place = str(x.path)
+        self.dtype = real_dtype(x.dtype, x.shape, place)
+        self.shape = x.shape if column is None else (x.shape[0], x.shape[1] - 1)
+        if y is not None and y.shape[:1] != x.shape[:1]:
+            msg = f"{y.path}: labels of shape {y.shape} for {len(x)} rows of features"
+            raise DataError(msg)
+        rows = max(1, min(BLOCK_BYTES // x.row_bytes, len(x) // BLOCKS))
+        self.bounds = np.append(np.arange(0, len(x), rows), len(x))
+
+    def read(self, start: int, stop: int) -> Rows:
+        x, y = self._x.read(start, stop), None
+        if self._column is not None:
+            x, y = np.delete(x, self._column, axis=1), x[:, self._column]
+        elif self._y is not None:
+            y = self._y.read(start, stop)
+            y = y[:, 0] if y.shape[1:] == (1,) else y
+            y = y.astype(y.dtype.newbyteorder("="), copy=False)
+        return Rows(x.astype(self.dtype, copy=False), y)
+
+    def expect(self, start: int, stop: int) -> None:
+        self._x.expect(start, stop)
+
+    def place(self, row: int) -> str:
+        return f"{(self._y or self._x).path}: row {row}"
+
+
+def _open_npy(path: Path) -> Stored:
     """Open the array of an .npy file."""
     with reading(path) as file:
         return _stored(path, file, path.stat().st_size, str(path))
 
 
-def open_npz(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
+def _open_npz(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
     """Open the features and the labels of an archive that np.savez wrote."""
     with reading(path) as file:
         archive = foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
@@ -115,7 +159,7 @@ def _stored(path: Path, file, size: int, place: str) -> Stored:  # type: ignore[
     return Stored(path, file.tell(), dtype, shape)
 
 
-def open_idx(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
+def _open_images(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
     """Open the images and the labels of IDX files that are not compressed."""
     x = _open_idx(path)
     return x, None if label is None else _open_idx(existing(labels_file(path, label)))
@@ -127,7 +171,23 @@ def _open_idx(path: Path) -> Stored:
         return Stored(path, file.tell(), dtype, shape)
 
 
-def labels_of_npy(path: Path, label: str | int | None) -> Stored | None:
+def _labels_of_npy(path: Path, label: str | int | None) -> Stored | None:
     """Open the .npy file of labels beside ``path``, if ``label`` names one."""
     beside = None if label is None else labels_beside(path, label)
-    return None if beside is None else open_npy(beside)
+    return None if beside is None else _open_npy(beside)
+
+
+def open_stored(path: Path, label: str | int | None) -> StoredRows:
+    """Open a file of rows in NumPy's or the IDX format; ``label`` as in :func:`xpnet.data.read`."""
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return StoredRows(*_open_npz(path, label))
+    if not name.endswith(".npy"):
+        return StoredRows(*_open_images(path, label))
+    x, y = _open_npy(path), _labels_of_npy(path, label)
+    if y is not None or label is None:
+        return StoredRows(x, y)
+    if len(x.shape) != 2 or x.shape[1] < 2:
+        msg = f"{path}: no column of labels in shape {x.shape}; set data.label to an .npy file"
+        raise DataError(msg)
+    return StoredRows(x, None, find_label(None, x.shape[1], label, path))

@@ -9,112 +9,17 @@ batch by reading no more than the window that the batch is in.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from xpnet.data.arrays import real_dtype
 from xpnet.data.batches import Shuffle, prefetch
 from xpnet.data.dataset import Dataset
-from xpnet.data.files import existing
-from xpnet.data.labels import find_label
-from xpnet.data.stored import Stored, labels_of_npy, open_idx, open_npy, open_npz
-from xpnet.errors import DataError
+from xpnet.data.rows import RowFile, Rows
 from xpnet.random import generator
 
-__all__ = ["Division", "Rows", "RowFile", "StreamedDataset", "open_rows", "streamable"]
+__all__ = ["Division", "StreamedDataset"]
 
-BLOCK_BYTES = 2 * 2**20  # a disk that turns gives two thirds of its speed for reads of that size
-BLOCKS = 64  # that a file has at least, so that the parts of a small one are mixed, too
 Transform = Callable[[np.ndarray], np.ndarray]
-SUFFIXES = (".npy", ".npz", ".idx", "ubyte")
-
-
-class Rows(NamedTuple):
-    """Some rows as their file holds them: features (n, ...) and labels (n,) or (n, J), or None."""
-
-    x: np.ndarray
-    y: np.ndarray | None
-
-
-class RowFile(Protocol):
-    """Rows of features and labels that are read when they are asked for."""
-
-    shape: tuple[int, ...]  # of the features (N, ...)
-    dtype: np.dtype
-    bounds: np.ndarray  # (blocks + 1,) where blocks begin, and the end
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Return rows of one block."""
-        ...
-
-    def expect(self, start: int, stop: int) -> None:
-        """Say that these rows will be read soon."""
-        ...
-
-    def place(self, row: int) -> str:
-        """Name a row in an error."""
-        ...
-
-
-class StoredRows:
-    """Rows of an array in a file; labels are a column of it, or another array."""
-
-    def __init__(self, x: Stored, y: Stored | None, column: int | None = None) -> None:
-        self._x, self._y, self._column = x, y, column
-        place = str(x.path)
-        self.dtype = real_dtype(x.dtype, x.shape, place)
-        self.shape = x.shape if column is None else (x.shape[0], x.shape[1] - 1)
-        if y is not None and y.shape[:1] != x.shape[:1]:
-            msg = f"{y.path}: labels of shape {y.shape} for {len(x)} rows of features"
-            raise DataError(msg)
-        rows = max(1, min(BLOCK_BYTES // x.row_bytes, len(x) // BLOCKS))
-        self.bounds = np.append(np.arange(0, len(x), rows), len(x))
-
-    def read(self, start: int, stop: int) -> Rows:
-        x, y = self._x.read(start, stop), None
-        if self._column is not None:
-            x, y = np.delete(x, self._column, axis=1), x[:, self._column]
-        elif self._y is not None:
-            y = self._y.read(start, stop)
-            y = y[:, 0] if y.shape[1:] == (1,) else y
-            y = y.astype(y.dtype.newbyteorder("="), copy=False)
-        return Rows(x.astype(self.dtype, copy=False), y)
-
-    def expect(self, start: int, stop: int) -> None:
-        self._x.expect(start, stop)
-
-    def place(self, row: int) -> str:
-        return f"{(self._y or self._x).path}: row {row}"
-
-
-def streamable(path: str | Path) -> bool:
-    """Say whether the rows of a file of this name can be read one by one."""
-    return str(path).lower().endswith(SUFFIXES)
-
-
-def open_rows(path: str | Path, label: str | int | None) -> RowFile:
-    """Open a file of rows; ``label`` is that of :func:`xpnet.data.read`.
-
-    Raises DataError for a format, or a compression, that can only be read as a whole.
-    """
-    path = existing(path)
-    name = path.name.lower()
-    if not streamable(path):
-        msg = f"{path}: cannot be streamed; known: {' '.join(SUFFIXES)}, without .gz. "
-        raise DataError(msg + "Save it as one of them, or set data.stream = 'no'")
-    if name.endswith(".npz"):
-        return StoredRows(*open_npz(path, label))
-    if not name.endswith(".npy"):
-        return StoredRows(*open_idx(path, label))
-    x, y = open_npy(path), labels_of_npy(path, label)
-    if y is not None or label is None:
-        return StoredRows(x, y)
-    if len(x.shape) != 2 or x.shape[1] < 2:
-        msg = f"{path}: no column of labels in shape {x.shape}; set data.label to an .npy file"
-        raise DataError(msg)
-    return StoredRows(x, None, find_label(None, x.shape[1], label, path))
 
 
 class Division:
@@ -160,12 +65,16 @@ class StreamedDataset:
     classes: tuple[str, ...] | None
     name: str
     window_bytes: int
-    feature_names: None = None
     transform: Transform | None = None
     dtype: str | np.dtype | None = None
 
     def __len__(self) -> int:
         return int(self._counts.sum())
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, where the file has any."""
+        return self.file.feature_names
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -202,7 +111,8 @@ class StreamedDataset:
             xs.append(x[at])
             if y is not None:
                 ys.append(y[at])
-        return Dataset(np.stack(xs), np.stack(ys) if ys else None, self.classes, self.name)
+        y = np.stack(ys) if ys else None
+        return Dataset(np.stack(xs), y, self.classes, self.name, self.feature_names)
 
     def batches(self, size: int, shuffle: Shuffle | None = None, start: int = 0) -> Iterator[Rows]:
         """Yield batches of ``size`` rows from number ``start`` on, the last one ragged.

@@ -13,7 +13,8 @@ import numpy as np
 from xpnet.data.batches import prefetch
 from xpnet.data.labels import Labels, encode
 from xpnet.data.read import Task
-from xpnet.data.streamed import Division, RowFile, Rows, StreamedDataset
+from xpnet.data.rows import RowFile, Rows
+from xpnet.data.streamed import Division, StreamedDataset
 from xpnet.errors import DataError
 from xpnet.moments import Moments
 

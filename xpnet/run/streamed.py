@@ -68,7 +68,7 @@ def stream_examples(config: Config) -> Examples:
     parts, moments = dict(zip(shares, whole.parts, strict=True)), [*whole.moments]
     prints = [whole.fingerprint]
     if config.data.test is not None:
-        other = _survey(config, config.data.test, [1.0], classes)
+        other = _survey(config, config.data.test, [1.0], classes, whole.parts[0].feature_names)
         parts["test"], moments = other.parts[0], [*moments, *other.moments]
         prints.append(other.fingerprint)
     train = parts["train"]
@@ -81,6 +81,7 @@ def stream_examples(config: Config) -> Examples:
         train.feature_shape,
         outputs,
         classes,
+        train.feature_names,
         target_scaler=scaler_of(target_scaling, whole.target_moments[0]) if regression else None,
     )
     for part, its in zip(parts.values(), moments, strict=True):
@@ -90,10 +91,14 @@ def stream_examples(config: Config) -> Examples:
 
 
 def _survey(
-    config: Config, path: str, shares: list[float], classes: tuple[str, ...] | None = None
+    config: Config,
+    path: str,
+    shares: list[float],
+    classes: tuple[str, ...] | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> Survey:
     label = "auto" if config.data.label is None else config.data.label
-    file = open_rows(path, label)
+    file = open_rows(path, label, names)
     return survey(
         file,
         Division(file.bounds, shares, config.seed),
