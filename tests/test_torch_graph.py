@@ -151,7 +151,8 @@ class FakeCuda:
         self.current = stream
 
     @contextmanager
-    def graph(self, graph, stream):
+    def graph(self, graph, *, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"  # else no thread may allocate meanwhile
         before, self.current = self.current, stream
         yield
         if self.fails:

@@ -124,8 +124,11 @@ def cuda_graph(work: Call, device: Any = None) -> Call:
 
     with torch.cuda.device(device):
         before, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
-        try:  # torch.cuda.graph's own stream would be of the device that was captured on first
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+        # Its own stream would be of the device that was captured on first; and meanwhile a thread
+        # places the next batches, which may allocate.
+        given = {"stream": torch.cuda.Stream(), "capture_error_mode": "thread_local"}
+        try:
+            with torch.cuda.graph(graph, **given):
                 work()
         finally:  # which it does not leave where the capture fails
             torch.cuda.set_stream(before)

@@ -145,7 +145,8 @@ class FusedStep:
         if all(map(_same_bits, self._read(), eager)):
             repeated.replay = replay
             precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-            self.note = f"CUDA graph of {len(program.calls)} launches{precision}, "
+            parts = f" for {self.task.parts} parts of a batch" if self.task.parts > 1 else ""
+            self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
             self.note += "equal to the eager step"
             return
         self._write(before)
