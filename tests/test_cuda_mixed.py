@@ -20,9 +20,11 @@ from xpnet.layers import (
     Dense,
     Dropout,
     LayerNorm,
+    LogSoftmax,
     ReLU,
     Sequential,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from xpnet.losses import BinaryCrossEntropy, Huber, SoftmaxCrossEntropy
@@ -128,6 +130,7 @@ MODELS = {
     "an activation first, two in turn": [ELU(), Dense(9, bias=False), Sigmoid(), GELU(), Dense(5)],
     "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
     "one layer": [Dense(5)],
+    "softmax layers": [Dense(9), Softmax(), Dense(7), LogSoftmax(), Dense(5)],
     "norms": [Dense(9), BatchNorm(), Tanh(), LayerNorm(), Dense(5)],  # none of a row all of 0
 }
 LOSSES = {

@@ -12,13 +12,13 @@ from xpnet.kernels.cuda.executor import Call, Executor
 from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, ROWS, loss_setting, smoothing
 from xpnet.kernels.cuda.rules import update as update_rule
 from xpnet.kernels.cuda.stages import Affine
+from xpnet.kernels.cuda.work import WARP
 from xpnet.losses import CrossEntropy, SoftmaxCrossEntropy
 from xpnet.step import Batch
 from xpnet.typing import Array
 
 __all__ = ["LIMIT", "Program"]
 
-WARP = 32
 LIMIT = 2**31  # elements that an int counts
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xpnet.kernels.cuda.work import IDENTITY, Work, kind_of, patches
+from xpnet.kernels.cuda.work import IDENTITY, WARP, Work, kind_of, patches
 from xpnet.layers import Activation, BatchNorm, LayerNorm
 from xpnet.typing import Array
 
@@ -34,14 +34,14 @@ class Norm:
         kind, setting = kind_of(self.activation)
         y = work.empty((R, J))
         a = y if self.activation.keeps_output else work.empty((R, J))
-        statistics = [work.sums((R if isinstance(self.layer, LayerNorm) else J,)) for _ in "μσ"]
+        statistics = [work.sums((R if isinstance(self.layer, LayerNorm) else J,)) for _ in range(2)]
         parameters = [work.parameter(self.index, name) for name in ("gamma", "beta")]
         given = (matrix, y, a, *parameters, *statistics)
         if isinstance(self.layer, BatchNorm):
             self._batch_norm(work, self.layer, given, kind, setting)
         else:
             eps = self.layer.eps
-            work.launch("layer_norm", work.blocks(R * 32), *given, R, J, eps, kind, setting)
+            work.launch("layer_norm", work.blocks(R * WARP), *given, R, J, eps, kind, setting)
         kept = a if self.activation.keeps_output else y
         return a.reshape(x.shape), (kept, matrix, *statistics)
 
@@ -76,7 +76,7 @@ class Norm:
         given = (gradient, kept, x, work.parameter(self.index, "gamma"), *statistics, partial,
                  *sums, work.add, int(self.input_gradient), R, J)  # fmt: skip
         if by_row:
-            blocks = work.blocks(R * 32 if self.input_gradient else J)
+            blocks = work.blocks(R * WARP if self.input_gradient else J)
             work.launch("layer_norm_backward", blocks, *given, cut.splits, kind, setting)
         else:
             work.launch_patches("batch_norm_backward", cut.grid, *given, cut.rows, kind, setting)
@@ -107,4 +107,4 @@ class SoftmaxRows:
 
     def _launch(self, work: Work, kernel: str, x: Array, a: Array) -> None:
         R, J = x.shape
-        work.launch(kernel, work.blocks(R * 32), x, a, R, J, int(self.logarithm))
+        work.launch(kernel, work.blocks(R * WARP), x, a, R, J, int(self.logarithm))

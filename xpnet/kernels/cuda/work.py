@@ -19,14 +19,23 @@ from xpnet.layers import (
 )
 from xpnet.typing import Array
 
-__all__ = ["IDENTITY", "KINDS", "Patches", "UnsupportedError", "Work", "kind_of", "patches"]
+__all__ = [
+    "IDENTITY",
+    "KINDS",
+    "WARP",
+    "Patches",
+    "UnsupportedError",
+    "Work",
+    "kind_of",
+    "patches",
+]
 
 # The enum in activation.cu.
 KINDS: tuple[type[Activation], ...] = (
     Identity, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softplus, ELU, SELU,
 )  # fmt: skip
 IDENTITY = 0
-COLUMNS = 32  # of a patch
+WARP = 32  # threads, and columns of a patch
 ROWS = 256  # of a patch, at least: eight for each warp of a block
 BLOCKS = 264  # that such a launch has, at most: two on each multiprocessor of an H100
 
@@ -73,7 +82,7 @@ def patches(N: int, J: int) -> Patches:
     >>> patches(128, 70), patches(300, 70)
     (Patches(grid=(3, 1), rows=128), Patches(grid=(3, 2), rows=150))
     """
-    columns = -(-J // COLUMNS)
+    columns = -(-J // WARP)
     splits = max(1, min(-(-N // ROWS), BLOCKS // columns))
     rows = -(-N // splits)
     return Patches((columns, -(-N // rows)), rows)
