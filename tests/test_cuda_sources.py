@@ -67,6 +67,11 @@ def test_no_kernel_uses_what_would_make_two_runs_differ_or_a_graph_wrong():
     assert "<<<" not in text
 
 
+def test_the_sources_are_ascii():
+    """CuPy writes them to a file in the encoding of the locale (cupy/cuda/compiler.py)."""
+    assert source("float32").isascii()
+
+
 def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
     x = np.zeros(3, "float32")
     good = arguments("column_sums", (x, x, 1, 3, 0), "float32")

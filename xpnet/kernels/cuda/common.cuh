@@ -1,8 +1,8 @@
 // What every kernel here shares. `real` is float or double; NaN goes through, as in xpnet.ops. What
 // layers store is `act`: narrow.cuh.
 //
-// A kernel may be launched with any block of a multiple of 32 threads (at most 1024), and, unless it
-// takes patches, with any grid, and gives the right result. The same launch gives the same bits
+// A kernel may be launched with any block of a multiple of 32 threads (at most 1024), and, unless
+// it takes patches, with any grid, and gives the right result. The same launch gives the same bits
 // every time: sums are taken in a fixed order, without floating-point atomics, so that a replayed
 // graph can be compared with an eager step bit by bit. Numbers that change from step to step come
 // from device memory.

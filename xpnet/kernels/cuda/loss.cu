@@ -2,8 +2,9 @@
 //
 // Each block leaves its sums in partial (blocks, 4): loss, weights, hits, counted; the last one of
 // the batch adds them up. The gradient is that of the sum of the losses; the optimizer's kernels
-// divide it by the denominator, which only the whole batch knows. In mixed precision it is multiplied by the loss scale and `share`,
-// which is one over what the denominator most often is, and divided by both with the denominator.
+// divide it by the denominator, which only the whole batch knows. In mixed precision it is
+// multiplied by the loss scale and `share`, which is one over what the denominator most often is,
+// and divided by both with the denominator.
 
 enum { MEAN, MEAN_COUNT, SUM };                   // reductions
 enum { SQUARED_ERROR, HUBER, BINARY_CROSS_ENTROPY };  // element-wise losses
@@ -71,8 +72,8 @@ struct Target {
 };
 
 // dz from logits z (N, K), to which the bias (K) is added first, if it is not null; dz may be z.
-// probabilities: z are those already, and the loss is that of their logarithm. dbias (K), null where
-// K > 32, becomes the sum of dz over all parts of the batch, by way of columns (blocks, K).
+// probabilities: z are those already, and the loss is that of their logarithm. dbias (K), null
+// where K > 32, becomes the sum of dz over all parts of the batch, by way of columns (blocks, K).
 // One warp per row. Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
 // and weights (N) or null.
 KERNEL softmax_cross_entropy(act* z, const act* bias, act* dz, const int* labels,

@@ -1,11 +1,12 @@
 // Batch and layer normalisation and the activation after them: xpnet/ops/normalization.py, fused.
 //
-// x, y and a are (R, J), a = f(y) and y = γ x̂ + β. The mean and 1/√(v + ε) are kept, per column or
-// per row, and x̂ is made again from them and x. Sums over rows are taken by patches (common.cuh);
-// where several lie below each other, a first launch leaves their sums in partial (gridDim.y, 2, J),
-// and each block of the next one adds those up in their order.
+// x, y and a are (R, J), a = f(y) and y = gamma x_hat + beta, x_hat being x normalised. The mean and
+// inv_std = 1 / sqrt(v + eps) are kept, per column or per row; x_hat is made again from them and x.
+// Sums over rows are taken by patches (common.cuh); where several lie below each other, a first
+// launch leaves their sums in partial (gridDim.y, 2, J), and each block of the next one adds those
+// up in their order.
 
-struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)²
+struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)^2
 
 __device__ inline Moments moments(const act* x, Patch patch, int J) {
   real sum = 0, deviation = 0;
@@ -41,7 +42,7 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
   return all;
 }
 
-// running (J each) moves towards the batch's mean and variance by 1 - stays; unbiased = R / (R - 1).
+// running (J each) moves towards the batch's mean and variance; unbiased = R / (R - 1).
 KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
                   int R, int J, int rows, real eps, real stays, real moves, real unbiased,
@@ -66,7 +67,7 @@ KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
 // The gradient of y, from that of a and from what the activation keeps.
 #define DY(i) activate_backward(kind, da[i], kept[i], p)
 
-struct Gradients { real gamma, beta; };  // Σ dy x̂ and Σ dy over rows
+struct Gradients { real gamma, beta; };  // the sums of dy x_hat and of dy over rows
 
 // by_row: whether mean and inv_std are of the row, not of the column.
 __device__ inline Gradients gradients(const act* da, const act* kept, const act* x,
@@ -103,7 +104,8 @@ __device__ inline Gradients all_gradients(const real* partial, int splits, int J
   return all;
 }
 
-// dγ and dβ, and dx in place of da, if it is wanted: dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε).
+// dgamma and dbeta, and dx in place of da, if it is wanted:
+// dx = gamma (dy - dbeta / R - x_hat dgamma / R) inv_std.
 KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
                            real* dgamma, real* dbeta, int add, int wanted, int R, int J, int rows,
@@ -148,8 +150,8 @@ KERNEL layer_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
   }
 }
 
-// dγ and dβ from their parts, and dx in place of da, if it is wanted, a warp per row: with
-// g = γ dy, dx = (g - mean(g) - x̂ mean(g x̂)) / √(v + ε).
+// dgamma and dbeta from their parts, and dx in place of da, if it is wanted, a warp per row: with
+// g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
 KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
                            real* dgamma, real* dbeta, int add, int wanted, int R, int J,

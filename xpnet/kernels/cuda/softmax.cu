@@ -18,7 +18,8 @@ KERNEL softmax(const act* z, act* a, int R, int J, int logarithm) {
   }
 }
 
-// dz in place of da, from what the layer gave: dz = a (da - Σ da a), or da - e^a Σ da.
+// dz in place of da, from what the layer gave: dz = a (da - sum(da a)), or
+// da - exp(a) sum(da).
 KERNEL softmax_backward(act* da, const act* a, int R, int J, int logarithm) {
   int lane = threadIdx.x % WARP;
   for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {
