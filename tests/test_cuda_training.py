@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor, Cublas
 
+from xpnet.backends.cupy import CupyBackend
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError, TrainingError
 from xpnet.kernels.cuda import executor as executor_module
@@ -21,6 +22,7 @@ from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.stages import UnsupportedError
 from xpnet.kernels.cuda.step import FusedStep
 from xpnet.layers import BatchNorm, Dense, Dropout, ReLU, Softmax
+from xpnet.mixed import Mixed
 from xpnet.optimizers import SGD, Adam
 from xpnet.trainer import Trainer
 
@@ -44,7 +46,8 @@ class FusedNumpy(NumpyBackend):
             narrow = None if mixed is None else mixed.dtype
             executor = CpuExecutor(self.dtype_name, self.folder, narrow=narrow)
             return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate, threads=64)
-        except UnsupportedError:
+        except UnsupportedError as error:
+            self.portable_note = f"portable: {error}"
             return None
 
 
@@ -106,7 +109,15 @@ def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
     layers = [Dense(8), Softmax(axis=0), ReLU(), Dense(3)]
     t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
     t.fit(data, epochs=1)
-    assert t.engine.step_note == "portable"
+    assert t.engine.step_note == "portable: layer 1 (softmax) has no kernel"
+
+
+def test_cupys_backend_says_why_it_takes_the_portable_step(caplog):
+    backend = object.__new__(CupyBackend)
+    backend.dtype_name = "float64"
+    assert backend.train_step(None, None, None, None, Mixed("float16")) is None
+    assert backend.portable_note == "portable: mixed precision beside float64 has no kernel"
+    assert "the portable step on the GPU: mixed" in caplog.text
 
 
 def test_what_asks_for_another_step_gets_it(folder, data):

@@ -78,6 +78,7 @@ class Engine:
         own = None
         if compile is not False:
             own = backend.train_step(model, loss, optimizer, clip, mixed, accumulate)
+        self._portable_note = "portable" if compile is False else backend.portable_note
         if own is not None:
             self._train = own
         elif mixed is None:
@@ -92,8 +93,8 @@ class Engine:
 
     @property
     def step_note(self) -> str:
-        """What takes the steps, for a run's record: the portable step or the backend's own."""
-        return getattr(self._train, "note", "portable")
+        """What takes the steps, for a run's record: the backend's own step or the portable one."""
+        return getattr(self._train, "note", self._portable_note)
 
     @property
     def train_step(self) -> Callable[..., tuple[TrainState, Array]]:

@@ -39,6 +39,7 @@ class Backend:
     name: ClassVar[str]
     compiles: ClassVar[bool] = False  # whether `compile` does anything by default
     streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
+    portable_note: str = "portable"  # what to record where `train_step` gave none, and why it did
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in FLOAT_DTYPES:

@@ -122,6 +122,7 @@ class CupyBackend(Backend):
         from xpnet.kernels.cuda.stages import UnsupportedError
         from xpnet.kernels.cuda.step import FusedStep
 
+        self.portable_note = type(self).portable_note
         try:
             narrow = None if mixed is None else mixed.dtype
             if narrow and self.dtype_name != "float32":
@@ -130,6 +131,7 @@ class CupyBackend(Backend):
             executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32, narrow=narrow)
             return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate)
         except UnsupportedError as error:
+            self.portable_note = f"portable: {error}"
             logging.getLogger("xpnet").warning("the portable step on the GPU: %s", error)
             return None
 

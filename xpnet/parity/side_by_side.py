@@ -148,7 +148,7 @@ class _Side:
         self.walk = Walk(backend, model, config.loss, self.tolerance, check=check)
         self.compiled = backend.compiles if config.compile is None else config.compile
         # A backend's own step rounds in another order, as a compiled one does.
-        self.compiled |= self.engine.step_note != "portable"
+        self.compiled |= not self.engine.step_note.startswith("portable")
         described = backend.describe()
         described["compiled"] = "yes" if self.compiled else "no"
         self.result = Result(backend.name, None, described, self.tolerance)
