@@ -20,15 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import fuzz
+import layered
 from training import BACKENDS_TOLERANCE, LostError, Tally, Training
 
-from xpnet.checkpoint import CheckpointFolder, History
+from xpnet.checkpoint import CheckpointFolder, History, load
+from xpnet.errors import CheckpointError
 
 COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", "backend=numpy")
 NETWORKS = {
@@ -113,16 +116,95 @@ def damage(training: Training, count: int, draw: random.Random) -> None:
         training.same(out)
 
 
+def tampered(training: Training, bits: int) -> None:
+    """Cut a checkpoint at every byte, and flip so many bits of each: it is never read."""
+    counts, out = training.tally.counts, training.folder / "small"
+    training.start(out, "epochs=1").succeeds()
+    first = next(iter(CheckpointFolder(out / "checkpoints").steps().values()))
+    with in_memory() as folder:
+        tamper(first.read_bytes(), folder / "tampered.safetensors", bits, counts)
+
+
+def tamper(content: bytes, path: Path, bits: int, counts: Counter) -> None:
+    """Write ``content`` to ``path``, cut and altered in every way, and read it."""
+    blob = bytearray(content)
+
+    def refused() -> None:
+        try:
+            load(path)
+        except CheckpointError:
+            return
+        msg = "a checkpoint that was cut or altered was read"
+        raise LostError(msg)
+
+    for size in range(len(blob)):
+        path.write_bytes(blob[:size])
+        refused()
+        counts["cuts of a checkpoint, one at each byte"] += 1
+    for place in range(len(blob)):
+        for bit in range(bits):
+            flipped = 1 << (bit + place) % 8
+            blob[place] ^= flipped
+            path.write_bytes(blob)
+            refused()
+            blob[place] ^= flipped
+            counts["bits flipped in a checkpoint"] += 1
+    path.write_bytes(blob)
+    load(path)
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder that waits for no disk, where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def each_call(training: Training, sample: int, seed: int) -> None:
+    """Kill, fail and cut the power at each call that a training makes to the file system."""
+    tally, layer = training.tally, layered.build(training.folder)
+    if layer is None:
+        tally.not_run.append("faults at each call to the file system: no C compiler, or not Linux")
+        return
+    settings = ["epochs=2", "checkpoint.every_steps=3", "checkpoint.keep=2", "backend=numpy"]
+    settings += ["batch_size=16", *next(iter(NETWORKS.values()))]
+    with in_memory() as folder:
+        shutil.copy(training.data, folder)
+        result = layered.each_call(layer, folder, settings, sample, seed)
+    tally.counts.update(result["counts"])
+    tally.problems += result["lost"]
+    for problem in result["lost"]:
+        print(f"LOST {problem}", flush=True)
+
+
+def clock(training: Training) -> None:
+    """Train while each look at the time of day is an hour before the last, killed and resumed."""
+    tally, layer = training.tally, layered.build(training.folder)
+    if layer is None:
+        tally.not_run.append("a clock that goes backwards: no C compiler, or not Linux")
+        return
+    backwards = layered.environment(layer, XPNET_LAYER_CLOCK="1")
+    out, extra = training.folder / "backwards", "checkpoint.every=0.05s"
+    process = training.start(out, extra, **backwards)
+    training.wait_for(process, out, 6)
+    process.kill()
+    training.start(out, extra, **backwards).succeeds()
+    tally.counts["kills"] += 1
+    tally.counts["trainings by a clock that runs backwards"] += 2
+    training.same(out, kept=False)
+
+
 def signals(training: Training, count: int, draw: random.Random) -> None:
-    """Stop by SIGTERM or SIGINT, and go on."""
+    """Stop by SIGTERM, SIGINT or SIGHUP, and go on."""
     out = training.folder / "signalled"
     for n in range(count):
         shutil.rmtree(out, ignore_errors=True)
         process = training.start(out)
         training.wait_for(process, out, draw.randrange(2, 30))
-        process.signal(draw.choice([signal.SIGTERM, signal.SIGINT]))
+        process.signal(draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
         code, printed, _ = process.end()
-        training.tally.counts["SIGTERM and SIGINT"] += 1
+        training.tally.counts["SIGTERM, SIGINT and SIGHUP"] += 1
         if code == 130 and "go on with" not in printed and "interrupted" not in printed:
             msg = f"signal {n}: nothing was said: {printed!r}"
             raise LostError(msg)
@@ -398,6 +480,9 @@ def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
     first = Training(folder / "first", (*COMMON, *NETWORKS[names[0]]), tally)
     cases: dict[str, Callable[[], None]] = {
         "damaged checkpoints": lambda: damage(first, 2 * few, draw),
+        "a checkpoint cut and altered": lambda: tampered(first, 1 if short else 8),
+        "each call to the file system": lambda: each_call(first, options.calls, options.seed),
+        "clock": lambda: clock(first),
         "signals": lambda: signals(first, 2 * few, draw),
         "full disk": lambda: full_disk(first),
         "limit on files": lambda: file_limit(first),
@@ -426,12 +511,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="in a minute, for CI")
     parser.add_argument("--kills", type=int, help="how many at least (20, long form 240)")
+    parser.add_argument("--calls", type=int, help="to fail at (60, long form all, five times)")
     parser.add_argument("--steps", type=int, help="of the long run (5,000, long form 100,000)")
     parser.add_argument("--inputs", type=int, help="to fuzz (2,000, long form 100,000)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, help="write FILE.md and FILE.json")
     options = parser.parse_args()
     options.kills = options.kills or (20 if options.short else 240)
+    options.calls = options.calls or (60 if options.short else 10**9)
     options.steps = options.steps or (5_000 if options.short else 100_000)
     options.inputs = options.inputs or (2_000 if options.short else 100_000)
     tally, began = Tally(), time.monotonic()

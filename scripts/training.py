@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fuzz import csv_text
 
@@ -52,10 +51,10 @@ class Tally:
 class Process:
     """One `xpnet train`, in a process group of its own."""
 
-    def __init__(self, tally: Tally, arguments: Sequence[str], **options: Any) -> None:
+    def __init__(self, tally: Tally, arguments: Sequence[str], **options: str) -> None:
         self.tally = tally
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        environment |= {"OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200", **options}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "xpnet", *arguments],
@@ -64,7 +63,6 @@ class Process:
             text=True,
             env=environment,
             start_new_session=True,
-            **options,
         )
 
     def running(self) -> bool:
@@ -132,8 +130,8 @@ class Training:
         """The table that is trained on."""
         return self.folder / "table.csv"
 
-    def start(self, out: Path, *extra: str, **options: Any) -> Process:
-        """Begin, or go on with, the run in ``out``."""
+    def start(self, out: Path, *extra: str, **options: str) -> Process:
+        """Begin, or go on with, the run in ``out``; ``options`` go into its environment."""
         named = [word for setting in (*self.settings, *extra) for word in ("--set", setting)]
         arguments = ["train", str(self.data), "--out", str(out), "--resume", "--quiet", *named]
         return Process(self.tally, arguments, **options)
@@ -145,9 +143,9 @@ class Training:
             self.start(out).succeeds()
         return out
 
-    def same(self, out: Path, tolerance: float = 0.0) -> None:
+    def same(self, out: Path, tolerance: float = 0.0, *, kept: bool = True) -> None:
         """Compare with the run that nothing happened to; raises LostError if they differ."""
-        found = differences(self.whole(), out, tolerance)
+        found = differences(self.whole(), out, tolerance, kept=kept)
         if found:
             msg = f"{len(found)} differences from an uninterrupted run: {found[0]}"
             raise LostError(msg)
@@ -162,8 +160,11 @@ class Training:
             time.sleep(0.002)
 
 
-def differences(one: Path, other: Path, tolerance: float = 0.0) -> list[str]:
-    """Return how two finished runs differ in all that they keep but clocks, bit for bit."""
+def differences(one: Path, other: Path, tolerance: float = 0.0, *, kept: bool = True) -> list[str]:
+    """Return how two finished runs differ in all that they keep but clocks, bit for bit.
+
+    Without ``kept`` their older checkpoints may be of other steps, as after one that failed.
+    """
     ours, theirs = RunFolder(one), RunFolder(other)
     found = []
     for which in ("last", "best"):
@@ -178,10 +179,9 @@ def differences(one: Path, other: Path, tolerance: float = 0.0) -> list[str]:
             if _timeless(a.meta["history"]) != _timeless(b.meta["history"]):
                 found.append(f"{which}: history")
     if not tolerance:
-        if list(CheckpointFolder(one / "checkpoints").steps()) != list(
-            CheckpointFolder(other / "checkpoints").steps()
-        ):
-            found.append("kept checkpoints")
+        steps = [list(CheckpointFolder(run / "checkpoints").steps()) for run in (one, other)]
+        if kept and steps[0] != steps[1]:
+            found.append(f"kept checkpoints: {steps}")
         if _timeless(ours.history()) != _timeless(theirs.history()):
             found.append("history.jsonl")
         if ours.read_json(ours.report_path) != theirs.read_json(theirs.report_path):

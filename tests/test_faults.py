@@ -52,6 +52,7 @@ def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(fa
         ("signals", (2, random.Random(0))),
         ("file_limit", ()),
         ("changed_data", ()),
+        ("tampered", (1,)),
         ("two_writers", (1,)),
     ],
 )
@@ -60,10 +61,14 @@ def test_a_fault_loses_nothing(faults, training, case, arguments):
     assert training.tally.counts["tracebacks"] == 0
 
 
-@pytest.mark.parametrize("case", ["full_disk", "read_only"])
-def test_a_disk_of_its_own_that_fails_loses_nothing(faults, training, case):
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [("full_disk", ()), ("read_only", ()), ("each_call", (40, 0)), ("clock", ())],
+)
+def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, arguments):
     before = len(training.tally.not_run)
-    getattr(faults, case)(training)
+    getattr(faults, case)(training, *arguments)
+    assert training.tally.problems == []
     if reasons := training.tally.not_run[before:]:
         pytest.skip(reason=reasons[0])
 
