@@ -288,6 +288,22 @@ def read_file(name: str) -> Target:
     return target
 
 
+def streamed(bench: Bench, draw: random.Random) -> None:
+    """A data file whose rows stay in it: looked through, and read once in shuffled windows."""
+    from xpnet.data import Division, Shuffle, open_rows, streamable, survey
+
+    name = draw.choice([name for name in FILES if streamable(name)])
+    path = bench.file(name, damaged(draw.choice(FILES[name]), draw))
+    file = open_rows(path, draw.choice(["auto", None, 0, "x"]))
+    task = draw.choice(["classification", "regression"])
+    division = Division(file.bounds, (0.7, 0.3), seed=0)
+    parts = survey(file, division, 2, name="s", task=task, window_bytes=100).parts
+    for part in parts:
+        if len(part):
+            rows = sum(len(batch.x) for batch in part.batches(3, Shuffle(0, 0)))
+            assert rows == len(part), (rows, len(part))
+
+
 def config(bench: Bench, draw: random.Random) -> None:
     """A TOML file, also written and read again."""
     from xpnet.config import load_config, to_toml
@@ -378,6 +394,7 @@ def training(bench: Bench, draw: random.Random) -> None:
     flags = ["epochs=1", "backend=numpy", "model.hidden=[2]", f"data.scaling={scaling}"]
     flags += ["data.validation_fraction=0", "data.stratify=false"] if draw.random() < 0.5 else []
     flags += ["data.task=regression", "loss=mean_squared_error"] if task else []
+    flags += ["data.stream=yes"] if draw.random() < 0.3 else []
     named = [word for flag in flags for word in ("--set", flag)]
     try:
         command("train", str(path), "--out", str(out), "--quiet", *named)
@@ -392,6 +409,7 @@ TARGETS: dict[str, Target] = {
     "config": config,
     "set": settings,
     **{name.removeprefix("table."): read_file(name) for name in FILES},
+    "streamed": streamed,
     "checkpoint": checkpoint,
     "manifest": manifest,
     "run-folder": run_folder,
