@@ -11,6 +11,8 @@ from xpnet.data import Division, Shuffle, open_rows, read, survey
 from xpnet.data.rows import BLOCKS
 from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
+from xpnet.layers import Dense, ReLU
+from xpnet.trainer import Trainer
 
 SHARES = (0.7, 0.1, 0.2)
 
@@ -22,10 +24,8 @@ def table(rng, rows, columns=3):
     return x, np.sort(rng.integers(0, 5, rows))
 
 
-def surveyed(file, shares=SHARES, task="classification", window_bytes=2**20, **options):
-    division = Division(file.bounds, shares, seed=0)
-    options = {"name": "t", "task": task, "window_bytes": window_bytes} | options
-    return survey(file, division, len(shares), **options)
+def surveyed(file, shares=SHARES, **options):
+    return survey(file, shares, **options)
 
 
 FORMATS = ["npz", "npy, a column", "npy, a file of labels", "idx", "parquet"]
@@ -187,6 +187,16 @@ def test_rows_are_taken_by_their_number_in_the_part(tmp_path, rng):
     some = part.take([5, 0, len(part) - 1])
     np.testing.assert_array_equal(some.x, rows[[5, 0, len(part) - 1]])
     assert some.classes == part.classes
+
+
+def test_a_trainer_takes_parts_as_they_are(tmp_path, rng):
+    x = rng.normal(size=(1000, 4)).astype(np.float32)
+    np.savez(tmp_path / "t.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    train, test = surveyed(open_rows(tmp_path / "t.npz"), (0.8, 0.2)).parts
+    trainer = Trainer([Dense(8), ReLU(), Dense(2)], backend="numpy", batch_size=20)
+    history = trainer.fit(train, epochs=15, validation=test)
+    assert history[-1]["val_accuracy"] > 0.9
+    assert len(trainer.evaluate(test).predictions) == len(test)
 
 
 def test_the_fingerprint_is_of_every_byte(tmp_path, rng):

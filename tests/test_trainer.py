@@ -37,6 +37,7 @@ from xpnet.optimizers import OPTIMIZERS, SGD, Adam
 from xpnet.params import initialize
 from xpnet.progress import Progress
 from xpnet.random import generator
+from xpnet.signals import Signals
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
 from xpnet.trainer import Position, Trainer
 
@@ -363,17 +364,20 @@ def test_a_first_step_that_is_compiled_for_long_does_not_slow_the_pace(monkeypat
 # -------------------------------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize("number", StopOnSignal.SIGNALS)
+SIGNALS = [getattr(signal, name) for name in Signals.NAMES]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_signal_stops_after_the_step_and_the_rest_gives_the_same_bits(tmp_path, number, step):
-    before = [signal.getsignal(s) for s in StopOnSignal.SIGNALS]
+    before = [signal.getsignal(s) for s in SIGNALS]
     saving = Checkpointing(CheckpointFolder(tmp_path))
     strike = At(lambda t: os.kill(os.getpid(), number), step)
     run, whole = trainer(FULL), trainer(FULL)
     run.fit(classes(), epochs=3, callbacks=[strike, StopOnSignal(), saving])
     assert run.position.step == step
     assert run.stopped == f"interrupted by {number.name}"
-    assert [signal.getsignal(s) for s in StopOnSignal.SIGNALS] == before
+    assert [signal.getsignal(s) for s in SIGNALS] == before
     saved = saving.folder.newest()
     resumed = trainer(FULL)
     resumed.restore(saved.tensors, saved.meta)
@@ -690,7 +694,7 @@ def test_settings_are_checked_at_once(settings, says):
 def test_data_of_no_known_form_is_refused():
     x, y = classes()
     for data in (x, {"x": x, "y": y}, (x,), (x, y, y, y)):
-        with pytest.raises(DataError, match=r"data must be \(x, y\) or \(x, y, sample_weight\)"):
+        with pytest.raises(DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Feed"):
             trainer().fit(data, epochs=1)
     run = trainer()
     run.fit((x, y), epochs=1)

@@ -18,10 +18,10 @@ import numpy as np
 from xpnet.backends import Backend, backend_of, resolve
 from xpnet.callbacks import Callback, Record, overridden
 from xpnet.clipping import Clip
-from xpnet.data import Shuffle
+from xpnet.data import Shuffle, StreamedDataset
 from xpnet.engine import Engine, Reading
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
-from xpnet.feed import Feed
+from xpnet.feed import Feed, StreamedFeed
 from xpnet.layers import Layer, Sequential
 from xpnet.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.memory import explained
@@ -118,10 +118,10 @@ class Trainer:
     ) -> list[Record]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
-        ``data`` and ``validation`` are (x, y), (x, y, sample_weight) or a Feed. Called again with
-        more epochs, or after :meth:`restore`, training goes on from where it is. The history has
-        one record per epoch: loss and accuracy over its steps, and after it, if there is a
-        validation, val_loss and val_accuracy.
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Feed or a StreamedDataset.
+        Called again with more epochs, or after :meth:`restore`, training goes on from where it is.
+        The history has one record per epoch: loss and accuracy over its steps, and after it, if
+        there is a validation, val_loss and val_accuracy.
 
         Raises DataError for data that does not fit, TrainingError when the loss is not finite.
         """
@@ -365,7 +365,9 @@ class Trainer:
 
     def _feed(self, data: Any) -> Feed:
         """A feed or its arrays as a feed; the model is built for its examples."""
-        if not isinstance(data, Feed):
+        if isinstance(data, StreamedDataset):
+            data = StreamedFeed(self._resolve(None), data)
+        elif not isinstance(data, Feed):
             data = Feed(self._resolve(data[0]), *data)
         elif self.backend is None and self._asked[:2] == ("auto", "auto"):
             self.backend = data.backend
@@ -378,8 +380,9 @@ class Trainer:
     def _labelled(self, data: Any) -> Feed:
         """A feed with targets that fit the loss and the model."""
         listed = isinstance(data, tuple | list) and len(data) in (2, 3)
-        if not listed and not isinstance(data, Feed):
-            msg = f"data must be (x, y) or (x, y, sample_weight); got {type(data).__name__}"
+        if not listed and not isinstance(data, Feed | StreamedDataset):
+            msg = "data must be (x, y), (x, y, sample_weight), a Feed or a StreamedDataset; "
+            msg += f"got {type(data).__name__}"
             raise DataError(msg)
         feed = self._feed(data)
         y = feed.targets()

@@ -73,7 +73,7 @@ def streamable(path: str | Path) -> bool:
 
 
 def open_rows(
-    path: str | Path, label: str | int | None, names: Sequence[str] | None = None
+    path: str | Path, label: str | int | None = "auto", names: Sequence[str] | None = None
 ) -> RowFile:
     """Open a file whose rows stay in it; ``label`` as in :func:`read`.
 

@@ -5,6 +5,7 @@ For data in memory these are functions of their own (:func:`xpnet.data.check`, `
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,43 +35,42 @@ class Survey(NamedTuple):
 
 def survey(
     file: RowFile,
-    division: Division,
-    parts: int,
+    shares: Sequence[float] = (1.0,),
     *,
-    name: str,
-    task: Task,
-    window_bytes: int,
+    seed: int = 0,
+    task: Task = "classification",
     classes: Sequence[str] | None = None,
-    report: Callable[[int], None] = lambda rows: None,
+    name: str = "rows",
+    window_bytes: int = 2**27,
 ) -> Survey:
-    """Read a file once, from its beginning to its end.
+    """Read a file once, from its beginning to its end, and divide its rows by ``shares``.
 
-    ``classes`` are those of another file that labels are looked up among; ``report`` is called with
-    the number of rows seen so far. Raises DataError, naming the first row that has a bad value.
+    ``classes`` are those of another file that labels are looked up among; ``window_bytes`` of rows
+    are shuffled at a time, and two windows in memory. Raises DataError, naming the first row that
+    has a bad value.
+
+        train, test = survey(open_rows("large.npz"), (0.8, 0.2)).parts
+        trainer.fit(train, epochs=3, validation=test)
     """
-    seen = _Seen(file, task)
-    moments = [Moments() for _ in range(parts)]
-    target_moments = [Moments() for _ in range(parts)]
-    blocks = ((b, file.read(*bounds)) for b, bounds in enumerate(zip(*_ends(file), strict=True)))
+    division, seen = Division(file.bounds, shares, seed), _Seen(file, task)
+    moments = tuple(Moments() for _ in shares)
+    target_moments = tuple(Moments() for _ in shares)
+    ends = itertools.pairwise(file.bounds.tolist())
+    blocks = ((number, file.read(*block)) for number, block in enumerate(ends))
     for number, rows in prefetch(blocks, depth=2):
         low = int(file.bounds[number])
         seen.take(rows, low)
-        for part in range(parts):
+        for part in range(len(shares)):
             for start, stop in division.runs(part, number):
                 moments[part].add(rows.x[start - low : stop - low])
                 if task == "regression" and rows.y is not None:
                     target_moments[part].add(rows.y[start - low : stop - low])
-        report(low + len(rows.x))
     targets, names = seen.targets(classes)
-    datasets = tuple(
+    parts = tuple(
         StreamedDataset(file, division, part, targets, names, name, window_bytes)
-        for part in range(parts)
+        for part in range(len(shares))
     )
-    return Survey(datasets, tuple(moments), tuple(target_moments), seen.fingerprint())
-
-
-def _ends(file: RowFile) -> tuple[list[int], list[int]]:
-    return file.bounds[:-1].tolist(), file.bounds[1:].tolist()
+    return Survey(parts, moments, target_moments, seen.fingerprint())
 
 
 class _Seen:

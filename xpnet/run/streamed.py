@@ -10,7 +10,6 @@ import numpy as np
 from xpnet.config import Config
 from xpnet.data import (
     NAMES,
-    Division,
     Scaler,
     StreamedDataset,
     Survey,
@@ -98,15 +97,14 @@ def _survey(
     names: tuple[str, ...] | None = None,
 ) -> Survey:
     label = "auto" if config.data.label is None else config.data.label
-    file = open_rows(path, label, names)
     return survey(
-        file,
-        Division(file.bounds, shares, config.seed),
-        len(shares),
-        name=Path(path).name.partition(".")[0],
+        open_rows(path, label, names),
+        shares,
+        seed=config.seed,
         task=config.data.task,
-        window_bytes=config.data.buffer * 2**20 // 2,
         classes=classes,
+        name=Path(path).name.partition(".")[0],
+        window_bytes=config.data.buffer * 2**20 // 2,
     )
 
 
