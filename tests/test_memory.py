@@ -11,7 +11,7 @@ from xpnet.checkpoint import CheckpointFolder
 from xpnet.config import load_config
 from xpnet.errors import TrainingError
 from xpnet.layers import Dense, ReLU, Sequential
-from xpnet.memory import fitting_batch, footprint
+from xpnet.memory import fitting_batch, footprint, host_memory
 from xpnet.optimizers import SGD, Adam
 from xpnet.run import train
 from xpnet.trainer import Trainer
@@ -114,3 +114,43 @@ def test_numpy_says_so_by_a_memory_error():
     with pytest.raises(MemoryError) as caught:
         np.empty(2**55)
     assert NumpyBackend().out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:  7 kB\n"}, 7 * 1024),
+        (
+            {
+                "proc/meminfo": "MemAvailable:  7 kB\n",
+                "sys/fs/cgroup/memory.max": "5000\n",
+                "sys/fs/cgroup/memory.current": "1000\n",
+            },
+            4000,
+        ),
+        (
+            {
+                "proc/meminfo": "MemAvailable:  7 kB\n",
+                "sys/fs/cgroup/memory.max": "max\n",
+                "sys/fs/cgroup/memory.current": "1000\n",
+            },
+            7 * 1024,
+        ),
+        (
+            {
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "4000\n",
+            },
+            0,
+        ),
+    ],
+)
+def test_the_memory_of_the_host_is_what_the_kernel_or_the_container_leaves(files, free, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert host_memory(tmp_path) == free
+
+
+def test_where_nothing_says_how_much_memory_there_is_the_system_is_asked(tmp_path):
+    assert host_memory(tmp_path) > 0

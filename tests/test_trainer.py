@@ -694,7 +694,9 @@ def test_settings_are_checked_at_once(settings, says):
 def test_data_of_no_known_form_is_refused():
     x, y = classes()
     for data in (x, {"x": x, "y": y}, (x,), (x, y, y, y)):
-        with pytest.raises(DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Feed"):
+        with pytest.raises(
+            DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Feed"
+        ):
             trainer().fit(data, epochs=1)
     run = trainer()
     run.fit((x, y), epochs=1)

@@ -108,12 +108,32 @@ def _size(count: int) -> str:
     return f"{value:.3g} {units[0]}"
 
 
-def host_memory() -> int:
-    """Return how many bytes the host has to give, files that it caches counted as free."""
+def host_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes this process may still take; files that the system caches are free.
+
+    On Linux that is what the kernel estimates, or what the limit of a container leaves.
+    """
+    found = []
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        numbers = [line for name in (limit, used) for line in _lines(root / "sys/fs/cgroup" / name)]
+        if len(numbers) == 2 and all(n.isdecimal() for n in numbers):  # else it is "max"
+            found.append(max(0, int(numbers[0]) - int(numbers[1])))
+    if found:
+        return min(found)
     try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return 2**30
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("ascii").splitlines()
+    except (OSError, ValueError):
+        return []
