@@ -633,6 +633,24 @@ def test_a_step_in_the_graph_neither_reads_on_the_host_nor_allocates(
     assert float(executor.to_host(state.totals.count)) == 6 * 12
 
 
+def test_a_batch_in_another_dtype_or_layout_is_converted_first(executor, dtype, rng):
+    other = "float64" if dtype == "float32" else "float32"
+    batches = list(class_batches(rng, other, [12] * 5, weights=True))
+    model, optimizer = Sequential([Dense(7), ReLU(), Dense(5)]).build((6,)), SGD(0.1)
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer, threads=64)
+    portable = make_train_step(model, SoftmaxCrossEntropy(), optimizer)
+    wanted = first_state(model, optimizer, dtype)
+    state = placed(executor, wanted)
+    for i, batch in enumerate(batches):
+        given = placed(executor, batch._replace(x=batch.x.T.copy(), y=batch.y.astype("int64")))
+        given = given._replace(x=given.x.T)
+        state, _ = fused(state, given, inputs(i, model, optimizer))
+        exact = Batch(batch.x.astype(dtype), batch.y, batch.weight.astype(dtype))
+        wanted, _ = portable(wanted, exact, inputs(i, model, optimizer))
+    np.testing.assert_allclose(executor.to_host(state.params), wanted.params, **TOLERANCE[dtype])
+    assert fused.note.startswith("CUDA graph of ")
+
+
 def test_the_work_of_a_step_does_not_grow(folder, rng):
     """10 products and kernels for each layer more would be a slower step that is still right."""
     executor = CpuExecutor("float32", folder)
