@@ -25,6 +25,7 @@ from xpnet.checkpoint import (
 from xpnet.errors import CheckpointError
 
 resource = pytest.importorskip("resource", reason="limits on files are POSIX")
+fcntl = pytest.importorskip("fcntl", reason="locks on files are POSIX")
 
 
 @contextmanager
@@ -134,6 +135,14 @@ def test_leftovers_of_dead_writers_are_swept_and_work_in_progress_is_not(tmp_pat
     leftover.write_text("half")
     with RunLock(tmp_path):
         assert not leftover.exists()
+
+
+def test_a_folder_that_somebody_else_has_locked_is_written_to(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)  # as flock(1) does around a command
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    atomic_write_text(tmp_path / "a", "text")
+    os.close(fd)
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_writes_do_without_folder_locks(tmp_path, monkeypatch):

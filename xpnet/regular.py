@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["MAX_JSON", "MAX_TOML", "open_regular", "read_regular"]
 
-MAX_TOML = 4 * 2**20  # a config is written by hand
+MAX_TOML = 2**17  # a config is written by hand, and a key of n parts takes tomllib n² steps
 MAX_JSON = 2**30  # a history has a few hundred bytes for an epoch
 
 # Without O_NONBLOCK, to open a pipe waits for its other end. Windows has neither.

@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 TEMPORARY = ".xpnet-tmp"
+PATIENCE = 0.5  # seconds; a sweep takes milliseconds
 
 
 @contextmanager
@@ -77,6 +79,24 @@ def _opened(folder: Path) -> Iterator[int | None]:
         os.close(fd)
 
 
+def _share(fd: int) -> None:
+    """Hold the folder's shared lock, once a sweep that is going on is over.
+
+    Somebody may hold the exclusive one for hours: `flock DIR xpnet train --out DIR`. Without the
+    lock a sweep might take a file from under its writer, which would be told and try again.
+    """
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:  # without locks here, sweep() leaves everything in place
+            return
+        else:
+            return
+
+
 def _flush_folder(fd: int | None) -> None:
     if fd is None:
         return
@@ -102,8 +122,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; what the block leaves there becomes ``path``."""
     with explained("write", path), _opened(path.parent) as fd:
         if fd is not None:
-            with suppress(OSError):  # without locks here, sweep() leaves everything in place
-                fcntl.flock(fd, fcntl.LOCK_SH)
+            _share(fd)
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{TEMPORARY}")
         try:
             yield temporary
