@@ -4,6 +4,7 @@ Without a GPU the same kernel sources and the same step run on the CPU, by anoth
 CuPy sees a GPU, every test that takes ``executor`` runs there too, and counts for --min-gpu-tests.
 """
 
+import contextlib
 import itertools
 from functools import cache
 
@@ -15,8 +16,8 @@ from cuda_on_cpu import CpuExecutor
 
 from xpnet.accumulate import accumulated
 from xpnet.clipping import Clip
-from xpnet.errors import DataError
-from xpnet.kernels.cuda.blas import product
+from xpnet.errors import BackendError, DataError
+from xpnet.kernels.cuda.blas import Blas, find_cublas, product
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.sources import MOST_RANDOM
@@ -763,6 +764,21 @@ def test_products_reach_cublas_in_its_own_order(M, K, N, dtype, folder, rng):
             executor.product(left, right, out)()
             np.testing.assert_allclose(out, a @ b, rtol=1e-5)
     assert executor.cublas.products == 4
+
+
+def test_the_real_cublas_takes_the_calls_or_says_that_there_is_no_gpu():
+    try:
+        library = find_cublas()
+    except BackendError:
+        pytest.skip("cuBLAS is not installed")
+    refused = "cublasCreate_v2 returned status 1"  # CUBLAS_STATUS_NOT_INITIALIZED
+    with (
+        contextlib.nullcontext()
+        if "cupy" in AVAILABLE
+        else pytest.raises(BackendError, match=refused)
+    ):
+        Blas(library, np.empty(1024, np.uint8), lambda x: x.ctypes.data, "float32")
+    assert library.cublasGemmEx(*[None] + [0] * 18) == library.cublasSetMathMode(None, 16) == 1
 
 
 def test_products_of_what_cublas_cannot_see_are_refused():

@@ -117,7 +117,7 @@ class FusedStep:
         now["cost"] = self.executor.address(costs) + i * costs.itemsize
         for k, pair in enumerate(inputs.keys):
             now["keys"][2 * k : 2 * k + 2] = pair
-        return costs[i : i + 1].reshape(())
+        return costs[i, ...]
 
     # -- the graph ----------------------------------------------------------------------------
 
