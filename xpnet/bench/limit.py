@@ -76,15 +76,17 @@ def products(network: Network, stored: Place, wide: Place) -> list[tuple[Array, 
     ``stored`` places what layers store and ``wide`` the gradients of weights. All buffers hold
     normal numbers of the size that training has: a GPU is faster on zeros.
     """
-    rng, N = np.random.default_rng(SEED), network.batch_size
-    pairs = list(itertools.pairwise(network.widths))
+    N, widths = network.batch_size, network.widths
+    pairs = list(itertools.pairwise(widths))
+    most = max(N, *widths) * max(widths)
+    drawn = np.random.default_rng(SEED).standard_normal(most, np.float32)  # once: it takes long
 
     def normal(rows: int, columns: int, scale: float = 1.0) -> np.ndarray:
-        return rng.standard_normal((rows, columns), np.float32) * np.float32(scale)
+        return drawn[: rows * columns].reshape(rows, columns) * np.float32(scale)
 
     W = [stored(normal(i, j, i**-0.5)) for i, j in pairs]
-    a = [stored(normal(N, width)) for width in network.widths]
-    da = [stored(normal(N, width)) for width in network.widths]
+    a = [stored(normal(N, width)) for width in widths]
+    da = [stored(normal(N, width)) for width in widths]
     dW = [wide(normal(i, j)) for i, j in pairs]
     forward = [(a[n], W[n], a[n + 1]) for n in range(len(W))]
     backward = []
