@@ -177,6 +177,41 @@ def test_a_run_stopped_early_stays_stopped_until_it_may_wait_longer(csv, go, tmp
     assert len(load_run(tmp_path / "run").folder.history()) == 5
 
 
+def test_how_many_are_kept_may_change_on_the_way(csv, go, tmp_path):
+    go(csv, "epochs=6", "checkpoint.every_steps=1", "checkpoint.keep=5")
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    assert list(folder.steps()) == [20, 21, 22, 23, 24]
+    go(csv, "epochs=7", "checkpoint.every_steps=1", "checkpoint.keep=2", resume=True)
+    assert list(folder.steps()) == [27, 28]
+    go(csv, "epochs=8", "checkpoint.every_steps=1", "checkpoint.keep=4", resume=True)
+    assert list(folder.steps()) == [29, 30, 31, 32]
+    go(csv, "epochs=8", out="whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_run_goes_on_where_only_what_it_needs_is_free(csv, go, tmp_path, monkeypatch):
+    """Its checkpoints have their space already."""
+    go(csv)
+    paths = CheckpointFolder(tmp_path / "run" / "checkpoints").steps().values()
+    held, asked = sum(path.stat().st_size for path in paths), []
+    monkeypatch.setattr("xpnet.run.training.preflight", lambda *sizes: asked.append(sizes))
+    go(csv, "epochs=4", resume=True)
+    go(csv, out="other")
+    (_, resumed, largest), (_, anew, _) = asked
+    assert anew == 6 * largest
+    assert resumed == max(anew - held, 2 * largest) < anew
+
+
+def test_a_folder_is_one_by_whatever_link_it_is_reached(csv, go, tmp_path):
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "run").mkdir()
+    with RunLock(tmp_path / "run"), pytest.raises(CheckpointError, match=r"in use by pid \d+"):
+        go(csv, out="link")
+    go(csv, out="link")
+    assert (tmp_path / "run" / "report.json").exists()
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_the_batch_that_fits_is_found_once_and_kept(csv, go, tmp_path, monkeypatch):
     go(csv, "batch_size=auto")
     assert "batch size 63 is the largest that fits" in go.said

@@ -66,6 +66,8 @@ class Signals:
 
     def _watch(self) -> None:
         """Have the interpreter write the number of each signal to a pipe, and a thread read it."""
+        if os.name == "nt":  # a pipe there always waits
+            return
         read, write = os.pipe()
         os.set_blocking(write, False)
         other = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
