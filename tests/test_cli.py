@@ -109,6 +109,7 @@ print([m for m in ("numpy", "rich", "torch", "jax", "pooch", "asyncio") if m in 
         (["train", "mnits"], "no recipe or file 'mnits'; did you mean 'mnist'?"),
         (["train", "a", "b"], "unexpected extra argument"),
         (["train", "--resume"], "--resume needs the run folder to go on in: add --out DIR"),
+        (["train", "--out", ""], "--out is empty; name the folder"),
         (["train", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
         (["train", "--set", "epochs"], "--set takes KEY=VALUE"),
         (["train", "--device", "gpu"], "unknown device 'gpu'"),

@@ -246,6 +246,18 @@ def test_a_feature_that_is_not_finite_is_named_in_any_format(write, tmp_path):
     fails(parquet(tmp_path / "a.parquet", table), ": row 1, feature 0 ('p'): inf is not a finite")
 
 
+def test_a_file_that_shrinks_while_it_is_read_is_named(write, monkeypatch):
+    path = write("a.csv", "a,label\n1,x\n2,y\n")
+    parse = xpnet.data.text._parse_fast
+
+    def shrink(layout):
+        path.write_text("a,label\n")
+        return parse(layout)
+
+    monkeypatch.setattr(xpnet.data.text, "_parse_fast", shrink)
+    fails(path, ": no rows are left; was the file changed while it was read?")
+
+
 def test_a_header_s_length_is_not_believed_either(write, monkeypatch):
     """NumPy reads as many bytes as the header declares: 4 GiB for a file of 20 bytes."""
     sizes = []

@@ -58,6 +58,9 @@ def train(
         "batch_size": batch_size,
     }
     flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if out == "":  # a shell variable that is not set, and not the current folder
+        msg = "--out is empty; name the folder, . for the current one"
+        raise ConfigError(msg)
     if resume and out is None:
         msg = "--resume needs the run folder to go on in: add --out DIR"
         raise ConfigError(msg)

@@ -5,6 +5,7 @@ either succeeds (on a quoted line break, say) or finds the line and column to na
 """
 
 import csv
+import itertools
 from array import array
 from collections.abc import Iterator
 from itertools import islice
@@ -51,6 +52,9 @@ def read_csv_table(
     layout = _layout(path, label, header, delimiter)
     parsed = _parse_fast(layout)
     table, labels = _parse_slowly(layout) if parsed is None else parsed
+    if len(table) == 0:
+        msg = f"{path}: no rows are left; was the file changed while it was read?"
+        raise DataError(msg)
     names = layout.names
     if layout.label is not None:
         names = names and names[: layout.label] + names[layout.label + 1 :]
@@ -128,8 +132,11 @@ def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
         return seen.setdefault(text.strip(), len(seen))
 
     try:
+        lines = _few(read_lines(layout.path, skip=layout.skip), layout)
+        if (first := next(lines, None)) is None:
+            return None
         table = np.loadtxt(
-            _few(read_lines(layout.path, skip=layout.skip), layout),
+            itertools.chain([first], lines),
             delimiter=layout.delimiter,
             comments=None,
             quotechar='"',
@@ -182,7 +189,7 @@ def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
             values.append(value)
         if len(values) * 8 > files.MAX_BYTES:
             raise _too_many(layout)
-    table = np.frombuffer(values).reshape(-1, layout.width)
+    table = np.asarray(values).reshape(-1, layout.width)
     if layout.label is None:
         return table, None
     return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
