@@ -313,6 +313,14 @@ def test_what_is_no_run_is_told_by_name(csv, go, tmp_path):
         load_run(tmp_path)
 
 
+def test_a_config_that_was_lost_is_not_taken_for_the_defaults(csv, go, tmp_path):
+    go(csv)
+    (tmp_path / "run" / "config.toml").write_bytes(b"")
+    for action in (lambda: load_run(tmp_path / "run"), lambda: go(csv, resume=True)):
+        with pytest.raises(CheckpointError, match=r"config\.toml cannot be read: it is empty"):
+            action()
+
+
 def test_a_failed_run_says_why_in_its_record(csv, go, tmp_path):
     with pytest.raises(XpnetError, match="not finite"):
         go(csv, "optimizer=sgd", "optimizer.lr=1e300", "clip.value=1e300")

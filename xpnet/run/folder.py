@@ -51,6 +51,9 @@ class RunFolder:
         """Read the config; raises CheckpointError where there is none."""
         try:
             text = read_regular(self.config_path, MAX_TOML).decode("utf-8")
+            if not text.strip("\0 \n"):  # not a run of nothing but defaults: a file that was lost
+                msg = "it is empty"
+                raise ValueError(msg)
             return build(Config, tomllib.loads(text))
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(self._absent()) from None
