@@ -13,7 +13,11 @@ import time
 from types import FrameType
 from typing import Any
 
-__all__ = ["REPEAT", "Signals"]
+__all__ = ["REPEAT", "SIGNALS", "Signals"]
+
+# Windows has no SIGHUP, which says that the terminal was closed.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS: tuple[signal.Signals, ...] = tuple(s for s in signal.Signals if s.name in NAMES)
 
 # Within this many seconds a signal is the same one: `timeout`, and programs that start others, send
 # it to a process and then to its group.
@@ -28,8 +32,6 @@ class Signals:
     Only the main thread can watch for signals; in another one this does nothing.
     """
 
-    NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed
-
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._since = 0.0
@@ -41,9 +43,8 @@ class Signals:
         self.received = None
         if threading.current_thread() is not threading.main_thread():
             return
-        known = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
         unwatched = (signal.SIG_IGN, None)
-        watched = [s for s in known if signal.getsignal(s) not in unwatched]
+        watched = [s for s in SIGNALS if signal.getsignal(s) not in unwatched]
         self._before = {s: signal.signal(s, self._handle) for s in watched}
         self._watch()
 
