@@ -15,7 +15,7 @@ POINTS = [Point(n, 10.0 * n, 3.0 * n, 200.0) for n in (1, 10, 100, 1000)]
 
 @pytest.mark.parametrize("axis", AXES)
 def test_a_point_is_measured_in_a_process_of_its_own(axis, monkeypatch):
-    held = bytearray(2**30)  # which a process that is started shall not count
+    held = b"x" * 2**29  # which a process that is started shall not count
     small = {"width": 8, "depth": 1, "batch": 8, "rows": 2000}[axis]
     monkeypatch.setitem(scale.AXES, axis, AXES[axis]._replace(sizes=(small,)))
     seen = []

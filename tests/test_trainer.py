@@ -37,7 +37,7 @@ from xpnet.optimizers import OPTIMIZERS, SGD, Adam
 from xpnet.params import initialize
 from xpnet.progress import Progress
 from xpnet.random import generator
-from xpnet.signals import Signals
+from xpnet.signals import SIGNALS
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
 from xpnet.trainer import Position, Trainer
 
@@ -362,9 +362,6 @@ def test_a_first_step_that_is_compiled_for_long_does_not_slow_the_pace(monkeypat
 
 
 # -------------------------------------------------------------------------------------- signals
-
-
-SIGNALS = [getattr(signal, name) for name in Signals.NAMES]
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpnet.checkpoint import CheckpointFolder, History
 from xpnet.errors import CheckpointError, ConfigError
-from xpnet.signals import SIGNALS, Signals
+from xpnet.signals import Signals
 
 if TYPE_CHECKING:
     from xpnet.trainer import Trainer
@@ -240,8 +240,6 @@ class StopOnSignal(Callback):
     A second one ends the process at once. Put it after :class:`Checkpointing`, so that it watches
     until the last step is saved.
     """
-
-    SIGNALS = SIGNALS
 
     def __init__(self) -> None:
         self.signals = Signals()
