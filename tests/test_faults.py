@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import xpnet
 import xpnet.callbacks
 import xpnet.checkpoint.folder
 from xpnet.callbacks import Checkpointing
@@ -71,6 +72,26 @@ def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, argu
     assert training.tally.problems == []
     if reasons := training.tally.not_run[before:]:
         pytest.skip(reason=reasons[0])
+
+
+def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
+    faults, training, tmp_path, monkeypatch
+):
+    """A copy of xpnet without that flush, under the layer that cuts the power."""
+    layer = faults.layered.build(tmp_path)
+    if layer is None:
+        pytest.skip(reason="the layer needs a C compiler and Linux")
+    durable = Path(shutil.copytree(Path(xpnet.__file__).parent, tmp_path / "xpnet"))
+    durable = durable / "checkpoint" / "durable.py"
+    flush = "            file.write(chunk)\n        file.flush()\n        os.fsync(file.fileno())\n"
+    assert durable.read_text().count(flush) == 1
+    durable.write_text(durable.read_text().replace(flush, flush[: flush.rindex("        os")]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shutil.copy(training.data, tmp_path)
+    settings = ["epochs=1", "backend=numpy", "model.hidden=[2]", "mixed.dtype=float16"]
+    result = faults.layered.each_call(layer, tmp_path, settings, 80, 0)
+    assert result["counts"]["lost"] > 0
+    assert all(problem.startswith("POWER") for problem in result["lost"])
 
 
 def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp_path):
