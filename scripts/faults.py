@@ -46,6 +46,7 @@ NETWORKS = {
     "float16 with loss scale, accumulation": (
         *("mixed.dtype=float16", "accumulate=2", "model.hidden=[8]"),
     ),
+    "streamed rows, noise": (*("data.stream=yes", "data.augment.noise=0.1", "model.hidden=[8]"),),
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from fuzz import csv_text
 
 from xpnet.checkpoint import Checkpoint, CheckpointFolder
@@ -122,13 +123,18 @@ class Training:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.data.exists():
+        if self.data.exists():
+            return
+        if self.data.suffix == ".csv":
             self.data.write_text(csv_text(self.rows))
+            return
+        *x, y = np.array([line.split(",") for line in csv_text(self.rows).split()[1:]]).T
+        np.savez(self.data, x=np.array(x, np.float32).T, y=y)
 
     @property
     def data(self) -> Path:
-        """The table that is trained on."""
-        return self.folder / "table.csv"
+        """The table that is trained on, in a format that can be streamed where it is to be."""
+        return self.folder / ("table.npz" if "data.stream=yes" in self.settings else "table.csv")
 
     def start(self, out: Path, *extra: str, **options: str) -> Process:
         """Begin, or go on with, the run in ``out``; ``options`` go into its environment."""
