@@ -129,7 +129,7 @@ class Training:
             self.data.write_text(csv_text(self.rows))
             return
         *x, y = np.array([line.split(",") for line in csv_text(self.rows).split()[1:]]).T
-        np.savez(self.data, x=np.array(x, np.float32).T, y=y)
+        np.savez(self.data, x=np.stack(np.array(x, np.float32), axis=1), y=y)
 
     @property
     def data(self) -> Path:
