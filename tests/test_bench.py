@@ -336,6 +336,7 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--crossover"], "there is nothing to cross over to: device 'cuda' needs"),
         (["--crossover", "--only", "xpnet numpy"], "takes no --only, or two contenders"),
         (["--threads", "1"], "a process that has not loaded NumPy yet"),
+        (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: 'nowhere' is no folder"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, said, monkeypatch, capsys):

@@ -94,11 +94,12 @@ def bench(
         parse_network,
     )
     from xpnet.bench.report import machine, plot, to_json, to_markdown
-    from xpnet.checkpoint import atomic_write_text
+    from xpnet.commands.output import check_places, write_output
     from xpnet.errors import ConfigError
     from xpnet.schema import did_you_mean
 
     setting = Setting(device, precision)
+    check_places(json_file, markdown_file, plot_file)
     # Or JAX takes three quarters of the GPU's memory for itself alone.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if crossover:
@@ -125,9 +126,9 @@ def bench(
         _print(row, setting)
     if json_file:
         text = json.dumps(to_json(measured, setting, facts), indent=2)
-        atomic_write_text(json_file, text + "\n")
+        write_output(json_file, text + "\n")
     if markdown_file:
-        atomic_write_text(markdown_file, to_markdown(measured, setting, facts))
+        write_output(markdown_file, to_markdown(measured, setting, facts))
     if plot_file:
         plot(measured, plot_file)
     failures = [
@@ -167,7 +168,7 @@ def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-unty
 
     from xpnet.bench import Setting, contenders
     from xpnet.bench.crossover import find_crossover
-    from xpnet.checkpoint import atomic_write_text
+    from xpnet.commands.output import write_output
     from xpnet.errors import ConfigError
 
     on_gpu = setting if setting.on_gpu else Setting("cuda", setting.precision)
@@ -182,7 +183,7 @@ def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-unty
         found.append(crossing._asdict())
     if json_file:
         text = json.dumps({"first": pair[0], "second": pair[1], "crossings": found}, indent=2)
-        atomic_write_text(json_file, text + "\n")
+        write_output(json_file, text + "\n")
     return 0
 
 
@@ -192,7 +193,7 @@ def _scale(only, conditions, json_file, markdown_file, plot_file) -> int:  # typ
 
     from xpnet.bench import Setting, scale
     from xpnet.bench.report import machine
-    from xpnet.checkpoint import atomic_write_text
+    from xpnet.commands.output import write_output
     from xpnet.errors import ConfigError
     from xpnet.schema import did_you_mean
 
@@ -208,9 +209,9 @@ def _scale(only, conditions, json_file, markdown_file, plot_file) -> int:  # typ
     facts = machine(Setting())
     if json_file:
         text = json.dumps({"machine": facts, "axes": scale.to_json(measured)}, indent=2)
-        atomic_write_text(json_file, text + "\n")
+        write_output(json_file, text + "\n")
     if markdown_file:
-        atomic_write_text(markdown_file, scale.to_markdown(measured, facts))
+        write_output(markdown_file, scale.to_markdown(measured, facts))
     if plot_file:
         scale.plot(measured, plot_file)
     failures = [failure for growth in growths if (failure := growth.failure(measured))]

@@ -8,7 +8,17 @@ import click
 from xpnet.checkpoint import atomic_write_text
 from xpnet.errors import DataError
 
-__all__ = ["write_output"]
+__all__ = ["check_places", "write_output"]
+
+
+def check_places(*paths: str | None) -> None:
+    """Raise DataError where a file could not be made, before minutes are spent on what is in it."""
+    for path in paths:
+        folder = Path(path or ".").parent
+        if not os.access(folder, os.W_OK):
+            why = "is not writable" if folder.is_dir() else "is no folder"
+            msg = f"cannot write {path}: {str(folder)!r} {why}"
+            raise DataError(msg)
 
 
 def write_output(path: str, text: str) -> None:
