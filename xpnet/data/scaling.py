@@ -31,11 +31,14 @@ class Scaler(NamedTuple):
         if self.shift.shape not in ((), x.shape[1:]):
             msg = f"features of shape {x.shape[1:]}; the scaler was fitted to {self.shift.shape}"
             raise DataError(msg)
-        scaled = np.empty(x.shape, dtype)
+        scaled, wide = np.empty(x.shape, dtype), None
         try:
             with np.errstate(over="raise"):
-                for rows in chunks(x):
-                    scaled[rows] = (x[rows] - self.shift) / self.scale
+                for rows in chunks(x, 2**18):  # so few that they stay in the cache of a core
+                    wide = np.empty(x[rows].shape) if wide is None else wide[: len(x[rows])]
+                    np.subtract(x[rows], self.shift, out=wide)
+                    np.divide(wide, self.scale, out=wide)
+                    scaled[rows] = wide
         except FloatingPointError:
             msg = f"features are too large for {scaled.dtype} after scaling; scale them otherwise"
             raise DataError(msg) from None
