@@ -5,6 +5,7 @@ step is above what the same process takes for a tiny network, so that the librar
 rows are those of a whole `xpnet train` that streams them out of a file, and so is the memory.
 """
 
+import math
 import multiprocessing
 import re
 import statistics
@@ -226,7 +227,12 @@ def plot(measured: dict[str, list[Point]], path: str) -> None:
         sizes = [p.size for p in points]
         for row, what in enumerate(QUANTITIES.values()):
             axis = grid[row, column]
-            axis.loglog(sizes, [max(getattr(p, what), 1.0) for p in points], "o-", color="tab:blue")
+            values = [max(getattr(p, what), 1.0) for p in points]
+            axis.loglog(sizes, values, "o-", color="tab:blue")
+            # Two powers of ten at least, or what is flat looks steep.
+            middle = math.sqrt(min(values) * max(values))
+            reach = 1.3 * math.sqrt(max(100.0, max(values) / min(values)))
+            axis.set_ylim(middle / reach, middle * reach)
             axis.set_title(f"power {grow(points, what):.2f} of the work", fontsize=9, loc="left")
             axis.spines[["top", "right"]].set_visible(False)
         grid[1, column].set_xlabel(name)
