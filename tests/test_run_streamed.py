@@ -189,3 +189,41 @@ def test_an_augmentation_that_cannot_be_is_refused_before_the_run_begins(tmp_pat
     assert command("train", "digits", "--set", "data.augment.shift=1", "--out", out) == 2
     assert "data.augment moves images" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_large_file_is_evaluated_and_predicted_as_a_small_one(
+    file, tmp_path, capsys, monkeypatch
+):
+    train(config(file, "epochs=1", "data.stream=no"), tmp_path / "run", report=quiet)
+    with np.load(file) as data:
+        np.savez(tmp_path / "rows.npz", x=data["x"])
+    printed, written = [], []
+    for memory in (2**40, 1000):
+        monkeypatch.setattr(streamed_module, "host_memory", lambda memory=memory: memory)
+        assert command("evaluate", tmp_path / "run", file, "--json") == 0
+        assert command("predict", tmp_path / "run", tmp_path / "rows.npz") == 0
+        printed.append(capsys.readouterr().out)
+        out = tmp_path / f"{memory}.csv"
+        assert command("predict", tmp_path / "run", tmp_path / "rows.npz", "-o", out) == 0
+        assert capsys.readouterr().out == f"1,500 predictions in {out}\n"
+        written.append(out.read_text())
+    assert printed[0] == printed[1]
+    assert written[0] == written[1]
+    assert written[0].count("\n") == 1501
+    assert written[0] in printed[0]
+
+
+def test_a_large_file_of_other_rows_is_refused(file, tmp_path, capsys, monkeypatch):
+    train(config(file, "epochs=1"), tmp_path / "run", report=quiet)
+    monkeypatch.setattr(streamed_module, "host_memory", lambda: 1000)
+    for rows, says in {
+        "narrow": (np.zeros((600, 5), np.float32), "features of shape (5,); the run was trained"),
+        "wrong": (np.full((600, 6), np.nan, np.float32), "row 0, x[0] is nan"),
+        "huge": (np.full((600, 6), 1e300), "features are too large for float32"),
+    }.values():
+        np.savez(tmp_path / "rows.npz", x=rows)
+        assert command("predict", tmp_path / "run", tmp_path / "rows.npz") == 2
+        printed = capsys.readouterr()
+        assert says in printed.err
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1

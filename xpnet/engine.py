@@ -1,6 +1,6 @@
 """A built model with its training state on one backend: the steps, compiled, and their memory."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,10 +118,11 @@ class Engine:
             each(batch, predicted)
         return self._reading(totals)
 
-    def predict(self, batches: Iterable[Batch]) -> np.ndarray:
-        """Return the predictions for the batches' x as one host array."""
-        parts = (self._predict(self.state.params, self.state.stats, b.x) for b in batches)
-        return np.concatenate([self.backend.to_host(part) for part in parts])
+    def predictions(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
+        """Yield the predictions for each batch's x as a host array."""
+        for batch in batches:
+            predicted = self._predict(self.state.params, self.state.stats, batch.x)
+            yield self.backend.to_host(predicted)
 
     def read(self) -> Reading:
         """Return the means over the steps since :meth:`zero`; waits for the device."""

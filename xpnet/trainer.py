@@ -10,7 +10,7 @@ a step is :func:`xpnet.step.make_train_step`.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -274,9 +274,13 @@ class Trainer:
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
+        return np.concatenate(list(self.predictions(x)))
+
+    def predictions(self, x: Any) -> Iterator[np.ndarray]:
+        """Yield the same by batches, for x (N, ...), a Feed or a StreamedDataset of any size."""
         with explained(self):
-            feed = self._feed(x if isinstance(x, Feed) else (x,))
-            return self.engine.predict(feed.batches(EVALUATION_BATCH))
+            feed = self._feed(x if isinstance(x, Feed | StreamedDataset) else (x,))
+            yield from self.engine.predictions(feed.batches(EVALUATION_BATCH))
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _write_new(path: Path, *chunks: bytes | memoryview) -> None:
+def _write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     with open(path, "xb") as file:
         for chunk in chunks:
             file.write(chunk)
@@ -148,12 +148,14 @@ def atomic_write(path: str | Path, *chunks: bytes | memoryview) -> None:
     old content is still there.
     """
     with _replacing(Path(path)) as temporary:
-        _write_new(temporary, *chunks)
+        _write_new(temporary, chunks)
 
 
-def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, with the guarantees of :func:`atomic_write`."""
-    atomic_write(path, text.encode())
+def atomic_write_text(path: str | Path, text: str | Iterable[str]) -> None:
+    """Write ``text``, or its lines one by one, as UTF-8; with the guarantees of atomic_write."""
+    lines = (text,) if isinstance(text, str) else text
+    with _replacing(Path(path)) as temporary:
+        _write_new(temporary, (line.encode() for line in lines))
 
 
 def atomic_link(source: str | Path, path: str | Path) -> None:
@@ -165,7 +167,7 @@ def atomic_link(source: str | Path, path: str | Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
-            _write_new(temporary, Path(source).read_bytes())
+            _write_new(temporary, [Path(source).read_bytes()])
 
 
 def sweep(folder: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Where a command writes what it was asked for."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -21,21 +22,22 @@ def check_places(*paths: str | None) -> None:
             raise DataError(msg)
 
 
-def write_output(path: str, text: str) -> None:
-    """Write ``text`` to the file ``path``: all of it, or nothing of it.
+def write_output(path: str, text: str | Iterable[str]) -> None:
+    """Write ``text``, or its lines as they are made, to ``path``: all of it, or nothing of it.
 
     A symbolic link stays one. A device or a pipe, such as /dev/null, is written to rather than
     replaced; ``-`` is standard output.
     """
-    place = Path(path)
+    place, lines = Path(path), (text,) if isinstance(text, str) else text
     if path == "-":
-        click.echo(text, nl=False)
+        for line in lines:
+            click.echo(line, nl=False)
     elif place.exists() and not place.is_file() and not place.is_dir():
         try:
             with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+                file.writelines(lines)
         except OSError as error:
             msg = f"cannot write {path}: {error.strerror}"
             raise DataError(msg) from error
     else:
-        atomic_write_text(os.path.realpath(place), text)
+        atomic_write_text(os.path.realpath(place), lines)

@@ -34,19 +34,19 @@ def predict(
     loaded = opened(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
     with naming("standard input" if file == "-" else file):
-        lines = _lines(loaded.predict(rows.x), loaded.preparation.classes)
-    if output in (None, "-"):
-        import sys
+        lines = _lines(loaded.predictions(rows), loaded.preparation.classes)
+        if output in (None, "-"):
+            import sys
 
-        from xpnet.text import shown
+            from xpnet.text import shown
 
-        tty = sys.stdout.isatty()
-        for line in lines:
-            click.echo(shown(line) if tty else line)
-        return 0
-    from xpnet.commands.output import write_output
+            tty = sys.stdout.isatty()
+            for line in lines:
+                click.echo(shown(line) if tty else line)
+            return 0
+        from xpnet.commands.output import write_output
 
-    write_output(output, "".join(f"{line}\n" for line in lines))
+        write_output(output, (f"{line}\n" for line in lines))
     click.echo(f"{len(rows):,} predictions in {output}")
     return 0
 
@@ -77,7 +77,8 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
             raise DataError(str(error).replace(str(path), "standard input")) from None
 
 
-def _lines(out, classes):  # type: ignore[no-untyped-def]
+def _lines(parts, classes):  # type: ignore[no-untyped-def]
+    """Yield the lines of a CSV of predictions that come in parts."""
     import csv
     import io
 
@@ -86,14 +87,15 @@ def _lines(out, classes):  # type: ignore[no-untyped-def]
         csv.writer(text, lineterminator="").writerow(cells)
         return text.getvalue()
 
-    if classes is None:
-        columns = out.reshape(len(out), -1)
-        yield line(
-            ["value"] if columns.shape[1] == 1 else [f"value_{j}" for j in range(columns.shape[1])]
-        )
+    for number, part in enumerate(parts):
+        columns = part.reshape(len(part), -1)
+        J = columns.shape[1]
+        if number == 0 and classes is None:
+            yield line(["value"] if J == 1 else [f"value_{j}" for j in range(J)])
+        elif number == 0:
+            yield line(["class", *(f"p_{name}" for name in classes)])
         for row in columns:
-            yield line([f"{v:.7g}" for v in row])
-        return
-    yield line(["class", *(f"p_{name}" for name in classes)])
-    for row in out:
-        yield line([classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+            if classes is None:
+                yield line([f"{v:.7g}" for v in row])
+            else:
+                yield line([classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])

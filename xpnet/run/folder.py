@@ -10,6 +10,7 @@ report.json          the scores on the test part
 import json
 import os
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from xpnet.errors import CheckpointError, DataError
 from xpnet.regular import MAX_JSON, MAX_TOML, read_regular
 from xpnet.run.examples import load_examples, read_rows
 from xpnet.run.preparation import Preparation
+from xpnet.run.streamed import is_large, open_part
 from xpnet.schema import build, did_you_mean
 from xpnet.trainer import Trainer
 
@@ -138,6 +140,14 @@ class Run:
         feed = self.preparation.feed(self.trainer.engine.backend, Dataset(x, None, None, "input"))
         return self.preparation.answers(self.trainer.predict(feed))
 
+    def predictions(self, dataset: Dataset | StreamedDataset) -> Iterator[np.ndarray]:
+        """Yield what :meth:`predict` returns: at once for rows in memory, else by batches."""
+        if isinstance(dataset, Dataset):
+            yield self.predict(dataset.x)
+            return
+        feed = self.preparation.feed(self.trainer.engine.backend, dataset)
+        yield from map(self.preparation.answers, self.trainer.predictions(feed))
+
     def test_part(self) -> Dataset | StreamedDataset:
         """Return the rows that training held out, of the data that it was trained on.
 
@@ -155,14 +165,17 @@ class Run:
             raise DataError(msg)
         return examples.test
 
-    def read(self, path: str | Path, *, labelled: bool) -> Dataset:
+    def read(self, path: str | Path, *, labelled: bool) -> Dataset | StreamedDataset:
         """Read a file of the kind that the run was trained on.
 
         Where both have a header the columns are found by their names, in any order. Without
-        ``labelled`` a column of labels is left out where the file has one.
+        ``labelled`` a column of labels is left out where the file has one. The rows of a large
+        file stay in it, where that can be; without ``labelled`` it must not have a label then.
         """
         label = "auto" if self.config.data.label is None else self.config.data.label
         classes = self.preparation.classes
+        if is_large(path):
+            return open_part(path, self.config, self.preparation, label if labelled else None)
         if labelled:
             try:
                 return self._rows(path, label, classes)

@@ -24,7 +24,7 @@ from xpnet.memory import host_memory
 from xpnet.moments import Moments
 from xpnet.run.preparation import Examples, Preparation, outputs_for, shares_of
 
-__all__ = ["is_streamed", "stream_examples", "with_stream"]
+__all__ = ["is_large", "is_streamed", "open_part", "stream_examples", "with_stream"]
 
 SHARE = 0.25  # of the host's memory; beside the rows there are their copies, scaled
 
@@ -44,8 +44,33 @@ def is_streamed(config: Config) -> bool:
         return False
     if settings.stream != "auto":
         return settings.stream == "yes"
-    path, most = Path(settings.source), min(MAX_BYTES, SHARE * host_memory())
-    return streamable(path) and path.is_file() and os.path.getsize(path) > most
+    return is_large(settings.source)
+
+
+def is_large(path: str | Path) -> bool:
+    """Say whether a file's rows are better left in it, and can be."""
+    most = min(MAX_BYTES, SHARE * host_memory())
+    return streamable(path) and os.path.isfile(path) and os.path.getsize(path) > most
+
+
+def open_part(
+    path: str | Path, config: Config, preparation: Preparation, label: str | int | None
+) -> StreamedDataset:
+    """Look through a file of the kind that a model was trained on; raises DataError."""
+    found = survey(
+        open_rows(path, label, preparation.feature_names),
+        task=config.data.task,
+        classes=preparation.classes,
+        name=Path(path).name.partition(".")[0],
+        window_bytes=config.data.buffer * 2**20 // 2,
+    )
+    part, moments = found.parts[0], found.moments[0]
+    if part.feature_shape != preparation.feature_shape:
+        msg = f"{path}: features of shape {part.feature_shape}; "
+        msg += f"the run was trained on {preparation.feature_shape}"
+        raise DataError(msg)
+    _check_range(part.name, moments, preparation.scaler, config.dtype)
+    return part
 
 
 def with_stream(config: Config) -> Config:
