@@ -87,7 +87,8 @@ def test_a_contender_takes_steps_in_16_bits_or_says_why_not(name, narrow):
 
 @pytest.mark.parametrize("name", ["xpnet numpy", "scikit-learn"])
 def test_a_contender_without_the_precision_says_so(name):
-    assert "bfloat16" in takes_steps(name, Setting("cpu", "bfloat16"))
+    reason = takes_steps(name, Setting("cpu", "bfloat16"))
+    assert "bfloat16" in reason or "pip install" in reason
 
 
 def test_what_another_library_raises_is_noted_and_the_rest_is_timed():
@@ -242,7 +243,7 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     assert printed.err == f"not as expected: {TINY}: JAX jit was not timed\n"
     assert f"{TINY}, {precision} on cuda" in printed.out
     assert "TFLOP/s" in printed.out
-    assert "not timed: PyTorch CUDA graph: torch sees no GPU" in printed.out
+    assert "not timed: xpnet torch: torch sees no GPU" in printed.out
     (row,) = json.loads(out.read_text("utf-8"))["rows"]
     assert row["timings"]["xpnet cupy"]["note"].startswith("CUDA graph of ")
     assert row["timings"]["GEMM limit"]["note"] == "a CUDA graph of 5 cuBLAS calls"

@@ -1,6 +1,7 @@
 """How time and memory grow: measured in fresh processes, reported, and held to conditions."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_the_command_writes_its_reports_and_exits_by_its_conditions(
     monkeypatch.setattr(
         scale, "measure_axis", lambda name, report: [report(p) or p for p in POINTS]
     )
-    files = {"--json": "s.json", "--markdown": "s.md", "--plot": "s.svg"}
+    files = {"--json": "s.json", "--markdown": "s.md"}
     options = [word for option, name in files.items() for word in (option, str(tmp_path / name))]
     with pytest.raises(SystemExit) as ended:
         main(["bench", "--scale", "--only", "rows", "--expect", f"rows time<={bound}", *options])
@@ -86,7 +87,24 @@ def test_the_command_writes_its_reports_and_exits_by_its_conditions(
     assert found["axes"]["rows"]["power"] == {"time": 1.0, "memory": 0.0}
     assert found["machine"]["cores"]
     assert "| 1,000 | 3,000 | 200 |" in (tmp_path / "s.md").read_text()
+
+
+def test_a_plot_has_a_column_for_each_axis(tmp_path):
+    pytest.importorskip("matplotlib", reason="a plot needs it: pip install 'xpnet[bench]'")
+    scale.plot({"rows": POINTS, "width": POINTS}, str(tmp_path / "s.svg"))
     assert "<svg" in (tmp_path / "s.svg").read_text()
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_measured(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--scale", "--plot", str(tmp_path / "s.svg")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert "a plot needs 'matplotlib': pip install 'xpnet[bench]'" in printed.err
+    assert printed.out == ""
 
 
 def test_an_unknown_axis_is_refused(capsys):
