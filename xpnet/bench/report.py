@@ -12,7 +12,7 @@ from xpnet.bench.measure import Row
 from xpnet.errors import require
 from xpnet.interop.setting import Setting
 
-__all__ = ["machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
+__all__ = ["check_plot", "machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
 
 LIBRARIES = (
     *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
@@ -152,9 +152,14 @@ def sentence(facts: dict[str, Any]) -> str:
     )
 
 
+def check_plot() -> None:
+    """Raise BackendError where nothing can be drawn, before minutes are spent on what is to be."""
+    require("matplotlib", "bench", "a plot")
+
+
 def plot(rows: list[Row], path: str) -> None:
     """Draw the ratios to the GEMM limit as bars; the suffix of ``path`` names the format."""
-    require("matplotlib", "bench", "a plot")
+    check_plot()
     from matplotlib.figure import Figure
 
     names = [n for n in dict.fromkeys(n for row in rows for n in row.timings) if n != LIMIT]

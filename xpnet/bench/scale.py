@@ -20,8 +20,8 @@ import numpy as np
 from xpnet.bench.contenders import contenders
 from xpnet.bench.measure import SLICE, WARM_UP, time_steps
 from xpnet.bench.networks import SEED, Network
-from xpnet.bench.report import sentence
-from xpnet.errors import BackendError, ConfigError, require
+from xpnet.bench.report import check_plot, sentence
+from xpnet.errors import BackendError, ConfigError
 from xpnet.interop.setting import Setting
 
 __all__ = ["AXES", "Growth", "Point", "grow", "measure_axis", "plot", "to_json", "to_markdown"]
@@ -218,7 +218,7 @@ def to_markdown(measured: dict[str, list[Point]], facts: dict[str, Any]) -> str:
 
 def plot(measured: dict[str, list[Point]], path: str) -> None:
     """Draw time and memory over each axis; the suffix of ``path`` names the format."""
-    require("matplotlib", "bench", "a plot")
+    check_plot()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(measured), 5), layout="constrained")

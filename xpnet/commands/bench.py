@@ -93,15 +93,15 @@ def bench(
         measure,
         parse_network,
     )
-    from xpnet.bench.report import machine, plot, to_json, to_markdown
+    from xpnet.bench.report import check_plot, machine, plot, to_json, to_markdown
     from xpnet.commands.output import check_places, write_output
-    from xpnet.errors import ConfigError, require
+    from xpnet.errors import ConfigError
     from xpnet.schema import did_you_mean
 
     setting = Setting(device, precision)
     check_places(json_file, markdown_file, plot_file)
     if plot_file:
-        require("matplotlib", "bench", "a plot")
+        check_plot()
     # Or JAX takes three quarters of the GPU's memory for itself alone.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if crossover:
