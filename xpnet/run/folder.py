@@ -195,10 +195,7 @@ class Run:
     def _rows(self, path: str | Path, label: str | int | None, classes: Any) -> Dataset:
         rows = read_rows(path, self.config, label=label, classes=classes)
         rows = rows.select(self.preparation.feature_names)
-        if rows.feature_shape != self.preparation.feature_shape:
-            msg = f"{path}: features of shape {rows.feature_shape}; "
-            msg += f"the run was trained on {self.preparation.feature_shape}"
-            raise DataError(msg)
+        self.preparation.check_shape(path, rows.feature_shape)
         return rows
 
     def _lacks_labels(self, path: str | Path) -> bool:

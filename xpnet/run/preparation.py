@@ -1,6 +1,7 @@
 """What a run keeps of its data: the parts, and how rows become a model's input."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,12 @@ class Preparation:
 
     def _scaled_targets(self, y: np.ndarray) -> np.ndarray:
         return y if self.target_scaler is None else self.target_scaler.apply(y, "float64")
+
+    def check_shape(self, path: str | Path, shape: tuple[int, ...]) -> None:
+        """Raise DataError where a file has rows of another shape than those trained on."""
+        if shape != self.feature_shape:
+            msg = f"{path}: features of shape {shape}; the run was trained on {self.feature_shape}"
+            raise DataError(msg)
 
     def answers(self, out: np.ndarray) -> np.ndarray:
         """Turn the model's predictions into probabilities (N, K), or values in the data's units.

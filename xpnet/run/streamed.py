@@ -57,18 +57,9 @@ def open_part(
     path: str | Path, config: Config, preparation: Preparation, label: str | int | None
 ) -> StreamedDataset:
     """Look through a file of the kind that a model was trained on; raises DataError."""
-    found = survey(
-        open_rows(path, label, preparation.feature_names),
-        task=config.data.task,
-        classes=preparation.classes,
-        name=Path(path).name.partition(".")[0],
-        window_bytes=config.data.buffer * 2**20 // 2,
-    )
+    found = _survey(config, path, label, [1.0], preparation.classes, preparation.feature_names)
     part, moments = found.parts[0], found.moments[0]
-    if part.feature_shape != preparation.feature_shape:
-        msg = f"{path}: features of shape {part.feature_shape}; "
-        msg += f"the run was trained on {preparation.feature_shape}"
-        raise DataError(msg)
+    preparation.check_shape(path, part.feature_shape)
     _check_range(part.name, moments, preparation.scaler, config.dtype)
     return part
 
@@ -87,12 +78,14 @@ def stream_examples(config: Config) -> Examples:
     Raises DataError, naming the file and the place, for data that cannot be trained on.
     """
     shares = shares_of(config, test=config.data.test is None)
-    whole = _survey(config, config.data.source, list(shares.values()))
+    label = "auto" if config.data.label is None else config.data.label
+    whole = _survey(config, config.data.source, label, list(shares.values()))
     classes = whole.parts[0].classes
     parts, moments = dict(zip(shares, whole.parts, strict=True)), [*whole.moments]
     prints = [whole.fingerprint]
     if config.data.test is not None:
-        other = _survey(config, config.data.test, [1.0], classes, whole.parts[0].feature_names)
+        names = whole.parts[0].feature_names
+        other = _survey(config, config.data.test, label, [1.0], classes, names)
         parts["test"], moments = other.parts[0], [*moments, *other.moments]
         prints.append(other.fingerprint)
     train = parts["train"]
@@ -116,12 +109,12 @@ def stream_examples(config: Config) -> Examples:
 
 def _survey(
     config: Config,
-    path: str,
+    path: str | Path,
+    label: str | int | None,
     shares: list[float],
     classes: tuple[str, ...] | None = None,
     names: tuple[str, ...] | None = None,
 ) -> Survey:
-    label = "auto" if config.data.label is None else config.data.label
     return survey(
         open_rows(path, label, names),
         shares,
