@@ -31,8 +31,8 @@ import fuzz
 import layered
 from training import BACKENDS_TOLERANCE, LostError, Tally, Training
 
-from xpnet.checkpoint import CheckpointFolder, History, load
 from xpnet.errors import CheckpointError
+from xpnet.storage import CheckpointFolder, History, load
 
 COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", "backend=numpy")
 NETWORKS = {

@@ -67,7 +67,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
 
     device = "cpu" if rehearse else "cuda"
     if rehearse:
-        some = ["tests/test_ops.py"]
+        some = ["tests/ops/test_ops.py"]
         tests = [*PYTEST, *some, "-k", "numpy-readonly", "--require-backend=numpy-readonly"]
         backends = "numpy:cpu:float32,array-api-strict"
         timed = ("float32", "float64")

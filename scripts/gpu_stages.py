@@ -15,12 +15,12 @@ import numpy as np
 
 from xpnet.backends import BACKENDS, backend_class, get_backend
 from xpnet.bench import Setting
-from xpnet.bench.report import machine
-from xpnet.config import load_config
-from xpnet.engine import Engine
-from xpnet.optimizers import Adam
+from xpnet.bench.results import machine
+from xpnet.check.sample import trial
+from xpnet.optim.optimizers import Adam
+from xpnet.run.config import load_config
 from xpnet.step import Batch, StepInputs, dropout_keys
-from xpnet.trial import trial
+from xpnet.training.engine import Engine
 
 STEPS, ROWS = 100, 128
 

@@ -86,7 +86,7 @@ class Layer:
 
     def main(self, words: list[str]) -> int:
         """Run the command line in this process; return its exit code."""
-        from xpnet.cli import main
+        from xpnet.cli.main import main
 
         try:
             main(words)
@@ -97,10 +97,10 @@ class Layer:
 
 def main(library: str, work: str, settings: str, sample: str, seed: str) -> None:
     """Do it at each call, or at a sample of them; print the counts as JSON."""
-    import xpnet.commands.train
+    import xpnet.cli.commands.train
     import xpnet.run
 
-    _ = xpnet.commands.train, xpnet.run
+    _ = xpnet.cli.commands.train, xpnet.run
     layer, folder, draw = Layer(library), Path(work), random.Random(int(seed))
     named = [word for setting in json.loads(settings) for word in ("--set", setting)]
     tally, whole, run = Tally(), folder / "whole", folder / "run"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from fuzz import csv_text
 
-from xpnet.checkpoint import Checkpoint, CheckpointFolder
 from xpnet.run import RunFolder
+from xpnet.storage import Checkpoint, CheckpointFolder
 
 __all__ = ["BACKENDS_TOLERANCE", "LostError", "Process", "Tally", "Training", "differences"]
 

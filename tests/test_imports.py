@@ -1,8 +1,8 @@
-"""Imports only point upwards: which part of the package may import which, read from the source.
+"""Imports point one way: which room of the package may import which, read from the source.
 
-A part is a module of xpnet, or one of its packages with all that is in it. A new one is one line in
-``MAY_IMPORT``, below everything that it imports. Imports inside functions count; those for type
-checkers alone do not.
+A room is a folder of xpnet; the modules at the top are the room "base". A room may import the rooms
+on its line in ``MAY_IMPORT`` and all that those may import. Imports inside functions count; those
+for type checkers alone do not.
 """
 
 import ast
@@ -15,87 +15,49 @@ import xpnet
 
 ROOT = Path(xpnet.__file__).parent
 
-# part -> the parts it imports, all of them above it; "*" may import any part above it
+# room -> the rooms it imports beside all that those import
 MAY_IMPORT = {
-    "errors": "",
-    "regular": "",
-    "signals": "",
-    "steady": "",
-    "text": "",
-    "typing": "",
-    "random": "",
-    "moments": "",
-    "metrics": "moments",
-    "schema": "errors",
-    # the mathematics
-    "ops": "typing",
-    "initializers": "errors schema typing",
-    "layers": "errors initializers ops schema typing",
-    "losses": "errors ops schema typing",
-    "optimizers": "errors schema typing",
-    "schedules": "schema",
-    "clipping": "schema typing",
-    "params": "errors layers random typing",
-    "step": "clipping layers losses optimizers params random typing",
-    "accumulate": "losses step typing",
-    "mixed": "clipping losses optimizers schema step typing",
-    "diagnose": "layers losses step typing",
-    # the libraries
-    "kernels": "clipping errors layers losses mixed ops optimizers params step typing",
-    "backends": "errors kernels schema typing",
-    # training
-    "data": "errors moments random schema typing",
-    "checkpoint": "errors regular",
-    "engine": "accumulate backends clipping diagnose errors layers losses mixed optimizers params "
-    "step typing",
-    "feed": "backends data errors step typing",
-    "memory": "backends errors layers optimizers params",
-    "callbacks": "checkpoint errors signals",
-    "resume": "errors schedules",
-    "trainer": "backends callbacks clipping data engine errors feed layers losses memory mixed "
-    "optimizers resume schedules schema step",
-    # a run
-    "config": "clipping data errors initializers layers losses mixed optimizers regular "
-    "schedules schema",
-    "progress": "callbacks",
-    "run": "*",
-    # the tools
-    "trial": "*",
-    "gradcheck": "*",
-    "parity": "*",
-    "explain": "*",
-    "interop": "*",
-    "bench": "*",
-    # the ways in
-    "commands": "*",
-    "cli": "* xpnet",
-    "__main__": "cli",
-    "xpnet": "schedules",  # the public names are imported at their first use
+    "base": "",
+    "ops": "base",
+    "nn": "ops",
+    "optim": "base",
+    "step": "nn optim",
+    "kernels": "step",
+    "backends": "kernels",
+    "data": "base",
+    "storage": "base",
+    "training": "backends data storage",
+    "run": "training",
+    "check": "run",
+    "explanation": "check",
+    "bench": "run",
+    "cli": "explanation bench",
 }
+BASE = ("errors", "random", "settings", "typing")
+# The package itself names the others, at their first use; `python -m xpnet` is the command line.
+FRONT = ("xpnet", "__main__")
 
-# what is not in the standard library -> the parts that may import it
+# what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "numpy": "random moments metrics kernels backends data checkpoint engine feed trainer run "
-    "trial gradcheck parity explain interop bench",
-    "array_api_compat": "ops initializers layers losses optimizers clipping params step mixed "
-    "diagnose backends engine parity explain",
+    "numpy": "base backends bench check data explanation kernels run storage training",
+    "array_api_compat": "backends check explanation nn ops optim step training",
     "array_api_strict": "backends",
     "cupy": "backends kernels",
-    "cupyx": "kernels",
+    "cupyx": "backends",
     "cuda": "kernels",
-    "jax": "backends interop",
+    "jax": "backends bench check",
     "llvmlite": "kernels",
     "numba": "kernels",
-    "optax": "interop",
-    "sklearn": "interop",
-    "torch": "backends interop",
-    "click": "commands cli",
+    "optax": "bench",
+    "sklearn": "bench",
+    "torch": "backends bench check",
+    "click": "cli",
     "matplotlib": "bench",
     "pooch": "data",
     "pyarrow": "data",
-    "rich": "commands explain progress",
-    "safetensors": "checkpoint",
-    "tomli_w": "config",
+    "rich": "cli explanation training",
+    "safetensors": "storage",
+    "tomli_w": "run",
 }
 
 # These take long to import, or need not be there: they are imported inside functions only. Numba
@@ -113,9 +75,10 @@ def modules():
         yield ".".join(("xpnet", *parts)).removesuffix(".__init__"), path
 
 
-def part_of(module):
-    """The part that a module of xpnet belongs to."""
-    return [*module.split("."), "xpnet"][1] if module != "xpnet" else "xpnet"
+def room_of(module):
+    """The room that a module of xpnet belongs to."""
+    name = [*module.split("."), "xpnet"][1] if module != "xpnet" else "xpnet"
+    return "base" if name in BASE else name
 
 
 def statements(tree):
@@ -155,41 +118,46 @@ def edges():
 
 
 EDGES = edges()
-PARTS = {part_of(module) for module, _ in modules()}
+ROOMS = {room_of(module) for module, _ in modules()} - set(FRONT)
 INSIDE = {
-    (part_of(a), part_of(b))
+    (room_of(a), room_of(b))
     for a, b in EDGES
-    if b.partition(".")[0] == "xpnet" and part_of(a) != part_of(b)
+    if b.partition(".")[0] == "xpnet" and room_of(a) != room_of(b) and b != "xpnet"
 }
 OUTSIDE = {
-    (part_of(a), b.partition(".")[0])
+    (room_of(a), b.partition(".")[0])
     for a, b in EDGES
     if b.partition(".")[0] not in {"xpnet", *sys.stdlib_module_names}
 }
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_a_part_imports_what_it_may(part):
-    assert part in MAY_IMPORT, f"{part} is new: give it a line in MAY_IMPORT"
-    allowed = set(MAY_IMPORT[part].split())
-    if "*" in allowed:
-        names = list(MAY_IMPORT)
-        allowed |= set(names[: names.index(part)])
-    found = {b for a, b in INSIDE if a == part}
-    assert found <= allowed, f"{part} may not import {sorted(found - allowed)}"
+def reach(room):
+    """The rooms below a room."""
+    direct = MAY_IMPORT[room].split()
+    return {*direct}.union(*map(reach, direct))
 
 
-@pytest.mark.parametrize("part", [p for p, names in MAY_IMPORT.items() if "*" not in names])
-def test_a_part_may_import_no_more_than_it_does(part):
-    unused = set(MAY_IMPORT[part].split()) - {b for a, b in INSIDE if a == part}
-    assert not unused, f"{part} does not import {sorted(unused)}: take it off the line"
+def test_every_folder_is_a_room_of_the_map():
+    assert set(MAY_IMPORT) == ROOMS
 
 
-def test_imports_only_point_upwards():
-    names = list(MAY_IMPORT)
-    for i, part in enumerate(names):
-        below = set(MAY_IMPORT[part].split()) - {"*"} - set(names[:i])
-        assert below <= {"xpnet"}, part  # the version, which the command line prints
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_imports_only_rooms_below_it(room):
+    found = {b for a, b in INSIDE if a == room}
+    assert found <= reach(room), f"{room} may not import {sorted(found - reach(room))}"
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_the_map_has_no_arrow_that_is_not_there(room):
+    direct = set(MAY_IMPORT[room].split())
+    unused = direct - {b for a, b in INSIDE if a == room}
+    assert not unused, f"{room} does not import {sorted(unused)}: take it off its line"
+    implied = {b for a in direct for b in reach(a)}
+    assert not direct & implied, f"{room} may import {sorted(direct & implied)} as it is"
+
+
+def test_only_the_command_line_asks_for_the_package_itself():
+    assert {room_of(a) for a, b in EDGES if b == "xpnet"} <= {"cli", *FRONT}
 
 
 @pytest.mark.parametrize("library", sorted({b for _, b in OUTSIDE} | set(MAY_USE)))
@@ -199,10 +167,8 @@ def test_a_library_is_used_where_it_may(library):
 
 
 def test_the_mathematics_names_no_array_library():
-    portable = "ops layers losses optimizers schedules clipping params step accumulate mixed"
-    assert not {(a, b) for a, b in OUTSIDE if a in portable.split()} - {
-        (part, "array_api_compat") for part in portable.split()
-    }
+    portable = {"ops", "nn", "optim", "step"}
+    assert {b for a, b in OUTSIDE if a in portable} == {"array_api_compat"}
 
 
 def imported_at_once(path, known):

@@ -18,9 +18,9 @@ __version__ = "0.1.0"
 # module -> the public names it defines
 _PUBLIC = {
     "xpnet.backends": ("Backend", "get_backend", "resolve"),
-    "xpnet.callbacks": ("Callback", "Checkpointing", "EarlyStopping", "HistoryFile"),
-    "xpnet.clipping": ("Clip",),
-    "xpnet.config": ("Config", "load_config"),
+    "xpnet.training.callbacks": ("Callback", "Checkpointing", "EarlyStopping", "HistoryFile"),
+    "xpnet.optim.clipping": ("Clip",),
+    "xpnet.run.config": ("Config", "load_config"),
     "xpnet.errors": (
         "BackendError",
         "CheckpointError",
@@ -29,8 +29,8 @@ _PUBLIC = {
         "TrainingError",
         "XpnetError",
     ),
-    "xpnet.feed": ("Feed",),
-    "xpnet.initializers": (
+    "xpnet.training.loader": ("Feed",),
+    "xpnet.nn.initializers": (
         "Constant",
         "GlorotNormal",
         "GlorotUniform",
@@ -42,7 +42,7 @@ _PUBLIC = {
         "Orthogonal",
         "Zeros",
     ),
-    "xpnet.layers": (
+    "xpnet.nn": (
         "ELU",
         "GELU",
         "SELU",
@@ -63,17 +63,17 @@ _PUBLIC = {
         "Softplus",
         "Tanh",
     ),
-    "xpnet.losses": (
+    "xpnet.nn.losses": (
         "BinaryCrossEntropy",
         "CrossEntropy",
         "Huber",
         "MeanSquaredError",
         "SoftmaxCrossEntropy",
     ),
-    "xpnet.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Lion", "RMSProp"),
-    "xpnet.progress": ("Progress",),
+    "xpnet.optim.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Lion", "RMSProp"),
+    "xpnet.training.progress": ("Progress",),
     "xpnet.run": ("load_run",),
-    "xpnet.trainer": ("Trainer",),
+    "xpnet.training.trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -86,7 +86,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name == "schedules":  # as a module: schedules.Constant is not initializers.Constant
-        return importlib.import_module("xpnet.schedules")
+        return importlib.import_module("xpnet.optim.schedules")
     msg = f"module 'xpnet' has no attribute {name!r}"
     raise AttributeError(msg)
 
@@ -97,9 +97,6 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from xpnet.backends import Backend, get_backend, resolve
-    from xpnet.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile
-    from xpnet.clipping import Clip
-    from xpnet.config import Config, load_config
     from xpnet.errors import (
         BackendError,
         CheckpointError,
@@ -108,20 +105,7 @@ if TYPE_CHECKING:
         TrainingError,
         XpnetError,
     )
-    from xpnet.feed import Feed
-    from xpnet.initializers import (
-        Constant,
-        GlorotNormal,
-        GlorotUniform,
-        HeNormal,
-        HeUniform,
-        LeCunNormal,
-        LeCunUniform,
-        Ones,
-        Orthogonal,
-        Zeros,
-    )
-    from xpnet.layers import (
+    from xpnet.nn import (
         ELU,
         GELU,
         SELU,
@@ -142,14 +126,30 @@ if TYPE_CHECKING:
         Softplus,
         Tanh,
     )
-    from xpnet.losses import (
+    from xpnet.nn.initializers import (
+        Constant,
+        GlorotNormal,
+        GlorotUniform,
+        HeNormal,
+        HeUniform,
+        LeCunNormal,
+        LeCunUniform,
+        Ones,
+        Orthogonal,
+        Zeros,
+    )
+    from xpnet.nn.losses import (
         BinaryCrossEntropy,
         CrossEntropy,
         Huber,
         MeanSquaredError,
         SoftmaxCrossEntropy,
     )
-    from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
-    from xpnet.progress import Progress
+    from xpnet.optim.clipping import Clip
+    from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
     from xpnet.run import load_run
-    from xpnet.trainer import Trainer
+    from xpnet.run.config import Config, load_config
+    from xpnet.training.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile
+    from xpnet.training.loader import Feed
+    from xpnet.training.progress import Progress
+    from xpnet.training.trainer import Trainer

@@ -1,6 +1,6 @@
 """``python -m xpnet``: the command line."""
 
-from xpnet.cli import main
+from xpnet.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,9 +8,9 @@ import importlib
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from xpnet.backends.base import Backend, Probe, foreign
+from xpnet.backends.backend import Backend, Probe, foreign
 from xpnet.errors import BackendError
-from xpnet.schema import did_you_mean
+from xpnet.settings import did_you_mean
 
 __all__ = [
     "BACKENDS",

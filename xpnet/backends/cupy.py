@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -91,7 +91,7 @@ class CupyBackend(Backend):
         x.device.synchronize()
 
     def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
-        from xpnet.kernels.cuda.transfer import CupyLanes, transferred
+        from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
         return transferred(CupyLanes(self.device), batches)
 
@@ -119,8 +119,8 @@ class CupyBackend(Backend):
         accumulate: int = 1,
     ) -> Callable | None:
         from xpnet.kernels.cuda.executor import CupyExecutor
+        from xpnet.kernels.cuda.graphed_step import FusedStep
         from xpnet.kernels.cuda.stages import UnsupportedError
-        from xpnet.kernels.cuda.step import FusedStep
 
         self.portable_note = type(self).portable_note
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.errors import BackendError
 from xpnet.typing import Array
 

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.typing import Array
 
 __all__ = ["NumpyBackend"]
@@ -50,7 +50,7 @@ class NumpyBackend(Backend):
     ) -> Callable | None:
         if accumulate > 1 or mixed is not None or installed_version(("numba",), "numba") is None:
             return None
-        from xpnet.kernels.cpu.step import FusedStep, UnsupportedError
+        from xpnet.kernels.cpu.fused_step import FusedStep, UnsupportedError
 
         try:
             return FusedStep(model, loss, optimizer, clip, self.dtype_name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.typing import Array
 
 __all__ = ["StrictBackend"]

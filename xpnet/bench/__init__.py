@@ -19,7 +19,7 @@ from xpnet.bench.contenders import contenders
 from xpnet.bench.limit import LIMIT
 from xpnet.bench.measure import Expectation, Row, measure
 from xpnet.bench.networks import STANDARD, STANDARD_ON_GPU, Network, parse_network
-from xpnet.interop.setting import Setting
+from xpnet.bench.setting import Setting
 
 __all__ = [
     "LIMIT",

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from xpnet.bench.contender import Contender, Make
 from xpnet.bench.limit import LIMIT, gemm_limit
 from xpnet.bench.networks import SEED, Network
-from xpnet.engine import Engine
-from xpnet.interop.peers import (
+from xpnet.bench.peers import (
     jax_jit,
     sklearn_partial_fit,
     torch_compiled,
     torch_eager,
     torch_graphed,
 )
-from xpnet.interop.setting import Setting
-from xpnet.losses import SoftmaxCrossEntropy
+from xpnet.bench.setting import Setting
+from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.step import Batch, StepInputs
+from xpnet.training.engine import Engine
 
 __all__ = ["ON_CPU", "ON_GPU", "contenders"]
 

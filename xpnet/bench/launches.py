@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.bench.networks import SEED, Network
+from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
-from xpnet.interop.setting import Setting
 from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
-from xpnet.kernels.cuda.step import EAGER_STEPS, FusedStep
-from xpnet.losses import SoftmaxCrossEntropy
-from xpnet.mixed import first_scale
-from xpnet.optimizers import Optimizer
-from xpnet.params import initialize
+from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
+from xpnet.nn.layout import initialize
+from xpnet.nn.losses import SoftmaxCrossEntropy
+from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, TrainState, zero_totals
+from xpnet.step.mixed_precision import first_scale
 
 __all__ = ["launches", "profile_gpu"]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from xpnet.bench.contender import Contender
 from xpnet.bench.networks import SEED, Network
+from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
-from xpnet.interop.setting import Setting
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.typing import Array
 

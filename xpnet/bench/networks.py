@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from xpnet.errors import ConfigError
-from xpnet.layers import Dense, Layer, ReLU, Sequential
-from xpnet.optimizers import OPTIMIZERS, Optimizer
-from xpnet.schema import did_you_mean
+from xpnet.nn import Dense, Layer, ReLU, Sequential
+from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
+from xpnet.settings import did_you_mean
 
 __all__ = ["STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
 

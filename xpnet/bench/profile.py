@@ -10,11 +10,11 @@ from xpnet.backends import get_backend
 from xpnet.bench.networks import SEED, Network
 from xpnet.data import Shuffle
 from xpnet.errors import BackendError
-from xpnet.feed import Feed
-from xpnet.losses import SoftmaxCrossEntropy, quotient
-from xpnet.params import layouts
+from xpnet.nn.layout import layouts
+from xpnet.nn.losses import SoftmaxCrossEntropy, quotient
 from xpnet.step import Batch, StepInputs
-from xpnet.trainer import Trainer
+from xpnet.training.loader import Feed
+from xpnet.training.trainer import Trainer
 
 __all__ = ["PARTS", "profile"]
 

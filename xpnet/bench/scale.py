@@ -20,9 +20,9 @@ import numpy as np
 from xpnet.bench.contenders import contenders
 from xpnet.bench.measure import SLICE, WARM_UP, time_steps
 from xpnet.bench.networks import SEED, Network
-from xpnet.bench.report import check_plot, sentence
+from xpnet.bench.results import check_plot, sentence
+from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError, ConfigError
-from xpnet.interop.setting import Setting
 
 __all__ = ["AXES", "Growth", "Point", "grow", "measure_axis", "plot", "to_json", "to_markdown"]
 
@@ -81,8 +81,8 @@ def _of_batch(batch: int) -> Point:
 
 
 def _of_rows(rows: int) -> Point:
-    from xpnet.config import load_config
     from xpnet.run import load_run, train
+    from xpnet.run.config import load_config
 
     settings = ["data.stream=yes", f"data.buffer={BUFFER}", "backend=numpy", "epochs=2"]
     settings += [f"batch_size={BATCH}", "data.label=labels.npy", "model.hidden=[64]"]

@@ -7,9 +7,9 @@ from xpnet.data.idx import read_idx
 from xpnet.data.named import NAMES, load_named
 from xpnet.data.read import Task, open_rows, read, streamable
 from xpnet.data.scaling import SCALINGS, Scaler, Scaling, fit_scaler, scaler_of
+from xpnet.data.scan import Survey, survey
 from xpnet.data.split import split
-from xpnet.data.streamed import Division, StreamedDataset
-from xpnet.data.survey import Survey, survey
+from xpnet.data.streamed_dataset import Division, StreamedDataset
 
 __all__ = [
     "Augment",

@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.data.batches import Shuffle
 from xpnet.errors import ConfigError
 from xpnet.random import generator
-from xpnet.schema import Checked, NonNegativeFloat, NonNegativeInt
+from xpnet.settings import Checked, NonNegativeFloat, NonNegativeInt
 
 __all__ = ["Augment"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xpnet.errors import DataError
-from xpnet.schema import did_you_mean
+from xpnet.settings import did_you_mean
 from xpnet.typing import Array
 
 __all__ = ["Dataset", "check", "chunks", "fingerprint"]

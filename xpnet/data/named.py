@@ -11,7 +11,7 @@ from xpnet.data.dataset import Dataset
 from xpnet.data.idx import read_idx
 from xpnet.data.read import read
 from xpnet.errors import DataError
-from xpnet.schema import did_you_mean
+from xpnet.settings import did_you_mean
 
 __all__ = ["NAMES", "load_named"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from xpnet.data.files import MAX_BYTES, one_line, reading
 from xpnet.data.labels import Labels, Table, find_label
-from xpnet.data.rows import Rows
+from xpnet.data.row_file import Rows
 from xpnet.errors import DataError, require
-from xpnet.schema import did_you_mean
+from xpnet.settings import did_you_mean
 
 __all__ = ["ParquetRows", "read_parquet_table"]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from xpnet.data.arrays import read_npy_table, read_npz_table
+from xpnet.data.csv_file import Header, read_csv_table
 from xpnet.data.dataset import Dataset
 from xpnet.data.files import existing, within_memory
 from xpnet.data.idx import read_idx_table
 from xpnet.data.labels import Labels, Table, check_finite, encode, targets
 from xpnet.data.parquet import ParquetRows, read_parquet_table
-from xpnet.data.rows import RowFile
+from xpnet.data.row_file import RowFile
 from xpnet.data.stored import open_stored
-from xpnet.data.text import Header, read_csv_table
 from xpnet.errors import DataError
 
 __all__ = ["Task", "open_rows", "read", "streamable"]

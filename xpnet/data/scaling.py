@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from xpnet.data.dataset import chunks
+from xpnet.data.running_stats import Moments
 from xpnet.errors import CheckpointError, ConfigError, DataError
-from xpnet.moments import Moments
-from xpnet.schema import did_you_mean
+from xpnet.settings import did_you_mean
 
 __all__ = ["SCALINGS", "Scaler", "Scaling", "fit_scaler", "scaler_of"]
 

@@ -22,7 +22,7 @@ from xpnet.data.arrays import (
 from xpnet.data.files import existing, reading
 from xpnet.data.idx import idx_header, labels_file
 from xpnet.data.labels import find_label
-from xpnet.data.rows import BLOCK_BYTES, BLOCKS, Rows
+from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
 from xpnet.errors import DataError
 
 __all__ = ["Stored", "StoredRows", "open_stored"]

@@ -2,7 +2,7 @@
 
 Each function returns one loss and one gradient row per example, weights included, without any
 average: ℓ_n = -s_n Σ_k v_nk log a_nk, where v_nk = w_k t_nk is a target row times class weights
-and s_n a sample weight. A :class:`xpnet.losses.Loss` divides both by the same denominator.
+and s_n a sample weight. A :class:`xpnet.nn.losses.Loss` divides both by the same denominator.
 """
 
 from array_api_compat import array_namespace, device

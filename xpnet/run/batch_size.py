@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xpnet.backends import Backend
-from xpnet.config import Config
-from xpnet.engine import Engine
-from xpnet.memory import fitting_batch, footprint
-from xpnet.run.preparation import Examples
+from xpnet.run.config import Config
+from xpnet.run.preprocessing import Examples
 from xpnet.step import Batch, StepInputs, dropout_keys
+from xpnet.training.engine import Engine
+from xpnet.training.memory import fitting_batch, footprint
 
 __all__ = ["with_batch_size"]
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.data import Dataset, StreamedDataset
+from xpnet.data.metrics import ClassScores, RegressionScores
 from xpnet.errors import DataError
-from xpnet.metrics import ClassScores, RegressionScores
-from xpnet.run.folder import Run
+from xpnet.run.run_folder import Run
 
 __all__ = ["scores"]
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from xpnet.kernels.cpu.compiled import kernel
-from xpnet.layers import (
+from xpnet.nn import (
     ELU,
     GELU,
     SELU,

@@ -1,4 +1,4 @@
-"""Losses with their gradients: xpnet.losses, the bias of the last layer and the totals fused.
+"""Losses with their gradients: xpnet.nn.losses, the bias of the last layer and the totals fused.
 
 ``sums`` (SUMS,) has the four totals of xpnet.step.Totals and then C, the loss of this batch.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from xpnet.kernels.cpu.compiled import kernel
 from xpnet.kernels.cpu.elements import sigmoid, softplus
-from xpnet.losses import BinaryCrossEntropy, Huber, Loss, MeanSquaredError
+from xpnet.nn.losses import BinaryCrossEntropy, Huber, Loss, MeanSquaredError
 
 __all__ = ["ELEMENTWISE", "REDUCTIONS", "SUMS", "elementwise_loss", "softmax_cross_entropy"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from xpnet.kernels.cpu import machine as m
 from xpnet.kernels.cpu.elements import IDENTITY, KINDS
 from xpnet.kernels.cpu.losses import ELEMENTWISE, REDUCTIONS
-from xpnet.layers import BatchNorm, Dense, Dropout, Flatten, Layer, LayerNorm, Sequential
-from xpnet.losses import Loss, SoftmaxCrossEntropy
-from xpnet.params import Layout
+from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, Layer, LayerNorm, Sequential
+from xpnet.nn.layout import Layout
+from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 
 __all__ = [
     "Backward",

@@ -1,4 +1,4 @@
-"""Each update rule, and clipping, as one pass over the flat vector: xpnet.optimizers and clipping.
+"""Each update rule, and clipping, as one pass over the flat vector: the formulas of xpnet.optim.
 
 Every rule consumes p (P,) and its slots; ``c`` is (lr, eps, keep) of xpnet's Coefficients and
 ``decay`` the weight decay that is part of the gradient.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.kernels.cpu.compiled import kernel
-from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Coefficients, Lion, Optimizer, RMSProp
+from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Coefficients, Lion, Optimizer, RMSProp
 from xpnet.typing import Array
 
 __all__ = ["RULES", "clip", "update"]

@@ -1,6 +1,6 @@
 """The training step on a GPU: fused kernels, products through cuBLAS, replayed as one CUDA graph.
 
-    *.cu, common.cuh   the kernels: the formulas of xpnet.ops and xpnet.optimizers, fused
+    *.cu, common.cuh   the kernels: the formulas of xpnet.ops and xpnet.optim.optimizers, fused
     sources.py         one translation unit of them, and what each kernel takes
     blas.py            matrix products through our own cuBLAS handle
     work.py            what a stage may ask for

@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xpnet.clipping import Clip
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.sources import now
 from xpnet.kernels.cuda.stages import Stage
-from xpnet.losses import Loss
-from xpnet.mixed import Mixed
-from xpnet.optimizers import Optimizer
-from xpnet.params import Layout
+from xpnet.nn.layout import Layout
+from xpnet.nn.losses import Loss
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Totals, TrainState
+from xpnet.step.mixed_precision import Mixed
 from xpnet.typing import Array
 
 __all__ = ["Buffers", "Task", "arrays", "blocks"]

@@ -1,4 +1,4 @@
-// Losses with their gradients: xpnet/losses.py, the bias of the last layer and the sums fused.
+// Losses with their gradients: xpnet/nn/losses.py, the bias of the last layer and the sums fused.
 //
 // Each block leaves its sums in partial (blocks, 4): loss, weights, hits, counted; the last one of
 // the batch adds them up. The gradient is that of the sum of the losses; the optimizer's kernels
@@ -56,7 +56,7 @@ __device__ inline bool finish(real loss, real weights, real hits, real counted, 
   return true;
 }
 
-// One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.losses.
+// One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.nn.losses.
 struct Target {
   int label;              // the class, where there are labels
   const real* row;        // (K), where there are rows

@@ -1,4 +1,4 @@
-// Clipping and the update rules: xpnet/clipping.py and xpnet/optimizers.py, each one pass over the
+// Clipping and the update rules: xpnet/optim/clipping.py and xpnet/optim/optimizers.py, each one pass over the
 // flat vectors. c is (lr, eps, keep), the coefficients of this update; rest is 1 - alpha or 1 - beta,
 // which float arithmetic here would round where the host does not.
 
@@ -45,7 +45,7 @@ KERNEL find_overflow(const real* g, int* good, int n) {
     if (g[i] - g[i] != 0) *good = 0;
 }
 
-// One thread: the loss scale (S, good steps since it changed) after a step: xpnet/mixed.py.
+// One thread: the loss scale (S, good steps since it changed) after a step: xpnet/step/mixed_precision.py.
 KERNEL next_scale(real* scale, const int* good, real growth) {
   if (FIRST != 0) return;
   bool grown = scale[1] + 1 >= growth;

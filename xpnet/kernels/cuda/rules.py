@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from xpnet.kernels.cuda.work import UnsupportedError
-from xpnet.losses import (
+from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
     Huber,
@@ -12,7 +12,7 @@ from xpnet.losses import (
     MeanSquaredError,
     SoftmaxCrossEntropy,
 )
-from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSProp
+from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSProp
 from xpnet.typing import Array
 
 __all__ = [

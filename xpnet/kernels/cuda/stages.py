@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xpnet.kernels.cuda.rows import Norm, SoftmaxRows
+from xpnet.kernels.cuda.row_stages import Norm, SoftmaxRows
 from xpnet.kernels.cuda.work import IDENTITY, KINDS, UnsupportedError, Work, kind_of, patches
-from xpnet.layers import (
+from xpnet.nn import (
     Activation,
     BatchNorm,
     Dense,

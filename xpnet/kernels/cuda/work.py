@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 from xpnet.errors import BackendError
-from xpnet.layers import (
+from xpnet.nn import (
     ELU,
     GELU,
     SELU,

@@ -1,0 +1,153 @@
+"""The list of operations is complete, and a wrong one is told by what is wrong with it."""
+
+import numpy as np
+import pytest
+from toylib import library
+
+from xpnet import Trainer
+from xpnet.backends import backend_class, get_backend
+from xpnet.check.parity import OPERATIONS, ModuleBackend, check_operations, load_module
+from xpnet.check.parity.operations import DTYPES
+from xpnet.nn import LAYERS, Dense, Sequential
+from xpnet.nn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
+from xpnet.optim.optimizers import OPTIMIZERS, Adam, RMSProp
+
+KNOWN = {operation.function for operation in OPERATIONS} | {*DTYPES}
+LOSSES = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy("mean_count", (1.0, 2.0, 0.5), 0.1, 1),
+    "cross_entropy": CrossEntropy(),
+    "binary_cross_entropy": BinaryCrossEntropy(positive_weight=2.0),
+    "mean_squared_error": MeanSquaredError("sum"),
+    "huber": Huber(),
+}
+
+
+def used(layers, loss=SoftmaxCrossEntropy(), optimizer=Adam(), **settings):
+    """What a training, an evaluation and a prediction ask of the library."""
+    lib = library()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(7, 2, 2)).astype(np.float32)
+    y = rng.integers(3, size=7).astype(np.int32)
+    if loss.predicts != "class":
+        y = rng.uniform(size=(7, 3)).astype(np.float32)
+    model = Sequential((LAYERS["flatten"](), *layers))
+    trainer = Trainer(model, loss, optimizer, backend=ModuleBackend(lib), batch_size=4, **settings)
+    trainer.fit((x, y, np.ones(7, np.float32)), epochs=2, validation=(x, y))
+    trainer.predict(x)
+    return lib.calls
+
+
+def test_the_recorder_records():
+    calls = used([Dense(3)])
+    assert {"exp", "max", "argmax", "concat", "take", "@", "+=", "x.T", "x[i:j]"} <= calls
+
+
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "dense"])
+def test_every_function_that_a_layer_uses_is_in_the_list(layer):
+    assert used([Dense(5), LAYERS[layer](), Dense(3)]) <= KNOWN
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_function_that_a_loss_uses_is_in_the_list(loss):
+    last = [LAYERS["softmax"]()] if loss == "cross_entropy" else []
+    assert used([Dense(3), *last], LOSSES[loss]) <= KNOWN
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [*(cls() for cls in OPTIMIZERS.values()), RMSProp(momentum=0.5, centered=True)],
+    ids=lambda v: type(v).__name__,
+)
+def test_every_function_that_an_optimizer_uses_is_in_the_list(optimizer):
+    assert used([Dense(3)], optimizer=optimizer) <= KNOWN
+
+
+def test_every_function_that_clipping_uses_is_in_the_list():
+    from xpnet.optim.clipping import Clip
+
+    calls = used([Dense(3)], clip=Clip(norm=0.1, value=0.05))
+    assert {"clip", "linalg.vector_norm"} <= calls <= KNOWN
+
+
+def test_every_function_that_taking_a_batch_in_parts_uses_is_in_the_list():
+    assert used([Dense(3)], accumulate=2) <= KNOWN
+
+
+def test_every_loss_is_tried():
+    from xpnet.nn.losses import LOSSES as TABLE
+
+    assert {*LOSSES} == {*TABLE}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "float32") for name in ("numpy", "torch", "jax", "array-api-strict", "cupy")),
+        *((name, "float64") for name in ("numpy", "torch", "array-api-strict", "cupy")),
+    ],
+)
+def test_the_libraries_that_xpnet_names_do_every_operation(name, dtype):
+    probe = backend_class(name).probe()
+    if not probe.devices:
+        pytest.skip(probe.note)
+    rows = check_operations(get_backend(name, dtype=dtype))
+    assert [row for row in rows if row.bad] == []
+
+
+def statuses(lib, function):
+    rows = check_operations(ModuleBackend(lib))
+    assert len(rows) == len(OPERATIONS) + len(DTYPES) + 1  # none is left out, whatever fails
+    return {row.case: row.status for row in rows if row.function == function}
+
+
+def test_an_argmax_that_ignores_the_axis_has_the_wrong_shape():
+    lib = library(argmax=lambda x, axis=None: np.argmax(x))
+    assert {*statuses(lib, "argmax").values()} == {"wrong shape"}
+
+
+def test_a_where_that_widens_a_python_float_has_the_wrong_dtype():
+    lib = library(where=lambda c, x, y: np.where(c, np.asarray(x), np.asarray(y)))
+    assert statuses(lib, "where")["array, Python float"] == "wrong dtype"
+    assert statuses(lib, "where")["of two arrays"] == "ok"
+
+
+def test_a_max_that_fails_at_infinities_has_the_wrong_value_there_alone():
+    def finite_max(x, **kwargs):
+        return np.max(np.clip(x, -1e30, 1e30), **kwargs).astype(x.dtype)
+
+    found = statuses(library(max=finite_max), "max")
+    assert found.pop("with infinities") == "wrong value"
+    assert {*found.values()} == {"ok"}
+
+
+def test_a_function_that_writes_to_its_operand_is_told():
+    def relu_in_place(x, y):
+        return np.maximum(x, y, out=x) if x.shape else np.maximum(x, y)
+
+    assert statuses(library(maximum=relu_in_place), "maximum") == {
+        "with a Python float": "writes to an operand"
+    }
+
+
+def test_a_function_that_is_not_there_is_missing_and_one_that_raises_is_told():
+    def refuses(*args, **kwargs):
+        msg = "two\nlines"
+        raise RuntimeError(msg)
+
+    lib = library(without=("log1p", "linalg.vector_norm"), take=refuses)
+    assert {*statuses(lib, "log1p").values()} == {"missing"}
+    assert {*statuses(lib, "linalg.vector_norm").values()} == {"missing"}
+    (row,) = [r for r in check_operations(ModuleBackend(lib)) if r.function == "take"]
+    assert (row.status, row.detail) == ("raises", "RuntimeError: two lines")
+
+
+def test_a_module_is_found_by_its_path():
+    backend = load_module("array_api_compat.numpy", "float64")
+    assert (backend.name, backend.dtype_name) == ("array_api_compat.numpy", "float64")
+    assert backend.describe()["version"] != "unknown"

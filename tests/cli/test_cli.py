@@ -1,0 +1,431 @@
+"""The command line as people and shells use it."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+
+from xpnet import __version__
+from xpnet.cli.main import COMMANDS, main
+from xpnet.run import load_run
+
+COLUMNS = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def xpnet(capsys):
+    """Call the command line in this process: `xpnet("train", ...)` -> (code, out, err)."""
+
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in args])
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+def process(*args, script=None, **options):
+    command = ["-c", script] if script else ["-m", "xpnet", *map(str, args)]
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "TERM": "xterm"}
+    return subprocess.Popen([sys.executable, *command], text=True, env=env, **options)
+
+
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def flowers(path, rows=60, labelled=True):
+    x = np.random.default_rng(0).normal(size=(rows, 4)).round(3)
+    names = np.array(["aster", "rose", "tulip"])[np.argmax(x[:, :3], axis=1)]
+    lines = [",".join([*COLUMNS, "species"] if labelled else COLUMNS)]
+    for row, name in zip(x.tolist(), names, strict=True):
+        lines.append(",".join([*map(str, row), *([name] if labelled else [])]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with flowers.csv, rows.csv without labels, and a run on the first."""
+    folder = tmp_path_factory.mktemp("cli")
+    flowers(folder / "rows.csv", labelled=False)
+    data = flowers(folder / "flowers.csv")
+    with pytest.raises(SystemExit):
+        main(["train", str(data), "--out", str(folder / "run"), "--set", "epochs=3"])
+    return folder
+
+
+# ------------------------------------------------------------------------------------------ help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(xpnet, name):
+    code, out, err = xpnet(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"\n  xpnet {name}" in out
+    assert COMMANDS[name].endswith(".")
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_the_list_of_commands_is_what_one_sees_first(xpnet, args):
+    code, out, err = xpnet(*args)
+    assert (code, err) == (0, "")
+    assert all(name in out and line in out for name, line in COMMANDS.items())
+
+
+def test_the_version_is_that_of_the_package(xpnet):
+    assert xpnet("--version") == (0, f"xpnet, version {__version__}\n", "")
+
+
+def test_help_and_import_load_no_array_library_and_no_decoration():
+    script = """
+import sys
+import xpnet
+from xpnet.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print([m for m in ("numpy", "rich", "torch", "jax", "pooch", "asyncio") if m in sys.modules])
+"""
+    out, _ = process(script=script, **PIPES).communicate()
+    assert out.splitlines()[-1] == "[]"
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train", "--quit"], "No such option '--quit'"),
+        (["train", "mnits"], "no recipe or file 'mnits'; did you mean 'mnist'?"),
+        (["train", "a", "b"], "unexpected extra argument"),
+        (["train", "--resume"], "--resume needs the run folder to go on in: add --out DIR"),
+        (["train", "--out", ""], "--out is empty; name the folder"),
+        (["train", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
+        (["train", "--set", "epochs"], "--set takes KEY=VALUE"),
+        (["train", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "--backend", "nunpy"], "did you mean 'numpy'?"),
+        (["train", "absent.csv"], "absent.csv: no such file"),
+        (["train", "absent.toml"], "cannot read config 'absent.toml'"),
+        (["train", "mnist", "--data-dir", "absent"], "no such folder to look for mnist in"),
+        (["evaluate"], "Missing argument 'RUN'"),
+        (["evaluate", "absent"], "no run folder 'absent'"),
+        (["evaluate", "."], "is not a run folder"),
+        (["predict", "absent", "x.csv"], "no run folder 'absent'"),
+        (["show", "absent"], "no run folder 'absent'"),
+        (["show", "absent", "--epochs", "x"], "'x' is not a valid integer"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(xpnet, args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = xpnet(*args)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_is_for_those_who_ask(xpnet, monkeypatch):
+    from xpnet.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        main(["train", "mnits", "--debug"])
+    monkeypatch.setenv("XPNET_DEBUG", "1")
+    with pytest.raises(click.UsageError):
+        main(["trian"])
+
+
+def test_what_nobody_foresaw_is_one_line_too(xpnet, monkeypatch):
+    def fault(*_):
+        return [][0]
+
+    monkeypatch.setattr("xpnet.run.config.load_config", fault)
+    code, _, err = xpnet("train")
+    assert code == 2
+    assert err.startswith("error: IndexError: list index out of range (a fault of xpnet; --debug")
+    with pytest.raises(IndexError):
+        main(["--debug", "train"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told_before_training(xpnet, trained, tmp_path):
+    tmp_path.chmod(0o500)
+    code, out, err = xpnet("train", trained / "flowers.csv", "--out", tmp_path / "run")
+    assert (code, "epoch" in out) == (2, False)
+    assert "Permission denied" in err
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_told_before_training(xpnet, trained):
+    code, out, err = xpnet("train", trained / "flowers.csv", "--out", trained / "rows.csv")
+    assert (code, "epoch" in out) == (2, False)
+    assert "cannot use the folder" in err
+
+
+# ----------------------------------------------------------------------------------------- train
+
+
+def test_the_last_line_is_the_test_accuracy(xpnet, trained, tmp_path):
+    train = ["train", trained / "flowers.csv", "--set", "epochs=2"]
+    code, out, err = xpnet(*train, "--out", tmp_path / "loud")
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0].startswith("backend numpy on cpu (")
+    assert lines[1].startswith("data flowers: 42 train, 6 validation, 12 test; 4 features, 3 ")
+    assert lines[2].startswith("model 4-128-3: ")
+    assert lines[3].startswith("epoch  1/2" if lines[3][6] == " " else "epoch 1/2")
+    assert "samples/s" in lines[3]
+    assert "left" in lines[3]
+    assert lines[-1].startswith("test accuracy ")
+    assert "\x1b" not in out
+    assert xpnet(*train, "--out", tmp_path / "quiet", "--quiet") == (0, f"{lines[-1]}\n", "")
+
+
+def test_a_run_without_a_name_gets_a_folder_of_its_own(xpnet, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # within a second, mostly
+        code, out, _ = xpnet("train", trained / "flowers.csv", "--set", "epochs=1")
+        assert code == 0
+        assert "run folder runs/flowers-" in out
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_a_run_goes_on_with_the_settings_it_began_with(xpnet, trained, tmp_path):
+    out = ["--out", tmp_path / "run"]
+    settings = ["--set", "epochs=2", "--set", "optimizer.lr=0.5", "--set", "model.hidden=[5]"]
+    assert xpnet("train", trained / "flowers.csv", *out, *settings)[0] == 0
+    code, said, _ = xpnet("train", *out, "--resume", "--set", "epochs=3")
+    assert code == 0
+    assert "going on after step 2: epoch 3, batch 1" in said
+    assert "model 4-5-3" in said
+    code, said, _ = xpnet("train", *out, "--resume")
+    assert (code, said.splitlines()[-1][:13]) == (0, "test accuracy")
+    assert "all 3 epochs are done" in said
+    code, _, err = xpnet("train", trained / "flowers.csv", *out, "--resume")
+    assert "cannot resume with" in err
+
+
+def test_a_warning_is_not_silenced_by_quiet(xpnet, trained, tmp_path):
+    train = ["train", trained / "flowers.csv", "--out", tmp_path / "run", "--quiet"]
+    xpnet(*train, "--set", "epochs=2")
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
+    content = newest.read_bytes()
+    newest.unlink()
+    newest.write_bytes(content[:-1])
+    code, out, err = xpnet(*train, "--set", "epochs=2", "--resume")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert err.startswith(f"passed over: {newest} is torn")
+
+
+def test_a_config_from_init_trains(xpnet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert xpnet("init", "my.toml") == (0, "wrote my.toml; train with: xpnet train my.toml\n", "")
+    assert "already" in xpnet("init", "my.toml")[2]
+    assert xpnet("init", "my.toml", "--force")[0] == 0
+    settings = ["--set", "epochs=1", "--set", "model.hidden=[8]"]
+    assert xpnet("train", "my.toml", "--out", "run", *settings)[0] == 0
+
+
+# ---------------------------------------------------------------------- evaluate, predict, show
+
+
+def test_evaluate_ends_with_the_accuracy_that_training_ended_with(xpnet, trained):
+    code, out, err = xpnet("evaluate", trained / "run")
+    assert (code, err) == (0, "")
+    report = json.loads((trained / "run" / "report.json").read_text())
+    assert out.splitlines()[-1] == f"accuracy {report['accuracy']:.4f}"
+    assert "rows of a class (down) by prediction (across)" in out
+    assert json.loads(xpnet("evaluate", trained / "run", "--json")[1]) == report
+    flowers = trained / "flowers.csv"
+    code, out, _ = xpnet("evaluate", trained / "run", flowers, "--which", "last", "--top", "2")
+    assert "rows 60" in out
+    run = load_run(trained / "run", which="last")
+    ranks = np.argsort(-run.predict(run.read(flowers, labelled=False).x), axis=1)[:, :2]
+    right = (ranks == run.read(flowers, labelled=True).y[:, None]).any(axis=1)
+    assert f"top 2 accuracy {right.mean():.4f}" in out
+    code, _, err = xpnet("evaluate", trained / "run", trained / "rows.csv")
+    assert code == 2
+    assert "rows.csv: has no labels to compare with, only the features" in err
+
+
+def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch):
+    code, out, err = xpnet("predict", trained / "run", trained / "rows.csv")
+    assert (code, err) == (0, "")
+    header, *rows = csv.reader(io.StringIO(out))
+    run = load_run(trained / "run")
+    p = run.predict(run.read(trained / "rows.csv", labelled=False).x)
+    assert header == ["class", "p_aster", "p_rose", "p_tulip"]
+    np.testing.assert_allclose([[float(v) for v in row[1:]] for row in rows], p, atol=5e-7)
+    assert [row[0] for row in rows] == [("aster", "rose", "tulip")[k] for k in p.argmax(axis=1)]
+    assert xpnet("predict", trained / "run", trained / "flowers.csv")[1] == out
+    there = tmp_path / "p.csv"
+    code, said, _ = xpnet("predict", trained / "run", trained / "rows.csv", "-o", there)
+    assert (code, said) == (0, f"60 predictions in {there}\n")
+    assert there.read_text() == out
+    stdin = io.TextIOWrapper(io.BytesIO((trained / "rows.csv").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert xpnet("predict", trained / "run", "-") == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "standard input: line 1: the file is empty"),
+        (b"1,2\n", "standard input: features of shape (2,); the run was trained on (4,)"),
+        (b"a,b,c\n1,2,3\n", "no column 'd'"),
+        (b"1,2,3,x\n", "standard input: line 1, column 3"),
+        (b"\xff", "standard input: line 1: byte 0xff is not UTF-8"),
+    ],
+)
+def test_rows_that_cannot_be_predicted_are_told(xpnet, trained, monkeypatch, content, says):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    code, out, err = xpnet("predict", trained / "run", "-")
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_show_tells_the_layers_the_history_and_the_config(xpnet, trained):
+    code, out, err = xpnet("show", trained / "run", "--epochs", "2")
+    assert (code, err) == (0, "")
+    assert "W (4, 128)" in out
+    assert f"{4 * 128 + 128 + 128 * 3 + 3:,}" in out
+    assert "the last of 3 epochs" in out
+    assert "status finished" in out
+    assert "[optimizer]\nname = " in out
+
+
+def test_backends_lists_what_is_here(xpnet):
+    code, out, err = xpnet("backends")
+    assert (code, err) == (0, "")
+    assert all(name in out for name in ("numpy", "cupy", "torch", "jax", "array-api-strict"))
+    assert out.splitlines()[-1].startswith("auto is ")
+
+
+# ------------------------------------------------------------------------------- real processes
+
+
+LONG = ["--set", "model.hidden=[16]", "--set", "dtype=float64", "--set", "epochs=40"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process("train", "--out", out, *LONG, **PIPES).communicate()
+    return load_run(out, which="last").checkpoint.tensors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
+    tmp_path, uninterrupted, number
+):
+    child = process("train", "--out", "run", *LONG, cwd=tmp_path, **PIPES)
+    for line in child.stdout:
+        if line.startswith("epoch  3/"):
+            break
+    child.send_signal(number)
+    rest, err = child.communicate()
+    assert child.returncode == 130
+    last = f"interrupted by {number.name}; go on with: xpnet train --out run --resume"
+    assert rest.splitlines()[-1] == last
+    assert err == ""
+    status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
+    assert status == f"interrupted by {number.name}"
+    stopped = load_run(tmp_path / "run", which="last").checkpoint.meta["position"]
+    assert 3 <= stopped["epoch"] < 40
+    resumed = process(*last.split()[7:], cwd=tmp_path, **PIPES)
+    out, err = resumed.communicate()
+    assert f"going on after step {stopped['step']}:" in out
+    assert (resumed.returncode, err) == (0, "")
+    ended = load_run(tmp_path / "run", which="last").checkpoint.tensors
+    assert {k: v.tobytes() for k, v in ended.items()} == {
+        k: v.tobytes() for k, v in uninterrupted.items()
+    }
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    script = """
+import os, signal, time
+import numpy as np
+from xpnet import Dense, Trainer
+from xpnet.training.callbacks import Callback, StopOnSignal
+class Twice(Callback):
+    def on_step_end(self, trainer):
+        print("first", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        print("second", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("still here", flush=True)
+data = np.ones((4, 3)), np.zeros(4, int)
+Trainer([Dense(2)]).fit(data, epochs=9, callbacks=[StopOnSignal(), Twice()])
+"""
+    child = process(script=script, **PIPES)
+    out, err = child.communicate()
+    assert (child.returncode, out.split(), err) == (-signal.SIGTERM, ["first", "second"], "")
+
+
+def test_a_reader_that_goes_away_is_no_error_to_talk_about(trained, tmp_path):
+    many = flowers(tmp_path / "many.csv", rows=5000, labelled=False)
+    child = process("predict", trained / "run", many, **PIPES)
+    assert child.stdout.readline() == "class,p_aster,p_rose,p_tulip\n"
+    child.stdout.close()
+    assert child.stderr.read() == ""
+    child.stderr.close()
+    child.wait()
+
+
+def test_a_terminal_shows_a_live_bar(trained, tmp_path):
+    pty = pytest.importorskip("pty", reason="terminals are POSIX")
+    master, slave = pty.openpty()
+    settings = ["--set", "epochs=2", "--set", "batch_size=1", "--set", "backend=array-api-strict"]
+    train = ["train", trained / "flowers.csv", "--out", tmp_path / "run", *settings]
+    child = process(*train, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = bytearray()
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # Linux: the other side has closed it
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(master)
+    assert child.wait() == 0
+    text = shown.decode()
+    assert "\x1b[2K" in text  # a line drawn over
+    for word in ("epoch 1/2", "epoch 2/2", "100%", "loss 0.", "accuracy 0.", "samples/s", " left"):
+        assert word in text
+    assert text.rstrip().splitlines()[-1].startswith("test accuracy")
+
+
+def test_two_trainings_into_one_folder_are_refused(tmp_path):
+    settings = ["--set", "epochs=100000", "--set", "model.hidden=[4]"]
+    first = process("train", "--out", "run", *settings, cwd=tmp_path, **PIPES)
+    try:
+        for line in first.stdout:
+            if line.startswith("epoch"):
+                break
+        second = process("train", "--out", "run", "--resume", *settings, cwd=tmp_path, **PIPES)
+        _, err = second.communicate()
+        assert second.returncode == 2
+        assert f"error: run is in use by pid {first.pid} on host" in err
+    finally:
+        first.kill()
+        first.communicate()
+    third = process("train", "--out", "run", "--resume", "--set", "epochs=1", cwd=tmp_path, **PIPES)
+    out, err = third.communicate()
+    assert third.returncode == 0
+    assert f"pid {first.pid} on host" in err
+    assert "ended without unlocking it" in err
+    assert "epochs are done" in out

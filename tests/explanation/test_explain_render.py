@@ -1,0 +1,217 @@
+"""The renderers: one explanation as a terminal's text, Markdown, LaTeX and a page."""
+
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from xpnet.cli.commands.explain import explain as command
+from xpnet.errors import ConfigError
+from xpnet.explanation import explain, html, latex, markdown, of_sizes, terminal, text, tiny
+from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
+from xpnet.explanation.notation import latex as to_latex
+from xpnet.explanation.notation import mathml, plain
+from xpnet.nn import ACTIVATIONS
+from xpnet.nn.losses import LOSSES
+
+CONVENTIONS = ["rows", "column", "both"]
+
+
+def on_terminal(explanation, width=80):
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    terminal.render(explanation, console)
+    return console.file.getvalue()
+
+
+RENDERERS = {
+    "terminal": on_terminal,
+    "markdown": markdown.render,
+    "latex": latex.render,
+    "html": html.render,
+}
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_number_of_every_step_is_in_the_text(name, convention):
+    explanation = explain(tiny(), convention=convention)
+    shown = RENDERERS[name](explanation).replace("−", "-")
+    for step in explanation.steps:
+        for tensor in (*step.operands, step.result):
+            for cell in np.ravel(text.numbers(tensor.values)):
+                assert str(cell) in shown
+    for _, dz, dW in text.way_rows(explanation):
+        assert dz in shown
+        assert dW in shown
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_every_line_of_code_and_the_question_are_in_the_text(name):
+    explanation = explain(tiny())
+    flat = " ".join(RENDERERS[name](explanation).split()).replace("&quot;", '"')
+    flat = flat.replace("&gt;", ">").replace("&#x27;", "'")
+    assert "is a Jacobian, a matrix" in flat
+    for step in explanation.steps:
+        assert step.title in flat
+        for code in step.code:
+            for line in code.text.splitlines():
+                ascii_part = re.sub(r"\s*#.*", "", line).strip()
+                if name != "latex":
+                    assert ascii_part in flat
+                else:  # braces are escaped there
+                    assert ascii_part.split("{")[0] in flat
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_terminal_of_80_columns_is_enough(loss, convention):
+    for subject in (tiny(loss, "gelu_tanh"), of_sizes([784, 12, 10], 8, loss, "elu")):
+        out = on_terminal(explain(subject, convention=convention), width=120)
+        assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.fixture(scope="module")
+def large():
+    return explain(of_sizes([784, 128, 10], 32))
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_large_arrays_are_told_by_shape_and_norm(name, large):
+    explanation = large
+    shown = RENDERERS[name](explanation)
+    W = explanation.steps[0].operands[1].values
+    assert text.norm(W) in shown
+    assert len(shown) < 400_000
+
+
+FORMULAS = [
+    part
+    for table in (ACTIVATION_FORMULAS, LOSS_FORMULAS)
+    for pair in table.values()
+    for part in pair
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_every_formula_has_balanced_latex_and_well_formed_mathml(formula):
+    import xml.etree.ElementTree as ElementTree
+
+    shown = to_latex(formula)
+    assert shown.count("{") == shown.count("}")
+    assert shown.isascii()
+    ElementTree.fromstring(mathml(formula).replace("&nbsp;", " "))
+    assert "⟨" not in plain(formula)
+
+
+def needs_latex():
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed: apt-get install texlive-latex-extra lmodern")
+
+
+def compile_latex(document, folder):
+    (folder / "e.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "e.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
+    assert (folder / "e.pdf").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "convention"),
+    [
+        ("cross_entropy", None, "both"),
+        ("huber", "gelu_tanh", "column"),
+        ("binary_cross_entropy", "softmax", "rows"),
+    ],
+)
+def test_the_latex_compiles(loss, activation, convention, tmp_path):
+    needs_latex()
+    compile_latex(latex.render(explain(tiny(loss, activation), convention=convention)), tmp_path)
+
+
+def test_every_formula_compiles(tmp_path):
+    needs_latex()
+    lines = [rf"\[ x = {to_latex(f)} \]" for f in FORMULAS]
+    compile_latex(latex.PREAMBLE + "\n".join(lines) + "\n\\end{document}\n", tmp_path)
+
+
+def test_the_page_is_one_file_that_asks_for_nothing():
+    page = html.render(explain(tiny()))
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?://|//cdn|@import|url\(|<script src|<link rel=.stylesheet", page)
+    assert "{{" not in page.split("<script>")[0]
+
+
+def test_a_gradient_that_is_no_number_is_told_in_words():
+    subject = tiny("binary_cross_entropy")
+    params = [{**subject.params[0], "b": np.array([60.0, 0.0, 0.0])}]
+    explanation = explain(subject.__class__(**{**vars(subject), "params": params}))
+    for render in RENDERERS.values():
+        assert "has rounded to 0 or 1" in " ".join(render(explanation).split())
+
+
+def test_class_names_cannot_break_out_of_the_page():
+    subject = tiny()
+    evil = ("</script><script>alert(1)</script>", "<b>", "&")
+    page = html.render(explain(subject.__class__(**{**vars(subject), "classes": evil})))
+    assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "z_nj = Σ_i x_ni W_ij + b_j"),
+        (["--convention", "column"], "z_jn = Σ_i W_ji x_in + b_j"),
+        (
+            ["4", "3", "2", "--batch", "2", "--activation", "tanh"],
+            "A network 4-3-2 and a batch of 2",
+        ),
+        (["--format", "markdown"], "```math"),
+        (["--format", "latex"], r"\documentclass"),
+        (["--format", "html"], "<!doctype html>"),
+        (["--loss", "huber", "--label", "2"], "huber"),
+        (["digits", "--sample", "5", "--loss", "cross_entropy"], "digits: row 5"),
+    ],
+)
+def test_the_command_explains(arguments, expected):
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert expected in result.output
+
+
+def test_the_command_takes_the_format_from_the_name_of_the_file(tmp_path):
+    starts = {
+        "a.md": "# ",
+        "a.tex": "\\documentclass",
+        "a.html": "<!doctype",
+        "a.txt": "One example",
+    }
+    for name, start in starts.items():
+        CliRunner().invoke(command, ["-o", str(tmp_path / name)], catch_exceptions=False)
+        assert (tmp_path / name).read_text("utf-8").startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "0"], "--batch >= 1"),
+        (["digits", "mnist"], "give sizes such as"),
+        (["784"], "at least inputs and outputs"),
+        (["no-such-thing"], "no recipe or file"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_rendered_in_every_form(activation):
+    explanation = explain(tiny("softmax_cross_entropy", activation))
+    for render in RENDERERS.values():
+        assert len(render(explanation)) > 1000

@@ -1,0 +1,289 @@
+"""The GPU's training step in mixed precision: what it rounds, the loss scale, whole trainings."""
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import CpuExecutor, rounded, widened
+from test_cuda_step import class_batches, inputs, placed
+from test_cuda_training import FusedNumpy
+
+from xpnet.backends import backend_class
+from xpnet.kernels.cuda.buffers import arrays
+from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.kernels.cuda.sources import STORED
+from xpnet.nn import (
+    ELU,
+    GELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    LogSoftmax,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from xpnet.nn.layout import initialize, layouts
+from xpnet.nn.losses import BinaryCrossEntropy, Huber, SoftmaxCrossEntropy
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import SGD, Adam
+from xpnet.step import StepInputs, TrainState, make_gradient, zero_totals
+from xpnet.step.microbatch import accumulated
+from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
+from xpnet.training.trainer import Trainer
+
+STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit in the last place, relative
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    if cuda_on_cpu.WHY_NOT:
+        pytest.skip(cuda_on_cpu.WHY_NOT)
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["float16", "bfloat16"])
+def narrow(request):
+    return request.param
+
+
+@pytest.fixture
+def executor(folder, narrow):
+    return CpuExecutor("float32", folder, narrow=narrow)
+
+
+def rounding(narrow):
+    """x -> x as it is after being stored."""
+    dtype = np.dtype(STORED[narrow])
+    return lambda x: widened(rounded(np.asarray(x, np.float32), dtype), np.float32)
+
+
+def first_state(model, optimizer, mixed):
+    params, stats = (x.astype("float32") for x in initialize(model, 0))
+    scale = first_scale(mixed, params)
+    return TrainState(params, stats, optimizer.init(params), zero_totals(params), scale)
+
+
+def fused(executor, layers, shape, loss, optimizer, mixed, clip=Clip(), parts=1):
+    model = Sequential(layers).build(shape)
+    step = FusedStep(executor, model, loss, optimizer, clip, mixed, parts, threads=64)
+    return model, step, placed(executor, first_state(model, optimizer, mixed))
+
+
+def test_what_is_stored_is_the_nearest_number(executor, narrow, rng):
+    bits = rng.integers(0, 2**32, size=20_000, dtype=np.uint32)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 65504.0, 65519.9, 65520.0, 6e-8, 2.9e-8, 1e-45]
+    ties = 1.0 + np.arange(64) * 2.0**-12, 1.0 + np.arange(64) * 2.0**-9
+    x = np.concatenate([bits.view(np.float32), np.float32(edges), *map(np.float32, ties)])
+    y = executor.empty(x.shape, executor.stored)
+    executor.launch("narrowed", (3, 1), 64, x, y, x.size)()
+    got = widened(y, np.float32)
+    if narrow == "float16":
+        with np.errstate(over="ignore"):
+            wanted = x.astype(np.float16).astype(np.float32)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            wanted = widened(rounded(x, y.dtype), np.float32)
+        normal = np.isfinite(x) & (np.abs(x) > 1e-37) & (np.abs(x) < 3e38)
+        assert (np.abs(wanted[normal] - x[normal]) <= np.abs(x[normal]) * STEP[narrow]).all()
+    np.testing.assert_array_equal(got, wanted)
+    executor.check_guards()
+
+
+def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng):
+    """Dense, ReLU, Dense and the loss once more, each rounding spelled out."""
+    q, S, lr = rounding(narrow), 2.0**10 if narrow == "float16" else 1.0, 0.5
+    mixed, N = Mixed(narrow, initial_scale=2.0**10), 12
+    layers = [Dense(9), ReLU(), Dense(5)]
+    model, step, state = fused(executor, layers, (6,), SoftmaxCrossEntropy(), SGD(lr), mixed)
+    batch = next(class_batches(rng, "float32", [N]))
+    before = state.params.copy()
+    first, _, last = (dict(t) for t in layouts(model)[0].split(before))
+    state, cost = step(state, batch, StepInputs(0, SGD(lr).coefficients(lr, 1)))
+
+    W, b, V, c = (q(x) for x in (first["W"], first["b"], last["W"], last["b"]))
+    x = q(batch.x)
+    a = q(np.maximum(q(q(x @ W) + b), 0))
+    z = q(q(a @ V) + c)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    y = np.eye(5)[batch.y]
+    wanted_cost = -np.log((p * y).sum(axis=1)).mean()
+    dz = q((p - y) * S / N)
+    da = q(dz @ V.T)
+    dh = np.where(a > 0, da, 0)
+    gradient = [(x.T @ dh) / S, dh.sum(axis=0) / S, (a.T @ dz) / S, dz.sum(axis=0) / S]
+    np.testing.assert_allclose(float(cost), wanted_cost, rtol=1e-6)
+    after = layouts(model)[0].split(state.params)
+    got = [after[0]["W"], after[0]["b"], after[2]["W"], after[2]["b"]]
+    old = [first["W"], first["b"], last["W"], last["b"]]
+    for new, was, g in zip(got, old, gradient, strict=True):
+        np.testing.assert_allclose(new, was - lr * g, rtol=1e-5, atol=1e-6)
+    executor.check_guards()
+
+
+MODELS = {
+    "relu": [Dense(9), ReLU(), Dense(5)],
+    "tanh and dropout": [Dense(9), Tanh(), Dropout(0.3), Dense(5)],
+    "an activation first, two in turn": [ELU(), Dense(9, bias=False), Sigmoid(), GELU(), Dense(5)],
+    "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
+    "one layer": [Dense(5)],
+    "softmax layers": [Dense(9), Softmax(), Dense(7), LogSoftmax(), Dense(5)],
+    "norms": [Dense(9), BatchNorm(), Tanh(), LayerNorm(), Dense(5)],  # none of a row all of 0
+}
+LOSSES = {
+    "plain": SoftmaxCrossEntropy(),
+    "sum": SoftmaxCrossEntropy(reduction="sum"),
+    "weighted, smoothed": SoftmaxCrossEntropy(
+        class_weights=(1.0, 2.0, 0.5, 1.0, 3.0), label_smoothing=0.1, ignore_label=2
+    ),
+    "huber": Huber(),
+    "bce": BinaryCrossEntropy(reduction="mean_count"),
+}
+
+
+def portable_steps(narrow, model, loss, optimizer, clip, mixed, batches, parts=1):
+    """The states after the portable steps, on a library that has the dtype; as NumPy's."""
+    name = "numpy" if narrow == "float16" else "torch"
+    if not backend_class(name).probe().devices:
+        pytest.skip("PyTorch is not installed, whose bfloat16 this is compared with")
+    backend = backend_class(name)("cpu", "float32")
+    gradient = make_gradient(model, loss)
+    if parts > 1:
+        gradient = accumulated(gradient, parts, summed=loss.reduction == "sum")
+    step = make_mixed_step(gradient, optimizer, clip, mixed, backend.dtype_named(narrow))
+
+    def place(tree):
+        if tree is None:
+            return None
+        if isinstance(tree, tuple):
+            parts = [place(x) for x in tree]
+            return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        return backend.place(np.array(tree))
+
+    state = place(first_state(model, optimizer, mixed))
+    for i, batch in enumerate(batches):
+        state, _ = step(state, place(batch), inputs(i, model, optimizer))
+    return [backend.to_host(x) for x in arrays(state)]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", MODELS)
+def test_it_takes_the_portable_steps_but_for_rounding(name, loss, parts, executor, narrow, rng):
+    lr = 0.1 / parts if loss == "sum" else 0.1
+    optimizer, mixed, clip = SGD(lr, momentum=0.9), Mixed(narrow, initial_scale=2.0**8), Clip()
+    rows = [parts * n for n in (11, 11, 11, 11, 3)]  # a batch norm of one row is ill-conditioned
+    batches = list(class_batches(rng, "float32", rows, weights=True))
+    if LOSSES[loss].predicts != "class":
+        batches = [b._replace(y=rng.uniform(size=(len(b.y), 5)).astype("float32")) for b in batches]
+    model, step, state = fused(
+        executor, MODELS[name], (6,), LOSSES[loss], optimizer, mixed, clip, parts
+    )
+    begun = state.params.copy()
+    for i, batch in enumerate(batches):
+        state, _ = step(state, batch, inputs(i, model, optimizer))
+    wanted = portable_steps(narrow, model, LOSSES[loss], optimizer, clip, mixed, batches, parts)
+    got = arrays(state)
+    moved = np.abs(wanted[0] - begun).max()
+    assert moved > 0.01
+    assert np.abs(got[0] - wanted[0]).max() < 30 * STEP[narrow] * moved
+    np.testing.assert_allclose(got[1], wanted[1], rtol=30 * STEP[narrow], atol=STEP[narrow])
+    np.testing.assert_array_equal(got[3], wanted[3])  # the loss scale
+    np.testing.assert_allclose(got[4], wanted[4], rtol=10 * STEP[narrow])  # the loss
+    np.testing.assert_allclose(got[5::2], wanted[5::2], rtol=1e-6)  # denominator and count
+    assert abs(got[6] - wanted[6]) <= 2 * parts  # hits, where two outputs are nearly equal
+    assert got[8] == wanted[8] == -1
+    executor.check_guards()
+    assert step.note.startswith("CUDA graph of ")
+
+
+def test_an_overflowing_step_is_left_out_and_halves_the_scale(folder, rng):
+    executor, mixed = CpuExecutor("float32", folder, narrow="float16"), Mixed("float16", 2.0**30)
+    layers, optimizer = [Dense(9), BatchNorm(), ReLU(), Dense(5)], Adam(0.01)
+    clip = Clip(norm=0.5)
+    model, step, state = fused(
+        executor, layers, (6,), SoftmaxCrossEntropy(), optimizer, mixed, clip
+    )
+    begun, scales = [x.copy() for x in (state.params, state.stats, *state.slots)], []
+    batches = list(class_batches(rng, "float32", [12] * 30))
+    for i, batch in enumerate(batches):
+        state, _ = step(state, batch, inputs(i, model, optimizer))
+        scales.append(tuple(state.scale.tolist()))
+        if state.scale[1] == 0:
+            for now, then in zip((state.params, state.stats, *state.slots), begun, strict=True):
+                assert now.tobytes() == then.tobytes()
+    lost = [s for s, good in scales if good == 0]
+    assert lost == [2.0 ** (30 - n) for n in range(1, len(lost) + 1)]
+    assert 5 < len(lost) < 25
+    assert scales[-1] == (lost[-1], 30.0 - len(lost))
+    assert state.params.tobytes() != begun[0].tobytes()
+    assert state.stats.tobytes() != begun[1].tobytes()
+    assert float(state.totals.count) == 30 * 12
+    assert step.note.startswith("CUDA graph of ")
+
+
+def test_the_scale_doubles_after_so_many_good_steps(folder, rng):
+    executor = CpuExecutor("float32", folder, narrow="float16")
+    mixed = Mixed("float16", initial_scale=4.0, growth=3)
+    model, step, state = fused(executor, [Dense(5)], (6,), SoftmaxCrossEntropy(), SGD(0.1), mixed)
+    seen = []
+    for i, batch in enumerate(class_batches(rng, "float32", [12] * 7)):
+        state, _ = step(state, batch, inputs(i, model, SGD(0.1)))
+        seen.append(state.scale.tolist())
+    assert seen == [[4, 1], [4, 2], [8, 0], [8, 1], [8, 2], [16, 0], [16, 1]]
+
+
+def test_a_nan_is_no_overflow_that_goes_unnoticed(folder, rng):
+    executor = CpuExecutor("float32", folder, narrow="bfloat16")
+    model, step, state = fused(
+        executor, [Dense(5)], (6,), SoftmaxCrossEntropy(), SGD(0.1), Mixed("bfloat16")
+    )
+    batch = next(class_batches(rng, "float32", [12]))
+    batch.x[3, 2] = np.nan
+    state, cost = step(state, batch, inputs(0, model, SGD(0.1)))
+    assert np.isnan(cost)
+    assert int(state.totals.bad_step) == 0
+    assert np.isnan(state.params).any()
+
+
+def test_no_bit_depends_on_the_order_of_threads_and_blocks(folder, narrow):
+    results = []
+    for order in (0, 1, 2, 3):
+        executor = CpuExecutor("float32", folder, order=order, narrow=narrow)
+        rng = np.random.default_rng(5)
+        layers = [Dense(40), Tanh(), Dropout(0.3), Dense(5)]
+        model, step, state = fused(
+            executor, layers, (6,), SoftmaxCrossEntropy(), Adam(0.01), Mixed(narrow), Clip(norm=0.2)
+        )
+        for i, batch in enumerate(class_batches(rng, "float32", [150] * 3, weights=True)):
+            state, _ = step(state, batch, inputs(i, model, Adam(0.01)))
+        results.append(b"".join(x.tobytes() for x in arrays(state)))
+    assert len(set(results)) == 1
+
+
+# -- whole trainings ------------------------------------------------------------------------------
+
+
+def trainer(backend, narrow):
+    layers = [Dense(16), ReLU(), Dropout(0.1), Dense(3)]
+    mixed = Mixed(narrow, initial_scale=2.0**12, growth=5)
+    return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, mixed=mixed)
+
+
+def test_a_training_learns_records_its_step_and_resumes_bitwise(folder, narrow, rng):
+    y = rng.integers(0, 3, size=96)
+    x = rng.normal(size=(96, 5)) + 3.0 * y[:, None]
+    whole, first, second = (trainer(FusedNumpy(folder, "float32"), narrow) for _ in range(3))
+    history = whole.fit((x, y), epochs=24, validation=(x, y))
+    assert history[-1]["val_accuracy"] > 0.85
+    assert whole.engine.step_note.startswith("CUDA graph of ")
+    assert narrow in whole.engine.step_note
+    first.fit((x, y), epochs=3)
+    second.restore(*first.snapshot())
+    second.fit((x, y), epochs=24)
+    ours, theirs = whole.engine.tensors(), second.engine.tensors()
+    assert {n for n in ours if ours[n].tobytes() != theirs[n].tobytes()} == set()
+    assert ours["scale"].tolist() != [2.0**12, 0.0] or narrow == "bfloat16"

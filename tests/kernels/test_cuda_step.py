@@ -1,0 +1,789 @@
+"""The GPU's training step, held to the portable one on NumPy: every layer, loss and rule.
+
+Without a GPU the same kernel sources and the same step run on the CPU, by another executor. Where
+CuPy sees a GPU, every test that takes ``executor`` runs there too, and counts for --min-gpu-tests.
+"""
+
+import contextlib
+import itertools
+from functools import cache
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from conftest import AVAILABLE, make_backend, ran
+from cuda_on_cpu import CpuExecutor
+
+from xpnet.errors import BackendError, DataError
+from xpnet.kernels.cuda.blas import Blas, find_cublas, product
+from xpnet.kernels.cuda.buffers import arrays
+from xpnet.kernels.cuda.executor import CupyExecutor
+from xpnet.kernels.cuda.graphed_step import PROGRAMS, FusedStep
+from xpnet.kernels.cuda.sources import MOST_RANDOM
+from xpnet.kernels.cuda.stages import KINDS, UnsupportedError
+from xpnet.nn import (
+    ELU,
+    GELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    LayerNorm,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from xpnet.nn.layout import initialize
+from xpnet.nn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
+from xpnet.step import (
+    Batch,
+    StepInputs,
+    Totals,
+    TrainState,
+    dropout_keys,
+    make_gradient,
+    make_train_step,
+    zero_totals,
+)
+from xpnet.step.microbatch import accumulated
+
+TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    if cuda_on_cpu.WHY_NOT:
+        pytest.skip(cuda_on_cpu.WHY_NOT)
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@cache
+def on_gpu(dtype):
+    backend = make_backend("cupy", dtype)
+    return CupyExecutor(backend.device, dtype)
+
+
+@pytest.fixture(params=["emulator", *(["cupy"] if "cupy" in AVAILABLE else [])])
+def executor(request, dtype):
+    """What runs the kernels: the emulation, and CuPy where there is a GPU."""
+    if request.param == "emulator":
+        yield CpuExecutor(dtype, request.getfixturevalue("folder"))
+        return
+    yield on_gpu(dtype)
+    ran["cupy"] += 1
+
+
+def first_state(model, optimizer, dtype):
+    params, stats = (x.astype(dtype) for x in initialize(model, 0))
+    return TrainState(params, stats, optimizer.init(params), zero_totals(params))
+
+
+def inputs(step, model, optimizer):
+    lr = optimizer.lr * 0.97**step  # another number every time
+    keys = dropout_keys(0, step, model.n_random)
+    return StepInputs(step, optimizer.coefficients(lr, step + 1), keys)
+
+
+def placed(executor, arrays):
+    """A named tuple of arrays, and of such tuples, on the executor's device."""
+    if arrays is None:
+        return None
+    if isinstance(arrays, tuple):
+        parts = [placed(executor, a) for a in arrays]
+        return type(arrays)(*parts) if hasattr(arrays, "_fields") else tuple(parts)
+    return executor.place(np.array(arrays))
+
+
+def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **options):
+    """Take the same steps both ways; return the fused step, and its last state on the host.
+
+    With ``accumulate`` the portable step takes its gradients in as many parts.
+    """
+    model, dtype = Sequential(layers).build(shape), executor.dtype
+    on_cpu = isinstance(executor, CpuExecutor)
+    options = {"threads": 64 if on_cpu else 256} | options  # fewer take less time here
+    fused = FusedStep(executor, model, loss, optimizer, clip, **options)
+    gradient = make_gradient(model, loss)
+    if (parts := options.get("accumulate", 1)) > 1:
+        gradient = accumulated(gradient, parts, summed=loss.reduction == "sum")
+    portable = make_train_step(model, loss, optimizer, clip, gradient)
+    wanted = first_state(model, optimizer, dtype)
+    state, costs = placed(executor, wanted), []
+    for i, batch in enumerate(batches):
+        state, cost = fused(state, placed(executor, batch), inputs(i, model, optimizer))
+        wanted, wanted_cost = portable(wanted, batch, inputs(i, model, optimizer))
+        costs.append((cost, wanted_cost))
+    tolerance = TOLERANCE[dtype]
+    for a, b in costs:  # only now: a loss that was returned stays what it was
+        np.testing.assert_allclose(executor.to_host(a), b, **tolerance)
+    host = [executor.to_host(a) for a in arrays(state)]
+    for a, b in zip(host, arrays(wanted), strict=True):
+        size = np.abs(b).max(where=np.isfinite(b), initial=1.0)  # of moments it varies by rule
+        np.testing.assert_allclose(a / size, b / size, **tolerance)
+        assert a.dtype in (dtype, "int32")
+    if on_cpu:
+        executor.check_guards()
+    slots = tuple(host[2 : 2 + len(state.slots)])
+    return fused, TrainState(host[0], host[1], slots, Totals(*host[-5:]))
+
+
+def class_batches(rng, dtype, rows, n=6, K=5, weights=False):
+    for N in rows:
+        weight = rng.uniform(0.5, 2.0, size=N).astype(dtype) if weights else None
+        yield Batch(
+            rng.normal(size=(N, n)).astype(dtype), rng.integers(0, K, N).astype("int32"), weight
+        )
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+MODELS = {
+    **{cls.__name__: [Dense(9), cls(), Dense(5)] for cls in KINDS},
+    "leaky of slope 0.3": [Dense(9), LeakyReLU(0.3), Dense(5)],
+    "elu of alpha 0.7": [Dense(9), ELU(0.7), Dense(5)],
+    "one dense layer": [Dense(5)],
+    "no biases": [Dense(9, bias=False), Tanh(), Dense(5, bias=False)],
+    "dense after dense": [Dense(9), Dense(7, bias=False), Dense(5)],
+    "two activations in turn": [Dense(9), Tanh(), ELU(), Dense(5)],
+    "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
+    "an activation and dropout first": [Tanh(), Dropout(0.2), Dense(9), ReLU(), Dense(5)],
+    "dropout everywhere": [Dropout(0.1), Dense(9), Dropout(0.6), ReLU(), Dropout(0.3), Dense(5)],
+    "dropout at the end": [Dense(5), Dropout(0.3)],
+    "identity at the end": [Dense(5), Identity()],
+    "widths of 1": [Dense(1), ReLU(), Dense(1), Tanh(), Dense(5)],
+    "wider than a block has columns": [Dense(70), ReLU(), Dense(33), Tanh(), Dense(5)],
+    "batch norm": [Dense(9, bias=False), BatchNorm(), ReLU(), Dense(5)],
+    "batch norm everywhere": [
+        BatchNorm(momentum=0.3),
+        Dense(40),
+        BatchNorm(),
+        Dense(5),
+        BatchNorm(),
+    ],
+    "layer norm": [Dense(9), LayerNorm(), GELU(), Dense(5)],
+    "layer norm everywhere": [
+        LayerNorm(eps=0.1),
+        Dense(40),
+        Tanh(),
+        LayerNorm(),
+        Dense(5),
+        LayerNorm(),
+    ],
+    "both norms in turn": [Dense(9), LayerNorm(), BatchNorm(), Sigmoid(), Dropout(0.2), Dense(5)],
+    "only a norm": [Tanh(), LayerNorm(), Dropout(0.1)],
+    "softmax inside": [Dense(9), Softmax(), Dense(5)],
+    "log-softmax at the end": [Dense(40), LogSoftmax(), Dense(5), LogSoftmax(axis=1)],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_takes_the_portable_steps(name, executor, dtype, rng):
+    batches = class_batches(rng, dtype, [11, 11, 11, 11, 3])
+    lr = 0.02 if "norm" in name else 0.5  # which two roundings of a variance soon part
+    compare(executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), SGD(lr))
+
+
+NORMS = {"batch": [Dense(40), BatchNorm(), Tanh(), Dense(5), BatchNorm()],
+         "layer": [Dense(40), LayerNorm(), ReLU(), Dense(5), LayerNorm(), Identity()]}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 2, 255, 257, 600])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_of_one_row_and_of_several_patches_of_rows(norm, rows, executor, dtype, rng):
+    batches = class_batches(rng, dtype, [rows] * 2)
+    compare(executor, NORMS[norm], (6,), batches, SoftmaxCrossEntropy(), SGD(0.02))
+
+
+@pytest.mark.parametrize("layer", [BatchNorm, LayerNorm, Softmax, LogSoftmax])
+def test_rows_of_an_image_are_those_of_its_last_axis(layer, executor, dtype, rng):
+    batches = [
+        Batch(rng.normal(size=(4, 2, 7, 3)).astype(dtype), rng.integers(0, 5, 4).astype("int32"))
+        for _ in range(4)
+    ]
+    layers = [layer(), Flatten(), Dense(5)]
+    compare(executor, layers, (2, 7, 3), batches, SoftmaxCrossEntropy(), SGD(0.02))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_far_from_zero_keeps_its_digits(norm, executor, dtype, rng):
+    """The squares' mean less the mean's square would have none left."""
+    far = 1e3 if dtype == "float32" else 1e7
+    batches = [b._replace(x=b.x + far) for b in class_batches(rng, dtype, [300])]
+    layers = [BatchNorm() if norm == "batch" else LayerNorm(), Dense(5)]
+    model = Sequential(layers).build((6,))
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), SGD(0.1), graph=False)
+    first = first_state(model, SGD(), "float64")
+    double = [Batch(b.x.astype("float64"), b.y) for b in batches]
+    wanted, _ = make_train_step(model, SoftmaxCrossEntropy(), SGD(0.1))(
+        first, double[0], inputs(0, model, SGD(0.1))
+    )
+    state = placed(executor, first_state(model, SGD(), dtype))
+    state, _ = fused(state, placed(executor, batches[0]), inputs(0, model, SGD(0.1)))
+    tolerance = 1e-3 if dtype == "float32" else 1e-8
+    np.testing.assert_allclose(executor.to_host(state.params), wanted.params, atol=tolerance)
+    np.testing.assert_allclose(executor.to_host(state.stats), wanted.stats, rtol=tolerance)
+
+
+def test_the_table_has_every_element_wise_activation():
+    from xpnet.nn import ACTIVATIONS
+
+    assert {c.__name__ for c in ACTIVATIONS.values()} - {"Softmax", "LogSoftmax"} <= set(MODELS)
+
+
+def test_blocks_are_as_large_as_on_a_gpu(executor, dtype, rng):
+    """The other tests have small blocks, which take less time here."""
+    batches = class_batches(rng, dtype, [90, 90, 90, 90], weights=True)
+    layers = [Dense(9), Tanh(), Dropout(0.2), Dense(5)]
+    compare(
+        executor, layers, (6,), batches, SoftmaxCrossEntropy(), Adam(0.01),
+        Clip(norm=0.1), threads=256,
+    )  # fmt: skip
+
+
+def test_images_are_flattened(executor, dtype, rng):
+    batches = [
+        Batch(rng.normal(size=(4, 2, 3)).astype(dtype), rng.integers(0, 5, 4).astype("int32"))
+        for _ in range(4)
+    ]
+    layers = [Tanh(), Flatten(), Dense(5)]
+    compare(executor, layers, (2, 3), batches, SoftmaxCrossEntropy(), SGD(0.5))
+
+
+def test_many_rows_are_summed_by_several_blocks(executor, dtype, rng):
+    batches = class_batches(rng, dtype, [300, 300])
+    compare(executor, [Dense(9), Tanh(), Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.5))
+    if isinstance(executor, CpuExecutor):
+        assert executor.counts["column_sums"] == 2
+
+
+def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, rng):
+    for kind, factor in itertools.product(KINDS, (1.0, 300.0)):
+        batch = next(class_batches(rng, dtype, [8]))
+        batch = batch._replace(x=batch.x * factor)
+        layers = [Dense(9), kind(), Dense(5)]
+        compare(executor, layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
+
+
+def test_a_nan_goes_through_every_activation_and_names_its_step(folder, rng):
+    for kind in KINDS:
+        batches = list(class_batches(rng, "float64", [4] * 5))
+        batches[3].x[1, 2] = np.nan
+        layers = [Dense(4), LayerNorm(), kind(), BatchNorm(), Dense(5)]
+        _, state = compare(
+            CpuExecutor("float64", folder), layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1)
+        )
+        assert np.isnan(state.params).any()
+        assert int(state.totals.bad_step) == 3
+
+
+# -- losses ---------------------------------------------------------------------------------------
+
+CLASS_WEIGHTS = (1.0, 2.0, 0.0, 0.5, 3.0)
+CLASS_OPTIONS = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "class weights": {"class_weights": CLASS_WEIGHTS},
+    "ignoring": {"ignore_label": 2},
+    "everything": {"label_smoothing": 0.1, "class_weights": CLASS_WEIGHTS, "ignore_label": -100},
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("form", ["indices", "one-hot", "soft rows"])
+@pytest.mark.parametrize("options", CLASS_OPTIONS)
+def test_cross_entropy_in_every_form(options, form, weights, reduction, executor, dtype, rng):
+    batches = []
+    for batch in class_batches(rng, dtype, [9, 9], weights=weights):
+        y = batch.y
+        if form == "indices" and CLASS_OPTIONS[options].get("ignore_label") == -100:
+            y[::3] = -100
+        if form == "one-hot":
+            y = np.eye(5, dtype=dtype)[y]
+        if form == "soft rows":
+            y = rng.uniform(size=(9, 5)).astype(dtype)
+            y[0] = 0.0
+        batches.append(batch._replace(y=y))
+    loss = SoftmaxCrossEntropy(reduction=reduction, **CLASS_OPTIONS[options])
+    compare(executor, [Dense(5)], (6,), batches, loss, SGD(0.1))
+    loss = CrossEntropy(reduction=reduction, **CLASS_OPTIONS[options])
+    compare(executor, [Dense(5), Softmax()], (6,), batches, loss, SGD(0.1))
+
+
+@pytest.mark.parametrize("rows", [3, 70])
+@pytest.mark.parametrize("K", [1, 2, 31, 32, 33, 100])
+def test_any_number_of_classes(K, rows, executor, dtype, rng):
+    batches = class_batches(rng, dtype, [rows, rows], K=K)
+    compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+
+def test_a_batch_that_is_all_ignored_changes_nothing(executor, dtype, rng):
+    batch = next(class_batches(rng, dtype, [5]))
+    batch = batch._replace(y=np.full(5, 4, "int32"))
+    loss = SoftmaxCrossEntropy(ignore_label=4)
+    _, state = compare(executor, [Dense(5)], (6,), [batch], loss, SGD(0.1))
+    assert float(state.totals.loss) == float(state.totals.denominator) == 0.0
+
+
+def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder):
+    """The output is a matrix of constants, by weights of an identity."""
+    z = np.array([[0.0, -np.inf, 1.0], [1e4, 0.0, -1e4], [3.0, 3.0, 3.0]])
+    loss, executor = SoftmaxCrossEntropy(), CpuExecutor("float64", folder)
+    kernel_z, partial = executor.empty((3, 3), "float64"), executor.empty((1, 4), "float64")
+    kernel_z[...] = z
+    labels, cost = np.array([2, 0, 0], "int32"), np.zeros(1)
+    totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
+    denominator, turns, step = np.zeros(1), np.zeros(1, "uint32"), np.array([7], "int32")
+    columns, dbias = np.zeros((1, 3)), np.zeros(3)
+    cost_at = np.array([cost.ctypes.data], "uint64")
+    executor.launch("softmax_cross_entropy", (1, 1), 64, kernel_z, None, kernel_z, labels, None,
+                    None, None, 3, 3, 1.0, 0.0, 0, 0, 0, columns, dbias, None, 1.0, partial, 0, 1,
+                    turns, 0, 1,
+                    denominator, *totals, step, cost_at, None)()  # fmt: skip
+    sums = loss.sums(z, labels)
+    np.testing.assert_allclose(totals[0], sums.loss, rtol=1e-14)
+    np.testing.assert_allclose(cost, sums.loss / 3, rtol=1e-14)
+    np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
+    np.testing.assert_allclose(dbias, sums.gradient.sum(axis=0), atol=1e-15)
+    assert totals[2] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
+    assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
+
+
+ELEMENTWISE = {
+    "mse": MeanSquaredError,
+    "huber": Huber,
+    "huber of 0.3": lambda **k: Huber(delta=0.3, **k),
+    "bce": BinaryCrossEntropy,
+    "bce of 2.5": lambda **k: BinaryCrossEntropy(positive_weight=2.5, **k),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("columns", [None, 1, 3])
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_element_wise_losses(loss, columns, weights, reduction, executor, dtype, rng):
+    batches = []
+    for batch in class_batches(rng, dtype, [9, 9], weights=weights):
+        y = rng.uniform(size=9 if columns is None else (9, columns)).astype(dtype)
+        batches.append(batch._replace(y=y, x=4.0 * batch.x))
+    layers = [Dense(columns or 1)]
+    compare(
+        executor, layers, (6,), batches, ELEMENTWISE[loss](reduction=reduction),
+        SGD(0.01),
+    )  # fmt: skip
+
+
+def test_whole_number_targets_are_numbers_to_a_loss_of_values(executor, dtype, rng):
+    batches = list(class_batches(rng, dtype, [9, 9]))
+    compare(executor, [Dense(1)], (6,), batches, MeanSquaredError(), SGD(0.01))
+
+
+# -- updates --------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "sgd with decay": SGD(0.1, weight_decay=0.1),
+    "momentum": SGD(0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": SGD(0.1, momentum=0.9, nesterov=True),
+    "rmsprop": RMSProp(0.01, weight_decay=0.1),
+    "rmsprop, centered, momentum": RMSProp(0.01, centered=True, momentum=0.8),
+    "adagrad": Adagrad(0.1, lr_decay=0.1, initial_accumulator=0.1, weight_decay=0.1),
+    "adam": Adam(0.01),
+    "adam with decay": Adam(0.01, weight_decay=0.1),
+    "adamw": AdamW(0.01, weight_decay=0.1),
+    "lion": Lion(0.01),
+}
+CLIPS = {
+    "no clip": Clip(),
+    "norm": Clip(norm=0.2),
+    "value": Clip(value=0.05),
+    "both": Clip(norm=0.2, value=0.05),
+    "a loose norm": Clip(norm=100.0),
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(
+    optimizer, clip, executor, dtype, rng
+):
+    rows = [12, 12, 12, 12, 5] * 4
+    layers = [Dense(7), ReLU(), Dropout(0.3), Dense(5)]
+    fused, _ = compare(
+        executor, layers, (6,), class_batches(rng, dtype, rows),
+        SoftmaxCrossEntropy(label_smoothing=0.1), OPTIMIZERS[optimizer], CLIPS[clip],
+    )  # fmt: skip
+    assert fused.note.startswith("CUDA graph of ")
+
+
+def test_the_table_has_every_optimizer():
+    from xpnet.optim.optimizers import OPTIMIZERS as ALL
+
+    assert {type(o) for o in OPTIMIZERS.values()} == set(ALL.values())
+
+
+# -- parts of a batch -----------------------------------------------------------------------------
+
+PARTS_OF = {
+    "dropout, uneven parts": [Dense(9), Tanh(), Dropout(0.3), Dense(7, bias=False), Dense(5)],
+    "norms": [LayerNorm(), Dense(9), BatchNorm(), ReLU(), Dense(5), LayerNorm()],
+    "softmax, flatten": [Flatten(), Dense(5), Softmax()],
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
+@pytest.mark.parametrize("parts", [2, 3, 40])
+@pytest.mark.parametrize("name", PARTS_OF)
+def test_parts_of_a_batch_add_up_as_in_the_portable_step(
+    name, parts, reduction, executor, dtype, rng
+):
+    """Ignored labels and weights that are all 0 in some parts; a batch smaller than its parts."""
+    batches = []
+    for batch in class_batches(rng, dtype, [20, 20, 20, 20, 2], weights=True):
+        weight = batch.weight * (np.arange(len(batch.y)) % 7 > 1)
+        batches.append(batch._replace(weight=weight.astype(dtype)))
+    kind = CrossEntropy if name.startswith("softmax") else SoftmaxCrossEntropy
+    fused, _ = compare(
+        executor, PARTS_OF[name], (6,), batches, kind(reduction, ignore_label=2),
+        SGD(0.02, momentum=0.5), Clip(norm=0.3), accumulate=parts,
+    )  # fmt: skip
+    assert fused.note.startswith("CUDA graph of ")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_parts_of_a_batch_are_the_batch(parts, executor, dtype, rng):
+    batches = [Batch(b.x, b.y.astype(dtype), b.weight)
+               for b in class_batches(rng, dtype, [600, 600, 600, 40], weights=True)]  # fmt: skip
+    layers = [Dense(9), LayerNorm(), ReLU(), Dropout(0.3), Dense(1)]
+    model, loss, optimizer = Sequential(layers).build((6,)), Huber(), Adam(0.01)
+    whole, taken = (
+        FusedStep(executor, model, loss, optimizer, accumulate=n, threads=64) for n in (1, parts)
+    )
+    a, b = (placed(executor, first_state(model, optimizer, dtype)) for _ in range(2))
+    for i, batch in enumerate(batches):
+        a, cost_a = whole(a, placed(executor, batch), inputs(i, model, optimizer))
+        b, cost_b = taken(b, placed(executor, batch), inputs(i, model, optimizer))
+        np.testing.assert_allclose(
+            executor.to_host(cost_a), executor.to_host(cost_b), **TOLERANCE[dtype]
+        )
+    tolerance = {"float32": 2e-3, "float64": 1e-9}[dtype]  # Adam divides small by small
+    np.testing.assert_allclose(
+        executor.to_host(a.params), executor.to_host(b.params), atol=tolerance
+    )
+    np.testing.assert_allclose(
+        executor.to_host(a.totals.loss), executor.to_host(b.totals.loss), rtol=1e-4
+    )
+
+
+def test_parts_take_the_memory_of_one(folder, rng):
+    sizes = {}
+    for parts in (1, 4):
+        executor = CpuExecutor("float32", folder)
+        batches = class_batches(rng, "float32", [242])
+        layers = [Dense(50), BatchNorm(), GELU(), Dropout(0.1), Dense(50), ReLU(), Dense(5)]
+        compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.02), accumulate=parts)
+        stored = [whole.nbytes for whole in executor.guarded if whole.size > 61 * 45]
+        sizes[parts] = sum(stored[1:])  # the first is the gradient
+    assert 0 < sizes[4] < 0.3 * sizes[1]
+
+
+# -- order, graph, buffers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32"])
+def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, folder):
+    """A kernel without a barrier it needs, or two blocks that meet, would give it away."""
+    results = []
+    for order in (0, 1, 2, 3):
+        executor = CpuExecutor(dtype, folder, order=order)
+        rng = np.random.default_rng(5)
+        layers = [
+            Dense(40),
+            BatchNorm(),
+            Tanh(),
+            LayerNorm(),
+            Dropout(0.3),
+            Dense(5),
+            Softmax(),
+            Dense(5),
+        ]
+        batches = class_batches(rng, dtype, [300, 300, 40], weights=True)
+        loss = SoftmaxCrossEntropy(class_weights=CLASS_WEIGHTS)
+        results.append(compare(executor, layers, (6,), batches, loss, SGD(0.02), Clip(norm=0.2))[1])
+    for other in results[1:]:
+        assert other.params.tobytes() == results[0].params.tobytes()
+        assert other.stats.tobytes() == results[0].stats.tobytes()
+        assert other.totals.loss.tobytes() == results[0].totals.loss.tobytes()
+
+
+PLANTED = {
+    "no barrier before the sums are read": ("of_group[group][lane] = x;\n  __syncthreads();",
+                                            "of_group[group][lane] = x;"),
+    "no barrier before they are read by all": ("of_group[0][lane] = x;\n  __syncthreads();",
+                                               "of_group[0][lane] = x;"),
+    "no barrier between two column sums": ("  __syncthreads();  // the last use of of_group", ""),
+    "no barrier between two uses": ("  __syncthreads();  // the last use of of_warp is over\n", ""),
+    "not all threads reach a barrier": ("  __syncthreads();  // the last",
+                                        "  if (lane > 0) __syncthreads();  // the last"),
+    "one row too many": ("int last = first + rows < N ? first + rows : N;",
+                         "int last = first + rows;"),
+    "the first block is taken for the last": ("atomicInc(turns, others) == others",
+                                              "atomicInc(turns, others) == 0"),
+    "the last element is left out": ("i < (unsigned)n; i += STRIDE) {\n    int hash",
+                                     "i < (unsigned)n - 1; i += STRIDE) {\n    int hash"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug, folder):
+    """What finds the bugs of a kernel here: guards, poison, other orders, missed barriers."""
+
+    def run(order):
+        executor = CpuExecutor("float64", folder, order=order, planted=PLANTED[bug])
+        rng = np.random.default_rng(5)
+        batches = class_batches(rng, "float64", [301, 71])
+        layers = [Dense(9), BatchNorm(), Tanh(), Dropout(0.3), Dense(5)]
+        compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+    def run_in_every_order():
+        for order in (0, 1, 2):
+            run(order)
+
+    with pytest.raises(AssertionError):
+        run_in_every_order()
+
+
+@pytest.mark.parametrize(("grid", "block"), [(1, 32), (1, 1024), (3, 64), (50, 256)])
+def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
+    executor = CpuExecutor("float64", folder)
+    z, b, p, g = (rng.normal(size=n) for n in (700, 7, 700, 700))
+    a, y = np.empty(700), np.empty(700)
+    executor.launch("bias_activation", (grid, 1), block, z1 := z.copy(), b, a, 3, 700, 7, 0.0)()
+    np.testing.assert_allclose(z1, z + np.tile(b, 100), rtol=1e-15)
+    np.testing.assert_allclose(a, 1 / (1 + np.exp(-z1)), rtol=1e-13)
+    partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
+    turns = np.zeros(1, "uint32")
+    executor.launch(
+        "clip_factor", (grid, 1), block, g, one, 0.0, partial, turns, 1.0, factor, 700
+    )()
+    assert turns == 0
+    np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
+    c = np.array([0.1, 0.0, 1.0])
+    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, None,
+                    c, 700, None, 0.0, 0)()  # fmt: skip
+    np.testing.assert_allclose(p1, p - 0.1 * factor * g, rtol=1e-13)
+    executor.launch("column_sums", (grid, 1), block, g.reshape(100, 7), y[:7], 100, 7, 0)()
+    np.testing.assert_allclose(y[:7], g.reshape(100, 7).sum(axis=0), rtol=1e-12)
+
+
+def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder, rng):
+    executor = CpuExecutor("float32", folder)
+    layers = [Dense(7), ReLU(), Dropout(0.3), Dense(5)]
+    batches = list(class_batches(rng, "float32", [12] * 10, weights=True))
+    model = Sequential(layers).build((6,))
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), Adam(0.01))
+    state = first_state(model, Adam(0.01), "float32")
+    for i, batch in enumerate(batches):
+        if i == 3:
+            executor.counts.clear()
+        state, _ = fused(state, batch, inputs(i, model, Adam(0.01)))
+    per_step = {what: n / 7 for what, n in executor.counts.items()}
+    # The batch into its slots, the numbers of the step and the keys of dropout; and the graph.
+    assert per_step == {"begin_step": 1, "replay": 1}
+    assert len(fused.programs) == 1
+
+
+def test_a_step_in_the_graph_neither_reads_on_the_host_nor_allocates(
+    executor, dtype, rng, monkeypatch
+):
+    model, optimizer = Sequential([Dense(7), ReLU(), Dropout(0.3), Dense(5)]).build((6,)), Adam(0.1)
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer)
+    state = placed(executor, first_state(model, optimizer, dtype))
+    batches = [placed(executor, b) for b in class_batches(rng, dtype, [12] * 6)]
+    for i, batch in enumerate(batches[:3]):
+        state, _ = fused(state, batch, inputs(i, model, optimizer))
+    assert fused.note.startswith("CUDA graph of ")
+
+    def refuse(*given):
+        pytest.fail("the step read on the host, placed from it, or allocated")
+
+    with monkeypatch.context() as patched:
+        for method in ("to_host", "place", "empty"):
+            patched.setattr(executor, method, refuse)
+        for i, batch in enumerate(batches[3:]):
+            state, _ = fused(state, batch, inputs(3 + i, model, optimizer))
+    assert float(executor.to_host(state.totals.count)) == 6 * 12
+
+
+def test_a_batch_in_another_dtype_or_layout_is_converted_first(executor, dtype, rng):
+    other = "float64" if dtype == "float32" else "float32"
+    batches = list(class_batches(rng, other, [12] * 5, weights=True))
+    model, optimizer = Sequential([Dense(7), ReLU(), Dense(5)]).build((6,)), SGD(0.1)
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer, threads=64)
+    portable = make_train_step(model, SoftmaxCrossEntropy(), optimizer)
+    wanted = first_state(model, optimizer, dtype)
+    state = placed(executor, wanted)
+    for i, batch in enumerate(batches):
+        given = placed(executor, batch._replace(x=batch.x.T.copy(), y=batch.y.astype("int64")))
+        given = given._replace(x=given.x.T)
+        state, _ = fused(state, given, inputs(i, model, optimizer))
+        exact = Batch(batch.x.astype(dtype), batch.y, batch.weight.astype(dtype))
+        wanted, _ = portable(wanted, exact, inputs(i, model, optimizer))
+    np.testing.assert_allclose(executor.to_host(state.params), wanted.params, **TOLERANCE[dtype])
+    assert fused.note.startswith("CUDA graph of ")
+
+
+def test_the_work_of_a_step_does_not_grow(folder, rng):
+    """10 products and kernels for each layer more would be a slower step that is still right."""
+    executor = CpuExecutor("float32", folder)
+    layers = [Dense(7), ReLU(), Dense(6), ReLU(), Dense(5)]
+    fused, _ = compare(
+        executor, layers, (6,), class_batches(rng, "float32", [12]), SoftmaxCrossEntropy(),
+        Adam(0.01), graph=False,
+    )  # fmt: skip
+    (repeated,) = fused.programs.values()
+    # products: 3 forward, 3 dW, 2 dx; then 2 bias + ReLU, loss, 2 backward, 1 update.
+    assert executor.counts["product"] == 8
+    assert len(repeated.program.calls) == 14
+    assert fused.note == "eager: graphs are switched off"
+
+
+def test_a_refused_capture_leaves_the_step_eager_and_says_why(folder, rng):
+    executor = CpuExecutor("float64", folder, can_capture=False)
+    batches = class_batches(rng, "float64", [8] * 6)
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01))
+    assert fused.note == "eager: this executor was told not to"
+    assert "replay" not in executor.counts
+
+
+def test_a_replay_that_gives_other_bits_is_not_used(folder, rng):
+    executor = CpuExecutor("float64", folder, corrupt_replay=True)
+    batches = class_batches(rng, "float64", [8] * 6)
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01))
+    assert fused.note == "eager: the replayed graph gave other numbers than the eager step"
+    assert executor.counts["replay"] == 1
+
+
+def test_a_state_from_outside_is_taken_over(folder, rng):
+    """After a restore, or when totals are zeroed, the graph must see the new state."""
+    executor, optimizer = CpuExecutor("float64", folder), Adam(0.01)
+    model = Sequential([Dense(5)]).build((6,))
+    fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer)
+    portable = make_train_step(model, SoftmaxCrossEntropy(), optimizer)
+    state = first_state(model, optimizer, "float64")
+    batches = list(class_batches(rng, "float64", [8] * 5))
+    for i, batch in enumerate(batches):
+        state, _ = fused(state, batch, inputs(i, model, optimizer))
+    state = state._replace(totals=zero_totals(state.params))
+    other = first_state(model, optimizer, "float64")._replace(params=state.params.copy() + 1.0)
+    copy = other._replace(params=other.params.copy(), slots=optimizer.init(other.params))
+    got, _ = fused(other, batches[0], inputs(9, model, optimizer))
+    wanted, _ = portable(copy, batches[0], inputs(9, model, optimizer))
+    np.testing.assert_allclose(got.params, wanted.params, rtol=1e-12)
+    np.testing.assert_allclose(got.totals.loss, wanted.totals.loss, rtol=1e-12)
+
+
+def test_only_so_many_batch_sizes_keep_their_buffers(folder, rng):
+    executor = CpuExecutor("float64", folder)
+    batches = class_batches(rng, "float64", [*range(1, 9), 1, 2, 3])
+    fused, _ = compare(executor, [Dense(5)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+    assert len(fused.programs) == PROGRAMS
+
+
+def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
+    model = Sequential([Dense(5)]).build((6,))
+    fused = FusedStep(CpuExecutor("float64", folder), model, SoftmaxCrossEntropy(), SGD())
+    state = first_state(model, SGD(), "float64")
+    batch = Batch(rng.normal(size=(4, 6)), np.zeros((4, 3)))
+    with pytest.raises(DataError, match=r"the target must be \(4,\) class indices or \(4, 5\)"):
+        fused(state, batch, inputs(0, model, SGD()))
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "optimizer", "reason"),
+    [
+        (
+            [Dense(3), Softmax(axis=0)],
+            MeanSquaredError(),
+            SGD(),
+            r"layer 1 \(softmax\) has no kernel",
+        ),
+        (
+            [type("MyNorm", (LayerNorm,), {})()],
+            MeanSquaredError(),
+            SGD(),
+            r"layer 0 \(MyNorm\) has no",
+        ),
+        ([Dense(3)], type("Mine", (Huber,), {})(), SGD(), "the loss Mine has no kernel"),
+        ([ReLU()], MeanSquaredError(), SGD(), "no parameters"),
+        (
+            [*[Dropout(0.1)] * (MOST_RANDOM + 1), Dense(3)],
+            Huber(),
+            SGD(),
+            "65 layers that draw random",
+        ),
+        ([Dense(3)], MeanSquaredError("none"), SGD(), "the reduction 'none' has no kernel"),
+        ([Dense(3)], MeanSquaredError(), type("Mine", (SGD,), {})(), "optimizer Mine has no"),
+    ],
+)
+def test_what_has_no_kernel_is_named(layers, loss, optimizer, reason, folder):
+    model = Sequential(layers).build((4,))
+    with pytest.raises(UnsupportedError, match=reason):
+        FusedStep(CpuExecutor("float64", folder), model, loss, optimizer)
+
+
+# -- products -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("M", "K", "N"), [*itertools.product([1, 2, 5], repeat=3)])
+def test_products_reach_cublas_in_its_own_order(M, K, N, dtype, folder, rng):
+    executor = CpuExecutor(dtype, folder)
+    a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
+    for left in (a, a.T.copy().T):
+        for right in (b, b.T.copy().T):
+            out = executor.empty((M, N), dtype)
+            executor.product(left, right, out)()
+            np.testing.assert_allclose(out, a @ b, rtol=1e-5)
+    assert executor.cublas.products == 4
+
+
+def test_the_real_cublas_takes_the_calls_or_says_that_there_is_no_gpu():
+    try:
+        library = find_cublas()
+    except BackendError:
+        pytest.skip("cuBLAS is not installed")
+    refused = "cublasCreate_v2 returned status 1"  # CUBLAS_STATUS_NOT_INITIALIZED
+    with (
+        contextlib.nullcontext()
+        if "cupy" in AVAILABLE
+        else pytest.raises(BackendError, match=refused)
+    ):
+        Blas(library, np.empty(1024, np.uint8), lambda x: x.ctypes.data, "float32")
+    assert library.cublasGemmEx(*[None] + [0] * 18) == library.cublasSetMathMode(None, 16) == 1
+
+
+def test_products_of_what_cublas_cannot_see_are_refused():
+    x = np.zeros((4, 6))
+    with pytest.raises(ValueError, match="contiguous matrices"):
+        product(x[:, ::2], np.zeros((3, 2)), np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="no product"):
+        product(x, np.zeros((5, 2)), np.zeros((4, 2)))

@@ -1,0 +1,462 @@
+"""Whole trainings by the GPU's step, on a backend that is NumPy with that step.
+
+Beside them CuPy's executor on a stub of CuPy that notes what it is asked: there is no GPU here.
+"""
+
+import contextlib
+import gc
+import sys
+import types
+from types import SimpleNamespace
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import CpuExecutor, Cublas
+
+from xpnet.backends.cupy import CupyBackend
+from xpnet.backends.numpy import NumpyBackend
+from xpnet.errors import BackendError, TrainingError
+from xpnet.kernels.cuda import executor as executor_module
+from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
+from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.kernels.cuda.stages import UnsupportedError
+from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Softmax
+from xpnet.optim.optimizers import SGD, Adam
+from xpnet.step.mixed_precision import Mixed
+from xpnet.training.trainer import Trainer
+
+
+class PortableNumpy(NumpyBackend):
+    """NumPy without a training step of its own."""
+
+    def train_step(self, model, loss, optimizer, clip, mixed=None, accumulate=1):
+        return None
+
+
+class FusedNumpy(NumpyBackend):
+    """NumPy, whose training step is the GPU's."""
+
+    def __init__(self, folder, dtype="float64"):
+        super().__init__("cpu", dtype)
+        self.folder = folder
+
+    def train_step(self, model, loss, optimizer, clip, mixed=None, accumulate=1):
+        try:
+            narrow = None if mixed is None else mixed.dtype
+            executor = CpuExecutor(self.dtype_name, self.folder, narrow=narrow)
+            return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate, threads=64)
+        except UnsupportedError as error:
+            self.portable_note = f"portable: {error}"
+            return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if cuda_on_cpu.WHY_NOT:
+        pytest.skip(cuda_on_cpu.WHY_NOT)
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def data(rng):
+    y = rng.integers(0, 3, size=70)
+    return rng.normal(size=(70, 5)) + y[:, None], y
+
+
+def trainer(backend, **settings):
+    # A bias before a batch norm has no gradient but rounding, which Adam makes large.
+    layers = [Dense(8, bias=False), BatchNorm(), ReLU(), Dropout(0.2), Dense(3)]
+    return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, **settings)
+
+
+def curve(history):
+    return [(r["loss"], r["accuracy"], r["val_loss"]) for r in history]
+
+
+def test_a_training_has_the_portable_curve(folder, data):
+    ours, plain = trainer(FusedNumpy(folder)), trainer(PortableNumpy(dtype="float64"))
+    for t in (ours, plain):
+        t.fit(data, epochs=5, validation=data)
+    np.testing.assert_allclose(curve(ours.history), curve(plain.history), rtol=1e-11)
+    assert ours.engine.step_note.startswith("CUDA graph of ")
+    assert plain.engine.step_note == "portable"
+
+
+def test_a_resumed_training_is_bitwise_the_whole_one(folder, data):
+    whole, first, second = (trainer(FusedNumpy(folder)) for _ in range(3))
+    whole.fit(data, epochs=4)
+    first.fit(data, epochs=2)
+    second.restore(*first.snapshot())
+    second.fit(data, epochs=4)
+    for name, tensor in whole.params.items():
+        assert tensor.tobytes() == second.params[name].tobytes()
+
+
+def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):
+    x, y = data
+    x = x.copy()
+    x[40] = np.inf
+    messages = []
+    for backend in (FusedNumpy(folder), PortableNumpy(dtype="float64")):
+        with pytest.raises(TrainingError, match="not finite") as raised:
+            trainer(backend).fit((x, y), epochs=1)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
+    layers = [Dense(8), Softmax(axis=0), ReLU(), Dense(3)]
+    t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
+    t.fit(data, epochs=1)
+    assert t.engine.step_note == "portable: layer 1 (softmax) has no kernel"
+
+
+def test_cupys_backend_says_why_it_takes_the_portable_step(caplog):
+    backend = object.__new__(CupyBackend)
+    backend.dtype_name = "float64"
+    assert backend.train_step(None, None, None, None, Mixed("float16")) is None
+    assert backend.portable_note == "portable: mixed precision beside float64 has no kernel"
+    assert "the portable step on the GPU: mixed" in caplog.text
+
+
+def test_what_asks_for_another_step_gets_it(folder, data):
+    t = trainer(FusedNumpy(folder), compile=False)
+    t.fit(data, epochs=1)
+    assert t.engine.step_note == "portable"
+
+
+def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
+    trainers = [
+        trainer(b, accumulate=3) for b in (FusedNumpy(folder), PortableNumpy("cpu", "float64"))
+    ]
+    for t in trainers:
+        t.fit(data, epochs=5)
+    losses = [[r["loss"] for r in t.history] for t in trainers]
+    np.testing.assert_allclose(*losses, rtol=1e-11)
+    assert " for 3 parts of a batch, equal to the eager" in trainers[0].engine.step_note
+
+
+# -- CuPy's executor on a stub --------------------------------------------------------------------
+
+
+class Stub:
+    """The part of CuPy that the executor uses, with what it refuses; `events` says what it did.
+
+    The rules are those of 14.2: cupy/_core/raw.pyx, cupy/cuda/{function,stream,graph,memory}.pyx.
+    """
+
+    def __init__(self):
+        self.events = events = []
+        self.fails = None
+        self.allocate = None
+        self.inside = 0  # of `with device`
+        stub = self
+
+        class Device:
+            id = 0
+
+            def __enter__(self):
+                stub.inside += 1
+
+            def __exit__(self, *error):
+                stub.inside -= 1
+
+        self.device = Device()
+
+        class Stream:
+            null = current = None
+
+            def __init__(self, non_blocking=False):
+                self.ptr, self.capturing = (11 if non_blocking else 0), False
+
+            def __enter__(self):
+                assert stub.inside, "the stream's device is not the current one"
+                self.outer, Stream.current = Stream.current, self
+
+            def __exit__(self, *error):
+                Stream.current = self.outer
+
+            def begin_capture(self, mode=None):
+                if self.ptr == 0:
+                    msg = "cannot capture on the default (legacy) stream"
+                    raise RuntimeError(msg)
+                events.append("begin")
+                self.capturing = True
+
+            def end_capture(self):
+                if not self.capturing:
+                    msg = "cudaErrorIllegalState"
+                    raise RuntimeError(msg)
+                events.append("end")
+                self.capturing = False
+                if stub.fails == "end":
+                    msg = "cudaErrorStreamCaptureInvalidated"
+                    raise RuntimeError(msg)
+                return Graph()
+
+        class Graph:
+            def upload(self, stream=None):
+                assert not Stream.current.capturing
+                if stub.fails == "upload":
+                    msg = "cudaErrorMemoryAllocation"
+                    raise RuntimeError(msg)
+                events.append(f"upload on {Stream.current.ptr}")
+
+            def launch(self, stream=None):
+                events.append(f"replay on {Stream.current.ptr}")
+
+        Stream.null = Stream.current = Stream()
+
+        def passed(x):
+            """function.pyx, _pointer: a Python int would be an int64, a float a float64."""
+            assert isinstance(x, (Array, np.generic, np.ndarray)), type(x)
+            assert isinstance(x, (Array, np.generic)) or x.size == 1  # by value
+            return x
+
+        class RawModule:
+            def __init__(self, *, code, options=()):
+                assert "KERNEL sgd(" in code
+                assert type(options) is tuple
+
+            def compile(self, log_stream=None):
+                assert stub.inside, "a module is compiled for the current device"
+                if stub.fails == "compile":
+                    msg = "kern.cu(3): error: no such thing\nand more"
+                    raise RuntimeError(msg)
+                events.append("compile")
+
+            def get_function(self, name):
+                assert type(name) is str
+                events.append(f"load {name}")
+
+                def kernel(grid, block, args, *, shared_mem=0):
+                    assert type(grid) is type(block) is tuple
+                    assert all(type(n) is int and n > 0 for n in (*grid, *block))
+                    assert len(grid) < 2 or grid[1] < 2**16
+                    events.append((name, grid, block, tuple(map(passed, args))))
+
+                return kernel
+
+        @contextlib.contextmanager
+        def using_allocator(allocator=None):
+            stub.allocate, outer = allocator, stub.allocate
+            try:
+                yield
+            finally:
+                stub.allocate = outer
+
+        class Pointer:
+            def __init__(self, array):
+                self.array, self.ptr = array, array.ctypes.data
+
+            def copy_from_device_async(self, src, size, stream=None):
+                assert type(src) is Pointer
+                assert size <= self.array.nbytes
+                events.append(("async copy", size))
+
+        class Array(np.ndarray):
+            data = property(Pointer)
+
+        def empty(shape, dtype):
+            if stub.allocate is not None:
+                stub.allocate(int(np.prod(shape)))
+            return np.zeros(shape, dtype).view(Array)
+
+        def copyto(dst, src, casting="same_kind", where=None):
+            assert np.can_cast(src.dtype, dst.dtype, casting)
+            events.append("copyto")
+
+        self.module = types.ModuleType("cupy")
+        self.module.__dict__.update(
+            ndarray=Array, empty=empty, uint8=np.uint8, RawModule=RawModule, copyto=copyto,
+            matmul=lambda a, b, out=None: events.append("cupy.matmul"),
+            add=lambda a, b, out: events.append("cupy.add"),
+            cuda=SimpleNamespace(
+                Stream=Stream, using_allocator=using_allocator,
+                get_current_stream=lambda: Stream.current,
+            ),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    made = Stub()
+    monkeypatch.setitem(sys.modules, "cupy", made.module)
+    monkeypatch.setattr(executor_module, "find_cublas", Cublas)
+    return made
+
+
+@pytest.fixture
+def make(stub):
+    """An executor, inside its device as a step is."""
+
+    def make(dtype="float32", **options):
+        made = CupyExecutor(stub.device, dtype, **options)
+        stub.events.remove("compile")
+        return made
+
+    with stub.device:
+        yield make
+
+
+def matrices(executor):
+    return [executor.empty((2, 2), "float32") for _ in range(3)]
+
+
+def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub, make):
+    executor = make()
+    x = executor.empty((3, 2), "float32")
+    call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2, 0)
+    executor.launch("column_sums", (5, 1), 64, x, None, 3, 2, 0)
+    assert stub.events == ["load column_sums"]
+    call()
+    name, grid, block, given = stub.events[-1]
+    assert (name, grid, block) == ("column_sums", (5, 1), (64,))
+    assert [type(g) for g in given[1:]] == [np.uint64, np.int32, np.int32, np.int32]
+
+
+def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(stub, make):
+    executor = make()
+    call = executor.product(*matrices(executor))
+    call()
+    assert executor._blas._library.stream == 0
+    seen = []
+
+    def work():
+        seen.append(executor._blas._library.stream)
+        call()
+        stub.events.append("work")
+
+    executor.capture(work)()
+    assert stub.events == ["begin", "work", "end", "upload on 0", "replay on 0"]
+    assert seen == [11]  # set before the work: cublasSetStream is not to be captured
+    call()
+    assert executor._blas._library.stream == 0  # back on the current stream
+    assert executor._blas._library.workspace is not None
+
+
+def test_nothing_may_be_allocated_in_a_capture(stub, make):
+    executor = make()
+    with pytest.raises(CaptureError, match="24 bytes were asked for in a graph"):
+        executor.capture(lambda: executor.empty((24,), "uint8"))
+    assert stub.events == ["begin", "end"]  # the stream is free again
+    executor.empty((24,), "uint8")
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [("end", "cudaErrorStreamCaptureInvalidated"), ("upload", "cudaErrorMemoryAllocation")],
+)
+def test_a_capture_that_cuda_breaks_off_is_explained(fails, reason, stub, make):
+    executor, stub.fails = make(), fails
+    with pytest.raises(CaptureError, match=f"RuntimeError: {reason}"):
+        executor.capture(lambda: None)
+    assert executor._cupy.cuda.get_current_stream().ptr == 0
+
+
+def test_cublas_that_fails_before_a_capture_is_a_reason_to_stay_eager(make):
+    executor = make()
+    executor._blas._library.cublasSetStream_v2 = lambda *given: 14
+    with pytest.raises(CaptureError, match="cublasSetStream_v2 returned status 14"):
+        executor.capture(lambda: None)
+
+
+def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stub):
+    stub.fails = "compile"
+    with pytest.raises(UnsupportedError, match=r"\(RuntimeError: kern.*: error: no such thing\)$"):
+        CupyExecutor(stub.device, "float32")
+
+
+def test_a_handle_of_cublas_adds_16_bit_products_wide_and_is_given_back(make):
+    executor = make()
+    library = executor._blas._library
+    assert library.mode == 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+    del executor
+    gc.collect()
+    assert library.destroyed == 1
+
+
+def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make, monkeypatch):
+    def nowhere():
+        msg = "cuBLAS cannot be loaded by itself"
+        raise BackendError(msg)
+
+    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
+    executor = make()
+    executor.product(*matrices(executor))()
+    executor.product(*matrices(executor), add=True)()
+    assert stub.events == ["cupy.matmul", "cupy.matmul", "cupy.add"]
+    with pytest.raises(CaptureError, match="cuBLAS cannot be loaded by itself"):
+        executor.capture(lambda: None)
+
+
+def test_mixed_precision_needs_cublas(make, monkeypatch):
+    executor = make(narrow="bfloat16", tf32=True)
+    x, y = (executor.empty((2, 2), "uint16") for _ in range(2))
+    executor.product(x, y, executor.empty((2, 2), "float32"))()
+    assert executor._blas._library.computed_in == 68  # TF32 is for float32 alone
+
+    def nowhere():
+        msg = "cuBLAS cannot be loaded by itself"
+        raise BackendError(msg)
+
+    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
+    with pytest.raises(UnsupportedError, match="cuBLAS cannot be loaded"):
+        make(narrow="bfloat16")
+
+
+def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub, make):
+    executor = make()
+    x, y = executor.empty((3, 2), "float32"), executor.empty((3, 2), "float32")
+    executor.copy(x, y)
+    executor.copy(x, y.astype("int32"))
+    executor.copy(x, executor.empty((2, 3), "float32").T)
+    assert stub.events == [("async copy", 24), "copyto", "copyto"]
+
+
+def test_tf32_is_opt_in(make):
+    computed_in = {("float32", False): 68, ("float32", True): 77, ("float64", True): 70}
+    for (dtype, tf32), compute in computed_in.items():
+        executor = make(dtype, tf32=tf32)
+        executor.product(*(executor.empty((2, 2), dtype) for _ in range(3)))()
+        assert executor._blas._library.computed_in == compute
+
+
+def test_a_status_of_cublas_is_an_error(stub, make):
+    executor = make()
+    executor._blas._library.cublasSetWorkspace_v2 = lambda *given: 13
+    with pytest.raises(BackendError, match="cublasSetWorkspace_v2 returned status 13"):
+        executor.product(*matrices(executor))()
+
+
+CUPY_NAMES = [
+    "RawModule.compile",
+    "RawModule.get_function",
+    "_core._routines_linalg.COMPUTE_TYPE_TF32",
+    "_core._routines_linalg.set_compute_type",
+    "copyto",
+    "cuda.Device",
+    "cuda.Event.record",
+    "cuda.Event.synchronize",
+    "cuda.MemoryPointer.copy_from_device_async",
+    "cuda.Stream.begin_capture",
+    "cuda.Stream.end_capture",
+    "cuda.Stream.wait_event",
+    "cuda.get_current_stream",
+    "cuda.graph.Graph.launch",
+    "cuda.graph.Graph.upload",
+    "cuda.using_allocator",
+    "empty",
+    "matmul",
+    "ndarray.get",
+    "ndarray.set",
+]
+
+
+def test_cupy_has_every_name_that_the_stub_has():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; its wheel needs no GPU here")
+    for path in CUPY_NAMES:
+        found = cupy
+        for part in path.split("."):
+            found = getattr(found, part)

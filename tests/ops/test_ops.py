@@ -1,0 +1,148 @@
+"""Each formula against loops that spell it out, finite differences, and the standard library."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from xpnet.nn import ACTIVATIONS
+from xpnet.ops.cross_entropy import cross_entropy_backward, one_hot, smooth
+from xpnet.ops.dense import dense, dense_backward
+from xpnet.ops.dropout import position_hash
+from xpnet.ops.softmax import softmax, softmax_backward, softmax_jacobian
+from xpnet.ops.special import erf
+
+N, I, J = 3, 4, 5  # noqa: E741
+
+
+def test_dC_dW_is_the_componentwise_chain_rule(backend, rng):
+    """Five plain loops over i, j, n, k, s, for an arbitrary dC/da; here J = K."""
+    x, W, b = rng.normal(size=(N, I)), rng.normal(size=(I, J)), rng.normal(size=J)
+    da = rng.normal(size=(N, J))
+    z = x @ W + b
+    a = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    expected = np.zeros((I, J))
+    for i, j, n, k, s in itertools.product(range(I), range(J), range(N), range(J), range(J)):
+        jacobian = a[n, k] * ((k == s) - a[n, s])
+        expected[i, j] += da[n, k] * jacobian * (x[n, i] if s == j else 0.0)
+
+    x, W, b, da = map(backend.asarray, (x, W, b, da))
+    dz = softmax_backward(da, softmax(dense(x, W, b)))
+    dx, dW, db = dense_backward(dz, x, W)
+    np.testing.assert_allclose(backend.to_host(dW), expected, rtol=1e-12)
+    assert dx.shape == (N, I)
+    assert db.shape == (J,)
+
+
+def test_the_softmax_jacobian_times_a_vector_is_the_product_form(backend, rng):
+    z, da = rng.normal(size=(N, J)), rng.normal(size=(N, J))
+    a = softmax(backend.asarray(z))
+    jacobian = backend.to_host(softmax_jacobian(a))
+    product = backend.to_host(softmax_backward(backend.asarray(da), a))
+    np.testing.assert_allclose(np.einsum("nk,nks->ns", da, jacobian), product, atol=1e-15)
+
+
+def test_the_softmax_jacobian_is_the_numerical_one(rng):
+    z, eps = rng.normal(size=(1, J)), 1e-6
+    numeric = np.empty((J, J))
+    for s in range(J):
+        step = eps * np.eye(J)[s]
+        numeric[:, s] = (softmax(z + step) - softmax(z - step))[0] / (2 * eps)
+    np.testing.assert_allclose(softmax_jacobian(softmax(z))[0], numeric, atol=1e-9)
+
+
+def test_the_element_wise_product_with_the_diagonal_is_wrong_for_softmax(rng):
+    """The mistake behind the question: it is far off, not a rounding error."""
+    z, da = rng.normal(size=(N, J)), rng.normal(size=(N, J))
+    a = softmax(z)
+    wrong = da * a * (1 - a)
+    assert np.abs(wrong - softmax_backward(da, a)).max() > 0.05
+
+
+def test_softmax_then_cross_entropy_gives_a_minus_y(backend, rng):
+    z, labels = rng.normal(size=(N, J)), np.array([0, 3, 4])
+    a = softmax(backend.asarray(z))
+    y = one_hot(backend.asarray(labels), J, a)
+    dz = backend.to_host(softmax_backward(cross_entropy_backward(a, y), a))
+    np.testing.assert_allclose(dz, backend.to_host(a) - np.eye(J)[labels], atol=1e-15)
+
+
+SCALAR = {
+    "identity": lambda z: z,
+    "relu": lambda z: max(z, 0.0),
+    "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "tanh": math.tanh,
+    "gelu": lambda z: z * 0.5 * math.erfc(-z / math.sqrt(2)),
+    "gelu_tanh": lambda z: (
+        0.5 * z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    ),
+    "silu": lambda z: z / (1 + math.exp(-z)),
+    "softplus": lambda z: math.log1p(math.exp(z)),
+    "elu": lambda z: z if z > 0 else math.expm1(z),
+    "selu": lambda z: 1.0507009873554805 * (z if z > 0 else 1.6732632423543772 * math.expm1(z)),
+}
+ELEMENTWISE = sorted(set(ACTIVATIONS) - {"softmax", "log_softmax"})
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_activation_is_its_scalar_formula(backend, name):
+    z = np.linspace(-6.0, 6.0, 49)
+    layer = ACTIVATIONS[name]()
+    a = backend.to_host(layer.forward({}, backend.asarray(z))[0])
+    np.testing.assert_allclose(a, [SCALAR[name](v) for v in z], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_an_activation_and_its_adjoint_are_finite_at_extreme_inputs(backend32, name):
+    z = np.array([[-1e4, -100.0, 0.0, 100.0, 1e4]])
+    layer = ACTIVATIONS[name]()
+    a, residuals = layer.forward({}, backend32.asarray(z))
+    dz, _ = layer.backward({}, residuals, backend32.asarray(np.ones_like(z)))
+    for result in (a, dz):
+        assert result.dtype == backend32.dtype
+        assert np.isfinite(backend32.to_host(result)).all()
+
+
+def test_erf_agrees_with_the_c_library(backend):
+    x = np.concatenate([np.linspace(-6.5, 6.5, 4001), [0.0, -0.0, 30.0, -1e300]])
+    expected = [math.erf(v) for v in x]
+    np.testing.assert_allclose(backend.to_host(erf(backend.asarray(x))), expected, atol=3e-16)
+
+
+def test_erf_keeps_infinities_and_nan():
+    assert erf(np.array([np.inf, -np.inf])).tolist() == [1.0, -1.0]
+    assert math.isnan(erf(np.array([np.nan]))[0])
+
+
+def test_the_dropout_hash_is_the_same_on_every_backend(backend32):
+    xp, device = backend32.xp, backend32.device
+    got = backend32.to_host(position_hash(1000, (12345, -99), xp, device))
+    # The same mixer, in Python integers of any size.
+    mask = 2**32 - 1
+
+    def mix(h):
+        h = ((h ^ (h >> 16)) * 0x7FEB352D) & mask
+        h = ((h ^ (h >> 15)) * 0x846CA68B) & mask
+        return h ^ (h >> 16)
+
+    expected = [mix((mix(i ^ 12345) - 99) & mask) >> 8 for i in range(1000)]
+    assert got.tolist() == expected
+
+
+def test_the_dropout_hash_is_uniform_and_uncorrelated():
+    import array_api_compat.numpy as xp
+
+    draws = [position_hash(100_000, (k, 7 * k), xp, "cpu") / 2**24 for k in range(4)]
+    for u in draws:
+        counts = np.histogram(u, bins=50, range=(0, 1))[0]
+        chi2 = ((counts - 2000) ** 2 / 2000).sum()
+        assert 15 < chi2 < 100  # 49 degrees of freedom
+        assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 0.02
+    assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 0.02
+
+
+def test_smoothing_moves_a_share_of_every_row_to_all_classes_alike():
+    y = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.1]])
+    np.testing.assert_allclose(smooth(y, 0.3), [[0.8, 0.1, 0.1], [0.24, 0.31, 0.17]])

@@ -1,0 +1,214 @@
+"""What happens to trainings of a week, done to trainings of a second: scripts/faults in short."""
+
+import importlib
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpnet
+import xpnet.storage.checkpoint_folder
+import xpnet.training.callbacks
+from xpnet.errors import CheckpointError
+from xpnet.nn import Dense
+from xpnet.storage import CheckpointFolder, load, save
+from xpnet.training.callbacks import Checkpointing
+from xpnet.training.trainer import Trainer
+
+pytest.importorskip("resource", reason="signals and limits are POSIX")
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def faults():
+    sys.path.insert(0, str(SCRIPTS))
+    yield importlib.import_module("faults")
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture(scope="module")
+def training(faults, tmp_path_factory):
+    settings = (*faults.COMMON, *faults.NETWORKS[next(iter(faults.NETWORKS))])
+    return faults.Training(tmp_path_factory.mktemp("faults"), settings, faults.Tally())
+
+
+def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(faults, training):
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    faults.kills(training, 4, random.Random(seed))
+    assert training.tally.counts["runs compared"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [
+        ("damage", (1, random.Random(0))),
+        ("signals", (2, random.Random(0))),
+        ("file_limit", ()),
+        ("changed_data", ()),
+        ("tampered", (1,)),
+        ("two_writers", (1,)),
+    ],
+)
+def test_a_fault_loses_nothing(faults, training, case, arguments):
+    getattr(faults, case)(training, *arguments)
+    assert training.tally.counts["tracebacks"] == 0
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [("full_disk", ()), ("read_only", ()), ("each_call", (40, 0)), ("clock", ())],
+)
+def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, arguments):
+    before = len(training.tally.not_run)
+    getattr(faults, case)(training, *arguments)
+    assert training.tally.problems == []
+    if reasons := training.tally.not_run[before:]:
+        pytest.skip(reason=reasons[0])
+
+
+def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
+    faults, training, tmp_path, monkeypatch
+):
+    """A copy of xpnet without that flush, under the layer that cuts the power."""
+    layer = faults.layered.build(tmp_path)
+    if layer is None:
+        pytest.skip(reason="the layer needs a C compiler and Linux")
+    durable = Path(shutil.copytree(Path(xpnet.__file__).parent, tmp_path / "xpnet"))
+    durable = durable / "checkpoint" / "durable.py"
+    flush = "            file.write(chunk)\n        file.flush()\n        os.fsync(file.fileno())\n"
+    assert durable.read_text().count(flush) == 1
+    durable.write_text(durable.read_text().replace(flush, flush[: flush.rindex("        os")]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shutil.copy(training.data, tmp_path)
+    settings = ["epochs=1", "backend=numpy", "model.hidden=[2]", "mixed.dtype=float16"]
+    result = faults.layered.each_call(layer, tmp_path, settings, 80, 0)
+    assert result["counts"]["lost"] > 0
+    assert all(problem.startswith("POWER") for problem in result["lost"])
+
+
+def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp_path):
+    if not Path("/proc/self/fd").exists():
+        pytest.skip(reason="memory and files are read from /proc")
+    measured = faults.long_run(tmp_path, 5_000, faults.Tally())
+    assert measured["steps"] >= 4_500
+
+
+def test_a_checkpoint_of_one_backend_goes_on_on_another(faults, tmp_path):
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    settings = (*faults.COMMON, *faults.NETWORKS[list(faults.NETWORKS)[1]])
+    training = faults.Training(tmp_path, settings, faults.Tally())
+    faults.other_backend(training, "array-api-strict", random.Random(0))
+    assert training.tally.counts["runs compared"] == 1
+
+
+def test_a_difference_in_one_bit_is_found_and_counted(faults, training, tmp_path):
+    copy = Path(shutil.copytree(training.whole(), tmp_path / "copy"))
+    newest = list(CheckpointFolder(copy / "checkpoints").steps().values())[-1]
+    held = load(newest)
+    held.tensors["slots/m/0.dense.W"].view(np.uint32)[0, 0] ^= 1
+    save(newest, held.tensors, held.meta)
+    tally = faults.Tally()
+    with tally.case("one bit"):
+        training.same(copy)
+    assert tally.counts["lost"] == 1
+    assert tally.problems[0].endswith("last: slots/m/0.dense.W")
+
+
+def test_the_report_has_the_counts_and_names_no_host(faults):
+    result = {"command": "scripts/faults", "seconds": 1, "counts": {"kills": 1234, "lost": 0}}
+    result |= {"conditions": faults.conditions(), "not run": ["a: because"], "long": None}
+    result |= {"fuzzed": {"csv": {"accepted": 1, "refused": 2, "escaped": 0}}}
+    text = faults.markdown(result)
+    assert "| kills | 1,234 |" in text
+    assert "Not run: a: because." in text
+    assert os.uname().nodename not in json.dumps(result)
+
+
+# ------------------------------------------------------------------------------------ in process
+
+
+def trainer_and_data():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32)
+    return Trainer([Dense(2)], backend="numpy", batch_size=4), (x, y)
+
+
+def test_a_kill_between_the_best_checkpoint_and_its_name_is_mended(tmp_path, monkeypatch):
+    trainer, data = trainer_and_data()
+    folder = CheckpointFolder(tmp_path)
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(source, path):
+        raise KilledError
+
+    monkeypatch.setattr(xpnet.storage.checkpoint_folder, "atomic_link", kill)
+    with pytest.raises(KilledError):
+        trainer.fit(data, epochs=1, validation=data, callbacks=[Checkpointing(folder)])
+    monkeypatch.undo()
+    assert folder.best() is None
+    newest = folder.newest()
+    again, _ = trainer_and_data()
+    again.restore(newest.tensors, newest.meta)
+    again.fit(data, epochs=1, validation=data, callbacks=[Checkpointing(folder)])
+    assert folder.best().meta == newest.meta
+
+
+def test_the_best_epoch_of_a_time_without_disk_space_is_saved_when_there_is_some(
+    tmp_path, monkeypatch
+):
+    trainer, data = trainer_and_data()
+    folder, said = CheckpointFolder(tmp_path, keep=1), []
+    write = xpnet.storage.checkpoint_folder.save
+
+    def full_until_step_4(path, tensors, meta):
+        if meta["position"]["step"] == 3 and trainer.position.step < 4:
+            msg = "No space left on device"
+            raise CheckpointError(msg)
+        write(path, tensors, meta)
+
+    monkeypatch.setattr(xpnet.storage.checkpoint_folder, "save", full_until_step_4)
+    callback = Checkpointing(folder, every_steps=1, report=said.append)
+    trainer.fit(data, epochs=1, validation=data, callbacks=[callback])
+    assert folder.best() is None
+    callback.best = -math.inf  # no later epoch is better
+    trainer.fit(data, epochs=2, validation=data, callbacks=[callback])
+    assert any("training goes on" in line for line in said)
+    assert folder.best().meta["position"]["step"] == 3
+    assert folder.newest().meta["position"]["step"] == 6
+
+
+def test_a_clock_that_goes_backwards_delays_no_checkpoint(tmp_path, monkeypatch):
+    trainer, data = trainer_and_data()
+    wall = iter(range(10**6, 0, -1))
+    monkeypatch.setattr(xpnet.training.callbacks.time, "time", lambda: next(wall))
+    callback = Checkpointing(CheckpointFolder(tmp_path, keep=9), every_seconds=1e-9)
+    trainer.fit(data, epochs=1, callbacks=[callback])
+    assert list(callback.folder.steps()) == [1, 2, 3]
+
+
+def test_the_script_prints_the_counts_and_exits_with_1_where_something_is_lost(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import faults\n"
+        "def campaign(folder, options, tally):\n"
+        "    tally.counts['lost'] += 1\n"
+        "    return {'long': None, 'fuzzed': {}}\n"
+        "faults.campaign = campaign\n"
+        "faults.main()\n"
+    )
+    report = tmp_path / "report"
+    command = [sys.executable, "-c", script, str(SCRIPTS), "--short", "--report", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "lost: 1\ntracebacks: 0\n" in done.stdout
+    assert json.loads(report.with_suffix(".json").read_text())["counts"]["lost"] == 1
+    assert report.with_suffix(".md").read_text().startswith("# Faults")

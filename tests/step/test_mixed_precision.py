@@ -1,0 +1,112 @@
+"""Layers in float16 or bfloat16, weights in float32, and a loss scale that finds itself."""
+
+import numpy as np
+import pytest
+
+from xpnet.errors import BackendError
+from xpnet.nn import BatchNorm, Dense, ReLU, Sequential
+from xpnet.optim.optimizers import SGD, Adam
+from xpnet.step.mixed_precision import Mixed
+from xpnet.training.trainer import Trainer
+
+
+def narrow_backends(backend, dtype):
+    if backend.name == "array-api-strict" or (backend.name == "numpy" and dtype == "bfloat16"):
+        with pytest.raises(BackendError, match=f"has no dtype {dtype}"):
+            backend.dtype_named(dtype)
+        return False
+    return True
+
+
+def two_blobs(rng, n=256):
+    y = rng.integers(0, 2, size=n)
+    x = rng.normal(size=(n, 5)) + 2.0 * y[:, None]
+    return x, y
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_it_learns_and_keeps_weights_statistics_and_moments_wide(backend32, dtype, rng):
+    if not narrow_backends(backend32, dtype):
+        return
+    x, y = two_blobs(rng)
+    trainer = Trainer(
+        Sequential([Dense(16), BatchNorm(), ReLU(), Dense(2)]),
+        optimizer=Adam(0.01),
+        backend=backend32,
+        batch_size=32,
+        mixed=Mixed(dtype),
+    )
+    history = trainer.fit((x, y), epochs=4)
+    assert history[-1]["accuracy"] > 0.95
+    state = trainer.engine.state
+    for array in (state.params, state.stats, *state.slots, *state.totals[:4], state.scale):
+        assert array.dtype == backend32.dtype
+
+
+def test_the_layers_do_compute_in_the_narrow_dtype(rng):
+    """Its rounding shows: the first epoch's loss differs from float32's, but not by much."""
+    x, y = two_blobs(rng)
+    losses = []
+    for mixed in (None, Mixed("float16")):
+        trainer = Trainer([Dense(8), ReLU(), Dense(2)], SGD_LOSS, SGD(0.1), mixed=mixed)
+        losses.append(trainer.fit((x, y), epochs=1)[0]["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
+
+
+SGD_LOSS = "softmax_cross_entropy"
+
+
+def test_an_overflowing_step_is_left_out_and_halves_the_scale(rng):
+    x, y = two_blobs(rng, 64)
+    trainer = Trainer(
+        [Dense(8), ReLU(), Dense(2)],
+        optimizer=Adam(0.01),
+        batch_size=64,
+        mixed=Mixed("float16", initial_scale=2.0**30),  # overflows float16 at once
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        trainer.fit((x, y), epochs=1)
+        before = {k: v.copy() for k, v in trainer.engine.tensors().items()}
+        assert before["scale"].tolist() == [2.0**29, 0.0]
+        fresh = Trainer([Dense(8), ReLU(), Dense(2)]).model.build((5,))
+        assert fresh.output_shape == (2,)
+        assert not before["slots/m/0.dense.W"].any()  # the moments have seen nothing
+        trainer.fit((x, y), epochs=30)
+    scale = trainer.engine.tensors()["scale"][0]
+    assert scale < 2.0**29
+    assert trainer.engine.tensors()["slots/m/0.dense.W"].any()
+    assert np.isfinite(trainer.params["0.dense.W"]).all()
+
+
+def test_the_scale_doubles_after_enough_good_steps(rng):
+    x, y = two_blobs(rng, 64)
+    mixed = Mixed("float16", initial_scale=8.0, growth=3)
+    trainer = Trainer([Dense(4), ReLU(), Dense(2)], batch_size=64, mixed=mixed)
+    trainer.fit((x, y), epochs=7)
+    assert trainer.engine.tensors()["scale"].tolist() == [32.0, 1.0]
+
+
+def test_bfloat16_needs_no_scale(rng):
+    pytest.importorskip("jax", reason="NumPy has no bfloat16")
+    x, y = two_blobs(rng, 64)
+    trainer = Trainer([Dense(4), ReLU(), Dense(2)], backend="jax", mixed=Mixed("bfloat16"))
+    trainer.fit((x, y), epochs=2)
+    assert trainer.engine.tensors()["scale"].tolist() == [1.0, 0.0]
+
+
+def test_a_snapshot_keeps_the_scale(rng):
+    x, y = two_blobs(rng, 96)
+
+    def make():
+        mixed = Mixed("float16", growth=2)
+        return Trainer([Dense(4), ReLU(), Dense(2)], batch_size=32, mixed=mixed)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole, first, second = make(), make(), make()
+        whole.fit((x, y), epochs=4)
+        first.fit((x, y), epochs=2)
+        second.restore(*first.snapshot())
+        second.fit((x, y), epochs=4)
+    for name, value in whole.engine.tensors().items():
+        assert np.array_equal(value, second.engine.tensors()[name]), name

@@ -1,0 +1,708 @@
+"""The trainer against plain loops, itself resumed, and planted failures."""
+
+import io
+import json
+import math
+import os
+import re
+import signal
+from dataclasses import dataclass
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from xpnet import schedules
+from xpnet.backends import get_backend
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
+from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Sequential, Softmax, Tanh
+from xpnet.nn.initializers import Zeros
+from xpnet.nn.layer import Layer
+from xpnet.nn.layout import initialize
+from xpnet.nn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
+from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam
+from xpnet.random import generator
+from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
+from xpnet.storage import CheckpointFolder, History
+from xpnet.training.callbacks import (
+    Callback,
+    Checkpointing,
+    EarlyStopping,
+    HistoryFile,
+    StopOnSignal,
+)
+from xpnet.training.loader import Feed
+from xpnet.training.progress import Progress
+from xpnet.training.signals import SIGNALS
+from xpnet.training.trainer import Position, Trainer
+
+MODEL = (Dense(8), ReLU(), Dense(3))
+FULL = (Dense(8), BatchNorm(), Tanh(), Dropout(0.3), Dense(3))
+SIGNIFICANT = ("epoch", "step", "lr", "loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def classes(rows=50, seed=0):
+    """Rows of 6 features in 3 classes that a line each nearly separates."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 6))
+    y = np.argmax(x @ rng.normal(size=(6, 3)) + 0.3 * rng.normal(size=(rows, 3)), axis=1)
+    return x, y.astype(np.int32)
+
+
+def trainer(model=MODEL, backend="numpy", **settings):
+    settings = {"batch_size": 16, "dtype": "float64"} | settings
+    return Trainer(model, backend=backend, **settings)
+
+
+def state(trained):
+    """Everything that must be the same after another way to the same step, comparable."""
+    tensors, meta = trained.snapshot()
+    history = [[r.get(name) for name in SIGNIFICANT] for r in meta["history"]]
+    numbers = {name: (t.dtype, t.shape, t.tobytes()) for name, t in tensors.items()}
+    return numbers, history, meta["position"], meta["schedule"]
+
+
+def orders(rows, epochs, seed=0):
+    return [generator(seed, "shuffle", epoch).permutation(rows) for epoch in range(epochs)]
+
+
+class At(Callback):
+    """Call ``action(trainer)`` after step ``step``, or after each step."""
+
+    def __init__(self, action, step=None):
+        self.action, self.step = action, step
+
+    def on_step_end(self, trainer):
+        if self.step in (None, trainer.position.step):
+            self.action(trainer)
+
+
+# ------------------------------------------------------------------------------------- training
+
+
+def test_the_lines_of_the_readme_train_on_every_backend(backend32):
+    x, y = classes()
+    model = Sequential([Dense(256), ReLU(), Dense(10)])
+    fresh = Trainer(model, "softmax_cross_entropy", "adam", backend=backend32)
+    history = fresh.fit((x, y), epochs=30)
+    probabilities = fresh.predict(x[:7])
+    assert probabilities.shape == (7, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+
+
+def test_a_run_is_the_plain_loop_over_the_train_step():
+    (x, y), epochs, size, seed = classes(50), 3, 16, 5
+    optimizer, loss = Adam(0.01), SoftmaxCrossEntropy(label_smoothing=0.1)
+    schedule = schedules.Cosine(warmup=0.2)
+    run = trainer(FULL, loss=loss, optimizer=optimizer, schedule=schedule, seed=seed)
+    run.fit((x, y), epochs=epochs)
+
+    model = Sequential(FULL).build((6,))
+    params, stats = initialize(model, seed)
+    s = TrainState(params, stats, optimizer.init(params), zero_totals(params))
+    step, t, per_epoch = make_train_step(model, loss, optimizer), 0, 4
+    for order in orders(50, epochs, seed):
+        for first in range(0, 50, size):
+            rows = order[first : first + size]
+            lr = schedule.lr({}, 0.01, t, epochs * per_epoch, per_epoch)
+            inputs = StepInputs(t, optimizer.coefficients(lr, t + 1), dropout_keys(seed, t, 1))
+            s, _ = step(s, Batch(x[rows], y[rows]), inputs)
+            t += 1
+    flat = np.concatenate([run.params[n].ravel() for n in run.params])
+    # The gradient of a bias before batch normalisation is rounding alone, which Adam enlarges.
+    wanted = np.concatenate([s.params, s.stats])
+    np.testing.assert_allclose(flat, wanted, rtol=1e-9, atol=1e-8)
+    assert run.position == Position(3, 0, 12)
+
+
+def test_resident_and_prefetched_rows_give_the_same_bits(backend32):
+    x, y = classes(50)
+    w = np.linspace(0.5, 1.5, 50)
+    states = []
+    for resident in (True, False):
+        run = trainer(FULL, backend32)
+        feed = Feed(backend32, x, y, w, resident=resident)
+        run.fit(feed, epochs=2, validation=Feed(backend32, x, y, resident=resident))
+        states.append(state(run))
+    assert states[0] == states[1]
+
+
+def test_a_second_fit_goes_on_where_the_first_ended():
+    twice, once = trainer(FULL), trainer(FULL)
+    twice.fit(classes(), epochs=2)
+    twice.fit(classes(), epochs=5)
+    once.fit(classes(), epochs=5)
+    assert state(twice) == state(once)
+    before = state(once)
+    once.fit(classes(), epochs=5)
+    assert state(once) == before
+
+
+def test_a_transform_acts_on_the_rows_of_either_feed():
+    (x, y), states = classes(), []
+    numpy = get_backend("numpy", dtype="float64")
+    for resident in (True, False):
+        run = trainer()
+        run.fit(Feed(numpy, x, y, resident=resident, transform=lambda r: r / 2), epochs=1)
+        states.append(state(run))
+    halved = trainer()
+    halved.fit((x / 2, y), epochs=1)
+    assert states == [state(halved)] * 2
+
+
+def test_rows_of_weight_zero_count_for_nothing():
+    x, y = classes(40)
+    weight = (np.arange(40) % 4 > 0).astype(float)
+    some = weight > 0
+    weighted, fewer = trainer(batch_size=40), trainer(batch_size=40)
+    weighted.fit((x, y, weight), epochs=5)
+    fewer.fit((x[some], y[some]), epochs=5)
+    for name, value in fewer.params.items():
+        np.testing.assert_allclose(weighted.params[name], value, rtol=1e-9, atol=1e-12)
+    assert weighted.evaluate((x, y, weight)).loss == pytest.approx(
+        fewer.evaluate((x[some], y[some])).loss
+    )
+
+
+def test_rows_of_the_ignored_label_count_for_nothing():
+    x, y = classes(40)
+    marked = np.where(np.arange(40) % 4 > 0, y, -1).astype(np.int32)
+    some = marked >= 0
+    ignoring = trainer(loss=SoftmaxCrossEntropy(ignore_label=-1), batch_size=40)
+    fewer = trainer(batch_size=40)
+    a = ignoring.fit((x, marked), epochs=5)
+    b = fewer.fit((x[some], y[some]), epochs=5)
+    for name, value in fewer.params.items():
+        np.testing.assert_allclose(ignoring.params[name], value, rtol=1e-9, atol=1e-12)
+    assert [r["accuracy"] for r in a] == [r["accuracy"] for r in b]
+
+
+def test_softmax_then_cross_entropy_trains_like_the_two_in_one():
+    joined, apart = trainer(MODEL), trainer((*MODEL, Softmax()), loss=CrossEntropy())
+    joined.fit(classes(), epochs=3)
+    apart.fit(classes(), epochs=3)
+    x, _ = classes()
+    np.testing.assert_allclose(joined.predict(x), apart.predict(x), rtol=1e-7)
+
+
+def test_a_regression_finds_the_line(backend):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3))
+    y = x @ [1.0, -2.0, 0.5] + 0.25
+    run = trainer([Dense(1)], backend, loss=MeanSquaredError(), optimizer=SGD(0.1), batch_size=64)
+    history = run.fit((x, y), epochs=100)
+    assert history[-1]["loss"] < 1e-6
+    assert "accuracy" not in history[-1]
+    np.testing.assert_allclose(run.predict(x)[:, 0], y, atol=1e-2)
+    np.testing.assert_allclose(run.params["0.dense.W"][:, 0], [1.0, -2.0, 0.5], atol=1e-2)
+
+
+def test_two_classes_from_one_column():
+    x, y = classes(80)
+    y = (y == 0).astype(np.int32)
+    run = trainer([Dense(1)], loss=BinaryCrossEntropy(), optimizer=Adam(0.1))
+    history = run.fit((x, y), epochs=30)
+    predicted = run.predict(x)
+    assert predicted.shape == (80, 1)
+    assert history[-1]["accuracy"] > 0.9
+    assert run.evaluate((x, y)).accuracy == np.mean((predicted[:, 0] > 0.5) == y)
+
+
+def test_what_one_has_written_oneself_is_trained_with():
+    @dataclass(frozen=True)
+    class Double(Layer):
+        def forward(self, params, x, *, train=False, keys=None):
+            return 2.0 * x, None
+
+        def backward(self, params, residuals, dy, *, input_gradient=True):
+            return 2.0 * dy, {}
+
+    @dataclass(frozen=True)
+    class Signs(SGD):
+        def update(self, params, grad, slots, c):
+            return params - c.lr * np.sign(grad), slots
+
+    @dataclass(frozen=True)
+    class Halving(schedules.Schedule):
+        def lr(self, state, base_lr, step, total_steps, steps_per_epoch):
+            return base_lr / 2 ** (step // steps_per_epoch)
+
+    @dataclass(frozen=True)
+    class Tripled(SoftmaxCrossEntropy):
+        def terms(self, output, target, weight=None):
+            t = super().terms(output, target, weight)
+            return t._replace(losses=3.0 * t.losses, gradient=3.0 * t.gradient)
+
+    run = trainer([Double(), *MODEL], loss=Tripled(), optimizer=Signs(0.01), schedule=Halving())
+    history = run.fit(classes(), epochs=3)
+    assert [r["lr"] for r in history] == [0.01, 0.005, 0.0025]
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+# -------------------------------------------------------------------------------------- history
+
+
+def test_a_record_says_what_the_epoch_was():
+    x, y = classes(50)
+    still = trainer(optimizer=SGD(1e-300), schedule="constant")
+    (record,) = still.fit((x, y), epochs=1, validation=(x[:20], y[:20]))
+    assert (record["epoch"], record["step"], record["lr"]) == (1, 4, 1e-300)
+    whole, part = still.evaluate((x, y)), still.evaluate((x[:20], y[:20]))
+    assert record["loss"] == pytest.approx(whole.loss, rel=1e-12)
+    assert record["accuracy"] == whole.accuracy
+    assert (record["val_loss"], record["val_accuracy"]) == (part.loss, part.accuracy)
+    assert record["samples_per_second"] == pytest.approx(50 / record["seconds"])
+    p = still.predict(x)
+    assert whole.loss == pytest.approx(-np.mean(np.log(p[np.arange(50), y])))
+    assert whole.accuracy == np.mean(p.argmax(axis=1) == y)
+
+
+def test_early_stopping_stops_and_a_resumed_training_stays_stopped():
+    def stopper():
+        return EarlyStopping(2, "accuracy", min_delta=1e9)
+
+    run = trainer()
+    history = run.fit(classes(), epochs=9, validation=classes(seed=1), callbacks=[stopper()])
+    assert len(history) == 3
+    assert run.stopped == "no better accuracy for 2 epochs"
+    resumed = trainer()
+    resumed.restore(*run.snapshot())
+    resumed.fit(classes(), epochs=9, validation=classes(seed=1), callbacks=[stopper()])
+    assert resumed.stopped
+    assert state(resumed) == state(run)
+
+
+def test_early_stopping_watches_the_validation_and_waits_for_better():
+    watcher, asked = EarlyStopping(2, min_delta=0.1), []
+
+    class Stub:
+        stop = asked.append
+
+    for loss, stops in [(1.0, 0), (0.95, 0), (0.8, 0), (0.75, 0), (0.75, 1)]:
+        watcher.on_epoch_end(Stub, {"loss": 0.0, "val_loss": loss})
+        assert len(asked) == stops
+
+
+@pytest.mark.parametrize("settings", [{"patience": 0}, {"patience": 1, "monitor": "f1"}])
+def test_early_stopping_refuses_what_it_cannot_do(settings):
+    with pytest.raises(ConfigError, match="patience must be >= 1 and monitor"):
+        EarlyStopping(**settings)
+
+
+def test_a_regression_has_no_accuracy_to_watch():
+    x, _ = classes()
+    run = trainer([Dense(1)], loss=MeanSquaredError())
+    with pytest.raises(ConfigError, match="no 'accuracy' to monitor"):
+        run.fit((x, x[:, 0]), epochs=2, callbacks=[EarlyStopping(1, "accuracy")])
+
+
+def test_a_plateau_lowers_the_learning_rate_by_what_is_validated():
+    schedule = schedules.Plateau(factor=0.5, patience=1, threshold=0.99)
+    run = trainer(schedule=schedule, optimizer=SGD(0.01))
+    history = run.fit(classes(), epochs=6, validation=classes(seed=1))
+    assert [r["lr"] for r in history] == [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025]
+
+
+def test_a_callback_stops_the_training_after_the_step():
+    run = trainer()
+    run.fit(classes(), epochs=5, callbacks=[At(lambda t: t.stop("enough"), step=6)])
+    assert (run.position, run.stopped, len(run.history)) == (Position(1, 2, 6), "enough", 1)
+
+
+def test_every_callback_that_began_is_told_of_the_end_and_of_the_error():
+    ends = []
+
+    class Ends(Callback):
+        def on_train_end(self, trainer):
+            ends.append(trainer.failed)
+
+    def fail(trainer):
+        msg = "planted"
+        raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match="planted"):
+        trainer().fit(classes(), epochs=2, callbacks=[Ends(), At(fail, 3), Ends()])
+    assert [str(e) for e in ends] == ["planted"] * 2
+
+
+def test_plain_progress_tells_of_the_epochs_and_of_a_long_epoch(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("xpnet.training.progress.PLAIN_REFRESH", 0.0)
+    data = classes(50)
+    trainer().fit(data, epochs=2, validation=data, callbacks=[Progress(shown)])
+    lines = shown.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        *(f"epoch 1/2 batch {batch}/4" for batch in (1, 2, 3, 4)),
+        "epoch 1/2",
+        *(f"epoch 2/2 batch {batch}/4" for batch in (1, 2, 3, 4)),
+        "epoch 2/2",
+    ]
+    means, left = r"loss \d\.\d{4}  accuracy \d\.\d{4}", r"\d:\d\d left"
+    assert re.fullmatch(rf"epoch 1/2 batch 2/4  {means}  {left}", lines[1])
+    means += r"  val_loss \d\.\d{4}  val_accuracy \d\.\d{4}"
+    assert re.fullmatch(rf"epoch 1/2  {means} +[\d,]+ samples/s  {left}", lines[4])
+
+
+def test_a_first_step_that_is_compiled_for_long_does_not_slow_the_pace(monkeypatch):
+    """An hour for the first step, a second for each of the other 7 of 16 rows."""
+    seconds, paces = [0.0], []
+    monkeypatch.setattr("xpnet.training.progress.time.monotonic", lambda: seconds[0])
+    update = "xpnet.training.progress._Bar.update"
+    monkeypatch.setattr(update, lambda bar, *given: paces.append(given[2:]))
+    tick = At(lambda t: seconds.__setitem__(0, 3599.0 + t.position.step))
+    progress = Progress(io.StringIO(), live=True)
+    trainer().fit(classes(64), epochs=2, callbacks=[tick, progress])
+    assert paces[:3] == [(0.0, 0.0), (0.0, 0.0), (16.0, 6.0)]
+    assert paces[-1] == (16.0, 0.0)
+
+
+# -------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_signal_stops_after_the_step_and_the_rest_gives_the_same_bits(tmp_path, number, step):
+    before = [signal.getsignal(s) for s in SIGNALS]
+    saving = Checkpointing(CheckpointFolder(tmp_path))
+    strike = At(lambda t: os.kill(os.getpid(), number), step)
+    run, whole = trainer(FULL), trainer(FULL)
+    run.fit(classes(), epochs=3, callbacks=[strike, StopOnSignal(), saving])
+    assert run.position.step == step
+    assert run.stopped == f"interrupted by {number.name}"
+    assert [signal.getsignal(s) for s in SIGNALS] == before
+    saved = saving.folder.newest()
+    resumed = trainer(FULL)
+    resumed.restore(saved.tensors, saved.meta)
+    for each in (run, resumed, whole):
+        each.fit(classes(), epochs=3)
+    assert state(run) == state(resumed) == state(whole)
+
+
+def test_training_in_a_thread_leaves_signals_alone():
+    run = trainer()
+    fit = {"epochs": 1, "callbacks": [StopOnSignal()]}
+    thread = Thread(target=run.fit, args=(classes(),), kwargs=fit)
+    thread.start()
+    thread.join()
+    assert len(run.history) == 1
+
+
+# --------------------------------------------------------------------------------------- resume
+
+
+def through_json(snapshot):
+    tensors, meta = snapshot
+    return {k: v.copy() for k, v in tensors.items()}, json.loads(json.dumps(meta))
+
+
+def resumable(name, backend="numpy", **settings):
+    """A run that keeps something everywhere: moments, statistics, masks, a plateau, a wait."""
+    optimizer = OPTIMIZERS[name](**({"momentum": 0.9} if name in ("sgd", "rmsprop") else {}))
+    schedule = schedules.Plateau(factor=0.5, patience=0, threshold=0.05)
+    return trainer(FULL, backend, optimizer=optimizer, schedule=schedule, **settings)
+
+
+def fit_watched(run, epochs=4, callbacks=()):
+    watched = [EarlyStopping(2, min_delta=0.02), *callbacks]
+    run.fit(classes(50), epochs=epochs, validation=classes(20, seed=1), callbacks=watched)
+    return run
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_resume_at_any_step_gives_the_same_bits(name):
+    snapshots = []
+    keep = At(lambda t: snapshots.append(through_json(t.snapshot())))
+    whole = fit_watched(resumable(name), callbacks=[keep])
+    assert len(snapshots) == whole.position.step
+    for snapshot in snapshots:
+        resumed = resumable(name)
+        resumed.restore(*snapshot)
+        assert state(fit_watched(resumed)) == state(whole)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_resume_gives_the_same_bits_on_every_backend(backend32, resident):
+    x, y = classes(40)
+
+    def run(snapshot=None, callbacks=()):
+        made = resumable("adam", backend32)
+        if snapshot:
+            made.restore(*snapshot)
+        feed = Feed(backend32, x, y, resident=resident)
+        made.fit(feed, epochs=2, callbacks=callbacks)
+        return made
+
+    snapshots = []
+    keep = At(lambda t: snapshots.append(through_json(t.snapshot())), step=2)
+    whole = run(callbacks=[keep])
+    assert state(run(snapshots[0])) == state(whole)
+
+
+def test_a_run_of_one_backend_goes_on_with_another(backend32):
+    snapshots = []
+    keep = At(lambda t: snapshots.append(through_json(t.snapshot())), step=5)
+    # Not Adam: before a batch norm a bias has the gradient 0, of which Adam follows the rounding.
+    numpy = fit_watched(resumable("sgd", dtype="float32"), epochs=3, callbacks=[keep])
+    moved = resumable("sgd", backend32)
+    moved.restore(*snapshots[0])
+    fit_watched(moved, epochs=3)
+    for name, value in numpy.params.items():
+        np.testing.assert_allclose(moved.params[name], value, rtol=1e-4, atol=1e-5)
+    assert moved.history[-1]["val_loss"] == pytest.approx(numpy.history[-1]["val_loss"], rel=1e-4)
+
+
+def test_a_snapshot_is_a_copy():
+    run = trainer(FULL)
+    run.fit(classes(), epochs=1)
+    snapshot = run.snapshot()
+    kept = through_json(snapshot)
+    run.fit(classes(), epochs=3)
+    assert snapshot[1] == kept[1]
+    assert all((snapshot[0][name] == kept[0][name]).all() for name in kept[0])
+
+
+@pytest.mark.parametrize(
+    "model", [(Dense(7), ReLU(), Dense(3)), (Dense(8), BatchNorm(), ReLU(), Dense(3))]
+)
+def test_a_snapshot_of_another_model_is_refused(model):
+    run = trainer()
+    run.fit(classes(), epochs=1)
+    other = trainer(model)
+    other.restore(*run.snapshot())
+    with pytest.raises(CheckpointError, match=r"does not fit the model: .* must have shape"):
+        other.fit(classes(), epochs=2)
+
+
+def test_a_snapshot_of_another_optimizer_is_refused():
+    run = trainer(optimizer="sgd")
+    run.fit(classes(), epochs=1)
+    other = trainer(optimizer="adam")
+    other.restore(*run.snapshot())
+    with pytest.raises(CheckpointError, match=r"slots/m/0\.dense\.W must have shape"):
+        other.fit(classes(), epochs=2)
+
+
+def test_the_history_file_has_each_epoch_once_wherever_the_run_is_resumed(tmp_path):
+    path = tmp_path / "history.jsonl"
+    snapshots = []
+    keep = At(lambda t: snapshots.append(through_json(t.snapshot())))
+    whole = fit_watched(resumable("adam"), callbacks=[keep, HistoryFile(path)])
+    for snapshot in snapshots:  # the file always holds the epochs after the snapshot as well
+        resumed = resumable("adam")
+        resumed.restore(*snapshot)
+        fit_watched(resumed, callbacks=[HistoryFile(path)])
+        epochs = [record["epoch"] for record in History(path).read()]
+        assert epochs == [record["epoch"] for record in whole.history]
+    path.unlink()
+    resumed = resumable("adam")
+    resumed.restore(*snapshots[-1])
+    fit_watched(resumed, callbacks=[HistoryFile(path)])
+    assert len(History(path).read()) == len(whole.history)
+
+
+def test_training_goes_on_when_the_disk_is_full_and_writes_what_it_could_not(tmp_path, monkeypatch):
+    full, said = [True], []
+
+    def on_full_disk(function):
+        def call(*args, **kwargs):
+            if full[0]:
+                msg = "cannot write x: No space left on device"
+                raise CheckpointError(msg)
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(History, "append", on_full_disk(History.append))
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    monkeypatch.setattr(folder, "save", on_full_disk(folder.save))
+    free = At(lambda t: full.clear() or full.append(False), step=9)
+    callbacks = [
+        free,
+        HistoryFile(tmp_path / "history.jsonl", said.append),
+        Checkpointing(folder, report=said.append),
+    ]
+    run, undisturbed = trainer(), trainer()
+    run.fit(classes(), epochs=4, callbacks=callbacks)
+    undisturbed.fit(classes(), epochs=4)
+    assert state(run) == state(undisturbed)
+    assert [r["epoch"] for r in History(tmp_path / "history.jsonl").read()] == [1, 2, 3, 4]
+    assert list(folder.steps()) == [12, 16]
+    assert [line.partition(":")[0] for line in said] == [
+        "history not written, training goes on",
+        "checkpoint not saved, training goes on",
+    ] * 2
+
+
+def test_checkpoints_come_by_steps_by_time_and_at_the_end_of_epochs(tmp_path, monkeypatch):
+    def saved_steps(**settings):
+        steps = []
+        folder = CheckpointFolder(tmp_path)
+        monkeypatch.setattr(folder, "save", lambda step, *_, **__: steps.append(step))
+        trainer().fit(classes(), epochs=2, callbacks=[Checkpointing(folder, **settings)])
+        return steps
+
+    assert saved_steps() == [4, 8]
+    assert saved_steps(every_steps=3) == [3, 4, 6, 8]
+    assert saved_steps(every_seconds=0.0) == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert saved_steps(every_seconds=1e9) == [4, 8]
+
+
+def test_the_best_epoch_is_kept_and_a_resumed_run_knows_it(tmp_path):
+    x, y = classes()
+    saving = Checkpointing(CheckpointFolder(tmp_path, keep=1), monitor="accuracy")
+    run = trainer(optimizer=Adam(0.05))
+    history = run.fit((x, y), epochs=6, validation=classes(seed=1), callbacks=[saving])
+    accuracies = [r["val_accuracy"] for r in history]
+    best = CheckpointFolder(tmp_path).best()
+    assert best.meta["position"]["epoch"] == 1 + int(np.argmax(accuracies))
+    again = Checkpointing(CheckpointFolder(tmp_path, keep=1), monitor="accuracy")
+    resumed = trainer(optimizer=Adam(0.05))
+    resumed.restore(*run.snapshot())
+    resumed.fit((x, y), epochs=6, validation=classes(seed=1), callbacks=[again])
+    assert again.best == saving.best == -max(accuracies)
+
+
+# ------------------------------------------------------------------------- what is not finite
+
+
+def failure(run, data, epochs=3):
+    with pytest.raises(TrainingError, match="not finite") as caught:
+        run.fit(data, epochs=epochs)
+    return str(caught.value)
+
+
+def where_is(row, epoch, rows=50, size=16):
+    """The epoch and the step, counted from 1, in which a row is first seen."""
+    order = list(orders(rows, epoch)[epoch - 1])
+    return (
+        f"epoch {epoch}, step {(epoch - 1) * math.ceil(rows / size) + order.index(row) // size + 1}"
+    )
+
+
+def test_an_infinite_feature_is_found_in_its_step(backend32):
+    x, y = classes(50)
+    x[37, 2] = np.inf
+    message = failure(trainer(FULL, backend32), (x, y))
+    assert where_is(37, 1) in message
+    assert "first in the input batch" in message
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_overflow_in_the_last_batch_of_the_epoch_is_found_there(resident):
+    x, y = classes(50)
+    x[orders(50, 1)[0][-1]] = 3e38  # finite, and its weighted sums are not
+    numpy = get_backend("numpy", dtype="float32")
+    message = failure(trainer(MODEL, numpy), Feed(numpy, x, y, resident=resident))
+    assert "epoch 1, step 4 on; first in the output of layer 0 (dense)" in message
+
+
+def test_a_gradient_that_overflows_is_blamed_and_not_the_step_after():
+    x, y = np.ones((50, 1)), np.zeros(50)
+    x[orders(50, 1)[0][-1]], y[orders(50, 1)[0][-1]] = 1e30, 1e18
+    run = trainer([Dense(1, initializer=Zeros())], loss=MeanSquaredError(), dtype="float32")
+    message = failure(run, (x, y))
+    assert "epoch 1, step 4" in message
+    assert "gradient of W of layer 0 (dense)" in message
+
+
+def test_weights_that_an_update_spoilt_are_never_saved(tmp_path):
+    x, y = classes(50)
+    run = trainer(optimizer=SGD(1e39), dtype="float32")
+    folder = CheckpointFolder(tmp_path)
+    with pytest.raises(TrainingError, match=r"step 2 on; first in parameter W of layer 0"):
+        run.fit((x, y), epochs=3, callbacks=[Checkpointing(folder, every_steps=1)])
+    assert folder.newest() is None
+
+
+def test_a_learning_rate_that_is_too_high_is_told_at_the_step_of_a_plain_loop():
+    x = np.random.default_rng(0).normal(size=(48, 4)) * 10
+    y = x.sum(axis=1)
+    optimizer, loss, size = SGD(1.0), MeanSquaredError(), 16
+    model = Sequential([Dense(1)]).build((4,))
+    params, stats = (v.astype(np.float32) for v in initialize(model, 0))
+    s, t, bad = TrainState(params, stats, (), zero_totals(params)), 0, None
+    step = make_train_step(model, loss, optimizer)
+    with np.errstate(all="ignore"):
+        for order in orders(48, 9):
+            for first in range(0, 48, size):
+                rows = order[first : first + size]
+                batch = Batch(x[rows].astype(np.float32), y[rows].astype(np.float32))
+                s, cost = step(s, batch, StepInputs(t, optimizer.coefficients(1.0, t + 1)))
+                t += 1
+                if bad is None and not np.isfinite(cost):
+                    bad = t
+    run = trainer([Dense(1)], loss=loss, optimizer=optimizer, dtype="float32")
+    message = failure(run, (x, y), epochs=9)
+    assert f"epoch {(bad - 1) // 3 + 1}, step {bad} on; first in the loss" in message
+
+
+def test_the_failure_is_the_same_however_often_the_loss_is_read():
+    x, y = classes(50)
+    x[37, 2] = np.nan
+    quiet, watched = trainer(FULL), trainer(FULL)
+    expected = failure(quiet, (x, y))
+    with pytest.raises(TrainingError) as caught:
+        watched.fit((x, y), epochs=1, callbacks=[At(lambda t: t.read())])
+    assert str(caught.value) == expected
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        ([0, 1, 2, 1, 7], "the label of row 4 is 7; the model has classes 0..2"),
+        ([0, -1, 2, 1, 0], "the label of row 1 is -1"),
+        ([0.0, 1.0, 2.0, 1.0, 0.0], "class labels must be whole numbers 0..2; got float64"),
+        ([0, 1], "x has 5, y has 2"),
+        ([[0.1, 0.2, np.nan]] * 5, "the target of row 0 is not finite"),
+    ],
+)
+def test_labels_are_checked_before_the_first_step(y, says):
+    run = trainer()
+    with pytest.raises(DataError, match=says.replace(".", r"\.")):
+        run.fit((np.ones((5, 6)), np.array(y)), epochs=1)
+    assert run.position == Position()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"loss": "sofmax_cross_entropy"}, "did you mean 'softmax_cross_entropy'"),
+        ({"loss": 3}, "loss must be a name"),
+        ({"optimizer": "adm"}, "did you mean 'adam'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"loss": SoftmaxCrossEntropy("none")}, "no single value"),
+        ({"batch_size": 0}, "batch_size and accumulate must be >= 1"),
+        ({"seed": -1}, "seed >= 0"),
+    ],
+)
+def test_settings_are_checked_at_once(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        trainer(**settings)
+
+
+def test_data_of_no_known_form_is_refused():
+    x, y = classes()
+    for data in (x, {"x": x, "y": y}, (x,), (x, y, y, y)):
+        with pytest.raises(
+            DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Feed"
+        ):
+            trainer().fit(data, epochs=1)
+    run = trainer()
+    run.fit((x, y), epochs=1)
+    with pytest.raises(DataError, match=r"examples of shape \(6,\); got \(5,\)"):
+        run.predict(x[:, :5])
+    with pytest.raises(ConfigError, match="epochs must be >= 1"):
+        run.fit((x, y), epochs=0)
+    with pytest.raises(TrainingError, match="no sizes yet"):
+        trainer().snapshot()
+    with pytest.raises(DataError, match="need targets"):
+        run.evaluate(Feed(run.backend, x))

@@ -1,0 +1,261 @@
+"""What training asks of an array library beyond the Array API standard.
+
+The standard leaves out placement from the host, waiting for the device, compilation and a way to
+learn which devices are there. A backend is those few methods; everything else is the formulas.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from array_api_compat import device as array_device
+
+from xpnet.errors import BackendError, DataError
+from xpnet.typing import Array
+
+__all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
+
+FLOAT_DTYPES = ("float32", "float64")
+
+
+class Probe(NamedTuple):
+    """What is known of a library without computing anything with it."""
+
+    version: str | None  # None where it is not installed
+    devices: tuple[str, ...]  # names that `device` takes, the preferred one first; or none
+    note: str = ""  # why a device one might expect is missing, and what to do
+
+
+class Backend:
+    """One array library on one device with one floating dtype.
+
+    ``Backend(device, dtype)`` raises :class:`~xpnet.errors.BackendError` where the library or the
+    device is missing. Subclasses set ``name`` and implement the methods that raise here; see
+    ``xpnet/backends/numpy.py`` for the smallest one. A package of its own joins by an entry point
+    in the group ``xpnet.backends``, its name the backend's name and its value the class.
+    """
+
+    name: ClassVar[str]
+    compiles: ClassVar[bool] = False  # whether `compile` does anything by default
+    streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
+    portable_note: str = "portable"  # what to record where `train_step` gave none, and why it did
+
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+        if dtype not in FLOAT_DTYPES:
+            msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
+            raise BackendError(msg)
+        probe = self.probe()
+        if not probe.devices:
+            raise BackendError(probe.note)
+        if device == "auto":
+            device = probe.devices[0]
+        if f"{device}:0" in probe.devices:
+            device = f"{device}:0"
+        if device not in probe.devices:
+            self.refuse(device, probe)
+        self.device_name = device
+        self.dtype_name = dtype
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """Say what is installed and which devices it has; never raises, never allocates."""
+        raise AbstractMethodError(cls, "probe")
+
+    @classmethod
+    def refuse(cls, device: str, probe: Probe) -> None:
+        """Raise the error for a device that is not there."""
+        reason = f"; {probe.note}" if probe.note else ""
+        msg = f"backend {cls.name!r} has no device {device!r}{reason}"
+        msg += f"; its devices: {', '.join(probe.devices)}"
+        raise BackendError(msg)
+
+    @property
+    def xp(self) -> Any:
+        """The namespace of the library, as the Array API standard defines it."""
+        raise AbstractMethodError(type(self), "xp")
+
+    @property
+    def device(self) -> Any:
+        """The library's own device object, as creation functions take it."""
+        raise AbstractMethodError(type(self), "device")
+
+    @property
+    def dtype(self) -> Any:
+        """The library's own floating dtype object."""
+        return getattr(self.xp, self.dtype_name)
+
+    def dtype_named(self, name: str) -> Any:
+        """Return a dtype object by name, also one that the standard does not have.
+
+        Raises BackendError where the library has none of that name.
+        """
+        found = getattr(self.xp, name, None)
+        if found is None:
+            msg = f"backend {self.name!r} has no dtype {name}; torch and jax have float16 and "
+            msg += "bfloat16, numpy and cupy float16, and the fused step of cupy both"
+            raise BackendError(msg)
+        return found
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Place ``x`` on this device.
+
+        ``x`` is a NumPy array (or what NumPy makes one of) or already an array of this library.
+        ``dtype`` is a name such as ``"int32"``; by default floats take this backend's dtype and
+        integers int32. The result may share memory with ``x``, so write to neither.
+
+        Raises BackendError for an array of another library, for xpnet makes no copy unasked, and
+        DataError for what holds no real numbers, or an integer beyond int32.
+        """
+        if self.owns(x):
+            return self._move(x, dtype or self._default_dtype(x.dtype))
+        if foreign(x):
+            msg = f"backend {self.name!r} was given an array of {type(x).__module__}; "
+            msg += "convert it first, or choose the backend that the array belongs to"
+            raise BackendError(msg)
+        return self.place(self.as_host(x, dtype))
+
+    def as_host(self, x: Any, dtype: str | None = None) -> np.ndarray:
+        """Return a host copy of ``x`` in the dtype that :meth:`asarray` gives it; raises as it."""
+        host = np.asarray(x)
+        cast = np.array(host, dtype=dtype or self._default_dtype(host.dtype))
+        if cast.dtype.kind == "i" and host.dtype != cast.dtype:
+            _check_same(host, cast)
+        return cast
+
+    def _default_dtype(self, dtype: Any) -> str:
+        name = str(dtype)
+        for part, default in {"float": self.dtype_name, "bool": "bool", "int": "int32"}.items():
+            if part in name:
+                return default
+        msg = f"an array must hold real numbers; got dtype {name}"
+        raise DataError(msg)
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        """Cast and check an array that is already of this library."""
+        xp = self.xp
+        if (where := array_device(x)) != self.device:
+            msg = f"the array is on {where}, the backend on {self.device_name}; move one of them"
+            raise BackendError(msg)
+        moved = xp.astype(x, getattr(xp, dtype), copy=False)
+        if dtype == "int32" and x.dtype != moved.dtype:
+            _check_same(self.to_host(x), self.to_host(moved))
+        return moved
+
+    def place(self, host: np.ndarray) -> Array:
+        """Copy a NumPy array to the device, dtype kept; ``host`` is handed over."""
+        raise AbstractMethodError(type(self), "place")
+
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return a NumPy copy of ``x``; waits for the device."""
+        raise AbstractMethodError(type(self), "to_host")
+
+    def owns(self, x: Any) -> bool:
+        """Say whether ``x`` is an array of this library."""
+        raise AbstractMethodError(type(self), "owns")
+
+    def free_memory(self) -> int | None:
+        """Bytes free on a device with a memory of its own; None where it is the host's."""
+        return None
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Say whether ``error`` is how the library says that memory has run out."""
+        return isinstance(error, MemoryError)
+
+    def synchronize(self, x: Array) -> None:
+        """Wait until ``x`` has been computed."""
+
+    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
+        """Return ``function``, compiled where the library can.
+
+        ``donate`` says that the first argument is handed over: its memory may be reused.
+        """
+        return function
+
+    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+        """Place each batch of host arrays, dtypes kept, while the one before it is computed with.
+
+        What is yielded may be overwritten once the next one is asked for.
+        """
+        return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
+
+    def train_step(
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        clip: Any,
+        mixed: Any = None,
+        accumulate: int = 1,
+    ) -> Callable | None:
+        """Return a faster train step of a built model than the portable one, or None.
+
+        With ``mixed`` that of :mod:`xpnet.step.mixed_precision`; with ``accumulate`` the gradient
+        is taken over that many micro-batches. It is called as ``xpnet.step.make_train_step``'s and
+        gives the same numbers up to rounding; its attribute ``note`` says what it does.
+        """
+        return None
+
+    def tf32(self) -> str:
+        """Say whether the factors of float32 products are rounded to TF32 (10 bits): "on" or "off",
+        with the switch that decides it, or "does not apply".
+        """
+        return "does not apply"
+
+    def allow_tf32(self, allowed: bool) -> None:
+        """Turn TF32 on or off where it applies, for the whole process where the library has one
+        switch; several times faster on NVIDIA's tensor cores.
+        """
+
+    @property
+    def _has_tf32(self) -> bool:
+        return self.device_name.startswith("cuda") and self.dtype_name == "float32"
+
+    def describe(self) -> dict[str, str]:
+        """What to record of the backend with a run."""
+        probe = self.probe()
+        return {
+            "backend": self.name,
+            "version": str(probe.version),
+            "device": self.device_name,
+            "dtype": self.dtype_name,
+            "tf32": self.tf32(),
+        }
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        return f"{kind}(device={self.device_name!r}, dtype={self.dtype_name!r})"
+
+
+class AbstractMethodError(BackendError):
+    """A backend that lacks one of the methods a backend must have."""
+
+    def __init__(self, cls: type, method: str) -> None:
+        super().__init__(f"backend class {cls.__name__} must define {method!r}")
+
+
+def _check_same(host: np.ndarray, integers: np.ndarray) -> None:
+    """Refuse a cast that wraps: it would turn one label into another."""
+    wrong = host[host != integers]
+    if wrong.size:
+        msg = f"integers are placed as {integers.dtype}, which cannot hold {wrong[0]}"
+        raise DataError(msg)
+
+
+def foreign(x: Any) -> bool:
+    """Say whether ``x`` is an array of a library other than NumPy, without importing any."""
+    return hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic))
+
+
+def installed_version(distribution_names: tuple[str, ...], module: str) -> str | None:
+    """Return the version of an installed library without importing it; None where absent."""
+    from importlib import metadata, util
+
+    if module not in sys.modules and util.find_spec(module) is None:
+        return None
+    for name in distribution_names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(getattr(sys.modules.get(module), "__version__", "unknown"))

@@ -1,0 +1,179 @@
+"""The table, JSON, Markdown and a plot of what was measured."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from xpnet.bench.limit import LIMIT
+from xpnet.bench.measure import Row
+from xpnet.bench.setting import Setting
+from xpnet.errors import require
+
+__all__ = ["check_plot", "machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
+
+LIBRARIES = (
+    *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
+    *("torch", "triton", "jax", "jaxlib", "optax", "scikit-learn"),
+)
+
+
+def machine(setting: Setting) -> dict[str, Any]:
+    """Return what the times depend on: processor, threads and versions; the GPU and its driver."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    threads = {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")}
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": threads or "default",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    if setting.on_gpu:
+        described = setting.backend("cupy").describe()
+        facts["gpu"] = {k: described[k] for k in ("gpu", "cuda", "driver_cuda")}
+        facts["gpu"]["driver"] = _driver()
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, which CUDA's own interface does not tell."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.partition("\n")[0].strip()
+
+
+def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the measurement as JSON data; times in microseconds per step."""
+    return {
+        "machine": facts,
+        "device": setting.device,
+        "precision": setting.precision,
+        "rows": [
+            {
+                "network": str(row.network),
+                "flops": row.network.flops(),
+                "timings": {
+                    name: {
+                        **timing._asdict(),
+                        "ratio": row.ratio(name),
+                        "tflops": row.rate(name),
+                        "share": 1.0 / row.ratio(name),
+                    }
+                    for name, timing in row.timings.items()
+                },
+                "absent": row.absent,
+                "profiles": row.profiles,
+            }
+            for row in rows
+        ],
+    }
+
+
+def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str:
+    """Return tables of times, with the ratio to the GEMM limit, and of rates, with the share."""
+    names = list(dict.fromkeys(name for row in rows for name in row.timings))
+    header = ["| network, batch, optimizer | " + " | ".join(names) + " |"]
+    header += ["| --- |" + " ---: |" * len(names)]
+    lines = [*header, *(_line(row, names, _time) for row in rows), ""]
+    lines += [
+        f"Median microseconds per step, in {setting.precision}; in brackets, times the {LIMIT}. "
+        + sentence(facts),
+        "",
+        *header,
+        *(_line(row, names, _rate) for row in rows),
+        "",
+        "TFLOP/s of the step's matrix products; in brackets, the share of the rate of these alone.",
+    ]
+    absent = dict.fromkeys(f"{name}: {why}" for row in rows for name, why in row.absent.items())
+    if absent:
+        lines += ["", "Not timed:", "", *(f"- {line}" for line in absent)]
+    profiled = [f"- {row.network}: {line}" for row in rows for line in profile_lines(row)]
+    if profiled:
+        lines += ["", "What a step's time goes to, in microseconds:", "", *profiled]
+    return "\n".join(lines) + "\n"
+
+
+def profile_lines(row: Row) -> list[str]:
+    """Return a line for each contender whose step was taken apart."""
+    lines = []
+    for name, parts in row.profiles.items():
+        shares = ", ".join(f"{part} {spent:,.1f}" for part, spent in parts.items())
+        lines.append(f"{name}: {sum(parts.values()):,.1f} = {shares}")
+    return lines
+
+
+def _line(row: Row, names: list[str], cell: Any) -> str:
+    cells = [cell(row, name) if name in row.timings else "-" for name in names]
+    return f"| {row.network} | " + " | ".join(cells) + " |"
+
+
+def _time(row: Row, name: str) -> str:
+    ratio = "" if name == LIMIT else f" ({row.ratio(name):.2f})"
+    median = row.timings[name].median
+    return f"{median:,.{0 if median >= 100 else 1}f}{ratio}"
+
+
+def _rate(row: Row, name: str) -> str:
+    share = "" if name == LIMIT else f" ({1 / row.ratio(name):.0%})"
+    return f"{row.rate(name):.3g}{share}"
+
+
+def sentence(facts: dict[str, Any]) -> str:
+    """Return the facts of :func:`machine` as text."""
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    gpu = ""
+    if "gpu" in facts:
+        gpu = "{gpu}, driver {driver} (CUDA {driver_cuda}), CUDA {cuda}; ".format(**facts["gpu"])
+    return (
+        f"{gpu}{facts['processor']}, {facts['cores']} cores, threads {facts['threads']}; "
+        f"Python {facts['python']}, {versions}."
+    )
+
+
+def check_plot() -> None:
+    """Raise BackendError where nothing can be drawn, before minutes are spent on what is to be."""
+    require("matplotlib", "bench", "a plot")
+
+
+def plot(rows: list[Row], path: str) -> None:
+    """Draw the ratios to the GEMM limit as bars; the suffix of ``path`` names the format."""
+    check_plot()
+    from matplotlib.figure import Figure
+
+    names = [n for n in dict.fromkeys(n for row in rows for n in row.timings) if n != LIMIT]
+    figure = Figure(figsize=(9, 1.2 + 1.5 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, row in zip(axes, rows, strict=True):
+        timed = [name for name in names if name in row.timings][::-1]
+        ratios = [row.ratio(name) for name in timed]
+        colours = ["tab:blue" if name.startswith("xpnet") else "silver" for name in timed]
+        bars = axis.barh(timed, ratios, color=colours)
+        axis.bar_label(bars, [f"{r:.2f}" for r in ratios], padding=3)
+        axis.axvline(1.0, color="black", linewidth=0.8)
+        axis.set_title(str(row.network), loc="left", fontsize=10)
+        axis.set_xscale("log")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("time per step, in multiples of the step's matrix products alone")
+    figure.savefig(path)

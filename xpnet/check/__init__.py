@@ -1,0 +1,1 @@
+"""Held to others: gradients to differences and autodiff, backends to NumPy in float64."""

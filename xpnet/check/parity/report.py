@@ -1,0 +1,166 @@
+"""What a comparison found, as data, as JSON and as Markdown."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from xpnet.check.parity.checked_step import Fault
+from xpnet.check.parity.compare import Difference
+from xpnet.check.parity.operations import Row
+
+__all__ = ["Growth", "Parting", "Report", "Result", "to_json", "to_markdown"]
+
+
+class Parting(NamedTuple):
+    """The first tensor of the run that is off by more than the tolerance."""
+
+    step: int  # from 1
+    layer: str
+    tensor: str
+    difference: Difference
+
+
+class Growth(NamedTuple):
+    """The largest relative differences of one step, between the run here and the reference's."""
+
+    step: int  # from 1
+    loss: float
+    activations: float
+    gradients: float
+    parameters: float  # after the step, with the optimizer's slots
+
+
+@dataclass
+class Result:
+    """One backend beside the reference."""
+
+    asked: str  # such as "torch:cpu:float32"
+    not_run: str | None = None  # why
+    described: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+    fault_step: int | None = None
+    parting: Parting | None = None
+    growth: list[Growth] = field(default_factory=list)
+    operations: list[Row] = field(default_factory=list)  # of a library under test
+
+    @property
+    def bad_operations(self) -> list[Row]:
+        """The operations that are missing, wrong or wrongly typed."""
+        return [row for row in self.operations if row.bad]
+
+    @property
+    def verdict(self) -> str:
+        """One of "not run", "fault", "agrees" and "rounding": parted, but each operation agrees."""
+        if self.not_run is not None:
+            return "not run"
+        if self.faults or self.bad_operations:
+            return "fault"
+        return "rounding" if self.parting else "agrees"
+
+    def sentence(self) -> str:
+        """Say in one line what came out."""
+        if self.verdict == "not run":
+            return f"not run: {self.not_run}"
+        if self.faults:
+            fault, others = self.faults[0], len(self.faults) - 1
+            more = f" ({others} more)" if others else ""
+            return f"FAULT in step {self.fault_step}, {fault}{more}"
+        if self.bad_operations:
+            return f"FAULT in {len(self.bad_operations)} operations of the library"
+        if self.parting is None:
+            return f"agrees to {self.tolerance:g} over {len(self.growth)} steps"
+        step, layer, tensor, worst = self.parting
+        return (
+            f"every operation agrees to {self.tolerance:g}; rounding alone has grown past it in "
+            f"step {step}, {layer} {tensor}{list(worst.place)}: {worst.found:.9g}, "
+            f"reference {worst.expected:.9g}"
+        )
+
+
+@dataclass
+class Report:
+    """A config on several backends beside NumPy in float64."""
+
+    source: str
+    rows: str
+    steps: int
+    batch_size: int
+    seed: int
+    reference: Mapping[str, str]
+    results: list[Result]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that ran has a fault."""
+        return all(r.verdict != "fault" for r in self.results)
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON; what is not finite is written as a string."""
+    table = _plain(report) | {"ok": report.ok}
+    for row, result in zip(table["results"], report.results, strict=True):
+        row |= {"verdict": result.verdict, "sentence": result.sentence()}
+    return json.dumps(table, indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    reference = ", ".join(f"{k} {v}" for k, v in report.reference.items())
+    lines = [
+        f"# xpnet parity: {report.source}",
+        "",
+        f"{report.steps} steps of {report.batch_size} rows of {report.rows}, seed {report.seed}. "
+        f"The reference is {reference}.",
+        "",
+        "| backend | version | device | dtype | TF32 | compiled | tolerance | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    keys = ("version", "device", "dtype", "tf32", "compiled")
+    for r in report.results:
+        known = [r.described.get(key, "-") for key in keys]
+        lines.append(_row([r.asked, *known, f"{r.tolerance:g}", r.verdict]))
+    for r in report.results:
+        lines += ["", f"## {r.asked}", "", _cell(r.sentence())]
+        lines += _faults(r) + _growth(r) + _operations(r)
+    return "\n".join(lines) + "\n"
+
+
+def _faults(result: Result) -> list[str]:
+    return ["", *(f"- {_cell(str(fault))}" for fault in result.faults)] if result.faults else []
+
+
+def _growth(result: Result) -> list[str]:
+    if not result.growth:
+        return []
+    lines = ["", _row(["step", *Growth._fields[1:]]), "|---:|---:|---:|---:|---:|"]
+    return lines + [_row([g.step, *(f"{v:.1e}" for v in g[1:])]) for g in result.growth]
+
+
+def _operations(result: Result) -> list[str]:
+    if not result.operations:
+        return []
+    lines = ["", "| operation | case | status | detail |", "|---|---|---|---|"]
+    return lines + [_row(row) for row in result.operations]
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(_cell(str(cell)) for cell in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

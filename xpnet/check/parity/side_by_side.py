@@ -1,0 +1,312 @@
+"""A config on several backends at once, step by step, beside NumPy in float64."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends import Backend, get_backend
+from xpnet.backends.backend import FLOAT_DTYPES
+from xpnet.check.parity.checked_step import Fault, Key, Results, Rounding, Walk
+from xpnet.check.parity.compare import TOLERANCES, Difference, difference
+from xpnet.check.parity.module import ModuleBackend
+from xpnet.check.parity.operations import check_operations
+from xpnet.check.parity.report import Growth, Parting, Report, Result
+from xpnet.check.sample import Trial, trial
+from xpnet.errors import BackendError, ConfigError
+from xpnet.nn.layout import merge
+from xpnet.random import generator
+from xpnet.run.config import Config
+from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
+from xpnet.training.engine import Engine
+
+__all__ = ["parity"]
+
+
+def parity(
+    config: Config,
+    backends: Iterable[str | Backend] = ("numpy",),
+    *,
+    steps: int = 20,
+    batch_size: int | None = None,
+    tolerance: float | None = None,
+    source: str = "config",
+    rows: Trial | None = None,
+) -> Report:
+    """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
+
+    A backend is an object or ``"name:device:dtype"``, such as ``"torch"`` or
+    ``"torch:cuda:0:float32"``; the dtype is the config's by default. ``tolerance`` is relative,
+    by default 1e-10 for float64 and 1e-4 for float32. ``batch_size`` and ``rows`` are the config's
+    by default; where it leaves the batch to the device's memory, 64 rows.
+
+    What is compared is the step in the dtype, whole: ``mixed`` and ``accumulate`` are left out.
+    A backend that is missing is a result that says so. Raises ConfigError for a config that
+    cannot be trained, DataError for data that does not fit.
+    """
+    if steps < 1 or (tolerance is not None and not tolerance > 0):
+        msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
+        raise ConfigError(msg)
+    size = batch_size or (config.batch_size if isinstance(config.batch_size, int) else 64)
+    config = dataclasses.replace(config, batch_size=size)
+    rows = rows or trial(config, steps * size)
+    config.loss.check_target(rows.y, rows.model.output_shape[-1])
+    reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
+    sides, results = [], []
+    for asked in backends:
+        side = _prepare(config, rows, asked, tolerance)
+        results.append(side.result if isinstance(side, _Side) else side)
+        if isinstance(side, _Side):
+            sides.append(side)
+    with np.errstate(all="ignore"):  # a training that overflows is compared like any other
+        for moment in _moments(config, rows, steps, size):
+            expected = reference.step(moment)
+            for side in sides:
+                side.compare(moment, expected)
+    described = reference.result.described
+    return Report(source, rows.source, steps, size, config.seed, described, results)
+
+
+class _Moment(NamedTuple):
+    """One step: which rows, and the numbers."""
+
+    inputs: StepInputs
+    x: np.ndarray
+    y: np.ndarray
+
+
+def _moments(config: Config, rows: Trial, steps: int, size: int) -> Iterator[_Moment]:
+    """Yield the steps that training would take on these rows."""
+    per_epoch = math.ceil(len(rows.x) / size)
+    schedule, total = config.schedule.init(), config.epochs * per_epoch
+    for step in range(steps):
+        epoch, batch = divmod(step, per_epoch)
+        order = generator(config.seed, "shuffle", epoch).permutation(len(rows.x))
+        chosen = order[batch * size : (batch + 1) * size]
+        lr = config.schedule.lr(schedule, config.optimizer.lr, step, total, per_epoch)
+        keys = dropout_keys(config.seed, step, rows.model.n_random)
+        inputs = StepInputs(step, config.optimizer.coefficients(lr, step + 1), keys)
+        yield _Moment(inputs, rows.x[chosen], rows.y[chosen])
+
+
+def _prepare(
+    config: Config, rows: Trial, asked: str | Backend, tolerance: float | None
+) -> "_Side | Result":
+    """Make a backend's side of the comparison, or the result that says why there is none."""
+    name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
+    try:
+        backend = _parse(asked, config.dtype) if isinstance(asked, str) else asked
+    except BackendError as error:
+        return Result(name, not_run=str(error))
+    operations = check_operations(backend) if isinstance(backend, ModuleBackend) else []
+    try:
+        side = _Side(config, rows, backend, tolerance)
+    except Exception as error:  # a library under test may raise anything
+        if not operations:
+            raise
+        described = backend.describe()
+        return Result(
+            name, None, described, 0.0, [_failed("first state", error)], 1, operations=operations
+        )
+    side.result.asked, side.result.operations = name, operations
+    return side
+
+
+def _parse(asked: str, dtype: str) -> Backend:
+    """Make the backend of ``name[:device][:dtype]``; a device may hold a colon itself."""
+    name, *rest = asked.split(":")
+    if rest and rest[-1] in FLOAT_DTYPES:
+        dtype = rest.pop()
+    return get_backend(name, ":".join(rest) or "auto", dtype)
+
+
+class _Side:
+    """An engine on one backend, walked through its steps and compared."""
+
+    def __init__(
+        self,
+        config: Config,
+        rows: Trial,
+        backend: Backend,
+        tolerance: float | None,
+        *,
+        check: bool = True,
+    ) -> None:
+        self.backend, self.clip, model = backend, config.clip, rows.model
+        self.tolerance = TOLERANCES[backend.dtype_name] if tolerance is None else tolerance
+        self.engine = Engine(
+            backend,
+            model,
+            config.loss,
+            config.optimizer,
+            config.clip,
+            seed=config.seed,
+            compile=config.compile,
+        )
+        self.walk = Walk(backend, model, config.loss, self.tolerance, check=check)
+        self.compiled = backend.compiles if config.compile is None else config.compile
+        # A backend's own step rounds in another order, as a compiled one does.
+        self.compiled |= not self.engine.step_note.startswith("portable")
+        described = backend.describe()
+        described["compiled"] = "yes" if self.compiled else "no"
+        self.result = Result(backend.name, None, described, self.tolerance)
+
+    def step(self, moment: _Moment) -> dict[Key, np.ndarray]:
+        """Take one step, an operation at a time and then as training does; return its tensors."""
+        engine, walk, dtype = self.engine, self.walk, self.backend.dtype_name
+        state = engine.state
+        params = engine.params_layout.split(state.params)
+        tensors = merge(params, engine.stats_layout.split(state.stats))
+        batch = Batch(self.backend.asarray(moment.x, dtype), self.backend.asarray(moment.y))
+        walk.step(tensors, batch, moment.inputs.keys)
+        before = engine.host_state()  # the step consumes the state
+        cost = np.asarray(self.backend.to_host(engine.train(batch, moment.inputs)))
+        after = _named(engine, engine.host_state())
+        if walk.check:
+            self._check_update(moment, before, after | {"C": cost})
+        return {**walk.tensors, **{("update", name): value for name, value in after.items()}}
+
+    def compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
+        """Take the step and note faults, the first parting and the growth."""
+        if self.result.faults:
+            return
+        number = moment.inputs.step + 1
+        try:
+            found = self.step(moment)
+        except Exception as error:  # a library under test may raise anything
+            self.walk.faults.append(_failed("train step", error))
+            found = {}
+        if self.walk.faults:
+            self.result.faults, self.result.fault_step = list(self.walk.faults), number
+        apart = self._apart(found, expected)
+        self.result.growth.append(_growth(number, apart))
+        first = next((k for k, d in apart.items() if d.error > self.tolerance), None)
+        if first is not None and self.result.parting is None:
+            self.result.parting = Parting(number, *first, apart[first])
+
+    def _apart(
+        self, found: dict[Key, np.ndarray], expected: dict[Key, np.ndarray]
+    ) -> dict[Key, Difference]:
+        """How far each tensor is from the reference's.
+
+        A gradient that is 0 but for rounding (that of a bias before a batch normalisation) is
+        held to the rounding, and a parameter to the size of all of them.
+        """
+        sizes = _sizes(expected)
+        apart = {}
+        for key, value in found.items():
+            if value.shape != expected[key].shape:
+                continue
+            worst = difference(value, expected[key], sizes.get(_role(key), 0.0))
+            if worst.error > self.tolerance and key in self.walk.rounding:
+                rounding = self.walk.rounding[key](key[1])
+                if float(np.abs(expected[key]).max()) <= rounding < math.inf:
+                    worst = difference(value, expected[key], rounding / self.tolerance)
+            apart[key] = worst
+        return apart
+
+    def _check_update(
+        self, moment: _Moment, before: TrainState, after: dict[str, np.ndarray]
+    ) -> None:
+        """Hold the update that training made to the rule, at the gradient that was walked."""
+        engine, walk = self.engine, self.walk
+        grad = engine.params_layout.join(walk.gradients, np.zeros(0))
+
+        def update(params: np.ndarray, grad: np.ndarray, slots: Sequence[np.ndarray]) -> Results:
+            owned = self.clip.apply(np.array(grad))
+            made = engine.optimizer.update(
+                np.array(params), owned, tuple(map(np.array, slots)), moment.inputs.coefficients
+            )
+            return _named(engine, before._replace(params=made[0], slots=made[1])), None
+
+        host = (_wide(before.params), _wide(grad), tuple(map(_wide, before.slots)))
+        wanted = update(*host)[0]
+        wanted |= engine.stats_layout.named(engine.stats_layout.join(walk.stats, np.zeros(0)))
+        wanted["C"] = next(v for (_, tensor), v in walk.tensors.items() if tensor == "C")
+        rounding = Rounding(update, host, self.backend.dtype_name)
+        for tensor, value in after.items():
+            fault = walk.judge("update", tensor, value, wanted[tensor], rounding)
+            if fault and not (self.compiled and self._near(update, host, tensor, value, wanted)):
+                walk.faults.append(fault)
+
+    def _near(
+        self,
+        update: Callable[..., Results],
+        host: tuple[Any, ...],
+        tensor: str,
+        found: np.ndarray,
+        wanted: dict[str, np.ndarray],
+    ) -> bool:
+        """Whether a compiled step agrees as a whole.
+
+        It may round otherwise than the walk: put a ReLU's input on the other side of 0, and give
+        a gradient of nothing but rounding another sign, which Adam turns into a whole step.
+        """
+        if found.shape != wanted[tensor].shape:
+            return False
+        parts = []
+        for e in self.engine.params_layout.entries:
+            key = (self.walk.names[e.layer], f"d{e.variable}")
+            lost = self.walk.rounding[key](key[1]) if key in self.walk.rounding else 0.0
+            parts.append(np.full(e.stop - e.start, lost))
+        params, grad, slots = host
+        by = np.concatenate(parts)
+        low, high = (update(params, near, slots)[0] for near in (grad - by, grad + by))
+        apart = np.abs(_wide(found) - wanted[tensor])
+        if tensor in low:
+            moved = (np.abs(other[tensor] - wanted[tensor]) for other in (low, high))
+            apart = np.maximum(apart - np.maximum(*moved), 0.0)
+        limit = math.sqrt(self.tolerance) * float(np.linalg.norm(wanted[tensor]))
+        return float(np.linalg.norm(apart)) <= limit
+
+
+def _named(engine: Engine, state: TrainState) -> dict[str, np.ndarray]:
+    """The parameters, slots and statistics of a host state by name."""
+    named = dict(engine.params_layout.named(state.params))
+    for slot, flat in zip(engine.optimizer.slots, state.slots, strict=True):
+        named |= {f"{slot} of {k}": v for k, v in engine.params_layout.named(flat).items()}
+    return named | engine.stats_layout.named(state.stats)
+
+
+def _growth(number: int, apart: dict[Key, Difference]) -> Growth:
+    largest = dict.fromkeys(Growth._fields[1:], 0.0)
+    for (layer, tensor), worst in apart.items():
+        kind = _kind(layer, tensor)
+        largest[kind] = max(largest[kind], worst.error)
+    return Growth(number, **largest)
+
+
+def _kind(layer: str, tensor: str) -> str:
+    if tensor in ("output", "prediction"):
+        return "activations"
+    if tensor in ("C", "hits"):
+        return "loss"
+    return "parameters" if layer == "update" or tensor.startswith("new ") else "gradients"
+
+
+def _role(key: Key) -> str | None:
+    """What vector a tensor of the state is part of: the parameters or one of the slots."""
+    layer, tensor = key
+    if layer != "update" or tensor == "C":
+        return None
+    return tensor.partition(" of ")[0] if " of " in tensor else "params"
+
+
+def _sizes(tensors: dict[Key, np.ndarray]) -> dict[str | None, float]:
+    """The root mean square of each vector of the state."""
+    vectors: dict[str | None, list[np.ndarray]] = {}
+    for key, tensor in tensors.items():
+        if _role(key) is not None:
+            vectors.setdefault(_role(key), []).append(np.ravel(tensor))
+    return {k: float(np.sqrt(np.mean(np.concatenate(v) ** 2))) for k, v in vectors.items()}
+
+
+def _failed(tensor: str, error: BaseException) -> Fault:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return Fault("update" if tensor == "train step" else "engine", tensor, text[:300])
+
+
+def _wide(x: Any) -> np.ndarray:
+    return np.array(x, dtype=np.float64)

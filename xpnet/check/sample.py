@@ -1,0 +1,59 @@
+"""A few rows to try a config on: real ones where they are on this machine, else made up."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.backends import get_backend
+from xpnet.data import NAMES, load_named
+from xpnet.errors import DataError
+from xpnet.nn import Sequential
+from xpnet.random import generator
+from xpnet.run.config import Config
+
+__all__ = ["Trial", "trial"]
+
+SHAPES = {"digits": (64,), "mnist": (28, 28), "fashion-mnist": (28, 28)}
+
+
+class Trial(NamedTuple):
+    """A built model and N examples for it, on the host."""
+
+    model: Sequential
+    x: np.ndarray  # (N, ...) float64, scaled
+    y: np.ndarray  # (N,) int32, or scaled targets of a regression
+    source: str  # where the rows come from, for the report
+
+
+def trial(config: Config, rows: int) -> Trial:
+    """Return the model of ``config`` and its first ``rows`` training examples.
+
+    Nothing is downloaded: rows of the right shape, standard normal with random labels, stand in
+    for a named data set that is not here. Raises DataError for a file that cannot be trained on.
+    """
+    source, folder = config.data.source, config.data.data_dir
+    if source in NAMES:
+        try:
+            load_named(source, folder, download=False)
+        except DataError:
+            if folder is not None:
+                raise
+            return _synthetic(config, rows)
+    from xpnet.run import load_examples
+
+    examples = load_examples(config)
+    data, preparation = examples.train, examples.preparation
+    some = data.take(np.arange(min(rows, len(data))))
+    feed = preparation.feed(get_backend("numpy", dtype="float64"), some)
+    batch = next(iter(feed.batches(len(some))))
+    model = config.model.model(preparation.feature_shape, preparation.outputs, config.loss)
+    return Trial(model, batch.x, batch.y, data.name)
+
+
+def _synthetic(config: Config, rows: int) -> Trial:
+    shape, n_classes = SHAPES[config.data.source], 10
+    rng = generator(config.seed, "sample")
+    x = rng.standard_normal((rows, *shape))
+    y = rng.integers(n_classes, size=rows).astype(np.int32)
+    model = config.model.model(shape, n_classes, config.loss)
+    return Trial(model, x, y, f"made-up rows ({config.data.source} is not on this machine)")

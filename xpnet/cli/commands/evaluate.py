@@ -1,0 +1,113 @@
+"""``xpnet evaluate``."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from xpnet.cli.escape import shown
+from xpnet.cli.options import device_options, opened, which_option
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("file", required=False, metavar="[FILE]")
+@device_options
+@which_option
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="K",
+    help="Count a row as right where its class is among the K most probable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate(
+    run: str,
+    file: str | None,
+    device: str | None,
+    backend: str | None,
+    which: str,
+    top: int,
+    as_json: bool,
+) -> int:
+    """Measure a trained run on the test part of its own data, or on a labelled FILE.
+
+    \b
+    xpnet evaluate runs/first
+    xpnet evaluate runs/first new.csv --which last
+    """
+    import json
+
+    from xpnet.data.files import naming
+    from xpnet.run.scores import scores
+
+    loaded = opened(run, backend, device, which)
+    if file is None:
+        result = scores(loaded, loaded.test_part(), top)
+    else:
+        with naming(file):
+            result = scores(loaded, loaded.read(file, labelled=True), top)
+    if as_json:
+        click.echo(json.dumps(result))
+        return 0
+    print_scores(result)
+    return 0
+
+
+def print_scores(result: dict) -> None:
+    """Print per-class scores and the confusion matrix, and the summary last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if "confusion" in result:
+        table = Table()
+        for name in ("class", "precision", "recall", "F1", "rows"):
+            table.add_column(name, justify="left" if name == "class" else "right")
+        columns = zip(
+            result["classes"],
+            result["precision"],
+            result["recall"],
+            result["f1"],
+            result["support"],
+            strict=True,
+        )
+        for name, precision, recall, f1, support in columns:
+            table.add_row(
+                _cell(name), f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support)
+            )
+        click.echo("by class")
+        console.print(table)
+        if len(result["classes"]) <= 20:
+            click.echo("rows of a class (down) by prediction (across)")
+            console.print(_confusion(result))
+    top = [key for key in result if key.startswith("top_")]
+    for key in ("rows", "loss", *top, "macro_f1", "mse", "mae", "r2", "accuracy"):
+        if key in result:
+            value = result[key]
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+            click.echo(f"{key.replace('_', ' ')} {text}")
+
+
+def _confusion(result: dict) -> object:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("")
+    for name in result["classes"]:
+        table.add_column(_cell(name), justify="right")
+    for i, (name, row) in enumerate(zip(result["classes"], result["confusion"], strict=True)):
+        cells = [f"[bold]{n}[/bold]" if i == j else str(n or "·") for j, n in enumerate(row)]
+        table.add_row(_cell(name), *cells)
+    return table
+
+
+def _cell(name: str) -> "Text":
+    """A class's name as it is: not as markup, and not as orders to the terminal."""
+    from rich.text import Text
+
+    return Text(shown(name))

@@ -1,0 +1,128 @@
+"""``xpnet gradcheck``."""
+
+from typing import Any
+
+import click
+
+from xpnet.cli.options import set_option
+
+
+@click.command()
+@click.argument("source", default="digits", metavar="[RECIPE | FILE]")
+@click.option("--samples", default=100, show_default=True, help="Entries per tensor; 0 for all.")
+@click.option("--batch", default=8, show_default=True, help="Rows of data.")
+@click.option("--seed", type=int, help="Of weights, dropout and sampling; the config's by default.")
+@click.option("--tolerance", default=1e-6, show_default=True, help="Largest relative error.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON, too.")
+@set_option
+def gradcheck(
+    source: str,
+    samples: int,
+    batch: int,
+    seed: int | None,
+    tolerance: float,
+    json_path: str | None,
+    overrides: tuple[str, ...],
+) -> int:
+    """Check the gradients of a config against finite differences, PyTorch and JAX.
+
+    Every parameter tensor and the input, in float64, on a few rows. A relative error is that of
+    the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's at 0,
+    have no derivative; they are left out and counted. The exit code is 1 where something is
+    wrong, and the layer at fault is named.
+
+    \b
+    xpnet gradcheck
+    xpnet gradcheck mnist --samples 500
+    xpnet gradcheck my.toml --set model.activation=gelu --json check.json
+    """
+    import dataclasses
+
+    from xpnet.check.gradcheck import gradcheck as check
+    from xpnet.check.sample import trial
+    from xpnet.errors import ConfigError
+    from xpnet.run.config import load_config
+
+    if batch < 1 or samples < 0 or not tolerance > 0:
+        msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
+        msg += f"got {batch}, {samples} and {tolerance}"
+        raise ConfigError(msg)
+    config = load_config(source, overrides)
+    if seed is not None:
+        config = dataclasses.replace(config, seed=seed)
+    rows = trial(config, batch)
+    report = check(
+        rows.model,
+        config.loss,
+        rows.x,
+        rows.y,
+        samples=samples,
+        seed=config.seed,
+        tolerance=tolerance,
+    )
+    click.echo(f"{source}: {len(rows.x)} rows of {rows.source}, {type(config.loss).__name__}")
+    _print(report)
+    if json_path is not None:
+        _write(json_path, source, rows.source, report)
+    return 0 if report.ok else 1
+
+
+def _print(report: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from xpnet.check.gradcheck import DIFFERENCES
+
+    names = list(dict.fromkeys([DIFFERENCES, *(k for c in report.checks for k in c.worst)]))
+    title = "worst relative error of each tensor's gradient"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    short = ["diff." if name == DIFFERENCES else name for name in names]
+    for heading in ("tensor", "entries", *short, "at", "ours", "theirs"):
+        justify: Any = "left" if heading == "tensor" else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading != "at", overflow="fold")
+    for check in report.checks:
+        total = 1
+        for length in check.shape:
+            total *= length
+        row = [check.tensor, f"{check.checked}/{total}"]
+        if not check.worst:
+            table.add_row(*row)
+            continue
+        errors = {k: w.error for k, w in check.worst.items()}
+        worst = max(check.worst.values(), key=lambda w: w.error)
+        numbers = [f"{errors[k]:.1e}" if k in errors else "-" for k in names]
+        place = ",".join(map(str, worst.place))
+        style = None if check.error <= report.tolerance else "bold red"
+        table.add_row(
+            *row, *numbers, place, f"{worst.ours:.3g}", f"{worst.theirs:.3g}", style=style
+        )
+    Console(highlight=False).print(table)
+    kinks = sum(c.kinks for c in report.checks)
+    if kinks:
+        click.echo(f"{kinks} entries left out: the cost has a kink there")
+    for oracle, reason in report.not_run.items():
+        click.echo(f"{oracle}: not run: {reason}")
+    for fault in report.faults:
+        click.echo(f"wrong: {fault}")
+    word = "agree" if report.ok else "DO NOT agree"
+    click.echo(f"the gradients {word} to {report.tolerance:g}")
+
+
+def _write(path: str, source: str, rows: str, report: Any) -> None:
+    import dataclasses
+    import json
+    import math
+
+    from xpnet.cli.output import write_output
+
+    def plain(value: Any) -> Any:  # JSON has no NaN and no infinity
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if hasattr(value, "_asdict"):
+            return plain(value._asdict())
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    table = {"source": source, "rows": rows, "ok": report.ok, **dataclasses.asdict(report)}
+    write_output(path, json.dumps(plain(table), indent=2) + "\n")

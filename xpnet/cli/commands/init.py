@@ -1,0 +1,28 @@
+"""``xpnet init``."""
+
+import click
+
+
+@click.command()
+@click.argument("path", default="xpnet.toml", metavar="[FILE]")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+def init(path: str, force: bool) -> int:
+    """Write a config with every setting explained, ready for ``xpnet train FILE``.
+
+    \b
+    xpnet init my.toml
+    xpnet train my.toml
+    """
+    from importlib import resources
+    from pathlib import Path
+
+    from xpnet.cli.output import write_output
+    from xpnet.errors import ConfigError
+
+    if Path(path).exists() and not force:
+        msg = f"{path} exists already: choose another name, or add --force to overwrite it"
+        raise ConfigError(msg)
+    text = (resources.files("xpnet.run") / "template.toml").read_text("utf-8")
+    write_output(path, text)
+    click.echo(f"wrote {path}; train with: xpnet train {path}")
+    return 0

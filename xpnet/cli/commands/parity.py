@@ -1,0 +1,158 @@
+"""``xpnet parity``."""
+
+from typing import Any
+
+import click
+
+from xpnet.cli.options import set_option
+
+
+@click.command()
+@click.argument("source", default="digits", metavar="[RECIPE | FILE]")
+@click.option(
+    "--backends",
+    metavar="LIST",
+    help="NAME[:DEVICE][:DTYPE], separated by commas; by default all that are here.",
+)
+@click.option(
+    "--backend-module",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="An array library of yours, as MODULE or MODULE:ATTRIBUTE (repeatable).",
+)
+@click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
+@click.option("--batch", type=click.IntRange(1), help="Rows of a step; the config's by default.")
+@click.option(
+    "--tolerance",
+    type=float,
+    help="Largest relative difference; by default 1e-10 for float64, 1e-4 for float32.",
+)
+@click.option("--allow-missing", is_flag=True, help="A backend that is not here is no error.")
+@click.option("--fail-on-rounding", is_flag=True, help="Fail where rounding grows past it, too.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON.")
+@click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown.")
+@set_option
+def parity(
+    source: str,
+    backends: str | None,
+    modules: tuple[str, ...],
+    steps: int,
+    batch: int | None,
+    tolerance: float | None,
+    allow_missing: bool,
+    fail_on_rounding: bool,
+    json_path: str | None,
+    markdown_path: str | None,
+    overrides: tuple[str, ...],
+) -> int:
+    """Train on several backends side by side and report where they part.
+
+    Each activation, gradient, parameter and loss is compared with NumPy's in float64, step by
+    step. Each operation is besides held to the reference on the same operands, which tells a
+    fault from rounding that training makes grow. The exit code is 1 for a fault, 2 where a named
+    backend is missing.
+
+    With --backend-module, every function that training uses is first called by itself, and those
+    missing, wrong or wrongly typed are listed; no error ends that list.
+
+    \b
+    xpnet parity
+    xpnet parity mnist --backends numpy,torch,jax,array-api-strict,cupy --steps 50
+    xpnet parity --backends torch:cpu:float64,torch:cuda:0:float32 --markdown parity.md
+    xpnet parity --backend-module mylib
+    """
+    from xpnet.backends import backend_names
+    from xpnet.check.parity import load_module, to_json, to_markdown
+    from xpnet.check.parity import parity as compare
+    from xpnet.cli.output import write_output
+    from xpnet.run.config import load_config
+
+    config = load_config(source, overrides)
+    named = [name.strip() for name in (backends or "").split(",") if name.strip()]
+    libraries = [load_module(module, config.dtype) for module in modules]
+    asked: list[Any] = [*named, *libraries] or backend_names()
+    report = compare(
+        config, asked, steps=steps, batch_size=batch, tolerance=tolerance, source=source
+    )
+    _print(report)
+    for path, text in ((json_path, to_json), (markdown_path, to_markdown)):
+        if path is not None:
+            write_output(path, text(report))
+    verdicts = [r.verdict for r in report.results]
+    if not report.ok or (fail_on_rounding and "rounding" in verdicts):
+        return 1
+    missing = "not run" in verdicts and bool(named) and not allow_missing
+    return 2 if missing or set(verdicts) == {"not run"} else 0
+
+
+def _print(report: Any) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    click.echo(
+        f"{report.source}: {report.steps} steps of {report.batch_size} rows of {report.rows}; "
+        "reference: numpy {version}, {dtype}".format(**report.reference)
+    )
+    console.print(_backends(report))
+    if any(r.growth for r in report.results):
+        click.echo("largest relative difference of any tensor")
+        console.print(_growth(report))
+    for result in report.results:
+        style = "bold red" if result.verdict == "fault" else None
+        console.print(escape(f"{result.asked}: {result.sentence()}"), style=style)
+        for fault in result.faults[1:]:
+            console.print(escape(f"  also {fault}"))
+        if result.operations:
+            _print_operations(console, result)
+
+
+def _backends(report: Any) -> Any:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in ("backend", "version", "device", "dtype", "TF32", "jit", "tol."):
+        table.add_column(name, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for r in report.results:
+        keys = ("version", "device", "dtype", "tf32", "compiled")
+        cells = [r.described.get(key, "-").replace("does not apply", "-") for key in keys]
+        table.add_row(r.asked, *cells, f"{r.tolerance:g}", r.verdict)
+    return table
+
+
+def _growth(report: Any) -> Any:
+    """The largest relative difference in any tensor, at steps 1, 2, 5, 10, 20, 50 and the last."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    ran = [r for r in report.results if r.growth]
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("step", justify="right")
+    for r in ran:
+        table.add_column(r.asked, justify="right", overflow="fold")
+    shown = {report.steps, *(s * 10**k for k in range(9) for s in (1, 2, 5))}
+    for step in sorted(s for s in shown if s <= report.steps):
+        rows = [next((g for g in r.growth if g.step == step), None) for r in ran]
+        table.add_row(str(step), *("-" if g is None else f"{max(g[1:]):.1e}" for g in rows))
+    return table
+
+
+def _print_operations(console: Any, result: Any) -> None:
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    odd = [row for row in result.operations if row.status != "ok"]
+    good = len(result.operations) - len(result.bad_operations)
+    if odd:
+        title = f"operations of {result.asked}"
+        table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+        for name in ("operation", "case", "status", "detail"):
+            table.add_column(name, overflow="fold")
+        for row in odd:
+            table.add_row(*map(escape, row), style="red" if row.bad else None)
+        console.print(table)
+    click.echo(f"{good} of {len(result.operations)} operations are as they should be")

@@ -1,0 +1,101 @@
+"""``xpnet predict``."""
+
+import click
+
+from xpnet.cli.options import device_options, opened, which_option
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("file", metavar="FILE")
+@device_options
+@click.option("--output", "-o", metavar="FILE", help="Write there, not to standard output.")
+@which_option
+def predict(
+    run: str,
+    file: str,
+    device: str | None,
+    backend: str | None,
+    output: str | None,
+    which: str,
+) -> int:
+    """Predict the rows of FILE (CSV, NPY, NPZ, IDX, Parquet; - reads CSV from standard input).
+
+    Writes CSV: the class and the probability of every class, or the values of a regression.
+    Columns are found by the names that the run was trained on, where FILE has a header; a label
+    column is left out.
+
+    \b
+    xpnet predict runs/first new.csv
+    head -5 new.csv | xpnet predict runs/first - -o predictions.csv
+    """
+    from xpnet.data.files import naming
+
+    loaded = opened(run, backend, device, which)
+    rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
+    with naming("standard input" if file == "-" else file):
+        lines = _lines(loaded.predictions(rows), loaded.preparation.classes)
+        if output in (None, "-"):
+            import sys
+
+            from xpnet.cli.escape import shown
+
+            tty = sys.stdout.isatty()
+            for line in lines:
+                click.echo(shown(line) if tty else line)
+            return 0
+        from xpnet.cli.output import write_output
+
+        write_output(output, (f"{line}\n" for line in lines))
+    click.echo(f"{len(rows):,} predictions in {output}")
+    return 0
+
+
+def _standard_input(loaded):  # type: ignore[no-untyped-def]
+    """Read the rows from a copy of standard input, which the readers can look at twice."""
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    from xpnet.data.files import MAX_BYTES
+    from xpnet.errors import DataError
+
+    if sys.stdin is None:
+        msg = "standard input is closed; name a file"
+        raise DataError(msg)
+    with tempfile.TemporaryDirectory() as folder:
+        path, total = Path(folder) / "input.csv", 0
+        with path.open("wb") as file:
+            while block := sys.stdin.buffer.read(2**20):
+                total += file.write(block)
+                if total > MAX_BYTES:
+                    msg = f"standard input: more than {MAX_BYTES} bytes; split it"
+                    raise DataError(msg)
+        try:
+            return loaded.read(path, labelled=False)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "standard input")) from None
+
+
+def _lines(parts, classes):  # type: ignore[no-untyped-def]
+    """Yield the lines of a CSV of predictions that come in parts."""
+    import csv
+    import io
+
+    def line(cells):  # type: ignore[no-untyped-def]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+    for number, part in enumerate(parts):
+        columns = part.reshape(len(part), -1)
+        J = columns.shape[1]
+        if number == 0 and classes is None:
+            yield line(["value"] if J == 1 else [f"value_{j}" for j in range(J)])
+        elif number == 0:
+            yield line(["class", *(f"p_{name}" for name in classes)])
+        for row in columns:
+            if classes is None:
+                yield line([f"{v:.7g}" for v in row])
+            else:
+                yield line([classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])

@@ -1,0 +1,87 @@
+"""``xpnet show``."""
+
+import click
+
+from xpnet.cli.escape import shown
+from xpnet.cli.options import opened
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--epochs", default=10, show_default=True, help="How many of the last epochs.")
+def show(run: str, epochs: int) -> int:
+    """Show a run: its layers with shapes and parameters, its history and its config.
+
+    \b
+    xpnet show runs/first
+    """
+    from rich.console import Console
+
+    from xpnet.run.config import to_toml
+
+    loaded = opened(run, "numpy", "cpu")
+    console = Console(highlight=False)
+    click.echo("layers")
+    console.print(_layers(loaded.trainer.model))
+    history = loaded.folder.history()
+    if history:
+        click.echo(f"the last of {len(history)} epochs")
+        console.print(_history(history, epochs))
+    record = loaded.folder.read_json(loaded.folder.run_path)
+    if {"backend", "version", "device", "dtype"} <= record.keys():
+        click.echo(shown("{backend} {version} on {device}, {dtype}".format_map(record)))
+    for key in ("status", "seconds", "started"):
+        if key in record:
+            click.echo(f"{key} {shown(str(record[key]))}")
+    report = loaded.folder.read_json(loaded.folder.report_path)
+    for key in ("loss", "accuracy", "r2"):
+        if isinstance(report.get(key), float):
+            click.echo(f"test {key} {report[key]:.4f}")
+    click.echo(f"\n{to_toml(loaded.config)}", nl=False)
+    return 0
+
+
+def _layers(model):  # type: ignore[no-untyped-def]
+    import math
+
+    from rich.table import Table
+
+    from xpnet.nn import layer_name
+
+    table = Table(show_footer=True)
+    table.add_column("", "")
+    table.add_column("layer", "parameters in all")
+    for name in ("output shape", "arrays"):
+        table.add_column(name)
+    counts = []
+    rows = []
+    for i, (layer, shape, variables) in enumerate(
+        zip(model.layers, model.shapes(), model.variables(), strict=True)
+    ):
+        trained = {name: v for name, v in variables.items() if v.trained}
+        count = sum(math.prod(v.shape) for v in trained.values())
+        counts.append(count)
+        arrays = "  ".join(f"{n} {v.shape}" for n, v in variables.items())
+        rows.append(
+            (str(i), layer_name(layer), str(("N", *shape)).replace("'", ""), arrays, f"{count:,}")
+        )
+    table.add_column("parameters", f"{sum(counts):,}", justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _history(history, epochs):  # type: ignore[no-untyped-def]
+    from rich.table import Table
+    from rich.text import Text
+
+    names = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+    names = tuple(name for name in names if name in history[-1])
+    table = Table()
+    for name in names:
+        table.add_column(name, justify="right")
+    for record in history[-epochs:]:
+        cells = [record.get(name, "") for name in names]
+        texts = (f"{c:.4g}" if isinstance(c, float) else shown(str(c)) for c in cells)
+        table.add_row(*map(Text, texts))
+    return table

@@ -1,0 +1,101 @@
+"""``xpnet train``."""
+
+import click
+
+from xpnet.cli.options import device_options, set_option
+
+
+@click.command()
+@click.argument("source", default="digits", metavar="[RECIPE | FILE]")
+@device_options
+@click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
+@click.option("--batch-size", metavar="N|auto", help="Rows per step; auto is what fits.")
+@click.option("--data-dir", metavar="DIR", help="Where mnist and fashion-mnist lie.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the last line.")
+@set_option
+def train(
+    source: str,
+    device: str | None,
+    backend: str | None,
+    out: str | None,
+    resume: bool,
+    batch_size: str | None,
+    data_dir: str | None,
+    quiet: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Train a network and measure it on held-out data.
+
+    The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or a data file (CSV, NPY,
+    NPZ, IDX, Parquet) to train on with the default settings. The last line is the test accuracy.
+
+    \b
+    xpnet train
+    xpnet train mnist --device cuda --out runs/mnist
+    xpnet train flowers.csv --set data.label=species --set epochs=100
+    xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
+    xpnet train --out runs/mnist --resume
+    """
+    import itertools
+    import shlex
+    import time
+    from pathlib import Path
+
+    from xpnet.cli.escape import shown
+    from xpnet.cli.options import given
+    from xpnet.cli.streams import steady_streams
+    from xpnet.errors import ConfigError
+    from xpnet.run import RunFolder
+    from xpnet.run import train as run_training
+    from xpnet.run.config import load_config
+    from xpnet.training.progress import Progress
+
+    named = {
+        "device": device,
+        "backend": backend,
+        "data.data_dir": data_dir,
+        "batch_size": batch_size,
+    }
+    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if out == "":  # a shell variable that is not set, and not the current folder
+        msg = "--out is empty; name the folder, . for the current one"
+        raise ConfigError(msg)
+    if resume and out is None:
+        msg = "--resume needs the run folder to go on in: add --out DIR"
+        raise ConfigError(msg)
+    saved = RunFolder(out) if out is not None and resume else None
+    if saved is not None and saved.config_path.exists() and not given("source"):
+        config = load_config(str(saved.config_path), [*flags, *overrides])
+    else:
+        config = load_config(source, [*flags, *overrides])
+    if out is None:
+        out = new = f"runs/{Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for n in itertools.count(2):
+            if not Path(out).exists():
+                break
+            out = f"{new}-{n}"
+
+    def report(line: str) -> None:
+        if not quiet:
+            click.echo(shown(line))
+
+    with steady_streams():
+        outcome = run_training(
+            config,
+            out,
+            resume=resume,
+            progress=None if quiet else Progress(),
+            report=report,
+            warn=lambda line: click.echo(shown(line), err=True),
+        )
+        report(f"run folder {out}")
+        if outcome.interrupted:
+            go_on = f"xpnet train --out {shlex.quote(out)} --resume"
+            click.echo(f"{outcome.stopped}; go on with: {go_on}")
+            return 130
+        if outcome.test is not None:
+            name = "accuracy" if "accuracy" in outcome.test else "r2"
+            report(f"test loss {outcome.test['loss']:.4f}")
+            click.echo(f"test {name} {outcome.test[name]:.4f}")
+        return 0

@@ -1,0 +1,106 @@
+"""The command line: ``xpnet COMMAND`` or ``python -m xpnet COMMAND``.
+
+A command's module is imported when it is called, so that ``xpnet --help`` stays instant. To add a
+command, write ``xpnet/cli/commands/NAME.py`` with a click command ``NAME``, and a row in
+``COMMANDS``.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from xpnet import __version__
+from xpnet.cli.escape import shown
+from xpnet.cli.streams import opened_streams
+from xpnet.errors import XpnetError
+
+__all__ = ["cli", "main"]
+
+COMMANDS = {
+    "train": "Train on a recipe, a TOML file or a data file.",
+    "evaluate": "Measure a trained run on its test data, or on a file.",
+    "predict": "Predict classes and probabilities for a file.",
+    "show": "Show a run: architecture, history and config.",
+    "init": "Write a commented config to start from.",
+    "backends": "List the array libraries and devices that are here.",
+    "explain": "Explain a training step: formulas, code, shapes and numbers.",
+    "gradcheck": "Check gradients against differences, PyTorch and JAX.",
+    "parity": "Compare backends with NumPy, step by step.",
+    "bench": "Time a train step beside its matrix products and other libraries.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules, imported at their first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"xpnet.cli.commands.{cmd_name}"), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from xpnet.settings import did_you_mean
+
+            ctx.fail(f"no command {args[0]!r}; {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xpnet")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (any position).")
+def cli(debug: bool) -> None:
+    """Train dense neural networks on any Array API library.
+
+    \b
+    xpnet train                            the embedded digits, on what is here
+    xpnet train mnist --device cuda        on a GPU, with CuPy
+    xpnet train my.toml --out runs/first   your own config and folder
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 for a check that failed, 2 for an error, 130 for ^C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    opened_streams()
+    debug = "--debug" in args or bool(os.environ.get("XPNET_DEBUG"))
+    try:
+        code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 0
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        with contextlib.suppress(OSError):  # nobody to tell it to
+            click.echo(f"error: {shown(' '.join(_explanation(error).split()))}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explanation(error: Exception) -> str:
+    """Say in one line what went wrong; what nobody foresaw is a fault of xpnet."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error or 'a smaller batch or data set may fit'}"
+    if isinstance(error, XpnetError | OSError):
+        return str(error)
+    where = "a fault of xpnet; --debug shows where it arose"
+    return f"{type(error).__name__}: {error} ({where})"

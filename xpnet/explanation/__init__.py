@@ -1,0 +1,47 @@
+"""Where does the gradient come from? One training step taken apart, on the user's own numbers.
+
+    from xpnet.explanation import explain, tiny
+    explanation = explain(tiny())
+
+An :class:`Explanation` is plain data. It is made once, by the functions that training runs, and
+read by four renderers: ``terminal``, ``markdown``, ``latex`` and ``html``.
+"""
+
+import numpy as np
+
+from xpnet.backends import Backend, get_backend
+from xpnet.explanation.beside import beside, bridge, playground
+from xpnet.explanation.layer_pass import walk
+from xpnet.explanation.model import Convention, Explanation
+from xpnet.explanation.subject import Subject, of_config, of_run, of_sizes, setting_of, tiny
+from xpnet.explanation.ways import five_ways
+
+__all__ = ["Explanation", "Subject", "explain", "of_config", "of_run", "of_sizes", "tiny"]
+
+
+def explain(
+    subject: Subject, backend: Backend | None = None, convention: Convention = "both"
+) -> Explanation:
+    """Take one step of training of ``subject`` apart, on ``backend`` (NumPy float64 by default).
+
+    Raises ConfigError for what cannot be explained: no dense layer at the end, or a Jacobian too
+    large to form.
+
+    >>> explanation = explain(tiny())
+    >>> explanation.ways.spread < 1e-14
+    True
+    """
+    backend = backend or get_backend("numpy", "cpu", "float64")
+    with np.errstate(all="ignore"):  # where a probability is 0, the numbers say so
+        walked = walk(subject, backend)
+        play = playground(subject, walked.head, backend)
+        return Explanation(
+            subject.title,
+            setting_of(subject, backend),
+            convention,
+            walked.steps,
+            five_ways(walked.head, subject.loss, backend, subject.seed),
+            beside(play, backend),
+            bridge(walked.head, backend),
+            play,
+        )

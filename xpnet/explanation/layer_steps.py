@@ -1,0 +1,320 @@
+"""The steps of each kind of layer, forward and backward, around numbers already computed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.explanation.formulas import ACTIVATION_FORMULAS
+from xpnet.explanation.model import Step, Tensor
+from xpnet.explanation.source import code_of
+from xpnet.nn import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LayerNorm,
+    LogSoftmax,
+    Softmax,
+    layer_name,
+)
+from xpnet.ops import dense as dense_ops
+from xpnet.ops import dropout as dropout_ops
+from xpnet.ops import normalization, softmax
+
+__all__ = ["Pass", "backward_steps", "forward_steps"]
+
+
+class Pass(NamedTuple):
+    """One layer's arrays in one step, all on the host."""
+
+    layer: Layer
+    place: str
+    params: Mapping[str, np.ndarray]
+    x: np.ndarray
+    y: np.ndarray
+    residuals: Any
+    dy: np.ndarray
+    dx: np.ndarray
+    grads: Mapping[str, np.ndarray]
+    slopes: np.ndarray  # the layer's backward of ones: ∂y/∂x where it is element-wise
+    jacobian: np.ndarray | None  # (N, K, K) of a softmax
+
+
+def forward_steps(p: Pass) -> list[Step]:
+    """Return the forward steps of a layer."""
+    return _of(p, {Dense: _dense, Flatten: _flatten, Dropout: _dropout}, _forward_other)
+
+
+def backward_steps(p: Pass) -> list[Step]:
+    """Return the backward steps of a layer, in the order in which they are needed."""
+    table: Table = {
+        Dense: _dense_backward,
+        Flatten: _flatten_backward,
+        Dropout: _dropout_backward,
+        LayerNorm: _norm_backward,
+        BatchNorm: _norm_backward,
+    }
+    return _of(p, table, _backward_other)
+
+
+Table = dict[type[Layer], Callable[[Pass], Iterator[Step]]]
+
+
+def _of(p: Pass, table: Table, other: Callable[[Pass], Iterator[Step]]) -> list[Step]:
+    return list(table.get(type(p.layer), other)(p))
+
+
+def _dense(p: Pass) -> Iterator[Step]:
+    bias = "b" in p.params
+    operands = [Tensor("x", "ni", p.x), Tensor("W", "ij", p.params["W"])]
+    if bias:
+        operands.append(Tensor("b", "j", p.params["b"]))
+    yield Step(
+        p.place,
+        "Dense: a weighted sum of the inputs",
+        "forward",
+        "z_nj = Σ_i x_ni W_ij" + (" + b_j" if bias else ""),
+        "$z = x W + b$" if bias else "$z = x W$",
+        'einsum("ni,ij->nj", x, W)' + (" + b[None, :]" if bias else ""),
+        (code_of(dense_ops.dense),),
+        tuple(operands),
+        Tensor("z", "nj", p.y),
+        ("x", "W"),
+        "b" if bias else "",
+        column_formula="z_jn = Σ_i W_ji x_in" + (" + b_j" if bias else ""),
+        column_matrix="$z = W x + b$" if bias else "$z = W x$",
+        column_einsum='einsum("ji,in->jn", W, x)' + (" + b[:, None]" if bias else ""),
+    )
+
+
+def _dense_backward(p: Pass) -> Iterator[Step]:
+    dz, x, W = Tensor("dz", "nj", p.dy), Tensor("x", "ni", p.x), Tensor("W", "ij", p.params["W"])
+    backward = dense_ops.dense_backward
+    yield Step(
+        p.place,
+        "Dense: the gradient of the weights",
+        "backward",
+        "dW_ij = Σ_n x_ni dz_nj",
+        "$dW = xᵀ dz$",
+        'einsum("ni,nj->ij", x, dz)',
+        (code_of(backward, "dW"),),
+        (x, dz),
+        Tensor("dW", "ij", p.grads["W"]),
+        ("x", "dz"),
+        note="$∂z_ns/∂W_ij = x_ni δ_sj$: a weight reaches one output only, so $δ_sj$ removes the "
+        "sum over $s$, and the sum over the examples $n$ is left.",
+        column_formula="dW_ji = Σ_n dz_jn x_in",
+        column_matrix="$dW = dz xᵀ$",
+        column_einsum='einsum("jn,in->ji", dz, x)',
+    )
+    if "b" in p.grads:
+        yield Step(
+            p.place,
+            "Dense: the gradient of the bias",
+            "backward",
+            "db_j = Σ_n dz_nj",
+            "$db$ = the sum of the rows of $dz$",
+            'einsum("nj->j", dz)',
+            (code_of(backward, "db"),),
+            (dz,),
+            Tensor("db", "j", p.grads["b"]),
+            ("dz",),
+            column_matrix="$db$ = the sum of the columns of $dz$",
+        )
+    yield Step(
+        p.place,
+        "Dense: the gradient of the input",
+        "backward",
+        "dx_ni = Σ_j dz_nj W_ij",
+        "$dx = dz Wᵀ$",
+        'einsum("nj,ij->ni", dz, W)',
+        (code_of(backward, "dx"),),
+        (dz, W),
+        Tensor("dx", "ni", p.dx),
+        ("dz", "W"),
+        note="This is what the layer before receives; training leaves it out for the first layer.",
+        column_formula="dx_in = Σ_j W_ji dz_jn",
+        column_matrix="$dx = Wᵀ dz$",
+        column_einsum='einsum("ji,jn->in", W, dz)',
+    )
+
+
+def _flatten(p: Pass) -> Iterator[Step]:
+    letters = "n" + "pqrstuvw"[: p.x.ndim - 1]
+    yield Step(
+        p.place,
+        "Flatten: each example becomes a vector",
+        "forward",
+        f"x_ni = x_{letters} in row major order",
+        "",
+        "",
+        (code_of(Flatten.forward),),
+        (Tensor("x", letters, p.x),),
+        Tensor("x", "ni", p.y),
+    )
+
+
+def _flatten_backward(p: Pass) -> Iterator[Step]:
+    letters = "n" + "pqrstuvw"[: p.x.ndim - 1]
+    yield Step(
+        p.place,
+        "Flatten: the gradient takes the shape of the input",
+        "backward",
+        f"dx_{letters} = dx_ni in row major order",
+        "",
+        "",
+        (code_of(Flatten.backward),),
+        (Tensor("dx", "ni", p.dy),),
+        Tensor("dx", letters, p.dx),
+    )
+
+
+def _dropout(p: Pass) -> Iterator[Step]:
+    mask = p.residuals if p.residuals is not None else np.ones_like(p.x)
+    yield Step(
+        p.place,
+        "Dropout: some elements are set to 0",
+        "forward",
+        "y_nj = x_nj m_nj",
+        "$y = x ∘ m$",
+        'einsum("nj,nj->nj", x, m)',
+        (code_of(dropout_ops.dropout),),
+        (Tensor("x", "nj", p.x), Tensor("m", "nj", mask)),
+        Tensor("y", "nj", p.y),
+        ("x", "m"),
+        note="" if p.residuals is not None else "Only in training; here nothing is dropped.",
+    )
+
+
+def _dropout_backward(p: Pass) -> Iterator[Step]:
+    mask = p.residuals if p.residuals is not None else np.ones_like(p.x)
+    yield Step(
+        p.place,
+        "Dropout: the same elements, backwards",
+        "backward",
+        "dx_nj = dy_nj m_nj",
+        "$dx = dy ∘ m$",
+        'einsum("nj,nj->nj", dy, m)',
+        (code_of(dropout_ops.dropout_backward),),
+        (Tensor("dy", "nj", p.dy), Tensor("m", "nj", mask)),
+        Tensor("dx", "nj", p.dx),
+        ("dy", "m"),
+    )
+
+
+def _forward_other(p: Pass) -> Iterator[Step]:
+    """Activations, normalisations, and layers that are not of this library."""
+    layer, name = p.layer, layer_name(p.layer)
+    z, a = Tensor("z", "nj", p.x), Tensor("a", "nj", p.y)
+    formula, einsum, title, code = "a = f(z)", "", f"{name}: its own function", None
+    if isinstance(layer, Softmax | LogSoftmax):
+        z, a = Tensor("z", "ns", p.x), Tensor("a", "nk", p.y)
+        title = "Softmax: every output depends on every input"
+        formula, einsum = (
+            "a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩",
+            'exp(z) / einsum("ns->n", exp(z))[:, None]',
+        )
+        if isinstance(layer, LogSoftmax):
+            title, a = "Log-softmax: every output depends on every input", a._replace(name="l")
+            formula = "l_nk = z_nk - log Σ_s exp z_ns"
+            einsum = 'z - log(einsum("ns->n", exp(z)))[:, None]'
+        if layer.axis not in (-1, p.x.ndim - 1):
+            formula, einsum = "a = f(z)", ""
+    elif isinstance(layer, LayerNorm | BatchNorm):
+        operands = (z._replace(name="x"), *_gamma_beta(p))
+        formula = "y_nj = γ_j x̂_nj + β_j, x̂_nj = ⟨x_nj - μ|√(v + ε)⟩"
+        title = f"{type(layer).__name__}: mean 0 and variance 1, then γ and β"
+        codes = code_of(normalization.normalize), code_of(type(layer).forward, "return")
+        result = a._replace(name="y")
+        yield Step(p.place, title, "forward", formula, "", "", codes, operands, result)
+        return
+    elif name in ACTIVATION_FORMULAS:
+        title = f"{name}: each element on its own"
+        formula = f"a_nj = {ACTIVATION_FORMULAS[name].value}"
+    code = code_of(getattr(type(layer), "f", type(layer).forward))
+    yield Step(p.place, title, "forward", formula, "", einsum, (code,), (z,), a)
+
+
+def _gamma_beta(p: Pass) -> tuple[Tensor, Tensor]:
+    return Tensor("γ", "j", p.params["gamma"]), Tensor("β", "j", p.params["beta"])
+
+
+def _backward_other(p: Pass) -> Iterator[Step]:
+    layer, name = p.layer, layer_name(p.layer)
+    code = (code_of(getattr(type(layer), "f_backward", type(layer).backward)),)
+    along_last = getattr(layer, "axis", -1) in (-1, p.x.ndim - 1)
+    if isinstance(layer, Softmax) and along_last and p.jacobian is not None:
+        yield _softmax_backward(p, (*code, code_of(softmax.softmax_jacobian)))
+        return
+    da, dz = Tensor("da", "nj", p.dy), Tensor("dz", "nj", p.dx)
+    if isinstance(layer, LogSoftmax) and along_last:
+        formula = "dz_ns = dl_ns - exp(l_ns) Σ_k dl_nk"
+        operands = (Tensor("dl", "ns", p.dy), Tensor("l", "ns", p.y))
+        einsum = 'dl - exp(l) * einsum("nk->n", dl)[:, None]'
+        title = "Log-softmax: the vector times its Jacobian δ_ks - a_ns"
+        dz = dz._replace(letters="ns")
+        yield Step(p.place, title, "backward", formula, "", einsum, code, operands, dz)
+        return
+    if name not in ACTIVATION_FORMULAS:
+        title, formula = f"{name}: its own adjoint", "dz = da J"
+        yield Step(p.place, title, "backward", formula, "", "", code, (da,), dz)
+        return
+    yield Step(
+        p.place,
+        f"{name}: its Jacobian is diagonal, so the product is element by element",
+        "backward",
+        f"dz_nj = da_nj g_nj, g_nj = {ACTIVATION_FORMULAS[name].derivative}",
+        "$dz = da ∘ g$",
+        'einsum("nj,nj->nj", da, g)',
+        code,
+        (da, Tensor("g", "nj", p.slopes)),
+        dz,
+        ("da", "g"),
+        note="$g_nj = ∂a_nj/∂z_nj$. An output depends on its own input alone: nothing is summed.",
+    )
+
+
+def _softmax_backward(p: Pass, code: tuple) -> Step:
+    assert p.jacobian is not None
+    return Step(
+        p.place,
+        "Softmax: the vector times the Jacobian",
+        "backward",
+        "dz_ns = Σ_k da_nk J_nks, J_nks = a_nk (δ_ks - a_ns)",
+        "$dz = da J$",
+        'einsum("nk,nks->ns", da, J)',
+        code,
+        (Tensor("da", "nk", p.dy), Tensor("J", "nks", p.jacobian)),
+        Tensor("dz", "ns", p.dx),
+        ("da", "J"),
+        note="A vector meets a matrix, for each example $n$. The code sums first, "
+        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$, and never forms $J$; it is here to look at.",
+        column_matrix="$dz = Jᵀ da$, and $Jᵀ = J$",
+    )
+
+
+def _norm_backward(p: Pass) -> Iterator[Step]:
+    x_hat, dy = Tensor("x̂", "nj", p.residuals[0]), Tensor("dy", "nj", p.dy)
+    gamma = _gamma_beta(p)[0]
+    own = code_of(type(p.layer)._affine_gradients)  # type: ignore[attr-defined]
+    yield Step(
+        p.place, "Normalisation: the gradient of γ", "backward",
+        "dγ_j = Σ_n dy_nj x̂_nj", "", 'einsum("nj,nj->j", dy, x̂)', (own,),
+        (dy, x_hat), Tensor("dγ", "j", p.grads["gamma"]), ("dy", "x̂"),
+    )  # fmt: skip
+    yield Step(
+        p.place, "Normalisation: the gradient of β", "backward",
+        "dβ_j = Σ_n dy_nj", "", 'einsum("nj->j", dy)', (own,),
+        (dy,), Tensor("dβ", "j", p.grads["beta"]), ("dy",),
+    )  # fmt: skip
+    # Two residuals: a batch normalisation with running statistics, which are constants.
+    fixed = type(p.layer) is BatchNorm and len(p.residuals) == 2
+    function = normalization.normalize_fixed_backward if fixed else normalization.normalize_backward
+    formula = "dx_nj = ⟨dx̂_nj - mean(dx̂) - x̂_nj mean(dx̂ x̂)|√(v + ε)⟩, dx̂_nj = γ_j dy_nj"
+    yield Step(
+        p.place, "Normalisation: through x, the mean and the variance", "backward",
+        "dx_nj = ⟨γ_j dy_nj|√(v + ε)⟩" if fixed else formula, "", "", (code_of(function),),
+        (dy, gamma, x_hat), Tensor("dx", "nj", p.dx),
+    )  # fmt: skip

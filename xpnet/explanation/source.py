@@ -1,0 +1,52 @@
+"""The code that runs, cut from its own file: what is shown cannot drift from what is."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+
+from xpnet.explanation.model import Code
+
+__all__ = ["code_of"]
+
+
+def code_of(function: Callable, *targets: str) -> Code:
+    """Return the statements of a function, without its docstring and the choice of namespace.
+
+    With ``targets``, only the statements that assign one of these names ("return" for those that
+    return), also inside ``if``.
+
+    >>> from xpnet.ops.dense import dense_backward
+    >>> code_of(dense_backward, "dW").text
+    'dW = x.T @ dz  # (I, J)'
+    """
+    lines, first = inspect.getsourcelines(function)
+    text = textwrap.dedent("".join(lines))
+    body = ast.parse(text).body[0]
+    rows = text.splitlines()
+    kept: list[str] = []
+    begin = 0
+    for statement in _statements(body, targets):
+        begin = begin or statement.lineno
+        kept += rows[statement.lineno - 1 : statement.end_lineno]
+    module = inspect.getmodule(function)
+    path = (module.__name__ if module else "").replace(".", "/") + ".py"
+    if inspect.getsourcefile(function).endswith("__init__.py"):  # type: ignore[union-attr]
+        path = path.removesuffix(".py") + "/__init__.py"
+    name = function.__qualname__
+    return Code(name, path, first + begin - 1, textwrap.dedent("\n".join(kept)))
+
+
+def _statements(function: ast.stmt, targets: tuple[str, ...]) -> Iterator[ast.stmt]:
+    if not targets:
+        skipped = 1 if ast.get_docstring(function) else 0  # type: ignore[arg-type]
+        for statement in function.body[skipped:]:  # type: ignore[attr-defined]
+            if "array_namespace" not in ast.dump(statement):
+                yield statement
+        return
+    for node in ast.walk(function):
+        names = [n.id for n in getattr(node, "targets", []) if isinstance(n, ast.Name)]
+        if isinstance(node, ast.Return):
+            names = ["return"]
+        if isinstance(node, ast.stmt) and any(name in targets for name in names):
+            yield node

@@ -1,0 +1,218 @@
+"""What is explained: a built model with its weights, a loss and a few examples."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.errors import ConfigError
+from xpnet.nn import ACTIVATIONS, ReLU, Sequential
+from xpnet.nn.layout import initialize, layouts, merge
+from xpnet.nn.losses import LOSSES, CrossEntropy, Loss
+from xpnet.random import generator
+from xpnet.run.config import ModelConfig, load_config
+from xpnet.settings import build_named
+
+__all__ = ["Subject", "of_config", "of_run", "of_sizes", "tiny"]
+
+# Small enough to follow by hand. The label is not the likeliest class: there is much to learn.
+X = ((1.0, 2.0, -1.0),)
+W = ((0.5, -0.2, 0.1), (0.3, 0.4, -0.5), (-0.1, 0.2, 0.6))
+B = (0.1, 0.0, -0.1)
+LABEL = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A step of training to be taken: N examples, on the host, in float64."""
+
+    title: str
+    model: Sequential
+    loss: Loss
+    params: list[dict[str, np.ndarray]]  # a mapping per layer, statistics included
+    x: np.ndarray  # (N, ...)
+    y: np.ndarray  # (N,) int32 labels, or (N, K) targets
+    weights: str  # where they are from
+    classes: tuple[str, ...] = ()
+    train: bool = True  # False: dropout and batch normalisation as in prediction
+    seed: int = 0
+    rows: str = "made up"
+
+
+def _loss(name: str | None, default: type[Loss] = CrossEntropy) -> Loss:
+    return default() if name is None else build_named(LOSSES, name, "loss")
+
+
+def _first_weights(model: Sequential, seed: int) -> list[dict[str, np.ndarray]]:
+    split = [
+        layout.split(v) for layout, v in zip(layouts(model), initialize(model, seed), strict=True)
+    ]
+    return [dict(layer) for layer in merge(*split)]
+
+
+def tiny(
+    loss: str | None = None,
+    activation: str | None = None,
+    label: int | None = None,
+    seed: int | None = None,
+) -> Subject:
+    """Return the example that fits on a page: N = 1, I = 3, J = K = 3.
+
+    The numbers are fixed; with an ``activation`` (a hidden layer of 3) or a ``seed`` they are
+    drawn. Raises ConfigError.
+    """
+    if activation is not None or seed is not None:
+        hidden = [] if activation is None else [3]
+        drawn = of_sizes([3, *hidden, 3], 1, loss, activation, label, seed)
+        return dataclasses.replace(drawn, title="One example, three inputs, three classes")
+    chosen = _loss(loss)
+    model = ModelConfig(hidden=()).model((3,), 3, chosen)
+    params: list[dict[str, np.ndarray]] = [{"W": np.array(W), "b": np.array(B)}]
+    params += [{} for _ in model.layers[1:]]
+    y = _targets(chosen, np.array([LABEL], dtype=np.int32), 3, label)
+    title = "One example, three inputs, three classes"
+    return Subject(title, model, chosen, params, np.array(X), y, "made up to be read")
+
+
+def of_sizes(
+    sizes: Sequence[int],
+    batch: int = 1,
+    loss: str | None = None,
+    activation: str | None = None,
+    label: int | None = None,
+    seed: int | None = None,
+) -> Subject:
+    """Return a network of these widths with its first weights, and normal random examples.
+
+    Raises ConfigError.
+    """
+    if len(sizes) < 2 or min(sizes) < 1 or batch < 1:
+        msg = f"sizes are at least inputs and outputs, each >= 1; got {' '.join(map(str, sizes))}"
+        raise ConfigError(msg)
+    chosen, seed = _loss(loss), seed or 0
+    layer = ReLU() if activation is None else build_named(ACTIVATIONS, activation, "activation")
+    model = ModelConfig(hidden=tuple(sizes[1:-1]), activation=layer).model(
+        (sizes[0],), sizes[-1], chosen
+    )
+    rng = generator(seed, "sample")
+    x = rng.standard_normal((batch, sizes[0]))
+    labels = rng.integers(sizes[-1], size=batch).astype(np.int32)
+    y = _targets(chosen, labels, sizes[-1], label)
+    title = f"A network {'-'.join(map(str, sizes))} and a batch of {batch}"
+    params = _first_weights(model, seed)
+    return Subject(title, model, chosen, params, x, y, f"first weights of seed {seed}", seed=seed)
+
+
+def _targets(loss: Loss, labels: np.ndarray, n_classes: int, label: int | None) -> np.ndarray:
+    """Put ``label`` on the first row; one-hot rows for the losses that take no class index."""
+    if label is not None:
+        if not 0 <= label < n_classes:
+            msg = f"--label must be a class 0..{n_classes - 1}; got {label}"
+            raise ConfigError(msg)
+        labels = labels.copy()
+        labels[0] = label
+    return labels if loss.predicts == "class" else np.eye(n_classes)[labels]
+
+
+def of_config(
+    source: str,
+    batch: int = 1,
+    sample: int = 0,
+    loss: str | None = None,
+    activation: str | None = None,
+    label: int | None = None,
+    seed: int | None = None,
+) -> Subject:
+    """Return the model of a recipe or TOML file, its first weights and rows of its data.
+
+    Raises ConfigError or DataError.
+    """
+    from xpnet.check.sample import trial
+
+    named = {"loss": loss, "model.activation": activation, "seed": seed}
+    config = load_config(source, [f"{k}={v}" for k, v in named.items() if v is not None])
+    rows = trial(config, sample + batch)
+    _check_sample(sample, len(rows.x), rows.source)
+    y = rows.y[sample:].astype(np.int32 if config.loss.predicts == "class" else np.float64)
+    if config.loss.predicts == "class":
+        y = _targets(config.loss, y, rows.model.output_shape[0], label)
+    elif label is not None:
+        msg = f"--label is for classes; the loss of {source} predicts a {config.loss.predicts}"
+        raise ConfigError(msg)
+    return Subject(
+        f"{source}: "
+        + (f"row {sample}" if len(y) == 1 else f"rows {sample}..{sample + len(y) - 1}"),
+        rows.model,
+        config.loss,
+        _first_weights(rows.model, config.seed),
+        rows.x[sample:],
+        y,
+        f"first weights of seed {config.seed}",
+        seed=config.seed,
+        rows=rows.source,
+    )
+
+
+def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None = None) -> Subject:
+    """Return a trained model and rows of the test part that training held out.
+
+    Raises CheckpointError, ConfigError or DataError.
+    """
+    from xpnet.run import load_run
+
+    run = load_run(path, backend="numpy", device="cpu")
+    part, preparation = run.test_part(), run.preparation
+    _check_sample(sample, len(part), f"the test part of {part.name}")
+    some = part.take(np.arange(sample, min(sample + batch, len(part))))
+    x = preparation.scaler.apply(some.x, "float64")
+    loss, y = run.config.loss, np.asarray(some.y)
+    if loss.predicts == "class":
+        y = _targets(loss, y, preparation.outputs, label)
+    elif label is not None:
+        msg = f"--label is for classes; the run's loss predicts a {loss.predicts}"
+        raise ConfigError(msg)
+    elif preparation.target_scaler is not None:
+        y = preparation.target_scaler.apply(y, "float64")
+    engine = run.trainer.engine
+    state = engine.host_state()
+    split = engine.params_layout.split(state.params), layouts(engine.model)[1].split(state.stats)
+    params = [{k: v.astype(np.float64) for k, v in layer.items()} for layer in merge(*split)]
+    return Subject(
+        f"A trained run: sample {sample} of the test part",
+        engine.model,
+        loss,
+        params,
+        x,
+        y if loss.predicts == "class" else y.astype(np.float64).reshape(len(y), -1),
+        f"trained, {run.checkpoint.path.name}",
+        run.preparation.classes or (),
+        train=False,
+        seed=run.config.seed,
+        rows=f"{part.name}, held out",
+    )
+
+
+def _check_sample(sample: int, count: int, where: str) -> None:
+    if not 0 <= sample < count:
+        msg = f"--sample must be a row 0..{count - 1} of {where}; got {sample}"
+        raise ConfigError(msg)
+
+
+def setting_of(subject: Subject, backend: Any) -> tuple[tuple[str, str], ...]:
+    """Return what a reader has to know of where the numbers are from."""
+    model = subject.model
+    widths = [model.input_shape or (), *model.shapes()]
+    chain = ["x".join(map(str, shape)) for shape in widths]
+    chain = [w for i, w in enumerate(chain) if i == 0 or w != chain[i - 1] or i == 1]
+    name = next((n for n, cls in LOSSES.items() if cls is type(subject.loss)), "loss")
+    described = backend.describe()
+    return (
+        ("network", "-".join(chain)),
+        ("loss", f"{name}, reduction {subject.loss.reduction}"),
+        ("batch", f"N = {len(subject.x)}, {subject.rows}"),
+        ("weights", subject.weights),
+        ("computed by", "{backend} {version} on {device}, {dtype}".format(**described)),
+    )

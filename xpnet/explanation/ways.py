@@ -1,0 +1,252 @@
+"""dC/dz and dC/dW of the output layer five ways, and once wrongly."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from xpnet.backends import Backend
+from xpnet.explanation.layer_pass import Head, check_size, jacobian
+from xpnet.explanation.model import Way, Ways
+from xpnet.nn import Identity, Layer, Sigmoid
+from xpnet.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss, SoftmaxCrossEntropy, quotient
+from xpnet.ops.activations import identity_backward, sigmoid_backward
+from xpnet.ops.cross_entropy import cross_entropy_backward, softmax_cross_entropy_backward
+from xpnet.ops.dense import dense, dense_backward
+from xpnet.ops.softmax import log_softmax, softmax, softmax_backward, softmax_jacobian
+from xpnet.random import generator
+from xpnet.typing import Array
+
+__all__ = ["five_ways"]
+
+LOOP_BUDGET = 400_000  # products in Python's loops: a second or so
+DIFFERENCES_BUDGET = 100  # entries moved up and down
+UNSEEN = -1.7e308  # stands for an entry that was not computed
+h = 1e-3  # extrapolated to 0, see `_differences`
+
+
+class _Output(NamedTuple):
+    """An output function a(z), the loss's gradient by a, and ways to put them together."""
+
+    name: str
+    a: Array  # (N, K)
+    da: Array  # (N, K)
+    J: Array  # (N, K, K)
+    component: Callable[[np.ndarray, int, int], float]  # J_ks from a row of a
+    backward: Callable[[Array, Array], Array]  # the product form
+    fused: Array  # (N, K) dz without a Jacobian
+    da_formula: str
+    J_formula: str
+    product: str
+    fused_formula: str
+    fused_function: str
+
+
+def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
+    """Compute the gradients of the output layer in every way, on ``backend``.
+
+    Finite differences and Python's loops visit a part of a large dW, drawn by ``seed``.
+    """
+    check_size(head.z.shape)
+    host = backend.to_host
+    out = _output(head, loss)
+    xp = array_namespace(head.z)
+    dz_matrix = xp.matmul(out.da[:, None, :], out.J)[:, 0, :]
+    eye = xp.eye(out.J.shape[-1], dtype=out.J.dtype, device=device(out.J))
+    diagonal = xp.sum(out.J * eye, axis=-1)  # (N, K)
+
+    def way(name: str, formula: str, einsum: str, dz: Array, function: str = "") -> Way:
+        dW = dense_backward(dz, head.x, head.params["W"], input_gradient=False)[1]
+        return Way(name, formula, einsum, host(dz), host(dW), function=function)
+
+    product = way(
+        "product form", out.product, "", out.backward(out.da, out.a), out.backward.__name__
+    )
+    matrix = way(
+        "vector times Jacobian", f"dz_ns = Σ_k da_nk J_nks, {out.J_formula}",
+        'einsum("nk,nks->ns", da, J)', dz_matrix,
+    )  # fmt: skip
+    fused = way("fused", out.fused_formula, "", out.fused, out.fused_function)
+    wrong = way(
+        "element by element (wrong)", "dz_ns = da_ns J_nss", 'einsum("ns,nss->ns", da, J)',
+        out.da * diagonal,
+    )._replace(exact=False)  # fmt: skip
+    trained = host(head.dz), host(head.dW)
+    a, da, J, x = host(out.a), host(out.da), host(out.J), host(head.x)
+    loops, n_loops = _loops(out, a, da, x, seed)
+    differences, n_differences = _by_differences(head, loss, backend, seed)
+    visited = min(n_loops, n_differences)
+    if out.name != "softmax":
+        wrong = wrong._replace(name="element by element (right here)", exact=True)
+    ways = loops, matrix, product, fused, differences
+    why = _why(out.name, da, J, wrong.dz, trained[0])
+    return Ways(out.name, a, da, J, trained, ways, wrong, why, (visited, trained[1].size))
+
+
+def _output(head: Head, loss: Loss) -> _Output:
+    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy):
+        return _softmax(head, loss)
+    z, D = head.z, _denominator(head, loss, head.z)
+    if isinstance(loss, BinaryCrossEntropy):
+        return _sigmoid(head, loss, D)
+    layer: Layer = Identity()
+    a, kept = layer.forward({}, z)
+    da = quotient(loss.terms(a, head.target).gradient, D)
+    return _Output(
+        "identity", a, da, jacobian(layer, kept, z), lambda a, k, s: float(k == s),
+        identity_backward, da, "da_nk = ∂C/∂a_nk", "J_nks = δ_ks", "dz_ns = da_ns",
+        "dz_ns = ∂C/∂z_ns", f"{type(loss).__name__}.terms",
+    )  # fmt: skip
+
+
+def _denominator(head: Head, loss: Loss, output: Array) -> Array:
+    return loss.sums(output, head.target).denominator
+
+
+def _softmax(head: Head, loss: SoftmaxCrossEntropy | CrossEntropy) -> _Output:
+    z = head.z
+    a = softmax(z)
+    D = _denominator(head, loss, a)
+    v = loss._targets(z, head.target, None)[0]
+    return _Output(
+        "softmax",
+        a,
+        quotient(cross_entropy_backward(a, v), D),
+        softmax_jacobian(a),
+        lambda a, k, s: a[k] * ((1.0 if k == s else 0.0) - a[s]),
+        softmax_backward,
+        quotient(softmax_cross_entropy_backward(log_softmax(z), v), D),
+        "da_nk = ⟨-v_nk|D a_nk⟩",
+        "J_nks = a_nk (δ_ks - a_ns)",
+        "dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)",
+        "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
+        "softmax_cross_entropy_backward",
+    )
+
+
+def _sigmoid(head: Head, loss: BinaryCrossEntropy, D: Array) -> _Output:
+    layer: Layer = Sigmoid()
+    a, kept = layer.forward({}, head.z)
+    xp = array_namespace(a)
+    y = xp.reshape(xp.astype(head.target, a.dtype, copy=False), a.shape)
+    p = loss.positive_weight
+    # xpnet takes this loss from logits only, so the gradient by a is written out here.
+    da = quotient((1.0 - y) / (1.0 - a) - p * y / a, D)
+    return _Output(
+        "sigmoid", a, da, jacobian(layer, kept, a),
+        lambda a, k, s: a[k] * (1.0 - a[k]) if k == s else 0.0,
+        sigmoid_backward, quotient(loss.terms(head.z, head.target).gradient, D),
+        "da_nk = ⟨1|D⟩ (⟨1 - y_nk|1 - a_nk⟩ - ⟨p y_nk|a_nk⟩)", "J_nks = δ_ks a_nk (1 - a_nk)",
+        "dz_ns = da_ns a_ns (1 - a_ns)",
+        "dz_ns = ⟨(1 - y_ns) σ(z_ns) - p y_ns σ(-z_ns)|D⟩", "binary_cross_entropy_backward",
+    )  # fmt: skip
+
+
+def _loops(
+    out: _Output, a: np.ndarray, da: np.ndarray, x: np.ndarray, seed: int
+) -> tuple[Way, int]:
+    """Add up the triple sum in Python, an entry at a time: the formula itself."""
+    (N, K), I = da.shape, x.shape[1]  # noqa: E741
+    dz, dW = np.full((N, K), UNSEEN), np.full((I, K), UNSEEN)
+    for n, s in _some(dz.shape, LOOP_BUDGET // K, seed):
+        dz[n, s] = sum(da[n, k] * out.component(a[n], k, s) for k in range(K))
+    places = _some(dW.shape, max(1, LOOP_BUDGET // (N * K * K)), seed)
+    for i, j in places:
+        total = 0.0
+        for n in range(N):
+            for k in range(K):
+                for s in range(K):
+                    dz_by_dW = x[n, i] if s == j else 0.0  # x_ni δ_sj
+                    total += da[n, k] * out.component(a[n], k, s) * dz_by_dW
+        dW[i, j] = total
+    formula = "dW_ij = Σ_n Σ_k Σ_s da_nk J_nks x_ni δ_sj"
+    einsum = 'einsum("nk,nks,ni,sj->ij", da, J, x, eye)'
+    seen = dz != UNSEEN, dW != UNSEEN
+    return Way("loops over n, k and s", formula, einsum, dz, dW, seen=seen), len(places)
+
+
+def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tuple[Way, int]:
+    """Move every z and W a little and see what the cost does; knows nothing of derivatives."""
+    host = backend.to_host
+
+    def cost_of_output(z: np.ndarray) -> float:
+        output = backend.asarray(z)
+        if isinstance(loss, CrossEntropy):
+            output = softmax(output)
+        return float(host(loss(output, head.target)[0]))
+
+    def cost_of_weights(weights: np.ndarray) -> float:
+        return cost_of_output(host(dense(head.x, backend.asarray(weights), head.params.get("b"))))
+
+    z, W = host(head.z), host(head.params["W"])
+    places = _some(W.shape, DIFFERENCES_BUDGET, seed)
+    dz = _differences(cost_of_output, z, _some(z.shape, DIFFERENCES_BUDGET, seed))
+    dW = _differences(cost_of_weights, W, places)
+    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2 h⟩"
+    seen = dz != UNSEEN, dW != UNSEEN
+    way = Way("finite differences", formula, "", dz, dW, exact=False, seen=seen)
+    return way, len(places)
+
+
+def _differences(
+    cost: Callable[[np.ndarray], float], at: np.ndarray, places: list[tuple[int, ...]]
+) -> np.ndarray:
+    """Central differences at h and h/2, extrapolated to h = 0: right to O(h⁴)."""
+    out = np.full(at.shape, UNSEEN)
+    for place in places:
+
+        def moved(by: float, place: tuple[int, ...] = place) -> float:
+            there = at.copy()
+            there[place] += by
+            return cost(there)
+
+        wide = (moved(h) - moved(-h)) / (2 * h)
+        narrow = (moved(h / 2) - moved(-h / 2)) / h
+        out[place] = (4 * narrow - wide) / 3
+    return out
+
+
+def _some(shape: tuple[int, ...], most: int, seed: int) -> list[tuple[int, ...]]:
+    """All places of an array, or ``most`` of them."""
+    size = int(np.prod(shape))
+    chosen = np.arange(size)
+    if size > most:
+        chosen = np.sort(generator(seed, "sample", 4).choice(size, max(most, 1), replace=False))
+    return [tuple(int(k) for k in np.unravel_index(n, shape)) for n in chosen]
+
+
+def _why(function: str, da: np.ndarray, J: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> str:
+    if function != "softmax":
+        return (
+            f"Here the element-wise product is right: the Jacobian of the {function} is diagonal, "
+            "$J_nks = 0$ where $k ≠ s$, so the sum over $k$ has one term."
+        )
+    if not np.isfinite(wrong).all():
+        return (
+            "A probability has rounded to 0 here, so $da$ is infinite and no product with it is a "
+            "number: another reason to compute the loss from logits."
+        )
+    apart = np.abs(wrong - right)
+    largest = float(np.abs(right).max())
+    share = f" ({apart.max() / largest:.0%} of the largest entry)" if largest else ""
+    n = int(apart.max(axis=-1).argmax())
+    text = (
+        "The product with the diagonal keeps the term $k = s$ of $Σ_k da_nk J_nks$ and drops "
+        "every other. Softmax's Jacobian is full, since every logit moves "
+        f"every probability. Dropped here: up to {apart.max():.4g}{share}. "
+    )
+    if np.count_nonzero(da[n]) == 1:
+        text += (
+            "With one label only $da$ at that class is not 0, so the product leaves 0 for all "
+            "other classes: their weights would never move. "
+        )
+    return text + (
+        "A check needs no second formula: adding a constant to all logits changes nothing, so $dz$ "
+        f"must add up to 0 in each row. It adds up to {_near_zero(right[n].sum())}; the product's, "
+        f"to {wrong[n].sum():.4g}."
+    )
+
+
+def _near_zero(x: float) -> str:
+    return "0" if abs(x) < 1e-12 else f"{x:.2g}"

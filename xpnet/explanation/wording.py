@@ -1,0 +1,134 @@
+"""The words and numbers that the renderers share."""
+
+import math
+
+import numpy as np
+
+from xpnet.explanation.model import Explanation, Tensor, Way
+
+__all__ = [
+    "ANSWER",
+    "BESIDE",
+    "QUESTION",
+    "fits",
+    "matrices",
+    "number",
+    "numbers",
+    "shape",
+    "size",
+    "way_rows",
+    "ways_note",
+]
+
+QUESTION = (
+    "The derivative of softmax is a Jacobian, a matrix. The gradient of the loss is a vector. "
+    "How do the shapes fit, and how does that become code?"
+)
+ANSWER = (
+    "The vector multiplies the matrix. For each example $n$ the gradient $da_n$, a vector of $K$ "
+    "entries, meets the Jacobian $J_n$, $K$ by $K$, and the sum over $k$ leaves a vector again: "
+    "$dz_ns = Σ_k da_nk J_nks$. Since $J_nks = a_nk (δ_ks - a_ns)$, that sum is "
+    "$a_ns (da_ns - Σ_k da_nk a_nk)$: one line of code, which never forms the matrix. With "
+    "cross-entropy's $da_nk = -y_nk / (N a_nk)$ all of it cancels to $(a_ns - y_ns) / N$."
+)
+BESIDE = (
+    "Both losses on the same logits and label. The sigmoid works element by element: its Jacobian "
+    "is diagonal, and multiplying $da$ by the diagonal is the whole product. Softmax divides by a "
+    "sum over all logits: its Jacobian is full, and the diagonal alone is not enough."
+)
+MOST = 6  # rows and columns of numbers that a reader takes in
+MOST_IN_A_ROW = 12
+
+
+def fits(values: np.ndarray) -> bool:
+    """Say whether an array is small enough to read."""
+    shape = (1, 1, *values.shape)[-2:]
+    if shape[0] == 1 and values.ndim < 3:
+        return shape[1] <= MOST_IN_A_ROW
+    if shape[1] == 1 and values.ndim < 3:
+        return shape[0] <= MOST_IN_A_ROW
+    return max(shape) <= MOST
+
+
+def matrices(values: np.ndarray) -> np.ndarray:
+    """Return what is printed of an array: a matrix; the first of a stack of them."""
+    while values.ndim > 2:
+        values = values[0]
+    return np.atleast_2d(values)
+
+
+def numbers(values: np.ndarray) -> list[list[str]]:
+    """Return the cells of a matrix, all in one format.
+
+    >>> numbers(np.array([[0.5, -2.0]]))
+    [['0.5000', '-2.0000']]
+    """
+    matrix = matrices(np.asarray(values))
+    whole = bool((matrix == np.round(matrix)).all()) and np.abs(matrix).max(initial=0) < 1e6
+    if whole:
+        return [[str(int(x)) for x in row] for row in matrix]
+    sizes = np.abs(matrix[np.isfinite(matrix) & (matrix != 0)])
+    small = sizes.size and (sizes.max() < 1e-2 or sizes.max() >= 1e5)
+    return [[_cell(float(x), ".3e" if small else ".4f") for x in row] for row in matrix]
+
+
+def _cell(x: float, form: str) -> str:
+    text = f"{x:{form}}" if x else "0"
+    return (
+        text.removeprefix("-")
+        if not any(c in "123456789" for c in text.partition("e")[0])
+        else text
+    )
+
+
+def number(x: float) -> str:
+    """Return one number to read."""
+    if math.isnan(x):
+        return "nan"
+    return "0" if x == 0 else f"{x:.1e}" if abs(x) < 1e-3 else f"{x:.4g}"
+
+
+def size(letters: str) -> str:
+    """Return the sizes' names for index letters: (N, K) for "ns".
+
+    >>> size("ns"), size("j"), size("")
+    ('(N, K)', '(J,)', '()')
+    """
+    names = ["K" if i in "ks" else i.upper() for i in letters]
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def shape(tensor: Tensor) -> str:
+    """Return the shape in letters and numbers."""
+    return f"{size(tensor.letters)} = {tuple(tensor.shape)}" if tensor.letters else "a number"
+
+
+def norm(values: np.ndarray) -> str:
+    """Return the Frobenius norm, in place of numbers that are too many."""
+    return f"norm {number(float(np.sqrt(np.sum(np.square(values.astype(float))))))}"
+
+
+def way_rows(explanation: Explanation) -> list[tuple[Way, str, str]]:
+    """Return each way, the wrong one last, with its distances from what training computes."""
+    w = explanation.ways
+    rows = []
+    with np.errstate(all="ignore"):
+        apart = {way.name: way.differences(*w.trained) for way in (*w.ways, w.wrong)}
+    for way in (*w.ways, w.wrong):
+        dz, dW = apart[way.name]
+        rows.append((way, number(dz), number(dW)))
+    return rows
+
+
+def ways_note(explanation: Explanation) -> str:
+    """Say what the table of the ways does not: parts left out, and numbers that are none."""
+    notes = []
+    visited, total = explanation.ways.entries
+    if visited != total:
+        notes.append(f"Loops and differences visited at least {visited:,} of {total:,} entries.")
+    if not math.isfinite(explanation.ways.spread):
+        notes.append(
+            "Where it is no number, a probability has rounded to 0 or 1 and the gradient by it is "
+            "infinite; the fused form never divides by it."
+        )
+    return " ".join(notes)

@@ -1,0 +1,207 @@
+"""The whole train step on static buffers: fused kernels and products, replayed as one CUDA graph.
+
+One launch copies a batch into its slot and the numbers of the step to device memory, and then the
+same work runs on the same addresses every time. The third step of a batch size is also captured as
+a graph, compared bit by bit with the eager step from the same state, and replayed from then on.
+Where that fails, the step stays eager and :attr:`FusedStep.note` says why. The host never waits
+for the device, but for that one comparison.
+"""
+
+import logging
+import math
+
+import numpy as np
+
+from xpnet.kernels.cuda.batch_program import LIMIT, Program
+from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
+from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
+from xpnet.kernels.cuda.rules import check_rules
+from xpnet.kernels.cuda.sources import MOST_RANDOM
+from xpnet.kernels.cuda.stages import UnsupportedError, stages
+from xpnet.nn import Sequential
+from xpnet.nn.layout import layouts
+from xpnet.nn.losses import Loss
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
+from xpnet.step import Batch, StepInputs, TrainState
+from xpnet.step.mixed_precision import Mixed
+from xpnet.typing import Array
+
+__all__ = ["FusedStep"]
+
+EAGER_STEPS = 2  # of a batch size, before its graph: they load the kernels and warm cuBLAS up
+PROGRAMS = 4  # batch sizes whose buffers are kept
+COSTS = 1024  # losses that share an allocation
+
+
+class FusedStep:
+    """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
+
+    ``graph=False`` stays eager; ``threads`` are in a block, a multiple of 32. Raises
+    UnsupportedError where there is no kernel for something. ``mixed`` is the step of
+    :mod:`xpnet.step.mixed_precision`; the executor then stores its dtype. Unlike there, the
+    gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate`` it
+    is taken over that many micro-batches: :mod:`xpnet.step.microbatch`.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        clip: Clip = Clip(),
+        mixed: Mixed | None = None,
+        accumulate: int = 1,
+        *,
+        graph: bool = True,
+        threads: int = 256,
+    ) -> None:
+        self.executor, self.graph = executor, graph
+        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads)
+        self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
+        self.buffers: Buffers | None = None
+        self.programs: dict[tuple, _Repeated] = {}
+        self._costs: list[Array] = []
+        self._taken = COSTS
+
+    def __call__(
+        self, state: TrainState, batch: Batch, inputs: StepInputs
+    ) -> tuple[TrainState, Array]:
+        with self.executor.active():
+            buffers = self._adopt(state)
+            repeated = self._repeated(buffers, batch)
+            cost = self._set(buffers, inputs)
+            repeated.program.begin(batch)
+            self._run(repeated)
+            return buffers.state, cost
+
+    def _adopt(self, state: TrainState) -> Buffers:
+        """The static buffers, with ``state`` in them; the first state becomes them."""
+        if self.buffers is None:
+            self.buffers = Buffers.around(self.executor, self.task, state)
+            self._narrow()
+        elif state is not self.buffers.state:
+            for mine, given in zip(arrays(self.buffers.state), arrays(state), strict=True):
+                if given is not mine:
+                    self.executor.copy(mine, given)
+            self._narrow()
+        return self.buffers
+
+    def _narrow(self) -> None:
+        """Round the parameters for the layers; from then on each update does."""
+        b = self.buffers
+        if b is not None and b.narrow is not None:
+            size, threads = b.narrow.shape[0], self.task.threads
+            grid = (blocks(size, threads), 1)
+            self.executor.launch("narrowed", grid, threads, b.state.params, b.narrow, size)()
+
+    def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
+        key = (batch.x.shape, batch.y.shape, batch.weight is None)
+        if key not in self.programs:
+            if len(self.programs) == PROGRAMS:
+                self.programs.pop(next(iter(self.programs)))
+            program = Program(self.executor, self.task, buffers, batch)
+            self.programs[key] = _Repeated(program)
+        return self.programs[key]
+
+    def _set(self, buffers: Buffers, inputs: StepInputs) -> Array:
+        """Note the numbers of this step; return where its loss will be."""
+        if self._taken == COSTS:  # a caller may keep the losses, so they are not overwritten
+            self._costs = [*self._costs[-1:], self.executor.empty((COSTS,), self.executor.dtype)]
+            self._taken = 0
+        costs, i, now = self._costs[-1], self._taken, buffers.now
+        self._taken += 1
+        now["lr"], now["eps"], now["keep"] = inputs.coefficients
+        now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
+        now["cost"] = self.executor.address(costs) + i * costs.itemsize
+        for k, pair in enumerate(inputs.keys):
+            now["keys"][2 * k : 2 * k + 2] = pair
+        return costs[i, ...]
+
+    # -- the graph ----------------------------------------------------------------------------
+
+    def _run(self, repeated: "_Repeated") -> None:
+        if repeated.replay is not None:
+            repeated.replay()
+        elif self.graph and repeated.runs >= EAGER_STEPS:
+            self._run_and_capture(repeated)
+        else:
+            repeated.runs += 1
+            repeated.program.run()
+
+    def _run_and_capture(self, repeated: "_Repeated") -> None:
+        """Do the work both ways from one state, and keep the graph if no bit is different."""
+        program, before = repeated.program, self._read()
+        program.run()
+        try:
+            replay = self.executor.capture(program.run)
+        except CaptureError as error:
+            self._fall_back(str(error))
+            return
+        eager = self._read()
+        self._write(before)
+        replay()
+        if all(map(_same_bits, self._read(), eager)):
+            repeated.replay = replay
+            precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
+            parts = f" for {self.task.parts} parts of a batch" if self.task.parts > 1 else ""
+            self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
+            self.note += "equal to the eager step"
+            return
+        self._write(before)
+        program.run()
+        self._fall_back("the replayed graph gave other numbers than the eager step")
+
+    def _fall_back(self, reason: str) -> None:
+        """Stay eager from here on."""
+        self.graph, self.note = False, f"eager: {reason}"
+        logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
+        for repeated in self.programs.values():
+            repeated.replay = None
+
+    def _read(self) -> list[np.ndarray]:
+        assert self.buffers is not None
+        return [self.executor.to_host(x) for x in arrays(self.buffers.state)]
+
+    def _write(self, host: list[np.ndarray]) -> None:
+        assert self.buffers is not None
+        for mine, x in zip(arrays(self.buffers.state), host, strict=True):
+            self.executor.copy(mine, self.executor.place(x))
+        self._narrow()
+
+
+class _Repeated:
+    """A program, and its graph once there is one."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.runs = program, 0
+        self.replay: Call | None = None
+
+
+def _task(
+    model: Sequential,
+    loss: Loss,
+    optimizer: Optimizer,
+    clip: Clip,
+    mixed: Mixed | None,
+    parts: int,
+    threads: int,
+) -> Task:
+    check_rules(loss, optimizer)
+    layout, stats_layout = layouts(model)
+    if len(model.output_shape) != 1 or layout.size >= LIMIT:
+        msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
+        raise UnsupportedError(msg)
+    if model.n_random > MOST_RANDOM:
+        msg = f"{model.n_random} layers that draw random numbers have no kernel"
+        raise UnsupportedError(msg)
+    widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
+    return Task(
+        stages(model), widths, layout, stats_layout, loss, optimizer, clip, model.n_random,
+        threads, mixed, parts,
+    )  # fmt: skip
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()

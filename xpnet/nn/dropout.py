@@ -1,0 +1,35 @@
+"""The dropout layer."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from xpnet.errors import ConfigError
+from xpnet.nn.layer import Layer, Params
+from xpnet.ops.dropout import dropout, dropout_backward
+from xpnet.settings import Fraction
+from xpnet.typing import Array
+
+__all__ = ["Dropout"]
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Set each element to 0 with probability ``rate`` in training and scale the rest up."""
+
+    rate: Fraction = 0.5
+    random: ClassVar[bool] = True
+
+    def forward(
+        self, params: Params, x: Array, *, train: bool = False, keys: Any = None
+    ) -> tuple[Array, Array | None]:
+        if not train:
+            return x, None
+        if keys is None:
+            msg = "dropout in training needs keys; take them from xpnet.step.dropout_keys"
+            raise ConfigError(msg)
+        return dropout(x, self.rate, keys)
+
+    def backward(
+        self, params: Params, residuals: Array | None, dy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
+        return dy if residuals is None else dropout_backward(dy, residuals), {}

@@ -1,0 +1,32 @@
+"""The layer that turns each example into a vector."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from xpnet.nn.layer import Layer, Params, Shape
+from xpnet.typing import Array
+
+__all__ = ["Flatten"]
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """y (N, I) for x (N, ...), in row-major order."""
+
+    def build(self, in_shape: Shape) -> tuple["Flatten", Shape]:
+        return self, (math.prod(in_shape),)
+
+    def forward(
+        self, params: Params, x: Array, *, train: bool = False, keys: Any = None
+    ) -> tuple[Array, Shape]:
+        xp = array_namespace(x)
+        return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), x.shape
+
+    def backward(
+        self, params: Params, residuals: Shape, dy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
+        xp = array_namespace(dy)
+        return xp.reshape(dy, residuals), {}

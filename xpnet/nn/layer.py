@@ -1,0 +1,68 @@
+"""What a layer is: a frozen description, and three pure functions of arrays.
+
+    layer, out_shape = layer.build(in_shape)        sizes filled in; shapes leave the batch out
+    y, residuals = layer.forward(params, x)         residuals: all that backward needs
+    dx, grads = layer.backward(params, residuals, dy)
+
+``params`` and ``grads`` are mappings from the names in :meth:`Layer.variables` to arrays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from xpnet.nn.initializers import Initializer
+from xpnet.settings import Checked
+from xpnet.typing import Array
+
+__all__ = ["Layer", "Params", "Shape", "Variable"]
+
+Params = Mapping[str, Array]
+Shape = tuple[int, ...]
+
+
+class Variable(NamedTuple):
+    """An array that a layer owns: a trained parameter, or a statistic that training tracks."""
+
+    shape: Shape
+    initializer: Initializer
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Layer(Checked):
+    """Base of the layers."""
+
+    random: ClassVar[bool] = False  # whether `forward` uses `keys` in training
+
+    def build(self, in_shape: Shape) -> tuple["Layer", Shape]:
+        """Return this layer with its sizes filled in, and the shape of one example it returns.
+
+        Raises ConfigError where the shape does not fit.
+        """
+        return self, in_shape
+
+    def variables(self) -> dict[str, Variable]:
+        """Name the arrays of a built layer, in the order of the flat vector."""
+        return {}
+
+    def forward(
+        self, params: Params, x: Array, *, train: bool = False, keys: Any = None
+    ) -> tuple[Array, Any]:
+        """Return y and the residuals. ``keys``, two int32, place a random layer's draws."""
+        msg = f"{type(self).__name__} must define forward"
+        raise TypeError(msg)
+
+    def backward(
+        self, params: Params, residuals: Any, dy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return dx and the gradients: the exact adjoint of :meth:`forward` at those residuals.
+
+        ``input_gradient=False`` lets a layer leave dx out.
+        """
+        msg = f"{type(self).__name__} must define backward"
+        raise TypeError(msg)
+
+    def track(self, params: Params, residuals: Any) -> dict[str, Array]:
+        """Return the new values of the variables that are not trained, after a training pass."""
+        return {}

@@ -1,0 +1,112 @@
+"""One flat vector per role, and the named tensors that lie in it.
+
+Parameters, their gradient and each optimizer moment are vectors of the same layout, so an update,
+a clipping, a checkpoint or an all-reduce is one operation on one array. A layer sees reshaped
+slices, which NumPy, CuPy and PyTorch make without a copy and a compiler folds away.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from array_api_compat import array_namespace
+
+from xpnet.errors import ConfigError
+from xpnet.nn import Params, Sequential, Shape, layer_name
+from xpnet.random import generator
+from xpnet.typing import Array
+
+__all__ = ["Entry", "Layout", "initialize", "layouts", "merge"]
+
+MOST = 2**48  # parameters; far beyond any memory, and far below what NumPy can count
+
+
+class Entry(NamedTuple):
+    """A tensor's place: elements start to stop of the vector."""
+
+    layer: int  # index in the model
+    variable: str  # name within the layer
+    name: str  # name within the model, such as "0.dense.W"
+    shape: Shape
+    start: int
+    stop: int
+
+
+class Layout(NamedTuple):
+    """Where each tensor of a model lies in a flat vector."""
+
+    entries: tuple[Entry, ...]
+    n_layers: int
+
+    @property
+    def size(self) -> int:
+        """The length of the vector."""
+        return self.entries[-1].stop if self.entries else 0
+
+    def split(self, flat: Array) -> list[dict[str, Array]]:
+        """Return the tensors in ``flat`` (size,), a mapping per layer; views where possible."""
+        xp = array_namespace(flat)
+        layers: list[dict[str, Array]] = [{} for _ in range(self.n_layers)]
+        for e in self.entries:
+            layers[e.layer][e.variable] = xp.reshape(flat[e.start : e.stop], e.shape)
+        return layers
+
+    def join(self, layers: Sequence[Params], like: Array) -> Array:
+        """Return the flat vector of the tensors in ``layers``; ``like`` where there are none."""
+        xp = array_namespace(like)
+        parts = [xp.reshape(layers[e.layer][e.variable], (-1,)) for e in self.entries]
+        return xp.concat(parts) if parts else like
+
+    def named(self, flat: Array) -> dict[str, Array]:
+        """Return the tensors in ``flat`` by their names within the model."""
+        xp = array_namespace(flat)
+        return {e.name: xp.reshape(flat[e.start : e.stop], e.shape) for e in self.entries}
+
+    def join_named(self, tensors: Mapping[str, Array], like: Array) -> Array:
+        """Return the flat vector of named tensors: the inverse of :meth:`named`."""
+        xp = array_namespace(like)
+        parts = [xp.reshape(tensors[e.name], (-1,)) for e in self.entries]
+        return xp.concat(parts) if parts else like
+
+
+def layouts(model: Sequential) -> tuple[Layout, Layout]:
+    """Return the layouts of a built model's trained parameters and of its statistics."""
+    return _layout(model, trained=True), _layout(model, trained=False)
+
+
+def _layout(model: Sequential, *, trained: bool) -> Layout:
+    entries, start = [], 0
+    for i, (layer, variables) in enumerate(zip(model.layers, model.variables(), strict=True)):
+        for name, variable in variables.items():
+            if variable.trained == trained:
+                stop = start + math.prod(variable.shape)
+                full_name = f"{i}.{layer_name(layer)}.{name}"
+                entries.append(Entry(i, name, full_name, variable.shape, start, stop))
+                start = stop
+    return Layout(tuple(entries), len(model.layers))
+
+
+def merge(params: Sequence[Params], stats: Sequence[Params]) -> list[Params]:
+    """Return what a layer's forward takes: its parameters and its statistics in one mapping."""
+    return [{**p, **s} for p, s in zip(params, stats, strict=True)]
+
+
+def initialize(model: Sequential, seed: int) -> tuple[Array, Array]:
+    """Return the first flat parameters and statistics of a built model, host float64.
+
+    Every tensor has its own random position, so that changing one layer leaves the others' first
+    weights as they were.
+    """
+    variables = model.variables()
+    if (count := sum(layout.size for layout in layouts(model))) > MOST:
+        msg = f"the model would have {count:,} parameters; lower the sizes of its layers"
+        raise ConfigError(msg)
+    flats = []
+    for layout in layouts(model):
+        tensors = {}
+        for e in layout.entries:
+            position = list(variables[e.layer]).index(e.variable)
+            rng = generator(seed, "init", e.layer, position)
+            tensors[e.name] = variables[e.layer][e.variable].initializer.init(rng, e.shape)
+        flats.append(layout.join_named(tensors, generator(seed, "init").random(0)))
+    return flats[0], flats[1]

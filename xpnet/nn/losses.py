@@ -1,0 +1,362 @@
+"""Losses: each returns its value and its gradient together, and the two are the same function.
+
+    value, doutput = SoftmaxCrossEntropy(label_smoothing=0.1)(logits, target)
+
+C = Σ ℓ / D. The reduction names the denominator D, which value and gradient share:
+
+    "mean"        the sum of the weights that count (sample weight times class weight)
+    "mean_count"  the number of rows (or elements) that count, whatever their weights
+    "sum"         1
+    "none"        no sum at all: the value has one entry per row (or element), and the gradient is
+                  that of their sum
+
+A batch in which nothing counts has value 0 and gradient 0.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from xpnet.errors import DataError
+from xpnet.ops.activations import sigmoid
+from xpnet.ops.cross_entropy import (
+    cross_entropy,
+    cross_entropy_backward,
+    one_hot,
+    smooth,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
+from xpnet.ops.regression import (
+    binary_cross_entropy,
+    binary_cross_entropy_backward,
+    huber,
+    huber_backward,
+    squared_error,
+    squared_error_backward,
+)
+from xpnet.ops.softmax import softmax
+from xpnet.settings import Checked, Fraction, NonNegativeFloat, PositiveFloat
+from xpnet.typing import Array
+
+__all__ = [
+    "LOSSES",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Huber",
+    "Loss",
+    "MeanSquaredError",
+    "SoftmaxCrossEntropy",
+    "Sums",
+    "Terms",
+    "quotient",
+]
+
+Reduction = Literal["mean", "mean_count", "sum", "none"]
+
+
+class Terms(NamedTuple):
+    """A loss before it is reduced."""
+
+    losses: Array  # weighted ℓ: (N,) for rows, (N, J) for elements
+    gradient: Array  # of Σ ℓ with respect to the output
+    weights: Array  # what each entry of `losses` adds to the denominator of "mean"
+    counted: Array  # 1 where an entry counts, 0 where it is ignored
+
+
+class Sums(NamedTuple):
+    """A loss reduced but not yet divided: C = loss / denominator, dC = gradient / denominator."""
+
+    loss: Array  # 0-d
+    denominator: Array  # 0-d; 0 where nothing counts
+    gradient: Array
+
+
+def quotient(x: Array, denominator: Array) -> Array:
+    """Return x / D, and x / 1 where D is 0: where nothing counts, x is 0, and 0 / 0 is NaN."""
+    xp = array_namespace(denominator)
+    return x / xp.where(denominator == 0.0, 1.0, denominator)
+
+
+@dataclass(frozen=True)
+class Loss(Checked):
+    """Base of the losses; a subclass defines :meth:`terms`, :meth:`predict` and :meth:`hits`."""
+
+    reduction: Reduction = "mean"
+
+    # What a prediction is: one class of several, a yes or no per column, or numbers.
+    predicts: ClassVar[Literal["class", "binary", "value"]] = "class"
+
+    def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
+        """Return the weighted losses of a batch and the gradient of their sum."""
+        msg = f"{type(self).__name__} must define terms"
+        raise TypeError(msg)
+
+    def predict(self, output: Array) -> Array:
+        """Turn the model's output into what a user reads: probabilities, or the values."""
+        return output
+
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check targets once, on the host, before training: a device would not.
+
+        CuPy wraps a label that is out of range to another class, and JAX makes it a NaN. Raises
+        DataError naming the first row that is wrong.
+        """
+        finite = array_namespace(target).isfinite(target)
+        if not finite.all():
+            row = int((~finite).nonzero()[0][0])
+            msg = f"the target of row {row} is not finite: {target[row]}"
+            raise DataError(msg)
+
+    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+        """Return how many predictions are right, and of how many; 0-d floats."""
+        msg = f"{type(self).__name__} has no notion of a right prediction"
+        raise TypeError(msg)
+
+    def __call__(
+        self, output: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Return C (0-d, or one entry per loss for ``"none"``) and dC/doutput.
+
+        ``output`` is (N, K); ``target`` as the class says; ``weight`` (N,) weighs the rows.
+        Raises DataError where the shapes do not fit.
+        """
+        if self.reduction == "none":
+            terms = self.terms(output, target, weight)
+            return terms.losses, terms.gradient
+        sums = self.sums(output, target, weight)
+        value = quotient(sums.loss, sums.denominator)
+        return value, quotient(sums.gradient, sums.denominator)
+
+    def sums(self, output: Array, target: Array, weight: Array | None = None) -> Sums:
+        """Return Σ ℓ, D and d Σ ℓ: what batches of one epoch (or parts of one batch) add up."""
+        losses, gradient, weights, counted = self.terms(output, target, weight)
+        xp = array_namespace(losses)
+        if self.reduction == "mean":
+            denominator = xp.sum(weights)
+        elif self.reduction == "mean_count":
+            denominator = xp.sum(counted)
+        else:
+            denominator = xp.ones((), dtype=losses.dtype, device=device(losses))
+        return Sums(xp.sum(losses), denominator, gradient)
+
+
+@dataclass(frozen=True)
+class _ClassificationLoss(Loss):
+    """Cross-entropy's targets: class indices (N,) integer, or rows (N, K) of any weights."""
+
+    class_weights: tuple[NonNegativeFloat, ...] | None = None
+    label_smoothing: Fraction = 0.0
+    ignore_label: int | None = None
+
+    def _targets(
+        self, output: Array, target: Array, weight: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """Return v (N, K), the weights (N,) and the counted (N,); v_nk = s_n w_k t_nk."""
+        xp = array_namespace(output)
+        N, K = output.shape
+        if target.shape == (N,):
+            y = one_hot(target, K, output)
+            if self.ignore_label is None:
+                counted = xp.ones((N,), dtype=output.dtype, device=device(output))
+            else:
+                counted = xp.astype(target != self.ignore_label, output.dtype)
+        elif target.shape == (N, K):
+            y = xp.astype(target, output.dtype, copy=False)
+            counted = xp.ones((N,), dtype=output.dtype, device=device(output))
+        else:
+            msg = f"{type(self).__name__}: output is {output.shape}, so the target must be "
+            msg += f"{(N,)} class indices or {(N, K)} rows; got {tuple(target.shape)}"
+            raise DataError(msg)
+        v = smooth(y, self.label_smoothing) if self.label_smoothing else y
+        if self.ignore_label is not None:
+            v = v * counted[:, None]
+        weights = counted
+        if self.class_weights is not None:
+            w = self._class_weights(output)
+            v = v * w
+            # The weight of a row is the average of w over its classes: w[label] for one class.
+            total = xp.sum(y, axis=-1)
+            weights = counted * xp.sum(y * w, axis=-1) / xp.where(total == 0.0, 1.0, total)
+        if weight is not None:
+            _check_weight(weight, N)
+            v = v * weight[:, None]
+            weights = weights * weight
+        return v, weights, counted
+
+    def _class_weights(self, output: Array) -> Array:
+        xp = array_namespace(output)
+        self._check_class_weights(output.shape[-1])
+        return xp.asarray(self.class_weights, dtype=output.dtype, device=device(output))
+
+    def _check_class_weights(self, K: int) -> None:
+        count = len(self.class_weights or ())
+        if count != K:
+            msg = f"class_weights has {count} entries, but the output has {K} classes"
+            raise DataError(msg)
+
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check that class indices are whole numbers 0..K-1, or the ignored label."""
+        if self.class_weights is not None:
+            self._check_class_weights(n_outputs)
+        if len(target.shape) != 1:
+            super().check_target(target, n_outputs)
+            return
+        if not array_namespace(target).isdtype(target.dtype, "integral"):
+            msg = f"class labels must be whole numbers 0..{n_outputs - 1}; got {target.dtype}"
+            raise DataError(msg)
+        wrong = (target < 0) | (target >= n_outputs)
+        if self.ignore_label is not None:
+            wrong &= target != self.ignore_label
+        if wrong.any():
+            row = int(wrong.nonzero()[0][0])
+            msg = f"the label of row {row} is {target[row]}; the model has classes "
+            msg += f"0..{n_outputs - 1}"
+            raise DataError(msg)
+
+    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+        """Count rows whose largest output is at the target's class; ignored rows are left out."""
+        xp = array_namespace(output)
+        predicted = xp.argmax(output, axis=-1)
+        wanted = target if len(target.shape) == 1 else xp.argmax(target, axis=-1)
+        right = xp.astype(predicted == xp.astype(wanted, predicted.dtype), output.dtype)
+        if self.ignore_label is None or len(target.shape) != 1:
+            return xp.sum(right), float(output.shape[0])
+        counted = xp.astype(target != self.ignore_label, output.dtype)
+        return xp.sum(right * counted), xp.sum(counted)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(_ClassificationLoss):
+    """C = -1/D Σ_n s_n Σ_k w_k t_nk log softmax(z)_nk, from logits z (N, K).
+
+    The target is class indices (N,) or rows (N, K) whose sums need not be 1; t is the target
+    after label smoothing, t = (1 - ε) y + ε/K. w are ``class_weights`` and s the sample
+    weights. Rows of class ``ignore_label`` count for nothing. The gradient is the fused form
+    dz = ((Σ_k v_nk) a - v) / D with v = s w t.
+
+    >>> import numpy as np
+    >>> value, dz = SoftmaxCrossEntropy()(np.array([[0.0, np.log(3.0)]]), np.array([1]))
+    >>> value.round(4), dz
+    (np.float64(0.2877), array([[ 0.25, -0.25]]))
+    """
+
+    def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
+        v, weights, counted = self._targets(output, target, weight)
+        losses, log_a = softmax_cross_entropy(output, v)
+        return Terms(losses, softmax_cross_entropy_backward(log_a, v), weights, counted)
+
+    def predict(self, output: Array) -> Array:
+        return softmax(output)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(_ClassificationLoss):
+    """C = -1/D Σ_n s_n Σ_k w_k t_nk log a_nk, from probabilities a (N, K).
+
+    Its gradient is its own adjoint, da = -v / (D a), so that a softmax layer before it composes
+    by the chain rule. Prefer :class:`SoftmaxCrossEntropy` for training: where a rounds to 0, the
+    loss here is infinite, as its formula says. Options as there.
+    """
+
+    def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
+        v, weights, counted = self._targets(output, target, weight)
+        losses = cross_entropy(output, v)
+        return Terms(losses, cross_entropy_backward(output, v), weights, counted)
+
+
+@dataclass(frozen=True)
+class _ElementwiseLoss(Loss):
+    """A loss per element: output and target are (N, J); a target (N,) is a single column."""
+
+    predicts: ClassVar[Literal["class", "binary", "value"]] = "value"
+
+    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
+        """Return the loss and the derivative of each element."""
+        msg = f"{type(self).__name__} must define _elements"
+        raise TypeError(msg)
+
+    def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
+        xp = array_namespace(output)
+        losses, gradient = self._elements(output, _columns(output, target))
+        counted = xp.ones_like(losses)
+        if weight is None:
+            return Terms(losses, gradient, counted, counted)
+        _check_weight(weight, output.shape[0])
+        weights = xp.reshape(weight, (-1,) + (1,) * (len(output.shape) - 1)) * counted
+        return Terms(losses * weights, gradient * weights, weights, counted)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(_ElementwiseLoss):
+    """C = 1/D Σ_nj s_n (p y softplus(-z) + (1 - y) softplus(z)), from logits z (N, J).
+
+    Targets y in [0, 1]; one column for two classes, or one per label. ``positive_weight`` p
+    weighs the positive part. "mean" divides by the number of elements times their weights.
+    """
+
+    positive_weight: PositiveFloat = 1.0
+    predicts: ClassVar[Literal["class", "binary", "value"]] = "binary"
+
+    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
+        p = self.positive_weight
+        gradient = binary_cross_entropy_backward(output, target, p)
+        return binary_cross_entropy(output, target, p), gradient
+
+    def predict(self, output: Array) -> Array:
+        return sigmoid(output)
+
+    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+        """Count elements on the right side of 1/2."""
+        xp = array_namespace(output)
+        right = (output > 0.0) == (_columns(output, target) > 0.5)
+        return xp.sum(xp.astype(right, output.dtype)), float(math.prod(output.shape))
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_ElementwiseLoss):
+    """C = 1/D Σ_nj s_n (z_nj - y_nj)²; "mean" divides by the elements times their weights.
+
+    There is no factor 1/2, as in PyTorch, Keras and JAX.
+    """
+
+    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
+        return squared_error(output, target), squared_error_backward(output, target)
+
+
+@dataclass(frozen=True)
+class Huber(_ElementwiseLoss):
+    """C = 1/D Σ_nj s_n h(z_nj - y_nj), h(r) = r²/2 where |r| <= δ, else δ (|r| - δ/2)."""
+
+    delta: PositiveFloat = 1.0
+
+    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
+        return huber(output, target, self.delta), huber_backward(output, target, self.delta)
+
+
+def _columns(output: Array, target: Array) -> Array:
+    """The target in the shape and dtype of the output."""
+    xp = array_namespace(output)
+    if len(target.shape) == 1 and output.shape[1:] == (1,):
+        target = target[:, None]
+    if target.shape != output.shape:
+        msg = f"output is {tuple(output.shape)}, but the target is {tuple(target.shape)}"
+        raise DataError(msg)
+    return xp.astype(target, output.dtype, copy=False)
+
+
+def _check_weight(weight: Array, N: int) -> None:
+    if weight.shape != (N,):
+        msg = f"sample weights must be one per row, {(N,)}; got {tuple(weight.shape)}"
+        raise DataError(msg)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "cross_entropy": CrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "mean_squared_error": MeanSquaredError,
+    "huber": Huber,
+}

@@ -1,0 +1,139 @@
+"""Layers one after the other: the chain rule as a loop."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from xpnet.errors import ConfigError
+from xpnet.nn.activation import ACTIVATIONS
+from xpnet.nn.dense import Dense
+from xpnet.nn.dropout import Dropout
+from xpnet.nn.flatten import Flatten
+from xpnet.nn.layer import Layer, Params, Shape, Variable
+from xpnet.nn.normalization import BatchNorm, LayerNorm
+from xpnet.settings import Checked, OneOf, PositiveInt
+from xpnet.typing import Array
+
+__all__ = ["LAYERS", "Sequential"]
+
+LAYERS: dict[str, type[Layer]] = {
+    "dense": Dense,
+    "dropout": Dropout,
+    "layer_norm": LayerNorm,
+    "batch_norm": BatchNorm,
+    "flatten": Flatten,
+    **ACTIVATIONS,
+}
+
+
+@dataclass(frozen=True)
+class Sequential(Checked):
+    """A model: ``layers`` applied in turn.
+
+    ``Sequential([Dense(256), ReLU(), Dense(10)])`` leaves the sizes open;
+    ``.build((784,))`` fills them in and returns a new model.
+
+    >>> model = Sequential([Dense(4), *[ACTIVATIONS["relu"]()], Dense(3)]).build((2,))
+    >>> model.output_shape
+    (3,)
+    """
+
+    layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...]
+    input_shape: tuple[PositiveInt, ...] | None = None
+
+    def build(self, input_shape: Shape) -> "Sequential":
+        """Return the model for examples of ``input_shape`` (the batch left out).
+
+        Raises ConfigError, naming the layer, where a shape does not fit.
+        """
+        shape, built = tuple(input_shape), []
+        for i, layer in enumerate(self.layers):
+            try:
+                layer, shape = layer.build(shape)
+            except ConfigError as error:
+                msg = f"layer {i} ({layer_name(layer)}): {error}"
+                raise ConfigError(msg) from None
+            built.append(layer)
+        return dataclasses.replace(self, layers=tuple(built), input_shape=tuple(input_shape))
+
+    def shapes(self) -> list[Shape]:
+        """Return the shape of one example after each layer."""
+        if self.input_shape is None:
+            msg = "the model has no sizes yet: call build(input_shape) first"
+            raise ConfigError(msg)
+        shape, shapes = self.input_shape, []
+        for layer in self.layers:
+            shape = layer.build(shape)[1]
+            shapes.append(shape)
+        return shapes
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of one example's output."""
+        return [self.input_shape or (), *self.shapes()][-1]
+
+    def variables(self) -> list[dict[str, Variable]]:
+        """Return the variables of each layer."""
+        return [layer.variables() for layer in self.layers]
+
+    @functools.cached_property
+    def n_random(self) -> int:
+        """How many layers draw random numbers in training, each with two keys."""
+        return sum(layer.random for layer in self.layers)
+
+    def forward(
+        self,
+        params: Sequence[Params],
+        x: Array,
+        *,
+        train: bool = False,
+        keys: Sequence[Any] = (),
+    ) -> tuple[Array, list[Any]]:
+        """Return the output and each layer's residuals; ``keys`` has a pair per random layer."""
+        residuals, pairs = [], iter(keys)
+        for layer, p in zip(self.layers, params, strict=True):
+            pair = next(pairs, None) if layer.random else None
+            x, r = layer.forward(p, x, train=train, keys=pair)
+            residuals.append(r)
+        return x, residuals
+
+    def backward(
+        self,
+        params: Sequence[Params],
+        residuals: Sequence[Any],
+        dy: Array,
+        *,
+        input_gradient: bool = True,
+    ) -> tuple[Array | None, list[dict[str, Array]]]:
+        """Return dx and each layer's gradients, going back from dy = dC/doutput.
+
+        With ``input_gradient=False`` the loop ends at the first layer that has parameters.
+        """
+        grads: list[dict[str, Array]] = [{} for _ in self.layers]
+        has_trained = [any(v.trained for v in vs.values()) for vs in self.variables()]
+        first = has_trained.index(True) if True in has_trained else len(self.layers)
+        gradient: Array | None = dy
+        for i in reversed(range(len(self.layers))):
+            if not input_gradient and i < first:
+                return None, grads
+            needed = input_gradient or i > first
+            gradient, grads[i] = self.layers[i].backward(
+                params[i], residuals[i], gradient, input_gradient=needed
+            )
+        return gradient, grads
+
+    def track(self, params: Sequence[Params], residuals: Sequence[Any]) -> list[dict[str, Array]]:
+        """Return each layer's new statistics after a training pass."""
+        triples = zip(self.layers, params, residuals, strict=True)
+        return [layer.track(p, r) for layer, p, r in triples]
+
+
+def layer_name(layer: Layer) -> str:
+    """Return the name that a config gives the layer's class, or the class's own.
+
+    >>> layer_name(Dense(3))
+    'dense'
+    """
+    return next((n for n, cls in LAYERS.items() if cls is type(layer)), type(layer).__name__)

@@ -1,0 +1,58 @@
+"""Bounds on the flat gradient vector (P,), computed where the gradient is: no host synchronisation.
+
+All consume the gradient; use only what they return.
+"""
+
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from xpnet.settings import Checked, PositiveFloat
+from xpnet.typing import Array
+
+__all__ = ["Clip", "clip_by_norm", "clip_by_value"]
+
+
+@dataclass(frozen=True)
+class Clip(Checked):
+    """The bounds that training puts on a gradient: on each component, on the norm, both or none."""
+
+    norm: PositiveFloat | None = None
+    value: PositiveFloat | None = None
+
+    def apply(self, grad: Array) -> Array:
+        """Clip the components first, then the norm of what is left; consumes ``grad``."""
+        if self.value is not None:
+            grad = clip_by_value(grad, self.value)
+        if self.norm is not None:
+            grad = clip_by_norm(grad, self.norm)
+        return grad
+
+
+def clip_by_norm(grad: Array, max_norm: float) -> Array:
+    """Scale the gradient down to the Euclidean norm ``max_norm``, if its norm is larger.
+
+        g *= min(1, max_norm / (‖g‖ + 1e-6))
+
+    The norm is over all parameters of the model at once, as in Pascanu, Mikolov and Bengio, "On
+    the difficulty of training recurrent neural networks", ICML 2013; the 1e-6 is PyTorch's
+    (``clip_grad_norm_``). A gradient with a NaN becomes NaN throughout.
+
+    >>> import numpy as np
+    >>> clip_by_norm(np.array([3.0, 4.0]), 1.0).round(3)
+    array([0.6, 0.8])
+    """
+    xp = array_namespace(grad)
+    norm = xp.linalg.vector_norm(grad)  # ()
+    grad *= xp.minimum(max_norm / (norm + 1e-6), 1.0)
+    return grad
+
+
+def clip_by_value(grad: Array, limit: float) -> Array:
+    """Clip every component of the gradient to [-limit, limit].
+
+    >>> import numpy as np
+    >>> clip_by_value(np.array([-3.0, 0.5]), 1.0)
+    array([-1. ,  0.5])
+    """
+    return array_namespace(grad).clip(grad, -limit, limit)

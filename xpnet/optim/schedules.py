@@ -1,0 +1,217 @@
+"""Learning rates over a run, computed on the host in Python floats.
+
+A schedule is a pure function of the step, and of a *state*: plain data that a JSON checkpoint can
+hold. All but :class:`Plateau` leave it empty. A trainer treats every schedule the same way::
+
+    state = schedule.init()
+    for step in range(total_steps):
+        lr = schedule.lr(state, base_lr, step, total_steps, steps_per_epoch)
+        ...                                          # update number t = step + 1
+        if (step + 1) % steps_per_epoch == 0:        # the epoch is over
+            state = schedule.observe(state, metric)
+
+Granularity is part of each rule, and PyTorch's habit for the rule of that name: Step, Exponential
+and Plateau change the rate between epochs, Cosine and OneCycle at every step. Below, t is the step
+and e = ⌊t / steps_per_epoch⌋ the epoch, both from 0, T = total_steps, and η the base rate, which
+is the optimizer's ``lr``.
+
+>>> [Step(every=2, gamma=0.5).lr({}, 1.0, epoch, 6, 1) for epoch in range(6)]
+[1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Literal
+
+from xpnet.settings import Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
+
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "OneCycle",
+    "Plateau",
+    "Schedule",
+    "Step",
+]
+
+State = Mapping[str, Any]
+Decay = Annotated[float, Range(gt=0, le=1)]
+AtLeastOne = Annotated[float, Range(ge=1)]
+
+
+@dataclass(frozen=True)
+class Schedule(Checked, ABC):
+    """Base of the schedules."""
+
+    def init(self) -> State:
+        """Return the state before the first epoch."""
+        return {}
+
+    def observe(self, state: State, metric: float) -> State:
+        """Return the state after an epoch that ended with this value of the watched metric."""
+        return state
+
+    @abstractmethod
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        """Return the learning rate of ``step`` = 0, 1, ..., total_steps - 1."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """η throughout."""
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        return base_lr
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """η γ^⌊e / every⌋: by the factor γ down after every ``every`` epochs (PyTorch's StepLR)."""
+
+    _: KW_ONLY
+    every: PositiveInt = 10
+    gamma: Decay = 0.1
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        return base_lr * self.gamma ** (step // steps_per_epoch // self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """η γ^e: by the factor γ down after every epoch (PyTorch's ExponentialLR)."""
+
+    gamma: Decay = 0.95
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        return base_lr * self.gamma ** (step // steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from η down to ``minimum`` η, after a linear warm-up over ``warmup`` T steps.
+
+        t < w:   η (t + 1) / (w + 1)                                        w = round(warmup T)
+        t >= w:  η (minimum + (1 - minimum) (1 + cos(π (t - w) / (T - w))) / 2)
+
+    The warm-up neither wastes a step at rate 0 nor repeats η, which comes first at t = w.
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
+    equation 5, without restarts; PyTorch's CosineAnnealingLR with T_max = T - w. Warm-up: Goyal et
+    al., "Accurate, large minibatch SGD", arXiv:1706.02677, section 2.2.
+    """
+
+    _: KW_ONLY
+    warmup: Fraction = 0.0
+    minimum: Fraction = 0.0
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        warm = min(round(self.warmup * total_steps), total_steps - 1)
+        if step < warm:
+            return base_lr * (step + 1) / (warm + 1)
+        return _cosine(base_lr, self.minimum * base_lr, (step - warm) / (total_steps - warm))
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from η / div_factor to η in the first ``pct_start`` of the steps, then down to almost 0.
+
+        from η / div_factor by half a cosine to η at t = pct_start T - 1,
+        and by another to η / (div_factor final_div_factor) at t = T - 1
+
+    Smith and Topin, "Super-convergence: very fast training of neural networks using large learning
+    rates", arXiv:1708.07120. PyTorch's OneCycleLR with max_lr = η, two phases, and the momentum
+    left alone (``cycle_momentum=False``).
+    """
+
+    _: KW_ONLY
+    pct_start: Fraction = 0.3
+    div_factor: AtLeastOne = 25.0
+    final_div_factor: AtLeastOne = 1e4
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        start = base_lr / self.div_factor
+        peak = self.pct_start * total_steps - 1.0  # between two steps as often as not
+        if step < peak:
+            return _cosine(start, base_lr, step / peak)
+        past = (step - peak) / (total_steps - 1.0 - peak)
+        return _cosine(base_lr, start / self.final_div_factor, past)
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """By ``factor`` down, not below ``min_lr``, once the metric has not got better for a while.
+
+    That is for more than ``patience`` epochs in a row; the ``cooldown`` epochs after a reduction do
+    not count. Better is below best (1 - threshold), or above best (1 + threshold) in mode "max".
+    A metric that is not finite is never better. PyTorch's ReduceLROnPlateau with its relative
+    threshold and eps = 0. State: the number of reductions, and the three memories of that rule.
+    """
+
+    _: KW_ONLY
+    mode: Literal["min", "max"] = "min"
+    factor: Annotated[float, Range(gt=0, lt=1)] = 0.1
+    patience: NonNegativeInt = 10
+    threshold: Fraction = 1e-4
+    cooldown: NonNegativeInt = 0
+    min_lr: NonNegativeFloat = 0.0
+
+    def init(self) -> State:
+        return {"reductions": 0, "best": None, "bad_epochs": 0, "cooldown_left": 0}
+
+    def observe(self, state: State, metric: float) -> State:
+        reductions, cooldown_left = state["reductions"], state["cooldown_left"]
+        better = self._better(metric, state["best"])
+        best = float(metric) if better else state["best"]
+        bad_epochs = 0 if better or cooldown_left else state["bad_epochs"] + 1
+        cooldown_left = max(cooldown_left - 1, 0)
+        if bad_epochs > self.patience:
+            reductions, bad_epochs, cooldown_left = reductions + 1, 0, self.cooldown
+        return {
+            "reductions": reductions,
+            "best": best,
+            "bad_epochs": bad_epochs,
+            "cooldown_left": cooldown_left,
+        }
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        # A base rate below min_lr stays what it is.
+        return min(base_lr, max(base_lr * self.factor ** state["reductions"], self.min_lr))
+
+    def _better(self, metric: float, best: float | None) -> bool:
+        if best is None or not math.isfinite(metric):
+            return math.isfinite(metric)
+        if self.mode == "min":
+            return metric < best * (1.0 - self.threshold)
+        return metric > best * (1.0 + self.threshold)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """Half a cosine from ``start`` to ``end``, of which the fraction ``done`` lies behind."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "plateau": Plateau,
+}

@@ -1,0 +1,300 @@
+"""The settings of a run: TOML to checked dataclasses and back.
+
+Every setting is a field below (or of the layer, loss, optimizer or schedule that it configures),
+so a wrong type, a value out of range and an unknown name give one-line errors without more code.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from xpnet.data import NAMES, Augment, Scaling
+from xpnet.data.files import existing
+from xpnet.errors import ConfigError
+from xpnet.nn import (
+    ACTIVATIONS,
+    LAYERS,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LayerNorm,
+    ReLU,
+    Sequential,
+    Softmax,
+)
+from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer
+from xpnet.nn.losses import LOSSES, CrossEntropy, Loss, SoftmaxCrossEntropy
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
+from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
+from xpnet.settings import (
+    Checked,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OneOf,
+    PositiveInt,
+    build,
+    did_you_mean,
+    dump,
+)
+from xpnet.step.mixed_precision import Mixed
+from xpnet.storage.safe_open import MAX_TOML, read_regular
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EarlyStoppingConfig",
+    "ModelConfig",
+    "Placement",
+    "load_config",
+    "parse_duration",
+    "recipe_names",
+    "recipe_text",
+    "to_toml",
+]
+
+Placement = Literal["auto", "device", "host"]
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Where the examples come from, and how they are split and scaled."""
+
+    source: str = "digits"  # digits, mnist, fashion-mnist, or a file
+    test: str | None = None  # a file; without one, test_fraction of the source is held out
+    label: str | int | None = None  # label column: name or position
+    header: Literal["auto", "yes", "no"] = "auto"  # whether a CSV file has one
+    task: Literal["classification", "regression"] = "classification"
+    data_dir: str | None = None  # where named data sets lie
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+    stratify: bool = True
+    scaling: Scaling = "standard"
+    target_scaling: Scaling = "standard"  # of a regression
+    placement: Placement = "auto"  # on the device at once, or batch by batch from the host
+    stream: Literal["auto", "yes", "no"] = "auto"  # leave the rows in their file; auto: large ones
+    buffer: PositiveInt = 256  # MiB of streamed rows in memory, which are shuffled
+    augment: Augment = Augment()  # of the training rows
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The hidden layers; the output layer is added with one unit per class or target column.
+
+    Either ``hidden`` widths, each with ``normalization``, ``activation`` and ``dropout``, or the
+    full list of hidden ``layers``.
+    """
+
+    hidden: tuple[PositiveInt, ...] = (128,)
+    activation: Annotated[Layer, OneOf(ACTIVATIONS)] = ReLU()
+    normalization: Literal["none", "batch_norm", "layer_norm"] = "none"
+    dropout: Fraction = 0.0
+    initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
+    layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...] | None = None
+
+    def model(self, input_shape: tuple[int, ...], n_outputs: int, loss: Loss) -> Sequential:
+        """Return the built model for examples of ``input_shape``."""
+        if self.layers is not None:
+            layers = list(self.layers)
+        else:
+            layers = [Flatten(), *self._hidden()] if len(input_shape) > 1 else self._hidden()
+        layers.append(Dense(n_outputs, initializer=self.initializer))
+        if isinstance(loss, CrossEntropy):  # it takes probabilities
+            layers.append(Softmax())
+        return Sequential(tuple(layers)).build(input_shape)
+
+    def _hidden(self) -> list[Layer]:
+        layers: list[Layer] = []
+        for units in self.hidden:
+            layers.append(Dense(units, initializer=self.initializer))
+            if self.normalization != "none":
+                layers.append(BatchNorm() if self.normalization == "batch_norm" else LayerNorm())
+            layers.append(self.activation)
+            if self.dropout:
+                layers.append(Dropout(self.dropout))
+        return layers
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig(Checked):
+    """Stop after ``patience`` epochs without improvement of the validation; 0 never stops."""
+
+    patience: NonNegativeInt = 0
+    monitor: Literal["loss", "accuracy"] = "loss"
+    min_delta: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Checked):
+    """When to save beside the end of each epoch, and how many to keep beside the best."""
+
+    every_steps: NonNegativeInt = 0  # 0: not by steps
+    every: str | None = None  # by time, such as "10min"
+    keep: PositiveInt = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every is not None:
+            parse_duration(self.every)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """A whole run."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt | Literal["auto"] = 64  # auto: the largest that fits the memory
+    seed: NonNegativeInt = 0
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    tf32: bool | None = None  # on a GPU; None: as the library is set
+    mixed: Mixed | None = None  # a narrower dtype for the layers, beside weights in dtype
+    accumulate: PositiveInt = 1  # parts in which the gradient of a batch is taken
+    compile: bool | None = None  # None: where it is the backend's habit (JAX)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: Annotated[Loss, OneOf(LOSSES)] = SoftmaxCrossEntropy()
+    optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)] = Adam()
+    schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Constant()
+    clip: Clip = Clip()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss.reduction == "none":
+            msg = "loss.reduction 'none' gives no single loss to train on; use mean or sum"
+            raise ConfigError(msg)
+        regression = self.data.task == "regression"
+        if regression != (self.loss.predicts == "value"):
+            name = next(n for n, cls in LOSSES.items() if cls is type(self.loss))
+            msg = f"loss {name!r} does not fit data.task {self.data.task!r}; "
+            msg += "use mean_squared_error or huber for regression, a cross-entropy for classes"
+            raise ConfigError(msg)
+        if regression and self.early_stopping.monitor == "accuracy":
+            msg = "early_stopping.monitor: a regression has no accuracy; use 'loss'"
+            raise ConfigError(msg)
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds for a duration such as ``"30s"``, ``"10min"`` or ``"1.5h"``.
+
+    >>> parse_duration("10min")
+    600.0
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h)", text.strip())
+    if not match or float(match[1]) == 0:
+        msg = f"not a duration: {text!r}; write a number and s, min or h, such as '10min'"
+        raise ConfigError(msg)
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in the package."""
+    files = resources.files("xpnet.run") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in files.iterdir() if f.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the TOML of a recipe."""
+    return (resources.files("xpnet.run") / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
+def load_config(source: str = "digits", overrides: Iterable[str] = ()) -> Config:
+    """Read a recipe by name or a TOML file by path, with ``KEY=VALUE`` overrides on top.
+
+    The path of a data file stands for the default settings on that data. A relative data file in
+    a TOML file is taken from that file's folder. Raises ConfigError.
+
+    >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
+    0.01
+    """
+    table = _read(source)
+    for override in overrides:
+        _override(table, override)
+    _anchor_files(table.get("data"), Path())  # those of the overrides
+    try:
+        return build(Config, table)
+    except ConfigError as error:
+        if not source.endswith(".toml"):
+            raise
+        msg = f"{source}: {error}"
+        raise ConfigError(msg) from None
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in recipe_names():
+        return tomllib.loads(recipe_text(source))
+    path = Path(source)
+    if path.suffix != ".toml":
+        return {"data": {"source": str(_data_file(path))}}
+    try:
+        table = tomllib.loads(read_regular(path, MAX_TOML).decode("utf-8"))
+    except OSError as error:
+        msg = f"cannot read config {source!r}: {error.strerror}"
+        raise ConfigError(msg) from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or 5000 digits
+        msg = f"{source} is not valid TOML: {error}"
+        raise ConfigError(msg) from None
+    _anchor_files(table.get("data"), path.parent)
+    return table
+
+
+def _data_file(path: Path) -> Path:
+    if (path / "config.toml").is_file():
+        msg = f"{str(path)!r} is a run folder; to go on with it: xpnet train --out {path} --resume"
+        raise ConfigError(msg)
+    if path.suffix or path.exists():
+        return existing(path)
+    msg = f"no recipe or file {str(path)!r}; {did_you_mean(str(path), recipe_names())}"
+    raise ConfigError(msg)
+
+
+def _anchor_files(data: Any, folder: Path) -> None:
+    """Make the data files of a config independent of the current folder."""
+    for key in ("source", "test", "data_dir"):
+        value = data.get(key) if isinstance(data, Mapping) else None
+        if isinstance(value, str) and not (key == "source" and value in NAMES):
+            data[key] = os.path.abspath(folder / Path(value).expanduser())
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=value``; the value is read as TOML, else taken as a string."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
+        raise ConfigError(msg)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text.strip()
+    *path, last = parts
+    for i, part in enumerate(path):
+        inner = table.setdefault(part, {})
+        if isinstance(inner, str):  # optimizer = "adam" is short for a table with that name
+            inner = table[part] = {"name": inner}
+        if not isinstance(inner, dict):
+            msg = f"--set {override}: {'.'.join(parts[: i + 1])} is not a table"
+            raise ConfigError(msg)
+        table = inner
+    if last == "name" and table.get("name") != value:
+        table.clear()  # the settings of another class mean nothing to this one
+    table[last] = value
+
+
+def to_toml(config: Config) -> str:
+    """Return the TOML that :func:`load_config` reads back as an equal config."""
+    import tomli_w
+
+    return tomli_w.dumps(dump(config))

@@ -1,0 +1,298 @@
+"""Training into a run folder, from the beginning or from where it was left."""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from xpnet.backends import Resolved, resolve
+from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.nn.layout import layouts
+from xpnet.run.batch_size import with_batch_size
+from xpnet.run.config import Config, parse_duration
+from xpnet.run.preprocessing import Examples
+from xpnet.run.run_folder import RunFolder, load_run, make_trainer
+from xpnet.run.scores import scores
+from xpnet.run.splits import load_examples
+from xpnet.run.streamed_splits import is_streamed, with_stream
+from xpnet.settings import dump
+from xpnet.storage import CheckpointFolder, RunLock, preflight
+from xpnet.training.callbacks import (
+    Callback,
+    Checkpointing,
+    EarlyStopping,
+    HistoryFile,
+    StopOnSignal,
+)
+from xpnet.training.snapshot import check_length
+from xpnet.training.trainer import Trainer
+
+__all__ = ["Outcome", "train"]
+
+# What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
+# elsewhere; that it is the same is told by its fingerprint.
+MAY_CHANGE = (
+    *("epochs", "backend", "device", "compile", "tf32", "accumulate"),
+    *("checkpoint", "early_stopping"),
+    *("data.source", "data.test", "data.data_dir", "data.placement"),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    folder: RunFolder
+    stopped: str | None  # why before the last epoch, if so
+    interrupted: bool
+    test: Mapping[str, Any] | None  # scores on the test part; None if interrupted or without one
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Callback | None = None,
+    report: Callable[[str], None] = print,
+    warn: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Train as ``config`` says into the folder ``out``, and score the result on the test part.
+
+    With ``resume`` the run goes on from its newest good checkpoint, or begins where there is none.
+    ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
+    that tell of trouble.
+
+    Raises ConfigError, DataError or BackendError before anything is written, CheckpointError where
+    the folder is in use, holds another run or cannot be written.
+    """
+    folder = RunFolder(out)
+    config = _consistent(config, folder, resume=resume)
+    chosen = resolve(config.backend, config.device, config.dtype)
+    if config.tf32 is not None:
+        chosen.backend.allow_tf32(config.tf32)
+    report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
+    config = with_stream(config)
+    if is_streamed(config):
+        report(f"data {config.data.source}: its rows stay in the file; looking through them once")
+    examples = load_examples(config)
+    config.data.augment.check(examples.train.feature_shape)
+    report(_describe(examples))
+    config = with_batch_size(config, chosen.backend, examples, report)
+    trainer = make_trainer(config, examples.preparation, chosen.backend)
+    check_length(config.epochs, math.ceil(len(examples.train) / trainer.batch_size))
+    report(f"model {_chain(trainer)}: {_size(trainer):,} parameters, {config.dtype}")
+    job = _Job(config, folder, chosen, examples, trainer, warn or report)
+    with job.only_writer():
+        if not resume:  # another training may have come and gone since it was last asked
+            _consistent(config, folder, resume=False)
+        job.restore()
+        if resume:
+            report(_position(trainer, config))
+        interrupted = job.fit(progress)
+        if trainer.stopped and not interrupted:
+            report(f"stopped: {trainer.stopped}")
+        test = None if interrupted else job.test()
+    return Outcome(folder, trainer.stopped, interrupted, test)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The stages of a training, and what they share."""
+
+    config: Config
+    folder: RunFolder
+    chosen: Resolved
+    examples: Examples
+    trainer: Trainer
+    warn: Callable[[str], None]
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Make the folder, see that it has room, and keep others out of it."""
+        size = sum(t.nbytes for t in self.trainer.snapshot()[0].values())
+        held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
+        # What is kept, the best, and one more while it is written; a resumed run has some of it.
+        preflight(self.folder.path, max(6 * size - held, 2 * size), size)
+        with RunLock(self.folder.path) as lock:
+            if lock.taken_over:
+                self.warn(lock.taken_over)
+            yield
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.folder.checkpoint_path, self.config.checkpoint.keep)
+
+    def restore(self) -> None:
+        """Restore the newest good checkpoint, if there is any."""
+        checkpoints = self.checkpoints
+        found = checkpoints.newest()
+        for message in checkpoints.skipped:
+            self.warn(f"passed over: {message}")
+        if found is None:
+            if checkpoints.skipped:
+                msg = f"no checkpoint in {checkpoints.path} can be read; "
+                msg += "move it away to start again"
+                raise CheckpointError(msg)
+            return
+        if found.meta.get("fingerprint") != self.examples.fingerprint:
+            msg = "the data has changed since this run began: resume with the same data, "
+            msg += "or train into another folder"
+            raise DataError(msg)
+        self.trainer.restore(found.tensors, found.meta)
+
+    def fit(self, progress: Callback | None) -> bool:
+        """Train, and record how it went; say whether a signal ended it."""
+        record = self.record()
+        self.folder.write_config(self.config)
+        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
+        began, signals, status = time.monotonic(), StopOnSignal(), "finished"
+        feed, backend, data = self.examples.preparation.feed, self.chosen.backend, self.config.data
+        checks = self.examples.validation
+        history = HistoryFile(self.folder.history_path, self.warn)
+        saving = self.checkpointing()
+        watching = [*([] if progress is None else [progress]), history]
+        try:
+            self.trainer.fit(
+                feed(backend, self.examples.train, data.placement, data.augment),
+                epochs=self.config.epochs,
+                validation=None if checks is None else feed(backend, checks),
+                callbacks=[*watching, *self.early_stopping(), saving, signals],
+            )
+            if unsaved := saving.failure or history.failure:
+                msg = f"{unsaved}; the end of this training is not saved: make room and --resume"
+                raise CheckpointError(msg)
+            status = self.trainer.stopped or status
+        except BaseException as error:
+            status = f"failed: {error}"
+            raise
+        finally:
+            record["step"] = self.trainer.engine.step_note
+            seconds = round(record["seconds"] + time.monotonic() - began, 3)
+            try:
+                record |= {"seconds": seconds, "status": status}
+                self.folder.write_json(self.folder.run_path, record)
+            except CheckpointError as error:  # a full disk shall not hide how it ended
+                self.warn(str(error))
+        return self.trainer.stopped is not None and signals.received is not None
+
+    def early_stopping(self) -> list[Callback]:
+        """The early stopping, if there is one."""
+        stopping = self.config.early_stopping
+        if not stopping.patience:
+            return []
+        return [EarlyStopping(stopping.patience, stopping.monitor, stopping.min_delta)]
+
+    def checkpointing(self) -> Checkpointing:
+        """What saves the training, with all that a later use of it needs."""
+        saving, preparation = self.config.checkpoint, self.examples.preparation
+        return Checkpointing(
+            self.checkpoints,
+            every_steps=saving.every_steps,
+            every_seconds=parse_duration(saving.every) if saving.every else math.inf,
+            monitor=self.config.early_stopping.monitor,
+            meta={
+                "preparation": preparation.meta(),
+                "fingerprint": self.examples.fingerprint,
+                "config": dump(self.config),
+            },
+            tensors=preparation.tensors(),
+            report=self.warn,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says of this training; one that goes on keeps when it was begun."""
+        earlier = self.folder.read_json(self.folder.run_path)
+        examples = self.examples
+        return {
+            **self.chosen.backend.describe(),
+            "reason": self.chosen.reason,
+            "xpnet": metadata.version("xpnet"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "seed": self.config.seed,
+            "parameters": _size(self.trainer),
+            "train_rows": len(examples.train),
+            "validation_rows": len(examples.validation or ()),
+            "test_rows": len(examples.test or ()),
+            "fingerprint": examples.fingerprint,
+            "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+            "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
+        }
+
+    def test(self) -> Mapping[str, Any] | None:
+        """Score the checkpoint that would be used from now on, and keep the report."""
+        if self.examples.test is None:
+            return None
+        name, device = self.chosen.backend.name, self.chosen.backend.device_name
+        run = load_run(self.folder.path, backend=name, device=device)
+        for message in run.folder.skipped:
+            self.warn(f"passed over: {message}")
+        result = scores(run, self.examples.test)
+        self.folder.write_json(self.folder.report_path, result)
+        return result
+
+
+def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+    """Refuse to write over a run, or to go on with another network, data or optimizer."""
+    if not resume and folder.exists():
+        msg = f"{str(folder.path)!r} already holds a run: add --resume to go on, or choose --out"
+        raise CheckpointError(msg)
+    if not resume or not folder.config_path.exists():
+        return config
+    earlier = folder.config()
+    if config.batch_size == "auto":  # what fits now may differ from what fitted then
+        config = replace(config, batch_size=earlier.batch_size)
+    if config.data.stream == "auto":
+        config = replace(config, data=replace(config.data, stream=earlier.data.stream))
+    ours, theirs = _flat(dump(config)), _flat(dump(earlier))
+    for key in sorted({*ours, *theirs}):
+        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
+        if not free and ours.get(key) != theirs.get(key):
+            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
+            msg += f"with {theirs.get(key)!r}; choose another --out"
+            raise ConfigError(msg)
+    return config
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _position(trainer: Trainer, config: Config) -> str:
+    epoch, batch, step = trainer.position
+    if step == 0:
+        return "no checkpoint to go on from yet: beginning"
+    if epoch >= config.epochs:
+        return f"all {epoch} epochs are done; go further with --set epochs={2 * epoch}"
+    return f"going on after step {step}: epoch {epoch + 1}, batch {batch + 1}"
+
+
+def _size(trainer: Trainer) -> int:
+    return layouts(trainer.model)[0].size
+
+
+def _describe(examples: Examples) -> str:
+    parts = {"train": examples.train, "validation": examples.validation, "test": examples.test}
+    rows = ", ".join(f"{len(p):,} {name}" for name, p in parts.items() if p is not None)
+    classes = examples.preparation.classes
+    kind = f"{len(classes)} classes" if classes else "regression"
+    shape = "x".join(map(str, examples.train.feature_shape))
+    return f"data {examples.train.name}: {rows}; {shape} features, {kind}"
+
+
+def _chain(trainer: Trainer) -> str:
+    """The widths of the layers, such as 64-128-10."""
+    model = trainer.model
+    shapes = [model.input_shape or (), *model.shapes()]
+    widths = ["x".join(map(str, shape)) for shape in shapes]
+    return "-".join(w for i, w in enumerate(widths) if i == 0 or w != widths[i - 1])

@@ -1,0 +1,159 @@
+"""The examples of a file larger than memory: looked through once, and left where they are."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xpnet.data import (
+    NAMES,
+    Scaler,
+    StreamedDataset,
+    Survey,
+    open_rows,
+    scaler_of,
+    streamable,
+    survey,
+)
+from xpnet.data.files import MAX_BYTES
+from xpnet.data.running_stats import Moments
+from xpnet.errors import ConfigError, DataError
+from xpnet.run.config import Config
+from xpnet.run.preprocessing import Examples, Preparation, outputs_for, shares_of
+from xpnet.training.memory import host_memory
+
+__all__ = ["is_large", "is_streamed", "open_part", "stream_examples", "with_stream"]
+
+SHARE = 0.25  # of the host's memory; beside the rows there are their copies, scaled
+
+
+def is_streamed(config: Config) -> bool:
+    """Say whether the rows of ``config`` stay in their file.
+
+    ``data.stream = "auto"`` streams what takes more than a quarter of the memory that is free, or
+    more than is read at once.
+    Raises ConfigError for a named data set that is to be streamed.
+    """
+    settings = config.data
+    if settings.source in NAMES:
+        if settings.stream == "yes":
+            msg = f"data.stream is for files; {settings.source} is small: set data.stream = 'auto'"
+            raise ConfigError(msg)
+        return False
+    if settings.stream != "auto":
+        return settings.stream == "yes"
+    return is_large(settings.source)
+
+
+def is_large(path: str | Path) -> bool:
+    """Say whether a file's rows are better left in it, and can be."""
+    most = min(MAX_BYTES, SHARE * host_memory())
+    return streamable(path) and os.path.isfile(path) and os.path.getsize(path) > most
+
+
+def open_part(
+    path: str | Path, config: Config, preparation: Preparation, label: str | int | None
+) -> StreamedDataset:
+    """Look through a file of the kind that a model was trained on; raises DataError."""
+    found = _survey(config, path, label, [1.0], preparation.classes, preparation.feature_names)
+    part, moments = found.parts[0], found.moments[0]
+    preparation.check_shape(path, part.feature_shape)
+    _check_range(part.name, moments, preparation.scaler, config.dtype)
+    return part
+
+
+def with_stream(config: Config) -> Config:
+    """Return ``config`` with the choice made for "auto", which a resumed run has to keep to."""
+    if config.data.source in NAMES or not streamable(config.data.source):
+        return config
+    stream: Literal["yes", "no"] = "yes" if is_streamed(config) else "no"
+    return replace(config, data=replace(config.data, stream=stream))
+
+
+def stream_examples(config: Config) -> Examples:
+    """Look through the data of ``config``, fit the scaler to the training part, leave the rest.
+
+    Raises DataError, naming the file and the place, for data that cannot be trained on.
+    """
+    shares = shares_of(config, test=config.data.test is None)
+    label = "auto" if config.data.label is None else config.data.label
+    whole = _survey(config, config.data.source, label, list(shares.values()))
+    classes = whole.parts[0].classes
+    parts, moments = dict(zip(shares, whole.parts, strict=True)), [*whole.moments]
+    prints = [whole.fingerprint]
+    if config.data.test is not None:
+        names = whole.parts[0].feature_names
+        other = _survey(config, config.data.test, label, [1.0], classes, names)
+        parts["test"], moments = other.parts[0], [*moments, *other.moments]
+        prints.append(other.fingerprint)
+    train = parts["train"]
+    _check_parts(parts)
+    outputs = _outputs(config, train, whole.target_moments[0])
+    regression = config.data.task == "regression"
+    scaling, target_scaling = config.data.scaling, config.data.target_scaling
+    preparation = Preparation(
+        scaler_of(scaling, whole.moments[0]),
+        train.feature_shape,
+        outputs,
+        classes,
+        train.feature_names,
+        target_scaler=scaler_of(target_scaling, whole.target_moments[0]) if regression else None,
+    )
+    for part, its in zip(parts.values(), moments, strict=True):
+        _check_range(part.name, its, preparation.scaler, config.dtype)
+    validation, test = (parts.get(name) for name in ("validation", "test"))
+    return Examples(train, validation, test, preparation, "+".join(prints))
+
+
+def _survey(
+    config: Config,
+    path: str | Path,
+    label: str | int | None,
+    shares: list[float],
+    classes: tuple[str, ...] | None = None,
+    names: tuple[str, ...] | None = None,
+) -> Survey:
+    return survey(
+        open_rows(path, label, names),
+        shares,
+        seed=config.seed,
+        task=config.data.task,
+        classes=classes,
+        name=Path(path).name.partition(".")[0],
+        window_bytes=config.data.buffer * 2**20 // 2,
+    )
+
+
+def _check_parts(parts: dict[str, StreamedDataset]) -> None:
+    """Every part needs a row, and rows of the same shape."""
+    train = parts["train"]
+    for name, part in parts.items():
+        if len(part) == 0:
+            msg = f"{part.name}: {sum(map(len, parts.values()))} rows leave none for {name}; "
+            raise DataError(msg + "add rows, or leave that part out")
+        if part.feature_shape != train.feature_shape:
+            msg = f"{part.name}: features of shape {part.feature_shape}; "
+            raise DataError(msg + f"expected {train.feature_shape}")
+
+
+def _outputs(config: Config, train: StreamedDataset, targets: Moments) -> int:
+    """The outputs that the model needs; the loss is asked whether it takes these targets."""
+    if not train.labelled:
+        msg = f"{train.name} has no labels to train on"
+        raise DataError(msg)
+    columns = int(np.prod(targets.mean.shape))
+    outputs = outputs_for(config.loss, train.name, train.classes, columns)
+    some = np.zeros((1, columns)) if train.classes is None else np.arange(len(train.classes))
+    config.loss.check_target(some, outputs)
+    return outputs
+
+
+def _check_range(name: str, moments: Moments, scaler: Scaler, dtype: str) -> None:
+    """The scaling is monotone: what the extremes survive, all rows do."""
+    try:
+        scaler.apply(np.stack([moments.low, moments.high]), dtype)
+    except DataError as error:
+        msg = f"{name}: {error}"
+        raise DataError(msg) from None

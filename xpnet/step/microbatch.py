@@ -1,0 +1,64 @@
+"""The gradient of a batch taken in parts: the memory of one part, the step of the whole."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from xpnet.nn.losses import quotient
+from xpnet.step import Batch, BatchGradient
+from xpnet.typing import Array
+
+__all__ = ["accumulated"]
+
+
+def accumulated(
+    gradient: Callable[..., BatchGradient], parts: int, *, summed: bool = False
+) -> Callable[..., BatchGradient]:
+    """Return the gradient function that goes through a batch in ``parts`` near-equal parts.
+
+    With C_i = Σ_i ℓ / D_i the parts' losses, the whole one is C = Σ_i D_i C_i / Σ_i D_i, and so is
+    its gradient; with the reduction "sum" (``summed``), C = Σ_i C_i. The result equals the whole
+    batch's up to rounding, dropout included; only batch normalisation sees the parts, one after
+    the other.
+    """
+
+    def gradient_of_parts(
+        params: Array,
+        stats: Array,
+        batch: Batch,
+        keys: Sequence[Any] = (),
+        scale: Array | float = 1.0,
+    ) -> BatchGradient:
+        rows = batch.x.shape[0]
+        bounds = sorted({rows * i // parts for i in range(parts + 1)})
+        total: BatchGradient | None = None
+        for first, last in pairwise(bounds):
+            part_keys = [(k[0], k[1], first) for k in keys]
+            g = gradient(params, stats, _rows(batch, first, last), part_keys, scale)
+            stats = g.stats
+            if not summed:
+                g = g._replace(gradient=g.gradient * g.denominator)
+            total = g if total is None else _sum(total, g)
+        if total is None:
+            return gradient(params, stats, batch, keys, scale)
+        if summed:
+            return total._replace(denominator=g.denominator)
+        return total._replace(gradient=quotient(total.gradient, total.denominator))
+
+    return gradient_of_parts
+
+
+def _rows(batch: Batch, first: int, last: int) -> Batch:
+    weight = None if batch.weight is None else batch.weight[first:last]
+    return Batch(batch.x[first:last, ...], batch.y[first:last, ...], weight)
+
+
+def _sum(a: BatchGradient, b: BatchGradient) -> BatchGradient:
+    return BatchGradient(
+        a.loss + b.loss,
+        a.denominator + b.denominator,
+        a.hits + b.hits,
+        a.counted + b.counted,
+        a.gradient + b.gradient,
+        b.stats,
+    )

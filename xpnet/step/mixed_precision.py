@@ -1,0 +1,97 @@
+"""Mixed precision: layers in float16 or bfloat16, weights, loss and update in float32.
+
+    Micikevicius et al., "Mixed precision training", ICLR 2018.
+
+float16 reaches down to 6e-8 only, and gradients are often smaller. The loss, and by the chain rule
+every gradient, is therefore multiplied by a scale S before backward, and the gradient divided by it
+after. S is found while training: a step whose gradient overflows is left out and halves S, and
+after ``growth`` good steps in a row S doubles. bfloat16 has float32's range, and S stays 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from array_api_compat import array_namespace, device
+
+from xpnet.nn.losses import quotient
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
+from xpnet.settings import Checked, PositiveFloat, PositiveInt
+from xpnet.step import Batch, BatchGradient, StepInputs, TrainState, add
+from xpnet.typing import Array
+
+__all__ = ["Mixed", "first_scale", "make_mixed_step"]
+
+
+@dataclass(frozen=True)
+class Mixed(Checked):
+    """The narrow dtype, and how the loss scale of float16 begins and grows."""
+
+    dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    initial_scale: PositiveFloat = 2.0**16
+    growth: PositiveInt = 2000  # good steps in a row before the scale doubles
+
+    @property
+    def scales(self) -> bool:
+        """Whether this dtype needs a loss scale."""
+        return self.dtype == "float16"
+
+
+def first_scale(mixed: Mixed, like: Array) -> Array:
+    """Return the loss scale before the first step, and the 0 good steps behind it: (2,)."""
+    xp = array_namespace(like)
+    scale = mixed.initial_scale if mixed.scales else 1.0
+    return xp.asarray([scale, 0.0], dtype=like.dtype, device=device(like))
+
+
+def make_mixed_step(
+    gradient: Callable[..., BatchGradient],
+    optimizer: Optimizer,
+    clip: Clip,
+    mixed: Mixed,
+    narrow: Any,
+) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
+    """Return the train step that computes ``gradient`` in the dtype ``narrow`` of the library."""
+
+    def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
+        xp = array_namespace(state.params)
+        wide = state.params.dtype
+        assert state.scale is not None
+        scale = state.scale[0]
+        # Statistics are only tracked here, not computed with: they stay wide.
+        narrowed = xp.astype(state.params, narrow)
+        g = gradient(narrowed, state.stats, batch, inputs.keys, scale)
+        grad, stats = xp.astype(g.gradient, wide) / scale, g.stats
+        totals = add(state.totals, g, inputs.step)
+        cost = quotient(g.loss, g.denominator)
+        if not mixed.scales:
+            params, slots = optimizer.update(
+                state.params, clip.apply(grad), state.slots, inputs.coefficients
+            )
+            return TrainState(params, stats, slots, totals, state.scale), cost
+        good = xp.all(xp.isfinite(grad))
+        # An optimizer consumes its state, and this one may be needed again: without a look from
+        # the host, both outcomes are computed and one is chosen.
+        copies = [xp.asarray(a, copy=True) for a in (state.params, *state.slots)]
+        params, slots = optimizer.update(
+            copies[0], clip.apply(grad), tuple(copies[1:]), inputs.coefficients
+        )
+        kept = TrainState(
+            xp.where(good, params, state.params),
+            xp.where(good, stats, state.stats),
+            tuple(xp.where(good, a, b) for a, b in zip(slots, state.slots, strict=True)),
+            totals,
+            _next_scale(state.scale, good, mixed),
+        )
+        return kept, cost
+
+    return train_step
+
+
+def _next_scale(scale: Array, good: Array, mixed: Mixed) -> Array:
+    xp = array_namespace(scale)
+    grown = scale[1] + 1.0 >= float(mixed.growth)
+    value = xp.where(good, xp.where(grown, 2.0 * scale[0], scale[0]), 0.5 * scale[0])
+    steps = xp.where(good & ~grown, scale[1] + 1.0, 0.0)
+    return xp.stack([value, steps])

@@ -1,0 +1,246 @@
+"""One step of training, as a pure function: the whole of it fits on this page.
+
+    state, cost = train_step(state, batch, inputs)
+
+The state passed in is gone; use the one returned. A backend may compile the function as it is.
+Everything that changes from step to step comes in as an argument (``inputs``), never as a constant
+that a compiler would freeze.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from xpnet.nn import Params, Sequential
+from xpnet.nn.layout import layouts, merge
+from xpnet.nn.losses import Loss, Sums, quotient
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
+from xpnet.random import generator
+from xpnet.typing import Array
+
+__all__ = [
+    "Batch",
+    "BatchGradient",
+    "StepInputs",
+    "Totals",
+    "TrainState",
+    "add",
+    "dropout_keys",
+    "gradients",
+    "make_gradient",
+    "make_evaluate_step",
+    "make_predict_step",
+    "make_train_step",
+    "zero_totals",
+]
+
+
+KEY_BLOCK = 256  # steps whose keys are drawn at once; part of the format, as random.PURPOSES is
+
+
+class Totals(NamedTuple):
+    """Sums over the steps since the last reading, each a 0-d array on the device."""
+
+    loss: Array  # Σ ℓ
+    denominator: Array  # Σ D
+    hits: Array  # right predictions
+    count: Array  # rows that could be right
+    bad_step: Array  # int32: the first step whose loss was not finite, or -1
+
+
+class TrainState(NamedTuple):
+    """All that training changes."""
+
+    params: Array  # (P,) trained parameters
+    stats: Array  # (S,) running statistics
+    slots: tuple[Array, ...]  # the optimizer's moments, (P,) each
+    totals: Totals
+    scale: Array | None = None  # (2,) the loss scale of mixed precision, and steps since it changed
+
+
+class Batch(NamedTuple):
+    """N examples: x (N, ...), y (N,) or (N, J), and weights (N,) or None."""
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+
+
+class StepInputs(NamedTuple):
+    """The Python numbers of one step."""
+
+    step: int
+    coefficients: Any  # of Optimizer.coefficients
+    keys: tuple[tuple[int, int], ...] = ()  # two int32 per random layer
+
+
+def dropout_keys(seed: int, step: int, n_random: int) -> tuple[tuple[int, int], ...]:
+    """Draw the two int32 keys of each random layer at one step."""
+    if n_random == 0:
+        return ()
+    block, i = divmod(step, KEY_BLOCK)
+    return _key_block(seed, block, n_random)[i]
+
+
+@functools.lru_cache(maxsize=4)
+def _key_block(seed: int, block: int, n_random: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """The keys of many steps at once: to begin at a position costs more than to draw."""
+    size = (KEY_BLOCK, n_random, 2)
+    draws = generator(seed, "dropout", block).integers(-(2**31), 2**31, size=size)
+    return tuple(tuple((a, b) for a, b in step) for step in draws.tolist())
+
+
+def zero_totals(like: Array) -> Totals:
+    """Return totals of nothing, in the dtype and place of ``like``."""
+    xp = array_namespace(like)
+
+    def zero() -> Array:  # one buffer each: a donated state may not hold the same one twice
+        return xp.zeros((), dtype=like.dtype, device=device(like))
+
+    bad_step = xp.full((), -1, dtype=xp.int32, device=device(like))
+    return Totals(zero(), zero(), zero(), zero(), bad_step)
+
+
+def gradients(
+    model: Sequential,
+    loss: Loss,
+    params: Sequence[Params],
+    batch: Batch,
+    *,
+    keys: Sequence[Any] = (),
+    scale: Array | float = 1.0,
+    input_gradient: bool = False,
+) -> tuple[Sums, Array, list[Any], Array | None, list[dict[str, Array]]]:
+    """Forward, loss, backward in training mode: backpropagation.
+
+    Returns the loss sums, the output, the residuals, dC/dx (None unless ``input_gradient``) and
+    dC/dparameters, a mapping per layer, both times ``scale``. The loss is taken in the dtype of
+    ``batch.x``, the layers compute in that of ``params``.
+    """
+    xp = array_namespace(batch.x)
+    narrow = _dtype(params, batch.x)
+    x = xp.astype(batch.x, narrow, copy=False)
+    output, residuals = model.forward(params, x, train=True, keys=keys)
+    output = xp.astype(output, batch.x.dtype, copy=False)
+    sums = loss.sums(output, batch.y, batch.weight)
+    doutput = quotient(sums.gradient, sums.denominator)
+    if not isinstance(scale, float):
+        doutput = doutput * scale
+    doutput = xp.astype(doutput, narrow, copy=False)
+    dx, grads = model.backward(params, residuals, doutput, input_gradient=input_gradient)
+    return sums, output, residuals, dx, grads
+
+
+def _dtype(params: Sequence[Params], x: Array) -> Any:
+    return next((array.dtype for layer in params for array in layer.values()), x.dtype)
+
+
+class BatchGradient(NamedTuple):
+    """What a step takes from a batch."""
+
+    loss: Array  # Σ ℓ, 0-d
+    denominator: Array  # D, 0-d
+    hits: Array | float
+    counted: Array | float
+    gradient: Array  # dC/dparams (P,)
+    stats: Array  # (S,) the statistics after the batch
+
+
+def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]:
+    """Return ``(params, stats, batch, keys, scale) -> BatchGradient`` on flat vectors."""
+    params_layout, stats_layout = layouts(model)
+
+    def gradient(
+        params: Array,
+        stats: Array,
+        batch: Batch,
+        keys: Sequence[Any] = (),
+        scale: Array | float = 1.0,
+    ) -> BatchGradient:
+        tensors = merge(params_layout.split(params), stats_layout.split(stats))
+        sums, output, residuals, _, grads = gradients(
+            model, loss, tensors, batch, keys=keys, scale=scale
+        )
+        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
+        grad = params_layout.join(grads, params)
+        stats = stats_layout.join(model.track(tensors, residuals), stats)
+        return BatchGradient(sums.loss, sums.denominator, hits, count, grad, stats)
+
+    return gradient
+
+
+def make_train_step(
+    model: Sequential,
+    loss: Loss,
+    optimizer: Optimizer,
+    clip: Clip = Clip(),
+    gradient: Callable[..., BatchGradient] | None = None,
+) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
+    """Return the train step of a built model; its second result is the batch's loss, 0-d.
+
+    ``gradient`` stands in for :func:`make_gradient`'s, to take it otherwise, such as in parts.
+    """
+    gradient = gradient or make_gradient(model, loss)
+
+    def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
+        g = gradient(state.params, state.stats, batch, inputs.keys)
+        grad = clip.apply(g.gradient)  # (P,)
+        params, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
+        totals = add(state.totals, g, inputs.step)
+        return TrainState(params, g.stats, slots, totals), quotient(g.loss, g.denominator)
+
+    return train_step
+
+
+def make_evaluate_step(
+    model: Sequential, loss: Loss
+) -> Callable[[Totals, Array, Array, Batch], tuple[Totals, Array]]:
+    """Return ``(totals, params, stats, batch) -> (totals, predictions)``, without dropout."""
+    output_of = _make_forward(model)
+
+    def evaluate_step(
+        totals: Totals, params: Array, stats: Array, batch: Batch
+    ) -> tuple[Totals, Array]:
+        output = output_of(params, stats, batch.x)
+        sums = loss.sums(output, batch.y, batch.weight)
+        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
+        g = BatchGradient(sums.loss, sums.denominator, hits, count, params, stats)
+        return add(totals, g, 0), loss.predict(output)
+
+    return evaluate_step
+
+
+def make_predict_step(model: Sequential, loss: Loss) -> Callable[[Array, Array, Array], Array]:
+    """Return ``(params, stats, x) -> predictions``: probabilities, or values for regression."""
+    output_of = _make_forward(model)
+
+    def predict_step(params: Array, stats: Array, x: Array) -> Array:
+        return loss.predict(output_of(params, stats, x))
+
+    return predict_step
+
+
+def _make_forward(model: Sequential) -> Callable[[Array, Array, Array], Array]:
+    params_layout, stats_layout = layouts(model)
+
+    def forward(params: Array, stats: Array, x: Array) -> Array:
+        variables = merge(params_layout.split(params), stats_layout.split(stats))
+        return model.forward(variables, x)[0]
+
+    return forward
+
+
+def add(totals: Totals, g: BatchGradient, step: int) -> Totals:
+    """Return the totals with one more batch."""
+    xp = array_namespace(g.loss)
+    good = xp.isfinite(g.loss) | (totals.bad_step >= 0)
+    return Totals(
+        totals.loss + g.loss,
+        totals.denominator + g.denominator,
+        totals.hits + g.hits,
+        totals.count + g.counted,
+        xp.where(good, totals.bad_step, step),
+    )

@@ -1,0 +1,23 @@
+"""The durable store of a training run: checkpoints, the lock on the run folder, the history.
+
+It sees host NumPy arrays and JSON data only, so that a run saved on one array library goes on with
+another. By convention the arrays are named ``params/0.dense.W``, ``slots/m/0.dense.W``, ``stats/``,
+``preprocess/``, and ``meta["position"]`` has the epoch, batch and step to go on from.
+"""
+
+from xpnet.storage.checkpoint_file import Checkpoint, load, save
+from xpnet.storage.checkpoint_folder import CheckpointFolder
+from xpnet.storage.durable import atomic_write_text, preflight
+from xpnet.storage.history import History
+from xpnet.storage.lock import RunLock
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointFolder",
+    "History",
+    "RunLock",
+    "atomic_write_text",
+    "load",
+    "preflight",
+    "save",
+]

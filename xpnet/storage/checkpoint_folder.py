@@ -1,0 +1,120 @@
+"""The checkpoints of one run: the last few, and the best."""
+
+import filecmp
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.errors import CheckpointError, ConfigError
+from xpnet.storage.checkpoint_file import Checkpoint, load, save
+from xpnet.storage.durable import atomic_link, explained, make_folder, sweep
+
+__all__ = ["CheckpointFolder"]
+
+STEP_FILE = re.compile(r"step-(\d{10,})\.safetensors")
+
+
+class CheckpointFolder:
+    """A folder of ``step-0000001234.safetensors`` files and a ``best.safetensors``.
+
+    The steps of a run form one line. After a save at step ``s`` the folder holds the last ``keep``
+    checkpoints up to ``s``; those of later steps belong to a future that was abandoned when the run
+    went back before them, and go as well. Nothing is deleted before the new file has been read back
+    whole. The best is a link to its step's file, or a copy, and outlives it.
+
+    ``skipped`` holds one message for each file that the last :meth:`newest` had to pass over.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 3) -> None:
+        if keep < 1:
+            msg = f"keep must be >= 1; got {keep}"
+            raise ConfigError(msg)
+        self.path = Path(path)
+        self.keep = keep
+        self.skipped: list[str] = []
+        self._made = False
+        sweep(self.path)
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best checkpoint is, if there is one."""
+        return self.path / "best.safetensors"
+
+    def steps(self) -> dict[int, Path]:
+        """Return the files by step, oldest first, whether they are whole or not."""
+        with explained("list", self.path):
+            names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        found = ((STEP_FILE.fullmatch(name), name) for name in names)
+        return dict(sorted((int(match[1]), self.path / name) for match, name in found if match))
+
+    def make(self) -> None:
+        """Make the folder. It is made once: where it was taken away since, its lock was as well."""
+        with explained("make the folder", self.path):
+            make_folder(self.path)
+        self._made = True
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, np.ndarray],
+        meta: Mapping[str, Any],
+        *,
+        best: bool = False,
+    ) -> Path:
+        """Write the checkpoint of ``step``, name it the best if so asked, and drop old ones.
+
+        Raises CheckpointError with every earlier checkpoint still in place.
+        """
+        if not self._made:
+            self.make()
+        path = self.path / f"step-{step:010d}.safetensors"
+        save(path, tensors, meta)
+        load(path)
+        if best:
+            atomic_link(path, self.best_path)
+        self._retain(step)
+        return path
+
+    def name_best(self, step: int) -> None:
+        """Name the checkpoint of ``step`` the best, if it is there and is not named so already.
+
+        For a writer that was killed before it could. Raises CheckpointError.
+        """
+        path = self.steps().get(step)
+        if path is None:
+            return
+        with explained("read", path):
+            if self.best_path.exists() and filecmp.cmp(path, self.best_path, shallow=False):
+                return
+        load(path)
+        atomic_link(path, self.best_path)
+
+    def newest(self) -> Checkpoint | None:
+        """Read the newest whole checkpoint, the best if all others are torn; None if none is."""
+        self.skipped = []
+        for path in self._newest_first():
+            try:
+                return load(path)
+            except CheckpointError as error:
+                self.skipped.append(str(error))
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """Read the best checkpoint; None if none was ever named so."""
+        return load(self.best_path) if self.best_path.exists() else None
+
+    def _newest_first(self) -> Iterator[Path]:
+        yield from reversed(self.steps().values())
+        if self.best_path.exists():
+            yield self.best_path
+
+    def _retain(self, newest: int) -> None:
+        steps = self.steps()
+        kept = [step for step in steps if step <= newest][-self.keep :]
+        for step, path in steps.items():
+            if step not in kept:
+                with explained("delete", path):
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""The record of a run, one JSON object a line."""
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xpnet.errors import CheckpointError
+from xpnet.storage.durable import atomic_write, explained
+from xpnet.storage.safe_open import MAX_JSON, open_regular, read_regular
+
+__all__ = ["History"]
+
+# JSON has no such numbers. Protocol Buffers' JSON mapping writes them so, and float() in Python
+# and Number() in JavaScript read them.
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class History:
+    """An append-only JSON Lines file of records such as ``{"step": 100, "loss": 0.25}``.
+
+    A record counts once its newline is written: a line that was cut short by a crash is not there,
+    and the next :meth:`append` removes it. NaN and infinities are written as the strings "NaN",
+    "Infinity" and "-Infinity" and come back as floats. Nothing is held open between calls. No
+    symbolic link is followed to write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record by one write. It survives the process, and not always a loss of power."""
+        line = self._line(record)
+        with explained("append to", self.path), self._open() as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.truncate(sum(map(len, self._lines())))
+            if file.write(line) != len(line):
+                msg = f"cannot append to {self.path}: the disk is full"
+                raise CheckpointError(msg)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records, oldest first; [] if there is no file.
+
+        Raises CheckpointError, with the line's number, if a whole line is not a JSON object.
+        """
+        return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Make the file hold these records and no others, whatever it is now.
+
+        A resumed training so drops what it will repeat, adds what was lost, and mends the rest.
+        """
+        lines = [self._line(record) for record in records]
+        try:
+            text = read_regular(self.path, MAX_JSON)
+        except FileNotFoundError:
+            text = b""
+        except OSError:  # a pipe, say: it is replaced
+            text = None
+        if text != b"".join(lines):
+            atomic_write(self.path, *lines)
+
+    def _line(self, record: Mapping[str, Any]) -> bytes:
+        try:
+            return json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            msg = f"a record of {self.path} must be JSON data: {error}"
+            raise CheckpointError(msg) from error
+
+    def _open(self) -> io.FileIO:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        return open(open_regular(self.path, flags), "ab+", buffering=0)
+
+    def _lines(self) -> list[bytes]:
+        """Return the lines that were written to their end."""
+        with explained("read", self.path):
+            text = read_regular(self.path, MAX_JSON) if self.path.exists() else b""
+        return [line + b"\n" for line in text.split(b"\n")[:-1]]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            msg = f"{self.path} line {number} is not a JSON object; repair or remove it"
+            raise CheckpointError(msg)
+        return _decoded(record)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value).replace("inf", "Infinity").replace("nan", "NaN")
+    if isinstance(value, Mapping):
+        return {key: _encoded(item) for key, item in value.items()}
+    return [_encoded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    return [_decoded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,123 @@
+"""One training per run folder.
+
+The kernel's lock on ``run.lock`` decides. It ends with the process that holds it, even by kill -9,
+so a dead run never bars the next one. What the file says is for people, and decides only where
+there are no such locks (Windows, some network file systems). The file stays in place when the lock
+is released: if it were removed, two processes could each lock a file of that name.
+"""
+
+import json
+import os
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from xpnet.errors import CheckpointError
+from xpnet.storage.durable import explained, make_folder, sweep, try_lock
+from xpnet.storage.safe_open import open_regular
+
+__all__ = ["RunLock"]
+
+
+class RunLock:
+    """Hold the run folder ``folder`` for one writer, in a ``with`` block.
+
+    Entering raises CheckpointError, with the pid and host of the other, if the folder is in use.
+    ``taken_over`` is then a message if the last owner ended without releasing it, else None. The
+    temporary files that such an owner left in the folder are removed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "run.lock"
+        self.taken_over: str | None = None
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        with explained("lock", self.path):
+            make_folder(self.path.parent)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            try:
+                self._claim(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        self._fd = fd
+        sweep(self.path.parent)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # To close it unlocks it. A name that cannot be removed is taken for that of a dead owner.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+    def _claim(self, fd: int) -> None:
+        locked = try_lock(fd)
+        owner = _read_owner(fd)
+        if locked is False or (locked is None and owner and _may_live(owner)):
+            hint = "" if locked is False else f", or delete {self.path} if that one is over"
+            msg = (
+                f"{self.path.parent} is in use by {_describe(owner)}; "
+                f"choose another folder, wait{hint}"
+            )
+            raise CheckpointError(msg)
+        self.taken_over = f"{_describe(owner)} ended without unlocking it" if owner else None
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, json.dumps(_this_process()).encode())
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {"pid": pid, "host": platform.node(), "since": since, "started": _started(pid)}
+
+
+def _started(pid: int) -> str | None:
+    """Return a mark that tells a process from a later one of the same number (Linux only)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), in clock ticks since boot
+
+
+def _read_owner(fd: int) -> dict[str, Any]:
+    """Return what the lock file says about its owner, {} if it names none."""
+    text = os.read(fd, 4096)
+    if not text:
+        return {}
+    try:
+        owner = json.loads(text)
+    except (ValueError, RecursionError):
+        owner = None
+    return owner if isinstance(owner, dict) else {"pid": "unknown"}
+
+
+def _may_live(owner: dict[str, Any]) -> bool:
+    """Say whether the owner may still run: False only if it is known to have ended."""
+    pid = owner.get("pid")
+    # Signal 0 asks whether a process is there; on Windows os.kill would end it.
+    if owner.get("host") != platform.node() or not isinstance(pid, int) or os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return owner.get("started") == _started(pid)
+
+
+def _describe(owner: dict[str, Any]) -> str:
+    if "host" not in owner:
+        return "a process that left no name"
+    return f"pid {owner.get('pid')} on host {owner['host']} since {owner.get('since')}"

@@ -1,0 +1,263 @@
+"""What may look at, save or stop a training from outside the loop.
+
+A callback sees the trainer between steps. It must not change the training state, but may ask it to
+stop. Its own memory, where it has one, goes into checkpoints as JSON data by ``state`` and
+``restore``.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xpnet.errors import CheckpointError, ConfigError
+from xpnet.storage import CheckpointFolder, History
+from xpnet.training.signals import Signals
+
+if TYPE_CHECKING:
+    from xpnet.training.trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "Checkpointing",
+    "EarlyStopping",
+    "HistoryFile",
+    "StopOnSignal",
+    "monitored",
+    "overridden",
+]
+
+Record = dict[str, Any]
+
+
+class Callback:
+    """Base of the callbacks: every hook does nothing."""
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        """Before the first step, after a restore."""
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        """After each step; nothing has waited for the device."""
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        """After an epoch and its validation; ``record`` is what the history keeps of it."""
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        """After the last step, also when stopped early or by an error."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint must keep of this callback."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+
+
+def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
+    """Return the bound hooks that do something: a step is too short to call the others."""
+    base = getattr(Callback, hook)
+    return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
+
+
+def monitored(record: Record, what: str) -> float:
+    """Return the value to watch: of the validation where there is one, lower always better.
+
+    Raises ConfigError where the epochs have no such value.
+    """
+    value = record.get(f"val_{what}", record.get(what))
+    if value is None:
+        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for classes"
+        raise ConfigError(msg)
+    return -value if what == "accuracy" else value
+
+
+class EarlyStopping(Callback):
+    """Stop once the watched value has not fallen by ``min_delta`` for ``patience`` epochs.
+
+    ``monitor`` is "loss" or "accuracy", of the validation where there is one. A training that was
+    stopped so stays stopped when it is resumed with the same ``patience``.
+    """
+
+    def __init__(self, patience: int, monitor: str = "loss", min_delta: float = 0.0) -> None:
+        if patience < 1 or monitor not in ("loss", "accuracy"):
+            msg = "patience must be >= 1 and monitor 'loss' or 'accuracy'; "
+            msg += f"got {patience} and {monitor!r}"
+            raise ConfigError(msg)
+        self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
+        self.best, self.waited = math.inf, 0
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        self._stop_if_due(trainer)
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        value = monitored(record, self.monitor)
+        if value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: "Trainer") -> None:
+        if self.waited >= self.patience:
+            trainer.stop(f"no better {self.monitor} for {self.waited} epochs")
+
+    def state(self) -> Mapping[str, Any]:
+        return {"best": None if math.isinf(self.best) else self.best, "waited": self.waited}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        self.waited = int(state["waited"])
+
+
+class HistoryFile(Callback):
+    """Append each epoch's record to a JSON Lines file.
+
+    At the beginning the file is made to say what the training remembers. What cannot be written (a
+    full disk) is reported, and written with a later epoch.
+    """
+
+    def __init__(self, path: str | Path, report: Callable[[str], None] = print) -> None:
+        self.history, self.report = History(path), report
+        self.written = 0
+        self.failure: str | None = None
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        self.history.rewrite(trainer.history)
+        self.written = len(trainer.history)
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        self._catch_up(trainer)
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        if self.failure:
+            self._catch_up(trainer)
+
+    def _catch_up(self, trainer: "Trainer") -> None:
+        self.failure = None
+        if not self.history.path.exists():  # somebody moved it away
+            self.written = 0
+        try:
+            for record in trainer.history[self.written :]:
+                self.history.append(record)
+                self.written += 1
+        except CheckpointError as error:
+            self.failure = str(error)
+            self.report(f"history not written, training goes on: {error}")
+
+
+class Checkpointing(Callback):
+    """Save at the end of each epoch, every so many steps or seconds, and when stopped.
+
+    ``meta`` and ``tensors`` go into every checkpoint beside the training's own. The best epoch by
+    ``monitor`` is kept where there is a validation. A save that fails (a full disk) is reported
+    and the training goes on: the earlier checkpoints stay, and the next occasion tries again, with
+    the best that could not be saved as well.
+    """
+
+    def __init__(
+        self,
+        folder: CheckpointFolder,
+        *,
+        every_steps: int = 0,
+        every_seconds: float = math.inf,
+        monitor: str = "loss",
+        meta: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Any] | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.folder, self.report = folder, report
+        self.every_steps, self.every_seconds = every_steps, every_seconds
+        self.monitor, self.best = monitor, math.inf
+        self.best_step: int | None = None
+        self.meta, self.tensors = dict(meta or {}), dict(tensors or {})
+        self.saved: Any = None  # position
+        self.saved_at = time.monotonic()
+        self.failure: str | None = None
+        self._unsaved_best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        self.saved, self.saved_at = trainer.position, time.monotonic()
+        self.folder.make()
+        if self.best_step is not None:  # a kill may have come between a checkpoint and its name
+            try:
+                self.folder.name_best(self.best_step)
+            except CheckpointError as error:
+                self.report(f"the best checkpoint could not be named so: {error}")
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        due = self.every_steps and trainer.position.step % self.every_steps == 0
+        if due or time.monotonic() - self.saved_at >= self.every_seconds:
+            self.save(trainer)
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        value = monitored(record, self.monitor)
+        best = "val_loss" in record and value < self.best
+        if best:  # before the save, so that the checkpoint knows of itself
+            self.best, self.best_step = value, trainer.position.step
+        self.save(trainer, best=best)
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        # After an error the state may be what caused it; what is on disk is not.
+        if trainer.failed is None and trainer.position != self.saved:
+            self.save(trainer)
+
+    def save(self, trainer: "Trainer", *, best: bool = False) -> bool:
+        """Write a checkpoint of this moment; say whether it is on disk."""
+        trainer.read()  # raises rather than save a state that is not finite
+        tensors, meta = trainer.snapshot()
+        now = trainer.position.step, {**tensors, **self.tensors}, {**self.meta, **meta}
+        if best:
+            self._unsaved_best = now
+        try:
+            if self._unsaved_best:
+                self.folder.save(*self._unsaved_best, best=True)
+                self._unsaved_best = None
+            if not best:
+                self.folder.save(*now)
+        except CheckpointError as error:
+            self.failure = str(error)
+            self.report(f"checkpoint not saved, training goes on: {error}")
+        else:
+            self.failure, self.saved = None, trainer.position
+        self.saved_at = time.monotonic()
+        return self.failure is None
+
+    def state(self) -> Mapping[str, Any]:
+        best = None if math.isinf(self.best) else self.best
+        return {"best": best, "best_step": self.best_step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        step = state.get("best_step")
+        self.best_step = None if step is None else int(step)
+
+
+class StopOnSignal(Callback):
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a stop after the current step, or epoch.
+
+    A second one ends the process at once. Put it after :class:`Checkpointing`, so that it watches
+    until the last step is saved.
+    """
+
+    def __init__(self) -> None:
+        self.signals = Signals()
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal, if there was one."""
+        return self.signals.received
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        self.signals.begin()
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        if self.signals.received is not None:
+            trainer.stop(f"interrupted by {self.signals.received.name}")
+
+    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+        self.on_step_end(trainer)  # it may have come during the validation
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        self.signals.end()

@@ -1,0 +1,222 @@
+"""A built model with its training state on one backend: the steps, compiled, and their memory."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from xpnet.backends import Backend
+from xpnet.errors import CheckpointError
+from xpnet.nn import Sequential
+from xpnet.nn.layout import Layout, initialize, layouts, merge
+from xpnet.nn.losses import Loss
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
+from xpnet.step import (
+    Batch,
+    StepInputs,
+    Totals,
+    TrainState,
+    make_evaluate_step,
+    make_gradient,
+    make_predict_step,
+    make_train_step,
+    zero_totals,
+)
+from xpnet.step.microbatch import accumulated
+from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
+from xpnet.step.trace import first_nonfinite
+from xpnet.typing import Array
+
+__all__ = ["Engine", "Reading"]
+
+
+class Reading(NamedTuple):
+    """What the totals say: means since they were last zeroed."""
+
+    loss: float
+    accuracy: float | None  # None for regression
+    bad_step: int  # the first step whose loss was not finite, or -1
+
+
+class Engine:
+    """The train, evaluate and predict steps of ``model`` on ``backend``, and the state they use.
+
+    ``compile`` is None for the backend's habit; ``accumulate`` takes the gradient of a batch in so
+    many parts; ``mixed`` computes it in a narrower dtype. The state begins with ``seed``'s first
+    weights.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        clip: Clip = Clip(),
+        *,
+        seed: int = 0,
+        compile: bool | None = None,
+        accumulate: int = 1,
+        mixed: Mixed | None = None,
+    ) -> None:
+        self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
+        self.params_layout, self.stats_layout = layouts(model)
+        params, stats = (_placed(backend, v) for v in initialize(model, seed))
+        scale = first_scale(mixed, params) if mixed else None
+        slots = optimizer.init(params)
+        self.state = TrainState(params, stats, slots, zero_totals(params), scale)
+
+        def compiled(step: Callable, *, donate: bool = False) -> Callable:
+            wanted = backend.compiles if compile is None else compile
+            return backend.compile(step, donate=donate) if wanted else step
+
+        gradient = make_gradient(model, loss)
+        if accumulate > 1:
+            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
+        own = None
+        if compile is not False:
+            own = backend.train_step(model, loss, optimizer, clip, mixed, accumulate)
+        self._portable_note = "portable" if compile is False else backend.portable_note
+        if own is not None:
+            self._train = own
+        elif mixed is None:
+            step = make_train_step(model, loss, optimizer, clip, gradient)
+            self._train = compiled(step, donate=True)
+        else:
+            narrow = backend.dtype_named(mixed.dtype)
+            step = make_mixed_step(gradient, optimizer, clip, mixed, narrow)
+            self._train = compiled(step, donate=True)
+        self._evaluate = compiled(make_evaluate_step(model, loss))
+        self._predict = compiled(make_predict_step(model, loss))
+
+    @property
+    def step_note(self) -> str:
+        """What takes the steps, for a run's record: the backend's own step or the portable one."""
+        return getattr(self._train, "note", self._portable_note)
+
+    @property
+    def train_step(self) -> Callable[..., tuple[TrainState, Array]]:
+        """The function that takes the steps."""
+        return self._train
+
+    def train(self, batch: Batch, inputs: StepInputs) -> Array:
+        """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
+        self.state, cost = self._train(self.state, batch, inputs)
+        return cost
+
+    def evaluate(
+        self,
+        batches: Iterable[Batch],
+        each: Callable[[Batch, Array], None] = lambda batch, predictions: None,
+    ) -> Reading:
+        """Return loss and accuracy of the model as it is; ``each`` is given what it predicts."""
+        totals = zero_totals(self.state.params)
+        for batch in batches:
+            totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
+            each(batch, predicted)
+        return self._reading(totals)
+
+    def predictions(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
+        """Yield the predictions for each batch's x as a host array."""
+        for batch in batches:
+            predicted = self._predict(self.state.params, self.state.stats, batch.x)
+            yield self.backend.to_host(predicted)
+
+    def read(self) -> Reading:
+        """Return the means over the steps since :meth:`zero`; waits for the device."""
+        return self._reading(self.state.totals)
+
+    def zero(self) -> None:
+        """Begin new totals."""
+        self.state = self.state._replace(totals=zero_totals(self.state.params))
+
+    def finite(self) -> bool:
+        """Say whether the parameters are finite; waits for the device."""
+        xp = array_namespace(self.state.params)
+        return bool(self.backend.to_host(xp.all(xp.isfinite(self.state.params))))
+
+    def _reading(self, totals: Totals) -> Reading:
+        loss, denominator, hits, count, bad_step = (
+            float(self.backend.to_host(total)) for total in totals
+        )
+        accuracy = None if self.loss.predicts == "value" else hits / max(count, 1.0)
+        return Reading(loss / (denominator or 1.0), accuracy, int(bad_step))
+
+    def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
+        """Name the first array that is not finite in the step that this batch would take."""
+        params = self.params_layout.split(self.state.params)
+        tensors = merge(params, self.stats_layout.split(self.state.stats))
+
+        def finite(x: Array) -> bool:
+            return bool(np.isfinite(self.backend.to_host(x)).all())
+
+        return first_nonfinite(self.model, self.loss, tensors, batch, inputs.keys, finite)
+
+    def host_state(self) -> TrainState:
+        """Return a copy of the state in host arrays."""
+        return _map(self.backend.to_host, self.state)
+
+    def set_state(self, host: TrainState) -> None:
+        """Place a copy of a host state."""
+        self.state = _map(lambda x: _placed(self.backend, x), host)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the state as named host arrays, such as ``params/0.dense.W``."""
+        host = self.host_state()
+        named = {f"params/{k}": v for k, v in self.params_layout.named(host.params).items()}
+        named |= {f"stats/{k}": v for k, v in self.stats_layout.named(host.stats).items()}
+        for slot, flat in zip(self.optimizer.slots, host.slots, strict=True):
+            named |= {f"slots/{slot}/{k}": v for k, v in self.params_layout.named(flat).items()}
+        if host.scale is not None:
+            named["scale"] = host.scale
+        return named | {f"totals/{k}": np.asarray(v) for k, v in host.totals._asdict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take back :meth:`tensors`, of any backend.
+
+        Raises CheckpointError where a tensor is missing, has another shape or kind, or where the
+        model's are not finite.
+        """
+        slots = tuple(
+            _flat(tensors, self.params_layout, f"slots/{slot}/") for slot in self.optimizer.slots
+        )
+        params = _flat(tensors, self.params_layout, "params/")
+        stats = _flat(tensors, self.stats_layout, "stats/")
+        totals = Totals(*(_tensor(tensors, f"totals/{k}", ()) for k in Totals._fields))
+        scale = None if self.state.scale is None else _tensor(tensors, "scale", (2,))
+        if not np.isfinite(params).all() or not np.isfinite(stats).all():
+            msg = "the checkpoint's model has values that are not finite"
+            raise CheckpointError(msg)
+        self.set_state(TrainState(params, stats, slots, totals, scale))
+
+
+def _placed(backend: Backend, host: Any) -> Array:
+    """A copy on the device, for a step to write into."""
+    kind = "int32" if np.asarray(host).dtype.kind == "i" else backend.dtype_name
+    return backend.place(np.array(host, dtype=kind))
+
+
+def _flat(tensors: Mapping[str, np.ndarray], layout: Layout, prefix: str) -> np.ndarray:
+    named = {e.name: _tensor(tensors, prefix + e.name, e.shape) for e in layout.entries}
+    return layout.join_named(named, np.zeros(0))
+
+
+def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    found = tensors.get(name)
+    if found is None or tuple(found.shape) != tuple(shape):
+        got = "none" if found is None else tuple(found.shape)
+        msg = f"the checkpoint does not fit the model: {name} must have shape {shape}; got {got}"
+        raise CheckpointError(msg)
+    kind = "i" if name == "totals/bad_step" else "f"
+    if found.dtype.kind != kind:
+        msg = f"the checkpoint does not fit the model: {name} cannot be {found.dtype}"
+        raise CheckpointError(msg)
+    return found
+
+
+def _map(f: Callable[[Array], Array], state: TrainState) -> TrainState:
+    totals = Totals(*(f(total) for total in state.totals))
+    scale = None if state.scale is None else f(state.scale)
+    return TrainState(f(state.params), f(state.stats), tuple(map(f, state.slots)), totals, scale)

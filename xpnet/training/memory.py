@@ -1,0 +1,139 @@
+"""How much memory a training step takes, and what to change where there is too little."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpnet.backends import Backend
+from xpnet.errors import TrainingError
+from xpnet.nn import Sequential
+from xpnet.nn.layout import layouts
+from xpnet.optim.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from xpnet.training.trainer import Trainer
+
+__all__ = ["Footprint", "explained", "fitting_batch", "footprint", "host_memory", "shortage"]
+
+SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
+
+
+class Footprint(NamedTuple):
+    """Bytes that a train step of the portable formulas holds at its peak."""
+
+    state: int  # parameters, gradient, moments, statistics, and the update's temporaries
+    row: int  # input, outputs, residuals and gradients of one example
+
+
+def footprint(model: Sequential, optimizer: Optimizer, itemsize: int) -> Footprint:
+    """Estimate the footprint of a built model from its shapes.
+
+    >>> from xpnet.nn import Dense
+    >>> from xpnet.optim.optimizers import SGD
+    >>> footprint(Sequential([Dense(3)]).build((2,)), SGD(), 4)
+    Footprint(state=180, row=44)
+    """
+    params, stats = (layout.size for layout in layouts(model))
+    vectors = 1 + 2 + len(optimizer.slots) + 2  # p; g as tensors and joined; slots; temporaries
+    inputs = math.prod(model.input_shape or ())
+    outputs = sum(math.prod(shape) for shape in model.shapes())
+    return Footprint((vectors * params + stats) * itemsize, (inputs + 3 * outputs) * itemsize)
+
+
+def fitting_batch(
+    need: Footprint,
+    backend: Backend,
+    rows: int,
+    attempt: Callable[[int], None],
+) -> int:
+    """Return the largest batch size up to ``rows`` that fits the free memory of the device.
+
+    The estimate is tried: ``attempt(n)`` takes a step of n rows, and n is halved while that runs
+    out of memory. Raises TrainingError where not even one row fits.
+    """
+    free = backend.free_memory()
+    free = host_memory() if free is None else free
+    size = min(rows, max(1, int(SHARE * free - need.state) // need.row))
+    while True:
+        try:
+            attempt(size)
+        except Exception as error:
+            if not backend.out_of_memory(error):
+                raise
+            if size == 1:
+                raise TrainingError(shortage(need, 1, free)) from error
+            size //= 2
+        else:
+            return size
+
+
+def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
+    """Say what a step takes, by what, and what to change."""
+    state, batch = need.state, need.row * batch_size
+    has = "" if free is None else f" of {_size(free)} free"
+    return (
+        f"out of memory{has}: a step takes about {_size(state + batch)}, {_size(state)} for "
+        f"parameters, gradient and moments and {_size(batch)} for {batch_size} rows of "
+        f"{_size(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
+    )
+
+
+@contextmanager
+def explained(trainer: "Trainer") -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what the step takes."""
+    try:
+        yield
+    except Exception as error:
+        backend, model = trainer.backend, trainer.model
+        if backend is None or model.input_shape is None or not backend.out_of_memory(error):
+            raise
+        itemsize = 8 if backend.dtype_name == "float64" else 4
+        need = footprint(model, trainer.optimizer, itemsize)
+        rows = -(-trainer.batch_size // trainer.accumulate)
+        raise TrainingError(shortage(need, rows, backend.free_memory())) from error
+
+
+def _size(count: int) -> str:
+    """Bytes in words.
+
+    >>> _size(1536)
+    '1.5 KiB'
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def host_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes this process may still take; files that the system caches are free.
+
+    On Linux that is what the kernel estimates, or what the limit of a container leaves.
+    """
+    found = []
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        numbers = [line for name in (limit, used) for line in _lines(root / "sys/fs/cgroup" / name)]
+        if len(numbers) == 2 and all(n.isdecimal() for n in numbers):  # else it is "max"
+            found.append(max(0, int(numbers[0]) - int(numbers[1])))
+    if found:
+        return min(found)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 2**30
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("ascii").splitlines()
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,95 @@
+"""What a checkpoint's data must be before a training goes on from it.
+
+The digests of a checkpoint tell that nothing happened to it. They do not tell who made it, so its
+content is checked like any other input.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from xpnet.errors import CheckpointError, ConfigError
+from xpnet.optim.schedules import Schedule
+
+__all__ = ["Position", "Resumed", "check_length", "resumed"]
+
+LARGEST = 2**31 - 1  # steps are counted in int32 on the device
+
+
+class Position(NamedTuple):
+    """Where a run is: ``batch`` batches into ``epoch``, after ``step`` steps in all."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+def check_length(epochs: int, steps_per_epoch: int) -> None:
+    """Raise ConfigError where a training has more steps than can be counted."""
+    if epochs * steps_per_epoch > LARGEST:
+        msg = f"{epochs} epochs of {steps_per_epoch} steps are more than {LARGEST} steps: "
+        msg += "lower epochs, or raise batch_size"
+        raise ConfigError(msg)
+
+
+class Resumed(NamedTuple):
+    """The JSON data of a snapshot, checked."""
+
+    position: Position
+    schedule: dict[str, Any]
+    history: list[dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]]
+
+
+def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
+    """Take apart the data of a snapshot; raises CheckpointError where it is none.
+
+    >>> from xpnet.optim.schedules import Constant
+    >>> resumed({"position": {"epoch": -1}}, Constant())
+    Traceback (most recent call last):
+    xpnet.errors.CheckpointError: the checkpoint cannot be gone on from: bad position {'epoch': -1}
+    """
+    checks = {
+        "position": _is_position,
+        "schedule": lambda value: _is_like(value, schedule.init()),
+        "history": lambda value: isinstance(value, list) and all(map(_is_record, value)),
+        "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
+    }
+    for key, is_good in checks.items():
+        if not is_good(meta.get(key)):
+            shown = " ".join(str(meta.get(key)).split())[:80]
+            msg = f"the checkpoint cannot be gone on from: bad {key} {shown}"
+            raise CheckpointError(msg)
+    position = Position(**meta["position"])
+    return Resumed(position, meta["schedule"], list(meta["history"]), meta["callbacks"])
+
+
+def _is_position(value: Any) -> bool:
+    return (
+        _is_table(value)
+        and value.keys() == set(Position._fields)
+        and all(map(_is_count, value.values()))
+    )
+
+
+def _is_record(value: Any) -> bool:
+    return _is_table(value) and _is_count(value.get("epoch")) and _is_count(value.get("step"))
+
+
+def _is_like(value: Any, first: Mapping[str, Any]) -> bool:
+    """Whether it has the keys of ``first``, counts for its counts and numbers for its None."""
+    return (
+        _is_table(value)
+        and value.keys() == first.keys()
+        and all(
+            _is_count(n) if _is_count(first[key]) else n is None or type(n) in (int, float)
+            for key, n in value.items()
+        )
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST

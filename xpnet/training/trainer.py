@@ -1,0 +1,397 @@
+"""The trainer: the one object that changes.
+
+It owns batching, placement, the position in the run and the reading of metrics; the mathematics of
+a step is :func:`xpnet.step.make_train_step`.
+
+    trainer = Trainer([Dense(256), ReLU(), Dense(10)], backend="cupy")
+    trainer.fit((x, y), epochs=10, validation=(x_val, y_val))
+    probabilities = trainer.predict(x_test)
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends import Backend, backend_of, resolve
+from xpnet.data import Shuffle, StreamedDataset
+from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
+from xpnet.nn import Layer, Sequential
+from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
+from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
+from xpnet.settings import OneOf, convert
+from xpnet.step import StepInputs, dropout_keys
+from xpnet.step.mixed_precision import Mixed
+from xpnet.training.callbacks import Callback, Record, overridden
+from xpnet.training.engine import Engine, Reading
+from xpnet.training.loader import Feed, StreamedFeed
+from xpnet.training.memory import explained
+from xpnet.training.snapshot import Position, check_length, resumed
+
+__all__ = ["Evaluation", "Position", "Trainer"]
+
+EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
+
+
+class Evaluation(NamedTuple):
+    """A pass over labelled examples without training."""
+
+    loss: float
+    accuracy: float | None  # None for regression
+    predictions: np.ndarray  # probabilities (N, K), or values
+
+
+class Trainer:
+    """Train ``model`` on a backend.
+
+    ``model`` is a :class:`~xpnet.nn.Sequential` or a list of layers; sizes are inferred from
+    the data. ``loss``, ``optimizer`` and ``schedule`` are objects or names. ``backend`` is a name,
+    a Backend or None, which follows the data: arrays of CuPy, PyTorch or JAX are trained on where
+    they are, host data as ``resolve("auto", device)`` chooses. ``dtype`` None follows arrays that
+    are trained on where they are, and is float32 otherwise. ``compile`` is None for the backend's
+    habit, True or False. ``accumulate`` takes the gradient of a batch in that many parts,
+    ``mixed`` computes it in float16 or bfloat16.
+
+    The same seed gives the same first weights, batches and dropout on every backend.
+    """
+
+    def __init__(
+        self,
+        model: Sequential | Iterable[Layer],
+        loss: Loss | str = SoftmaxCrossEntropy(),
+        optimizer: Optimizer | str = Adam(),
+        *,
+        backend: Backend | str | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        schedule: Schedule | str = Constant(),
+        clip: Clip = Clip(),
+        compile: bool | None = None,
+        accumulate: int = 1,
+        mixed: Mixed | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
+        self.loss: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
+        rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
+        self.optimizer: Optimizer = convert(rule, optimizer, "optimizer")
+        rule = Annotated[Schedule, OneOf(SCHEDULES)]
+        self.schedule: Schedule = convert(rule, schedule, "schedule")
+        if self.loss.reduction == "none":
+            msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
+            raise ConfigError(msg)
+        if batch_size < 1 or accumulate < 1 or seed < 0:
+            msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
+            msg += f"got {batch_size}, {accumulate} and {seed}"
+            raise ConfigError(msg)
+        self.backend = backend if isinstance(backend, Backend) else None
+        self._asked = (backend if isinstance(backend, str) else "auto", device, dtype)
+        self.batch_size, self.seed, self.clip, self.compile = batch_size, seed, clip, compile
+        self.accumulate, self.mixed = accumulate, mixed
+
+        self.position = Position()
+        self.history: list[Record] = []
+        self.stopped: str | None = None  # why training ended before its last epoch
+        self.failed: BaseException | None = None
+        self.epochs = self.steps_per_epoch = self.rows = 0
+        self.callbacks: list[Callback] = []
+        self._schedule_state = self.schedule.init()
+        self._engine: Engine | None = None
+        self._restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
+        if self.backend is not None and self.model.input_shape is not None:
+            self._prepare(self.model.input_shape)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        epochs: int,
+        validation: Any = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> list[Record]:
+        """Train until ``epochs`` epochs are done in all, and return the history.
+
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Feed or a StreamedDataset.
+        Called again with more epochs, or after :meth:`restore`, training goes on from where it is.
+        The history has one record per epoch: loss and accuracy over its steps, and after it, if
+        there is a validation, val_loss and val_accuracy.
+
+        Raises DataError for data that does not fit, TrainingError when the loss is not finite.
+        """
+        # A loss that is not finite is found and explained below; a warning would say less.
+        with explained(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self._fit(data, epochs, validation, list(callbacks))
+
+    def _fit(
+        self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
+    ) -> list[Record]:
+        if epochs < 1:
+            msg = f"epochs must be >= 1; got {epochs}"
+            raise ConfigError(msg)
+        feed = self._labelled(data)
+        checks = None if validation is None else self._labelled(validation)
+        self.epochs, self.rows = epochs, feed.rows
+        self.steps_per_epoch = math.ceil(feed.rows / self.batch_size)
+        check_length(epochs, self.steps_per_epoch)
+        self.callbacks, self.stopped, self.failed = callbacks, None, None
+        self._restore_callbacks()
+        begun: list[Callback] = []
+        try:
+            for callback in self.callbacks:
+                callback.on_train_begin(self)
+                begun.append(callback)
+            while self.position.epoch < epochs and self.stopped is None:
+                if self._train_epoch(feed):
+                    self._end_epoch(checks)
+        except BaseException as error:
+            self.failed = error
+            raise
+        finally:
+            for callback in begun:
+                callback.on_train_end(self)
+        return self.history
+
+    def stop(self, reason: str) -> None:
+        """End training after the current step, or after the epoch when asked at its end."""
+        self.stopped = reason
+
+    def _train_epoch(self, feed: Feed) -> bool:
+        """Take the steps that are left of the epoch; say whether it came to its end."""
+        self._epoch_began, self._epoch_from = time.perf_counter(), self.position
+        shuffle = Shuffle(self.seed, self.position.epoch)
+        self._batches = lambda: feed.batches(
+            self.batch_size, shuffle, start=self.position.batch, reuse=True
+        )
+        self._epoch_state = self.engine.host_state()
+        hooks = overridden(self.callbacks, "on_step_end")
+        for batch in self._batches():
+            self.engine.train(batch, self._inputs())
+            self._advance()
+            for hook in hooks:
+                hook(self)
+            if self.stopped is not None and self.position.batch < self.steps_per_epoch:
+                return False
+        return True
+
+    def _advance(self) -> None:
+        epoch, batch, step = self.position
+        self.position = Position(epoch, batch + 1, step + 1)
+
+    def _inputs(self) -> StepInputs:
+        """The numbers of the step at this position."""
+        step = self.position.step
+        keys = dropout_keys(self.seed, step, self.model.n_random)
+        return StepInputs(step, self.optimizer.coefficients(self._lr(step), step + 1), keys)
+
+    def _lr(self, step: int) -> float:
+        state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
+        return self.schedule.lr(state, base, step, self.epochs * per_epoch, per_epoch)
+
+    def _end_epoch(self, checks: Feed | None) -> None:
+        means = self.read()  # waits for the device, so the time is taken after it
+        seconds = time.perf_counter() - self._epoch_began
+        done = max(self.rows - self._epoch_from.batch * self.batch_size, 0)
+        record = {
+            "epoch": self.position.epoch + 1,
+            "step": self.position.step,
+            "lr": self._lr(self.position.step - 1),
+            **means,
+            "seconds": seconds,
+            "samples_per_second": done / seconds,
+        }
+        if checks is not None:
+            result = self.engine.evaluate(checks.batches(EVALUATION_BATCH))
+            record["val_loss"] = result.loss
+            if result.accuracy is not None:
+                record["val_accuracy"] = result.accuracy
+        self.history.append(record)
+        watched = record.get("val_loss", record["loss"])
+        self._schedule_state = self.schedule.observe(self._schedule_state, watched)
+        self.engine.zero()
+        self.position = Position(self.position.epoch + 1, 0, self.position.step)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, record)
+
+    def read(self) -> Record:
+        """Return loss and accuracy of this epoch so far; waits for the device.
+
+        Raises TrainingError, naming epoch, step and layer, where a loss or the weights are not
+        finite, so that what is saved after it can be gone on from.
+        """
+        loss, accuracy, bad_step = self.engine.read()
+        if bad_step < 0 and not self.engine.finite():
+            bad_step = self.position.step  # the loss that would come next
+        if bad_step >= 0:
+            self._explain_failure(bad_step)
+        return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
+
+    def _explain_failure(self, bad_step: int) -> None:
+        """Repeat the epoch up to the bad step, which the positions make possible, and look in."""
+        self.engine.set_state(self._epoch_state)
+        self.position, where = self._epoch_from, None
+        for batch in self._batches():
+            # A gradient that is not finite spoils the weights, and so the loss of the step after.
+            if self.position.step >= bad_step - 1:
+                where = self.engine.first_nonfinite(batch, self._inputs())
+            if where or self.position.step == bad_step:
+                break
+            self.engine.train(batch, self._inputs())
+            self._advance()
+        else:  # the last update of the epoch
+            where = self.engine.first_nonfinite(batch, self._inputs())
+        epoch, _, step = self.position
+        msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
+        msg += f"first in {where or 'a step that went well when repeated'}: "
+        msg += "lower optimizer.lr, set clip.norm, or look at the data"
+        raise TrainingError(msg)
+
+    # -- prediction -------------------------------------------------------------------------------
+
+    def evaluate(self, data: Any) -> Evaluation:
+        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
+        parts: list[np.ndarray] = []
+        reading = self.score(data, lambda y, predicted: parts.append(predicted))
+        return Evaluation(reading.loss, reading.accuracy, np.concatenate(parts))
+
+    def score(self, data: Any, each: Callable[[np.ndarray, np.ndarray], None]) -> Reading:
+        """Return loss and accuracy; ``each`` is given targets and predictions of every batch.
+
+        Nothing is kept of them here, so it is for data of any size.
+        """
+        with explained(self):
+            feed, to_host = self._labelled(data), self.engine.backend.to_host
+            return self.engine.evaluate(
+                feed.batches(EVALUATION_BATCH),
+                lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
+            )
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return probabilities (N, K), or values for regression, as a host array."""
+        return np.concatenate(list(self.predictions(x)))
+
+    def predictions(self, x: Any) -> Iterator[np.ndarray]:
+        """Yield the same by batches, for x (N, ...), a Feed or a StreamedDataset of any size."""
+        with explained(self):
+            feed = self._feed(x if isinstance(x, Feed | StreamedDataset) else (x,))
+            yield from self.engine.predictions(feed.batches(EVALUATION_BATCH))
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The model and its state on the backend, once the shape of the data is known."""
+        if self._engine is None:
+            msg = "the model has no sizes yet: call fit, or build the model with its input shape"
+            raise TrainingError(msg)
+        return self._engine
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """Host copies of the parameters and the running statistics, by name."""
+        named = {k.partition("/"): v for k, v in self.engine.tensors().items()}
+        return {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
+
+    def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return all that a resumed training needs: named host arrays, and JSON data."""
+        meta = {
+            "position": self.position._asdict(),
+            "schedule": dict(self._schedule_state),
+            "callbacks": {type(c).__name__: dict(c.state()) for c in self.callbacks},
+            "history": [dict(record) for record in self.history],
+            "backend": self.engine.backend.describe(),
+        }
+        return self.engine.tensors(), meta
+
+    def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Take back a snapshot, of any backend; the next :meth:`fit` goes on from there.
+
+        Raises CheckpointError where it is no snapshot and, as soon as the model's sizes are known,
+        where it does not fit.
+        """
+        checked = resumed(meta, self.schedule)
+        self._restored = (tensors, checked.callbacks)
+        self.position, self._schedule_state = checked.position, checked.schedule
+        self.history = checked.history
+        if self._engine is not None:
+            self._engine.load_tensors(tensors)
+        elif self.model.input_shape is not None:
+            self._prepare(self.model.input_shape)
+
+    def _restore_callbacks(self) -> None:
+        states = self._restored[1] if self._restored else {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            try:
+                if name in states:
+                    callback.restore(states[name])
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
+                msg = f"the checkpoint has a state that {name} cannot take back: {error}"
+                raise CheckpointError(msg) from error
+        self._restored = None
+
+    # -- preparation ------------------------------------------------------------------------------
+
+    def _resolve(self, x: Any) -> Backend:
+        """The backend, chosen at the first sight of data."""
+        if self.backend is None:
+            name, device, dtype = self._asked
+            follows = backend_of(x, dtype) if name == device == "auto" else None
+            self.backend = follows or resolve(name, device, dtype or "float32").backend
+        return self.backend
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Build the model and its engine for examples of ``shape``, once."""
+        if self._engine is None:
+            self.model = self.model.build(shape)
+            self._engine = Engine(
+                self._resolve(None),
+                self.model,
+                self.loss,
+                self.optimizer,
+                self.clip,
+                seed=self.seed,
+                compile=self.compile,
+                accumulate=self.accumulate,
+                mixed=self.mixed,
+            )
+            if self._restored is not None:
+                self._engine.load_tensors(self._restored[0])
+        elif self.model.input_shape != shape:
+            msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
+            raise DataError(msg)
+
+    def _feed(self, data: Any) -> Feed:
+        """A feed or its arrays as a feed; the model is built for its examples."""
+        if isinstance(data, StreamedDataset):
+            data = StreamedFeed(self._resolve(None), data)
+        elif not isinstance(data, Feed):
+            data = Feed(self._resolve(data[0]), *data)
+        elif self.backend is None and self._asked[:2] == ("auto", "auto"):
+            self.backend = data.backend
+        if repr(backend := self._resolve(None)) != repr(data.backend):
+            msg = f"the feed is for {data.backend}, but the training is on {backend}"
+            raise BackendError(msg)
+        self._prepare(data.example_shape)
+        return data
+
+    def _labelled(self, data: Any) -> Feed:
+        """A feed with targets that fit the loss and the model."""
+        listed = isinstance(data, tuple | list) and len(data) in (2, 3)
+        if not listed and not isinstance(data, Feed | StreamedDataset):
+            msg = "data must be (x, y), (x, y, sample_weight), a Feed or a StreamedDataset; "
+            msg += f"got {type(data).__name__}"
+            raise DataError(msg)
+        feed = self._feed(data)
+        y = feed.targets()
+        if y is None:
+            msg = "training and evaluation need targets; got none"
+            raise DataError(msg)
+        self.loss.check_target(y, self.model.output_shape[-1])
+        return feed
