@@ -40,7 +40,7 @@ NETWORKS = {
         *("model.hidden=[16,8]", "model.normalization=batch_norm", "model.dropout=0.2"),
         *("schedule.name=plateau", "early_stopping.patience=20"),
     ),
-    "momentum, clipping, cosine, host feed": (
+    "momentum, clipping, cosine, host loader": (
         *("optimizer.name=sgd", "optimizer.momentum=0.9", "clip.norm=1.0"),
         *("schedule.name=cosine", "data.placement=host", "model.hidden=[8]"),
     ),
@@ -405,7 +405,7 @@ def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
 
 
 def inputs(count: int, seed: int, tally: Tally) -> dict[str, dict[str, int]]:
-    """Feed damaged input to every reader."""
+    """Loader damaged input to every reader."""
     counts = fuzz.fuzz(count, seed)
     tally.counts["inputs fuzzed"] += sum(c.total() for c in counts.values())
     tally.counts["tracebacks"] += sum(c["escaped"] for c in counts.values())

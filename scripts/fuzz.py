@@ -1,4 +1,4 @@
-"""Feed damaged and hostile files to everything of xpnet that reads a file.
+"""Loader damaged and hostile files to everything of xpnet that reads a file.
 
     python scripts/fuzz.py --inputs 20000                         counted, from a seed
     python scripts/fuzz.py --atheris csv -- -max_total_time=60    guided by coverage, with atheris
@@ -290,13 +290,13 @@ def read_file(name: str) -> Target:
 
 def streamed(bench: Bench, draw: random.Random) -> None:
     """A data file whose rows stay in it: looked through, and read once in shuffled windows."""
-    from xpnet.data import Shuffle, open_rows, streamable, survey
+    from xpnet.data import Shuffle, open_rows, scan, streamable
 
     name = draw.choice([name for name in FILES if streamable(name)])
     path = bench.file(name, damaged(draw.choice(FILES[name]), draw))
     file = open_rows(path, draw.choice(["auto", None, 0, "x"]))
     task = draw.choice(["classification", "regression"])
-    for part in survey(file, (0.7, 0.3), task=task, window_bytes=100).parts:
+    for part in scan(file, (0.7, 0.3), task=task, window_bytes=100).parts:
         if len(part):
             rows = sum(len(batch.x) for batch in part.batches(3, Shuffle(0, 0)))
             assert rows == len(part), (rows, len(part))

@@ -16,7 +16,7 @@ import numpy as np
 from xpnet.backends import BACKENDS, backend_class, get_backend
 from xpnet.bench import Setting
 from xpnet.bench.results import machine
-from xpnet.check.sample import trial
+from xpnet.check.sample import sample_rows
 from xpnet.optim.optimizers import Adam
 from xpnet.run.config import load_config
 from xpnet.step import Batch, StepInputs, dropout_keys
@@ -49,7 +49,7 @@ def curve(name: str, device: str) -> tuple[np.ndarray, str]:
     """Train on a backend in float32; return the loss of each step, and what took the steps."""
     backend = get_backend(name, device, "float32")
     backend.allow_tf32(False)
-    data = trial(load_config("digits"), STEPS * ROWS)
+    data = sample_rows(load_config("digits"), STEPS * ROWS)
     rule = Adam(0.001)
     engine = Engine(backend, data.model, load_config("digits").loss, rule)
     costs = []

@@ -29,7 +29,7 @@ _PUBLIC = {
         "TrainingError",
         "XpnetError",
     ),
-    "xpnet.training.loader": ("Feed",),
+    "xpnet.training.loader": ("Loader",),
     "xpnet.nn.initializers": (
         "Constant",
         "GlorotNormal",
@@ -150,6 +150,6 @@ if TYPE_CHECKING:
     from xpnet.run import load_run
     from xpnet.run.config import Config, load_config
     from xpnet.training.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile
-    from xpnet.training.loader import Feed
+    from xpnet.training.loader import Loader
     from xpnet.training.progress import Progress
     from xpnet.training.trainer import Trainer

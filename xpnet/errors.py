@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "TrainingError",
+    "UnsupportedError",
     "XpnetError",
     "require",
 ]
@@ -32,6 +33,10 @@ class DataError(XpnetError, ValueError):
 
 class BackendError(XpnetError, RuntimeError):
     """An array library or a device that is missing or cannot do what was asked."""
+
+
+class UnsupportedError(BackendError):
+    """Something in a training that a fused step has no kernel for; the message says what."""
 
 
 class CheckpointError(XpnetError, RuntimeError):

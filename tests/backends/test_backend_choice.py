@@ -14,7 +14,7 @@ from xpnet.backends import backend_class, backend_names, backend_of, get_backend
 from xpnet.backends.backend import Backend, Probe
 from xpnet.errors import BackendError, DataError
 from xpnet.nn import Dense, ReLU
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
 NO_CUPY = "device 'cuda' needs CuPy, which is not installed: pip install 'xpnet[cupy]'"
@@ -325,7 +325,7 @@ def test_arrays_of_another_library_are_refused(backend):
     other = strict_array(np.ones(2)) if backend.name != "array-api-strict" else torch_tensor()
     message = refusal(lambda: backend.asarray(other))
     assert message.startswith(f"backend {backend.name!r} was given an array of ")
-    assert refusal(lambda: Feed(backend, other)) == message
+    assert refusal(lambda: Loader(backend, other)) == message
 
 
 def torch_tensor(**options):
@@ -432,20 +432,20 @@ def test_a_named_backend_refuses_the_arrays_of_another():
 
 
 def test_the_trainer_takes_the_backend_of_a_feed():
-    feed = Feed(get_backend("array-api-strict", "device2", "float64"), np.eye(3), [0, 1, 2])
+    loader = Loader(get_backend("array-api-strict", "device2", "float64"), np.eye(3), [0, 1, 2])
     trainer = Trainer([Dense(3)])
-    trainer.fit(feed, epochs=1)
-    assert trainer.backend is feed.backend
+    trainer.fit(loader, epochs=1)
+    assert trainer.backend is loader.backend
 
 
 @pytest.mark.parametrize(
     "options", [{"backend": "numpy"}, {"device": "cpu"}, {"backend": get_backend("numpy")}], ids=str
 )
 def test_a_feed_of_another_backend_is_refused(options):
-    feed = Feed(get_backend("array-api-strict", "device2"), np.eye(3), [0, 1, 2])
-    expected = "the feed is for StrictBackend(device='device2', dtype='float32'), "
+    loader = Loader(get_backend("array-api-strict", "device2"), np.eye(3), [0, 1, 2])
+    expected = "the loader is for StrictBackend(device='device2', dtype='float32'), "
     expected += "but the training is on NumpyBackend(device='cpu', dtype='float32')"
-    assert refusal(lambda: Trainer([Dense(3)], **options).fit(feed, epochs=1)) == expected
+    assert refusal(lambda: Trainer([Dense(3)], **options).fit(loader, epochs=1)) == expected
 
 
 def test_backend_of_host_data_is_none():

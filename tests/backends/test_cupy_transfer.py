@@ -13,7 +13,7 @@ import pytest
 from xpnet.backends.cupy_transfer import CupyLanes, transferred
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.data import Shuffle
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 
 
 class Event:
@@ -168,8 +168,8 @@ def test_a_feed_streams_through_the_backend_what_it_would_have_placed(ordered, r
     x, y = rng.normal(size=(11, 2)).astype("float32"), rng.integers(0, 3, size=11)
     shuffle = Shuffle(0, 1) if ordered else None
     arrays = (x, y, rng.uniform(size=11))
-    plain = Feed(NumpyBackend(), *arrays, resident=False, transform=lambda a: 2 * a)
-    streamed = Feed(Streaming(), *arrays, resident=False, transform=lambda a: 2 * a)
+    plain = Loader(NumpyBackend(), *arrays, resident=False, transform=lambda a: 2 * a)
+    streamed = Loader(Streaming(), *arrays, resident=False, transform=lambda a: 2 * a)
     count = 0
     for a, b in zip(plain.batches(4, shuffle), streamed.batches(4, shuffle), strict=True):
         for mine, wanted in zip(b, a, strict=True):

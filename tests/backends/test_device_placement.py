@@ -39,7 +39,7 @@ from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, 
 from xpnet.optim.schedules import Cosine
 from xpnet.step import StepInputs, dropout_keys
 from xpnet.training.engine import Engine
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
 N, I, K = 22, 5, 3  # noqa: E741
@@ -123,11 +123,11 @@ def run_on_device1(rng, loss, optimizer, layers=None, target="labels", **options
     """Place examples, then gather, train, evaluate and predict under the trap; check the places."""
     backend = get_backend("array-api-strict", "device1", "float64")
     engine = Engine(backend, model_of(layers or rich_layers()), loss, optimizer, **options)
-    feed = Feed(backend, *examples(rng, target))
+    loader = Loader(backend, *examples(rng, target))
     before = engine.host_state().params
     with no_host_transfer():
         made = []
-        for step, batch in enumerate(feed.batches(BATCH, Shuffle(0, 0))):
+        for step, batch in enumerate(loader.batches(BATCH, Shuffle(0, 0))):
             made += [engine.train(batch, step_inputs(engine, step)), *leaves(batch)]
             totals, predicted = engine._evaluate(
                 engine.state.totals, engine.state.params, engine.state.stats, batch
@@ -293,7 +293,7 @@ def test_jitted_steps_transfer_nothing_but_their_scalars(rng):
     jax = pytest.importorskip("jax", reason="jax is not installed")
     backend = get_backend("jax", "cpu", "float32")
     engine = Engine(backend, model_of(few_layers()), RICH_LOSS, AdamW(), Clip(norm=1.0))
-    batches = list(Feed(backend, *(a[: 2 * BATCH] for a in examples(rng))).batches(BATCH))
+    batches = list(Loader(backend, *(a[: 2 * BATCH] for a in examples(rng))).batches(BATCH))
     inputs = [step_inputs(engine, step) for step in range(len(batches))]
     engine.train(batches[0], inputs[0])  # compiles: a program's constants are transferred once
     engine._evaluate(engine.state.totals, engine.state.params, engine.state.stats, batches[0])
@@ -349,8 +349,8 @@ def test_torch_records_no_graph_even_for_tensors_that_want_one(rng):
     kept = []
     trainer = Trainer(rich_layers(), RICH_LOSS, Adam(), backend="torch", batch_size=BATCH)
     trainer.fit((x, y, weight), epochs=1)
-    feed = Feed(trainer.backend, x, y, weight)
-    for step, batch in enumerate(feed.batches(BATCH)):
+    loader = Loader(trainer.backend, x, y, weight)
+    for step, batch in enumerate(loader.batches(BATCH)):
         kept += [*leaves(batch), trainer.engine.train(batch, step_inputs(trainer.engine, step))]
     kept += leaves(trainer.engine.state)
     assert all(array_namespace(t) is trainer.backend.xp for t in kept)

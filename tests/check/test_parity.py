@@ -68,10 +68,10 @@ def test_any_config_agrees_with_itself_exactly_in_float64(overrides):
 
 
 def test_more_steps_than_rows_go_on_with_another_epoch():
-    from xpnet.check.sample import trial
+    from xpnet.check.sample import sample_rows
 
     config = load_config("digits", SMALL)
-    report = parity(config, ["numpy"], steps=5, rows=trial(config, 20))
+    report = parity(config, ["numpy"], steps=5, rows=sample_rows(config, 20))
     assert report.results[0].verdict == "agrees"
     assert [g.step for g in report.results[0].growth] == [1, 2, 3, 4, 5]
 
@@ -144,7 +144,7 @@ def test_an_argmax_that_ignores_the_axis_is_found_and_named():
     assert {row.status for row in result.bad_operations} == {"wrong shape"}
     assert (result.faults[0].layer, result.faults[0].tensor) == (
         "loss (SoftmaxCrossEntropy)",
-        "hits",
+        "correct",
     )
 
 

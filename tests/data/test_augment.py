@@ -8,7 +8,7 @@ import pytest
 from xpnet.data import Augment, Shuffle
 from xpnet.errors import ConfigError
 from xpnet.nn import Dense, Flatten, Sequential
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
 
@@ -57,15 +57,15 @@ def test_noise_has_the_deviation_asked_for_and_keeps_the_dtype(rng):
     assert abs(noisy.mean()) < 0.01
 
 
-def feed(backend, rng, augment=Augment(shift=1, flip=True, noise=0.1)):
+def loader(backend, rng, augment=Augment(shift=1, flip=True, noise=0.1)):
     x = rng.integers(0, 255, (50, 6, 6)).astype(np.uint8)
     y = rng.integers(0, 3, 50)
-    return Feed(backend, x, y, transform=lambda rows: rows / 255.0, augment=augment)
+    return Loader(backend, x, y, transform=lambda rows: rows / 255.0, augment=augment)
 
 
 def test_the_same_rows_on_every_library_and_at_every_start(backend32):
-    made = feed(backend32, np.random.default_rng(1))
-    reference = feed(backend32, np.random.default_rng(1))
+    made = loader(backend32, np.random.default_rng(1))
+    reference = loader(backend32, np.random.default_rng(1))
     whole = [backend32.to_host(b.x) for b in made.batches(8, Shuffle(0, 3))]
     rest = [backend32.to_host(b.x) for b in reference.batches(8, Shuffle(0, 3), start=2)]
     for a, b in zip(whole[2:], rest, strict=True):
@@ -78,7 +78,7 @@ def test_the_same_rows_on_every_library_and_at_every_start(backend32):
 def test_rows_that_are_not_shuffled_are_those_of_the_data(rng):
     from xpnet.backends import get_backend
 
-    made = feed(get_backend("numpy"), rng)
+    made = loader(get_backend("numpy"), rng)
     plain = np.concatenate([b.x for b in made.batches(8)])
     np.testing.assert_allclose(plain, made.arrays["x"] / 255.0, rtol=1e-6)
 
@@ -93,7 +93,7 @@ def test_it_is_done_by_the_thread_that_prepares_batches(rng):
             threads.add(threading.current_thread().name)
             return super().moved(x, rng)
 
-    made = feed(get_backend("numpy"), rng, Noting(shift=1))
+    made = loader(get_backend("numpy"), rng, Noting(shift=1))
     model = Sequential([Flatten(), Dense(3)])
     Trainer(model, backend=made.backend, batch_size=16).fit(made, epochs=2)
     assert threads == {"xpnet-prefetch"}
@@ -103,4 +103,4 @@ def test_rows_that_are_no_images_cannot_be_moved(rng):
     from xpnet.backends import get_backend
 
     with pytest.raises(ConfigError, match=r"moves images \(height, width\); got rows of shape"):
-        Feed(get_backend("numpy"), rng.normal(size=(5, 4)), augment=Augment(shift=1))
+        Loader(get_backend("numpy"), rng.normal(size=(5, 4)), augment=Augment(shift=1))

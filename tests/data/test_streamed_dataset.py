@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from xpnet.data import Division, Shuffle, open_rows, read, survey
+from xpnet.data import Assignment, Shuffle, open_rows, read, scan
 from xpnet.data.row_file import BLOCKS
 from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
@@ -25,7 +25,7 @@ def table(rng, rows, columns=3):
 
 
 def surveyed(file, shares=SHARES, **options):
-    return survey(file, shares, **options)
+    return scan(file, shares, **options)
 
 
 FORMATS = ["npz", "npy, a column", "npy, a file of labels", "idx", "parquet"]
@@ -85,24 +85,24 @@ def test_every_format_has_every_row_once_with_its_own_label(saved):
 def test_a_survey_finds_what_the_functions_for_memory_find(saved):
     path, label, _, _ = saved
     whole = surveyed(open_rows(path, label))
-    for part, moments in zip(whole.parts, whole.moments, strict=True):
+    for part, stats in zip(whole.parts, whole.stats, strict=True):
         rows = np.concatenate([b.x for b in part.batches(1000)]).astype(np.float64)
-        assert moments.count == len(part) == len(rows)
-        np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(moments.std, rows.std(axis=0), rtol=1e-12)
-        np.testing.assert_array_equal(moments.low, rows.min(axis=0))
-        np.testing.assert_array_equal(moments.high, rows.max(axis=0))
+        assert stats.count == len(part) == len(rows)
+        np.testing.assert_allclose(stats.mean, rows.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(stats.std, rows.std(axis=0), rtol=1e-12)
+        np.testing.assert_array_equal(stats.low, rows.min(axis=0))
+        np.testing.assert_array_equal(stats.high, rows.max(axis=0))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 100_003])
 def test_a_division_is_a_partition_with_the_shares_asked_for(rows):
     bounds = np.append(np.arange(0, rows, max(1, rows // BLOCKS)), rows)
-    division = Division(bounds, SHARES, seed=3)
+    assignment = Assignment(bounds, SHARES, seed=3)
     found = []
     for part, share in enumerate(SHARES):
-        runs = [division.runs(part, b) for b in range(len(bounds) - 1)]
+        runs = [assignment.runs(part, b) for b in range(len(bounds) - 1)]
         sizes = [sum(b - a for a, b in block) for block in runs]
-        assert sizes == division.counts(part).tolist()
+        assert sizes == assignment.counts(part).tolist()
         assert all(len(block) <= 2 for block in runs)
         found += [np.arange(a, b) for block in runs for a, b in block]
         # Rounded at random once per block: a sum of that many values within one of the share.
@@ -214,7 +214,7 @@ def test_regression_targets_are_numbers(tmp_path, rng):
     y = rng.normal(size=(200, 2))
     np.savez(tmp_path / "t.npz", x=x, y=y)
     whole = surveyed(open_rows(tmp_path / "t.npz", "auto"), (1.0,), task="regression")
-    np.testing.assert_allclose(whole.target_moments[0].mean, y.mean(axis=0))
+    np.testing.assert_allclose(whole.target_stats[0].mean, y.mean(axis=0))
     assert whole.parts[0].classes is None
     np.testing.assert_array_equal(np.concatenate([b.y for b in whole.parts[0].batches(64)]), y)
 

@@ -41,9 +41,10 @@ from xpnet.training.trainer import Trainer
 
 pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install 'xpnet[fast]'")
 
+from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu import blas
 from xpnet.kernels.cpu.blas import gemm, gemm_address
-from xpnet.kernels.cpu.fused_step import FusedStep, UnsupportedError
+from xpnet.kernels.cpu.fused_step import FusedStep
 
 I, K = 6, 5  # noqa: E741 - features and classes
 SIZES = [12, 12, 5, 12] * 5  # rows of 20 batches, some of them ragged
@@ -255,7 +256,7 @@ class Halving(SGD):
     """A rule that somebody else wrote."""
 
     def update(self, params, grad, slots, c):
-        return params - 0.5 * c.lr * grad, slots
+        return params - 0.5 * c.step_size * grad, slots
 
 
 def test_a_rule_without_a_kernel_is_portable_inside_the_step(dtype):

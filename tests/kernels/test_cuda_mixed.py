@@ -194,7 +194,7 @@ def test_it_takes_the_portable_steps_but_for_rounding(name, loss, parts, executo
     np.testing.assert_array_equal(got[3], wanted[3])  # the loss scale
     np.testing.assert_allclose(got[4], wanted[4], rtol=10 * STEP[narrow])  # the loss
     np.testing.assert_allclose(got[5::2], wanted[5::2], rtol=1e-6)  # denominator and count
-    assert abs(got[6] - wanted[6]) <= 2 * parts  # hits, where two outputs are nearly equal
+    assert abs(got[6] - wanted[6]) <= 2 * parts  # correct, where two outputs are nearly equal
     assert got[8] == wanted[8] == -1
     executor.check_guards()
     assert step.note.startswith("CUDA graph of ")

@@ -14,13 +14,13 @@ import pytest
 from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
-from xpnet.errors import BackendError, DataError
+from xpnet.errors import BackendError, DataError, UnsupportedError
 from xpnet.kernels.cuda.blas import Blas, find_cublas, product
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import PROGRAMS, FusedStep
 from xpnet.kernels.cuda.sources import MOST_RANDOM
-from xpnet.kernels.cuda.stages import KINDS, UnsupportedError
+from xpnet.kernels.cuda.stages import KINDS
 from xpnet.nn import (
     ELU,
     GELU,
@@ -363,7 +363,7 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     np.testing.assert_allclose(cost, sums.loss / 3, rtol=1e-14)
     np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
     np.testing.assert_allclose(dbias, sums.gradient.sum(axis=0), atol=1e-15)
-    assert totals[2] == loss.hits(z, labels)[0] == 3  # of equal logits the first counts
+    assert totals[2] == loss.correct(z, labels)[0] == 3  # of equal logits the first counts
     assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
 
 

@@ -16,11 +16,10 @@ from cuda_on_cpu import CpuExecutor, Cublas
 
 from xpnet.backends.cupy import CupyBackend
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.errors import BackendError, TrainingError
+from xpnet.errors import BackendError, TrainingError, UnsupportedError
 from xpnet.kernels.cuda import executor as executor_module
 from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
-from xpnet.kernels.cuda.stages import UnsupportedError
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Softmax
 from xpnet.optim.optimizers import SGD, Adam
 from xpnet.step.mixed_precision import Mixed

@@ -265,7 +265,7 @@ def test_shapes_that_do_not_fit_are_refused(loss, target, weight, message):
 def test_hits_leave_the_ignored_rows_out(backend):
     output = backend.asarray(np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]]))
     labels = backend.asarray(np.array([0, 0, 1]))
-    right, count = SoftmaxCrossEntropy(ignore_label=1).hits(output, labels)
+    right, count = SoftmaxCrossEntropy(ignore_label=1).correct(output, labels)
     assert (float(right), float(count)) == (1.0, 2.0)
-    right, count = BinaryCrossEntropy().hits(output, backend.asarray(np.ones((3, 2))))
+    right, count = BinaryCrossEntropy().correct(output, backend.asarray(np.ones((3, 2))))
     assert (float(right), float(count)) == (4.0, 6.0)

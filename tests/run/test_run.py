@@ -13,7 +13,7 @@ import pytest
 from xpnet.backends import backend_class
 from xpnet.data import Dataset
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, XpnetError
-from xpnet.run import load_examples, load_run, train
+from xpnet.run import load_run, load_splits, train
 from xpnet.run.config import load_config
 from xpnet.run.scores import scores
 from xpnet.storage import CheckpointFolder, History, RunLock, save
@@ -77,7 +77,7 @@ def test_a_run_leaves_a_folder_that_says_all_of_it(csv, go, tmp_path):
     run = load_run(tmp_path / "run")
     assert run.config == load_config(csv, QUICK)
     assert [r["epoch"] for r in run.folder.history()] == [1, 2, 3]
-    assert run.preparation.feature_names == ("a", "b", "c", "d")
+    assert run.preprocessing.feature_names == ("a", "b", "c", "d")
 
 
 def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
@@ -87,7 +87,7 @@ def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
     x, y = flowers()
     p = run.predict(x)
     whole = scores(run, run.read(csv, labelled=True))
-    assert whole["accuracy"] == np.mean(np.array(run.preparation.classes)[p.argmax(axis=1)] == y)
+    assert whole["accuracy"] == np.mean(np.array(run.preprocessing.classes)[p.argmax(axis=1)] == y)
     assert whole["rows"] == 90
 
 
@@ -129,9 +129,9 @@ def test_a_run_that_began_while_the_data_was_read_is_not_gone_on_with(
 
     def slow(config):
         shutil.copytree(tmp_path / "other", tmp_path / "run")
-        return load_examples(config)
+        return load_splits(config)
 
-    monkeypatch.setattr("xpnet.run.job.load_examples", slow)
+    monkeypatch.setattr("xpnet.run.job.load_splits", slow)
     with pytest.raises(CheckpointError, match="already holds a run"):
         go(csv)
 
@@ -429,8 +429,8 @@ def test_two_classes_from_one_output_answer_with_two_columns(tmp_path, go):
     assert outcome.test["accuracy"] > 0.8
     run = load_run(tmp_path / "run")
     p = run.predict(x)
-    assert run.preparation.classes == ("no", "yes")
-    assert run.preparation.outputs == 1
+    assert run.preprocessing.classes == ("no", "yes")
+    assert run.preprocessing.outputs == 1
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     assert np.mean((p[:, 1] > 0.5) == (y == "rose")) > 0.8
 

@@ -5,8 +5,8 @@ import pytest
 
 from xpnet.cli.main import main
 from xpnet.errors import ConfigError, DataError, TrainingError
-from xpnet.run import load_examples, load_run, train
-from xpnet.run import streamed as streamed_module
+from xpnet.run import load_run, load_splits, train
+from xpnet.run import streamed_splits as streamed_module
 from xpnet.run.config import load_config
 from xpnet.training.callbacks import Callback
 
@@ -44,7 +44,7 @@ def test_it_learns_and_is_scored_on_the_rows_held_out(file, tmp_path):
     outcome = train(config(file), tmp_path / "run", report=quiet)
     assert outcome.test["accuracy"] > 0.85
     assert outcome.test["classes"] == ["3", "5", "8"]
-    assert outcome.test["rows"] == len(load_examples(config(file)).test)
+    assert outcome.test["rows"] == len(load_splits(config(file)).test)
     run = load_run(tmp_path / "run")
     assert run.config.data.stream == "yes"
     part = run.test_part()
@@ -105,10 +105,10 @@ def test_a_test_file_is_looked_up_among_the_classes_of_the_training(file, tmp_pa
     assert outcome.test["support"] == [0, 200, 0]
     np.savez(tmp_path / "test.npz", x=x[:200], y=y[:200] + 1)
     with pytest.raises(DataError, match="label '4' is not among the 3 known classes"):
-        load_examples(with_test)
+        load_splits(with_test)
     np.savez(tmp_path / "test.npz", x=x[:200, :5], y=y[:200])
     with pytest.raises(DataError, match=r"features of shape \(5,\); expected \(6,\)"):
-        load_examples(with_test)
+        load_splits(with_test)
 
 
 def test_large_files_are_streamed_by_themselves_and_the_choice_is_kept(file, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from xpnet import Dense, Trainer
-from xpnet.cli.streams import Steady
+from xpnet.cli.streams import TolerantStream
 from xpnet.run import load_run
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.callbacks import Callback, Checkpointing, HistoryFile, StopOnSignal
@@ -83,7 +83,7 @@ def test_closed_standard_streams_are_no_fault(tmp_path, whole):
 def test_output_is_tried_again_after_it_failed(tmp_path):
     reported = []
     with open(tmp_path / "log", "w", encoding="ascii") as file:
-        steady = Steady(file, reported.append)
+        steady = TolerantStream(file, reported.append)
         steady.write("one \N{GREEK SMALL LETTER ALPHA}\n")
         write, room = steady._raw, iter([OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "gone")])
 

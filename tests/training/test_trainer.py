@@ -36,7 +36,7 @@ from xpnet.training.callbacks import (
     HistoryFile,
     StopOnSignal,
 )
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 from xpnet.training.progress import Progress
 from xpnet.training.signals import SIGNALS
 from xpnet.training.trainer import Position, Trainer
@@ -127,8 +127,8 @@ def test_resident_and_prefetched_rows_give_the_same_bits(backend32):
     states = []
     for resident in (True, False):
         run = trainer(FULL, backend32)
-        feed = Feed(backend32, x, y, w, resident=resident)
-        run.fit(feed, epochs=2, validation=Feed(backend32, x, y, resident=resident))
+        loader = Loader(backend32, x, y, w, resident=resident)
+        run.fit(loader, epochs=2, validation=Loader(backend32, x, y, resident=resident))
         states.append(state(run))
     assert states[0] == states[1]
 
@@ -149,7 +149,7 @@ def test_a_transform_acts_on_the_rows_of_either_feed():
     numpy = get_backend("numpy", dtype="float64")
     for resident in (True, False):
         run = trainer()
-        run.fit(Feed(numpy, x, y, resident=resident, transform=lambda r: r / 2), epochs=1)
+        run.fit(Loader(numpy, x, y, resident=resident, transform=lambda r: r / 2), epochs=1)
         states.append(state(run))
     halved = trainer()
     halved.fit((x / 2, y), epochs=1)
@@ -226,7 +226,7 @@ def test_what_one_has_written_oneself_is_trained_with():
     @dataclass(frozen=True)
     class Signs(SGD):
         def update(self, params, grad, slots, c):
-            return params - c.lr * np.sign(grad), slots
+            return params - c.step_size * np.sign(grad), slots
 
     @dataclass(frozen=True)
     class Halving(schedules.Schedule):
@@ -434,8 +434,8 @@ def test_a_resume_gives_the_same_bits_on_every_backend(backend32, resident):
         made = resumable("adam", backend32)
         if snapshot:
             made.restore(*snapshot)
-        feed = Feed(backend32, x, y, resident=resident)
-        made.fit(feed, epochs=2, callbacks=callbacks)
+        loader = Loader(backend32, x, y, resident=resident)
+        made.fit(loader, epochs=2, callbacks=callbacks)
         return made
 
     snapshots = []
@@ -598,7 +598,7 @@ def test_an_overflow_in_the_last_batch_of_the_epoch_is_found_there(resident):
     x, y = classes(50)
     x[orders(50, 1)[0][-1]] = 3e38  # finite, and its weighted sums are not
     numpy = get_backend("numpy", dtype="float32")
-    message = failure(trainer(MODEL, numpy), Feed(numpy, x, y, resident=resident))
+    message = failure(trainer(MODEL, numpy), Loader(numpy, x, y, resident=resident))
     assert "epoch 1, step 4 on; first in the output of layer 0 (dense)" in message
 
 
@@ -693,7 +693,7 @@ def test_data_of_no_known_form_is_refused():
     x, y = classes()
     for data in (x, {"x": x, "y": y}, (x,), (x, y, y, y)):
         with pytest.raises(
-            DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Feed"
+            DataError, match=r"data must be \(x, y\), \(x, y, sample_weight\), a Loader"
         ):
             trainer().fit(data, epochs=1)
     run = trainer()
@@ -705,4 +705,4 @@ def test_data_of_no_known_form_is_refused():
     with pytest.raises(TrainingError, match="no sizes yet"):
         trainer().snapshot()
     with pytest.raises(DataError, match="need targets"):
-        run.evaluate(Feed(run.backend, x))
+        run.evaluate(Loader(run.backend, x))

@@ -118,9 +118,9 @@ class CupyBackend(Backend):
         mixed: Any = None,
         accumulate: int = 1,
     ) -> Callable | None:
+        from xpnet.errors import UnsupportedError
         from xpnet.kernels.cuda.executor import CupyExecutor
         from xpnet.kernels.cuda.graphed_step import FusedStep
-        from xpnet.kernels.cuda.stages import UnsupportedError
 
         self.portable_note = type(self).portable_note
         try:

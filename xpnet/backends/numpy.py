@@ -50,7 +50,8 @@ class NumpyBackend(Backend):
     ) -> Callable | None:
         if accumulate > 1 or mixed is not None or installed_version(("numba",), "numba") is None:
             return None
-        from xpnet.kernels.cpu.fused_step import FusedStep, UnsupportedError
+        from xpnet.errors import UnsupportedError
+        from xpnet.kernels.cpu.fused_step import FusedStep
 
         try:
             return FusedStep(model, loss, optimizer, clip, self.dtype_name)

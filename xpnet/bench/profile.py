@@ -13,7 +13,7 @@ from xpnet.errors import BackendError
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy, quotient
 from xpnet.step import Batch, StepInputs
-from xpnet.training.loader import Feed
+from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
 __all__ = ["PARTS", "profile"]
@@ -37,22 +37,22 @@ def profile(network: Network, dtype: str, *, portable: bool = False) -> dict[str
         batch_size=network.batch_size,
         compile=False if portable else None,
     )
-    feed = Feed(trainer.engine.backend, x[rows], y[rows])
-    trainer.fit(feed, epochs=1)
+    loader = Loader(trainer.engine.backend, x[rows], y[rows])
+    trainer.fit(loader, epochs=1)
     batch = Batch(x, y)
-    parts = {"data": _data(feed, network.batch_size), **_phases(trainer, batch)}
+    parts = {"data": _data(loader, network.batch_size), **_phases(trainer, batch)}
     spent = {name: _time(call) for name, call in parts.items()}
     spent["data"] /= BATCHES
     epochs = max(2, round(SLICE / max(trainer.history[-1]["seconds"], 1e-6)))
-    history = trainer.fit(feed, epochs=1 + epochs)[1:]
+    history = trainer.fit(loader, epochs=1 + epochs)[1:]
     whole = min(record["seconds"] for record in history) / BATCHES * 1e6
     spent["Python"] = max(0.0, whole - sum(spent.values()))
     return {name: spent[name] for name in PARTS}
 
 
-def _data(feed: Feed, size: int) -> Callable[[], None]:
+def _data(loader: Loader, size: int) -> Callable[[], None]:
     def call() -> None:
-        for _ in feed.batches(size, Shuffle(SEED, 0), reuse=True):
+        for _ in loader.batches(size, Shuffle(SEED, 0), reuse=True):
             pass
 
     return call
@@ -86,7 +86,7 @@ def _portable_phases(
     def lose() -> None:
         sums = loss.sums(output, batch.y)
         quotient(sums.gradient, sums.denominator)
-        loss.hits(output, batch.y)
+        loss.correct(output, batch.y)
 
     def back() -> None:
         grads = model.backward(params, residuals, doutput, input_gradient=False)[1]

@@ -11,12 +11,12 @@ from xpnet.nn import Sequential
 from xpnet.random import generator
 from xpnet.run.config import Config
 
-__all__ = ["Trial", "trial"]
+__all__ = ["Sample", "sample_rows"]
 
 SHAPES = {"digits": (64,), "mnist": (28, 28), "fashion-mnist": (28, 28)}
 
 
-class Trial(NamedTuple):
+class Sample(NamedTuple):
     """A built model and N examples for it, on the host."""
 
     model: Sequential
@@ -25,8 +25,8 @@ class Trial(NamedTuple):
     source: str  # where the rows come from, for the report
 
 
-def trial(config: Config, rows: int) -> Trial:
-    """Return the model of ``config`` and its first ``rows`` training examples.
+def sample_rows(config: Config, rows: int) -> Sample:
+    """Return the model of ``config`` and its first ``rows`` training splits.
 
     Nothing is downloaded: rows of the right shape, standard normal with random labels, stand in
     for a named data set that is not here. Raises DataError for a file that cannot be trained on.
@@ -39,21 +39,21 @@ def trial(config: Config, rows: int) -> Trial:
             if folder is not None:
                 raise
             return _synthetic(config, rows)
-    from xpnet.run import load_examples
+    from xpnet.run import load_splits
 
-    examples = load_examples(config)
-    data, preparation = examples.train, examples.preparation
+    splits = load_splits(config)
+    data, preprocessing = splits.train, splits.preprocessing
     some = data.take(np.arange(min(rows, len(data))))
-    feed = preparation.feed(get_backend("numpy", dtype="float64"), some)
-    batch = next(iter(feed.batches(len(some))))
-    model = config.model.model(preparation.feature_shape, preparation.outputs, config.loss)
-    return Trial(model, batch.x, batch.y, data.name)
+    loader = preprocessing.loader(get_backend("numpy", dtype="float64"), some)
+    batch = next(iter(loader.batches(len(some))))
+    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
+    return Sample(model, batch.x, batch.y, data.name)
 
 
-def _synthetic(config: Config, rows: int) -> Trial:
+def _synthetic(config: Config, rows: int) -> Sample:
     shape, n_classes = SHAPES[config.data.source], 10
     rng = generator(config.seed, "sample")
     x = rng.standard_normal((rows, *shape))
     y = rng.integers(n_classes, size=rows).astype(np.int32)
     model = config.model.model(shape, n_classes, config.loss)
-    return Trial(model, x, y, f"made-up rows ({config.data.source} is not on this machine)")
+    return Sample(model, x, y, f"made-up rows ({config.data.source} is not on this machine)")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import click
 
 from xpnet import __version__
-from xpnet.cli.escape import shown
-from xpnet.cli.streams import opened_streams
+from xpnet.cli.escape import escape
+from xpnet.cli.streams import ensure_streams
 from xpnet.errors import XpnetError
 
 __all__ = ["cli", "main"]
@@ -75,7 +75,7 @@ def cli(debug: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 for a check that failed, 2 for an error, 130 for ^C."""
     args = list(sys.argv[1:] if argv is None else argv)
-    opened_streams()
+    ensure_streams()
     debug = "--debug" in args or bool(os.environ.get("XPNET_DEBUG"))
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             raise
         with contextlib.suppress(OSError):  # nobody to tell it to
-            click.echo(f"error: {shown(' '.join(_explanation(error).split()))}", err=True)
+            click.echo(f"error: {escape(' '.join(_explanation(error).split()))}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -44,12 +44,12 @@ def which_option(command: F) -> F:
 
 def opened(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
     """Read a run folder, and say on standard error which of its files are torn."""
-    from xpnet.cli.escape import shown
+    from xpnet.cli.escape import escape
     from xpnet.run import load_run
 
     loaded = load_run(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
-        click.echo(f"passed over: {shown(message)}", err=True)
+        click.echo(f"passed over: {escape(message)}", err=True)
     return loaded
 
 

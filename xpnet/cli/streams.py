@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["opened_streams", "steady_streams"]
+__all__ = ["ensure_streams", "tolerant_streams"]
 
 
-def opened_streams() -> None:
+def ensure_streams() -> None:
     """Let standard output and error exist, and take any text.
 
     They are None where they were closed (``>&-``), and cannot write what their encoding lacks.
@@ -28,7 +28,7 @@ def opened_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class Steady(io.TextIOBase):
+class TolerantStream(io.TextIOBase):
     """A text stream without a buffer that drops what cannot be written.
 
     ``lost`` is called with the first error. Each write is tried anew: there may be room again.
@@ -69,7 +69,7 @@ class Steady(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def steady_streams() -> Iterator[None]:
+def tolerant_streams() -> Iterator[None]:
     """Make the failures of standard output and error harmless to the block, and say them once."""
 
     def lost(error: OSError) -> None:
@@ -83,7 +83,7 @@ def steady_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper) and _has_file(stream):
             with contextlib.suppress(OSError):
                 stream.flush()
-            setattr(sys, name, Steady(stream, reports[name]))
+            setattr(sys, name, TolerantStream(stream, reports[name]))
     try:
         yield
     finally:

@@ -7,9 +7,9 @@ from xpnet.data.idx import read_idx
 from xpnet.data.named import NAMES, load_named
 from xpnet.data.read import Task, open_rows, read, streamable
 from xpnet.data.scaling import SCALINGS, Scaler, Scaling, fit_scaler, scaler_of
-from xpnet.data.scan import Survey, survey
+from xpnet.data.scan import Scan, scan
 from xpnet.data.split import split
-from xpnet.data.streamed_dataset import Division, StreamedDataset
+from xpnet.data.streamed_dataset import Assignment, StreamedDataset
 
 __all__ = [
     "Augment",
@@ -30,9 +30,9 @@ __all__ = [
     "Shuffle",
     "prefetch",
     "StreamedDataset",
-    "Division",
+    "Assignment",
     "open_rows",
     "streamable",
-    "survey",
-    "Survey",
+    "scan",
+    "Scan",
 ]

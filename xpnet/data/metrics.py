@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.running_stats import Moments
+from xpnet.data.running_stats import RunningStats
 
-__all__ = ["ClassScores", "RegressionScores", "class_scores", "confusion_matrix", "top_k_hits"]
+__all__ = ["ClassScores", "RegressionScores", "class_scores", "confusion_matrix", "top_k_correct"]
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class ClassScores:
         predicted = np.argmax(probabilities, axis=1)
         self._matrix += confusion_matrix(labels, predicted, len(self._matrix))
         if self.top:
-            self._near += top_k_hits(probabilities, labels, self.top)
+            self._near += top_k_correct(probabilities, labels, self.top)
 
     def result(self) -> dict[str, Any]:
         """Return :func:`class_scores`, accuracy among the ``top`` and the confusion matrix."""
@@ -77,10 +77,10 @@ class ClassScores:
         return {**result, "confusion": self._matrix.tolist()}
 
 
-def top_k_hits(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
+def top_k_correct(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
     """Count the rows whose class has fewer than k classes above it; ties count for the row.
 
-    >>> top_k_hits(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 2)
+    >>> top_k_correct(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 2)
     1
     """
     valid = (labels >= 0) & (labels < probabilities.shape[1])
@@ -99,7 +99,7 @@ class RegressionScores:
     """
 
     def __init__(self) -> None:
-        self._targets, self._squares, self._magnitudes, self._count = Moments(), 0.0, 0.0, 0
+        self._targets, self._squares, self._magnitudes, self._count = RunningStats(), 0.0, 0.0, 0
 
     def add(self, targets: np.ndarray, values: np.ndarray) -> None:
         """Take in a batch: targets and values (N,) or (N, J)."""

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-__all__ = ["Moments"]
+__all__ = ["RunningStats"]
 
 
-class Moments:
+class RunningStats:
     """The count, mean, sum of squared deviations, least and largest of rows (N, ...), by feature.
 
     Blocks are merged, never E[x²] - E[x]² taken, which cancels:
@@ -13,10 +13,10 @@ class Moments:
         Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American
         Statistician 37 (1983), equation 2.1.
 
-    >>> moments = Moments()
+    >>> stats = RunningStats()
     >>> for block in ([[1.0, 7.0], [3.0, 7.0]], [[8.0, 7.0]]):
-    ...     moments.add(np.array(block))
-    >>> moments.mean, moments.std, moments.low
+    ...     stats.add(np.array(block))
+    >>> stats.mean, stats.std, stats.low
     (array([4., 7.]), array([2.94392029, 0.        ]), array([1., 7.]))
     """
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from xpnet.data.dataset import chunks
-from xpnet.data.running_stats import Moments
+from xpnet.data.running_stats import RunningStats
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.settings import did_you_mean
 
@@ -80,27 +80,27 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
     >>> scaler.apply(np.array([[2.0, 7.0]]))
     array([[0.5, 0. ]], dtype=float32)
     """
-    moments = Moments()
+    stats = RunningStats()
     for rows in chunks(x) if kind != "none" else ():
-        moments.add(x[rows])
-    return scaler_of(kind, moments)
+        stats.add(x[rows])
+    return scaler_of(kind, stats)
 
 
-def scaler_of(kind: Scaling, moments: Moments) -> Scaler:
+def scaler_of(kind: Scaling, stats: RunningStats) -> Scaler:
     """Make the scaler of :func:`fit_scaler` from what is known of the training rows."""
     if kind not in SCALINGS:
         msg = f"unknown scaling {kind!r}; {did_you_mean(str(kind), SCALINGS)}"
         raise ConfigError(msg)
     if kind == "none":
         return Scaler(np.zeros(()), np.ones(()))
-    low, high = moments.low, moments.high
+    low, high = stats.low, stats.high
     with np.errstate(over="ignore", invalid="ignore"):
         if kind == "max":
             shift, scale = np.zeros(()), np.maximum(-low, high).max(keepdims=True).reshape(())
         elif kind == "minmax":
             shift, scale = low, high - low
         else:
-            shift, scale = moments.mean, moments.std
+            shift, scale = stats.mean, stats.std
     # By the extremes: rounding can leave a constant feature a tiny deviation from its mean.
     constant = scale == 0 if kind == "max" else (scale == 0) | (low == high)
     scale = np.where(constant, 1.0, scale)

@@ -15,25 +15,25 @@ from xpnet.data.batches import prefetch
 from xpnet.data.labels import Labels, encode
 from xpnet.data.read import Task
 from xpnet.data.row_file import RowFile, Rows
-from xpnet.data.running_stats import Moments
-from xpnet.data.streamed_dataset import Division, StreamedDataset
+from xpnet.data.running_stats import RunningStats
+from xpnet.data.streamed_dataset import Assignment, StreamedDataset
 from xpnet.errors import DataError
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Scan", "scan"]
 
 MAX_CLASSES = 100_000  # more different labels than that are not classes
 
 
-class Survey(NamedTuple):
+class Scan(NamedTuple):
     """What is known of a file after the pass, by part where it says so."""
 
     parts: tuple[StreamedDataset, ...]
-    moments: tuple[Moments, ...]  # of the features
-    target_moments: tuple[Moments, ...]  # of a regression's targets
+    stats: tuple[RunningStats, ...]  # of the features
+    target_stats: tuple[RunningStats, ...]  # of a regression's targets
     fingerprint: str  # SHA-256 of x and y: dtype, shape and bytes
 
 
-def survey(
+def scan(
     file: RowFile,
     shares: Sequence[float] = (1.0,),
     *,
@@ -42,35 +42,35 @@ def survey(
     classes: Sequence[str] | None = None,
     name: str = "rows",
     window_bytes: int = 2**27,
-) -> Survey:
+) -> Scan:
     """Read a file once, from its beginning to its end, and divide its rows by ``shares``.
 
     ``classes`` are those of another file that labels are looked up among; ``window_bytes`` of rows
     are shuffled at a time, and two windows in memory. Raises DataError, naming the first row that
     has a bad value.
 
-        train, test = survey(open_rows("large.npz"), (0.8, 0.2)).parts
+        train, test = scan(open_rows("large.npz"), (0.8, 0.2)).parts
         trainer.fit(train, epochs=3, validation=test)
     """
-    division, seen = Division(file.bounds, shares, seed), _Seen(file, task)
-    moments = tuple(Moments() for _ in shares)
-    target_moments = tuple(Moments() for _ in shares)
+    assignment, seen = Assignment(file.bounds, shares, seed), _Seen(file, task)
+    stats = tuple(RunningStats() for _ in shares)
+    target_stats = tuple(RunningStats() for _ in shares)
     ends = itertools.pairwise(file.bounds.tolist())
     blocks = ((number, file.read(*block)) for number, block in enumerate(ends))
     for number, rows in prefetch(blocks, depth=2):
         low = int(file.bounds[number])
         seen.take(rows, low)
         for part in range(len(shares)):
-            for start, stop in division.runs(part, number):
-                moments[part].add(rows.x[start - low : stop - low])
+            for start, stop in assignment.runs(part, number):
+                stats[part].add(rows.x[start - low : stop - low])
                 if task == "regression" and rows.y is not None:
-                    target_moments[part].add(rows.y[start - low : stop - low])
+                    target_stats[part].add(rows.y[start - low : stop - low])
     targets, names = seen.targets(classes)
     parts = tuple(
-        StreamedDataset(file, division, part, targets, names, name, window_bytes)
+        StreamedDataset(file, assignment, part, targets, names, name, window_bytes)
         for part in range(len(shares))
     )
-    return Survey(parts, moments, target_moments, seen.fingerprint())
+    return Scan(parts, stats, target_stats, seen.fingerprint())
 
 
 class _Seen:

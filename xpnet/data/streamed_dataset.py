@@ -17,12 +17,12 @@ from xpnet.data.dataset import Dataset
 from xpnet.data.row_file import RowFile, Rows
 from xpnet.random import generator
 
-__all__ = ["Division", "StreamedDataset"]
+__all__ = ["Assignment", "StreamedDataset"]
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-class Division:
+class Assignment:
     """Which rows of each block belong to which part.
 
     Each block is turned by a random number of rows and then cut, so that a part has at most two
@@ -59,7 +59,7 @@ class StreamedDataset:
     """
 
     file: RowFile
-    division: Division
+    assignment: Assignment
     part: int
     targets: Transform | None  # None without labels
     classes: tuple[str, ...] | None
@@ -88,11 +88,11 @@ class StreamedDataset:
 
     @property
     def _counts(self) -> np.ndarray:
-        return self.division.counts(self.part)
+        return self.assignment.counts(self.part)
 
     def block(self, number: int) -> Rows:
         """Return the rows of this part in a block, transformed, with targets for labels."""
-        runs = [self.file.read(*run) for run in self.division.runs(self.part, number)]
+        runs = [self.file.read(*run) for run in self.assignment.runs(self.part, number)]
         x = np.concatenate([rows.x for rows in runs])
         x = x if self.transform is None else self.transform(x)
         if self.targets is None:
@@ -166,7 +166,7 @@ class StreamedDataset:
     def _window(self, blocks: np.ndarray, x: np.ndarray) -> Rows:
         """Read blocks into ``x``; the system is told of all of them before the first is read."""
         for number in blocks:
-            for run in self.division.runs(self.part, number):
+            for run in self.assignment.runs(self.part, number):
                 self.file.expect(*run)
         at, ys = 0, []
         for number in blocks:

@@ -130,11 +130,11 @@ def of_config(
 
     Raises ConfigError or DataError.
     """
-    from xpnet.check.sample import trial
+    from xpnet.check.sample import sample_rows
 
     named = {"loss": loss, "model.activation": activation, "seed": seed}
     config = load_config(source, [f"{k}={v}" for k, v in named.items() if v is not None])
-    rows = trial(config, sample + batch)
+    rows = sample_rows(config, sample + batch)
     _check_sample(sample, len(rows.x), rows.source)
     y = rows.y[sample:].astype(np.int32 if config.loss.predicts == "class" else np.float64)
     if config.loss.predicts == "class":
@@ -164,18 +164,18 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
     from xpnet.run import load_run
 
     run = load_run(path, backend="numpy", device="cpu")
-    part, preparation = run.test_part(), run.preparation
+    part, preprocessing = run.test_part(), run.preprocessing
     _check_sample(sample, len(part), f"the test part of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))
-    x = preparation.scaler.apply(some.x, "float64")
+    x = preprocessing.scaler.apply(some.x, "float64")
     loss, y = run.config.loss, np.asarray(some.y)
     if loss.predicts == "class":
-        y = _targets(loss, y, preparation.outputs, label)
+        y = _targets(loss, y, preprocessing.outputs, label)
     elif label is not None:
         msg = f"--label is for classes; the run's loss predicts a {loss.predicts}"
         raise ConfigError(msg)
-    elif preparation.target_scaler is not None:
-        y = preparation.target_scaler.apply(y, "float64")
+    elif preprocessing.target_scaler is not None:
+        y = preprocessing.target_scaler.apply(y, "float64")
     engine = run.trainer.engine
     state = engine.host_state()
     split = engine.params_layout.split(state.params), layouts(engine.model)[1].split(state.stats)
@@ -188,7 +188,7 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
         x,
         y if loss.predicts == "class" else y.astype(np.float64).reshape(len(y), -1),
         f"trained, {run.checkpoint.path.name}",
-        run.preparation.classes or (),
+        run.preprocessing.classes or (),
         train=False,
         seed=run.config.seed,
         rows=f"{part.name}, held out",

@@ -82,7 +82,7 @@ def quotient(x: Array, denominator: Array) -> Array:
 
 @dataclass(frozen=True)
 class Loss(Checked):
-    """Base of the losses; a subclass defines :meth:`terms`, :meth:`predict` and :meth:`hits`."""
+    """Base of the losses; a subclass defines :meth:`terms`, :meth:`predict` and :meth:`correct`."""
 
     reduction: Reduction = "mean"
 
@@ -110,7 +110,7 @@ class Loss(Checked):
             msg = f"the target of row {row} is not finite: {target[row]}"
             raise DataError(msg)
 
-    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Return how many predictions are right, and of how many; 0-d floats."""
         msg = f"{type(self).__name__} has no notion of a right prediction"
         raise TypeError(msg)
@@ -216,7 +216,7 @@ class _ClassificationLoss(Loss):
             msg += f"0..{n_outputs - 1}"
             raise DataError(msg)
 
-    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Count rows whose largest output is at the target's class; ignored rows are left out."""
         xp = array_namespace(output)
         predicted = xp.argmax(output, axis=-1)
@@ -308,7 +308,7 @@ class BinaryCrossEntropy(_ElementwiseLoss):
     def predict(self, output: Array) -> Array:
         return sigmoid(output)
 
-    def hits(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Count elements on the right side of 1/2."""
         xp = array_namespace(output)
         right = (output > 0.0) == (_columns(output, target) > 0.5)

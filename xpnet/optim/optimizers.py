@@ -56,7 +56,7 @@ State = tuple[Array, Slots]
 class Coefficients(NamedTuple):
     """The numbers of an update that change with t; a rule leaves those it does not use alone."""
 
-    lr: float  # the factor of the update, bias corrections included
+    step_size: float  # the factor of the update, bias corrections included
     eps: float = 0.0  # added to the denominator
     keep: float = 1.0  # what decoupled weight decay leaves of the parameters, 1 - ηλ
 
@@ -130,7 +130,7 @@ class SGD(Optimizer):
             v += step
             slots = (v,)
             step = step + self.momentum * v if self.nesterov else v
-        params -= c.lr * step
+        params -= c.step_size * step
         return params, slots
 
 
@@ -175,7 +175,7 @@ class RMSProp(Optimizer):
             new["v"] *= self.momentum
             new["v"] += step
             step = new["v"]
-        params -= c.lr * step
+        params -= c.step_size * step
         return params, tuple(new.values())
 
 
@@ -215,7 +215,7 @@ class Adagrad(Optimizer):
         (r,) = slots
         grad = self._coupled(params, grad)
         r += grad * grad
-        params -= c.lr * _over_root(grad, r, self.eps)
+        params -= c.step_size * _over_root(grad, r, self.eps)
         return params, (r,)
 
 
@@ -256,7 +256,7 @@ class Adam(Optimizer):
         m, v = slots
         v = _average(v, grad * grad, self.beta2)
         m = _average(m, grad, self.beta1)
-        params -= c.lr * _over_root(m, v, c.eps)
+        params -= c.step_size * _over_root(m, v, c.eps)
         return params, (m, v)
 
 
@@ -315,7 +315,7 @@ class Lion(Optimizer):
         u = self.beta1 * m
         u += (1.0 - self.beta1) * grad
         params *= c.keep
-        params -= c.lr * xp.sign(u)
+        params -= c.step_size * xp.sign(u)
         return params, (_average(m, grad, self.beta2),)
 
 

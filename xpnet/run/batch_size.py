@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from xpnet.backends import Backend
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Examples
+from xpnet.run.preprocessing import Splits
 from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.training.engine import Engine
 from xpnet.training.memory import fitting_batch, footprint
@@ -14,26 +14,26 @@ __all__ = ["with_batch_size"]
 
 
 def with_batch_size(
-    config: Config, backend: Backend, examples: Examples, report: Callable[[str], None]
+    config: Config, backend: Backend, splits: Splits, report: Callable[[str], None]
 ) -> Config:
     """Return ``config`` with a number for its batch size; steps on rows of zeros are tried."""
     if config.batch_size != "auto":
         return config
-    preparation, loss, optimizer = examples.preparation, config.loss, config.optimizer
-    model = config.model.model(preparation.feature_shape, preparation.outputs, loss)
+    preprocessing, loss, optimizer = splits.preprocessing, config.loss, config.optimizer
+    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, loss)
     need = footprint(model, optimizer, 8 if config.dtype == "float64" else 4)
     xp, where = backend.xp, backend.device
     kind = xp.int32 if loss.predicts == "class" else backend.dtype
 
     def attempt(rows: int) -> None:
         engine = Engine(backend, model, loss, optimizer, config.clip)
-        x = xp.zeros((rows, *preparation.feature_shape), dtype=backend.dtype, device=where)
-        shape = (rows,) if loss.predicts == "class" else (rows, preparation.outputs)
+        x = xp.zeros((rows, *preprocessing.feature_shape), dtype=backend.dtype, device=where)
+        shape = (rows,) if loss.predicts == "class" else (rows, preprocessing.outputs)
         y = xp.zeros(shape, dtype=kind, device=where)
         keys = dropout_keys(config.seed, 0, model.n_random)
         inputs = StepInputs(0, optimizer.coefficients(optimizer.lr, 1), keys)
         backend.synchronize(engine.train(Batch(x, y), inputs))
 
-    size = fitting_batch(need, backend, len(examples.train), attempt)
+    size = fitting_batch(need, backend, len(splits.train), attempt)
     report(f"batch size {size:,} is the largest that fits")
     return replace(config, batch_size=size)

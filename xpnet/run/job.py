@@ -15,10 +15,10 @@ from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn.layout import layouts
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config import Config, parse_duration
-from xpnet.run.preprocessing import Examples
+from xpnet.run.preprocessing import Splits
 from xpnet.run.run_folder import RunFolder, load_run, make_trainer
 from xpnet.run.scores import scores
-from xpnet.run.splits import load_examples
+from xpnet.run.splits import load_splits
 from xpnet.run.streamed_splits import is_streamed, with_stream
 from xpnet.settings import dump
 from xpnet.storage import CheckpointFolder, RunLock, preflight
@@ -80,14 +80,14 @@ def train(
     config = with_stream(config)
     if is_streamed(config):
         report(f"data {config.data.source}: its rows stay in the file; looking through them once")
-    examples = load_examples(config)
-    config.data.augment.check(examples.train.feature_shape)
-    report(_describe(examples))
-    config = with_batch_size(config, chosen.backend, examples, report)
-    trainer = make_trainer(config, examples.preparation, chosen.backend)
-    check_length(config.epochs, math.ceil(len(examples.train) / trainer.batch_size))
+    splits = load_splits(config)
+    config.data.augment.check(splits.train.feature_shape)
+    report(_describe(splits))
+    config = with_batch_size(config, chosen.backend, splits, report)
+    trainer = make_trainer(config, splits.preprocessing, chosen.backend)
+    check_length(config.epochs, math.ceil(len(splits.train) / trainer.batch_size))
     report(f"model {_chain(trainer)}: {_size(trainer):,} parameters, {config.dtype}")
-    job = _Job(config, folder, chosen, examples, trainer, warn or report)
+    job = _Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
         if not resume:  # another training may have come and gone since it was last asked
             _consistent(config, folder, resume=False)
@@ -108,7 +108,7 @@ class _Job:
     config: Config
     folder: RunFolder
     chosen: Resolved
-    examples: Examples
+    splits: Splits
     trainer: Trainer
     warn: Callable[[str], None]
 
@@ -140,7 +140,7 @@ class _Job:
                 msg += "move it away to start again"
                 raise CheckpointError(msg)
             return
-        if found.meta.get("fingerprint") != self.examples.fingerprint:
+        if found.meta.get("fingerprint") != self.splits.fingerprint:
             msg = "the data has changed since this run began: resume with the same data, "
             msg += "or train into another folder"
             raise DataError(msg)
@@ -152,16 +152,20 @@ class _Job:
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
         began, signals, status = time.monotonic(), StopOnSignal(), "finished"
-        feed, backend, data = self.examples.preparation.feed, self.chosen.backend, self.config.data
-        checks = self.examples.validation
+        loader, backend, data = (
+            self.splits.preprocessing.loader,
+            self.chosen.backend,
+            self.config.data,
+        )
+        checks = self.splits.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
         watching = [*([] if progress is None else [progress]), history]
         try:
             self.trainer.fit(
-                feed(backend, self.examples.train, data.placement, data.augment),
+                loader(backend, self.splits.train, data.placement, data.augment),
                 epochs=self.config.epochs,
-                validation=None if checks is None else feed(backend, checks),
+                validation=None if checks is None else loader(backend, checks),
                 callbacks=[*watching, *self.early_stopping(), saving, signals],
             )
             if unsaved := saving.failure or history.failure:
@@ -190,25 +194,25 @@ class _Job:
 
     def checkpointing(self) -> Checkpointing:
         """What saves the training, with all that a later use of it needs."""
-        saving, preparation = self.config.checkpoint, self.examples.preparation
+        saving, preprocessing = self.config.checkpoint, self.splits.preprocessing
         return Checkpointing(
             self.checkpoints,
             every_steps=saving.every_steps,
             every_seconds=parse_duration(saving.every) if saving.every else math.inf,
             monitor=self.config.early_stopping.monitor,
             meta={
-                "preparation": preparation.meta(),
-                "fingerprint": self.examples.fingerprint,
+                "preparation": preprocessing.meta(),
+                "fingerprint": self.splits.fingerprint,
                 "config": dump(self.config),
             },
-            tensors=preparation.tensors(),
+            tensors=preprocessing.tensors(),
             report=self.warn,
         )
 
     def record(self) -> dict[str, Any]:
         """What run.json says of this training; one that goes on keeps when it was begun."""
         earlier = self.folder.read_json(self.folder.run_path)
-        examples = self.examples
+        splits = self.splits
         return {
             **self.chosen.backend.describe(),
             "reason": self.chosen.reason,
@@ -217,23 +221,23 @@ class _Job:
             "platform": platform.platform(),
             "seed": self.config.seed,
             "parameters": _size(self.trainer),
-            "train_rows": len(examples.train),
-            "validation_rows": len(examples.validation or ()),
-            "test_rows": len(examples.test or ()),
-            "fingerprint": examples.fingerprint,
+            "train_rows": len(splits.train),
+            "validation_rows": len(splits.validation or ()),
+            "test_rows": len(splits.test or ()),
+            "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
         }
 
     def test(self) -> Mapping[str, Any] | None:
         """Score the checkpoint that would be used from now on, and keep the report."""
-        if self.examples.test is None:
+        if self.splits.test is None:
             return None
         name, device = self.chosen.backend.name, self.chosen.backend.device_name
         run = load_run(self.folder.path, backend=name, device=device)
         for message in run.folder.skipped:
             self.warn(f"passed over: {message}")
-        result = scores(run, self.examples.test)
+        result = scores(run, self.splits.test)
         self.folder.write_json(self.folder.report_path, result)
         return result
 
@@ -281,13 +285,13 @@ def _size(trainer: Trainer) -> int:
     return layouts(trainer.model)[0].size
 
 
-def _describe(examples: Examples) -> str:
-    parts = {"train": examples.train, "validation": examples.validation, "test": examples.test}
+def _describe(splits: Splits) -> str:
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     rows = ", ".join(f"{len(p):,} {name}" for name, p in parts.items() if p is not None)
-    classes = examples.preparation.classes
+    classes = splits.preprocessing.classes
     kind = f"{len(classes)} classes" if classes else "regression"
-    shape = "x".join(map(str, examples.train.feature_shape))
-    return f"data {examples.train.name}: {rows}; {shape} features, {kind}"
+    shape = "x".join(map(str, splits.train.feature_shape))
+    return f"data {splits.train.name}: {rows}; {shape} features, {kind}"
 
 
 def _chain(trainer: Trainer) -> str:

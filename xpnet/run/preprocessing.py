@@ -11,15 +11,15 @@ from xpnet.data import Augment, Dataset, Scaler, StreamedDataset, check
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn.losses import Loss
 from xpnet.run.config import Config, Placement
-from xpnet.training.loader import Feed, StreamedFeed
+from xpnet.training.loader import Loader, StreamedLoader
 
-__all__ = ["Examples", "Preparation", "outputs_for", "shares_of"]
+__all__ = ["Splits", "Preprocessing", "outputs_for", "shares_of"]
 
 RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": False}
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """How rows are turned into a model's input and its output into answers.
 
     It is fitted to the training part and saved with the model, so that a prediction needs nothing
@@ -33,19 +33,19 @@ class Preparation:
     feature_names: tuple[str, ...] | None = None
     target_scaler: Scaler | None = None  # of a regression
 
-    def feed(
+    def loader(
         self,
         backend: Backend,
         dataset: Dataset | StreamedDataset,
         placement: Placement = "auto",
         augment: Augment = Augment(),
-    ) -> Feed:
+    ) -> Loader:
         """Return the rows of a data set on their way to ``backend``, scaled.
 
         Raises DataError where they have another shape than the rows trained on, or a bad value.
         """
         if isinstance(dataset, StreamedDataset):
-            return StreamedFeed(
+            return StreamedLoader(
                 backend,
                 dataset,
                 transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
@@ -57,7 +57,7 @@ class Preparation:
             n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
             feature_shape=self.feature_shape,
         )
-        return Feed(
+        return Loader(
             backend,
             dataset.x,
             None if dataset.y is None else self._scaled_targets(dataset.y),
@@ -102,7 +102,7 @@ class Preparation:
         }
 
     @classmethod
-    def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preparation":
+    def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preprocessing":
         """Make it from what a checkpoint holds; raises CheckpointError where that cannot be."""
         shape, outputs = meta["feature_shape"], meta["outputs"]
         counts = isinstance(shape, list) and all(type(n) is int for n in [*shape, outputs])
@@ -131,13 +131,13 @@ def _is_names(value: Any, count: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Examples:
+class Splits:
     """The parts of a data set; ``fingerprint`` is of the whole of it, before the split."""
 
     train: Dataset | StreamedDataset
     validation: Dataset | StreamedDataset | None
     test: Dataset | StreamedDataset | None
-    preparation: Preparation
+    preprocessing: Preprocessing
     fingerprint: str
 
 

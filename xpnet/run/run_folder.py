@@ -21,8 +21,8 @@ from xpnet.backends import resolve
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.errors import CheckpointError, DataError
 from xpnet.run.config import Config, to_toml
-from xpnet.run.preprocessing import Preparation
-from xpnet.run.splits import load_examples, read_rows
+from xpnet.run.preprocessing import Preprocessing
+from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
 from xpnet.settings import build, did_you_mean
 from xpnet.storage import Checkpoint, CheckpointFolder, History, atomic_write_text
@@ -132,21 +132,23 @@ class Run:
     folder: RunFolder
     config: Config
     trainer: Trainer
-    preparation: Preparation
+    preprocessing: Preprocessing
     checkpoint: Checkpoint
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression."""
-        feed = self.preparation.feed(self.trainer.engine.backend, Dataset(x, None, None, "input"))
-        return self.preparation.answers(self.trainer.predict(feed))
+        loader = self.preprocessing.loader(
+            self.trainer.engine.backend, Dataset(x, None, None, "input")
+        )
+        return self.preprocessing.answers(self.trainer.predict(loader))
 
     def predictions(self, dataset: Dataset | StreamedDataset) -> Iterator[np.ndarray]:
         """Yield what :meth:`predict` returns: at once for rows in memory, else by batches."""
         if isinstance(dataset, Dataset):
             yield self.predict(dataset.x)
             return
-        feed = self.preparation.feed(self.trainer.engine.backend, dataset)
-        yield from map(self.preparation.answers, self.trainer.predictions(feed))
+        loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
+        yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
 
     def test_part(self) -> Dataset | StreamedDataset:
         """Return the rows that training held out, of the data that it was trained on.
@@ -154,16 +156,16 @@ class Run:
         Raises DataError where there are none, or where the data has changed since: the split
         would be another one, and rows trained on would be tested on.
         """
-        examples = load_examples(self.config)
-        if examples.fingerprint != self.checkpoint.meta.get("fingerprint"):
-            msg = f"{examples.train.name} has changed since the run was trained on it: "
+        splits = load_splits(self.config)
+        if splits.fingerprint != self.checkpoint.meta.get("fingerprint"):
+            msg = f"{splits.train.name} has changed since the run was trained on it: "
             msg += "give a FILE to evaluate on"
             raise DataError(msg)
-        if examples.test is None:
+        if splits.test is None:
             msg = f"{self.folder.path} was trained with data.test_fraction = 0: "
             msg += "give a FILE to evaluate on"
             raise DataError(msg)
-        return examples.test
+        return splits.test
 
     def read(self, path: str | Path, *, labelled: bool) -> Dataset | StreamedDataset:
         """Read a file of the kind that the run was trained on.
@@ -173,9 +175,9 @@ class Run:
         file stay in it, where that can be; without ``labelled`` it must not have a label then.
         """
         label = "auto" if self.config.data.label is None else self.config.data.label
-        classes = self.preparation.classes
+        classes = self.preprocessing.classes
         if is_large(path):
-            return open_part(path, self.config, self.preparation, label if labelled else None)
+            return open_part(path, self.config, self.preprocessing, label if labelled else None)
         if labelled:
             try:
                 return self._rows(path, label, classes)
@@ -194,8 +196,8 @@ class Run:
 
     def _rows(self, path: str | Path, label: str | int | None, classes: Any) -> Dataset:
         rows = read_rows(path, self.config, label=label, classes=classes)
-        rows = rows.select(self.preparation.feature_names)
-        self.preparation.check_shape(path, rows.feature_shape)
+        rows = rows.select(self.preprocessing.feature_names)
+        self.preprocessing.check_shape(path, rows.feature_shape)
         return rows
 
     def _lacks_labels(self, path: str | Path) -> bool:
@@ -203,12 +205,12 @@ class Run:
             rows = read_rows(path, self.config, label=None, classes=None)
         except DataError:
             return False
-        return rows.feature_shape == self.preparation.feature_shape
+        return rows.feature_shape == self.preprocessing.feature_shape
 
 
-def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trainer:
+def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
     """Return the trainer that ``config`` describes, its model built."""
-    model = config.model.model(preparation.feature_shape, preparation.outputs, config.loss)
+    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
     return Trainer(
         model,
         config.loss,
@@ -224,9 +226,9 @@ def make_trainer(config: Config, preparation: Preparation, backend: Any) -> Trai
     )
 
 
-def _check_classes(config: Config, preparation: Preparation) -> None:
+def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
     """Raise CheckpointError where the model's outputs cannot be those of the config's loss."""
-    predicts, classes, outputs = config.loss.predicts, preparation.classes, preparation.outputs
+    predicts, classes, outputs = config.loss.predicts, preprocessing.classes, preprocessing.outputs
     fits = {
         "class": classes is not None and outputs == len(classes),
         "binary": classes is not None and outputs == 1,
@@ -255,12 +257,12 @@ def load_run(
     checkpoint = folder.checkpoint(which)
     chosen = resolve(backend or "auto", device or "auto", config.dtype).backend
     try:
-        preparation = Preparation.of(checkpoint.meta["preparation"], checkpoint.tensors)
-        _check_classes(config, preparation)
+        preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
+        _check_classes(config, preprocessing)
         # Mixed precision is for training; not every backend has its dtypes.
-        trainer = make_trainer(replace(config, mixed=None), preparation, chosen)
+        trainer = make_trainer(replace(config, mixed=None), preprocessing, chosen)
         trainer.restore(checkpoint.tensors, checkpoint.meta)
     except (LookupError, TypeError, AttributeError) as error:
         msg = f"{checkpoint.path} was not saved by a run: {error}"
         raise CheckpointError(msg) from error
-    return Run(folder, config, trainer, preparation, checkpoint)
+    return Run(folder, config, trainer, preprocessing, checkpoint)

@@ -18,17 +18,17 @@ def scores(run: Run, dataset: Dataset | StreamedDataset, top: int = 3) -> dict[s
     For classes: accuracy, accuracy among the ``top`` (of more classes than that), precision, recall
     and F1 by class and their means, and the confusion matrix. For a regression: mse, mae and R².
     """
-    preparation, trainer = run.preparation, run.trainer
+    preprocessing, trainer = run.preprocessing, run.trainer
     if not dataset.labelled:
         msg = f"{dataset.name} has no labels to compare with"
         raise DataError(msg)
-    classes = preparation.classes
+    classes = preprocessing.classes
     counted = RegressionScores() if classes is None else ClassScores(len(classes), top)
 
     def each(y: np.ndarray, predicted: np.ndarray) -> None:
-        targets = preparation.answers(y) if classes is None else y.reshape(-1)
-        counted.add(targets, preparation.answers(predicted))
+        targets = preprocessing.answers(y) if classes is None else y.reshape(-1)
+        counted.add(targets, preprocessing.answers(predicted))
 
-    reading = trainer.score(preparation.feed(trainer.engine.backend, dataset), each)
-    result = {"rows": len(dataset), "loss": reading.loss, **counted.result()}
+    metrics = trainer.score(preprocessing.loader(trainer.engine.backend, dataset), each)
+    result = {"rows": len(dataset), "loss": metrics.loss, **counted.result()}
     return result if classes is None else {**result, "classes": list(classes)}

@@ -23,16 +23,16 @@ from xpnet.data.csv_file import Header
 from xpnet.data.files import naming
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Examples, Preparation, outputs_for, shares_of
-from xpnet.run.streamed_splits import is_streamed, stream_examples
+from xpnet.run.preprocessing import Preprocessing, Splits, outputs_for, shares_of
+from xpnet.run.streamed_splits import is_streamed, stream_splits
 from xpnet.settings import did_you_mean
 
-__all__ = ["load_examples", "read_rows"]
+__all__ = ["load_splits", "read_rows"]
 
 
-def _naming_the_file(load: Callable[[Config], Examples]) -> Callable[[Config], Examples]:
+def _naming_the_file(load: Callable[[Config], Splits]) -> Callable[[Config], Splits]:
     @functools.wraps(load)
-    def named(config: Config) -> Examples:
+    def named(config: Config) -> Splits:
         with nullcontext() if config.data.source in NAMES else naming(config.data.source):
             return load(config)
 
@@ -40,13 +40,13 @@ def _naming_the_file(load: Callable[[Config], Examples]) -> Callable[[Config], E
 
 
 @_naming_the_file
-def load_examples(config: Config) -> Examples:
+def load_splits(config: Config) -> Splits:
     """Read, check and split the data of ``config``, and fit the scaler to the training part.
 
     Raises DataError, naming the file and the place, for data that cannot be trained on.
     """
     if is_streamed(config):
-        return stream_examples(config)
+        return stream_splits(config)
     whole, test = _read(config)
     classes = whole.classes if config.data.task == "classification" else None
     columns = 1 if _labels(whole).ndim == 1 else _labels(whole).shape[1]
@@ -61,7 +61,7 @@ def load_examples(config: Config) -> Examples:
             config.loss.check_target(_labels(part), outputs)
     train, validation, held_out = _split(config, whole, test)
     regression = config.data.task == "regression"
-    preparation = Preparation(
+    preprocessing = Preprocessing(
         fit_scaler(config.data.scaling, train.x),
         train.feature_shape,
         outputs,
@@ -71,9 +71,9 @@ def load_examples(config: Config) -> Examples:
     )
     for part in (train, validation, held_out):
         if part is not None:  # the scaling is monotone: what the extremes survive, all rows do
-            _check_range(part, preparation.scaler, config.dtype)
+            _check_range(part, preprocessing.scaler, config.dtype)
     prints = [fingerprint(part) for part in (whole, test) if part is not None]
-    return Examples(train, validation, held_out, preparation, "+".join(prints))
+    return Splits(train, validation, held_out, preprocessing, "+".join(prints))
 
 
 def _check_range(part: Dataset, scaler: Scaler, dtype: str) -> None:

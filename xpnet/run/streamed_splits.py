@@ -10,21 +10,21 @@ import numpy as np
 from xpnet.data import (
     NAMES,
     Scaler,
+    Scan,
     StreamedDataset,
-    Survey,
     open_rows,
     scaler_of,
+    scan,
     streamable,
-    survey,
 )
 from xpnet.data.files import MAX_BYTES
-from xpnet.data.running_stats import Moments
+from xpnet.data.running_stats import RunningStats
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Examples, Preparation, outputs_for, shares_of
+from xpnet.run.preprocessing import Preprocessing, Splits, outputs_for, shares_of
 from xpnet.training.memory import host_memory
 
-__all__ = ["is_large", "is_streamed", "open_part", "stream_examples", "with_stream"]
+__all__ = ["is_large", "is_streamed", "open_part", "stream_splits", "with_stream"]
 
 SHARE = 0.25  # of the host's memory; beside the rows there are their copies, scaled
 
@@ -54,13 +54,13 @@ def is_large(path: str | Path) -> bool:
 
 
 def open_part(
-    path: str | Path, config: Config, preparation: Preparation, label: str | int | None
+    path: str | Path, config: Config, preprocessing: Preprocessing, label: str | int | None
 ) -> StreamedDataset:
     """Look through a file of the kind that a model was trained on; raises DataError."""
-    found = _survey(config, path, label, [1.0], preparation.classes, preparation.feature_names)
-    part, moments = found.parts[0], found.moments[0]
-    preparation.check_shape(path, part.feature_shape)
-    _check_range(part.name, moments, preparation.scaler, config.dtype)
+    found = _scan(config, path, label, [1.0], preprocessing.classes, preprocessing.feature_names)
+    part, stats = found.parts[0], found.stats[0]
+    preprocessing.check_shape(path, part.feature_shape)
+    _check_range(part.name, stats, preprocessing.scaler, config.dtype)
     return part
 
 
@@ -72,50 +72,50 @@ def with_stream(config: Config) -> Config:
     return replace(config, data=replace(config.data, stream=stream))
 
 
-def stream_examples(config: Config) -> Examples:
+def stream_splits(config: Config) -> Splits:
     """Look through the data of ``config``, fit the scaler to the training part, leave the rest.
 
     Raises DataError, naming the file and the place, for data that cannot be trained on.
     """
     shares = shares_of(config, test=config.data.test is None)
     label = "auto" if config.data.label is None else config.data.label
-    whole = _survey(config, config.data.source, label, list(shares.values()))
+    whole = _scan(config, config.data.source, label, list(shares.values()))
     classes = whole.parts[0].classes
-    parts, moments = dict(zip(shares, whole.parts, strict=True)), [*whole.moments]
+    parts, stats = dict(zip(shares, whole.parts, strict=True)), [*whole.stats]
     prints = [whole.fingerprint]
     if config.data.test is not None:
         names = whole.parts[0].feature_names
-        other = _survey(config, config.data.test, label, [1.0], classes, names)
-        parts["test"], moments = other.parts[0], [*moments, *other.moments]
+        other = _scan(config, config.data.test, label, [1.0], classes, names)
+        parts["test"], stats = other.parts[0], [*stats, *other.stats]
         prints.append(other.fingerprint)
     train = parts["train"]
     _check_parts(parts)
-    outputs = _outputs(config, train, whole.target_moments[0])
+    outputs = _outputs(config, train, whole.target_stats[0])
     regression = config.data.task == "regression"
     scaling, target_scaling = config.data.scaling, config.data.target_scaling
-    preparation = Preparation(
-        scaler_of(scaling, whole.moments[0]),
+    preprocessing = Preprocessing(
+        scaler_of(scaling, whole.stats[0]),
         train.feature_shape,
         outputs,
         classes,
         train.feature_names,
-        target_scaler=scaler_of(target_scaling, whole.target_moments[0]) if regression else None,
+        target_scaler=scaler_of(target_scaling, whole.target_stats[0]) if regression else None,
     )
-    for part, its in zip(parts.values(), moments, strict=True):
-        _check_range(part.name, its, preparation.scaler, config.dtype)
+    for part, its in zip(parts.values(), stats, strict=True):
+        _check_range(part.name, its, preprocessing.scaler, config.dtype)
     validation, test = (parts.get(name) for name in ("validation", "test"))
-    return Examples(train, validation, test, preparation, "+".join(prints))
+    return Splits(train, validation, test, preprocessing, "+".join(prints))
 
 
-def _survey(
+def _scan(
     config: Config,
     path: str | Path,
     label: str | int | None,
     shares: list[float],
     classes: tuple[str, ...] | None = None,
     names: tuple[str, ...] | None = None,
-) -> Survey:
-    return survey(
+) -> Scan:
+    return scan(
         open_rows(path, label, names),
         shares,
         seed=config.seed,
@@ -138,7 +138,7 @@ def _check_parts(parts: dict[str, StreamedDataset]) -> None:
             raise DataError(msg + f"expected {train.feature_shape}")
 
 
-def _outputs(config: Config, train: StreamedDataset, targets: Moments) -> int:
+def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> int:
     """The outputs that the model needs; the loss is asked whether it takes these targets."""
     if not train.labelled:
         msg = f"{train.name} has no labels to train on"
@@ -150,10 +150,10 @@ def _outputs(config: Config, train: StreamedDataset, targets: Moments) -> int:
     return outputs
 
 
-def _check_range(name: str, moments: Moments, scaler: Scaler, dtype: str) -> None:
+def _check_range(name: str, stats: RunningStats, scaler: Scaler, dtype: str) -> None:
     """The scaling is monotone: what the extremes survive, all rows do."""
     try:
-        scaler.apply(np.stack([moments.low, moments.high]), dtype)
+        scaler.apply(np.stack([stats.low, stats.high]), dtype)
     except DataError as error:
         msg = f"{name}: {error}"
         raise DataError(msg) from None

@@ -57,7 +57,7 @@ def _sum(a: BatchGradient, b: BatchGradient) -> BatchGradient:
     return BatchGradient(
         a.loss + b.loss,
         a.denominator + b.denominator,
-        a.hits + b.hits,
+        a.correct + b.correct,
         a.counted + b.counted,
         a.gradient + b.gradient,
         b.stats,

@@ -46,8 +46,8 @@ class Totals(NamedTuple):
 
     loss: Array  # Σ ℓ
     denominator: Array  # Σ D
-    hits: Array  # right predictions
-    count: Array  # rows that could be right
+    correct: Array  # predictions that are correct
+    counted: Array  # predictions that could be: ignored labels do not count
     bad_step: Array  # int32: the first step whose loss was not finite, or -1
 
 
@@ -143,7 +143,7 @@ class BatchGradient(NamedTuple):
 
     loss: Array  # Σ ℓ, 0-d
     denominator: Array  # D, 0-d
-    hits: Array | float
+    correct: Array | float
     counted: Array | float
     gradient: Array  # dC/dparams (P,)
     stats: Array  # (S,) the statistics after the batch
@@ -164,10 +164,10 @@ def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]
         sums, output, residuals, _, grads = gradients(
             model, loss, tensors, batch, keys=keys, scale=scale
         )
-        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
+        correct, counted = (0.0, 0.0) if loss.predicts == "value" else loss.correct(output, batch.y)
         grad = params_layout.join(grads, params)
         stats = stats_layout.join(model.track(tensors, residuals), stats)
-        return BatchGradient(sums.loss, sums.denominator, hits, count, grad, stats)
+        return BatchGradient(sums.loss, sums.denominator, correct, counted, grad, stats)
 
     return gradient
 
@@ -206,8 +206,8 @@ def make_evaluate_step(
     ) -> tuple[Totals, Array]:
         output = output_of(params, stats, batch.x)
         sums = loss.sums(output, batch.y, batch.weight)
-        hits, count = (0.0, 0.0) if loss.predicts == "value" else loss.hits(output, batch.y)
-        g = BatchGradient(sums.loss, sums.denominator, hits, count, params, stats)
+        correct, counted = (0.0, 0.0) if loss.predicts == "value" else loss.correct(output, batch.y)
+        g = BatchGradient(sums.loss, sums.denominator, correct, counted, params, stats)
         return add(totals, g, 0), loss.predict(output)
 
     return evaluate_step
@@ -240,7 +240,7 @@ def add(totals: Totals, g: BatchGradient, step: int) -> Totals:
     return Totals(
         totals.loss + g.loss,
         totals.denominator + g.denominator,
-        totals.hits + g.hits,
-        totals.count + g.counted,
+        totals.correct + g.correct,
+        totals.counted + g.counted,
         xp.where(good, totals.bad_step, step),
     )

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xpnet.errors import CheckpointError
-from xpnet.storage.durable import atomic_write, explained
+from xpnet.storage.durable import atomic_write, storage_errors
 from xpnet.storage.safe_open import open_regular
 
 __all__ = ["VERSION", "Checkpoint", "load", "save"]
@@ -65,7 +65,7 @@ def load(path: str | Path) -> Checkpoint:
     written by a newer version of it.
     """
     path = Path(path)
-    with explained("read", path), open(open_regular(path), "rb") as file:
+    with storage_errors("read", path), open(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
             header = _read_header(file, size, path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.errors import CheckpointError, ConfigError
 from xpnet.storage.checkpoint_file import Checkpoint, load, save
-from xpnet.storage.durable import atomic_link, explained, make_folder, sweep
+from xpnet.storage.durable import atomic_link, make_folder, storage_errors, sweep
 
 __all__ = ["CheckpointFolder"]
 
@@ -45,14 +45,14 @@ class CheckpointFolder:
 
     def steps(self) -> dict[int, Path]:
         """Return the files by step, oldest first, whether they are whole or not."""
-        with explained("list", self.path):
+        with storage_errors("list", self.path):
             names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
         found = ((STEP_FILE.fullmatch(name), name) for name in names)
         return dict(sorted((int(match[1]), self.path / name) for match, name in found if match))
 
     def make(self) -> None:
         """Make the folder. It is made once: where it was taken away since, its lock was as well."""
-        with explained("make the folder", self.path):
+        with storage_errors("make the folder", self.path):
             make_folder(self.path)
         self._made = True
 
@@ -86,7 +86,7 @@ class CheckpointFolder:
         path = self.steps().get(step)
         if path is None:
             return
-        with explained("read", path):
+        with storage_errors("read", path):
             if self.best_path.exists() and filecmp.cmp(path, self.best_path, shallow=False):
                 return
         load(path)
@@ -116,5 +116,5 @@ class CheckpointFolder:
         kept = [step for step in steps if step <= newest][-self.keep :]
         for step, path in steps.items():
             if step not in kept:
-                with explained("delete", path):
+                with storage_errors("delete", path):
                     path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ __all__ = [
     "atomic_link",
     "atomic_write",
     "atomic_write_text",
-    "explained",
+    "storage_errors",
     "make_folder",
     "preflight",
     "sweep",
@@ -40,7 +40,7 @@ PATIENCE = 0.5  # seconds; a sweep takes milliseconds
 
 
 @contextmanager
-def explained(action: str, path: Path) -> Iterator[None]:
+def storage_errors(action: str, path: Path) -> Iterator[None]:
     """Turn an ``OSError`` of the block into a CheckpointError, "cannot {action} {path}: why"."""
     try:
         yield
@@ -120,7 +120,7 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; what the block leaves there becomes ``path``."""
-    with explained("write", path), _opened(path.parent) as fd:
+    with storage_errors("write", path), _opened(path.parent) as fd:
         if fd is not None:
             _share(fd)
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{TEMPORARY}")
@@ -189,7 +189,7 @@ def preflight(folder: str | Path, bytes_needed: int, largest_file: int = 1) -> N
     folder = Path(folder)
     made = not folder.exists()
     try:
-        with explained("use the folder", folder):
+        with storage_errors("use the folder", folder):
             make_folder(folder)
             with tempfile.TemporaryFile(dir=folder) as probe:  # permission bits do not tell it all
                 probe.write(b"x")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xpnet.errors import CheckpointError
-from xpnet.storage.durable import atomic_write, explained
+from xpnet.storage.durable import atomic_write, storage_errors
 from xpnet.storage.safe_open import MAX_JSON, open_regular, read_regular
 
 __all__ = ["History"]
@@ -34,7 +34,7 @@ class History:
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record by one write. It survives the process, and not always a loss of power."""
         line = self._line(record)
-        with explained("append to", self.path), self._open() as file:
+        with storage_errors("append to", self.path), self._open() as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -78,7 +78,7 @@ class History:
 
     def _lines(self) -> list[bytes]:
         """Return the lines that were written to their end."""
-        with explained("read", self.path):
+        with storage_errors("read", self.path):
             text = read_regular(self.path, MAX_JSON) if self.path.exists() else b""
         return [line + b"\n" for line in text.split(b"\n")[:-1]]
 

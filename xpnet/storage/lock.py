@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from xpnet.errors import CheckpointError
-from xpnet.storage.durable import explained, make_folder, sweep, try_lock
+from xpnet.storage.durable import make_folder, storage_errors, sweep, try_lock
 from xpnet.storage.safe_open import open_regular
 
 __all__ = ["RunLock"]
@@ -36,7 +36,7 @@ class RunLock:
         self._fd = -1
 
     def __enter__(self) -> Self:
-        with explained("lock", self.path):
+        with storage_errors("lock", self.path):
             make_folder(self.path.parent)
             fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:

@@ -29,7 +29,7 @@ __all__ = [
     "overridden",
 ]
 
-Record = dict[str, Any]
+EpochMetrics = dict[str, Any]
 
 
 class Callback:
@@ -41,7 +41,7 @@ class Callback:
     def on_step_end(self, trainer: "Trainer") -> None:
         """After each step; nothing has waited for the device."""
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         """After an epoch and its validation; ``record`` is what the history keeps of it."""
 
     def on_train_end(self, trainer: "Trainer") -> None:
@@ -61,7 +61,7 @@ def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
     return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
 
 
-def monitored(record: Record, what: str) -> float:
+def monitored(record: EpochMetrics, what: str) -> float:
     """Return the value to watch: of the validation where there is one, lower always better.
 
     Raises ConfigError where the epochs have no such value.
@@ -91,7 +91,7 @@ class EarlyStopping(Callback):
     def on_train_begin(self, trainer: "Trainer") -> None:
         self._stop_if_due(trainer)
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
@@ -127,7 +127,7 @@ class HistoryFile(Callback):
         self.history.rewrite(trainer.history)
         self.written = len(trainer.history)
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         self._catch_up(trainer)
 
     def on_train_end(self, trainer: "Trainer") -> None:
@@ -191,7 +191,7 @@ class Checkpointing(Callback):
         if due or time.monotonic() - self.saved_at >= self.every_seconds:
             self.save(trainer)
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         best = "val_loss" in record and value < self.best
         if best:  # before the save, so that the checkpoint knows of itself
@@ -256,7 +256,7 @@ class StopOnSignal(Callback):
         if self.signals.received is not None:
             trainer.stop(f"interrupted by {self.signals.received.name}")
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         self.on_step_end(trainer)  # it may have come during the validation
 
     def on_train_end(self, trainer: "Trainer") -> None:

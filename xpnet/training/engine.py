@@ -29,10 +29,13 @@ from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
 from xpnet.step.trace import first_nonfinite
 from xpnet.typing import Array
 
-__all__ = ["Engine", "Reading"]
+__all__ = ["Engine", "Metrics"]
+
+# Names of totals in a checkpoint. They are part of the format, and older than the fields.
+STORED = {"correct": "hits", "counted": "count"}
 
 
-class Reading(NamedTuple):
+class Metrics(NamedTuple):
     """What the totals say: means since they were last zeroed."""
 
     loss: float
@@ -110,13 +113,13 @@ class Engine:
         self,
         batches: Iterable[Batch],
         each: Callable[[Batch, Array], None] = lambda batch, predictions: None,
-    ) -> Reading:
+    ) -> Metrics:
         """Return loss and accuracy of the model as it is; ``each`` is given what it predicts."""
         totals = zero_totals(self.state.params)
         for batch in batches:
             totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
             each(batch, predicted)
-        return self._reading(totals)
+        return self._metrics(totals)
 
     def predictions(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
         """Yield the predictions for each batch's x as a host array."""
@@ -124,9 +127,9 @@ class Engine:
             predicted = self._predict(self.state.params, self.state.stats, batch.x)
             yield self.backend.to_host(predicted)
 
-    def read(self) -> Reading:
+    def read(self) -> Metrics:
         """Return the means over the steps since :meth:`zero`; waits for the device."""
-        return self._reading(self.state.totals)
+        return self._metrics(self.state.totals)
 
     def zero(self) -> None:
         """Begin new totals."""
@@ -137,12 +140,12 @@ class Engine:
         xp = array_namespace(self.state.params)
         return bool(self.backend.to_host(xp.all(xp.isfinite(self.state.params))))
 
-    def _reading(self, totals: Totals) -> Reading:
-        loss, denominator, hits, count, bad_step = (
+    def _metrics(self, totals: Totals) -> Metrics:
+        loss, denominator, correct, count, bad_step = (
             float(self.backend.to_host(total)) for total in totals
         )
-        accuracy = None if self.loss.predicts == "value" else hits / max(count, 1.0)
-        return Reading(loss / (denominator or 1.0), accuracy, int(bad_step))
+        accuracy = None if self.loss.predicts == "value" else correct / max(count, 1.0)
+        return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
     def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
         """Name the first array that is not finite in the step that this batch would take."""
@@ -171,7 +174,8 @@ class Engine:
             named |= {f"slots/{slot}/{k}": v for k, v in self.params_layout.named(flat).items()}
         if host.scale is not None:
             named["scale"] = host.scale
-        return named | {f"totals/{k}": np.asarray(v) for k, v in host.totals._asdict().items()}
+        totals = host.totals._asdict().items()
+        return named | {_total(k): np.asarray(v) for k, v in totals}
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Take back :meth:`tensors`, of any backend.
@@ -184,7 +188,7 @@ class Engine:
         )
         params = _flat(tensors, self.params_layout, "params/")
         stats = _flat(tensors, self.stats_layout, "stats/")
-        totals = Totals(*(_tensor(tensors, f"totals/{k}", ()) for k in Totals._fields))
+        totals = Totals(*(_tensor(tensors, _total(k), ()) for k in Totals._fields))
         scale = None if self.state.scale is None else _tensor(tensors, "scale", (2,))
         if not np.isfinite(params).all() or not np.isfinite(stats).all():
             msg = "the checkpoint's model has values that are not finite"
@@ -196,6 +200,10 @@ def _placed(backend: Backend, host: Any) -> Array:
     """A copy on the device, for a step to write into."""
     kind = "int32" if np.asarray(host).dtype.kind == "i" else backend.dtype_name
     return backend.place(np.array(host, dtype=kind))
+
+
+def _total(field: str) -> str:
+    return f"totals/{STORED.get(field, field)}"
 
 
 def _flat(tensors: Mapping[str, np.ndarray], layout: Layout, prefix: str) -> np.ndarray:

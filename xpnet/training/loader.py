@@ -12,12 +12,12 @@ from xpnet.errors import DataError
 from xpnet.step import Batch
 from xpnet.typing import Array
 
-__all__ = ["Feed", "StreamedFeed"]
+__all__ = ["Loader", "StreamedLoader"]
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-class Feed:
+class Loader:
     """N examples (x, y, weight) that come as batches on the device of ``backend``.
 
     ``resident=True`` places them all at once and gathers each batch on the device;
@@ -174,7 +174,7 @@ class Feed:
         return free is None or needed < free / 2
 
 
-class StreamedFeed(Feed):
+class StreamedLoader(Loader):
     """The examples of a data set that stays in its file.
 
     ``target_transform`` acts on rows of y. Without ``augment`` the transforms are done once for

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xpnet.training.callbacks import Callback, Record
+from xpnet.training.callbacks import Callback, EpochMetrics
 
 if TYPE_CHECKING:
     from xpnet.training.trainer import Trainer
@@ -54,11 +54,13 @@ class Progress(Callback):
             place += f"batch {batch}/{trainer.steps_per_epoch}"
             self._print(f"{place}  {_numbers(record)}{self._left(trainer)}")
 
-    def on_epoch_end(self, trainer: "Trainer", record: Record) -> None:
+    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         line = epoch_line(record, trainer.epochs)
         if self._bar:  # which has the pace, and on 80 columns no room for the validation
             self._bar.print(line)
-            means: Record = {name: record[name] for name in ("loss", "accuracy") if name in record}
+            means: EpochMetrics = {
+                name: record[name] for name in ("loss", "accuracy") if name in record
+            }
             self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
             pace = f"  {record['samples_per_second']:>7,.0f} samples/s"
@@ -86,7 +88,7 @@ class Progress(Callback):
         print(line, file=self.stream, flush=True)
 
 
-def epoch_line(record: Record, epochs: int) -> str:
+def epoch_line(record: EpochMetrics, epochs: int) -> str:
     """Return one epoch's record as a line.
 
     >>> epoch_line({"epoch": 3, "loss": 0.5, "accuracy": 0.9}, 10)
@@ -95,7 +97,7 @@ def epoch_line(record: Record, epochs: int) -> str:
     return f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  {_numbers(record)}"
 
 
-def _numbers(record: Record) -> str:
+def _numbers(record: EpochMetrics) -> str:
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     return "  ".join(f"{name} {record[name]:.4f}" for name in names if name in record)
 

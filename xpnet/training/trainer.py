@@ -26,9 +26,9 @@ from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert
 from xpnet.step import StepInputs, dropout_keys
 from xpnet.step.mixed_precision import Mixed
-from xpnet.training.callbacks import Callback, Record, overridden
-from xpnet.training.engine import Engine, Reading
-from xpnet.training.loader import Feed, StreamedFeed
+from xpnet.training.callbacks import Callback, EpochMetrics, overridden
+from xpnet.training.engine import Engine, Metrics
+from xpnet.training.loader import Loader, StreamedLoader
 from xpnet.training.memory import explained
 from xpnet.training.snapshot import Position, check_length, resumed
 
@@ -95,7 +95,7 @@ class Trainer:
         self.accumulate, self.mixed = accumulate, mixed
 
         self.position = Position()
-        self.history: list[Record] = []
+        self.history: list[EpochMetrics] = []
         self.stopped: str | None = None  # why training ended before its last epoch
         self.failed: BaseException | None = None
         self.epochs = self.steps_per_epoch = self.rows = 0
@@ -115,10 +115,11 @@ class Trainer:
         epochs: int,
         validation: Any = None,
         callbacks: Iterable[Callback] = (),
-    ) -> list[Record]:
+    ) -> list[EpochMetrics]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
-        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Feed or a StreamedDataset.
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
+        StreamedDataset.
         Called again with more epochs, or after :meth:`restore`, training goes on from where it is.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
@@ -131,14 +132,14 @@ class Trainer:
 
     def _fit(
         self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
-    ) -> list[Record]:
+    ) -> list[EpochMetrics]:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
-        feed = self._labelled(data)
+        loader = self._labelled(data)
         checks = None if validation is None else self._labelled(validation)
-        self.epochs, self.rows = epochs, feed.rows
-        self.steps_per_epoch = math.ceil(feed.rows / self.batch_size)
+        self.epochs, self.rows = epochs, loader.rows
+        self.steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, self.steps_per_epoch)
         self.callbacks, self.stopped, self.failed = callbacks, None, None
         self._restore_callbacks()
@@ -148,7 +149,7 @@ class Trainer:
                 callback.on_train_begin(self)
                 begun.append(callback)
             while self.position.epoch < epochs and self.stopped is None:
-                if self._train_epoch(feed):
+                if self._train_epoch(loader):
                     self._end_epoch(checks)
         except BaseException as error:
             self.failed = error
@@ -162,11 +163,11 @@ class Trainer:
         """End training after the current step, or after the epoch when asked at its end."""
         self.stopped = reason
 
-    def _train_epoch(self, feed: Feed) -> bool:
+    def _train_epoch(self, loader: Loader) -> bool:
         """Take the steps that are left of the epoch; say whether it came to its end."""
         self._epoch_began, self._epoch_from = time.perf_counter(), self.position
         shuffle = Shuffle(self.seed, self.position.epoch)
-        self._batches = lambda: feed.batches(
+        self._batches = lambda: loader.batches(
             self.batch_size, shuffle, start=self.position.batch, reuse=True
         )
         self._epoch_state = self.engine.host_state()
@@ -194,7 +195,7 @@ class Trainer:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
         return self.schedule.lr(state, base, step, self.epochs * per_epoch, per_epoch)
 
-    def _end_epoch(self, checks: Feed | None) -> None:
+    def _end_epoch(self, checks: Loader | None) -> None:
         means = self.read()  # waits for the device, so the time is taken after it
         seconds = time.perf_counter() - self._epoch_began
         done = max(self.rows - self._epoch_from.batch * self.batch_size, 0)
@@ -219,7 +220,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
 
-    def read(self) -> Record:
+    def read(self) -> EpochMetrics:
         """Return loss and accuracy of this epoch so far; waits for the device.
 
         Raises TrainingError, naming epoch, step and layer, where a loss or the weights are not
@@ -255,20 +256,20 @@ class Trainer:
     # -- prediction -------------------------------------------------------------------------------
 
     def evaluate(self, data: Any) -> Evaluation:
-        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Feed."""
+        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader."""
         parts: list[np.ndarray] = []
-        reading = self.score(data, lambda y, predicted: parts.append(predicted))
-        return Evaluation(reading.loss, reading.accuracy, np.concatenate(parts))
+        metrics = self.score(data, lambda y, predicted: parts.append(predicted))
+        return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
 
-    def score(self, data: Any, each: Callable[[np.ndarray, np.ndarray], None]) -> Reading:
+    def score(self, data: Any, each: Callable[[np.ndarray, np.ndarray], None]) -> Metrics:
         """Return loss and accuracy; ``each`` is given targets and predictions of every batch.
 
         Nothing is kept of them here, so it is for data of any size.
         """
         with explained(self):
-            feed, to_host = self._labelled(data), self.engine.backend.to_host
+            loader, to_host = self._labelled(data), self.engine.backend.to_host
             return self.engine.evaluate(
-                feed.batches(EVALUATION_BATCH),
+                loader.batches(EVALUATION_BATCH),
                 lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
             )
 
@@ -277,10 +278,10 @@ class Trainer:
         return np.concatenate(list(self.predictions(x)))
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
-        """Yield the same by batches, for x (N, ...), a Feed or a StreamedDataset of any size."""
+        """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with explained(self):
-            feed = self._feed(x if isinstance(x, Feed | StreamedDataset) else (x,))
-            yield from self.engine.predictions(feed.batches(EVALUATION_BATCH))
+            loader = self._loader(x if isinstance(x, Loader | StreamedDataset) else (x,))
+            yield from self.engine.predictions(loader.batches(EVALUATION_BATCH))
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -336,7 +337,7 @@ class Trainer:
                 raise CheckpointError(msg) from error
         self._restored = None
 
-    # -- preparation ------------------------------------------------------------------------------
+    # -- preparation -------------------------------------------------------------------------------
 
     def _resolve(self, x: Any) -> Backend:
         """The backend, chosen at the first sight of data."""
@@ -367,31 +368,31 @@ class Trainer:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
-    def _feed(self, data: Any) -> Feed:
-        """A feed or its arrays as a feed; the model is built for its examples."""
+    def _loader(self, data: Any) -> Loader:
+        """A loader or its arrays as a loader; the model is built for its examples."""
         if isinstance(data, StreamedDataset):
-            data = StreamedFeed(self._resolve(None), data)
-        elif not isinstance(data, Feed):
-            data = Feed(self._resolve(data[0]), *data)
+            data = StreamedLoader(self._resolve(None), data)
+        elif not isinstance(data, Loader):
+            data = Loader(self._resolve(data[0]), *data)
         elif self.backend is None and self._asked[:2] == ("auto", "auto"):
             self.backend = data.backend
         if repr(backend := self._resolve(None)) != repr(data.backend):
-            msg = f"the feed is for {data.backend}, but the training is on {backend}"
+            msg = f"the loader is for {data.backend}, but the training is on {backend}"
             raise BackendError(msg)
         self._prepare(data.example_shape)
         return data
 
-    def _labelled(self, data: Any) -> Feed:
-        """A feed with targets that fit the loss and the model."""
+    def _labelled(self, data: Any) -> Loader:
+        """A loader with targets that fit the loss and the model."""
         listed = isinstance(data, tuple | list) and len(data) in (2, 3)
-        if not listed and not isinstance(data, Feed | StreamedDataset):
-            msg = "data must be (x, y), (x, y, sample_weight), a Feed or a StreamedDataset; "
+        if not listed and not isinstance(data, Loader | StreamedDataset):
+            msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
             msg += f"got {type(data).__name__}"
             raise DataError(msg)
-        feed = self._feed(data)
-        y = feed.targets()
+        loader = self._loader(data)
+        y = loader.targets()
         if y is None:
             msg = "training and evaluation need targets; got none"
             raise DataError(msg)
         self.loss.check_target(y, self.model.output_shape[-1])
-        return feed
+        return loader

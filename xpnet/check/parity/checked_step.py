@@ -112,7 +112,7 @@ class Walk:
         named, _ = self.do(name, _cost(loss), output, batch.y, batch.weight)
         self.do(name, lambda z: ({"prediction": loss.predict(z)}, None), output)
         if loss.predicts != "value":
-            self.do(name, lambda z, y: ({"hits": loss.hits(z, y)[0]}, None), output, batch.y)
+            self.do(name, lambda z, y: ({"correct": loss.correct(z, y)[0]}, None), output, batch.y)
         return named["doutput"]
 
     def _backward(self, params: Sequence[Params], residuals: list[Any], gradient: Array) -> None:

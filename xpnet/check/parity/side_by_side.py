@@ -14,7 +14,7 @@ from xpnet.check.parity.compare import TOLERANCES, Difference, difference
 from xpnet.check.parity.module import ModuleBackend
 from xpnet.check.parity.operations import check_operations
 from xpnet.check.parity.report import Growth, Parting, Report, Result
-from xpnet.check.sample import Trial, trial
+from xpnet.check.sample import Sample, sample_rows
 from xpnet.errors import BackendError, ConfigError
 from xpnet.nn.layout import merge
 from xpnet.random import generator
@@ -33,7 +33,7 @@ def parity(
     batch_size: int | None = None,
     tolerance: float | None = None,
     source: str = "config",
-    rows: Trial | None = None,
+    rows: Sample | None = None,
 ) -> Report:
     """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
 
@@ -51,7 +51,7 @@ def parity(
         raise ConfigError(msg)
     size = batch_size or (config.batch_size if isinstance(config.batch_size, int) else 64)
     config = dataclasses.replace(config, batch_size=size)
-    rows = rows or trial(config, steps * size)
+    rows = rows or sample_rows(config, steps * size)
     config.loss.check_target(rows.y, rows.model.output_shape[-1])
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
@@ -77,7 +77,7 @@ class _Moment(NamedTuple):
     y: np.ndarray
 
 
-def _moments(config: Config, rows: Trial, steps: int, size: int) -> Iterator[_Moment]:
+def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_Moment]:
     """Yield the steps that training would take on these rows."""
     per_epoch = math.ceil(len(rows.x) / size)
     schedule, total = config.schedule.init(), config.epochs * per_epoch
@@ -92,7 +92,7 @@ def _moments(config: Config, rows: Trial, steps: int, size: int) -> Iterator[_Mo
 
 
 def _prepare(
-    config: Config, rows: Trial, asked: str | Backend, tolerance: float | None
+    config: Config, rows: Sample, asked: str | Backend, tolerance: float | None
 ) -> "_Side | Result":
     """Make a backend's side of the comparison, or the result that says why there is none."""
     name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
@@ -128,7 +128,7 @@ class _Side:
     def __init__(
         self,
         config: Config,
-        rows: Trial,
+        rows: Sample,
         backend: Backend,
         tolerance: float | None,
         *,
@@ -281,7 +281,7 @@ def _growth(number: int, apart: dict[Key, Difference]) -> Growth:
 def _kind(layer: str, tensor: str) -> str:
     if tensor in ("output", "prediction"):
         return "activations"
-    if tensor in ("C", "hits"):
+    if tensor in ("C", "correct"):
         return "loss"
     return "parameters" if layer == "update" or tensor.startswith("new ") else "gradients"
 

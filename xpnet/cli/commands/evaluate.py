@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpnet.cli.escape import shown
+from xpnet.cli.escape import escape
 from xpnet.cli.options import device_options, opened, which_option
 
 if TYPE_CHECKING:
@@ -110,4 +110,4 @@ def _cell(name: str) -> "Text":
     """A class's name as it is: not as markup, and not as orders to the terminal."""
     from rich.text import Text
 
-    return Text(shown(name))
+    return Text(escape(name))

@@ -39,7 +39,7 @@ def gradcheck(
     import dataclasses
 
     from xpnet.check.gradcheck import gradcheck as check
-    from xpnet.check.sample import trial
+    from xpnet.check.sample import sample_rows
     from xpnet.errors import ConfigError
     from xpnet.run.config import load_config
 
@@ -50,7 +50,7 @@ def gradcheck(
     config = load_config(source, overrides)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
-    rows = trial(config, batch)
+    rows = sample_rows(config, batch)
     report = check(
         rows.model,
         config.loss,

@@ -34,15 +34,15 @@ def predict(
     loaded = opened(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
     with naming("standard input" if file == "-" else file):
-        lines = _lines(loaded.predictions(rows), loaded.preparation.classes)
+        lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
         if output in (None, "-"):
             import sys
 
-            from xpnet.cli.escape import shown
+            from xpnet.cli.escape import escape
 
             tty = sys.stdout.isatty()
             for line in lines:
-                click.echo(shown(line) if tty else line)
+                click.echo(escape(line) if tty else line)
             return 0
         from xpnet.cli.output import write_output
 

@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.cli.escape import shown
+from xpnet.cli.escape import escape
 from xpnet.cli.options import opened
 
 
@@ -29,10 +29,10 @@ def show(run: str, epochs: int) -> int:
         console.print(_history(history, epochs))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
-        click.echo(shown("{backend} {version} on {device}, {dtype}".format_map(record)))
+        click.echo(escape("{backend} {version} on {device}, {dtype}".format_map(record)))
     for key in ("status", "seconds", "started"):
         if key in record:
-            click.echo(f"{key} {shown(str(record[key]))}")
+            click.echo(f"{key} {escape(str(record[key]))}")
     report = loaded.folder.read_json(loaded.folder.report_path)
     for key in ("loss", "accuracy", "r2"):
         if isinstance(report.get(key), float):
@@ -82,6 +82,6 @@ def _history(history, epochs):  # type: ignore[no-untyped-def]
         table.add_column(name, justify="right")
     for record in history[-epochs:]:
         cells = [record.get(name, "") for name in names]
-        texts = (f"{c:.4g}" if isinstance(c, float) else shown(str(c)) for c in cells)
+        texts = (f"{c:.4g}" if isinstance(c, float) else escape(str(c)) for c in cells)
         table.add_row(*map(Text, texts))
     return table

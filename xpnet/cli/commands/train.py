@@ -42,9 +42,9 @@ def train(
     import time
     from pathlib import Path
 
-    from xpnet.cli.escape import shown
+    from xpnet.cli.escape import escape
     from xpnet.cli.options import given
-    from xpnet.cli.streams import steady_streams
+    from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
     from xpnet.run import RunFolder
     from xpnet.run import train as run_training
@@ -78,16 +78,16 @@ def train(
 
     def report(line: str) -> None:
         if not quiet:
-            click.echo(shown(line))
+            click.echo(escape(line))
 
-    with steady_streams():
+    with tolerant_streams():
         outcome = run_training(
             config,
             out,
             resume=resume,
             progress=None if quiet else Progress(),
             report=report,
-            warn=lambda line: click.echo(shown(line), err=True),
+            warn=lambda line: click.echo(escape(line), err=True),
         )
         report(f"run folder {out}")
         if outcome.interrupted:

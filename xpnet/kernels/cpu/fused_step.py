@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import BackendError
+from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu.blas import gemm_address
 from xpnet.kernels.cpu.losses import COST, SUMS
 from xpnet.kernels.cpu.machine import ELEMENTWISE_LOSS, NOWHERE, OP, SOFTMAX_LOSS, run
@@ -32,16 +32,12 @@ from xpnet.optim.optimizers import SGD, Optimizer
 from xpnet.step import Batch, StepInputs, Totals, TrainState
 from xpnet.typing import Array
 
-__all__ = ["FusedStep", "UnsupportedError"]
+__all__ = ["FusedStep"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
 ALPHA, BETA = 5, 6  # in what rows are given
 INT32 = np.dtype(np.int32)
 LINE, PAGE = 64, 4096  # bytes
-
-
-class UnsupportedError(BackendError):
-    """Nothing would be gained, or the BLAS of NumPy was not found; the message says which."""
 
 
 class FusedStep:
@@ -70,8 +66,8 @@ class FusedStep:
         self.params, *slots = vectors[: n_slots + 1]
         self.target = self.params if self.descends else vectors[-1]
         self.sums, self.bad_step = np.zeros(SUMS, self.dtype), np.full((), -1, np.int32)
-        loss_, denominator, hits, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
-        totals = Totals(loss_, denominator, hits, count, self.bad_step)
+        loss_, denominator, correct, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
+        totals = Totals(loss_, denominator, correct, count, self.bad_step)
         stats = np.zeros(self.stats_layout.size, self.dtype)
         self.state = TrainState(self.params, stats, tuple(slots), totals)
         self.tensors = merge(self.params_layout.split(self.params), self.stats_layout.split(stats))
@@ -145,7 +141,7 @@ class FusedStep:
             self.keys[:] = inputs.keys
         c, alpha, beta = inputs.coefficients, 1.0, 0.0
         if self.descends:
-            alpha, beta = -c.lr, 1.0 - c.lr * self.optimizer.weight_decay
+            alpha, beta = -c.step_size, 1.0 - c.step_size * self.optimizer.weight_decay
         return program, (
             program.N, self.work, self.params, self.state.stats, self.target, alpha, beta, x,
             labels, rows, weight, self.class_weights, self.keys, self.sums, self.product,
@@ -217,10 +213,10 @@ class FusedStep:
         elif isinstance(part, Output):
             sums = self.loss.sums(self._view(part.output), batch.y, batch.weight)
             self._view(part.gradient)[...] = quotient(sums.gradient, sums.denominator)
-            hits = (0.0, 0.0)
+            correct = (0.0, 0.0)
             if self.loss.predicts != "value":
-                hits = self.loss.hits(self._view(part.output), batch.y)
-            self.sums[:COST] += (sums.loss, sums.denominator, *hits)
+                correct = self.loss.correct(self._view(part.output), batch.y)
+            self.sums[:COST] += (sums.loss, sums.denominator, *correct)
             self.sums[COST] = quotient(sums.loss, sums.denominator)
 
     def _portable_backward(self, part: Backward, alpha: float, beta: float) -> None:

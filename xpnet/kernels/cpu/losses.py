@@ -66,7 +66,7 @@ def softmax_cross_entropy(
     real = z.dtype.type
     zero, one = real(0.0), real(1.0)
     kept, uniform = real(1.0 - smoothing), real(smoothing / K)
-    loss, weights, hits, count = zero, zero, zero, zero
+    loss, weights, correct, count = zero, zero, zero, zero
     _add_bias(z, b)
     by_label, weighted = len(rows) == 0, len(class_weights) > 0
     alone = by_label and not weighted and uniform == zero  # only v of the label is not 0
@@ -104,9 +104,9 @@ def softmax_cross_entropy(
             dz[n, label] -= sum_v
         loss += math.log(sum_exp) * sum_v - sum_vz
         weights += factor * sum_wy / (one if sum_y == 0 else sum_y) if weighted else factor
-        hits += counted if top == label else zero
+        correct += counted if top == label else zero
         count += counted
-    sums[HITS] += hits
+    sums[HITS] += correct
     sums[COUNT] += count
     _finish(dz, reduction, loss, weights, count, sums)
 
@@ -136,18 +136,18 @@ def elementwise_loss(kind, z, b, dz, y, weight, p, reduction, sums):
     N, J = z.shape
     real = z.dtype.type
     zero, one, p = real(0.0), real(1.0), real(p)
-    loss, weights, hits = zero, zero, zero
+    loss, weights, correct = zero, zero, zero
     _add_bias(z, b)
     for n in range(N):
         s = weight[n] if len(weight) > 0 else one
         for j in range(J):
             e, de = _element(kind, z[n, j], y[n, j], p)
-            hits += one if (z[n, j] > zero) == (y[n, j] > real(0.5)) else zero
+            correct += one if (z[n, j] > zero) == (y[n, j] > real(0.5)) else zero
             loss += e * s
             dz[n, j] = de * s
         weights += s * real(J)
     count = real(np.float64(N) * J)
     if kind == BINARY_CROSS_ENTROPY:
-        sums[HITS] += hits
+        sums[HITS] += correct
         sums[COUNT] += count
     _finish(dz, reduction, loss, weights, count, sums)

@@ -1,6 +1,6 @@
 """Each update rule, and clipping, as one pass over the flat vector: the formulas of xpnet.optim.
 
-Every rule consumes p (P,) and its slots; ``c`` is (lr, eps, keep) of xpnet's Coefficients and
+Every rule consumes p (P,) and its slots; ``c`` is (step_size, eps, keep) of Coefficients and
 ``decay`` the weight decay that is part of the gradient.
 """
 
@@ -151,6 +151,6 @@ def update(
     decay = optimizer.weight_decay if coupled else 0.0
 
     def apply(c: Coefficients) -> None:
-        function(params, grad, (c.lr, c.eps, c.keep), decay, *given)
+        function(params, grad, (c.step_size, c.eps, c.keep), decay, *given)
 
     return apply

@@ -5,7 +5,7 @@
 
 // sources.py, now. An address is 0 where there is no such array.
 struct Now {
-  real lr, eps, keep;
+  real step_size, eps, keep;
   int step;
   unsigned long long cost, x, y, weight;
   int keys[2 * MOST_RANDOM];
@@ -21,7 +21,7 @@ __device__ inline void take(unsigned long long from, To* to, int n) {
 KERNEL begin_step(Now now, real* c, int* step, unsigned long long* cost_at, int* keys, int n_keys,
                   act* x, int x_size, int* labels, real* rows, int y_size, real* weights, int N) {
   if (FIRST == 0) {
-    c[0] = now.lr;
+    c[0] = now.step_size;
     c[1] = now.eps;
     c[2] = now.keep;
     *step = now.step;

@@ -68,7 +68,11 @@ class Buffers(NamedTuple):
 
         t = state.totals
         totals = Totals(
-            own(t.loss), own(t.denominator), own(t.hits), own(t.count), own(t.bad_step, "int32")
+            own(t.loss),
+            own(t.denominator),
+            own(t.correct),
+            own(t.counted),
+            own(t.bad_step, "int32"),
         )
         scale = None if state.scale is None else own(state.scale)
         slots = tuple(map(own, state.slots))

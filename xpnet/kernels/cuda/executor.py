@@ -7,10 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, UnsupportedError
 from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
 from xpnet.kernels.cuda.sources import STORED, arguments, source
-from xpnet.kernels.cuda.work import UnsupportedError
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor"]

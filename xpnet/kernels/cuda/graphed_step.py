@@ -12,12 +12,13 @@ import math
 
 import numpy as np
 
+from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
 from xpnet.kernels.cuda.rules import check_rules
 from xpnet.kernels.cuda.sources import MOST_RANDOM
-from xpnet.kernels.cuda.stages import UnsupportedError, stages
+from xpnet.kernels.cuda.stages import stages
 from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import Loss
@@ -112,7 +113,7 @@ class FusedStep:
             self._taken = 0
         costs, i, now = self._costs[-1], self._taken, buffers.now
         self._taken += 1
-        now["lr"], now["eps"], now["keep"] = inputs.coefficients
+        now["step_size"], now["eps"], now["keep"] = inputs.coefficients
         now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
         now["cost"] = self.executor.address(costs) + i * costs.itemsize
         for k, pair in enumerate(inputs.keys):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xpnet.kernels.cuda.work import UnsupportedError
+from xpnet.errors import UnsupportedError
 from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,

@@ -35,7 +35,7 @@ MOST_RANDOM = 64  # begin.cu
 
 def now(dtype: str) -> np.ndarray:
     """Return begin.cu's Now, by value: CuPy passes a NumPy array of one element so."""
-    names = ("lr", "eps", "keep"), ("cost", "x", "y", "weight")
+    names = ("step_size", "eps", "keep"), ("cost", "x", "y", "weight")
     reals, addresses = [(n, dtype) for n in names[0]], [(n, "uint64") for n in names[1]]
     fields = [*reals, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
     return np.zeros((), np.dtype(fields, align=True))

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.row_stages import Norm, SoftmaxRows
-from xpnet.kernels.cuda.work import IDENTITY, KINDS, UnsupportedError, Work, kind_of, patches
+from xpnet.kernels.cuda.work import IDENTITY, KINDS, Work, kind_of, patches
 from xpnet.nn import (
     Activation,
     BatchNorm,
@@ -26,7 +27,7 @@ from xpnet.nn import (
 )
 from xpnet.typing import Array
 
-__all__ = ["KINDS", "Affine", "Drop", "Stage", "UnsupportedError", "stages"]
+__all__ = ["KINDS", "Affine", "Drop", "Stage", "stages"]
 
 
 @dataclass(frozen=True)

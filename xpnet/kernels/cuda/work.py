@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple, Protocol
 
-from xpnet.errors import BackendError
 from xpnet.nn import (
     ELU,
     GELU,
@@ -24,7 +23,6 @@ __all__ = [
     "KINDS",
     "WARP",
     "Patches",
-    "UnsupportedError",
     "Work",
     "kind_of",
     "patches",
@@ -38,10 +36,6 @@ IDENTITY = 0
 WARP = 32  # threads, and columns of a patch
 ROWS = 256  # of a patch, at least: eight for each warp of a block
 BLOCKS = 264  # that such a launch has, at most: two on each multiprocessor of an H100
-
-
-class UnsupportedError(BackendError):
-    """There is no kernel for something in this training; the message says for what."""
 
 
 class Work(Protocol):
