@@ -6,6 +6,7 @@ line prints it after ``error:`` and exits with code 2; a library user catches :c
 
 import importlib
 from types import ModuleType
+from typing import Self
 
 __all__ = [
     "BackendError",
@@ -20,7 +21,35 @@ __all__ = [
 
 
 class XpnetError(Exception):
-    """A foreseen failure that the person at the prompt can act on."""
+    """A foreseen failure that the person at the prompt can act on.
+
+    ``python`` and ``command`` are what to do about it, in the words of the interface: a Python call
+    and a command line. ``str`` gives the message with the first, :attr:`at_command_line` with the
+    second; where there is only one of them, it serves both.
+
+    >>> error = DataError("no header", python="header=False", command="--set data.header=no")
+    >>> str(error)
+    'no header: header=False'
+    >>> error.within("a.csv").at_command_line
+    'a.csv: no header: --set data.header=no'
+    """
+
+    def __init__(self, message: str, *, python: str = "", command: str = "") -> None:
+        self.message, self.python, self.command = message, python, command
+        super().__init__(_with(message, python or command))
+
+    @property
+    def at_command_line(self) -> str:
+        """The message with the remedy that a command line takes."""
+        return _with(self.message, self.command or self.python)
+
+    def within(self, place: str) -> Self:
+        """Return the same error with ``place`` before its message."""
+        return type(self)(f"{place}: {self.message}", python=self.python, command=self.command)
+
+
+def _with(message: str, remedy: str) -> str:
+    return f"{message}: {remedy}" if remedy else message
 
 
 class ConfigError(XpnetError, ValueError):

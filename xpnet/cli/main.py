@@ -100,7 +100,9 @@ def _explanation(error: Exception) -> str:
         return error.format_message()
     if isinstance(error, MemoryError):
         return f"out of memory: {error or 'a smaller batch or data set may fit'}"
-    if isinstance(error, XpnetError | OSError):
+    if isinstance(error, XpnetError):
+        return error.at_command_line
+    if isinstance(error, OSError):
         return str(error)
     where = "a fault of xpnet; --debug shows where it arose"
     return f"{type(error).__name__}: {error} ({where})"
