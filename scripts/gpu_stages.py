@@ -59,7 +59,7 @@ def curve(name: str, device: str) -> tuple[np.ndarray, str]:
         keys = dropout_keys(0, step, data.model.n_random)
         inputs = StepInputs(step, rule.coefficients(rule.lr, step + 1), keys)
         costs.append(engine.train(batch, inputs))
-    return np.array([backend.to_host(cost) for cost in costs]), engine.step_note
+    return np.array([backend.to_host(cost) for cost in costs]), engine.step.note
 
 
 def curves(device: str, tolerance: str, path: str) -> int:

@@ -112,7 +112,11 @@ def _types(cls: Any) -> dict[str, Any]:
 def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
     """Make a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
     kinds = _types(cast(Any, cls))
+    renamed: Mapping[str, str] = getattr(cls, "RENAMED", {})  # old name -> what to write now
     for key in table:
+        if key in renamed:
+            msg = f"setting {_join(path, key)!r} is now {renamed[key]}"
+            raise ConfigError(msg)
         if key not in kinds:
             msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
             raise ConfigError(msg)

@@ -202,12 +202,10 @@ def test_a_step_that_differs_from_its_own_operations_when_compiled_is_found():
     """The walk alone would not see it: what training runs is compared, too."""
 
     class Miscompiled(NumpyBackend):
-        compiles = True
+        name = "miscompiled"
+        jit_by_default = True
 
-        def train_step(self, *args):
-            return None  # the portable one, to be compiled
-
-        def compile(self, function, *, donate=False):
+        def jit(self, function, *, donate=False):
             def step(state, *rest):
                 state, cost = function(state, *rest)
                 return state._replace(params=state.params * 1.1), cost

@@ -23,7 +23,7 @@ def examples():
     return x, y, rng.uniform(0.5, 2.0, size=N)
 
 
-def trainer_on(backend, compile=None):
+def trainer_on(backend, step="auto"):
     layers = [Dense(16), BatchNorm(), ReLU(), Dropout(0.2), Dense(12), LayerNorm(), GELU()]
     return Trainer(
         Sequential([*layers, Dense(K)]).build((I,)),
@@ -34,13 +34,13 @@ def trainer_on(backend, compile=None):
         seed=3,
         schedule=Cosine(warmup=0.1),
         clip=Clip(norm=2.0),
-        compile=compile,
+        step=step,
     )
 
 
-def curve(backend, compile=None):
+def curve(backend, step="auto"):
     """Train on a backend; return the trainer and the loss of each step."""
-    trainer = trainer_on(backend, compile)
+    trainer = trainer_on(backend, step)
     train, costs = trainer.engine.train, []
 
     def noted(batch, inputs):
@@ -56,7 +56,7 @@ def curve(backend, compile=None):
 def reference():
     """The losses of the formulas as they are written, on NumPy, by dtype."""
     backends = {dtype: make_backend("numpy", dtype) for dtype in TOLERANCE}
-    return {dtype: curve(backend, compile=False)[1] for dtype, backend in backends.items()}
+    return {dtype: curve(backend, step="portable")[1] for dtype, backend in backends.items()}
 
 
 def test_the_reference_learns(reference):

@@ -336,13 +336,13 @@ def test_batches_of_any_layout_give_the_same_step(rng):
 def test_a_training_of_either_kind_learns_the_same(rng):
     x, y = rng.normal(size=(100, I)), rng.integers(0, K, 100)
     params = []
-    for compiled in (None, False):
+    for step in ("auto", "portable"):
         trainer = Trainer(
             [Dense(16), ReLU(), Dropout(0.2), Dense(K)],
             optimizer=Adam(0.01),
             backend=NumpyBackend("cpu", "float64"),
             batch_size=16,
-            compile=compiled,
+            step=step,
         )
         trainer.fit((x, y), epochs=3, validation=(x, y))
         params.append(trainer.params)
@@ -354,26 +354,27 @@ def test_a_training_of_either_kind_learns_the_same(rng):
 
 
 def test_numpy_takes_the_fused_step_and_says_so():
-    assert engine([Dense(K)]).step_note == "fused step compiled by Numba"
-    assert engine([Dense(K)], compile=False).step_note == "portable"
+    assert engine([Dense(K)]).step.note == "fused step compiled by Numba"
+    assert engine([Dense(K)], step="portable").step.note == "portable"
 
 
 def test_without_numba_everything_still_runs(monkeypatch, rng):
-    monkeypatch.setattr("xpnet.backends.numpy.installed_version", lambda *_: None)
+    monkeypatch.setattr("xpnet.training.step_choice.installed_version", lambda *_: None)
     trainer = Trainer([Dense(3)], backend=NumpyBackend())
     trainer.fit((rng.normal(size=(20, 4)), rng.integers(0, 3, 20)), epochs=1)
-    assert trainer.engine.step_note == "portable"
+    why = "Numba is not installed: pip install 'xpnet[fast]'"
+    assert trainer.engine.step.note == f"portable: {why}"
 
 
 def test_a_blas_that_cannot_be_found_or_gives_other_numbers_is_not_used(monkeypatch, caplog):
     monkeypatch.setattr(blas, "_multiplies", lambda *_: False)
     gemm_address.cache_clear()
     with caplog.at_level(logging.INFO, "xpnet"):
-        assert engine([Dense(K)]).step_note == "portable"
+        assert engine([Dense(K)]).step.note == "portable: the BLAS of NumPy was not found"
     assert "the BLAS of NumPy was not found" in caplog.text
     monkeypatch.setattr(blas, "_libraries", list)
     gemm_address.cache_clear()
-    assert engine([Dense(K)]).step_note == "portable"
+    assert engine([Dense(K)]).step.note == "portable: the BLAS of NumPy was not found"
     gemm_address.cache_clear()
 
 

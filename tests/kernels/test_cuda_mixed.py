@@ -279,8 +279,8 @@ def test_a_training_learns_records_its_step_and_resumes_bitwise(folder, narrow, 
     whole, first, second = (trainer(FusedNumpy(folder, "float32"), narrow) for _ in range(3))
     history = whole.fit((x, y), epochs=24, validation=(x, y))
     assert history[-1]["val_accuracy"] > 0.85
-    assert whole.engine.step_note.startswith("CUDA graph of ")
-    assert narrow in whole.engine.step_note
+    assert whole.engine.step.note.startswith("CUDA graph of ")
+    assert narrow in whole.engine.step.note
     first.fit((x, y), epochs=3)
     second.restore(*first.snapshot())
     second.fit((x, y), epochs=24)

@@ -14,40 +14,45 @@ import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor, Cublas
 
-from xpnet.backends.cupy import CupyBackend
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError, TrainingError, UnsupportedError
 from xpnet.kernels.cuda import executor as executor_module
 from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
-from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Softmax
+from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Sequential, Softmax
+from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD, Adam
 from xpnet.step.mixed_precision import Mixed
+from xpnet.training.step_choice import FUSED, StepRequest, choose_step
 from xpnet.training.trainer import Trainer
 
 
 class PortableNumpy(NumpyBackend):
-    """NumPy without a training step of its own."""
+    """NumPy without a fused step."""
 
-    def train_step(self, model, loss, optimizer, clip, mixed=None, accumulate=1):
-        return None
+    name = "portable-numpy"
 
 
 class FusedNumpy(NumpyBackend):
-    """NumPy, whose training step is the GPU's."""
+    """NumPy, whose fused step is the GPU's."""
+
+    name = "fused-numpy"
 
     def __init__(self, folder, dtype="float64"):
         super().__init__("cpu", dtype)
         self.folder = folder
 
-    def train_step(self, model, loss, optimizer, clip, mixed=None, accumulate=1):
-        try:
-            narrow = None if mixed is None else mixed.dtype
-            executor = CpuExecutor(self.dtype_name, self.folder, narrow=narrow)
-            return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate, threads=64)
-        except UnsupportedError as error:
-            self.portable_note = f"portable: {error}"
-            return None
+
+def fused_on_cpu(r):
+    narrow = None if r.mixed is None else r.mixed.dtype
+    executor = CpuExecutor(r.backend.dtype_name, r.backend.folder, narrow=narrow)
+    given = (r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+    return FusedStep(executor, *given, threads=64)
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch):
+    monkeypatch.setitem(FUSED, "fused-numpy", fused_on_cpu)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +83,8 @@ def test_a_training_has_the_portable_curve(folder, data):
     for t in (ours, plain):
         t.fit(data, epochs=5, validation=data)
     np.testing.assert_allclose(curve(ours.history), curve(plain.history), rtol=1e-11)
-    assert ours.engine.step_note.startswith("CUDA graph of ")
-    assert plain.engine.step_note == "portable"
+    assert ours.engine.step.note.startswith("CUDA graph of ")
+    assert plain.engine.step.note == "portable"
 
 
 def test_a_resumed_training_is_bitwise_the_whole_one(folder, data):
@@ -108,21 +113,25 @@ def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
     layers = [Dense(8), Softmax(axis=0), ReLU(), Dense(3)]
     t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
     t.fit(data, epochs=1)
-    assert t.engine.step_note == "portable: layer 1 (softmax) has no kernel"
+    assert t.engine.step.note == "portable: layer 1 (softmax) has no kernel"
 
 
-def test_cupys_backend_says_why_it_takes_the_portable_step(caplog):
-    backend = object.__new__(CupyBackend)
-    backend.dtype_name = "float64"
-    assert backend.train_step(None, None, None, None, Mixed("float16")) is None
-    assert backend.portable_note == "portable: mixed precision beside float64 has no kernel"
+def test_cupys_step_says_why_it_is_the_portable_one(monkeypatch, caplog):
+    monkeypatch.setitem(FUSED, "fused-numpy", FUSED["cupy"])
+    backend, model = FusedNumpy(None), Sequential([Dense(3)]).build((5,))
+    backend.device_name = "cuda:0"
+    request = StepRequest(backend, model, SoftmaxCrossEntropy(), SGD(), mixed=Mixed("float16"))
+    why = "mixed precision beside float64 has no kernel"
+    assert choose_step("auto", request).note == f"portable: {why}"
     assert "the portable step on the GPU: mixed" in caplog.text
+    with pytest.raises(BackendError, match=f"no fused step for this training: {why}: use step='au"):
+        choose_step("fused", request)
 
 
 def test_what_asks_for_another_step_gets_it(folder, data):
-    t = trainer(FusedNumpy(folder), compile=False)
+    t = trainer(FusedNumpy(folder), step="portable")
     t.fit(data, epochs=1)
-    assert t.engine.step_note == "portable"
+    assert t.engine.step.note == "portable"
 
 
 def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
@@ -133,7 +142,7 @@ def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
         t.fit(data, epochs=5)
     losses = [[r["loss"] for r in t.history] for t in trainers]
     np.testing.assert_allclose(*losses, rtol=1e-11)
-    assert " for 3 parts of a batch, equal to the eager" in trainers[0].engine.step_note
+    assert " for 3 parts of a batch, equal to the eager" in trainers[0].engine.step.note
 
 
 # -- CuPy's executor on a stub --------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_parts_of_a_batch_add_up_to_it(backend, reduction, rng):
             backend=backend,
             batch_size=16,
             accumulate=parts,
-            compile=False,
+            step="portable",
         )
         data = [backend.asarray(v) for v in (x, y, weight)]
         histories.append(trainer.fit(data, epochs=2))

@@ -37,9 +37,8 @@ class Backend:
     """
 
     name: ClassVar[str]
-    compiles: ClassVar[bool] = False  # whether `compile` does anything by default
+    jit_by_default: ClassVar[bool] = False  # whether training goes through `jit` unasked
     streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
-    portable_note: str = "portable"  # what to record where `train_step` gave none, and why it did
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in FLOAT_DTYPES:
@@ -165,8 +164,13 @@ class Backend:
     def synchronize(self, x: Array) -> None:
         """Wait until ``x`` has been computed."""
 
-    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
-        """Return ``function``, compiled where the library can.
+    @property
+    def has_jit(self) -> bool:
+        """Whether :meth:`jit` compiles."""
+        return type(self).jit is not Backend.jit
+
+    def jit(self, function: Callable, *, donate: bool = False) -> Callable:
+        """Return ``function`` compiled by the library, or as it is where that has no compiler.
 
         ``donate`` says that the first argument is handed over: its memory may be reused.
         """
@@ -178,23 +182,6 @@ class Backend:
         What is yielded may be overwritten once the next one is asked for.
         """
         return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
-
-    def train_step(
-        self,
-        model: Any,
-        loss: Any,
-        optimizer: Any,
-        clip: Any,
-        mixed: Any = None,
-        accumulate: int = 1,
-    ) -> Callable | None:
-        """Return a faster train step of a built model than the portable one, or None.
-
-        With ``mixed`` that of :mod:`xpnet.step.mixed_precision`; with ``accumulate`` the gradient
-        is taken over that many micro-batches. It is called as ``xpnet.step.make_train_step``'s and
-        gives the same numbers up to rounding; its attribute ``note`` says what it does.
-        """
-        return None
 
     def tf32(self) -> str:
         """Say whether the factors of float32 products are rounded to TF32 (10 bits): "on" or "off",

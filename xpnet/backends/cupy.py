@@ -3,9 +3,8 @@
 Importing this module needs no GPU and starts none: CuPy creates a CUDA context at the first array.
 """
 
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -108,32 +107,6 @@ class CupyBackend(Backend):
         self._tf32 = allowed  # of the fused step, which has a cuBLAS handle of its own
         kind = linalg.COMPUTE_TYPE_TF32 if allowed else linalg.COMPUTE_TYPE_DEFAULT
         linalg.set_compute_type("float32", kind)  # of the portable formulas
-
-    def train_step(
-        self,
-        model: Any,
-        loss: Any,
-        optimizer: Any,
-        clip: Any,
-        mixed: Any = None,
-        accumulate: int = 1,
-    ) -> Callable | None:
-        from xpnet.errors import UnsupportedError
-        from xpnet.kernels.cuda.executor import CupyExecutor
-        from xpnet.kernels.cuda.graphed_step import FusedStep
-
-        self.portable_note = type(self).portable_note
-        try:
-            narrow = None if mixed is None else mixed.dtype
-            if narrow and self.dtype_name != "float32":
-                msg = f"mixed precision beside {self.dtype_name} has no kernel"
-                raise UnsupportedError(msg)
-            executor = CupyExecutor(self.device, self.dtype_name, tf32=self._tf32, narrow=narrow)
-            return FusedStep(executor, model, loss, optimizer, clip, mixed, accumulate)
-        except UnsupportedError as error:
-            self.portable_note = f"portable: {error}"
-            logging.getLogger("xpnet").warning("the portable step on the GPU: %s", error)
-            return None
 
     def describe(self) -> dict[str, str]:
         import cupy

@@ -20,7 +20,7 @@ class JaxBackend(Backend):
     """
 
     name = "jax"
-    compiles = True
+    jit_by_default = True
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
@@ -104,7 +104,7 @@ class JaxBackend(Backend):
             precision = "tensorfloat32" if allowed else "highest"
             jax.config.update("jax_default_matmul_precision", precision)
 
-    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
+    def jit(self, function: Callable, *, donate: bool = False) -> Callable:
         import jax
 
         return jax.jit(function, donate_argnums=(0,) if donate else ())

@@ -1,13 +1,11 @@
 """NumPy: the reference, on the CPU."""
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe
 from xpnet.typing import Array
 
 __all__ = ["NumpyBackend"]
@@ -38,23 +36,3 @@ class NumpyBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
-
-    def train_step(
-        self,
-        model: Any,
-        loss: Any,
-        optimizer: Any,
-        clip: Any,
-        mixed: Any = None,
-        accumulate: int = 1,
-    ) -> Callable | None:
-        if accumulate > 1 or mixed is not None or installed_version(("numba",), "numba") is None:
-            return None
-        from xpnet.errors import UnsupportedError
-        from xpnet.kernels.cpu.fused_step import FusedStep
-
-        try:
-            return FusedStep(model, loss, optimizer, clip, self.dtype_name)
-        except UnsupportedError as error:
-            logging.getLogger("xpnet").info("the portable step on the CPU, for %s", error)
-            return None

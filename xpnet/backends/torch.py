@@ -96,7 +96,7 @@ class TorchBackend(Backend):
         if self._has_tf32:
             torch.backends.cuda.matmul.allow_tf32 = allowed  # sets the newer switch as well
 
-    def compile(self, function: Callable, *, donate: bool = False) -> Callable:
+    def jit(self, function: Callable, *, donate: bool = False) -> Callable:
         import torch
 
         compiled = torch.compile(function)

@@ -20,6 +20,7 @@ from xpnet.bench.setting import Setting
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.step import Batch, StepInputs
 from xpnet.training.engine import Engine
+from xpnet.training.step_choice import Step
 
 __all__ = ["ON_CPU", "ON_GPU", "contenders"]
 
@@ -27,8 +28,8 @@ __all__ = ["ON_CPU", "ON_GPU", "contenders"]
 InSetting = Callable[[Network, Setting], Contender]
 
 
-def xpnet_on(name: str, *, compile: bool | None = None) -> InSetting:
-    """xpnet's own step on a backend, as the trainer takes it; ``compile`` as the engine has it."""
+def xpnet_on(name: str, step: Step = "auto") -> InSetting:
+    """xpnet's own step on a backend, as the trainer takes it."""
 
     def make(network: Network, setting: Setting) -> Contender:
         backend = setting.backend(name)
@@ -39,13 +40,13 @@ def xpnet_on(name: str, *, compile: bool | None = None) -> InSetting:
             SoftmaxCrossEntropy(),
             rule,
             seed=SEED,
-            compile=compile,
+            step=step,
             mixed=setting.mixed,
         )
         batch = Batch(*(backend.asarray(v) for v in x_y))
         count = 0
 
-        def step() -> None:
+        def take() -> None:
             nonlocal count
             engine.train(batch, StepInputs(count, rule.coefficients(rule.lr, count + 1)))
             count += 1
@@ -53,7 +54,7 @@ def xpnet_on(name: str, *, compile: bool | None = None) -> InSetting:
         def wait() -> None:
             backend.synchronize(engine.state.params)
 
-        return Contender(step, wait, lambda: engine.step_note)
+        return Contender(take, wait, lambda: engine.step.note)
 
     return make
 
@@ -73,7 +74,7 @@ def peer(make: Callable) -> InSetting:
 ON_CPU: dict[str, InSetting] = {
     LIMIT: gemm_limit,
     "xpnet numpy": xpnet_on("numpy"),
-    "xpnet numpy, portable": xpnet_on("numpy", compile=False),
+    "xpnet numpy, portable": xpnet_on("numpy", "portable"),
     "xpnet torch": xpnet_on("torch"),
     "xpnet jax": xpnet_on("jax"),
     "PyTorch eager": peer(torch_eager),
@@ -85,9 +86,9 @@ ON_CPU: dict[str, InSetting] = {
 ON_GPU: dict[str, InSetting] = {
     LIMIT: gemm_limit,
     "xpnet cupy": xpnet_on("cupy"),
-    "xpnet cupy, portable": xpnet_on("cupy", compile=False),
+    "xpnet cupy, portable": xpnet_on("cupy", "portable"),
     "xpnet torch": xpnet_on("torch"),
-    "xpnet torch, compiled": xpnet_on("torch", compile=True),
+    "xpnet torch, compiled": xpnet_on("torch", "jit"),
     "xpnet jax": xpnet_on("jax"),
     "PyTorch eager": peer(torch_eager),
     "torch.compile": peer(torch_compiled),

@@ -35,7 +35,7 @@ def profile(network: Network, dtype: str, *, portable: bool = False) -> dict[str
         optimizer=network.rule(),
         backend=get_backend("numpy", "cpu", dtype),
         batch_size=network.batch_size,
-        compile=False if portable else None,
+        step="portable" if portable else "auto",
     )
     loader = Loader(trainer.engine.backend, x[rows], y[rows])
     trainer.fit(loader, epochs=1)
@@ -61,11 +61,11 @@ def _data(loader: Loader, size: int) -> Callable[[], None]:
 def _phases(trainer: Trainer, batch: Batch) -> Mapping[str, Callable[[], None]]:
     rule = trainer.optimizer
     inputs = StepInputs(0, rule.coefficients(rule.lr, 1))
-    step = trainer.engine.train_step
-    if hasattr(step, "phases"):
-        return step.phases(batch, inputs)
-    if not trainer.engine.step_note.startswith("portable"):
-        msg = f"only steps on a CPU can be taken apart; got {trainer.engine.step_note}"
+    step = trainer.engine.step
+    if hasattr(step.train, "phases"):
+        return step.train.phases(batch, inputs)
+    if step.kind != "portable":
+        msg = f"only steps on a CPU can be taken apart; got {step.note}"
         raise BackendError(msg)
     return _portable_phases(trainer, batch, inputs)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from xpnet.data import NAMES, Augment, Scaling
 from xpnet.data.files import existing
@@ -47,6 +47,7 @@ from xpnet.settings import (
 )
 from xpnet.step.mixed_precision import Mixed
 from xpnet.storage.safe_open import MAX_TOML, read_regular
+from xpnet.training.step_choice import Step
 
 __all__ = [
     "CheckpointConfig",
@@ -151,6 +152,10 @@ class CheckpointConfig(Checked):
 class Config(Checked):
     """A whole run."""
 
+    RENAMED: ClassVar[dict[str, str]] = {
+        "compile": "step: write step='portable' for compile=false, step='jit' for compile=true"
+    }
+
     epochs: PositiveInt = 30
     batch_size: PositiveInt | Literal["auto"] = 64  # auto: the largest that fits the memory
     seed: NonNegativeInt = 0
@@ -160,7 +165,7 @@ class Config(Checked):
     tf32: bool | None = None  # on a GPU; None: as the library is set
     mixed: Mixed | None = None  # a narrower dtype for the layers, beside weights in dtype
     accumulate: PositiveInt = 1  # parts in which the gradient of a batch is taken
-    compile: bool | None = None  # None: where it is the backend's habit (JAX)
+    step: Step = "auto"  # who takes the training step: training/step_choice.py
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: Annotated[Loss, OneOf(LOSSES)] = SoftmaxCrossEntropy()

@@ -37,7 +37,7 @@ __all__ = ["Outcome", "train"]
 # What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
 # elsewhere; that it is the same is told by its fingerprint.
 MAY_CHANGE = (
-    *("epochs", "backend", "device", "compile", "tf32", "accumulate"),
+    *("epochs", "backend", "device", "step", "tf32", "accumulate"),
     *("checkpoint", "early_stopping"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
@@ -176,7 +176,7 @@ class _Job:
             status = f"failed: {error}"
             raise
         finally:
-            record["step"] = self.trainer.engine.step_note
+            record["step"] = self.trainer.engine.step.note
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
                 record |= {"seconds": seconds, "status": status}

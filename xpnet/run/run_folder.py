@@ -220,7 +220,7 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
         seed=config.seed,
         schedule=config.schedule,
         clip=config.clip,
-        compile=config.compile,
+        step=config.step,
         accumulate=config.accumulate,
         mixed=config.mixed,
     )

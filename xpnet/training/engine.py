@@ -1,4 +1,4 @@
-"""A built model with its training state on one backend: the steps, compiled, and their memory."""
+"""A built model on one backend: its training state, and the steps that use it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -19,14 +19,12 @@ from xpnet.step import (
     Totals,
     TrainState,
     make_evaluate_step,
-    make_gradient,
     make_predict_step,
-    make_train_step,
     zero_totals,
 )
-from xpnet.step.microbatch import accumulated
-from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
+from xpnet.step.mixed_precision import Mixed, first_scale
 from xpnet.step.trace import first_nonfinite
+from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
 
 __all__ = ["Engine", "Metrics"]
@@ -46,9 +44,9 @@ class Metrics(NamedTuple):
 class Engine:
     """The train, evaluate and predict steps of ``model`` on ``backend``, and the state they use.
 
-    ``compile`` is None for the backend's habit; ``accumulate`` takes the gradient of a batch in so
-    many parts; ``mixed`` computes it in a narrower dtype. The state begins with ``seed``'s first
-    weights.
+    ``step`` says who takes the train step (:mod:`xpnet.training.step_choice`); with ``accumulate``
+    the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
+    narrower dtype. The state begins with ``seed``'s first weights.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Engine:
         clip: Clip = Clip(),
         *,
         seed: int = 0,
-        compile: bool | None = None,
+        step: Step = "auto",
         accumulate: int = 1,
         mixed: Mixed | None = None,
     ) -> None:
@@ -71,42 +69,15 @@ class Engine:
         slots = optimizer.init(params)
         self.state = TrainState(params, stats, slots, zero_totals(params), scale)
 
-        def compiled(step: Callable, *, donate: bool = False) -> Callable:
-            wanted = backend.compiles if compile is None else compile
-            return backend.compile(step, donate=donate) if wanted else step
-
-        gradient = make_gradient(model, loss)
-        if accumulate > 1:
-            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
-        own = None
-        if compile is not False:
-            own = backend.train_step(model, loss, optimizer, clip, mixed, accumulate)
-        self._portable_note = "portable" if compile is False else backend.portable_note
-        if own is not None:
-            self._train = own
-        elif mixed is None:
-            step = make_train_step(model, loss, optimizer, clip, gradient)
-            self._train = compiled(step, donate=True)
-        else:
-            narrow = backend.dtype_named(mixed.dtype)
-            step = make_mixed_step(gradient, optimizer, clip, mixed, narrow)
-            self._train = compiled(step, donate=True)
-        self._evaluate = compiled(make_evaluate_step(model, loss))
-        self._predict = compiled(make_predict_step(model, loss))
-
-    @property
-    def step_note(self) -> str:
-        """What takes the steps, for a run's record: the backend's own step or the portable one."""
-        return getattr(self._train, "note", self._portable_note)
-
-    @property
-    def train_step(self) -> Callable[..., tuple[TrainState, Array]]:
-        """The function that takes the steps."""
-        return self._train
+        request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
+        self.step = choose_step(step, request)
+        jit = backend.jit if self.step.kind == "jit" else lambda function: function
+        self._evaluate = jit(make_evaluate_step(model, loss))
+        self._predict = jit(make_predict_step(model, loss))
 
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
-        self.state, cost = self._train(self.state, batch, inputs)
+        self.state, cost = self.step.train(self.state, batch, inputs)
         return cost
 
     def evaluate(

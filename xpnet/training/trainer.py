@@ -8,10 +8,11 @@ a step is :func:`xpnet.step.make_train_step`.
     probabilities = trainer.predict(x_test)
 """
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Never
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
-from xpnet.settings import OneOf, convert
+from xpnet.settings import OneOf, convert, did_you_mean
 from xpnet.step import StepInputs, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training.callbacks import Callback, EpochMetrics, overridden
@@ -31,6 +32,7 @@ from xpnet.training.engine import Engine, Metrics
 from xpnet.training.loader import Loader, StreamedLoader
 from xpnet.training.memory import explained
 from xpnet.training.snapshot import Position, check_length, resumed
+from xpnet.training.step_choice import Step
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
@@ -52,9 +54,9 @@ class Trainer:
     the data. ``loss``, ``optimizer`` and ``schedule`` are objects or names. ``backend`` is a name,
     a Backend or None, which follows the data: arrays of CuPy, PyTorch or JAX are trained on where
     they are, host data as ``resolve("auto", device)`` chooses. ``dtype`` None follows arrays that
-    are trained on where they are, and is float32 otherwise. ``compile`` is None for the backend's
-    habit, True or False. ``accumulate`` takes the gradient of a batch in that many parts,
-    ``mixed`` computes it in float16 or bfloat16.
+    are trained on where they are, and is float32 otherwise. ``step`` is "auto", "portable", "fused"
+    or "jit" (:mod:`xpnet.training.step_choice`). The gradient of a batch is accumulated over
+    ``accumulate`` micro-batches; ``mixed`` computes it in float16 or bfloat16.
 
     The same seed gives the same first weights, batches and dropout on every backend.
     """
@@ -72,10 +74,12 @@ class Trainer:
         seed: int = 0,
         schedule: Schedule | str = Constant(),
         clip: Clip = Clip(),
-        compile: bool | None = None,
+        step: Step = "auto",
         accumulate: int = 1,
         mixed: Mixed | None = None,
+        **unknown: Never,
     ) -> None:
+        _refuse(unknown)
         self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
         self.loss: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
@@ -91,7 +95,7 @@ class Trainer:
             raise ConfigError(msg)
         self.backend = backend if isinstance(backend, Backend) else None
         self._asked = (backend if isinstance(backend, str) else "auto", device, dtype)
-        self.batch_size, self.seed, self.clip, self.compile = batch_size, seed, clip, compile
+        self.batch_size, self.seed, self.clip, self.step = batch_size, seed, clip, step
         self.accumulate, self.mixed = accumulate, mixed
 
         self.position = Position()
@@ -358,7 +362,7 @@ class Trainer:
                 self.optimizer,
                 self.clip,
                 seed=self.seed,
-                compile=self.compile,
+                step=self.step,
                 accumulate=self.accumulate,
                 mixed=self.mixed,
             )
@@ -396,3 +400,14 @@ class Trainer:
             raise DataError(msg)
         self.loss.check_target(y, self.model.output_shape[-1])
         return loader
+
+
+def _refuse(unknown: Mapping[str, object]) -> None:
+    """Raise ConfigError for arguments that the trainer does not have."""
+    for name in unknown:
+        if name == "compile":
+            msg = "compile is now step: step='portable' for compile=False, step='jit' for True"
+            raise ConfigError(msg)
+        known = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
+        msg = f"Trainer has no argument {name!r}; {did_you_mean(name, known)}"
+        raise ConfigError(msg)

@@ -143,12 +143,10 @@ class _Side:
             config.optimizer,
             config.clip,
             seed=config.seed,
-            compile=config.compile,
+            step=config.step,
         )
         self.walk = Walk(backend, model, config.loss, self.tolerance, check=check)
-        self.compiled = backend.compiles if config.compile is None else config.compile
-        # A backend's own step rounds in another order, as a compiled one does.
-        self.compiled |= not self.engine.step_note.startswith("portable")
+        self.compiled = self.engine.step.kind != "portable"  # and rounds in another order
         described = backend.describe()
         described["compiled"] = "yes" if self.compiled else "no"
         self.result = Result(backend.name, None, described, self.tolerance)

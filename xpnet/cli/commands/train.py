@@ -11,6 +11,7 @@ from xpnet.cli.options import device_options, set_option
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
 @click.option("--batch-size", metavar="N|auto", help="Rows per step; auto is what fits.")
+@click.option("--step", metavar="S", help="Who takes the step: auto, portable, fused or jit.")
 @click.option("--data-dir", metavar="DIR", help="Where mnist and fashion-mnist lie.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the last line.")
 @set_option
@@ -21,6 +22,7 @@ def train(
     out: str | None,
     resume: bool,
     batch_size: str | None,
+    step: str | None,
     data_dir: str | None,
     quiet: bool,
     overrides: tuple[str, ...],
@@ -56,6 +58,7 @@ def train(
         "backend": backend,
         "data.data_dir": data_dir,
         "batch_size": batch_size,
+        "step": step,
     }
     flags = [f"{key}={value}" for key, value in named.items() if value is not None]
     if out == "":  # a shell variable that is not set, and not the current folder

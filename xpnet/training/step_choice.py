@@ -1,0 +1,143 @@
+"""Who takes the training step: one table.
+
+    step         what takes it
+    "portable"   the formulas as they are written, an operation at a time, on any backend
+    "fused"      kernels for the whole step: FUSED has a row for each backend that has them
+    "jit"        the formulas, through the compiler of the library: JAX and PyTorch
+    "auto"       fused where there are kernels for everything in the training; else jit where that
+                 is the default of the backend (JAX); else portable
+
+What "auto" cannot have it does without, and says why; what is asked for by name is an error.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from xpnet.backends import Backend
+from xpnet.backends.backend import installed_version
+from xpnet.errors import BackendError, UnsupportedError
+from xpnet.nn import Sequential
+from xpnet.nn.losses import Loss
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import Optimizer
+from xpnet.step import make_gradient, make_train_step
+from xpnet.step.microbatch import accumulated
+from xpnet.step.mixed_precision import Mixed, make_mixed_step
+
+__all__ = ["FUSED", "STEPS", "ChosenStep", "Step", "StepRequest", "choose_step"]
+
+Step = Literal["auto", "portable", "fused", "jit"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What a step has to do, and where; ``model`` is built."""
+
+    backend: Backend
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    clip: Clip = Clip()
+    mixed: Mixed | None = None
+    accumulate: int = 1  # micro-batches that the gradient of a batch is accumulated over
+
+
+class ChosenStep(NamedTuple):
+    """A train step, called as :func:`xpnet.step.make_train_step`'s, and what it is."""
+
+    kind: Literal["portable", "fused", "jit"]
+    train: Callable
+    why: str = ""  # why "auto" came to the portable step where there is a fused one
+
+    @property
+    def note(self) -> str:
+        """What takes the steps and why, for a run's record; a graph is known after some steps."""
+        own = getattr(self.train, "note", self.why)
+        if self.kind == "fused":
+            return own
+        return f"{self.kind}: {own}" if own else self.kind
+
+
+def choose_step(step: Step, request: StepRequest) -> ChosenStep:
+    """Return the step that ``step`` names.
+
+    Raises BackendError where it is named and cannot be had.
+    """
+    backend, why = request.backend, ""
+    if step not in STEPS:
+        msg = f"step must be one of {', '.join(map(repr, STEPS))}; got {step!r}"
+        raise BackendError(msg)
+    if step in ("auto", "fused"):
+        try:
+            return ChosenStep("fused", _fused(request))
+        except UnsupportedError as error:
+            if step == "fused":
+                msg = f"there is no fused step for this training: {error}"
+                raise BackendError(msg, **_instead("auto")) from error
+            if backend.name in FUSED:
+                why = str(error)
+                on_gpu = backend.device_name.startswith("cuda")
+                level, where = (logging.WARNING, "GPU") if on_gpu else (logging.INFO, "CPU")
+                logging.getLogger("xpnet").log(level, "the portable step on the %s: %s", where, why)
+    if step == "jit" and not backend.has_jit:
+        msg = f"backend {backend.name!r} has no jit compiler; torch and jax have one"
+        raise BackendError(msg, **_instead("auto"))
+    if step == "jit" or (step == "auto" and backend.jit_by_default):
+        return ChosenStep("jit", backend.jit(_portable(request), donate=True))
+    return ChosenStep("portable", _portable(request), why)
+
+
+def _instead(step: Step) -> dict[str, str]:
+    return {"python": f"use step={step!r}", "command": f"use --set step={step}"}
+
+
+def _portable(request: StepRequest) -> Callable:
+    """The step of the portable formulas."""
+    r = request
+    gradient = make_gradient(r.model, r.loss)
+    if r.accumulate > 1:
+        gradient = accumulated(gradient, r.accumulate, summed=r.loss.reduction == "sum")
+    if r.mixed is None:
+        return make_train_step(r.model, r.loss, r.optimizer, r.clip, gradient)
+    narrow = r.backend.dtype_named(r.mixed.dtype)
+    return make_mixed_step(gradient, r.optimizer, r.clip, r.mixed, narrow)
+
+
+def _fused(request: StepRequest) -> Callable:
+    """The fused step of the backend; raises UnsupportedError with the reason if there is none."""
+    if request.backend.name not in FUSED:
+        msg = f"backend {request.backend.name!r} has no kernels; {' and '.join(FUSED)} have"
+        raise UnsupportedError(msg)
+    return FUSED[request.backend.name](request)
+
+
+def _fused_numpy(r: StepRequest) -> Callable:
+    if r.accumulate > 1 or r.mixed is not None:
+        msg = "accumulate and mixed have no kernels on a CPU"
+        raise UnsupportedError(msg)
+    if installed_version(("numba",), "numba") is None:
+        msg = "Numba is not installed: pip install 'xpnet[fast]'"
+        raise UnsupportedError(msg)
+    from xpnet.kernels.cpu.fused_step import FusedStep
+
+    return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name)
+
+
+def _fused_cupy(r: StepRequest) -> Callable:
+    from xpnet.kernels.cuda.executor import CupyExecutor
+    from xpnet.kernels.cuda.graphed_step import FusedStep
+
+    backend, narrow = r.backend, None if r.mixed is None else r.mixed.dtype
+    if narrow and backend.dtype_name != "float32":
+        msg = f"mixed precision beside {backend.dtype_name} has no kernel"
+        raise UnsupportedError(msg)
+    tf32 = backend.tf32() == "on"
+    executor = CupyExecutor(backend.device, backend.dtype_name, tf32=tf32, narrow=narrow)
+    return FusedStep(executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+
+
+# Name of a backend -> what makes its fused step, or raises UnsupportedError saying why not.
+FUSED: dict[str, Callable[[StepRequest], Any]] = {"numpy": _fused_numpy, "cupy": _fused_cupy}
