@@ -111,8 +111,8 @@ def damage(training: Training, count: int, draw: random.Random) -> None:
             done += 1
             training.tally.counts["checkpoints damaged"] += 1
             resumed = training.start(out, "epochs=1")  # already past it: only reads
-            if "passed over" not in resumed.succeeds():
-                msg = "a damaged checkpoint was used, or passed over without a word"
+            if "skipped" not in resumed.succeeds():
+                msg = "a damaged checkpoint was used, or skipped without a word"
                 raise LostError(msg)
         training.start(out).succeeds()
         training.same(out)
@@ -207,7 +207,7 @@ def signals(training: Training, count: int, draw: random.Random) -> None:
         process.signal(draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
         code, printed, _ = process.end()
         training.tally.counts["SIGTERM, SIGINT and SIGHUP"] += 1
-        if code == 130 and "go on with" not in printed and "interrupted" not in printed:
+        if code == 130 and "resume with" not in printed and "interrupted" not in printed:
             msg = f"signal {n}: nothing was said: {printed!r}"
             raise LostError(msg)
         if code not in (0, 130):

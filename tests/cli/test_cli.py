@@ -108,7 +108,7 @@ print([m for m in ("numpy", "rich", "torch", "jax", "pooch", "asyncio") if m in 
         (["train", "--quit"], "No such option '--quit'"),
         (["train", "mnits"], "no recipe or file 'mnits'; did you mean 'mnist'?"),
         (["train", "a", "b"], "unexpected extra argument"),
-        (["train", "--resume"], "--resume needs the run folder to go on in: add --out DIR"),
+        (["train", "--resume"], "to resume, name the run folder: add --out DIR"),
         (["train", "--out", ""], "--out is empty; name the folder"),
         (["train", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
         (["train", "--set", "epochs"], "--set takes KEY=VALUE"),
@@ -149,7 +149,7 @@ def test_what_nobody_foresaw_is_one_line_too(xpnet, monkeypatch):
     def fault(*_):
         return [][0]
 
-    monkeypatch.setattr("xpnet.run.config.load_config", fault)
+    monkeypatch.setattr("xpnet.run.train_run.load_config", fault)
     code, _, err = xpnet("train")
     assert code == 2
     assert err.startswith("error: IndexError: list index out of range (a fault of xpnet; --debug")
@@ -223,7 +223,7 @@ def test_a_warning_is_not_silenced_by_quiet(xpnet, trained, tmp_path):
     newest.write_bytes(content[:-1])
     code, out, err = xpnet(*train, "--set", "epochs=2", "--resume")
     assert (code, len(out.splitlines())) == (0, 1)
-    assert err.startswith(f"passed over: {newest} is torn")
+    assert err.startswith(f"skipped: {newest} is torn")
 
 
 def test_a_config_from_init_trains(xpnet, tmp_path, monkeypatch):
@@ -335,14 +335,14 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
     child.send_signal(number)
     rest, err = child.communicate()
     assert child.returncode == 130
-    last = f"interrupted by {number.name}; go on with: xpnet train --out run --resume"
+    last = f"interrupted by {number.name}; resume with: xpnet train --out run --resume"
     assert rest.splitlines()[-1] == last
     assert err == ""
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status == f"interrupted by {number.name}"
     stopped = load_run(tmp_path / "run", which="last").checkpoint.meta["position"]
     assert 3 <= stopped["epoch"] < 40
-    resumed = process(*last.split()[7:], cwd=tmp_path, **PIPES)
+    resumed = process(*last.split()[6:], cwd=tmp_path, **PIPES)
     out, err = resumed.communicate()
     assert f"going on after step {stopped['step']}:" in out
     assert (resumed.returncode, err) == (0, "")

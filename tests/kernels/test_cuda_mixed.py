@@ -221,7 +221,7 @@ def test_an_overflowing_step_is_left_out_and_halves_the_scale(folder, rng):
     assert scales[-1] == (lost[-1], 30.0 - len(lost))
     assert state.params.tobytes() != begun[0].tobytes()
     assert state.stats.tobytes() != begun[1].tobytes()
-    assert float(state.totals.count) == 30 * 12
+    assert float(state.totals.counted) == 30 * 12
     assert step.note.startswith("CUDA graph of ")
 
 

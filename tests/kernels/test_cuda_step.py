@@ -631,7 +631,7 @@ def test_a_step_in_the_graph_neither_reads_on_the_host_nor_allocates(
             patched.setattr(executor, method, refuse)
         for i, batch in enumerate(batches[3:]):
             state, _ = fused(state, batch, inputs(3 + i, model, optimizer))
-    assert float(executor.to_host(state.totals.count)) == 6 * 12
+    assert float(executor.to_host(state.totals.counted)) == 6 * 12
 
 
 def test_a_batch_in_another_dtype_or_layout_is_converted_first(executor, dtype, rng):

@@ -131,7 +131,7 @@ def test_a_run_that_began_while_the_data_was_read_is_not_gone_on_with(
         shutil.copytree(tmp_path / "other", tmp_path / "run")
         return load_splits(config)
 
-    monkeypatch.setattr("xpnet.run.job.load_splits", slow)
+    monkeypatch.setattr("xpnet.run.train_run.load_splits", slow)
     with pytest.raises(CheckpointError, match="already holds a run"):
         go(csv)
 
@@ -194,7 +194,7 @@ def test_a_run_goes_on_where_only_what_it_needs_is_free(csv, go, tmp_path, monke
     go(csv)
     paths = CheckpointFolder(tmp_path / "run" / "checkpoints").steps().values()
     held, asked = sum(path.stat().st_size for path in paths), []
-    monkeypatch.setattr("xpnet.run.job.preflight", lambda *sizes: asked.append(sizes))
+    monkeypatch.setattr("xpnet.run.train_run.preflight", lambda *sizes: asked.append(sizes))
     go(csv, "epochs=4", resume=True)
     go(csv, out="other")
     (_, resumed, largest), (_, anew, _) = asked
@@ -266,7 +266,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_message(csv, go, tmp_path):
     newest = list(CheckpointFolder(tmp_path / "run" / "checkpoints").steps().values())[-1]
     damage(newest)
     go(csv, "epochs=5", resume=True)
-    assert [line for line in go.said if line.startswith(f"passed over: {newest} has been altered")]
+    assert [line for line in go.said if line.startswith(f"skipped: {newest} has been altered")]
     assert f"going on after step {2 * 4}: epoch 3, batch 1" in go.said
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 

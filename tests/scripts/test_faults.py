@@ -82,7 +82,7 @@ def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
     if layer is None:
         pytest.skip(reason="the layer needs a C compiler and Linux")
     durable = Path(shutil.copytree(Path(xpnet.__file__).parent, tmp_path / "xpnet"))
-    durable = durable / "checkpoint" / "durable.py"
+    durable = durable / "storage" / "durable.py"
     flush = "            file.write(chunk)\n        file.flush()\n        os.fsync(file.fileno())\n"
     assert durable.read_text().count(flush) == 1
     durable.write_text(durable.read_text().replace(flush, flush[: flush.rindex("        os")]))

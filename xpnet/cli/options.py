@@ -49,7 +49,7 @@ def opened(run: str, backend: str | None, device: str | None, which: str = "auto
 
     loaded = load_run(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
-        click.echo(f"passed over: {escape(message)}", err=True)
+        click.echo(f"skipped: {escape(message)}", err=True)
     return loaded
 
 

@@ -187,7 +187,7 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
         params,
         x,
         y if loss.predicts == "class" else y.astype(np.float64).reshape(len(y), -1),
-        f"trained, {run.checkpoint.path.name}",
+        f"trained, {run.checkpoint.path.name if run.checkpoint else run.folder.path.name}",
         run.preprocessing.classes or (),
         train=False,
         seed=run.config.seed,

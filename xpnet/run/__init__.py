@@ -1,8 +1,9 @@
 """A run: a config, its data, a training and the folder that keeps it."""
 
-from xpnet.run.job import Outcome, train
 from xpnet.run.preprocessing import Splits
-from xpnet.run.run_folder import Run, RunFolder, load_run
+from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import load_splits
+from xpnet.run.train_run import train
+from xpnet.run.trained_run import Run, load_run
 
-__all__ = ["Splits", "Outcome", "Run", "RunFolder", "load_splits", "load_run", "train"]
+__all__ = ["Run", "RunFolder", "Splits", "load_run", "load_splits", "train"]

@@ -58,6 +58,7 @@ __all__ = [
     "Placement",
     "load_config",
     "parse_duration",
+    "read_toml",
     "recipe_names",
     "recipe_text",
     "to_toml",
@@ -215,26 +216,43 @@ def recipe_text(name: str) -> str:
     return (resources.files("xpnet.run") / "recipes" / f"{name}.toml").read_text("utf-8")
 
 
-def load_config(source: str = "digits", overrides: Iterable[str] = ()) -> Config:
-    """Read a recipe by name or a TOML file by path, with ``KEY=VALUE`` overrides on top.
+def load_config(
+    source: str | Path | Config = "digits", overrides: Iterable[str] | Mapping[str, Any] = ()
+) -> Config:
+    """Read a recipe by name or a TOML file by path, with settings on top.
 
-    The path of a data file stands for the default settings on that data. A relative data file in
-    a TOML file is taken from that file's folder. Raises ConfigError.
+    The path of a data file stands for the default settings on that data, and a Config for itself.
+    ``overrides`` are ``KEY=VALUE`` texts, as on a command line, or a mapping from keys to values.
+    A relative data file in a TOML file is taken from that file's folder. Raises ConfigError.
 
     >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
     0.01
+    >>> load_config("digits", {"model.hidden": [32], "epochs": 3}).model.hidden
+    (32,)
     """
-    table = _read(source)
-    for override in overrides:
-        _override(table, override)
+    table = dump(source) if isinstance(source, Config) else _read(str(source))
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _set(table, key, value, f"{key}={value!r}")
+    else:
+        for override in overrides:
+            _override(table, override)
     _anchor_files(table.get("data"), Path())  # those of the overrides
     try:
         return build(Config, table)
     except ConfigError as error:
-        if not source.endswith(".toml"):
+        if isinstance(source, Config) or not str(source).endswith(".toml"):
             raise
-        msg = f"{source}: {error}"
-        raise ConfigError(msg) from None
+        raise error.within(str(source)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raises OSError, ValueError where it is none or empty, RecursionError."""
+    text = read_regular(path, MAX_TOML).decode("utf-8")
+    if not text.strip("\0 \n"):  # not nothing but defaults: a file that was lost
+        msg = "it is empty"
+        raise ValueError(msg)
+    return tomllib.loads(text)
 
 
 def _read(source: str) -> dict[str, Any]:
@@ -244,7 +262,7 @@ def _read(source: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         return {"data": {"source": str(_data_file(path))}}
     try:
-        table = tomllib.loads(read_regular(path, MAX_TOML).decode("utf-8"))
+        table = read_toml(path)
     except OSError as error:
         msg = f"cannot read config {source!r}: {error.strerror}"
         raise ConfigError(msg) from None
@@ -276,21 +294,28 @@ def _anchor_files(data: Any, folder: Path) -> None:
 def _override(table: dict[str, Any], override: str) -> None:
     """Apply one ``a.b=value``; the value is read as TOML, else taken as a string."""
     key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
+    if not equals or not key.strip():
         msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
         raise ConfigError(msg)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text.strip()
-    *path, last = parts
+    _set(table, key, value, override)
+
+
+def _set(table: dict[str, Any], key: str, value: Any, override: str) -> None:
+    """Put ``value`` at the dotted ``key``; ``override`` is how it was written, for an error."""
+    *path, last = [part.strip() for part in key.split(".")]
+    if not all([*path, last]):
+        msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
+        raise ConfigError(msg)
     for i, part in enumerate(path):
         inner = table.setdefault(part, {})
         if isinstance(inner, str):  # optimizer = "adam" is short for a table with that name
             inner = table[part] = {"name": inner}
         if not isinstance(inner, dict):
-            msg = f"--set {override}: {'.'.join(parts[: i + 1])} is not a table"
+            msg = f"--set {override}: {'.'.join(path[: i + 1])} is not a table"
             raise ConfigError(msg)
         table = inner
     if last == "name" and table.get("name") != value:

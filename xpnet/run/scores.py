@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.metrics import ClassScores, RegressionScores
 from xpnet.errors import DataError
-from xpnet.run.run_folder import Run
+from xpnet.run.trained_run import Run
 
 __all__ = ["scores"]
 

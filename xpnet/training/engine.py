@@ -75,6 +75,13 @@ class Engine:
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the state has, and so a checkpoint's tensors."""
+        floats = (1 + len(self.state.slots)) * self.params_layout.size + self.stats_layout.size
+        floats += len(Totals._fields) - 1 + (0 if self.state.scale is None else 2)
+        return floats * np.dtype(self.backend.dtype_name).itemsize + 4  # and the number of a step
+
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
         self.state, cost = self.step.train(self.state, batch, inputs)

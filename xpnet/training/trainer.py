@@ -354,7 +354,8 @@ class Trainer:
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Build the model and its engine for examples of ``shape``, once."""
         if self._engine is None:
-            self.model = self.model.build(shape)
+            if self.model.input_shape != shape:
+                self.model = self.model.build(shape)
             self._engine = Engine(
                 self._resolve(None),
                 self.model,

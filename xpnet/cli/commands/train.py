@@ -39,18 +39,13 @@ def train(
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     """
-    import itertools
     import shlex
-    import time
-    from pathlib import Path
 
     from xpnet.cli.escape import escape
     from xpnet.cli.options import given
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
-    from xpnet.run import RunFolder
     from xpnet.run import train as run_training
-    from xpnet.run.config import load_config
     from xpnet.training.progress import Progress
 
     named = {
@@ -60,45 +55,31 @@ def train(
         "batch_size": batch_size,
         "step": step,
     }
-    flags = [f"{key}={value}" for key, value in named.items() if value is not None]
     if out == "":  # a shell variable that is not set, and not the current folder
         msg = "--out is empty; name the folder, . for the current one"
         raise ConfigError(msg)
-    if resume and out is None:
-        msg = "--resume needs the run folder to go on in: add --out DIR"
-        raise ConfigError(msg)
-    saved = RunFolder(out) if out is not None and resume else None
-    if saved is not None and saved.config_path.exists() and not given("source"):
-        config = load_config(str(saved.config_path), [*flags, *overrides])
-    else:
-        config = load_config(source, [*flags, *overrides])
-    if out is None:
-        out = new = f"runs/{Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for n in itertools.count(2):
-            if not Path(out).exists():
-                break
-            out = f"{new}-{n}"
 
     def report(line: str) -> None:
         if not quiet:
             click.echo(escape(line))
 
     with tolerant_streams():
-        outcome = run_training(
-            config,
+        run = run_training(
+            source if given("source") else None,
             out,
+            settings=[*(f"{key}={value}" for key, value in named.items() if value), *overrides],
             resume=resume,
             progress=None if quiet else Progress(),
             report=report,
             warn=lambda line: click.echo(escape(line), err=True),
         )
-        report(f"run folder {out}")
-        if outcome.interrupted:
-            go_on = f"xpnet train --out {shlex.quote(out)} --resume"
-            click.echo(f"{outcome.stopped}; go on with: {go_on}")
+        report(f"run folder {run.folder.path}")
+        if run.interrupted:
+            command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
+            click.echo(f"{run.stopped}; resume with: {command}")
             return 130
-        if outcome.test is not None:
-            name = "accuracy" if "accuracy" in outcome.test else "r2"
-            report(f"test loss {outcome.test['loss']:.4f}")
-            click.echo(f"test {name} {outcome.test[name]:.4f}")
+        if run.test is not None:
+            name = "accuracy" if "accuracy" in run.test else "r2"
+            report(f"test loss {run.test['loss']:.4f}")
+            click.echo(f"test {name} {run.test[name]:.4f}")
         return 0

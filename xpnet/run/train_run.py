@@ -1,9 +1,10 @@
 """Training into a run folder, from the beginning or from where it was left."""
 
+import itertools
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -12,14 +13,14 @@ from typing import Any
 
 from xpnet.backends import Resolved, resolve
 from xpnet.errors import CheckpointError, ConfigError, DataError
-from xpnet.nn.layout import layouts
 from xpnet.run.batch_size import with_batch_size
-from xpnet.run.config import Config, parse_duration
+from xpnet.run.config import Config, load_config, parse_duration
 from xpnet.run.preprocessing import Splits
-from xpnet.run.run_folder import RunFolder, load_run, make_trainer
+from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.splits import load_splits
 from xpnet.run.streamed_splits import is_streamed, with_stream
+from xpnet.run.trained_run import Run, load_run, make_trainer
 from xpnet.settings import dump
 from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import (
@@ -32,7 +33,7 @@ from xpnet.training.callbacks import (
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Outcome", "train"]
+__all__ = ["new_folder", "train"]
 
 # What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
 # elsewhere; that it is the same is told by its fingerprint.
@@ -43,50 +44,53 @@ MAY_CHANGE = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended."""
-
-    folder: RunFolder
-    stopped: str | None  # why before the last epoch, if so
-    interrupted: bool
-    test: Mapping[str, Any] | None  # scores on the test part; None if interrupted or without one
-
-
 def train(
-    config: Config,
-    out: str | Path,
+    source: str | Path | Config | None = None,
+    out: str | Path | None = None,
     *,
+    settings: Iterable[str] | Mapping[str, Any] = (),
     resume: bool = False,
     progress: Callback | None = None,
     report: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Train as ``config`` says into the folder ``out``, and score the result on the test part.
+) -> Run:
+    """Train into the folder ``out`` and score the result on the test part: all of ``xpnet train``.
 
-    With ``resume`` the run goes on from its newest good checkpoint, or begins where there is none.
+    ``source`` is a recipe (by default the digits), the path of a TOML or data file, or a Config,
+    with ``settings`` on top as :func:`~xpnet.run.config.load_config` takes them. ``out`` is by
+    default a new folder ``runs/NAME-DATE-TIME``. With ``resume`` the run goes on from its newest
+    good checkpoint, or begins where there is none; without a source it keeps its own config.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
+
+        run = train("flowers.csv", settings={"data.label": "species", "epochs": 100})
+        print(run.test["accuracy"], run.predict(rows))
 
     Raises ConfigError, DataError or BackendError before anything is written, CheckpointError where
     the folder is in use, holds another run or cannot be written.
     """
-    folder = RunFolder(out)
-    config = _consistent(config, folder, resume=resume)
+    if resume and out is None:
+        msg = "to resume, name the run folder"
+        raise ConfigError(msg, python="train(out=FOLDER, resume=True)", command="add --out DIR")
+    folder = RunFolder(new_folder(source) if out is None else out)
+    if source is None and resume and folder.config_path.exists():
+        source = folder.config()
+    config = _consistent(load_config(source or "digits", settings), folder, resume=resume)
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
     config = with_stream(config)
     if is_streamed(config):
-        report(f"data {config.data.source}: its rows stay in the file; looking through them once")
+        report(f"data {config.data.source}: its rows stay in the file; scanning them once")
     splits = load_splits(config)
     config.data.augment.check(splits.train.feature_shape)
     report(_describe(splits))
     config = with_batch_size(config, chosen.backend, splits, report)
     trainer = make_trainer(config, splits.preprocessing, chosen.backend)
     check_length(config.epochs, math.ceil(len(splits.train) / trainer.batch_size))
-    report(f"model {_chain(trainer)}: {_size(trainer):,} parameters, {config.dtype}")
+    parameters = f"{trainer.engine.params_layout.size:,} parameters"
+    report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
     job = _Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
         if not resume:  # another training may have come and gone since it was last asked
@@ -97,8 +101,15 @@ def train(
         interrupted = job.fit(progress)
         if trainer.stopped and not interrupted:
             report(f"stopped: {trainer.stopped}")
-        test = None if interrupted else job.test()
-    return Outcome(folder, trainer.stopped, interrupted, test)
+        return job.trained(interrupted=interrupted)
+
+
+def new_folder(source: str | Path | Config | None) -> str:
+    """Return the name of a run folder that does not exist yet: ``runs/NAME-DATE-TIME``."""
+    name = Path(source.data.source if isinstance(source, Config) else source or "digits").stem
+    new = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([new], (f"{new}-{n}" for n in itertools.count(2)))
+    return next(name for name in names if not Path(name).exists())
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ class _Job:
     @contextmanager
     def only_writer(self) -> Iterator[None]:
         """Make the folder, see that it has room, and keep others out of it."""
-        size = sum(t.nbytes for t in self.trainer.snapshot()[0].values())
+        size = self.trainer.engine.nbytes
         held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
         # What is kept, the best, and one more while it is written; a resumed run has some of it.
         preflight(self.folder.path, max(6 * size - held, 2 * size), size)
@@ -133,7 +144,7 @@ class _Job:
         checkpoints = self.checkpoints
         found = checkpoints.newest()
         for message in checkpoints.skipped:
-            self.warn(f"passed over: {message}")
+            self.warn(f"skipped: {message}")
         if found is None:
             if checkpoints.skipped:
                 msg = f"no checkpoint in {checkpoints.path} can be read; "
@@ -220,7 +231,7 @@ class _Job:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "seed": self.config.seed,
-            "parameters": _size(self.trainer),
+            "parameters": self.trainer.engine.params_layout.size,
             "train_rows": len(splits.train),
             "validation_rows": len(splits.validation or ()),
             "test_rows": len(splits.test or ()),
@@ -229,17 +240,32 @@ class _Job:
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
         }
 
-    def test(self) -> Mapping[str, Any] | None:
-        """Score the checkpoint that would be used from now on, and keep the report."""
+    def trained(self, *, interrupted: bool) -> Run:
+        """Return the run, scored on the test part as whoever loads it will find it."""
+        now = Run(
+            self.folder,
+            self.config,
+            self.trainer,
+            self.splits.preprocessing,
+            self.splits.fingerprint,
+            self.checkpoints.newest() if interrupted else self.folder.checkpoint(),
+            self.trainer.stopped,
+            interrupted,
+        )
+        if interrupted or now.checkpoint is None:
+            return now
+        for message in self.folder.skipped:
+            self.warn(f"skipped: {message}")
+        run = now
+        if now.checkpoint.meta["position"] != self.trainer.position._asdict():
+            backend = self.chosen.backend  # the best is an older one
+            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
+            run = replace(now, trainer=loaded.trainer)
         if self.splits.test is None:
-            return None
-        name, device = self.chosen.backend.name, self.chosen.backend.device_name
-        run = load_run(self.folder.path, backend=name, device=device)
-        for message in run.folder.skipped:
-            self.warn(f"passed over: {message}")
+            return run
         result = scores(run, self.splits.test)
         self.folder.write_json(self.folder.report_path, result)
-        return result
+        return replace(run, test=result)
 
 
 def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
@@ -279,10 +305,6 @@ def _position(trainer: Trainer, config: Config) -> str:
     if epoch >= config.epochs:
         return f"all {epoch} epochs are done; go further with --set epochs={2 * epoch}"
     return f"going on after step {step}: epoch {epoch + 1}, batch {batch + 1}"
-
-
-def _size(trainer: Trainer) -> int:
-    return layouts(trainer.model)[0].size
 
 
 def _describe(splits: Splits) -> str:

@@ -1,0 +1,172 @@
+"""A trained run: read back from its folder, or as a training has just left it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import resolve
+from xpnet.data import Dataset, StreamedDataset
+from xpnet.errors import CheckpointError, DataError
+from xpnet.run.config import Config
+from xpnet.run.preprocessing import Preprocessing
+from xpnet.run.run_folder import RunFolder
+from xpnet.run.splits import load_splits, read_rows
+from xpnet.run.streamed_splits import is_large, open_part
+from xpnet.storage import Checkpoint
+from xpnet.training.trainer import Trainer
+
+__all__ = ["Run", "load_run", "make_trainer"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to evaluate and predict.
+
+    The last three are of the training that has just ended; see :func:`xpnet.run.train`.
+    """
+
+    folder: RunFolder
+    config: Config
+    trainer: Trainer
+    preprocessing: Preprocessing
+    fingerprint: str | None  # of the data that it was trained on
+    checkpoint: Checkpoint | None  # None where an interruption came before there was any
+    stopped: str | None = None  # why before the last epoch, if so
+    interrupted: bool = False  # by a signal
+    test: Mapping[str, Any] | None = None  # scores on the test part, if there is one
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression."""
+        loader = self.preprocessing.loader(
+            self.trainer.engine.backend, Dataset(x, None, None, "input")
+        )
+        return self.preprocessing.answers(self.trainer.predict(loader))
+
+    def predictions(self, dataset: Dataset | StreamedDataset) -> Iterator[np.ndarray]:
+        """Yield what :meth:`predict` returns: at once for rows in memory, else by batches."""
+        if isinstance(dataset, Dataset):
+            yield self.predict(dataset.x)
+            return
+        loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
+        yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
+
+    def test_part(self) -> Dataset | StreamedDataset:
+        """Return the rows that training held out, of the data that it was trained on.
+
+        Raises DataError where there are none, or where the data has changed since: the split
+        would be another one, and rows trained on would be tested on.
+        """
+        splits = load_splits(self.config)
+        if splits.fingerprint != self.fingerprint:
+            msg = f"{splits.train.name} has changed since the run was trained on it: "
+            msg += "give a FILE to evaluate on"
+            raise DataError(msg)
+        if splits.test is None:
+            msg = f"{self.folder.path} was trained with data.test_fraction = 0: "
+            msg += "give a FILE to evaluate on"
+            raise DataError(msg)
+        return splits.test
+
+    def read(self, path: str | Path, *, labelled: bool) -> Dataset | StreamedDataset:
+        """Read a file of the kind that the run was trained on.
+
+        Where both have a header the columns are found by their names, in any order. Without
+        ``labelled`` a column of labels is left out where the file has one. The rows of a large
+        file stay in it, where that can be; without ``labelled`` it must not have a label then.
+        """
+        label = "auto" if self.config.data.label is None else self.config.data.label
+        classes = self.preprocessing.classes
+        if is_large(path):
+            return open_part(path, self.config, self.preprocessing, label if labelled else None)
+        if labelled:
+            try:
+                return self._rows(path, label, classes)
+            except DataError:
+                if not self._lacks_labels(path):
+                    raise
+                msg = f"{path}: has no labels to compare with, only the features"
+                raise DataError(msg) from None
+        try:
+            return self._rows(path, None, None)
+        except DataError as error:
+            try:
+                return replace(self._rows(path, label, None), y=None)
+            except DataError:
+                raise error from None
+
+    def _rows(self, path: str | Path, label: str | int | None, classes: Any) -> Dataset:
+        rows = read_rows(path, self.config, label=label, classes=classes)
+        rows = rows.select(self.preprocessing.feature_names)
+        self.preprocessing.check_shape(path, rows.feature_shape)
+        return rows
+
+    def _lacks_labels(self, path: str | Path) -> bool:
+        try:
+            rows = read_rows(path, self.config, label=None, classes=None)
+        except DataError:
+            return False
+        return rows.feature_shape == self.preprocessing.feature_shape
+
+
+def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
+    """Return the trainer that ``config`` describes, its model built."""
+    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
+    return Trainer(
+        model,
+        config.loss,
+        config.optimizer,
+        backend=backend,
+        batch_size=1 if config.batch_size == "auto" else config.batch_size,
+        seed=config.seed,
+        schedule=config.schedule,
+        clip=config.clip,
+        step=config.step,
+        accumulate=config.accumulate,
+        mixed=config.mixed,
+    )
+
+
+def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
+    """Raise CheckpointError where the model's outputs cannot be those of the config's loss."""
+    predicts, classes, outputs = config.loss.predicts, preprocessing.classes, preprocessing.outputs
+    fits = {
+        "class": classes is not None and outputs == len(classes),
+        "binary": classes is not None and outputs == 1,
+        "value": classes is None,
+    }
+    if not fits[predicts]:
+        found = "no classes" if classes is None else f"{len(classes)} classes"
+        msg = f"the checkpoint's model, {outputs} outputs for {found}, does not fit the run's loss"
+        raise CheckpointError(msg)
+
+
+def load_run(
+    path: str | Path | RunFolder,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    which: str = "auto",
+) -> Run:
+    """Read a run folder; ``backend`` and ``device`` default to what is here, not to the run's.
+
+    ``which`` is "best", "last" or "auto": the best where training had a validation.
+    Raises CheckpointError where the folder is no run or nothing in it can be read.
+    """
+    folder = path if isinstance(path, RunFolder) else RunFolder(path)
+    config = folder.config()
+    checkpoint = folder.checkpoint(which)
+    chosen = resolve(backend or "auto", device or "auto", config.dtype).backend
+    try:
+        preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
+        _check_classes(config, preprocessing)
+        # Mixed precision is for training; not every backend has its dtypes.
+        trainer = make_trainer(replace(config, mixed=None), preprocessing, chosen)
+        trainer.restore(checkpoint.tensors, checkpoint.meta)
+    except (LookupError, TypeError, AttributeError) as error:
+        msg = f"{checkpoint.path} was not saved by a run: {error}"
+        raise CheckpointError(msg) from error
+    fingerprint = checkpoint.meta.get("fingerprint")
+    return Run(folder, config, trainer, preprocessing, fingerprint, checkpoint)
