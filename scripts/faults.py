@@ -252,12 +252,12 @@ def full_disk(training: Training) -> None:
             fill(ballast)
             process.signal(signal.SIGCONT)
             if not until_end:
-                while process.running() and "training goes on" not in process.said():
+                while process.running() and "training continues" not in process.said():
                     time.sleep(0.001)
                 ballast.unlink()
             code, printed, err = process.end()
             tally.counts["full disks"] += 1
-            if "training goes on" not in printed + err:
+            if "training continues" not in printed + err:
                 msg = f"a full disk was not reported: {err[-300:]!r}"
                 raise LostError(msg)
             if until_end and code == 0:
@@ -293,7 +293,7 @@ def file_limit(training: Training) -> None:
     resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (2000, 2000))
     _, printed, err = process.end()
     training.tally.counts["files refused by a limit"] += 1
-    if "checkpoint not saved, training goes on" not in printed + err:
+    if "checkpoint not saved, training continues" not in printed + err:
         msg = f"a failed write was not reported: {err[-300:]!r}"
         raise LostError(msg)
     training.start(out).succeeds()

@@ -83,7 +83,7 @@ def refusal(call):
 def test_cpu_is_numpy():
     backend, reason = resolve(device="cpu")
     assert repr(backend) == "NumpyBackend(device='cpu', dtype='float32')"
-    assert reason == "device cpu was asked for"
+    assert reason == "device cpu was requested"
 
 
 def test_auto_without_cupy_is_numpy_and_says_why(no_cupy):
@@ -121,7 +121,7 @@ def test_cuda_is_cupy_on_the_device_asked_for(cupy_with_two_gpus, name, index):
     assert (backend.name, backend.device_name) == ("cupy", f"cuda:{index}")
     assert backend.device.id == index
     assert cupy_with_two_gpus.used == [index]  # kernels run there, not on the first
-    assert reason == f"device {name} was asked for"
+    assert reason == f"device {name} was requested"
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ def torch_tensor(**options):
 
 def test_arrays_of_another_device_are_refused():
     backend = get_backend("array-api-strict", "device1")
-    expected = "the array is on array_api_strict.Device('device2'), the backend on device1; "
+    expected = "the array is on array_api_strict.Device('device2'), but the backend is on device1; "
     message = refusal(lambda: backend.asarray(strict_array(np.ones(2), "device2")))
     assert message == expected + "move one of them"
     elsewhere = strict_array(np.ones((4, 2)), "device2")

@@ -205,7 +205,7 @@ def test_a_run_goes_on_with_the_settings_it_began_with(xpnet, trained, tmp_path)
     assert xpnet("train", trained / "flowers.csv", *out, *settings)[0] == 0
     code, said, _ = xpnet("train", *out, "--resume", "--set", "epochs=3")
     assert code == 0
-    assert "going on after step 2: epoch 3, batch 1" in said
+    assert "resuming after step 2: epoch 3, batch 1" in said
     assert "model 4-5-3" in said
     code, said, _ = xpnet("train", *out, "--resume")
     assert (code, said.splitlines()[-1][:13]) == (0, "test accuracy")
@@ -254,7 +254,7 @@ def test_evaluate_ends_with_the_accuracy_that_training_ended_with(xpnet, trained
     assert f"top 2 accuracy {right.mean():.4f}" in out
     code, _, err = xpnet("evaluate", trained / "run", trained / "rows.csv")
     assert code == 2
-    assert "rows.csv: has no labels to compare with, only the features" in err
+    assert "rows.csv: has no labels to score against, only the features" in err
 
 
 def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch):
@@ -280,7 +280,7 @@ def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch)
     ("content", "says"),
     [
         (b"", "standard input: line 1: the file is empty"),
-        (b"1,2\n", "standard input: features of shape (2,); the run was trained on (4,)"),
+        (b"1,2\n", "standard input: features have shape (2,); the run was trained on (4,)"),
         (b"a,b,c\n1,2,3\n", "no column 'd'"),
         (b"1,2,3,x\n", "standard input: line 1, column 3"),
         (b"\xff", "standard input: line 1: byte 0xff is not UTF-8"),
@@ -344,7 +344,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
     assert 3 <= stopped["epoch"] < 40
     resumed = process(*last.split()[6:], cwd=tmp_path, **PIPES)
     out, err = resumed.communicate()
-    assert f"going on after step {stopped['step']}:" in out
+    assert f"resuming after step {stopped['step']}:" in out
     assert (resumed.returncode, err) == (0, "")
     ended = load_run(tmp_path / "run", which="last").checkpoint.tensors
     assert {k: v.tobytes() for k, v in ended.items()} == {

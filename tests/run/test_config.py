@@ -229,7 +229,7 @@ def test_a_config_that_cannot_be_read_says_why(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").touch()
-    assert "is a run folder; to go on with it: xpnet train --out" in error(source=str(run))
+    assert "is a run folder; to resume it: xpnet train --out" in error(source=str(run))
 
 
 @given(st.text(max_size=60))

@@ -112,7 +112,7 @@ def test_a_run_predicts_the_same_on_every_backend(csv, go, tmp_path, backend):
 def test_an_existing_run_is_not_written_over(csv, go, tmp_path):
     go(csv)
     before = weights(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="already holds a run: add --resume to go on"):
+    with pytest.raises(CheckpointError, match="already holds a run: pass resume=True to"):
         go(csv, "epochs=1")
     assert weights(tmp_path / "run") == before
 
@@ -141,7 +141,7 @@ def test_a_run_that_began_while_the_data_was_read_is_not_gone_on_with(
 
 def test_a_resume_without_a_checkpoint_begins(csv, go):
     outcome = go(csv, resume=True)
-    assert "no checkpoint to go on from yet: beginning" in go.said
+    assert "no checkpoint to resume from yet: starting" in go.said
     assert outcome.test["rows"] == 18
 
 
@@ -150,7 +150,7 @@ def test_a_finished_run_says_so_and_is_tested_again(csv, go, tmp_path):
     before = weights(tmp_path / "run")
     started = json.loads((tmp_path / "run" / "run.json").read_text())["started"]
     again = go(csv, resume=True)
-    assert "all 3 epochs are done; go further with --set epochs=6" in go.said
+    assert "all 3 epochs are done; to train further: --set epochs=6" in go.said
     assert again.test == first.test
     assert weights(tmp_path / "run") == before
     assert json.loads((tmp_path / "run" / "run.json").read_text())["started"] == started
@@ -267,7 +267,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_message(csv, go, tmp_path):
     damage(newest)
     go(csv, "epochs=5", resume=True)
     assert [line for line in go.said if line.startswith(f"skipped: {newest} has been altered")]
-    assert f"going on after step {2 * 4}: epoch 3, batch 1" in go.said
+    assert f"resuming after step {2 * 4}: epoch 3, batch 1" in go.said
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
@@ -275,7 +275,7 @@ def test_when_all_checkpoints_are_torn_nothing_is_begun_anew(csv, go, tmp_path):
     go(csv)
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         damage(path)
-    with pytest.raises(CheckpointError, match="can be read; move it away to start again"):
+    with pytest.raises(CheckpointError, match="can be read; move the folder away to start again"):
         go(csv, resume=True)
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* has been altered"):
         load_run(tmp_path / "run")
@@ -337,7 +337,7 @@ def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypat
     whole = go(csv, out="whole")
     with monkeypatch.context() as disk:
         disk.setattr(*unsaved, full)
-        with pytest.raises(CheckpointError, match=r"No space left .* not saved: make room and"):
+        with pytest.raises(CheckpointError, match=r"No space left .* not saved: free some space and"):
             go(csv)
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status.startswith("failed: cannot write x")
@@ -358,7 +358,7 @@ def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypat
         ("a,b,y\n1,,x\n3,4,z\n", (), "line 2, column 1 ('b'): empty field"),
         ("a,b,y\n1,inf,x\n3,4,z\n", (), "'inf' is not a finite number"),
         ("1,2,0.5\n3,4,1\n", (), "is not a whole number; for a regression"),
-        ("a,b,y\n" + "1,2,x\n" * 40, (), "all rows are of class 'x'; there is nothing to learn"),
+        ("a,b,y\n" + "1,2,x\n" * 40, (), "all rows belong to class 'x'; there is nothing to learn"),
         ("a,b,y\n" + "1,2,x\n" * 40 + "1,2,z\n", (), "too few for one in each of 3 parts"),
         ("a,b,y\n1,2,x\n3,4,z\n", ("data.stratify=false",), "2 rows cannot be split into 3 parts"),
         ("a,b,y\n" + "1,2,x\n3,4,z\n" * 20, ("data.label=species",), "no column 'species'"),
@@ -373,7 +373,7 @@ def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypat
         (
             "a,b,y\n" + "1,2,x\n3,4,z\n" * 20,
             ("data.test_fraction=0.6", "data.validation_fraction=0.5"),
-            "leave -0.1 to train on",
+            "leave -0.1 of the rows to train on",
         ),
         ("a,b,y\n" + "1e300,2,x\n-1e300,4,z\n" * 20, (), "are too large"),
     ],
@@ -490,18 +490,18 @@ def test_columns_are_found_by_name_and_labels_left_out(csv, go, tmp_path):
     with pytest.raises(DataError, match="label 'orchid' is not among the 3 known classes"):
         run.read(unknown, labelled=True)
     for path in (plain, bare, tmp_path / "bare.npy"):
-        with pytest.raises(DataError, match="has no labels to compare with, only the features"):
+        with pytest.raises(DataError, match="has no labels to score against, only the features"):
             run.read(path, labelled=True)
     short = write_csv(tmp_path / "short.csv", x[:, :3], names=("a", "b", "c"))
     with pytest.raises(DataError, match="no column 'd'"):
         run.read(short, labelled=False)
     short = write_csv(tmp_path / "short.csv", x[:, :2], names=None)
-    with pytest.raises(DataError, match=r"short.csv: features of shape \(2,\); .* on \(4,\)"):
+    with pytest.raises(DataError, match=r"short.csv: features have shape \(2,\); .* on \(4,\)"):
         run.read(short, labelled=False)
     with pytest.raises(DataError, match=r"input: x\[3, 1\] is nan; it must be a finite number"):
         run.predict(np.where(np.arange(360).reshape(90, 4) == 13, np.nan, x))
     assert scores(run, run.read(csv, labelled=True))["rows"] == 90
-    with pytest.raises(DataError, match="has no labels to compare with"):
+    with pytest.raises(DataError, match="has no labels to score against"):
         scores(run, Dataset(x, None, None, "x"))
 
 

@@ -217,7 +217,7 @@ def test_a_large_file_of_other_rows_is_refused(file, tmp_path, capsys, monkeypat
     train(config(file, "epochs=1"), tmp_path / "run", report=quiet)
     monkeypatch.setattr(streamed_module, "host_memory", lambda: 1000)
     for rows, says in {
-        "narrow": (np.zeros((600, 5), np.float32), "features of shape (5,); the run was trained"),
+        "narrow": (np.zeros((600, 5), np.float32), "features have shape (5,); the run was trained"),
         "wrong": (np.full((600, 6), np.nan, np.float32), "row 0, x[0] is nan"),
         "huge": (np.full((600, 6), 1e300), "features are too large for float32"),
     }.values():

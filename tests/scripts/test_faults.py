@@ -182,7 +182,7 @@ def test_the_best_epoch_of_a_time_without_disk_space_is_saved_when_there_is_some
     assert folder.best() is None
     callback.best = -math.inf  # no later epoch is better
     trainer.fit(data, epochs=2, validation=data, callbacks=[callback])
-    assert any("training goes on" in line for line in said)
+    assert any("training continues" in line for line in said)
     assert folder.best().meta["position"]["step"] == 3
     assert folder.newest().meta["position"]["step"] == 6
 

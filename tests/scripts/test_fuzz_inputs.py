@@ -192,7 +192,7 @@ HOSTILE = {
     "declared.npz": (lambda: fuzz.zip_bytes({"x.npy": fuzz.HUGE}), "its header declares"),
     "declared.idx": (lambda: b"\0\0\x08\2" + b"\x7f\xff\xff\xff" * 2, "its header declares"),
     "zip-bomb.npz": (bomb, "zip-bomb.npz[x]: cannot be read: Unable to allocate"),
-    "one-class.csv": (lambda: rows(label=lambda i: "x"), "all rows are of class 'x'"),
+    "one-class.csv": (lambda: rows(label=lambda i: "x"), "all rows belong to class 'x'"),
     "one-row.csv": (lambda: rows(1), "there is nothing to learn"),
     "no-rows.csv": (lambda: rows(0), "a header but no rows"),
     "empty.csv": (lambda: "", "the file is empty"),

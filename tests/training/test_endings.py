@@ -58,7 +58,7 @@ def test_a_full_disk_under_the_log_is_reported_once_and_ends_no_training(tmp_pat
         child = started(tmp_path / "run", stdout=full, stderr=subprocess.PIPE)
         _, err = child.communicate()
     assert child.returncode == 0
-    assert err == "standard output cannot be written: No space left on device; training goes on\n"
+    assert err == "standard output cannot be written: No space left on device; training continues\n"
     assert ended(tmp_path / "run") == whole
 
 
@@ -205,8 +205,8 @@ def test_a_run_folder_that_is_taken_away_is_told_and_not_made_again(tmp_path):
     taken = OnEpoch(lambda trainer: shutil.move(run, tmp_path / "elsewhere"))
     trainer.fit(data, epochs=3, validation=data, callbacks=[taken, history, saving])
     assert not run.exists()
-    assert sum("checkpoint not saved, training goes on" in line for line in said) >= 2
-    assert sum("history not written, training goes on" in line for line in said) >= 2
+    assert sum("checkpoint not saved, training continues" in line for line in said) >= 2
+    assert sum("history not written, training continues" in line for line in said) >= 2
     assert saving.failure
     assert history.failure
     assert (

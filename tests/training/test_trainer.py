@@ -534,8 +534,8 @@ def test_training_goes_on_when_the_disk_is_full_and_writes_what_it_could_not(tmp
     assert [r["epoch"] for r in History(tmp_path / "history.jsonl").read()] == [1, 2, 3, 4]
     assert list(folder.steps()) == [12, 16]
     assert [line.partition(":")[0] for line in said] == [
-        "history not written, training goes on",
-        "checkpoint not saved, training goes on",
+        "history not written, training continues",
+        "checkpoint not saved, training continues",
     ] * 2
 
 

@@ -39,7 +39,7 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
 
 
 def backend_names() -> list[str]:
-    """Return the names that ``backend`` takes: the built-in ones, then those of other packages."""
+    """Return the values of ``backend``: the built-in ones, then those of other packages."""
     return list(dict.fromkeys([*BACKENDS, *_entry_points()]))
 
 
@@ -54,7 +54,7 @@ def backend_class(name: str) -> type[Backend]:
         raise BackendError(msg)
     try:
         return plugins[name].load()
-    except Exception as error:  # whatever a foreign package raises, the name of it helps
+    except Exception as error:  # a plugin may raise anything; its name helps
         msg = f"backend {name!r} ({plugins[name].value}) cannot be loaded: {error}"
         raise BackendError(msg) from error
 
@@ -85,12 +85,12 @@ def resolve(backend: str = "auto", device: str = "auto", dtype: str = "float32")
         asked = "named" if device == "auto" else "both named"
         return Resolved(get_backend(backend, device, dtype), asked)
     if device == "cpu":
-        return Resolved(get_backend("numpy", device, dtype), "device cpu was asked for")
+        return Resolved(get_backend("numpy", device, dtype), "device cpu was requested")
     if device != "auto":
         if device.partition(":")[0] != "cuda":
             msg = f"unknown device {device!r}; use auto, cpu, cuda or cuda:N, or name a backend"
             raise BackendError(msg)
-        return Resolved(get_backend("cupy", device, dtype), f"device {device} was asked for")
+        return Resolved(get_backend("cupy", device, dtype), f"device {device} was requested")
     probe = backend_class("cupy").probe()
     if probe.devices:
         return Resolved(get_backend("cupy", "auto", dtype), "auto: CuPy sees a GPU")
@@ -99,7 +99,7 @@ def resolve(backend: str = "auto", device: str = "auto", dtype: str = "float32")
 
 
 def backend_of(x: Any, dtype: str | None = None) -> Backend | None:
-    """Return the backend and device that the array ``x`` is already on; None for host data.
+    """Return the backend and device of the array ``x``; None for host data.
 
     ``dtype`` is by default that of ``x`` where it is float64, else float32. Raises BackendError
     where no backend has the library or the device of ``x``.

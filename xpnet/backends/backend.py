@@ -20,11 +20,11 @@ FLOAT_DTYPES = ("float32", "float64")
 
 
 class Probe(NamedTuple):
-    """What is known of a library without computing anything with it."""
+    """What is known of a library without running it."""
 
-    version: str | None  # None where it is not installed
-    devices: tuple[str, ...]  # names that `device` takes, the preferred one first; or none
-    note: str = ""  # why a device one might expect is missing, and what to do
+    version: str | None  # None if it is not installed
+    devices: tuple[str, ...]  # values of `device`, the preferred one first
+    note: str = ""  # why an expected device is missing, and what to do
 
 
 class Backend:
@@ -58,7 +58,7 @@ class Backend:
 
     @classmethod
     def probe(cls) -> Probe:
-        """Say what is installed and which devices it has; never raises, never allocates."""
+        """Return what is installed and which devices it has; never raises, never allocates."""
         raise AbstractMethodError(cls, "probe")
 
     @classmethod
@@ -134,7 +134,8 @@ class Backend:
         """Cast and check an array that is already of this library."""
         xp = self.xp
         if (where := array_device(x)) != self.device:
-            msg = f"the array is on {where}, the backend on {self.device_name}; move one of them"
+            msg = f"the array is on {where}, but the backend is on {self.device_name}; "
+            msg += "move one of them"
             raise BackendError(msg)
         moved = xp.astype(x, getattr(xp, dtype), copy=False)
         if dtype == "int32" and x.dtype != moved.dtype:
@@ -150,15 +151,15 @@ class Backend:
         raise AbstractMethodError(type(self), "to_host")
 
     def owns(self, x: Any) -> bool:
-        """Say whether ``x`` is an array of this library."""
+        """Return whether ``x`` is an array of this library."""
         raise AbstractMethodError(type(self), "owns")
 
     def free_memory(self) -> int | None:
-        """Bytes free on a device with a memory of its own; None where it is the host's."""
+        """Return the free bytes of a device with its own memory; None if it uses the host's."""
         return None
 
     def out_of_memory(self, error: BaseException) -> bool:
-        """Say whether ``error`` is how the library says that memory has run out."""
+        """Return whether ``error`` is how the library reports running out of memory."""
         return isinstance(error, MemoryError)
 
     def synchronize(self, x: Array) -> None:
@@ -199,7 +200,7 @@ class Backend:
         return self.device_name.startswith("cuda") and self.dtype_name == "float32"
 
     def describe(self) -> dict[str, str]:
-        """What to record of the backend with a run."""
+        """Return what a run records of its backend."""
         probe = self.probe()
         return {
             "backend": self.name,
@@ -225,17 +226,17 @@ def _check_same(host: np.ndarray, integers: np.ndarray) -> None:
     """Refuse a cast that wraps: it would turn one label into another."""
     wrong = host[host != integers]
     if wrong.size:
-        msg = f"integers are placed as {integers.dtype}, which cannot hold {wrong[0]}"
+        msg = f"integers are stored as {integers.dtype}, which cannot hold {wrong[0]}"
         raise DataError(msg)
 
 
 def foreign(x: Any) -> bool:
-    """Say whether ``x`` is an array of a library other than NumPy, without importing any."""
+    """Return whether ``x`` is an array of a library other than NumPy, without importing any."""
     return hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic))
 
 
 def installed_version(distribution_names: tuple[str, ...], module: str) -> str | None:
-    """Return the version of an installed library without importing it; None where absent."""
+    """Return the version of a library without importing it; None if it is not installed."""
     from importlib import metadata, util
 
     if module not in sys.modules and util.find_spec(module) is None:

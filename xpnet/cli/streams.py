@@ -1,4 +1,4 @@
-"""Standard output that may fail while a training goes on.
+"""Standard output that may fail while a training continues.
 
 A log on a full disk, a reader that went away (``| head``) or a terminal that was closed is no
 reason to end a training of a week: what it has learned is in its run folder.
@@ -75,7 +75,7 @@ def tolerant_streams() -> Iterator[None]:
     def lost(error: OSError) -> None:
         if error.errno != errno.EPIPE:  # a reader that went away does not want to know
             why = error.strerror or error
-            print(f"standard output cannot be written: {why}; training goes on", file=sys.stderr)
+            print(f"standard output cannot be written: {why}; training continues", file=sys.stderr)
 
     before: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
     reports = {"stdout": lost, "stderr": lambda error: None}

@@ -16,7 +16,7 @@ __all__ = ["with_batch_size"]
 def with_batch_size(
     config: Config, backend: Backend, splits: Splits, report: Callable[[str], None]
 ) -> Config:
-    """Return ``config`` with a number for its batch size; steps on rows of zeros are tried."""
+    """Return ``config`` with a number for its batch size, found by trying steps on zeros."""
     if config.batch_size != "auto":
         return config
     preprocessing, loss, optimizer = splits.preprocessing, config.loss, config.optimizer

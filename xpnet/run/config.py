@@ -76,7 +76,7 @@ class DataConfig(Checked):
     label: str | int | None = None  # label column: name or position
     header: Literal["auto", "yes", "no"] = "auto"  # whether a CSV file has one
     task: Literal["classification", "regression"] = "classification"
-    data_dir: str | None = None  # where named data sets lie
+    data_dir: str | None = None  # folder of the named data sets
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
     stratify: bool = True
@@ -137,9 +137,9 @@ class EarlyStoppingConfig(Checked):
 
 @dataclass(frozen=True)
 class CheckpointConfig(Checked):
-    """When to save beside the end of each epoch, and how many to keep beside the best."""
+    """When to save besides the end of each epoch, and how many to keep besides the best."""
 
-    every_steps: NonNegativeInt = 0  # 0: not by steps
+    every_steps: NonNegativeInt = 0  # 0: never by steps
     every: str | None = None  # by time, such as "10min"
     keep: PositiveInt = 3
 
@@ -164,8 +164,8 @@ class Config(Checked):
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     tf32: bool | None = None  # on a GPU; None: as the library is set
-    mixed: Mixed | None = None  # a narrower dtype for the layers, beside weights in dtype
-    accumulate: PositiveInt = 1  # parts in which the gradient of a batch is taken
+    mixed: Mixed | None = None  # a narrower dtype for the layers; weights stay in dtype
+    accumulate: PositiveInt = 1  # micro-batches that a batch's gradient is accumulated over
     step: Step = "auto"  # who takes the training step: training/step_choice.py
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -237,7 +237,7 @@ def load_config(
     else:
         for override in overrides:
             _override(table, override)
-    _anchor_files(table.get("data"), Path())  # those of the overrides
+    _anchor_files(table.get("data"), Path())  # of the overrides
     try:
         return build(Config, table)
     except ConfigError as error:
@@ -247,9 +247,9 @@ def load_config(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises OSError, ValueError where it is none or empty, RecursionError."""
+    """Read a TOML file; raises OSError, RecursionError, or ValueError if it is empty or no TOML."""
     text = read_regular(path, MAX_TOML).decode("utf-8")
-    if not text.strip("\0 \n"):  # not nothing but defaults: a file that was lost
+    if not text.strip("\0 \n"):  # a lost file, not one of nothing but defaults
         msg = "it is empty"
         raise ValueError(msg)
     return tomllib.loads(text)
@@ -275,7 +275,7 @@ def _read(source: str) -> dict[str, Any]:
 
 def _data_file(path: Path) -> Path:
     if (path / "config.toml").is_file():
-        msg = f"{str(path)!r} is a run folder; to go on with it: xpnet train --out {path} --resume"
+        msg = f"{str(path)!r} is a run folder; to resume it: xpnet train --out {path} --resume"
         raise ConfigError(msg)
     if path.suffix or path.exists():
         return existing(path)
@@ -292,7 +292,7 @@ def _anchor_files(data: Any, folder: Path) -> None:
 
 
 def _override(table: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b=value``; the value is read as TOML, else taken as a string."""
+    """Apply one ``a.b=value``: a TOML value, or else a string."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"

@@ -1,4 +1,4 @@
-"""What a run keeps of its data: the parts, and how rows become a model's input."""
+"""What a run keeps of its data: the splits, and how rows become a model's input."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How rows are turned into a model's input and its output into answers.
+    """How rows become a model's input, and its output becomes predictions.
 
     It is fitted to the training part and saved with the model, so that a prediction needs nothing
     but the run and raw rows.
@@ -40,7 +40,7 @@ class Preprocessing:
         placement: Placement = "auto",
         augment: Augment = Augment(),
     ) -> Loader:
-        """Return the rows of a data set on their way to ``backend``, scaled.
+        """Return a loader of the rows of a data set, scaled, on ``backend``.
 
         Raises DataError where they have another shape than the rows trained on, or a bad value.
         """
@@ -70,9 +70,11 @@ class Preprocessing:
         return y if self.target_scaler is None else self.target_scaler.apply(y, "float64")
 
     def check_shape(self, path: str | Path, shape: tuple[int, ...]) -> None:
-        """Raise DataError where a file has rows of another shape than those trained on."""
+        """Raise DataError if the rows of a file do not have the shape of the training rows."""
         if shape != self.feature_shape:
-            msg = f"{path}: features of shape {shape}; the run was trained on {self.feature_shape}"
+            msg = (
+                f"{path}: features have shape {shape}; the run was trained on {self.feature_shape}"
+            )
             raise DataError(msg)
 
     def answers(self, out: np.ndarray) -> np.ndarray:
@@ -88,12 +90,12 @@ class Preprocessing:
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The part of it that is arrays; the rest is :meth:`meta`."""
+        """Its arrays; the rest is :meth:`meta`."""
         targets = self.target_scaler.tensors() if self.target_scaler else {}
         return {**self.scaler.tensors(), **{f"target_{k}": v for k, v in targets.items()}}
 
     def meta(self) -> dict[str, Any]:
-        """The part of it that is JSON data."""
+        """Its JSON data; the rest is :meth:`tensors`."""
         return {
             "feature_shape": list(self.feature_shape),
             "outputs": self.outputs,
@@ -103,16 +105,16 @@ class Preprocessing:
 
     @classmethod
     def of(cls, meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Preprocessing":
-        """Make it from what a checkpoint holds; raises CheckpointError where that cannot be."""
+        """Build it from a checkpoint's content; raises CheckpointError if that is invalid."""
         shape, outputs = meta["feature_shape"], meta["outputs"]
         counts = isinstance(shape, list) and all(type(n) is int for n in [*shape, outputs])
         if not counts or not shape or min([*shape, outputs]) < 1:
-            msg = f"the checkpoint's model cannot be: features {shape!r}, outputs {outputs!r}"
+            msg = f"the checkpoint's model is invalid: features {shape!r}, outputs {outputs!r}"
             raise CheckpointError(msg)
         wanted = {"classes": max(2, outputs), "feature_names": shape[0]}
         for key, count in wanted.items():
             if meta[key] is not None and not _is_names(meta[key], count):
-                msg = f"the checkpoint's {key} must be {count} texts; got {meta[key]!r}"
+                msg = f"the checkpoint's {key} must be {count} strings; got {meta[key]!r}"
                 raise CheckpointError(msg)
         targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
         return cls(
@@ -132,7 +134,7 @@ def _is_names(value: Any, count: int) -> bool:
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a data set; ``fingerprint`` is of the whole of it, before the split."""
+    """The splits of a data set; ``fingerprint`` identifies the whole of it, before the split."""
 
     train: Dataset | StreamedDataset
     validation: Dataset | StreamedDataset | None
@@ -142,15 +144,15 @@ class Splits:
 
 
 def outputs_for(loss: Loss, name: str, classes: tuple[str, ...] | None, columns: int) -> int:
-    """Return how many outputs the model needs for this loss, these classes or target columns.
+    """Return how many outputs the model needs for this loss and these classes or target columns.
 
-    Raises DataError or ConfigError where the loss cannot be taken of them.
+    Raises DataError or ConfigError if the loss does not fit them.
     """
     if classes is None:
         return columns
     count = len(classes)
     if count < 2:
-        msg = f"{name}: all rows are of class {classes[0]!r}; there is nothing to learn"
+        msg = f"{name}: all rows belong to class {classes[0]!r}; there is nothing to learn"
         raise DataError(msg)
     ignored = getattr(loss, "ignore_label", None)
     if ignored is not None and not 0 <= ignored < count:
@@ -167,7 +169,7 @@ def outputs_for(loss: Loss, name: str, classes: tuple[str, ...] | None, columns:
 
 
 def shares_of(config: Config, *, test: bool) -> dict[str, float]:
-    """Return the shares of the parts of a file, "train" first; with ``test`` one is held out."""
+    """Return the share of each split, "train" first; with ``test``, one is held out for testing."""
     settings = config.data
     shares = {"validation": settings.validation_fraction}
     if test:
@@ -175,6 +177,7 @@ def shares_of(config: Config, *, test: bool) -> dict[str, float]:
     shares = {name: share for name, share in shares.items() if share}
     train = 1.0 - sum(shares.values())
     if train <= 0:
-        msg = f"data.test_fraction and data.validation_fraction leave {train:g} to train on"
+        msg = "data.test_fraction and data.validation_fraction leave "
+        msg += f"{train:g} of the rows to train on"
         raise ConfigError(msg)
     return {"train": train, **shares}

@@ -35,12 +35,12 @@ class RunFolder:
         self.skipped: list[str] = []  # messages of the last :meth:`checkpoint`
 
     def exists(self) -> bool:
-        """Whether a run has been begun here, or there are files that one would write over."""
+        """Whether a run has started here, or files are here that a run would overwrite."""
         ours = (self.config_path, self.run_path, self.history_path, self.report_path)
         return any(map(os.path.lexists, (*ours, self.checkpoint_path)))
 
     def config(self) -> Config:
-        """Return the config, read once; raises CheckpointError where there is none."""
+        """Return the config, read once; raises CheckpointError if there is none."""
         if self._config is None:
             try:
                 self._config = build(Config, read_toml(self.config_path))
@@ -70,7 +70,7 @@ class RunFolder:
         atomic_write_text(path, json.dumps(value, indent=2) + "\n")
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """Read a JSON file; empty where there is none yet."""
+        """Read a JSON file; {} if there is none yet."""
         try:
             value = json.loads(read_regular(path, MAX_JSON))
         except FileNotFoundError:
@@ -88,9 +88,9 @@ class RunFolder:
         return History(self.history_path).read()
 
     def checkpoint(self, which: str = "auto") -> Checkpoint:
-        """Read the "best" checkpoint, the "last", or the best if there is one ("auto").
+        """Read the "best" checkpoint, the "last", or ("auto") the best if there is one.
 
-        "auto" and "last" pass over files that are torn, and leave a message in ``skipped``.
+        "auto" and "last" skip damaged files, and leave a message for each in ``skipped``.
         """
         folder = CheckpointFolder(self.checkpoint_path)
         found, self.skipped = None, []

@@ -1,4 +1,4 @@
-"""What a run is worth on labelled rows."""
+"""The metrics of a run on labelled rows."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def scores(run: Run, dataset: Dataset | StreamedDataset, top: int = 3) -> dict[s
     """
     preprocessing, trainer = run.preprocessing, run.trainer
     if not dataset.labelled:
-        msg = f"{dataset.name} has no labels to compare with"
+        msg = f"{dataset.name} has no labels to score against"
         raise DataError(msg)
     classes = preprocessing.classes
     counted = RegressionScores() if classes is None else ClassScores(len(classes), top)

@@ -1,4 +1,4 @@
-"""The examples that a config asks for: read, checked, split and with a scaler fitted."""
+"""The data that a config names: read, checked, split, and with a scaler fitted."""
 
 import functools
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def load_splits(config: Config) -> Splits:
         fit_scaler(config.data.target_scaling, _labels(train)) if regression else None,
     )
     for part in (train, validation, held_out):
-        if part is not None:  # the scaling is monotone: what the extremes survive, all rows do
+        if part is not None:  # scaling is monotone: if the extremes stay finite, so do all rows
             _check_range(part, preprocessing.scaler, config.dtype)
     prints = [fingerprint(part) for part in (whole, test) if part is not None]
     return Splits(train, validation, held_out, preprocessing, "+".join(prints))
@@ -98,7 +98,7 @@ def _read(config: Config) -> tuple[Dataset, Dataset | None]:
     settings = config.data
     if settings.source in NAMES:
         if settings.test is not None:
-            msg = f"data.test is for files; {settings.source} brings its own"
+            msg = f"data.test is for files; {settings.source} has a test set of its own"
             raise ConfigError(msg)
         return load_named(settings.source, settings.data_dir)
     path = Path(settings.source)

@@ -1,4 +1,4 @@
-"""The examples of a file larger than memory: looked through once, and left where they are."""
+"""The splits of a file larger than memory: scanned once, and left in the file."""
 
 import os
 from dataclasses import replace
@@ -26,7 +26,7 @@ from xpnet.training.memory import host_memory
 
 __all__ = ["is_large", "is_streamed", "open_part", "stream_splits", "with_stream"]
 
-SHARE = 0.25  # of the host's memory; beside the rows there are their copies, scaled
+SHARE = 0.25  # of the host's memory, which also has to hold scaled copies of the rows
 
 
 def is_streamed(config: Config) -> bool:
@@ -48,7 +48,7 @@ def is_streamed(config: Config) -> bool:
 
 
 def is_large(path: str | Path) -> bool:
-    """Say whether a file's rows are better left in it, and can be."""
+    """Return whether a file is too large to read at once, and of a format that can be streamed."""
     most = min(MAX_BYTES, SHARE * host_memory())
     return streamable(path) and os.path.isfile(path) and os.path.getsize(path) > most
 
@@ -56,7 +56,7 @@ def is_large(path: str | Path) -> bool:
 def open_part(
     path: str | Path, config: Config, preprocessing: Preprocessing, label: str | int | None
 ) -> StreamedDataset:
-    """Look through a file of the kind that a model was trained on; raises DataError."""
+    """Scan a file of the kind that a model was trained on; raises DataError."""
     found = _scan(config, path, label, [1.0], preprocessing.classes, preprocessing.feature_names)
     part, stats = found.parts[0], found.stats[0]
     preprocessing.check_shape(path, part.feature_shape)
@@ -65,7 +65,7 @@ def open_part(
 
 
 def with_stream(config: Config) -> Config:
-    """Return ``config`` with the choice made for "auto", which a resumed run has to keep to."""
+    """Return ``config`` with "auto" decided, since a resumed run must decide the same."""
     if config.data.source in NAMES or not streamable(config.data.source):
         return config
     stream: Literal["yes", "no"] = "yes" if is_streamed(config) else "no"
@@ -73,7 +73,7 @@ def with_stream(config: Config) -> Config:
 
 
 def stream_splits(config: Config) -> Splits:
-    """Look through the data of ``config``, fit the scaler to the training part, leave the rest.
+    """Scan the data of ``config`` and fit the scaler to the training split.
 
     Raises DataError, naming the file and the place, for data that cannot be trained on.
     """
@@ -127,7 +127,7 @@ def _scan(
 
 
 def _check_parts(parts: dict[str, StreamedDataset]) -> None:
-    """Every part needs a row, and rows of the same shape."""
+    """Check that every split has rows, all of one shape."""
     train = parts["train"]
     for name, part in parts.items():
         if len(part) == 0:
@@ -139,7 +139,7 @@ def _check_parts(parts: dict[str, StreamedDataset]) -> None:
 
 
 def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> int:
-    """The outputs that the model needs; the loss is asked whether it takes these targets."""
+    """Return how many outputs the model needs, once the loss has accepted the targets."""
     if not train.labelled:
         msg = f"{train.name} has no labels to train on"
         raise DataError(msg)
@@ -151,7 +151,7 @@ def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> i
 
 
 def _check_range(name: str, stats: RunningStats, scaler: Scaler, dtype: str) -> None:
-    """The scaling is monotone: what the extremes survive, all rows do."""
+    """Check the extremes only: scaling is monotone, so if they stay finite all rows do."""
     try:
         scaler.apply(np.stack([stats.low, stats.high]), dtype)
     except DataError as error:

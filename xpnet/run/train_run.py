@@ -1,4 +1,4 @@
-"""Training into a run folder, from the beginning or from where it was left."""
+"""Training into a run folder, from the start or from a checkpoint."""
 
 import itertools
 import math
@@ -35,8 +35,8 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["new_folder", "train"]
 
-# What may differ when a run goes on: how long, where, and how often it is saved. The data may lie
-# elsewhere; that it is the same is told by its fingerprint.
+# What may change when a run is resumed: how long, where, and how often it is saved. The data may be
+# elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
     *("epochs", "backend", "device", "step", "tf32", "accumulate"),
     *("checkpoint", "early_stopping"),
@@ -93,7 +93,7 @@ def train(
     report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
     job = _Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
-        if not resume:  # another training may have come and gone since it was last asked
+        if not resume:  # another training may have finished since the first check
             _consistent(config, folder, resume=False)
         job.restore()
         if resume:
@@ -125,10 +125,10 @@ class _Job:
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
-        """Make the folder, see that it has room, and keep others out of it."""
+        """Create the folder, check that it has room, and lock it."""
         size = self.trainer.engine.nbytes
         held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
-        # What is kept, the best, and one more while it is written; a resumed run has some of it.
+        # What is kept, the best, and one more while it is written; a resumed run has some already.
         preflight(self.folder.path, max(6 * size - held, 2 * size), size)
         with RunLock(self.folder.path) as lock:
             if lock.taken_over:
@@ -140,7 +140,7 @@ class _Job:
         return CheckpointFolder(self.folder.checkpoint_path, self.config.checkpoint.keep)
 
     def restore(self) -> None:
-        """Restore the newest good checkpoint, if there is any."""
+        """Restore the newest intact checkpoint, if there is one."""
         checkpoints = self.checkpoints
         found = checkpoints.newest()
         for message in checkpoints.skipped:
@@ -148,7 +148,7 @@ class _Job:
         if found is None:
             if checkpoints.skipped:
                 msg = f"no checkpoint in {checkpoints.path} can be read; "
-                msg += "move it away to start again"
+                msg += "move the folder away to start again"
                 raise CheckpointError(msg)
             return
         if found.meta.get("fingerprint") != self.splits.fingerprint:
@@ -158,7 +158,7 @@ class _Job:
         self.trainer.restore(found.tensors, found.meta)
 
     def fit(self, progress: Callback | None) -> bool:
-        """Train, and record how it went; say whether a signal ended it."""
+        """Train, and record how it went; return whether a signal ended it."""
         record = self.record()
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
@@ -180,7 +180,9 @@ class _Job:
                 callbacks=[*watching, *self.early_stopping(), saving, signals],
             )
             if unsaved := saving.failure or history.failure:
-                msg = f"{unsaved}; the end of this training is not saved: make room and --resume"
+                msg = (
+                    f"{unsaved}; the end of this training was not saved: free some space and resume"
+                )
                 raise CheckpointError(msg)
             status = self.trainer.stopped or status
         except BaseException as error:
@@ -192,19 +194,19 @@ class _Job:
             try:
                 record |= {"seconds": seconds, "status": status}
                 self.folder.write_json(self.folder.run_path, record)
-            except CheckpointError as error:  # a full disk shall not hide how it ended
+            except CheckpointError as error:  # a full disk must not hide how it ended
                 self.warn(str(error))
         return self.trainer.stopped is not None and signals.received is not None
 
     def early_stopping(self) -> list[Callback]:
-        """The early stopping, if there is one."""
+        """The early stopping, if it is on."""
         stopping = self.config.early_stopping
         if not stopping.patience:
             return []
         return [EarlyStopping(stopping.patience, stopping.monitor, stopping.min_delta)]
 
     def checkpointing(self) -> Checkpointing:
-        """What saves the training, with all that a later use of it needs."""
+        """The callback that saves the training, with all that using it later takes."""
         saving, preprocessing = self.config.checkpoint, self.splits.preprocessing
         return Checkpointing(
             self.checkpoints,
@@ -221,7 +223,7 @@ class _Job:
         )
 
     def record(self) -> dict[str, Any]:
-        """What run.json says of this training; one that goes on keeps when it was begun."""
+        """The content of run.json; a resumed run keeps the time when it was started."""
         earlier = self.folder.read_json(self.folder.run_path)
         splits = self.splits
         return {
@@ -241,7 +243,7 @@ class _Job:
         }
 
     def trained(self, *, interrupted: bool) -> Run:
-        """Return the run, scored on the test part as whoever loads it will find it."""
+        """Return the run as it will be loaded, scored on the test split."""
         now = Run(
             self.folder,
             self.config,
@@ -269,10 +271,14 @@ class _Job:
 
 
 def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
-    """Refuse to write over a run, or to go on with another network, data or optimizer."""
+    """Refuse to overwrite a run, or to resume it with another network, data or optimizer."""
     if not resume and folder.exists():
-        msg = f"{str(folder.path)!r} already holds a run: add --resume to go on, or choose --out"
-        raise CheckpointError(msg)
+        msg = f"{str(folder.path)!r} already holds a run"
+        raise CheckpointError(
+            msg,
+            python="pass resume=True to continue it, or choose another out",
+            command="add --resume to continue it, or choose another --out",
+        )
     if not resume or not folder.config_path.exists():
         return config
     earlier = folder.config()
@@ -285,8 +291,8 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
         if not free and ours.get(key) != theirs.get(key):
             msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
-            msg += f"with {theirs.get(key)!r}; choose another --out"
-            raise ConfigError(msg)
+            msg += f"with {theirs.get(key)!r}"
+            raise ConfigError(msg, python="choose another out", command="choose another --out")
     return config
 
 
@@ -301,10 +307,10 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _position(trainer: Trainer, config: Config) -> str:
     epoch, batch, step = trainer.position
     if step == 0:
-        return "no checkpoint to go on from yet: beginning"
+        return "no checkpoint to resume from yet: starting"
     if epoch >= config.epochs:
-        return f"all {epoch} epochs are done; go further with --set epochs={2 * epoch}"
-    return f"going on after step {step}: epoch {epoch + 1}, batch {batch + 1}"
+        return f"all {epoch} epochs are done; to train further: --set epochs={2 * epoch}"
+    return f"resuming after step {step}: epoch {epoch + 1}, batch {batch + 1}"
 
 
 def _describe(splits: Splits) -> str:

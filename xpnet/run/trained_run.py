@@ -1,4 +1,4 @@
-"""A trained run: read back from its folder, or as a training has just left it."""
+"""A trained run: loaded from its folder, or just trained."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class Run:
         return self.preprocessing.answers(self.trainer.predict(loader))
 
     def predictions(self, dataset: Dataset | StreamedDataset) -> Iterator[np.ndarray]:
-        """Yield what :meth:`predict` returns: at once for rows in memory, else by batches."""
+        """Yield what :meth:`predict` returns: at once for rows in memory, else batch by batch."""
         if isinstance(dataset, Dataset):
             yield self.predict(dataset.x)
             return
@@ -54,7 +54,7 @@ class Run:
         yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
 
     def test_part(self) -> Dataset | StreamedDataset:
-        """Return the rows that training held out, of the data that it was trained on.
+        """Return the rows that training held out for testing.
 
         Raises DataError where there are none, or where the data has changed since: the split
         would be another one, and rows trained on would be tested on.
@@ -87,7 +87,7 @@ class Run:
             except DataError:
                 if not self._lacks_labels(path):
                     raise
-                msg = f"{path}: has no labels to compare with, only the features"
+                msg = f"{path}: has no labels to score against, only the features"
                 raise DataError(msg) from None
         try:
             return self._rows(path, None, None)
@@ -112,7 +112,7 @@ class Run:
 
 
 def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
-    """Return the trainer that ``config`` describes, its model built."""
+    """Return the trainer that ``config`` describes, with its model built."""
     model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
     return Trainer(
         model,
@@ -130,7 +130,7 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
 
 
 def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
-    """Raise CheckpointError where the model's outputs cannot be those of the config's loss."""
+    """Raise CheckpointError if the model's outputs do not fit the config's loss."""
     predicts, classes, outputs = config.loss.predicts, preprocessing.classes, preprocessing.outputs
     fits = {
         "class": classes is not None and outputs == len(classes),
@@ -150,10 +150,10 @@ def load_run(
     device: str | None = None,
     which: str = "auto",
 ) -> Run:
-    """Read a run folder; ``backend`` and ``device`` default to what is here, not to the run's.
+    """Load a run; ``backend`` and ``device`` default to what this machine has, not to the run's.
 
     ``which`` is "best", "last" or "auto": the best where training had a validation.
-    Raises CheckpointError where the folder is no run or nothing in it can be read.
+    Raises CheckpointError if the folder is not a run or holds nothing that can be read.
     """
     folder = path if isinstance(path, RunFolder) else RunFolder(path)
     config = folder.config()

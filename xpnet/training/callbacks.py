@@ -1,4 +1,4 @@
-"""What may look at, save or stop a training from outside the loop.
+"""Callbacks: what watches, saves or stops a training from outside its loop.
 
 A callback sees the trainer between steps. It must not change the training state, but may ask it to
 stop. Its own memory, where it has one, goes into checkpoints as JSON data by ``state`` and
@@ -36,39 +36,39 @@ class Callback:
     """Base of the callbacks: every hook does nothing."""
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        """Before the first step, after a restore."""
+        """Called before the first step, after a restore."""
 
     def on_step_end(self, trainer: "Trainer") -> None:
-        """After each step; nothing has waited for the device."""
+        """Called after each step; nothing has waited for the device."""
 
     def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
-        """After an epoch and its validation; ``record`` is what the history keeps of it."""
+        """Called after an epoch and its validation; ``record`` is its entry in the history."""
 
     def on_train_end(self, trainer: "Trainer") -> None:
-        """After the last step, also when stopped early or by an error."""
+        """Called after the last step, also when stopped early or by an error."""
 
     def state(self) -> Mapping[str, Any]:
-        """What a checkpoint must keep of this callback."""
+        """Return what a checkpoint must keep of this callback: JSON data."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
 
 
 def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
-    """Return the bound hooks that do something: a step is too short to call the others."""
+    """Return the bound hooks that are overridden: a step is too short to call empty ones."""
     base = getattr(Callback, hook)
     return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
 
 
 def monitored(record: EpochMetrics, what: str) -> float:
-    """Return the value to watch: of the validation where there is one, lower always better.
+    """Return the monitored value, of the validation if there is one; lower is better.
 
     Raises ConfigError where the epochs have no such value.
     """
     value = record.get(f"val_{what}", record.get(what))
     if value is None:
-        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for classes"
+        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for a classification"
         raise ConfigError(msg)
     return -value if what == "accuracy" else value
 
@@ -136,7 +136,7 @@ class HistoryFile(Callback):
 
     def _catch_up(self, trainer: "Trainer") -> None:
         self.failure = None
-        if not self.history.path.exists():  # somebody moved it away
+        if not self.history.path.exists():  # it was moved away
             self.written = 0
         try:
             for record in trainer.history[self.written :]:
@@ -144,16 +144,16 @@ class HistoryFile(Callback):
                 self.written += 1
         except CheckpointError as error:
             self.failure = str(error)
-            self.report(f"history not written, training goes on: {error}")
+            self.report(f"history not written, training continues: {error}")
 
 
 class Checkpointing(Callback):
     """Save at the end of each epoch, every so many steps or seconds, and when stopped.
 
     ``meta`` and ``tensors`` go into every checkpoint beside the training's own. The best epoch by
-    ``monitor`` is kept where there is a validation. A save that fails (a full disk) is reported
-    and the training goes on: the earlier checkpoints stay, and the next occasion tries again, with
-    the best that could not be saved as well.
+    ``monitor`` is kept if there is a validation. A save that fails (a full disk) is reported and
+    the training continues: the earlier checkpoints stay, and the next save tries again, with the
+    best that could not be saved as well.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class Checkpointing(Callback):
     def on_train_begin(self, trainer: "Trainer") -> None:
         self.saved, self.saved_at = trainer.position, time.monotonic()
         self.folder.make()
-        if self.best_step is not None:  # a kill may have come between a checkpoint and its name
+        if self.best_step is not None:  # the process may have died between saving and linking it
             try:
                 self.folder.name_best(self.best_step)
             except CheckpointError as error:
-                self.report(f"the best checkpoint could not be named so: {error}")
+                self.report(f"the best checkpoint could not be linked: {error}")
 
     def on_step_end(self, trainer: "Trainer") -> None:
         due = self.every_steps and trainer.position.step % self.every_steps == 0
@@ -194,17 +194,17 @@ class Checkpointing(Callback):
     def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         best = "val_loss" in record and value < self.best
-        if best:  # before the save, so that the checkpoint knows of itself
+        if best:  # before the save, so that the checkpoint records it
             self.best, self.best_step = value, trainer.position.step
         self.save(trainer, best=best)
 
     def on_train_end(self, trainer: "Trainer") -> None:
-        # After an error the state may be what caused it; what is on disk is not.
+        # After an error the state may be its cause; what is on disk is not.
         if trainer.failed is None and trainer.position != self.saved:
             self.save(trainer)
 
     def save(self, trainer: "Trainer", *, best: bool = False) -> bool:
-        """Write a checkpoint of this moment; say whether it is on disk."""
+        """Save a checkpoint now; return whether it is on disk."""
         trainer.read()  # raises rather than save a state that is not finite
         tensors, meta = trainer.snapshot()
         now = trainer.position.step, {**tensors, **self.tensors}, {**self.meta, **meta}
@@ -218,7 +218,7 @@ class Checkpointing(Callback):
                 self.folder.save(*now)
         except CheckpointError as error:
             self.failure = str(error)
-            self.report(f"checkpoint not saved, training goes on: {error}")
+            self.report(f"checkpoint not saved, training continues: {error}")
         else:
             self.failure, self.saved = None, trainer.position
         self.saved_at = time.monotonic()
@@ -235,7 +235,7 @@ class Checkpointing(Callback):
 
 
 class StopOnSignal(Callback):
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a stop after the current step, or epoch.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a stop after the current step or epoch.
 
     A second one ends the process at once. Put it after :class:`Checkpointing`, so that it watches
     until the last step is saved.
@@ -246,7 +246,7 @@ class StopOnSignal(Callback):
 
     @property
     def received(self) -> signal.Signals | None:
-        """The first signal, if there was one."""
+        """The first signal received, if any."""
         return self.signals.received
 
     def on_train_begin(self, trainer: "Trainer") -> None:

@@ -1,4 +1,4 @@
-"""Examples on their way to a backend: placed once where they fit, else prefetched by a thread."""
+"""Loaders: batches on the device, from arrays placed there once or prefetched by a thread."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,7 +46,7 @@ class Loader:
         lengths = {k: v.shape[0] if v.shape else 0 for k, v in self.arrays.items()}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
             rows = ", ".join(f"{k} has {n}" for k, n in lengths.items())
-            msg = f"each example needs a row in every array, and there must be one; {rows}"
+            msg = f"all arrays must have the same number of rows, at least one; {rows}"
             raise DataError(msg)
         self.rows = lengths["x"]
         self.transform, self.augment = transform, augment
@@ -99,7 +99,7 @@ class Loader:
         return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
-        """Gather into two batches in turn, so that an epoch allocates nothing."""
+        """Gather into two buffers in turn, so that an epoch allocates nothing."""
         slots = [
             {
                 k: np.empty((min(size, self.rows), *v.shape[1:]), v.dtype)
@@ -121,7 +121,7 @@ class Loader:
     def _gathered(
         self, batch_size: int, shuffle: Shuffle | None, start: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch as they are kept."""
+        """Yield the rows of each batch as they are stored."""
         order = None if shuffle is None else shuffle.order(self.rows)
         for s in range(start * batch_size, self.rows, batch_size):
             rows: Any = slice(s, s + batch_size)
@@ -131,7 +131,7 @@ class Loader:
     def _prepared(
         self, batch_size: int, shuffle: Shuffle | None, start: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch as they are placed."""
+        """Yield the rows of each batch, transformed and ready to be placed."""
         for number, rows in enumerate(self._gathered(batch_size, shuffle, start), start):
             if shuffle is None or not self.augment:
                 yield {k: self._ready(k, v) for k, v in rows.items()}
@@ -143,7 +143,7 @@ class Loader:
             yield ready
 
     def _travelling(self, hosts: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
-        """Place batches, ahead of their use, by a thread."""
+        """Place batches ahead of their use, in a thread."""
         from xpnet.data import prefetch
 
         if self.backend.streams:
@@ -175,7 +175,7 @@ class Loader:
 
 
 class StreamedLoader(Loader):
-    """The examples of a data set that stays in its file.
+    """The rows of a data set that stays in its file.
 
     ``target_transform`` acts on rows of y. Without ``augment`` the transforms are done once for
     each window that is read, so that a batch is no more than a gather out of it.

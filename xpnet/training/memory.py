@@ -1,4 +1,4 @@
-"""How much memory a training step takes, and what to change where there is too little."""
+"""How much memory a training step takes, and what to change if there is too little."""
 
 import math
 import os
@@ -71,7 +71,7 @@ def fitting_batch(
 
 
 def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
-    """Say what a step takes, by what, and what to change."""
+    """Return the message: what a step takes, for what, and what to change."""
     state, batch = need.state, need.row * batch_size
     has = "" if free is None else f" of {_size(free)} free"
     return (

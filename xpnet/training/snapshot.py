@@ -1,4 +1,4 @@
-"""What a checkpoint's data must be before a training goes on from it.
+"""What a checkpoint's data must be before a training continues from it.
 
 The digests of a checkpoint tell that nothing happened to it. They do not tell who made it, so its
 content is checked like any other input.
@@ -24,7 +24,7 @@ class Position(NamedTuple):
 
 
 def check_length(epochs: int, steps_per_epoch: int) -> None:
-    """Raise ConfigError where a training has more steps than can be counted."""
+    """Raise ConfigError if a training has more steps than can be counted."""
     if epochs * steps_per_epoch > LARGEST:
         msg = f"{epochs} epochs of {steps_per_epoch} steps are more than {LARGEST} steps: "
         msg += "lower epochs, or raise batch_size"
@@ -41,12 +41,12 @@ class Resumed(NamedTuple):
 
 
 def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
-    """Take apart the data of a snapshot; raises CheckpointError where it is none.
+    """Check the JSON data of a snapshot and split it up; raises CheckpointError if invalid.
 
     >>> from xpnet.optim.schedules import Constant
     >>> resumed({"position": {"epoch": -1}}, Constant())
     Traceback (most recent call last):
-    xpnet.errors.CheckpointError: the checkpoint cannot be gone on from: bad position {'epoch': -1}
+    xpnet.errors.CheckpointError: cannot resume from the checkpoint: invalid position {'epoch': -1}
     """
     checks = {
         "position": _is_position,
@@ -57,7 +57,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     for key, is_good in checks.items():
         if not is_good(meta.get(key)):
             shown = " ".join(str(meta.get(key)).split())[:80]
-            msg = f"the checkpoint cannot be gone on from: bad {key} {shown}"
+            msg = f"cannot resume from the checkpoint: invalid {key} {shown}"
             raise CheckpointError(msg)
     position = Position(**meta["position"])
     return Resumed(position, meta["schedule"], list(meta["history"]), meta["callbacks"])

@@ -123,8 +123,8 @@ class Trainer:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
         ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
-        StreamedDataset.
-        Called again with more epochs, or after :meth:`restore`, training goes on from where it is.
+        StreamedDataset. Called again with more epochs, or after :meth:`restore`, training continues
+        from where it is.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
 
@@ -228,7 +228,7 @@ class Trainer:
         """Return loss and accuracy of this epoch so far; waits for the device.
 
         Raises TrainingError, naming epoch, step and layer, where a loss or the weights are not
-        finite, so that what is saved after it can be gone on from.
+        finite, so that what is saved after it can be resumed.
         """
         loss, accuracy, bad_step = self.engine.read()
         if bad_step < 0 and not self.engine.finite():
@@ -317,8 +317,8 @@ class Trainer:
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Take back a snapshot, of any backend; the next :meth:`fit` goes on from there.
 
-        Raises CheckpointError where it is no snapshot and, as soon as the model's sizes are known,
-        where it does not fit.
+        Raises CheckpointError if it is not a snapshot or, once the model's sizes are known, if it
+        does not fit.
         """
         checked = resumed(meta, self.schedule)
         self._restored = (tensors, checked.callbacks)
