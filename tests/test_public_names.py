@@ -2,11 +2,14 @@
 
 import ast
 import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 import xpnet
+from xpnet import ops
 
 
 @pytest.mark.parametrize("name", xpnet.__all__)
@@ -29,3 +32,25 @@ def test_every_public_name_is_in_its_modules_all():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Dens'"):
         xpnet.Dens  # noqa: B018
+
+
+def modules_of_ops():
+    names = (m.name for m in pkgutil.iter_modules(ops.__path__, "xpnet.ops."))
+    return [importlib.import_module(name) for name in names]
+
+
+def test_ops_exports_every_formula_of_its_modules_once():
+    names = [name for module in modules_of_ops() for name in module.__all__]
+    assert ops.__all__ == sorted(names)
+    assert len(names) == len(set(names))
+    for module in modules_of_ops():
+        for name in module.__all__:
+            assert getattr(ops, name) is getattr(module, name)
+
+
+def test_a_function_with_the_name_of_its_module_is_the_function():
+    from xpnet.ops import cross_entropy, dense, dropout, softmax
+
+    assert all(map(inspect.isfunction, (cross_entropy, dense, dropout, softmax)))
+    importlib.import_module("xpnet.ops.softmax")
+    assert ops.softmax is softmax

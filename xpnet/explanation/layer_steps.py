@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet import ops
 from xpnet.explanation.formulas import ACTIVATION_FORMULAS
 from xpnet.explanation.model import Step, Tensor
 from xpnet.explanation.source import code_of
@@ -19,9 +20,6 @@ from xpnet.nn import (
     Softmax,
     layer_name,
 )
-from xpnet.ops import dense as dense_ops
-from xpnet.ops import dropout as dropout_ops
-from xpnet.ops import normalization, softmax
 
 __all__ = ["Pass", "backward_steps", "forward_steps"]
 
@@ -78,7 +76,7 @@ def _dense(p: Pass) -> Iterator[Step]:
         "z_nj = Σ_i x_ni W_ij" + (" + b_j" if bias else ""),
         "$z = x W + b$" if bias else "$z = x W$",
         'einsum("ni,ij->nj", x, W)' + (" + b[None, :]" if bias else ""),
-        (code_of(dense_ops.dense),),
+        (code_of(ops.dense),),
         tuple(operands),
         Tensor("z", "nj", p.y),
         ("x", "W"),
@@ -91,7 +89,7 @@ def _dense(p: Pass) -> Iterator[Step]:
 
 def _dense_backward(p: Pass) -> Iterator[Step]:
     dz, x, W = Tensor("dz", "nj", p.dy), Tensor("x", "ni", p.x), Tensor("W", "ij", p.params["W"])
-    backward = dense_ops.dense_backward
+    backward = ops.dense_backward
     yield Step(
         p.place,
         "Dense: the gradient of the weights",
@@ -180,7 +178,7 @@ def _dropout(p: Pass) -> Iterator[Step]:
         "y_nj = x_nj m_nj",
         "$y = x ∘ m$",
         'einsum("nj,nj->nj", x, m)',
-        (code_of(dropout_ops.dropout),),
+        (code_of(ops.dropout),),
         (Tensor("x", "nj", p.x), Tensor("m", "nj", mask)),
         Tensor("y", "nj", p.y),
         ("x", "m"),
@@ -197,7 +195,7 @@ def _dropout_backward(p: Pass) -> Iterator[Step]:
         "dx_nj = dy_nj m_nj",
         "$dx = dy ∘ m$",
         'einsum("nj,nj->nj", dy, m)',
-        (code_of(dropout_ops.dropout_backward),),
+        (code_of(ops.dropout_backward),),
         (Tensor("dy", "nj", p.dy), Tensor("m", "nj", mask)),
         Tensor("dx", "nj", p.dx),
         ("dy", "m"),
@@ -226,7 +224,7 @@ def _forward_other(p: Pass) -> Iterator[Step]:
         operands = (z._replace(name="x"), *_gamma_beta(p))
         formula = "y_nj = γ_j x̂_nj + β_j, x̂_nj = ⟨x_nj - μ|√(v + ε)⟩"
         title = f"{type(layer).__name__}: mean 0 and variance 1, then γ and β"
-        codes = code_of(normalization.normalize), code_of(type(layer).forward, "return")
+        codes = code_of(ops.normalize), code_of(type(layer).forward, "return")
         result = a._replace(name="y")
         yield Step(p.place, title, "forward", formula, "", "", codes, operands, result)
         return
@@ -246,7 +244,7 @@ def _backward_other(p: Pass) -> Iterator[Step]:
     code = (code_of(getattr(type(layer), "f_backward", type(layer).backward)),)
     along_last = getattr(layer, "axis", -1) in (-1, p.x.ndim - 1)
     if isinstance(layer, Softmax) and along_last and p.jacobian is not None:
-        yield _softmax_backward(p, (*code, code_of(softmax.softmax_jacobian)))
+        yield _softmax_backward(p, (*code, code_of(ops.softmax_jacobian)))
         return
     da, dz = Tensor("da", "nj", p.dy), Tensor("dz", "nj", p.dx)
     if isinstance(layer, LogSoftmax) and along_last:
@@ -311,7 +309,7 @@ def _norm_backward(p: Pass) -> Iterator[Step]:
     )  # fmt: skip
     # Two residuals: a batch normalisation with running statistics, which are constants.
     fixed = type(p.layer) is BatchNorm and len(p.residuals) == 2
-    function = normalization.normalize_fixed_backward if fixed else normalization.normalize_backward
+    function = ops.normalize_fixed_backward if fixed else ops.normalize_backward
     formula = "dx_nj = ⟨dx̂_nj - mean(dx̂) - x̂_nj mean(dx̂ x̂)|√(v + ε)⟩, dx̂_nj = γ_j dy_nj"
     yield Step(
         p.place, "Normalisation: through x, the mean and the variance", "backward",

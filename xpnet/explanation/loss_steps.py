@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet import ops
 from xpnet.explanation.formulas import LOSS_FORMULAS
 from xpnet.explanation.model import Code, Step, Tensor
 from xpnet.explanation.source import code_of
@@ -18,9 +19,6 @@ from xpnet.nn.losses import (
     SoftmaxCrossEntropy,
     quotient,
 )
-from xpnet.ops import cross_entropy as ce
-from xpnet.ops import regression
-from xpnet.ops.softmax import log_softmax, softmax
 from xpnet.typing import Array
 
 __all__ = ["LossPass", "loss_steps", "run_loss"]
@@ -52,7 +50,7 @@ def run_loss(
     if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy):
         v = loss._targets(output, target, None)[0]
     if isinstance(loss, SoftmaxCrossEntropy):
-        log_a, a = host(log_softmax(output)), host(softmax(output))
+        log_a, a = host(ops.log_softmax(output)), host(ops.softmax(output))
     numbers = LossPass(
         loss, host(output), host(target), host(value), host(gradient), host(terms.losses),
         host(sums.denominator), None if v is None else host(v), log_a, a,
@@ -79,12 +77,12 @@ def _target(p: LossPass) -> Step:
     loss: Any = p.loss
     formula, note = "v_nk = y_nk", "The target is given as rows of weights."
     operand = Tensor("y", "nk", p.target)
-    code = [code_of(ce.one_hot, "return")]
+    code = [code_of(ops.one_hot, "return")]
     if p.target.ndim == 1:
         formula, operand = "v_nk = 1 where y_n = k, else 0", Tensor("y", "n", p.target)
         note = "The label as a row with a single 1: one-hot."
     if loss.label_smoothing:
-        code.append(code_of(ce.smooth))
+        code.append(code_of(ops.smooth))
         note += f" Label smoothing moves {loss.label_smoothing:g} of it to all classes alike."
     if loss.class_weights is not None:
         note += " Class weights multiply it."
@@ -105,7 +103,7 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
             "ℓ_n = -Σ_k v_nk log a_nk",
             "",
             '-einsum("nk,nk->n", v, log(a))',
-            (code_of(ce.cross_entropy),),
+            (code_of(ops.cross_entropy),),
             (v, Tensor("a", "nk", p.output)),
             losses,
         )
@@ -118,7 +116,7 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
         "l_nk = log a_nk = z_nk - log Σ_s exp z_ns",
         "",
         'z - log(einsum("ns->n", exp(z)))[:, None]',
-        (code_of(log_softmax),),
+        (code_of(ops.log_softmax),),
         (Tensor("z", "ns", p.output),),
         log_a,
     )
@@ -129,7 +127,7 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
         "ℓ_n = -Σ_k v_nk l_nk",
         "",
         '-einsum("nk,nk->n", v, l)',
-        (code_of(ce.softmax_cross_entropy, "return"),),
+        (code_of(ops.softmax_cross_entropy, "return"),),
         (v, log_a),
         losses,
         ("v", "l"),
@@ -162,7 +160,7 @@ def _cross_entropy_backward(p: LossPass) -> Step:
             "da_nk = ⟨-v_nk|D a_nk⟩",
             "",
             "-v / a / D",
-            (code_of(ce.cross_entropy_backward), _divide()),
+            (code_of(ops.cross_entropy_backward), _divide()),
             (Tensor("v", "nk", p.v), Tensor("a", "nk", p.output), D),
             Tensor("da", "nk", p.gradient),
             note="Nothing is summed: $ℓ_n$ adds up one term per class, each with its own $a_nk$.",
@@ -174,7 +172,7 @@ def _cross_entropy_backward(p: LossPass) -> Step:
         "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
         "",
         '(einsum("nk->n", v)[:, None] * a - v) / D',
-        (code_of(ce.softmax_cross_entropy_backward), _divide()),
+        (code_of(ops.softmax_cross_entropy_backward), _divide()),
         (Tensor("a", "ns", p.a), Tensor("v", "ns", p.v), D),
         Tensor("dz", "ns", p.gradient),
         note="$Σ_k da_nk J_nks$ with $da_nk = -v_nk / (D a_nk)$: $a_nk$ divides out, and "
@@ -183,11 +181,11 @@ def _cross_entropy_backward(p: LossPass) -> Step:
 
 
 FUNCTIONS: dict[type[Loss], tuple[Callable, Callable]] = {
-    MeanSquaredError: (regression.squared_error, regression.squared_error_backward),
-    Huber: (regression.huber, regression.huber_backward),
+    MeanSquaredError: (ops.squared_error, ops.squared_error_backward),
+    Huber: (ops.huber, ops.huber_backward),
     BinaryCrossEntropy: (
-        regression.binary_cross_entropy,
-        regression.binary_cross_entropy_backward,
+        ops.binary_cross_entropy,
+        ops.binary_cross_entropy_backward,
     ),
 }
 EXPRESSIONS = {"mean_squared_error": ("(z - y) ** 2", "2 * (z - y) / D")}

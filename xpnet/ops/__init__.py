@@ -39,4 +39,19 @@ stays float32. N batch, I in, J out, K classes.
     cross_entropy.py   (softmax) cross-entropy for index, one-hot and soft targets
     regression.py      squared error, Huber, and binary cross-entropy from logits
     special.py         erf
+
+Each function can be imported from here: ``from xpnet.ops import softmax, softmax_backward``. Where
+a file is named like its function, ``xpnet.ops.softmax`` is the function.
 """
+
+from xpnet.ops.activations import *
+from xpnet.ops.cross_entropy import *
+from xpnet.ops.dense import *
+from xpnet.ops.dropout import *
+from xpnet.ops.normalization import *
+from xpnet.ops.regression import *
+from xpnet.ops.softmax import *
+from xpnet.ops.special import *
+
+# What the files export, and nothing else: the functions are listed there, once.
+__all__ = sorted(name for name, value in globals().items() if callable(value))
