@@ -72,7 +72,7 @@ _PUBLIC = {
     ),
     "xpnet.optim.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Lion", "RMSProp"),
     "xpnet.training.progress": ("Progress",),
-    "xpnet.run": ("load_run",),
+    "xpnet.run": ("load",),
     "xpnet.training.trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -147,7 +147,7 @@ if TYPE_CHECKING:
     )
     from xpnet.optim.clipping import Clip
     from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
-    from xpnet.run import load_run
+    from xpnet.run import load
     from xpnet.run.config import Config, load_config
     from xpnet.training.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile
     from xpnet.training.loader import Loader

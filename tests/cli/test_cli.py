@@ -14,7 +14,7 @@ import pytest
 
 from xpnet import __version__
 from xpnet.cli.main import COMMANDS, main
-from xpnet.run import load_run
+from xpnet.run import load
 
 COLUMNS = ("a", "b", "c", "d")
 
@@ -248,7 +248,7 @@ def test_evaluate_ends_with_the_accuracy_that_training_ended_with(xpnet, trained
     flowers = trained / "flowers.csv"
     code, out, _ = xpnet("evaluate", trained / "run", flowers, "--which", "last", "--top", "2")
     assert "rows 60" in out
-    run = load_run(trained / "run", which="last")
+    run = load(trained / "run", which="last")
     ranks = np.argsort(-run.predict(run.read(flowers, labelled=False).x), axis=1)[:, :2]
     right = (ranks == run.read(flowers, labelled=True).y[:, None]).any(axis=1)
     assert f"top 2 accuracy {right.mean():.4f}" in out
@@ -261,7 +261,7 @@ def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch)
     code, out, err = xpnet("predict", trained / "run", trained / "rows.csv")
     assert (code, err) == (0, "")
     header, *rows = csv.reader(io.StringIO(out))
-    run = load_run(trained / "run")
+    run = load(trained / "run")
     p = run.predict(run.read(trained / "rows.csv", labelled=False).x)
     assert header == ["class", "p_aster", "p_rose", "p_tulip"]
     np.testing.assert_allclose([[float(v) for v in row[1:]] for row in rows], p, atol=5e-7)
@@ -321,7 +321,7 @@ LONG = ["--set", "model.hidden=[16]", "--set", "dtype=float64", "--set", "epochs
 def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     process("train", "--out", out, *LONG, **PIPES).communicate()
-    return load_run(out, which="last").checkpoint.tensors
+    return load(out, which="last").checkpoint.tensors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -340,13 +340,13 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
     assert err == ""
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status == f"interrupted by {number.name}"
-    stopped = load_run(tmp_path / "run", which="last").checkpoint.meta["position"]
+    stopped = load(tmp_path / "run", which="last").checkpoint.meta["position"]
     assert 3 <= stopped["epoch"] < 40
     resumed = process(*last.split()[6:], cwd=tmp_path, **PIPES)
     out, err = resumed.communicate()
     assert f"resuming after step {stopped['step']}:" in out
     assert (resumed.returncode, err) == (0, "")
-    ended = load_run(tmp_path / "run", which="last").checkpoint.tensors
+    ended = load(tmp_path / "run", which="last").checkpoint.tensors
     assert {k: v.tobytes() for k, v in ended.items()} == {
         k: v.tobytes() for k, v in uninterrupted.items()
     }

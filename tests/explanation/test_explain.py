@@ -231,14 +231,14 @@ def test_what_cannot_be_explained_is_an_error_of_one_line(make, message):
 
 
 def test_a_trained_run_is_explained_on_a_sample_that_it_did_not_see(tmp_path):
-    from xpnet.run import load_run, train
+    from xpnet.run import load, train
     from xpnet.run.config import load_config
 
     config = load_config("digits", ["epochs=1", "model.hidden=[8]", "backend=numpy"])
     train(config, tmp_path / "run", report=lambda line: None)
     subject = of_run(tmp_path / "run", sample=17)
     explanation = explain(subject)
-    run = load_run(tmp_path / "run", backend="numpy", device="cpu")
+    run = load(tmp_path / "run", backend="numpy", device="cpu")
     expected = run.predict(run.test_part().x[17:18])
     np.testing.assert_allclose(explanation.ways.a, expected, atol=1e-5)
     assert subject.y[0] == run.test_part().y[17]

@@ -13,7 +13,7 @@ import pytest
 from xpnet.backends import backend_class
 from xpnet.data import Dataset
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, XpnetError
-from xpnet.run import load_run, load_splits, train
+from xpnet.run import load, load_splits, train
 from xpnet.run.config import load_config
 from xpnet.run.scores import scores
 from xpnet.storage import CheckpointFolder, History, RunLock, save
@@ -54,7 +54,7 @@ def go(tmp_path):
 
 
 def weights(folder, which="last"):
-    tensors = load_run(folder, backend="numpy", which=which).checkpoint.tensors
+    tensors = load(folder, backend="numpy", which=which).checkpoint.tensors
     return {name: t.tobytes() for name, t in tensors.items()}
 
 
@@ -74,7 +74,7 @@ def test_a_run_leaves_a_folder_that_says_all_of_it(csv, go, tmp_path):
     assert (tmp_path / "run" / "run.lock").read_bytes() == b""
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == outcome.test
     assert outcome.test["classes"] == ["aster", "rose", "tulip"]
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert run.config == load_config(csv, QUICK)
     assert [r["epoch"] for r in run.folder.history()] == [1, 2, 3]
     assert run.preprocessing.feature_names == ("a", "b", "c", "d")
@@ -82,7 +82,7 @@ def test_a_run_leaves_a_folder_that_says_all_of_it(csv, go, tmp_path):
 
 def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
     outcome = go(csv, "early_stopping.monitor=accuracy")
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert scores(run, run.test_part()) == outcome.test
     x, y = flowers()
     p = run.predict(x)
@@ -93,19 +93,19 @@ def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
 
 def test_the_best_epoch_is_what_is_used_unless_the_last_is_asked_for(csv, go, tmp_path):
     go(csv, "epochs=8", "optimizer.lr=0.5", "early_stopping.monitor=loss")
-    losses = [r["val_loss"] for r in load_run(tmp_path / "run").folder.history()]
-    best = load_run(tmp_path / "run", which="best").checkpoint.meta["position"]["epoch"]
+    losses = [r["val_loss"] for r in load(tmp_path / "run").folder.history()]
+    best = load(tmp_path / "run", which="best").checkpoint.meta["position"]["epoch"]
     assert best == 1 + int(np.argmin(losses)) < 8
-    assert load_run(tmp_path / "run").checkpoint.meta["position"]["epoch"] == best
-    assert load_run(tmp_path / "run", which="last").checkpoint.meta["position"]["epoch"] == 8
+    assert load(tmp_path / "run").checkpoint.meta["position"]["epoch"] == best
+    assert load(tmp_path / "run", which="last").checkpoint.meta["position"]["epoch"] == 8
 
 
 def test_a_run_predicts_the_same_on_every_backend(csv, go, tmp_path, backend):
     go(csv, "model.normalization=batch_norm")
     x, _ = flowers(seed=1)
-    here = load_run(tmp_path / "run", backend="numpy").predict(x)
+    here = load(tmp_path / "run", backend="numpy").predict(x)
     name, device = backend.name, backend.device_name
-    there = load_run(tmp_path / "run", backend=name, device=device).predict(x)
+    there = load(tmp_path / "run", backend=name, device=device).predict(x)
     np.testing.assert_allclose(there, here, rtol=1e-9)
 
 
@@ -161,7 +161,7 @@ def test_more_epochs_take_a_run_to_where_a_longer_one_is(csv, go, tmp_path):
     go(csv, "epochs=5", resume=True)
     go(csv, "epochs=5", out="longer")
     assert weights(tmp_path / "run") == weights(tmp_path / "longer")
-    short, longer = (load_run(tmp_path / n).folder.history() for n in ("run", "longer"))
+    short, longer = (load(tmp_path / n).folder.history() for n in ("run", "longer"))
     assert [r["val_loss"] for r in short] == [r["val_loss"] for r in longer]
 
 
@@ -174,7 +174,7 @@ def test_a_run_stopped_early_stays_stopped_until_it_may_wait_longer(csv, go, tmp
     assert go(csv, *stopping, resume=True).stopped == outcome.stopped
     assert weights(tmp_path / "run") == before
     go(csv, *stopping, "early_stopping.patience=4", resume=True)
-    assert len(load_run(tmp_path / "run").folder.history()) == 5
+    assert len(load(tmp_path / "run").folder.history()) == 5
 
 
 def test_how_many_are_kept_may_change_on_the_way(csv, go, tmp_path):
@@ -215,10 +215,10 @@ def test_a_folder_is_one_by_whatever_link_it_is_reached(csv, go, tmp_path):
 def test_the_batch_that_fits_is_found_once_and_kept(csv, go, tmp_path, monkeypatch):
     go(csv, "batch_size=auto")
     assert "batch size 63 is the largest that fits" in go.said
-    assert load_run(tmp_path / "run").config.batch_size == 63
+    assert load(tmp_path / "run").config.batch_size == 63
     monkeypatch.setattr("xpnet.training.memory.host_memory", lambda: 1)
     go(csv, "batch_size=auto", "epochs=4", resume=True)
-    assert load_run(tmp_path / "run").trainer.position.step == 4
+    assert load(tmp_path / "run").trainer.position.step == 4
     go(csv, "batch_size=auto", out="smaller")
     assert "batch size 1 is the largest that fits" in go.said
 
@@ -250,7 +250,7 @@ def test_changed_data_is_refused_and_moved_data_is_not(csv, go, tmp_path):
     with pytest.raises(DataError, match="the data has changed since this run began"):
         go(str(moved), "epochs=5", resume=True)
     with pytest.raises(DataError, match="elsewhere has changed since the run was trained on it"):
-        load_run(tmp_path / "run").test_part()
+        load(tmp_path / "run").test_part()
 
 
 def damage(path):
@@ -278,18 +278,18 @@ def test_when_all_checkpoints_are_torn_nothing_is_begun_anew(csv, go, tmp_path):
     with pytest.raises(CheckpointError, match="can be read; move the folder away to start again"):
         go(csv, resume=True)
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* has been altered"):
-        load_run(tmp_path / "run")
+        load(tmp_path / "run")
 
 
 def test_a_torn_best_is_passed_over_by_whoever_reads_the_run(csv, go, tmp_path):
     go(csv)
     best = tmp_path / "run" / "checkpoints" / "best.safetensors"
     damage(best)
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert "best.safetensors has been altered" in run.folder.skipped[0]
     assert run.checkpoint.meta["position"]["epoch"] == 3
     with pytest.raises(CheckpointError, match="no best checkpoint in"):
-        load_run(tmp_path / "run", which="best")
+        load(tmp_path / "run", which="best")
 
 
 def test_a_checkpoint_of_something_else_is_refused(csv, go, tmp_path):
@@ -298,7 +298,7 @@ def test_a_checkpoint_of_something_else_is_refused(csv, go, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir()
     save(tmp_path / "run" / "checkpoints" / "step-0000000001.safetensors", {}, {"mine": 1})
     with pytest.raises(CheckpointError, match="was not saved by a run: 'preparation'"):
-        load_run(tmp_path / "run")
+        load(tmp_path / "run")
     with pytest.raises(DataError, match="the data has changed"):
         go(csv, resume=True)
 
@@ -306,17 +306,17 @@ def test_a_checkpoint_of_something_else_is_refused(csv, go, tmp_path):
 def test_what_is_no_run_is_told_by_name(csv, go, tmp_path):
     go(csv, out="first")
     with pytest.raises(CheckpointError, match=r"no run folder .*frist'; did you mean 'first'"):
-        load_run(tmp_path / "frist")
+        load(tmp_path / "frist")
     with pytest.raises(CheckpointError, match=r"no run folder .*flowers"):
-        load_run(csv)
+        load(csv)
     with pytest.raises(CheckpointError, match="is not a run folder: it has no config"):
-        load_run(tmp_path)
+        load(tmp_path)
 
 
 def test_a_config_that_was_lost_is_not_taken_for_the_defaults(csv, go, tmp_path):
     go(csv)
     (tmp_path / "run" / "config.toml").write_bytes(b"")
-    for action in (lambda: load_run(tmp_path / "run"), lambda: go(csv, resume=True)):
+    for action in (lambda: load(tmp_path / "run"), lambda: go(csv, resume=True)):
         with pytest.raises(CheckpointError, match=r"config\.toml cannot be read: it is empty"):
             action()
 
@@ -412,7 +412,7 @@ def test_a_regression_from_a_file_answers_in_the_units_of_the_file(tmp_path, go)
     regression = ["data.task=regression", "loss=mean_squared_error", "epochs=60"]
     outcome = go(path, *regression, "optimizer.lr=0.01")
     assert outcome.test["r2"] > 0.95
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     values = run.predict(x)
     assert values.shape == (200, 1)
     assert outcome.test["mae"] < 200
@@ -427,7 +427,7 @@ def test_two_classes_from_one_output_answer_with_two_columns(tmp_path, go):
     path = write_csv(tmp_path / "two.csv", x, np.where(y == "rose", "yes", "no"))
     outcome = go(path, "loss=binary_cross_entropy", "epochs=40", "optimizer.lr=0.03")
     assert outcome.test["accuracy"] > 0.8
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     p = run.predict(x)
     assert run.preprocessing.classes == ("no", "yes")
     assert run.preprocessing.outputs == 1
@@ -439,7 +439,7 @@ def test_without_a_validation_the_last_epoch_is_used(csv, go, tmp_path):
     outcome = go(csv, "data.validation_fraction=0")
     assert outcome.test["rows"] == 18
     assert not (tmp_path / "run" / "checkpoints" / "best.safetensors").exists()
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert "val_loss" not in run.folder.history()[0]
     assert run.checkpoint.meta["position"]["epoch"] == 3
 
@@ -456,7 +456,7 @@ def test_a_test_file_is_what_is_tested_on_whatever_its_columns_order(csv, go, tm
 def test_without_a_test_part_nothing_is_tested(csv, go, tmp_path):
     assert go(csv, "data.test_fraction=0").test is None
     with pytest.raises(DataError, match="test_fraction = 0: give a FILE to evaluate on"):
-        load_run(tmp_path / "run").test_part()
+        load(tmp_path / "run").test_part()
 
 
 def test_images_are_flattened(tmp_path, go):
@@ -464,14 +464,14 @@ def test_images_are_flattened(tmp_path, go):
     path = tmp_path / "images.npz"
     np.savez(path, x=np.tile(x[:, :, None], (1, 1, 8)), y=np.unique(y, return_inverse=True)[1])
     go(str(path))
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert run.trainer.model.input_shape == (4, 8)
     assert run.predict(np.zeros((2, 4, 8))).shape == (2, 3)
 
 
 def test_columns_are_found_by_name_and_labels_left_out(csv, go, tmp_path):
     go(csv)
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     x, _ = flowers()
     expected = run.predict(x)
     plain = write_csv(tmp_path / "plain.csv", x)
@@ -508,7 +508,7 @@ def test_columns_are_found_by_name_and_labels_left_out(csv, go, tmp_path):
 def test_a_run_in_mixed_precision_is_used_where_its_dtype_is_missing(csv, go, tmp_path):
     pytest.importorskip("torch", reason="trains in bfloat16")
     go(csv, "backend=torch", "mixed.dtype=bfloat16")
-    assert load_run(tmp_path / "run", backend="numpy").predict(flowers()[0]).shape == (90, 3)
+    assert load(tmp_path / "run", backend="numpy").predict(flowers()[0]).shape == (90, 3)
 
 
 def test_where_the_rows_lie_makes_no_difference(csv, go, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from xpnet.cli.main import main
 from xpnet.errors import ConfigError, DataError, TrainingError
-from xpnet.run import load_run, load_splits, train
+from xpnet.run import load, load_splits, train
 from xpnet.run import streamed_splits as streamed_module
 from xpnet.run.config import load_config
 from xpnet.training.callbacks import Callback
@@ -45,7 +45,7 @@ def test_it_learns_and_is_scored_on_the_rows_held_out(file, tmp_path):
     assert outcome.test["accuracy"] > 0.85
     assert outcome.test["classes"] == ["3", "5", "8"]
     assert outcome.test["rows"] == len(load_splits(config(file)).test)
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     assert run.config.data.stream == "yes"
     part = run.test_part()
     again = run.predict(part.take(range(len(part))).x)
@@ -70,7 +70,7 @@ def test_a_resumed_training_is_bitwise_the_whole_one(step, file, tmp_path):
     with pytest.raises(TrainingError, match="killed"):
         train(config(file, saving), tmp_path / "cut", report=quiet, progress=StopAt(step))
     train(config(file, saving), tmp_path / "cut", resume=True, report=quiet)
-    whole, cut = (load_run(tmp_path / name, which="last") for name in ("whole", "cut"))
+    whole, cut = (load(tmp_path / name, which="last") for name in ("whole", "cut"))
     assert whole.checkpoint.tensors.keys() == cut.checkpoint.tensors.keys()
     for name, tensor in whole.checkpoint.tensors.items():
         np.testing.assert_array_equal(tensor, cut.checkpoint.tensors[name], err_msg=name)
@@ -82,7 +82,7 @@ def test_the_same_batches_on_every_library(file, tmp_path, backend32):
         settings = (f"backend={name}", f"device={device}", "epochs=2")
         folder = tmp_path / f"on-{len(losses)}"
         train(config(file, *settings), folder, report=quiet)
-        losses.append([record["val_loss"] for record in load_run(folder).folder.history()])
+        losses.append([record["val_loss"] for record in load(folder).folder.history()])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_large_files_are_streamed_by_themselves_and_the_choice_is_kept(file, tmp
     said = []
     train(auto, tmp_path / "run", report=said.append)
     assert any("stay in the file" in line for line in said)
-    assert load_run(tmp_path / "run").config.data.stream == "yes"
+    assert load(tmp_path / "run").config.data.stream == "yes"
     monkeypatch.undo()  # more memory does not make another split of it
     train(config(file, "data.stream=auto", "epochs=2"), tmp_path / "run", resume=True, report=quiet)
     with pytest.raises(ConfigError, match=r"cannot resume with data.stream = 'no'"):

@@ -15,7 +15,7 @@ import pytest
 
 from xpnet import Dense, Trainer
 from xpnet.cli.streams import TolerantStream
-from xpnet.run import load_run
+from xpnet.run import load
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.callbacks import Callback, Checkpointing, HistoryFile, StopOnSignal
 
@@ -33,7 +33,7 @@ def started(out, *extra, **options):
 def ended(out):
     """The last weights of a run that has come to its end."""
     assert json.loads((out / "run.json").read_text())["status"] == "finished"
-    return {k: v.tobytes() for k, v in load_run(out, which="last").checkpoint.tensors.items()}
+    return {k: v.tobytes() for k, v in load(out, which="last").checkpoint.tensors.items()}
 
 
 @pytest.fixture(scope="module")

@@ -45,9 +45,9 @@ def which_option(command: F) -> F:
 def opened(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
     """Read a run folder, and say on standard error which of its files are torn."""
     from xpnet.cli.escape import escape
-    from xpnet.run import load_run
+    from xpnet.run import load
 
-    loaded = load_run(run, backend=backend, device=device, which=which)
+    loaded = load(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
         click.echo(f"skipped: {escape(message)}", err=True)
     return loaded

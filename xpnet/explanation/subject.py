@@ -161,9 +161,9 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
 
     Raises CheckpointError, ConfigError or DataError.
     """
-    from xpnet.run import load_run
+    from xpnet.run import load
 
-    run = load_run(path, backend="numpy", device="cpu")
+    run = load(path, backend="numpy", device="cpu")
     part, preprocessing = run.test_part(), run.preprocessing
     _check_sample(sample, len(part), f"the test part of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))

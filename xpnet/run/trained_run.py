@@ -18,7 +18,7 @@ from xpnet.run.streamed_splits import is_large, open_part
 from xpnet.storage import Checkpoint
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Run", "load_run", "make_trainer"]
+__all__ = ["Run", "load", "make_trainer"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
         raise CheckpointError(msg)
 
 
-def load_run(
+def load(
     path: str | Path | RunFolder,
     *,
     backend: str | None = None,
