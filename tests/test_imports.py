@@ -46,6 +46,7 @@ MAY_USE = {
     "cupyx": "backends",
     "cuda": "kernels",
     "jax": "backends bench check",
+    "lazy_loader": "xpnet",
     "llvmlite": "kernels",
     "numba": "kernels",
     "optax": "bench",

@@ -1,37 +1,89 @@
-"""The names of `import xpnet`: what exists, what type checkers see, and what the modules define."""
+"""The names of `import xpnet`: one list, which the package, type checkers and the modules share."""
 
 import ast
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 import xpnet
 from xpnet import ops
+
+ROOT = Path(xpnet.__file__).parent
+
+
+def listed():
+    """(module, name, name it is imported as) of each name in the stub."""
+    tree = ast.parse((ROOT / "__init__.pyi").read_text("ascii"))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"xpnet.{node.module or ''}".rstrip("."), alias.name, alias.asname
+
+
+LISTED = list(listed())
+MODULES = {"ops", "schedules"}
 
 
 @pytest.mark.parametrize("name", xpnet.__all__)
 def test_a_public_name_can_be_imported(name):
     assert getattr(xpnet, name) is not None
+    assert name in dir(xpnet)
 
 
-def test_type_checkers_see_the_same_names():
-    tree = ast.parse(Path(xpnet.__file__).read_text("utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {node.module: {a.name for a in node.names} for node in block.body}
-    assert seen == {module: set(names) for module, names in xpnet._PUBLIC.items()}
+def test_the_package_has_the_names_of_the_stub_and_its_version():
+    names = [name for _, name, _ in LISTED]
+    assert xpnet.__all__ == sorted([*names, "__version__"])
+    assert dir(xpnet) == xpnet.__all__
+    assert len(names) == len(set(names))
+    assert all(name == exported for _, name, exported in LISTED)  # `as`: the stub exports it
 
 
-def test_every_public_name_is_in_its_modules_all():
-    for module, names in xpnet._PUBLIC.items():
-        assert set(names) <= set(importlib.import_module(module).__all__), module
+@pytest.mark.parametrize(("module", "name"), [pair for *pair, _ in LISTED])
+def test_a_public_name_is_in_the_all_of_its_module(module, name):
+    if name in MODULES:
+        assert inspect.ismodule(getattr(xpnet, name))
+        return
+    home = importlib.import_module(module)
+    assert name in home.__all__
+    assert getattr(xpnet, name) is getattr(home, name)
+
+
+def test_schedules_is_a_module_whose_constant_is_not_the_initialiser():
+    assert xpnet.schedules.Constant is not xpnet.Constant
+
+
+def test_the_functions_are_not_their_modules():
+    for name in ("explain", "gradcheck", "load", "parity", "train"):
+        assert inspect.isfunction(getattr(xpnet, name)), name
+
+
+def test_a_submodule_that_loads_first_hides_no_public_name():
+    program = "import xpnet.check.gradcheck, xpnet.check.parity, xpnet.optim.schedules, xpnet; "
+    program += "from xpnet import *; print(*(type(f).__name__ for f in (gradcheck, parity, ops)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["function", "function", "module"], done.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'Dens'"):
+    expected = r"^module 'xpnet' has no attribute 'Dens'; did you mean 'Dense'\?$"
+    with pytest.raises(AttributeError, match=expected):
         xpnet.Dens  # noqa: B018
+    with pytest.raises(AttributeError, match=r"^module 'xpnet' has no attribute '__path_to__'$"):
+        xpnet.__path_to__  # noqa: B018
+    assert not hasattr(xpnet, "load_run")
+
+
+def test_the_wheel_has_the_types(tmp_path):
+    (path,) = WheelBuilder(str(ROOT.parent)).build(directory=str(tmp_path))
+    names = zipfile.ZipFile(path).namelist()
+    assert {"xpnet/py.typed", "xpnet/__init__.pyi", "xpnet/__init__.py"} <= set(names)
 
 
 def modules_of_ops():

@@ -5,151 +5,45 @@
     model = Sequential([Dense(256), ReLU(), Dense(10)])
     trainer = Trainer(model, backend="cupy")
     trainer.fit((x, y), epochs=10)
+    print(trainer.summary())
 
-The formulas, each beside its derivative, are in :mod:`xpnet.ops`; start there. The names below are
-imported at their first use, so that ``import xpnet`` costs nothing.
+:func:`train` does what ``xpnet train`` does, from the file to the score on the test part, and
+:func:`load` reads its run back. :func:`gradcheck`, :func:`parity` and :func:`explain` look at the
+mathematics from outside; :class:`Layer`, :class:`Loss`, :class:`Optimizer`, :class:`Schedule` and
+:class:`Callback` are there to be subclassed.
+
+The formulas, each beside its derivative, are in :mod:`xpnet.ops`; start there. Above it:
+
+    nn, optim, step     layers and losses, update rules, and one step of training made of them
+    kernels, backends   the formulas compiled; NumPy, CuPy, PyTorch, JAX and array-api-strict
+    data, storage       files to read, checkpoints to keep
+    training, run       the trainer; a training from its config to its folder
+    check, explanation  held to others; taken apart
+    bench, cli          timed; the command line
+
+The names below are imported at their first use, so that ``import xpnet`` costs nothing. Their one
+list is ``__init__.pyi``.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
 __version__ = "0.1.0"
 
-# module -> the public names it defines
-_PUBLIC = {
-    "xpnet.backends": ("Backend", "get_backend", "resolve"),
-    "xpnet.training.callbacks": ("Callback", "Checkpointing", "EarlyStopping", "HistoryFile"),
-    "xpnet.optim.clipping": ("Clip",),
-    "xpnet.run.config": ("Config", "load_config"),
-    "xpnet.errors": (
-        "BackendError",
-        "CheckpointError",
-        "ConfigError",
-        "DataError",
-        "TrainingError",
-        "XpnetError",
-    ),
-    "xpnet.training.loader": ("Loader",),
-    "xpnet.nn.initializers": (
-        "Constant",
-        "GlorotNormal",
-        "GlorotUniform",
-        "HeNormal",
-        "HeUniform",
-        "LeCunNormal",
-        "LeCunUniform",
-        "Ones",
-        "Orthogonal",
-        "Zeros",
-    ),
-    "xpnet.nn": (
-        "ELU",
-        "GELU",
-        "SELU",
-        "BatchNorm",
-        "Dense",
-        "Dropout",
-        "Flatten",
-        "GELUTanh",
-        "Identity",
-        "LayerNorm",
-        "LeakyReLU",
-        "LogSoftmax",
-        "ReLU",
-        "Sequential",
-        "SiLU",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Tanh",
-    ),
-    "xpnet.nn.losses": (
-        "BinaryCrossEntropy",
-        "CrossEntropy",
-        "Huber",
-        "MeanSquaredError",
-        "SoftmaxCrossEntropy",
-    ),
-    "xpnet.optim.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "Lion", "RMSProp"),
-    "xpnet.training.progress": ("Progress",),
-    "xpnet.run": ("load",),
-    "xpnet.training.trainer": ("Trainer",),
-}
-_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+_load, _, _names = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [*sorted(_HOME), "__version__", "schedules"]
+__all__ = sorted([*_names, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    if name == "schedules":  # as a module: schedules.Constant is not initializers.Constant
-        return importlib.import_module("xpnet.optim.schedules")
+def __getattr__(name: str) -> object:
+    if name in _names:
+        return _load(name)
+    import difflib
+
+    near = difflib.get_close_matches(name, _names, n=1)
     msg = f"module 'xpnet' has no attribute {name!r}"
-    raise AttributeError(msg)
+    msg += f"; did you mean {near[0]!r}?" if near else ""
+    raise AttributeError(msg, name=name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-if TYPE_CHECKING:
-    from xpnet.backends import Backend, get_backend, resolve
-    from xpnet.errors import (
-        BackendError,
-        CheckpointError,
-        ConfigError,
-        DataError,
-        TrainingError,
-        XpnetError,
-    )
-    from xpnet.nn import (
-        ELU,
-        GELU,
-        SELU,
-        BatchNorm,
-        Dense,
-        Dropout,
-        Flatten,
-        GELUTanh,
-        Identity,
-        LayerNorm,
-        LeakyReLU,
-        LogSoftmax,
-        ReLU,
-        Sequential,
-        Sigmoid,
-        SiLU,
-        Softmax,
-        Softplus,
-        Tanh,
-    )
-    from xpnet.nn.initializers import (
-        Constant,
-        GlorotNormal,
-        GlorotUniform,
-        HeNormal,
-        HeUniform,
-        LeCunNormal,
-        LeCunUniform,
-        Ones,
-        Orthogonal,
-        Zeros,
-    )
-    from xpnet.nn.losses import (
-        BinaryCrossEntropy,
-        CrossEntropy,
-        Huber,
-        MeanSquaredError,
-        SoftmaxCrossEntropy,
-    )
-    from xpnet.optim.clipping import Clip
-    from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
-    from xpnet.run import load
-    from xpnet.run.config import Config, load_config
-    from xpnet.training.callbacks import Callback, Checkpointing, EarlyStopping, HistoryFile
-    from xpnet.training.loader import Loader
-    from xpnet.training.progress import Progress
-    from xpnet.training.trainer import Trainer
+    return __all__

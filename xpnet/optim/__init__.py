@@ -1,1 +1,5 @@
 """Update rules, learning-rate schedules and gradient clipping."""
+
+from xpnet.optim import schedules
+
+__all__ = ["schedules"]
