@@ -18,7 +18,7 @@ import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -95,12 +95,40 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Checked:
-    """Base of a frozen dataclass whose fields are checked (and ints widened) when it is made."""
+    """Base of a frozen dataclass whose fields are checked (and ints widened) when it is made.
+
+    It prints as the call that makes it, without the fields that are at their defaults:
+
+    >>> @dataclass(frozen=True)
+    ... class SGD(Checked):
+    ...     lr: PositiveFloat
+    ...     momentum: Fraction = 0.0
+    >>> SGD(1), SGD(0.1, momentum=0.9)
+    (SGD(1.0), SGD(0.1, momentum=0.9))
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign] # its own: @dataclass leaves it
+
+    def __repr__(self) -> str:
+        arguments = []
+        for f in (f for f in fields(cast(Any, self)) if f.init and f.repr):
+            text, required = repr(getattr(self, f.name)), f.default is f.default_factory is MISSING
+            if required and not f.kw_only:
+                arguments.append(text)
+            elif required or text != repr(_default(f)):
+                arguments.append(f"{f.name}={text}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __post_init__(self) -> None:
         for name, kind in _types(cast(Any, type(self))).items():
             value = convert(kind, getattr(self, name), f"{type(self).__name__}.{name}")
             object.__setattr__(self, name, value)
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 @cache
