@@ -13,6 +13,7 @@ from xpnet.nn.dropout import Dropout
 from xpnet.nn.flatten import Flatten
 from xpnet.nn.layer import Layer, Params, Shape, Variable
 from xpnet.nn.normalization import BatchNorm, LayerNorm
+from xpnet.nn.summary import Table, architecture
 from xpnet.settings import Checked, OneOf, PositiveInt
 from xpnet.typing import Array
 
@@ -35,8 +36,11 @@ class Sequential(Checked):
     ``Sequential([Dense(256), ReLU(), Dense(10)])`` leaves the sizes open;
     ``.build((784,))`` fills them in and returns a new model.
 
-    >>> model = Sequential([Dense(4), *[ACTIVATIONS["relu"]()], Dense(3)]).build((2,))
-    >>> model.output_shape
+    >>> from xpnet.nn import ReLU
+    >>> model = Sequential([Dense(4), ReLU(), Dense(3)])
+    >>> model
+    Sequential([Dense(4), ReLU(), Dense(3)])
+    >>> model.build((2,)).output_shape
     (3,)
     """
 
@@ -68,6 +72,30 @@ class Sequential(Checked):
             shape = layer.build(shape)[1]
             shapes.append(shape)
         return shapes
+
+    def summary(self) -> str:
+        """Return a table of the layers: output shapes, arrays and parameters, "?" before build.
+
+        >>> print(Sequential([Dense(4), Dense(3, bias=False)]).build((2,)).summary())
+           layer  output shape  arrays            parameters
+        ----------------------------------------------------
+           input  (N, 2)
+        0  dense  (N, 4)        W (2, 4), b (4,)          12
+        1  dense  (N, 3)        W (4, 3)                  12
+        ----------------------------------------------------
+           total                                          24
+        """
+        return self._table().text()
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return self._table().html()
+
+    def _table(self) -> Table:
+        return architecture([*map(layer_name, self.layers)], self.layers, self.input_shape)
+
+    def __repr__(self) -> str:
+        shape = "" if self.input_shape is None else f", input_shape={self.input_shape}"
+        return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}]{shape})"
 
     @property
     def output_shape(self) -> Shape:

@@ -21,6 +21,7 @@ from xpnet.data import Shuffle, StreamedDataset
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
@@ -291,9 +292,18 @@ class Trainer:
 
     @property
     def engine(self) -> Engine:
-        """The model and its state on the backend, once the shape of the data is known."""
+        """The model and its state on the backend, as soon as both are known.
+
+        Raises TrainingError before that.
+        """
+        shape = self.model.input_shape
+        if self._engine is None and shape is not None and not self._follows_data:
+            self._prepare(shape)
         if self._engine is None:
             msg = "the model has no sizes yet: call fit, or build the model with its input shape"
+            if shape is not None:
+                msg = "the backend is chosen from the data: call fit first, or name one, such as "
+                msg += "Trainer(model, backend='numpy')"
             raise TrainingError(msg)
         return self._engine
 
@@ -341,7 +351,66 @@ class Trainer:
                 raise CheckpointError(msg) from error
         self._restored = None
 
+    # -- display ----------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """Return the layers of the model, and what trains them, where and how far.
+
+        >>> from xpnet.nn import Dense
+        >>> print(Trainer([Dense(3)], backend="numpy").summary())
+           layer  output shape  arrays  parameters
+        ------------------------------------------
+        0  dense  ?             ?                ?
+        ------------------------------------------
+           total                                 ?
+        <BLANKLINE>
+        loss       SoftmaxCrossEntropy()
+        optimizer  Adam()
+        schedule   Constant()
+        batch      128 rows
+        runs on    numpy
+        step       chosen when the model is built
+        trained    0 epochs; 0 steps
+        """
+        return f"{self.model.summary()}\n\n{self._facts().text()}"
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return self.model._repr_html_() + self._facts().html()
+
+    def __repr__(self) -> str:
+        where = self.backend or self._asked[0]
+        return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
+
+    def _facts(self) -> Table:
+        epoch, batch, step = self.position
+        parts = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
+        part = f", {batch} batches of the next" if batch else ""
+        rows = [
+            ("loss", repr(self.loss)),
+            ("optimizer", repr(self.optimizer)),
+            ("schedule", repr(self.schedule)),
+            *([] if self.clip == Clip() else [("clip", repr(self.clip))]),
+            *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
+            ("batch", f"{self.batch_size} rows{parts}"),
+            ("runs on", self._where()),
+            ("step", self._engine.step_note if self._engine else "chosen when the model is built"),
+            ("trained", f"{epoch} epochs{part}; {step} steps"),
+        ]
+        return Table([rows], "<<")
+
+    def _where(self) -> str:
+        if self.backend is not None:
+            return "{backend} {version} on {device}, {dtype}".format(**self.backend.describe())
+        if self._follows_data:
+            return "the backend chosen from the data"
+        return " on ".join(word for word in self._asked[:2] if word != "auto")
+
     # -- preparation -------------------------------------------------------------------------------
+
+    @property
+    def _follows_data(self) -> bool:
+        """Whether the backend is still to be chosen, by the first data."""
+        return self.backend is None and self._asked[:2] == ("auto", "auto")
 
     def _resolve(self, x: Any) -> Backend:
         """The backend, chosen at the first sight of data."""
@@ -379,7 +448,7 @@ class Trainer:
             data = StreamedLoader(self._resolve(None), data)
         elif not isinstance(data, Loader):
             data = Loader(self._resolve(data[0]), *data)
-        elif self.backend is None and self._asked[:2] == ("auto", "auto"):
+        elif self._follows_data:
             self.backend = data.backend
         if repr(backend := self._resolve(None)) != repr(data.backend):
             msg = f"the loader is for {data.backend}, but the training is on {backend}"

@@ -21,8 +21,7 @@ def show(run: str, epochs: int) -> int:
 
     loaded = opened(run, "numpy", "cpu")
     console = Console(highlight=False)
-    click.echo("layers")
-    console.print(_layers(loaded.trainer.model))
+    click.echo(f"{loaded.trainer.model.summary()}\n")
     history = loaded.folder.history()
     if history:
         click.echo(f"the last of {len(history)} epochs")
@@ -39,36 +38,6 @@ def show(run: str, epochs: int) -> int:
             click.echo(f"test {key} {report[key]:.4f}")
     click.echo(f"\n{to_toml(loaded.config)}", nl=False)
     return 0
-
-
-def _layers(model):  # type: ignore[no-untyped-def]
-    import math
-
-    from rich.table import Table
-
-    from xpnet.nn import layer_name
-
-    table = Table(show_footer=True)
-    table.add_column("", "")
-    table.add_column("layer", "parameters in all")
-    for name in ("output shape", "arrays"):
-        table.add_column(name)
-    counts = []
-    rows = []
-    for i, (layer, shape, variables) in enumerate(
-        zip(model.layers, model.shapes(), model.variables(), strict=True)
-    ):
-        trained = {name: v for name, v in variables.items() if v.trained}
-        count = sum(math.prod(v.shape) for v in trained.values())
-        counts.append(count)
-        arrays = "  ".join(f"{n} {v.shape}" for n, v in variables.items())
-        rows.append(
-            (str(i), layer_name(layer), str(("N", *shape)).replace("'", ""), arrays, f"{count:,}")
-        )
-    table.add_column("parameters", f"{sum(counts):,}", justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _history(history, epochs):  # type: ignore[no-untyped-def]
