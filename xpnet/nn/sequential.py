@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from xpnet.errors import ConfigError
 from xpnet.nn.activation import ACTIVATIONS
@@ -46,6 +46,10 @@ class Sequential(Checked):
 
     layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...]
     input_shape: tuple[PositiveInt, ...] | None = None
+
+    if TYPE_CHECKING:  # any sequence of layers becomes a tuple
+
+        def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None) -> None: ...
 
     def build(self, input_shape: Shape) -> "Sequential":
         """Return the model for examples of ``input_shape`` (the batch left out).
