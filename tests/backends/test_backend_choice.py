@@ -12,6 +12,7 @@ from array_api_compat import device
 
 from xpnet.backends import backend_class, backend_names, backend_of, get_backend, resolve
 from xpnet.backends.backend import Backend, Probe
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError, DataError
 from xpnet.nn import Dense, ReLU
 from xpnet.training.loader import Loader
@@ -309,9 +310,20 @@ def test_a_class_without_a_method_says_which():
         def probe(cls):
             return Probe("1", ("cpu",))
 
-    half = Half()
-    for use in (lambda: half.xp, lambda: half.device, lambda: half.owns(1), lambda: half.place(1)):
-        assert refusal(use).startswith("backend class Half must define ")
+    message = refusal(Half)
+    assert message.startswith("backend class Half must define ")
+    for method in ("xp", "device", "owns", "place", "to_host"):
+        assert f"'{method}'" in message
+    assert "'probe'" not in message
+
+
+def test_a_class_without_probe_says_so_before_it_is_instantiated():
+    class Blind(Backend):
+        name = "blind"
+        xp, device, owns = NumpyBackend.xp, NumpyBackend.device, NumpyBackend.owns
+        place, to_host = NumpyBackend.place, NumpyBackend.to_host
+
+    assert refusal(Blind) == refusal(Blind.probe) == "backend class Blind must define 'probe'"
 
 
 # -- arrays ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from xpnet.nn import (
     Dense,
     Dropout,
     Flatten,
+    Layer,
     LayerNorm,
     LeakyReLU,
     LogSoftmax,
@@ -216,3 +217,11 @@ def test_each_tensor_has_its_own_random_position():
     for name in second:
         assert np.array_equal(first[name], second[name])
     assert not np.array_equal(initialize(small, 8)[0], initialize(small, 7)[0])
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_layer_that_lacks_a_method_cannot_be_made(method):
+    methods = {"forward": ReLU.forward, "backward": ReLU.backward}
+    del methods[method]
+    with pytest.raises(TypeError, match=rf"abstract class Half .*\b{method}\b"):
+        type("Half", (Layer,), methods)()

@@ -14,6 +14,7 @@ from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
     Huber,
+    Loss,
     MeanSquaredError,
     SoftmaxCrossEntropy,
 )
@@ -269,3 +270,13 @@ def test_hits_leave_the_ignored_rows_out(backend):
     assert (float(right), float(count)) == (1.0, 2.0)
     right, count = BinaryCrossEntropy().correct(output, backend.asarray(np.ones((3, 2))))
     assert (float(right), float(count)) == (4.0, 6.0)
+
+
+def test_a_loss_without_terms_cannot_be_made():
+    with pytest.raises(TypeError, match=r"abstract class Half .*\bterms\b"):
+        type("Half", (Loss,), {})()
+
+
+def test_a_regression_has_no_notion_of_a_correct_prediction():
+    with pytest.raises(TypeError, match="Huber has no notion of a correct prediction"):
+        Huber().correct(np.zeros((2, 1)), np.zeros((2, 1)))

@@ -5,8 +5,9 @@ learn which devices are there. A backend is those few methods; everything else i
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from array_api_compat import device as array_device
@@ -27,11 +28,11 @@ class Probe(NamedTuple):
     note: str = ""  # why an expected device is missing, and what to do
 
 
-class Backend:
+class Backend(ABC):
     """One array library on one device with one floating dtype.
 
     ``Backend(device, dtype)`` raises :class:`~xpnet.errors.BackendError` where the library or the
-    device is missing. Subclasses set ``name`` and implement the methods that raise here; see
+    device is missing. Subclasses set ``name`` and define the abstract methods; see
     ``xpnet/backends/numpy.py`` for the smallest one. A package of its own joins by an entry point
     in the group ``xpnet.backends``, its name the backend's name and its value the class.
     """
@@ -39,6 +40,11 @@ class Backend:
     name: ClassVar[str]
     jit_by_default: ClassVar[bool] = False  # whether training goes through `jit` unasked
     streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if cls.__abstractmethods__:
+            raise _incomplete(cls)
+        return super().__new__(cls)
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in FLOAT_DTYPES:
@@ -57,9 +63,10 @@ class Backend:
         self.dtype_name = dtype
 
     @classmethod
+    @abstractmethod
     def probe(cls) -> Probe:
         """Return what is installed and which devices it has; never raises, never allocates."""
-        raise AbstractMethodError(cls, "probe")
+        raise _incomplete(cls)  # a class is probed before it is instantiated
 
     @classmethod
     def refuse(cls, device: str, probe: Probe) -> None:
@@ -70,14 +77,14 @@ class Backend:
         raise BackendError(msg)
 
     @property
+    @abstractmethod
     def xp(self) -> Any:
         """The namespace of the library, as the Array API standard defines it."""
-        raise AbstractMethodError(type(self), "xp")
 
     @property
+    @abstractmethod
     def device(self) -> Any:
         """The library's own device object, as creation functions take it."""
-        raise AbstractMethodError(type(self), "device")
 
     @property
     def dtype(self) -> Any:
@@ -142,17 +149,17 @@ class Backend:
             _check_same(self.to_host(x), self.to_host(moved))
         return moved
 
+    @abstractmethod
     def place(self, host: np.ndarray) -> Array:
         """Copy a NumPy array to the device, dtype kept; ``host`` is handed over."""
-        raise AbstractMethodError(type(self), "place")
 
+    @abstractmethod
     def to_host(self, x: Array) -> np.ndarray:
         """Return a NumPy copy of ``x``; waits for the device."""
-        raise AbstractMethodError(type(self), "to_host")
 
+    @abstractmethod
     def owns(self, x: Any) -> bool:
         """Return whether ``x`` is an array of this library."""
-        raise AbstractMethodError(type(self), "owns")
 
     def free_memory(self) -> int | None:
         """Return the free bytes of a device with its own memory; None if it uses the host's."""
@@ -162,7 +169,7 @@ class Backend:
         """Return whether ``error`` is how the library reports running out of memory."""
         return isinstance(error, MemoryError)
 
-    def synchronize(self, x: Array) -> None:
+    def synchronize(self, x: Array) -> None:  # noqa: B027 - nothing to wait for by default
         """Wait until ``x`` has been computed."""
 
     @property
@@ -190,7 +197,7 @@ class Backend:
         """
         return "does not apply"
 
-    def allow_tf32(self, allowed: bool) -> None:
+    def allow_tf32(self, allowed: bool) -> None:  # noqa: B027 - by default there is none
         """Turn TF32 on or off where it applies, for the whole process where the library has one
         switch; several times faster on NVIDIA's tensor cores.
         """
@@ -215,11 +222,10 @@ class Backend:
         return f"{kind}(device={self.device_name!r}, dtype={self.dtype_name!r})"
 
 
-class AbstractMethodError(BackendError):
-    """A backend that lacks one of the methods a backend must have."""
-
-    def __init__(self, cls: type, method: str) -> None:
-        super().__init__(f"backend class {cls.__name__} must define {method!r}")
+def _incomplete(cls: type[Backend]) -> BackendError:
+    """The error for a class with abstract methods; Python's TypeError would read as xpnet's bug."""
+    missing = ", ".join(map(repr, sorted(cls.__abstractmethods__)))
+    return BackendError(f"backend class {cls.__name__} must define {missing}")
 
 
 def _check_same(host: np.ndarray, integers: np.ndarray) -> None:

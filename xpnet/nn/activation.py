@@ -41,6 +41,11 @@ class Activation(Layer):
     f_backward: ClassVar[Callable[..., Array]]
     keeps_output: ClassVar[bool] = False  # whether f_backward takes a rather than z
 
+    @property
+    def setting(self) -> float:
+        """The one number that a compiled kernel of f takes: a slope or an alpha; 0 for none."""
+        return 0.0
+
     def forward(
         self, params: Params, x: Array, *, train: bool = False, keys: Any = None
     ) -> tuple[Array, Array]:
@@ -75,6 +80,11 @@ class LeakyReLU(Activation):
 
     slope: Annotated[float, Range(ge=0)] = 0.01
     f, f_backward = ops.leaky_relu, ops.leaky_relu_backward
+
+    @property
+    def setting(self) -> float:
+        """The slope."""
+        return self.slope
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,11 @@ class ELU(Activation):
 
     alpha: PositiveFloat = 1.0
     f, f_backward = ops.elu, ops.elu_backward
+
+    @property
+    def setting(self) -> float:
+        """The factor alpha."""
+        return self.alpha
 
 
 @dataclass(frozen=True)

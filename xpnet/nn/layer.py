@@ -1,12 +1,13 @@
 """What a layer is: a frozen description, and three pure functions of arrays.
 
-    layer, out_shape = layer.build(in_shape)        sizes filled in; shapes leave the batch out
-    y, residuals = layer.forward(params, x)         residuals: all that backward needs
+    layer, out_shape = layer.build(in_shape)        fills in the sizes; shapes exclude the batch
+    y, residuals = layer.forward(params, x)         residuals: whatever backward needs
     dx, grads = layer.backward(params, residuals, dy)
 
 ``params`` and ``grads`` are mappings from the names in :meth:`Layer.variables` to arrays.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -30,39 +31,37 @@ class Variable(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layer(Checked):
-    """Base of the layers."""
+class Layer(Checked, ABC):
+    """Base class of the layers."""
 
     random: ClassVar[bool] = False  # whether `forward` uses `keys` in training
 
     def build(self, in_shape: Shape) -> tuple["Layer", Shape]:
-        """Return this layer with its sizes filled in, and the shape of one example it returns.
+        """Return this layer with its sizes filled in, and the shape of one output example.
 
-        Raises ConfigError where the shape does not fit.
+        Raises ConfigError if the shape does not fit.
         """
         return self, in_shape
 
     def variables(self) -> dict[str, Variable]:
-        """Name the arrays of a built layer, in the order of the flat vector."""
+        """Return the arrays of a built layer by name, in the order of the flat vector."""
         return {}
 
+    @abstractmethod
     def forward(
         self, params: Params, x: Array, *, train: bool = False, keys: Any = None
     ) -> tuple[Array, Any]:
-        """Return y and the residuals. ``keys``, two int32, place a random layer's draws."""
-        msg = f"{type(self).__name__} must define forward"
-        raise TypeError(msg)
+        """Return y and the residuals. ``keys``, two int32, decide what a random layer draws."""
 
+    @abstractmethod
     def backward(
         self, params: Params, residuals: Any, dy: Array, *, input_gradient: bool = True
     ) -> tuple[Array | None, dict[str, Array]]:
         """Return dx and the gradients: the exact adjoint of :meth:`forward` at those residuals.
 
-        ``input_gradient=False`` lets a layer leave dx out.
+        ``input_gradient=False`` allows a layer to skip dx and return None for it.
         """
-        msg = f"{type(self).__name__} must define backward"
-        raise TypeError(msg)
 
     def track(self, params: Params, residuals: Any) -> dict[str, Array]:
-        """Return the new values of the variables that are not trained, after a training pass."""
+        """Return the new values of the variables that are not trained, after a training forward."""
         return {}

@@ -14,6 +14,7 @@ A batch in which nothing counts has value 0 and gradient 0.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -81,18 +82,21 @@ def quotient(x: Array, denominator: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Loss(Checked):
-    """Base of the losses; a subclass defines :meth:`terms`, :meth:`predict` and :meth:`correct`."""
+class Loss(Checked, ABC):
+    """Base class of the losses.
+
+    A subclass defines :meth:`terms`; :meth:`predict` if the output is not yet what a user reads,
+    and :meth:`correct` if a prediction is either correct or not.
+    """
 
     reduction: Reduction = "mean"
 
     # What a prediction is: one class of several, a yes or no per column, or numbers.
     predicts: ClassVar[Literal["class", "binary", "value"]] = "class"
 
+    @abstractmethod
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         """Return the weighted losses of a batch and the gradient of their sum."""
-        msg = f"{type(self).__name__} must define terms"
-        raise TypeError(msg)
 
     def predict(self, output: Array) -> Array:
         """Turn the model's output into what a user reads: probabilities, or the values."""
@@ -111,8 +115,8 @@ class Loss(Checked):
             raise DataError(msg)
 
     def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Return how many predictions are right, and of how many; 0-d floats."""
-        msg = f"{type(self).__name__} has no notion of a right prediction"
+        """Return how many predictions are correct, and out of how many; 0-d floats."""
+        msg = f"{type(self).__name__} has no notion of a correct prediction"
         raise TypeError(msg)
 
     def __call__(
@@ -273,10 +277,9 @@ class _ElementwiseLoss(Loss):
 
     predicts: ClassVar[Literal["class", "binary", "value"]] = "value"
 
+    @abstractmethod
     def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
         """Return the loss and the derivative of each element."""
-        msg = f"{type(self).__name__} must define _elements"
-        raise TypeError(msg)
 
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         xp = array_namespace(output)

@@ -6,14 +6,23 @@ activation after it into its own row, and the loss takes the bias of a last dens
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
 from xpnet.kernels.cpu import machine as m
 from xpnet.kernels.cpu.elements import IDENTITY, KINDS
 from xpnet.kernels.cpu.losses import ELEMENTWISE, REDUCTIONS
-from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, Layer, LayerNorm, Sequential
+from xpnet.nn import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LayerNorm,
+    Sequential,
+)
 from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 
@@ -168,8 +177,8 @@ class _Compiler:
             return Place(x.start, self.shapes[i + 1]), i + 1
         if type(layer) is Dropout:
             return self.dropout(i, layer, x), i + 1
-        if type(layer) in KINDS:
-            return self.activation(i, x), i + 1
+        if _is_compiled(layer):
+            return self.activation(i, layer, x), i + 1
         if isinstance(layer, BatchNorm | LayerNorm) and has_kernel(layer):
             return self.norm(i, layer, x), i + 1
         return self.portable(i, x), i + 1
@@ -178,12 +187,14 @@ class _Compiler:
         """A dense layer and the activation after it."""
         I, J = x.shape[-1], self.shapes[i + 1][-1]  # noqa: E741
         W, b = self.tensors[i]["W"], self.tensors[i].get("b", m.NOWHERE)
-        follows = self.layers[i + 1] if i + 1 < len(self.layers) else None
-        merged = type(follows) in KINDS
-        kind, s = (_kind(follows), _setting(follows)) if merged else (IDENTITY, 0.0)
-        lazy = follows is None and has_loss_kernel(self.loss)  # the loss adds the bias
-        z = self.place((self.N, J))
-        y = z if not merged or follows.keeps_output else self.place(z.shape)  # type: ignore[union-attr]
+        last = i + 1 == len(self.layers)
+        lazy = last and has_loss_kernel(self.loss)  # the loss adds the bias
+        follows = None if last else self.layers[i + 1]
+        z = y = self.place((self.N, J))
+        kind, s, after = IDENTITY, 0.0, i + 1
+        if _is_compiled(follows):
+            kind, s, after = KINDS.index(type(follows)), follows.setting, i + 2
+            y = z if follows.keeps_output else self.place(z.shape)
         now = m.NOWHERE if lazy or (kind == IDENTITY and b == m.NOWHERE) else kind
         columns = {"I_": I, "J_": J, "X": x.start, "W": W, "B": b}
         self.row(m.AFFINE, s, KIND=now, Z=z.start, Y=y.start, **columns)
@@ -196,14 +207,14 @@ class _Compiler:
             return dx
 
         self.on_the_way_back(i, backward)
-        return y, i + 1 + merged
+        return y, after
 
-    def activation(self, i: int, x: Place) -> Place:
-        layer, z = self.layers[i], self.place(x.shape)
+    def activation(self, i: int, layer: Activation, x: Place) -> Place:
+        z = self.place(x.shape)
         if i and type(self.layers[i - 1]) in NORMS:
             z = x  # which nobody else reads
-        y = z if layer.keeps_output else self.place(x.shape)  # type: ignore[attr-defined]
-        kind, s, J = _kind(layer), _setting(layer), math.prod(x.shape[1:])
+        y = z if layer.keeps_output else self.place(x.shape)
+        kind, s, J = KINDS.index(type(layer)), layer.setting, math.prod(x.shape[1:])
         self.row(m.ACTIVATION, s, KIND=kind, J_=J, X=x.start, Z=z.start, Y=y.start)
 
         def backward(dy: Place) -> Place:
@@ -293,10 +304,6 @@ def has_loss_kernel(loss: Loss) -> bool:
     return type(loss) is SoftmaxCrossEntropy or type(loss) in ELEMENTWISE
 
 
-def _kind(layer: Layer | None) -> int:
-    return KINDS.index(type(layer))
-
-
-def _setting(layer: Layer | None) -> float:
-    """The slope or alpha of an activation, if it has one."""
-    return next(iter(vars(layer).values()), 0.0)
+def _is_compiled(layer: Layer | None) -> TypeGuard[Activation]:
+    """Whether the layer is an activation that compiled code has, not a subclass of one."""
+    return type(layer) in KINDS

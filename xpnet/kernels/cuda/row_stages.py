@@ -31,7 +31,7 @@ class Norm:
         assert self.layer.features is not None
         matrix = _rows(x, self.layer.features)
         R, J = matrix.shape
-        kind, setting = kind_of(self.activation)
+        kind, setting = kind_of(self.activation), self.activation.setting
         y = work.empty((R, J))
         a = y if self.activation.keeps_output else work.empty((R, J))
         statistics = [work.sums((R if isinstance(self.layer, LayerNorm) else J,)) for _ in range(2)]
@@ -64,7 +64,7 @@ class Norm:
         kept, x, *statistics = residuals
         R, J = x.shape
         by_row = isinstance(self.layer, LayerNorm)
-        kind, setting = kind_of(self.activation)
+        kind, setting = kind_of(self.activation), self.activation.setting
         gradient, cut, partial = _rows(da, J), patches(R, J), None
         if by_row or cut.splits > 1:
             partial = work.sums((cut.splits, 2, J))
@@ -85,7 +85,7 @@ class Norm:
     @property
     def bare(self) -> bool:
         """Whether it has no activation yet."""
-        return kind_of(self.activation)[0] == IDENTITY
+        return kind_of(self.activation) == IDENTITY
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,7 @@ class Affine:
 
     @property
     def kind(self) -> int:
-        return kind_of(self.activation)[0]
-
-    @property
-    def setting(self) -> float:
-        """The slope or alpha of the activation, if it has one."""
-        return kind_of(self.activation)[1]
+        return kind_of(self.activation)
 
     @property
     def bare(self) -> bool:
@@ -65,8 +60,9 @@ class Affine:
         a = z if in_place else work.empty((N, self.width))
         size = N * self.width
         work.launch(
-            "bias_activation", work.blocks(size), z, b, a, self.kind, size, self.width, self.setting
-        )
+            "bias_activation", work.blocks(size), z, b, a, self.kind, size, self.width,
+            self.activation.setting,
+        )  # fmt: skip
         return a, (x, a if self.activation.keeps_output else z)
 
     def backward(self, work: Work, residuals: Any, da: Array) -> Array | None:
@@ -93,7 +89,7 @@ class Affine:
         sums, add = (work.sums((cut.splits, J)), 0) if split else (db, work.add)
         work.launch_patches(
             "activation_backward", cut.grid, da, kept, sums, add, self.kind, N, J, cut.rows,
-            self.setting,
+            self.activation.setting,
         )  # fmt: skip
         if split:
             work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add)
