@@ -12,7 +12,7 @@ from rich.console import Console
 
 from xpnet.cli.commands.explain import explain as command
 from xpnet.errors import ConfigError
-from xpnet.explanation import explain, html, latex, markdown, of_sizes, terminal, text, tiny
+from xpnet.explanation import explain, html, latex, markdown, of_sizes, terminal, tiny, wording
 from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
 from xpnet.explanation.notation import latex as to_latex
 from xpnet.explanation.notation import mathml, plain
@@ -43,9 +43,9 @@ def test_every_number_of_every_step_is_in_the_text(name, convention):
     shown = RENDERERS[name](explanation).replace("−", "-")
     for step in explanation.steps:
         for tensor in (*step.operands, step.result):
-            for cell in np.ravel(text.numbers(tensor.values)):
+            for cell in np.ravel(wording.numbers(tensor.values)):
                 assert str(cell) in shown
-    for _, dz, dW in text.way_rows(explanation):
+    for _, dz, dW in wording.way_rows(explanation):
         assert dz in shown
         assert dW in shown
 
@@ -85,7 +85,7 @@ def test_large_arrays_are_told_by_shape_and_norm(name, large):
     explanation = large
     shown = RENDERERS[name](explanation)
     W = explanation.steps[0].operands[1].values
-    assert text.norm(W) in shown
+    assert wording.norm(W) in shown
     assert len(shown) < 400_000
 
 
