@@ -3,9 +3,16 @@
 `numpy-readonly` hands out arrays that raise on being written to; array-api-strict runs on a fake
 device with its strictest flags. The summary names the backends that ran and why others did not;
 `--require-backend NAME` turns such a skip into a failure.
+
+Tests marked `long` run with `--long`, or where `-m` names the mark; the summary counts those left
+out. `long_but(name=[...])` keeps a test short where its parameters have these values only, and
+`long_where(name=[...])` makes it long there only. Under pytest-xdist the workers hand their counts
+to the process that prints the summary.
 """
 
 import contextlib
+import re
+import signal
 from collections import Counter
 
 import numpy as np
@@ -13,9 +20,11 @@ import pytest
 
 from xpnet.backends import Backend, backend_class
 from xpnet.backends.numpy import NumpyBackend
+from xpnet.training.signals import SIGNALS
 
 ran = Counter()
 missing = {}
+left_out = []  # the long tests that were not asked for
 
 
 class ReadOnlyNumpy(NumpyBackend):
@@ -41,6 +50,7 @@ UNDER_TEST = {
 
 
 def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the long tests, too")
     parser.addoption(
         "--require-backend",
         action="append",
@@ -114,9 +124,60 @@ def backend32(request):
     ran[request.param] += 1
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where g++ puts the CUDA kernels that it compiles for the CPU, once for all tests."""
+    from cuda_on_cpu import WHY_NOT
+
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_from_a_terminal():
+    """Let a test, and what it starts, be signalled where `nohup` or `&` have signals ignored.
+
+    A handler that does nothing keeps a real one from pytest, too, and is not inherited.
+    """
+    ignored = [s for s in SIGNALS if signal.getsignal(s) is signal.SIG_IGN]
+    for s in ignored:
+        signal.signal(s, lambda *_: None)
+    yield
+    for s in ignored:
+        signal.signal(s, signal.SIG_IGN)
+
+
+def pytest_itemcollected(item):
+    """Mark as `long` what `long_but` and `long_where` say of a test's parameters."""
+    for name, long in (("long_but", False), ("long_where", True)):
+        for mark in item.iter_markers(name):
+            params = item.callspec.params
+            if long == all(params[key] in values for key, values in mark.kwargs.items()):
+                item.add_marker("long")
+
+
+@pytest.hookimpl(trylast=True)  # of those that -k and -m have chosen
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--long") or re.search(r"\blong\b", config.option.markexpr):
+        return
+    left_out[:] = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take over the counts of a worker of pytest-xdist, which collects all and runs some."""
+    counts = getattr(node, "workeroutput", {})  # none where it crashed
+    ran.update(counts.get("ran", {}))
+    left_out[:] = counts.get("left_out", left_out)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -128,10 +189,16 @@ def pytest_terminal_summary(terminalreporter):
             else:
                 reason = missing.get(name, "no test selected")
                 terminalreporter.line(f"{name}: not run: {reason}")
+    if left_out:
+        terminalreporter.section("long tests")
+        terminalreporter.line(f"{len(left_out)} not run: add --long")
 
 
 def pytest_sessionfinish(session, exitstatus):
     config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput |= {"ran": dict(ran), "left_out": [i.nodeid for i in left_out]}
+        return
     absent = [n for n in config.getoption("--require-backend") if not ran[n]]
     on_gpu = sum(ran[n] for n in ("cupy", "torch-cuda", "jax-cuda"))
     if absent or on_gpu < config.getoption("--min-gpu-tests"):

@@ -59,6 +59,7 @@ def test_one_that_cannot_be_loaded_says_so_in_one_line(installed):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_both_are_listed(installed):
     listed = run(installed, "-m", "xpnet", "backends").stdout
     assert "\nexample " in listed

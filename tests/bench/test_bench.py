@@ -10,7 +10,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import cuda_on_cpu
 import numpy as np
 import pytest
 from conftest import AVAILABLE, ran
@@ -159,13 +158,6 @@ def test_the_products_are_those_of_a_step():
 # -- a GPU that is none ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    if cuda_on_cpu.WHY_NOT:
-        pytest.skip(cuda_on_cpu.WHY_NOT)
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.mark.parametrize("narrow", [None, "float16", "bfloat16"])
 def test_the_limit_of_a_gpu_is_a_graph_of_the_same_products(narrow, folder):
     executor = CpuExecutor("float32", folder, narrow=narrow)
@@ -298,6 +290,7 @@ def test_the_launches_of_a_step_on_a_real_gpu_are_timed(precision):
     ran["cupy"] += 1
 
 
+@pytest.mark.long
 def test_every_library_is_kept_to_the_cores_asked_for(tmp_path):
     words = ["--threads", "1", "--rows", "8-4:4:sgd", "--rounds", "1"]
     words += [

@@ -14,6 +14,7 @@ from xpnet.errors import ConfigError
 POINTS = [Point(n, 10.0 * n, 3.0 * n, 200.0) for n in (1, 10, 100, 1000)]
 
 
+@pytest.mark.long_but(axis=["width"])
 @pytest.mark.parametrize("axis", AXES)
 def test_a_point_is_measured_in_a_process_of_its_own(axis, monkeypatch):
     held = b"x" * 2**29  # which a process that is started shall not count

@@ -34,6 +34,7 @@ def planted(**faults):
 # -- agreement ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long_where(name=["jax"])
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_backend_agrees_with_numpy_in_every_tensor(name):
     """Normalisation, dropout, clipping and a softmax layer of its own, in both dtypes."""

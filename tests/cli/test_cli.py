@@ -324,6 +324,7 @@ def uninterrupted(tmp_path_factory):
     return load(out, which="last").checkpoint.tensors
 
 
+@pytest.mark.long_but(number=[signal.SIGINT])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(
     tmp_path, uninterrupted, number

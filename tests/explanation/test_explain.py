@@ -43,6 +43,7 @@ def test_each_einsum_gives_what_the_function_returned_in_both_conventions(loss, 
                 np.testing.assert_allclose(evaluate(form), form.result.values, rtol=0, atol=1e-13)
 
 
+@pytest.mark.long_but(activation=["relu", "softmax"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_loss_with_every_activation_is_explained_alike_on_every_backend(
@@ -185,6 +186,7 @@ def test_label_smoothing_class_weights_and_ignored_labels_are_explained():
     assert max(ways.ways[-1].differences(*ways.trained)) < 1e-9
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_normalisation_and_dropout_are_explained(backend):
     subject = of_sizes([4, 3], batch=3)
     model = Sequential((Dense(5), LayerNorm(), Dropout(0.3), Dense(3), Softmax())).build((4,))

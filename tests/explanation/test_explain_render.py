@@ -67,6 +67,7 @@ def test_every_line_of_code_and_the_question_are_in_the_text(name):
                     assert ascii_part.split("{")[0] in flat
 
 
+@pytest.mark.long_but(convention=["both"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_a_terminal_of_80_columns_is_enough(loss, convention):

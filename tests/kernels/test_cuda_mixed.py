@@ -1,6 +1,5 @@
 """The GPU's training step in mixed precision: what it rounds, the loss scale, whole trainings."""
 
-import cuda_on_cpu
 import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor, rounded, widened
@@ -35,13 +34,6 @@ from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
 from xpnet.training.trainer import Trainer
 
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit in the last place, relative
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    if cuda_on_cpu.WHY_NOT:
-        pytest.skip(cuda_on_cpu.WHY_NOT)
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(params=["float16", "bfloat16"])
@@ -169,6 +161,7 @@ def portable_steps(narrow, model, loss, optimizer, clip, mixed, batches, parts=1
     return [backend.to_host(x) for x in arrays(state)]
 
 
+@pytest.mark.long_but(parts=[1])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", MODELS)

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 from functools import cache
 
-import cuda_on_cpu
 import numpy as np
 import pytest
 from conftest import AVAILABLE, make_backend, ran
@@ -61,13 +60,6 @@ from xpnet.step import (
 from xpnet.step.microbatch import accumulated
 
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    if cuda_on_cpu.WHY_NOT:
-        pytest.skip(cuda_on_cpu.WHY_NOT)
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -308,6 +300,7 @@ CLASS_OPTIONS = {
 }
 
 
+@pytest.mark.long_but(reduction=["mean"])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("form", ["indices", "one-hot", "soft rows"])
@@ -423,6 +416,7 @@ CLIPS = {
 }
 
 
+@pytest.mark.long_but(clip=["no clip", "both"])
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(
@@ -452,6 +446,7 @@ PARTS_OF = {
 }
 
 
+@pytest.mark.long_but(parts=[3])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("parts", [2, 3, 40])
 @pytest.mark.parametrize("name", PARTS_OF)
@@ -555,6 +550,7 @@ PLANTED = {
 }  # fmt: skip
 
 
+@pytest.mark.long_but(bug=["no barrier before the sums are read", "one row too many"])
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug, folder):
     """What finds the bugs of a kernel here: guards, poison, other orders, missed barriers."""

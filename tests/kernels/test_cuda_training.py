@@ -9,7 +9,6 @@ import sys
 import types
 from types import SimpleNamespace
 
-import cuda_on_cpu
 import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor, Cublas
@@ -53,13 +52,6 @@ def fused_on_cpu(r):
 @pytest.fixture(autouse=True)
 def table(monkeypatch):
     monkeypatch.setitem(FUSED, "fused-numpy", fused_on_cpu)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    if cuda_on_cpu.WHY_NOT:
-        pytest.skip(cuda_on_cpu.WHY_NOT)
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture

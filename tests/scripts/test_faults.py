@@ -39,13 +39,17 @@ def training(faults, tmp_path_factory):
     return faults.Training(tmp_path_factory.mktemp("faults"), settings, faults.Tally())
 
 
-def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(faults, training):
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(
+    faults, training, times
+):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    faults.kills(training, 4, random.Random(seed))
+    faults.kills(training, times, random.Random(seed))
     assert training.tally.counts["runs compared"] >= 1
 
 
+@pytest.mark.long_but(case=["file_limit"])
 @pytest.mark.parametrize(
     ("case", "arguments"),
     [
@@ -62,9 +66,16 @@ def test_a_fault_loses_nothing(faults, training, case, arguments):
     assert training.tally.counts["tracebacks"] == 0
 
 
+@pytest.mark.long_but(arguments=[(4, 0)])
 @pytest.mark.parametrize(
     ("case", "arguments"),
-    [("full_disk", ()), ("read_only", ()), ("each_call", (40, 0)), ("clock", ())],
+    [
+        ("full_disk", ()),
+        ("read_only", ()),
+        ("each_call", (4, 0)),
+        ("each_call", (40, 0)),
+        ("clock", ()),
+    ],
 )
 def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, arguments):
     before = len(training.tally.not_run)
@@ -74,6 +85,7 @@ def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, argu
         pytest.skip(reason=reasons[0])
 
 
+@pytest.mark.long
 def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
     faults, training, tmp_path, monkeypatch
 ):
@@ -101,6 +113,7 @@ def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp
     assert measured["steps"] >= 4_500
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_one_backend_goes_on_on_another(faults, tmp_path):
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     settings = (*faults.COMMON, *faults.NETWORKS[list(faults.NETWORKS)[1]])

@@ -80,6 +80,7 @@ def test_stages_beyond_the_time_are_not_begun(scripts, tmp_path):
     assert text.startswith("# A rehearsal on a CPU: nothing here ran on a GPU\n")
 
 
+@pytest.mark.long
 def test_the_processes_of_a_stage_end_with_it(scripts, tmp_path):
     alive = tmp_path / "alive"
     child = f"import time; time.sleep(2); open({str(alive)!r}, 'w')"

@@ -73,6 +73,7 @@ def test_a_reader_that_goes_away_ends_no_training(tmp_path, whole):
     assert ended(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_closed_standard_streams_are_no_fault(tmp_path, whole):
     command = 'exec "$0" "$@" <&- >&- 2>&-'
     script = ["sh", "-c", command, *COMMAND, "--out", str(tmp_path / "run")]
@@ -130,6 +131,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path, whole):
     assert ended(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_the_same_signal_sent_twice_at_once_is_one(tmp_path, whole):
     """As `timeout` does, to the process and then to its group."""
     child = started(tmp_path / "run", stdout=subprocess.PIPE)

@@ -121,6 +121,7 @@ def test_a_run_is_the_plain_loop_over_the_train_step():
     assert run.position == Position(3, 0, 12)
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_resident_and_prefetched_rows_give_the_same_bits(backend32):
     x, y = classes(50)
     w = np.linspace(0.5, 1.5, 50)
@@ -426,6 +427,7 @@ def test_a_resume_at_any_step_gives_the_same_bits(name):
         assert state(fit_watched(resumed)) == state(whole)
 
 
+@pytest.mark.long_where(resident=[False], backend32=["jax"])
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_resume_gives_the_same_bits_on_every_backend(backend32, resident):
     x, y = classes(40)
@@ -585,6 +587,7 @@ def where_is(row, epoch, rows=50, size=16):
     )
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_an_infinite_feature_is_found_in_its_step(backend32):
     x, y = classes(50)
     x[37, 2] = np.inf
