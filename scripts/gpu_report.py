@@ -77,7 +77,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
     else:
         required = ["--require-backend=cupy", "--min-gpu-tests=500"]
         some = ["tests"]
-        tests = [*PYTEST, *some, "-k", "cupy", *required]
+        tests = [*PYTEST, "--long", *some, "-k", "cupy", *required]
         names = ("cupy", "torch:cuda:0", "jax:cuda:0")
         backends = ",".join(f"{n}:{dtype}" for n in names for dtype in ("float32", "float64"))
         timed = PRECISIONS

@@ -97,7 +97,7 @@ def tests(device: str, *arguments: str) -> int:
         return 0
     required = [f"--require-backend={name}" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.call([*command, "-k", " or ".join(names), *required])
+    return subprocess.call([*command, "--long", "-k", " or ".join(names), *required])
 
 
 if __name__ == "__main__":

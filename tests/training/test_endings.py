@@ -120,13 +120,15 @@ def test_a_closed_terminal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp
     assert ended(tmp_path / "run") == whole
 
 
-def test_a_hangup_that_is_ignored_stays_ignored(tmp_path, whole):
-    command = 'trap \'\' HUP; exec "$0" "$@"'
+def test_signals_that_are_ignored_stay_ignored(tmp_path, whole):
+    """As below `nohup` and in the background of a script."""
+    command = 'trap "" HUP INT; exec "$0" "$@"'
     script = ["sh", "-c", command, *COMMAND, "--out", str(tmp_path / "run")]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout:
             if line.startswith("epoch  3/"):
                 child.send_signal(signal.SIGHUP)
+                child.send_signal(signal.SIGINT)
     assert child.returncode == 0
     assert ended(tmp_path / "run") == whole
 
