@@ -177,7 +177,7 @@ def mistakes() -> None:
     model = Sequential([Dense(3)])
     trainer = Trainer(model)
     Trainer(model, batch_size="many")  # type: ignore[arg-type]
-    Trainer([Dense(3)], "mean_squared_error", bakend="numpy")  # type: ignore[call-arg]
+    Trainer([Dense(3)], "mean_squared_error", bakend="numpy")  # type: ignore[arg-type]
     Dense("256")  # type: ignore[arg-type]
     trainer.fit((x, y))  # type: ignore[call-arg]
     Sequential([Dense(3)]).build(4)  # type: ignore[arg-type]

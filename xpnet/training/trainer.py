@@ -393,7 +393,7 @@ class Trainer:
             *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
             ("batch", f"{self.batch_size} rows{parts}"),
             ("runs on", self._where()),
-            ("step", self._engine.step_note if self._engine else "chosen when the model is built"),
+            ("step", self._engine.step.note if self._engine else "chosen when the model is built"),
             ("trained", f"{epoch} epochs{part}; {step} steps"),
         ]
         return Table([rows], "<<")
