@@ -15,7 +15,7 @@ from xpnet.backends import get_backend
 from xpnet.errors import ConfigError, DataError
 from xpnet.explanation import explain, of_config, of_run, of_sizes, tiny
 from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
-from xpnet.explanation.layer_pass import jacobian, walk
+from xpnet.explanation.layer_pass import jacobian, layer_pass
 from xpnet.explanation.source import code_of
 from xpnet.nn import ACTIVATIONS, Dense, Dropout, LayerNorm, Sequential, Softmax
 from xpnet.nn.layout import initialize, layouts
@@ -37,7 +37,7 @@ def evaluate(step):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", CLASSES)
 def test_each_einsum_gives_what_the_function_returned_in_both_conventions(loss, activation):
-    for step in walk(tiny(loss, activation), NUMPY).steps:
+    for step in layer_pass(tiny(loss, activation), NUMPY).steps:
         for form in (step, step.column()):
             if form.einsum:
                 np.testing.assert_allclose(evaluate(form), form.result.values, rtol=0, atol=1e-13)
@@ -50,7 +50,7 @@ def test_every_loss_with_every_activation_is_explained_alike_on_every_backend(
     loss, activation, backend
 ):
     subject = tiny(loss, activation)
-    ours, numpys = walk(subject, backend), walk(subject, NUMPY)
+    ours, numpys = layer_pass(subject, backend), layer_pass(subject, NUMPY)
     assert [s.title for s in ours.steps] == [s.title for s in numpys.steps]
     for step, reference in zip(ours.steps, numpys.steps, strict=True):
         np.testing.assert_allclose(step.result.values, reference.result.values, rtol=0, atol=1e-12)
@@ -88,7 +88,7 @@ def test_the_gradients_are_those_of_the_train_step():
     subject = of_sizes([5, 4, 3], batch=6, loss="softmax_cross_entropy", activation="gelu")
     batch = Batch(subject.x, subject.y)
     *_, grads = gradients(subject.model, subject.loss, subject.params, batch)
-    head = walk(subject, NUMPY).head
+    head = layer_pass(subject, NUMPY).head
     np.testing.assert_array_equal(head.dW, grads[-1]["W"])
 
 
@@ -108,7 +108,7 @@ def test_the_shown_code_is_in_the_real_source_at_the_line_it_names():
     root = Path(xpnet.__file__).parent.parent
     seen = set()
     pairs = [(loss, "relu") for loss in LOSSES] + [("huber", name) for name in ACTIVATIONS]
-    for step in (step for pair in pairs for step in walk(tiny(*pair), NUMPY).steps):
+    for step in (step for pair in pairs for step in layer_pass(tiny(*pair), NUMPY).steps):
         assert step.code, step.title
         for code in step.code:
             text = (root / code.path).read_text("utf-8")
@@ -195,7 +195,7 @@ def test_normalisation_and_dropout_are_explained(backend):
     ]
     params = [dict(layer) for layer in split[0]]
     subject = subject.__class__(**{**vars(subject), "model": model, "params": params})
-    steps = walk(subject, backend).steps
+    steps = layer_pass(subject, backend).steps
     for step in steps:
         if step.einsum:
             np.testing.assert_allclose(evaluate(step), step.result.values, rtol=0, atol=1e-12)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from xpnet.bench.networks import SEED, Network
 from xpnet.data import Shuffle
 from xpnet.errors import BackendError
 from xpnet.nn.layout import layouts
-from xpnet.nn.losses import SoftmaxCrossEntropy, quotient
+from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.step import Batch, StepInputs
+from xpnet.step.trace import Phase, Recorder, trace
 from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
@@ -73,31 +75,33 @@ def _phases(trainer: Trainer, batch: Batch) -> Mapping[str, Callable[[], None]]:
 def _portable_phases(
     trainer: Trainer, batch: Batch, inputs: StepInputs
 ) -> Mapping[str, Callable[[], None]]:
-    """The lines of xpnet.step.gradients and the update, one by one."""
+    """The operations of a step, phase by phase, and its update."""
     model, loss, engine = trainer.model, SoftmaxCrossEntropy(), trainer.engine
-    layout = layouts(model)[0]
-    params = layout.split(engine.state.params)
-    output, residuals = model.forward(params, batch.x, train=True)
-    sums = loss.sums(output, batch.y)
-    doutput = quotient(sums.gradient, sums.denominator)
-    grad = layout.join(model.backward(params, residuals, doutput, input_gradient=False)[1], output)
+    layout, recorder = layouts(model)[0], Recorder()
+    for _ in trace(model, loss, layout.split(engine.state.params), batch, do=recorder):
+        pass
+    grads: list[dict[str, Any]] = [{} for _ in model.layers]
+    for i, call in recorder.of("backward").items():
+        if i is not None:
+            grads[i] = {k.removeprefix("d"): g for k, g in call.results[0].items()}
+    grad = layout.join(grads, engine.state.params)
     state: list[Any] = [engine.state.params.copy(), tuple(s.copy() for s in engine.state.slots)]
 
-    def lose() -> None:
-        sums = loss.sums(output, batch.y)
-        quotient(sums.gradient, sums.denominator)
-        loss.correct(output, batch.y)
+    def repeat(phase: Phase) -> None:
+        for call in recorder.calls:
+            if call.place.phase == phase and "prediction" not in call.results[0]:
+                call.operation(*call.operands)
 
     def back() -> None:
-        grads = model.backward(params, residuals, doutput, input_gradient=False)[1]
-        layout.join(grads, output)
+        repeat("backward")
+        layout.join(grads, grad)
 
     def update() -> None:
         state[:] = trainer.optimizer.update(state[0], grad, state[1], inputs.coefficients)
 
     return {
-        "forward": lambda: model.forward(params, batch.x, train=True) and None,
-        "loss": lose,
+        "forward": partial(repeat, "forward"),
+        "loss": partial(repeat, "loss"),
         "backward": back,
         "optimizer": update,
     }

@@ -17,11 +17,12 @@ import numpy as np
 
 from xpnet.check.autodiff import AUTODIFF
 from xpnet.errors import BackendError, ConfigError
-from xpnet.nn import Params, Sequential, layer_name
+from xpnet.nn import Params, Sequential
 from xpnet.nn.layout import Layout, initialize, layouts, merge
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy, quotient
 from xpnet.random import generator
 from xpnet.step import Batch, dropout_keys, gradients
+from xpnet.step.trace import Operation, Recorder, trace
 from xpnet.typing import Array
 
 __all__ = ["DIFFERENCES", "Check", "Report", "Worst", "gradcheck"]
@@ -169,46 +170,41 @@ class _Step:
     def blame(self, trained: Array, samples: int, seed: int, tolerance: float) -> list[str]:
         """Name the layers whose backward is not the adjoint of their own forward, and the loss."""
         params = merge(self.layout.split(trained), self.stats)
-        inputs, residuals, pairs = [self.batch.x], [], iter(self.keys)
-        used = [next(pairs, None) if layer.random else None for layer in self.model.layers]
-        for layer, p, keys in zip(self.model.layers, params, used, strict=True):
-            a, r = layer.forward(p, inputs[-1], train=True, keys=keys)
-            inputs.append(a)
-            residuals.append(r)
-        problem, dy = self._loss_problem(inputs[-1])
-        problems = {f"the loss ({type(self.loss).__name__})": problem}
-        for i in reversed(range(len(residuals))):
-            layer = self.model.layers[i]
-            dx: Array
-            dx, grads = layer.backward(params[i], residuals[i], dy)
-            name = f"layer {i} ({layer_name(layer)})"
-            if dx.shape != inputs[i].shape:
-                return [*_faults(problems, samples, seed, tolerance), _shape(name, dx, inputs[i])]
-            if i == self.layout.entries[0].layer:  # training asks the first layer for no dx
-                grads = layer.backward(params[i], residuals[i], dy, input_gradient=False)[1]
-            claimed = {"x": dx, **grads}
-            problems[name] = _adjoint(layer, params[i], inputs[i], used[i], dy, claimed)
-            dy = dx
+        recorder, problems = Recorder(), dict[str, Problem]()
+        options: Any = {"input_gradient": True, "do": recorder}
+        for place, name, array in trace(
+            self.model, self.loss, params, self.batch, self.keys, **options
+        ):
+            if name == "doutput":
+                problems[str(place)] = self._loss_problem(recorder.calls[-1].operands[0], array)
+            if place.layer is None or place.phase != "backward" or name != "dx":
+                continue
+            forward, (p, residuals, dy) = recorder.of("forward"), recorder.calls[-1].operands
+            layer, x = self.model.layers[place.layer], forward[place.layer].operands[1]
+            if array.shape != x.shape:
+                return [
+                    *_faults(problems, samples, seed, tolerance),
+                    _shape(str(place), array, x),
+                ]
+            needed = place.layer != self.model.first_trained  # training asks the first for no dx
+            grads = layer.backward(p, residuals, dy, input_gradient=needed)[1]
+            operation = forward[place.layer].operation
+            problems[str(place)] = _adjoint(operation, p, x, dy, {"x": array, **grads})
         return _faults(problems, samples, seed, tolerance)
 
-    def _loss_problem(self, output: Array) -> tuple[Problem, Array]:
-        sums = self.loss.sums(output, self.batch.y, self.batch.weight)
-        doutput = quotient(sums.gradient, sums.denominator)
-
+    def _loss_problem(self, output: Array, doutput: Array) -> Problem:
         def cost(t: Tensors) -> float:
             again = self.loss.sums(t["output"], self.batch.y, self.batch.weight)
             return float(quotient(again.loss, again.denominator))
 
-        return Problem(cost, {"output": np.array(output)}, {"output": doutput}), doutput
+        return Problem(cost, {"output": np.array(output)}, {"output": doutput})
 
 
-def _adjoint(
-    layer: Any, params: Params, x: Array, keys: Any, dy: Array, claimed: Tensors
-) -> Problem:
+def _adjoint(forward: Operation, params: Params, x: Array, dy: Array, claimed: Tensors) -> Problem:
     """The layer alone: its gradients are those of <dy, forward(x)>."""
 
     def cost(t: Tensors) -> float:
-        return float(np.sum(dy * layer.forward(t, t["x"], train=True, keys=keys)[0]))
+        return float(np.sum(dy * forward(t, t["x"])[0]["output"]))
 
     tensors = {"x": np.array(x), **{k: np.array(v) for k, v in params.items()}}
     return Problem(cost, tensors, claimed)

@@ -11,7 +11,7 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.explanation.beside import beside, bridge, playground
-from xpnet.explanation.layer_pass import walk
+from xpnet.explanation.layer_pass import layer_pass
 from xpnet.explanation.model import Convention, Explanation
 from xpnet.explanation.subject import Subject, of_config, of_run, of_sizes, setting_of, tiny
 from xpnet.explanation.ways import five_ways
@@ -33,15 +33,15 @@ def explain(
     """
     backend = backend or get_backend("numpy", "cpu", "float64")
     with np.errstate(all="ignore"):  # where a probability is 0, the numbers say so
-        walked = walk(subject, backend)
-        play = playground(subject, walked.head, backend)
+        passed = layer_pass(subject, backend)
+        play = playground(subject, passed.head, backend)
         return Explanation(
             subject.title,
             setting_of(subject, backend),
             convention,
-            walked.steps,
-            five_ways(walked.head, subject.loss, backend, subject.seed),
+            passed.steps,
+            five_ways(passed.head, subject.loss, backend, subject.seed),
             beside(play, backend),
-            bridge(walked.head, backend),
+            bridge(passed.head, backend),
             play,
         )

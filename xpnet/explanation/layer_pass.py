@@ -13,12 +13,13 @@ from xpnet.explanation.layer_steps import Pass, backward_steps, forward_steps
 from xpnet.explanation.loss_steps import loss_steps, run_loss
 from xpnet.explanation.model import Step
 from xpnet.explanation.subject import Subject
-from xpnet.nn import Activation, Dense, Layer, LogSoftmax, Softmax, layer_name
+from xpnet.nn import Activation, Dense, Layer, LogSoftmax, Softmax
 from xpnet.ops.softmax import softmax_jacobian
-from xpnet.step import dropout_keys
+from xpnet.step import Batch, dropout_keys
+from xpnet.step.trace import Call, Recorder, trace
 from xpnet.typing import Array
 
-__all__ = ["Head", "Walk", "jacobian", "walk"]
+__all__ = ["Head", "LayerPass", "jacobian", "layer_pass"]
 
 LARGEST_JACOBIAN = 20_000_000  # entries; more is no longer an explanation
 
@@ -36,7 +37,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class LayerPass:
     """The steps in the order of computation, and the output layer for a closer look."""
 
     steps: tuple[Step, ...]
@@ -58,48 +59,37 @@ def jacobian(layer: Layer, residuals: Any, like: Array) -> Array:
     return xp.stack(rows, axis=1)
 
 
-def walk(subject: Subject, backend: Backend) -> Walk:
+def layer_pass(subject: Subject, backend: Backend) -> LayerPass:
     """Take one step of training apart, on ``backend``.
 
     Raises ConfigError for a model without a dense layer or a Jacobian that is too large to form.
     """
-    model = subject.model
+    model, last = subject.model, _last_dense(subject.model.layers)
     params = [{k: backend.asarray(v) for k, v in p.items()} for p in subject.params]
-    target = backend.asarray(subject.y)
-    inputs, residuals = [backend.asarray(subject.x)], []
-    pairs = iter(dropout_keys(subject.seed, 0, model.n_random))
-    for layer, p in zip(model.layers, params, strict=True):
-        keys = next(pairs, None) if layer.random else None
-        y, r = layer.forward(p, inputs[-1], train=subject.train, keys=keys)
-        inputs.append(y)
-        residuals.append(r)
-    numbers, doutput = run_loss(subject.loss, inputs[-1], target, backend.to_host)
-    forward_loss, backward_loss = loss_steps(numbers)
-    gradients, grads = _backward(model.layers, params, residuals, doutput)
+    batch = Batch(backend.asarray(subject.x), backend.asarray(subject.y))
+    keys, recorder = dropout_keys(subject.seed, 0, model.n_random), Recorder()
+    options: Any = {"train": subject.train, "input_gradient": True, "do": recorder}
+    for _ in trace(model, subject.loss, params, batch, keys, **options):
+        pass
+    output = recorder.of("loss")[None].operands[0]
+    forward_loss, backward_loss = loss_steps(
+        run_loss(subject.loss, output, batch.y, backend.to_host)
+    )
+    forward, backward = recorder.of("forward"), recorder.of("backward")
     passes = [
-        _pass(i, layer, params, inputs, residuals, gradients, grads, backend.to_host)
+        _pass(layer, forward[i], backward[i], backend.to_host)
         for i, layer in enumerate(model.layers)
     ]
-    forward = [step for p in passes for step in forward_steps(p)]
-    backward = [step for p in reversed(passes) for step in backward_steps(p)]
-    last = _last_dense(model.layers)
-    head = Head(
-        inputs[last], params[last], inputs[last + 1], target, gradients[last + 1], grads[last]["W"]
+    steps = (
+        *(step for p in passes for step in forward_steps(p)),
+        *forward_loss,
+        *backward_loss,
+        *(step for p in reversed(passes) for step in backward_steps(p)),
     )
-    return Walk((*forward, *forward_loss, *backward_loss, *backward), head)
-
-
-def _backward(
-    layers: tuple[Layer, ...], params: list, residuals: list, doutput: Array
-) -> tuple[list[Array], list[dict[str, Array]]]:
-    """Return dC/d of the input, of each layer's output, and each layer's gradients."""
-    gradients: list[Any] = [doutput]
-    grads: list[dict[str, Array]] = []
-    for layer, p, r in zip(reversed(layers), reversed(params), reversed(residuals), strict=True):
-        dx, g = layer.backward(p, r, gradients[0])
-        gradients.insert(0, dx)
-        grads.insert(0, g)
-    return gradients, grads
+    p, x = forward[last].operands
+    dz, dW = backward[last].operands[2], backward[last].results[0]["dW"]
+    head = Head(x, p, forward[last].results[0]["output"], batch.y, dz, dW)
+    return LayerPass(steps, head)
 
 
 def _last_dense(layers: tuple[Layer, ...]) -> int:
@@ -111,17 +101,10 @@ def _last_dense(layers: tuple[Layer, ...]) -> int:
     return dense[-1]
 
 
-def _pass(
-    i: int,
-    layer: Layer,
-    params: list,
-    inputs: list[Array],
-    residuals: list,
-    gradients: list[Array],
-    grads: list[dict[str, Array]],
-    host: Callable[[Array], np.ndarray],
-) -> Pass:
-    y, dy = inputs[i + 1], gradients[i + 1]
+def _pass(layer: Layer, forward: Call, backward: Call, host: Callable[[Array], np.ndarray]) -> Pass:
+    (params, x), (named, residuals) = forward.operands, forward.results
+    y, dy = named["output"], backward.operands[2]
+    gradients = _on_host(backward.results[0], host)
     xp = array_namespace(y)
     slopes = y
     J = None
@@ -129,15 +112,17 @@ def _pass(
         check_size(y.shape)
         J = host(softmax_jacobian(y)) if len(y.shape) == 2 else None
     elif isinstance(layer, Activation) and not isinstance(layer, LogSoftmax):
-        slopes = layer.backward({}, residuals[i], xp.ones_like(y))[0]
-    kept = residuals[i]
+        slopes = layer.backward({}, residuals, xp.ones_like(y))[0]
+    kept = residuals
     if isinstance(kept, tuple) and all(hasattr(r, "dtype") for r in kept):
         kept = tuple(host(r) for r in kept)
     elif hasattr(kept, "dtype"):
         kept = host(kept)
+    place = f"{forward.place.layer} {forward.place.name}"
+    dx, grads = gradients.pop("dx"), {k.removeprefix("d"): g for k, g in gradients.items()}
     return Pass(
-        layer, f"{i} {layer_name(layer)}", _on_host(params[i], host), host(inputs[i]), host(y),
-        kept, host(dy), host(gradients[i]), _on_host(grads[i], host), host(slopes), J,
+        layer, place, _on_host(params, host), host(x), host(y), kept, host(dy), dx, grads,
+        host(slopes), J,
     )  # fmt: skip
 
 

@@ -41,8 +41,8 @@ class LossPass(NamedTuple):
 
 def run_loss(
     loss: Loss, output: Array, target: Array, host: Callable[[Array], np.ndarray]
-) -> tuple[LossPass, Array]:
-    """Compute the loss as training does; return its arrays and dC/doutput on the backend."""
+) -> LossPass:
+    """Compute the loss as training does; return its arrays on the host."""
     value, gradient = loss(output, target)
     sums, terms = loss.sums(output, target), loss.terms(output, target)
     v: Any = None
@@ -51,11 +51,10 @@ def run_loss(
         v = loss._targets(output, target, None)[0]
     if isinstance(loss, SoftmaxCrossEntropy):
         log_a, a = host(ops.log_softmax(output)), host(ops.softmax(output))
-    numbers = LossPass(
+    return LossPass(
         loss, host(output), host(target), host(value), host(gradient), host(terms.losses),
         host(sums.denominator), None if v is None else host(v), log_a, a,
     )  # fmt: skip
-    return numbers, gradient
 
 
 def loss_steps(p: LossPass) -> tuple[list[Step], list[Step]]:

@@ -115,6 +115,12 @@ class Sequential(Checked):
         """How many layers draw random numbers in training, each with two keys."""
         return sum(layer.random for layer in self.layers)
 
+    @functools.cached_property
+    def first_trained(self) -> int:
+        """The first layer with trained parameters, where backward may end; their number if none."""
+        has_trained = [any(v.trained for v in vs.values()) for vs in self.variables()]
+        return has_trained.index(True) if True in has_trained else len(self.layers)
+
     def forward(
         self,
         params: Sequence[Params],
@@ -144,8 +150,7 @@ class Sequential(Checked):
         With ``input_gradient=False`` the loop ends at the first layer that has parameters.
         """
         grads: list[dict[str, Array]] = [{} for _ in self.layers]
-        has_trained = [any(v.trained for v in vs.values()) for vs in self.variables()]
-        first = has_trained.index(True) if True in has_trained else len(self.layers)
+        first = self.first_trained
         gradient: Array | None = dy
         for i in reversed(range(len(self.layers))):
             if not input_gradient and i < first:

@@ -1,14 +1,14 @@
 """The gradient of a batch taken in parts: the memory of one part, the step of the whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from xpnet.nn.losses import quotient
-from xpnet.step import Batch, BatchGradient
+from xpnet.step.step import Batch, BatchGradient
 from xpnet.typing import Array
 
-__all__ = ["accumulated"]
+__all__ = ["accumulated", "micro_batches"]
 
 
 def accumulated(
@@ -29,18 +29,14 @@ def accumulated(
         keys: Sequence[Any] = (),
         scale: Array | float = 1.0,
     ) -> BatchGradient:
-        rows = batch.x.shape[0]
-        bounds = sorted({rows * i // parts for i in range(parts + 1)})
         total: BatchGradient | None = None
-        for first, last in pairwise(bounds):
-            part_keys = [(k[0], k[1], first) for k in keys]
-            g = gradient(params, stats, _rows(batch, first, last), part_keys, scale)
+        for part, part_keys in micro_batches(batch, parts, keys):
+            g = gradient(params, stats, part, part_keys, scale)
             stats = g.stats
             if not summed:
                 g = g._replace(gradient=g.gradient * g.denominator)
             total = g if total is None else _sum(total, g)
-        if total is None:
-            return gradient(params, stats, batch, keys, scale)
+        assert total is not None
         if summed:
             return total._replace(denominator=g.denominator)
         return total._replace(gradient=quotient(total.gradient, total.denominator))
@@ -48,9 +44,22 @@ def accumulated(
     return gradient_of_parts
 
 
-def _rows(batch: Batch, first: int, last: int) -> Batch:
-    weight = None if batch.weight is None else batch.weight[first:last]
-    return Batch(batch.x[first:last, ...], batch.y[first:last, ...], weight)
+def micro_batches(
+    batch: Batch, parts: int, keys: Sequence[Any] = ()
+) -> Iterator[tuple[Batch, Sequence[Any]]]:
+    """Yield ``batch`` in ``parts`` near-equal micro-batches, each with the keys of its layers.
+
+    The keys say from which row on a mask is drawn, so that dropout is that of the whole batch. A
+    batch of fewer rows has a micro-batch for each of them, and one without rows is whole.
+    """
+    rows = batch.x.shape[0]
+    if parts == 1 or rows == 0:
+        yield batch, keys
+        return
+    for first, last in pairwise(sorted({rows * i // parts for i in range(parts + 1)})):
+        weight = None if batch.weight is None else batch.weight[first:last]
+        part = Batch(batch.x[first:last, ...], batch.y[first:last, ...], weight)
+        yield part, [(k[0], k[1], first) for k in keys]
 
 
 def _sum(a: BatchGradient, b: BatchGradient) -> BatchGradient:

@@ -30,10 +30,12 @@ __all__ = [
     "add",
     "dropout_keys",
     "gradients",
+    "layer_dtype",
     "make_gradient",
     "make_evaluate_step",
     "make_predict_step",
     "make_train_step",
+    "output_gradient",
     "zero_totals",
 ]
 
@@ -121,20 +123,24 @@ def gradients(
     ``batch.x``, the layers compute in that of ``params``.
     """
     xp = array_namespace(batch.x)
-    narrow = _dtype(params, batch.x)
+    narrow = layer_dtype(params, batch.x)
     x = xp.astype(batch.x, narrow, copy=False)
     output, residuals = model.forward(params, x, train=True, keys=keys)
     output = xp.astype(output, batch.x.dtype, copy=False)
     sums = loss.sums(output, batch.y, batch.weight)
-    doutput = quotient(sums.gradient, sums.denominator)
-    if not isinstance(scale, float):
-        doutput = doutput * scale
-    doutput = xp.astype(doutput, narrow, copy=False)
+    doutput = xp.astype(output_gradient(sums, scale), narrow, copy=False)
     dx, grads = model.backward(params, residuals, doutput, input_gradient=input_gradient)
     return sums, output, residuals, dx, grads
 
 
-def _dtype(params: Sequence[Params], x: Array) -> Any:
+def output_gradient(sums: Sums, scale: Array | float = 1.0) -> Array:
+    """Return dC/doutput times the loss scale."""
+    doutput = quotient(sums.gradient, sums.denominator)
+    return doutput if isinstance(scale, float) else doutput * scale
+
+
+def layer_dtype(params: Sequence[Params], x: Array) -> Any:
+    """Return the dtype that the layers compute in: that of their parameters, else that of x."""
     return next((array.dtype for layer in params for array in layer.values()), x.dtype)
 
 

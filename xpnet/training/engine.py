@@ -23,7 +23,7 @@ from xpnet.step import (
     zero_totals,
 )
 from xpnet.step.mixed_precision import Mixed, first_scale
-from xpnet.step.trace import first_nonfinite
+from xpnet.step.trace import describe, trace
 from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
 
@@ -69,8 +69,8 @@ class Engine:
         slots = optimizer.init(params)
         self.state = TrainState(params, stats, slots, zero_totals(params), scale)
 
-        request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
-        self.step = choose_step(step, request)
+        self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
+        self.step = choose_step(step, self.request)
         jit = backend.jit if self.step.kind == "jit" else lambda function: function
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
@@ -126,14 +126,26 @@ class Engine:
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
     def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
-        """Name the first array that is not finite in the step that this batch would take."""
-        params = self.params_layout.split(self.state.params)
-        tensors = merge(params, self.stats_layout.split(self.state.stats))
+        """Name the first array with a NaN or an infinity in the step that this batch would take.
 
-        def finite(x: Array) -> bool:
-            return bool(np.isfinite(self.backend.to_host(x)).all())
-
-        return first_nonfinite(self.model, self.loss, tensors, batch, inputs.keys, finite)
+        With a loss scale, gradients that overflow are no fault: such a step is skipped.
+        """
+        params, narrow, r = self.state.params, None, self.request
+        if r.mixed is not None:
+            narrow = getattr(self.backend.xp, r.mixed.dtype, None)
+            params = params if narrow is None else array_namespace(params).astype(params, narrow)
+        tensors = merge(self.params_layout.split(params), self.stats_layout.split(self.state.stats))
+        scale = 1.0 if self.state.scale is None else self.state.scale[0]
+        options: Any = {"scale": scale, "parts": r.accumulate, "input_gradient": True}
+        for traced in trace(self.model, self.loss, tensors, batch, inputs.keys, **options):
+            if traced.place.phase == "backward" and r.mixed is not None and r.mixed.scales:
+                continue
+            xp = array_namespace(traced.array)
+            if not bool(self.backend.to_host(xp.all(xp.isfinite(traced.array)))):
+                within = f" in {r.mixed.dtype}" if r.mixed and traced.array.dtype == narrow else ""
+                part = f", micro-batch {traced.place.part + 1}" if r.accumulate > 1 else ""
+                return f"{describe(traced)}{within}{part}"
+        return None
 
     def host_state(self) -> TrainState:
         """Return a copy of the state in host arrays."""

@@ -254,9 +254,15 @@ class Trainer:
             where = self.engine.first_nonfinite(batch, self._inputs())
         epoch, _, step = self.position
         msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
-        msg += f"first in {where or 'a step that went well when repeated'}: "
-        msg += "lower optimizer.lr, set clip.norm, or look at the data"
-        raise TrainingError(msg)
+        if where is None:
+            msg += "repeated by the portable formulas, that step is finite"
+        else:
+            msg += f"first in {where}"
+        raise TrainingError(
+            msg,
+            python="lower the lr of the optimizer, pass clip=Clip(norm=1.0), or check the data",
+            command="lower optimizer.lr, set clip.norm, or check the data",
+        )
 
     # -- prediction -------------------------------------------------------------------------------
 

@@ -15,15 +15,14 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
 from xpnet.nn import Params, Sequential, layer_name
-from xpnet.nn.losses import Loss, quotient
+from xpnet.nn.losses import Loss
 from xpnet.step import Batch
+from xpnet.step.trace import Operation, Place, Results, trace
 from xpnet.typing import Array
 
-__all__ = ["Fault", "Key", "Results", "Rounding", "Walk", "lift"]
+__all__ = ["CheckedStep", "Fault", "Key", "Rounding", "lift"]
 
 Key = tuple[str, str]  # layer such as "0.dense", tensor such as "output" or "dW"
-# (tensors by name, whatever else the next operation needs)
-Results = tuple[dict[str, Any], Any]
 
 EPS = {name: float(np.finfo(name).eps) for name in TOLERANCES}
 SLACK = 30.0  # another library may add in another order
@@ -44,7 +43,7 @@ class Fault(NamedTuple):
 class Rounding:
     """What an operation may round in the dtype under test: some times what NumPy's own loses."""
 
-    def __init__(self, operation: Callable[..., Results], host: Any, dtype: str) -> None:
+    def __init__(self, operation: Operation, host: Any, dtype: str) -> None:
         self.operation, self.host, self.dtype = operation, host, dtype
 
     def __call__(self, tensor: str) -> float:
@@ -65,11 +64,11 @@ class Rounding:
         return lost
 
 
-class Walk:
+class CheckedStep:
     """The tensors of one training step on ``backend``, in the order of computation.
 
-    ``faults`` are the operations that differ from the reference's beyond ``tolerance``; after one
-    that fails altogether, the walk goes on with the reference's result.
+    ``faults`` are the operations that differ from the reference's by more than ``tolerance``; after
+    one that fails altogether, the step continues with the reference's result.
     """
 
     def __init__(
@@ -90,39 +89,13 @@ class Walk:
         self.faults: list[Fault] = []
         self.names = [f"{i}.{layer_name(layer)}" for i, layer in enumerate(model.layers)]
 
-    def step(self, params: Sequence[Params], batch: Batch, keys: Sequence[Any] = ()) -> None:
-        """Go forward, through the loss and back, as :func:`xpnet.step.gradients` does."""
+    def take(self, params: Sequence[Params], batch: Batch, keys: Sequence[Any] = ()) -> None:
+        """Trace the step on ``batch``, before the update."""
         self.tensors, self.rounding, self.faults = {}, {}, []
-        x, residuals, pairs = batch.x, [], iter(keys)
-        for name, layer, p in zip(self.names, self.model.layers, params, strict=True):
-            pair = next(pairs, None) if layer.random else None
-            named, kept = self.do(name, _forward(layer, pair), p, x)
-            x = named["output"]
-            residuals.append(kept)
-        gradient = self._loss(x, batch)
-        self._backward(params, residuals, gradient)
-        for name, layer, p, kept in zip(
-            self.names, self.model.layers, params, residuals, strict=True
-        ):
-            self.do(name, _track(layer), p, kept)
-        self.stats = self._by_layer("new ")
-
-    def _loss(self, output: Array, batch: Batch) -> Array:
-        loss, name = self.loss, f"loss ({type(self.loss).__name__})"
-        named, _ = self.do(name, _cost(loss), output, batch.y, batch.weight)
-        self.do(name, lambda z: ({"prediction": loss.predict(z)}, None), output)
-        if loss.predicts != "value":
-            self.do(name, lambda z, y: ({"correct": loss.correct(z, y)[0]}, None), output, batch.y)
-        return named["doutput"]
-
-    def _backward(self, params: Sequence[Params], residuals: list[Any], gradient: Array) -> None:
-        trained = [any(v.trained for v in vs.values()) for vs in self.model.variables()]
-        first = trained.index(True) if True in trained else len(trained)
-        for i in reversed(range(first, len(trained))):
-            backward = _backward(self.model.layers[i], input_gradient=i > first)
-            named, _ = self.do(self.names[i], backward, params[i], residuals[i], gradient)
-            gradient = named.get("dx")
+        for _ in trace(self.model, self.loss, params, batch, keys, do=self._do):
+            pass
         self.gradients = self._by_layer("d")
+        self.stats = self._by_layer("new ")
 
     def _by_layer(self, prefix: str) -> list[dict[str, np.ndarray]]:
         return [
@@ -134,8 +107,9 @@ class Walk:
             for name in self.names
         ]
 
-    def do(self, layer: str, operation: Callable[..., Results], *operands: Any) -> Results:
+    def _do(self, place: Place, operation: Operation, *operands: Any) -> Results:
         """Run an operation on the backend and on the reference, and compare what they make."""
+        layer = f"loss ({place.name})" if place.layer is None else self.names[place.layer]
         if not self.check:
             named, kept = operation(*operands)
             self.tensors |= {(layer, k): np.asarray(v) for k, v in named.items()}
@@ -205,36 +179,3 @@ def lift(tree: Any, to: Callable[[Any], Any], dtype: str | None = "float64") -> 
     array = to(tree)
     is_host_float = isinstance(array, np.ndarray | np.generic) and array.dtype.kind == "f"
     return array.astype(dtype) if is_host_float and dtype is not None else array
-
-
-def _forward(layer: Any, keys: Any) -> Callable[..., Results]:
-    def forward(p: Params, x: Array) -> Results:
-        y, residuals = layer.forward(p, x, train=True, keys=keys)
-        return {"output": y}, residuals
-
-    return forward
-
-
-def _backward(layer: Any, *, input_gradient: bool) -> Callable[..., Results]:
-    def backward(p: Params, residuals: Any, dy: Array) -> Results:
-        dx, grads = layer.backward(p, residuals, dy, input_gradient=input_gradient)
-        named = {f"d{k}": v for k, v in grads.items()}
-        return {**named, "dx": dx} if input_gradient else named, None
-
-    return backward
-
-
-def _track(layer: Any) -> Callable[..., Results]:
-    def track(p: Params, residuals: Any) -> Results:
-        return {f"new {k}": v for k, v in layer.track(p, residuals).items()}, None
-
-    return track
-
-
-def _cost(loss: Loss) -> Callable[..., Results]:
-    def cost(output: Array, y: Array, weight: Array | None) -> Results:
-        sums = loss.sums(output, y, weight)
-        doutput = quotient(sums.gradient, sums.denominator)
-        return {"C": quotient(sums.loss, sums.denominator), "doutput": doutput}, None
-
-    return cost

@@ -9,7 +9,7 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.backends.backend import FLOAT_DTYPES
-from xpnet.check.parity.checked_step import Fault, Key, Results, Rounding, Walk
+from xpnet.check.parity.checked_step import CheckedStep, Fault, Key, Rounding
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
 from xpnet.check.parity.module import ModuleBackend
 from xpnet.check.parity.operations import check_operations
@@ -20,6 +20,7 @@ from xpnet.nn.layout import merge
 from xpnet.random import generator
 from xpnet.run.config import Config
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
+from xpnet.step.trace import Results
 from xpnet.training.engine import Engine
 
 __all__ = ["parity"]
@@ -123,7 +124,7 @@ def _parse(asked: str, dtype: str) -> Backend:
 
 
 class _Side:
-    """An engine on one backend, walked through its steps and compared."""
+    """An engine on one backend, taken through its steps and compared."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class _Side:
             seed=config.seed,
             step=config.step,
         )
-        self.walk = Walk(backend, model, config.loss, self.tolerance, check=check)
+        self.checked = CheckedStep(backend, model, config.loss, self.tolerance, check=check)
         self.compiled = self.engine.step.kind != "portable"  # and rounds in another order
         described = backend.describe()
         described["compiled"] = "yes" if self.compiled else "no"
@@ -153,18 +154,18 @@ class _Side:
 
     def step(self, moment: _Moment) -> dict[Key, np.ndarray]:
         """Take one step, an operation at a time and then as training does; return its tensors."""
-        engine, walk, dtype = self.engine, self.walk, self.backend.dtype_name
+        engine, checked, dtype = self.engine, self.checked, self.backend.dtype_name
         state = engine.state
         params = engine.params_layout.split(state.params)
         tensors = merge(params, engine.stats_layout.split(state.stats))
         batch = Batch(self.backend.asarray(moment.x, dtype), self.backend.asarray(moment.y))
-        walk.step(tensors, batch, moment.inputs.keys)
+        checked.take(tensors, batch, moment.inputs.keys)
         before = engine.host_state()  # the step consumes the state
         cost = np.asarray(self.backend.to_host(engine.train(batch, moment.inputs)))
         after = _named(engine, engine.host_state())
-        if walk.check:
+        if checked.check:
             self._check_update(moment, before, after | {"C": cost})
-        return {**walk.tensors, **{("update", name): value for name, value in after.items()}}
+        return {**checked.tensors, **{("update", name): value for name, value in after.items()}}
 
     def compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
         """Take the step and note faults, the first parting and the growth."""
@@ -174,10 +175,10 @@ class _Side:
         try:
             found = self.step(moment)
         except Exception as error:  # a library under test may raise anything
-            self.walk.faults.append(_failed("train step", error))
+            self.checked.faults.append(_failed("train step", error))
             found = {}
-        if self.walk.faults:
-            self.result.faults, self.result.fault_step = list(self.walk.faults), number
+        if self.checked.faults:
+            self.result.faults, self.result.fault_step = list(self.checked.faults), number
         apart = self._apart(found, expected)
         self.result.growth.append(_growth(number, apart))
         first = next((k for k, d in apart.items() if d.error > self.tolerance), None)
@@ -198,8 +199,8 @@ class _Side:
             if value.shape != expected[key].shape:
                 continue
             worst = difference(value, expected[key], sizes.get(_role(key), 0.0))
-            if worst.error > self.tolerance and key in self.walk.rounding:
-                rounding = self.walk.rounding[key](key[1])
+            if worst.error > self.tolerance and key in self.checked.rounding:
+                rounding = self.checked.rounding[key](key[1])
                 if float(np.abs(expected[key]).max()) <= rounding < math.inf:
                     worst = difference(value, expected[key], rounding / self.tolerance)
             apart[key] = worst
@@ -208,9 +209,9 @@ class _Side:
     def _check_update(
         self, moment: _Moment, before: TrainState, after: dict[str, np.ndarray]
     ) -> None:
-        """Hold the update that training made to the rule, at the gradient that was walked."""
-        engine, walk = self.engine, self.walk
-        grad = engine.params_layout.join(walk.gradients, np.zeros(0))
+        """Hold the update that training made to the rule, at the gradient of the trace."""
+        engine, checked = self.engine, self.checked
+        grad = engine.params_layout.join(checked.gradients, np.zeros(0))
 
         def update(params: np.ndarray, grad: np.ndarray, slots: Sequence[np.ndarray]) -> Results:
             owned = self.clip.apply(np.array(grad))
@@ -221,13 +222,13 @@ class _Side:
 
         host = (_wide(before.params), _wide(grad), tuple(map(_wide, before.slots)))
         wanted = update(*host)[0]
-        wanted |= engine.stats_layout.named(engine.stats_layout.join(walk.stats, np.zeros(0)))
-        wanted["C"] = next(v for (_, tensor), v in walk.tensors.items() if tensor == "C")
+        wanted |= engine.stats_layout.named(engine.stats_layout.join(checked.stats, np.zeros(0)))
+        wanted["C"] = next(v for (_, tensor), v in checked.tensors.items() if tensor == "C")
         rounding = Rounding(update, host, self.backend.dtype_name)
         for tensor, value in after.items():
-            fault = walk.judge("update", tensor, value, wanted[tensor], rounding)
+            fault = checked.judge("update", tensor, value, wanted[tensor], rounding)
             if fault and not (self.compiled and self._near(update, host, tensor, value, wanted)):
-                walk.faults.append(fault)
+                checked.faults.append(fault)
 
     def _near(
         self,
@@ -239,15 +240,15 @@ class _Side:
     ) -> bool:
         """Whether a compiled step agrees as a whole.
 
-        It may round otherwise than the walk: put a ReLU's input on the other side of 0, and give
+        It may round otherwise than the trace: put a ReLU's input on the other side of 0, and give
         a gradient of nothing but rounding another sign, which Adam turns into a whole step.
         """
         if found.shape != wanted[tensor].shape:
             return False
         parts = []
         for e in self.engine.params_layout.entries:
-            key = (self.walk.names[e.layer], f"d{e.variable}")
-            lost = self.walk.rounding[key](key[1]) if key in self.walk.rounding else 0.0
+            key = (self.checked.names[e.layer], f"d{e.variable}")
+            lost = self.checked.rounding[key](key[1]) if key in self.checked.rounding else 0.0
             parts.append(np.full(e.stop - e.start, lost))
         params, grad, slots = host
         by = np.concatenate(parts)

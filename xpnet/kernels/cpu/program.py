@@ -113,7 +113,7 @@ class _Compiler:
         self.tensors: list[dict[str, int]] = [{} for _ in model.layers]
         for entry in (*layout.entries, *stats_layout.entries):
             self.tensors[entry.layer][entry.variable] = entry.start
-        self.first_trained = layout.entries[0].layer if layout.entries else len(model.layers)
+        self.first_trained = model.first_trained
         self.rows: list[list[int]] = []
         self.settings: list[tuple[float, float]] = []
         self.parts: list[Part] = []
