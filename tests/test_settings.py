@@ -1,4 +1,4 @@
-"""Settings: what each type takes, and the one line that says why it does not take something."""
+"""Settings: the values that each type accepts, and the one-line error for every other value."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Momentum(Rule):
 
 @dataclass(frozen=True)
 class Own(Rule):
-    """A class of the user's, which no table names."""
+    """A user's own class, which is in no table."""
 
 
 RULES = {"plain": Rule, "momentum": Momentum, "heavy_ball": Momentum}
@@ -118,23 +118,27 @@ def refusal(call, *args, **kwargs):
         (Inner, Inner(3), Inner(3)),
     ],
 )
-def test_a_value_is_taken_in_its_type(kind, value, expected):
-    found = convert(kind, value, "x")
-    assert found == expected
-    assert type(found) is type(expected)
+def test_a_value_is_converted_to_its_type(kind, value, expected):
+    actual = convert(kind, value, "x")
+    assert actual == expected
+    assert type(actual) is type(expected)
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        (float, "0.1", "x must be a number; got '0.1'"),
+        (float, "0.1", "x must be a number; got '0.1'; write 0.1"),
+        (float, ".01", "x must be a number; got '.01'; write 0.01"),
+        (float, "1.", "x must be a number; got '1.'; write 1.0"),
+        (float, "1,5", "x must be a number; got '1,5'"),
         (float, True, "x must be a number; got True"),
         (float, None, "x must be a number; got None"),
         (float, 1j, "x must be a number; got 1j"),
         (float, [1.0], "x must be a number; got [1.0]"),
         (int, 1.0, "x must be a whole number; got 1.0"),
         (int, False, "x must be a whole number; got False"),
-        (int, "1", "x must be a whole number; got '1'"),
+        (int, "1", "x must be a whole number; got '1'; write 1"),
+        (int, "007", "x must be a whole number; got '007'; write 7"),
         (bool, 1, "x must be true or false; got 1"),
         (bool, "true", "x must be true or false; got 'true'"),
         (str, 1, "x must be a string; got 1"),
@@ -157,7 +161,7 @@ def test_a_value_is_taken_in_its_type(kind, value, expected):
         (tuple[PositiveInt, ...], [4, 0], "x[1] must be >= 1; got 0"),
         (tuple[int, ...] | None, [1, "a"], "x[1] must be a whole number; got 'a'"),
         (PositiveFloat | None, -1, "x must be > 0; got -1.0"),
-        (str | int, 1.5, "x must be a string; got 1.5 or x must be a whole number; got 1.5"),
+        (str | int, 1.5, "x must be a string or a whole number; got 1.5"),
         (
             Literal["slow", "fast"],
             "fats",
@@ -173,12 +177,12 @@ def test_a_value_is_taken_in_its_type(kind, value, expected):
         (Literal["slow"], ["slow"], "x must be one of 'slow'; got ['slow']"),
     ],
 )
-def test_a_value_is_refused_with_what_was_wrong_and_received(kind, value, message):
+def test_a_refusal_names_the_expected_and_the_received_value(kind, value, message):
     assert refusal(convert, kind, value, "x") == message
 
 
 @given(st.floats(), st.sampled_from([PositiveFloat, NonNegativeFloat, Fraction]))
-def test_a_range_takes_what_its_inequalities_say(value, kind):
+def test_a_range_accepts_exactly_what_satisfies_its_inequalities(value, kind):
     holds = {
         PositiveFloat: 0 < value < math.inf,
         NonNegativeFloat: 0 <= value < math.inf,
@@ -200,7 +204,7 @@ def test_a_range_takes_what_its_inequalities_say(value, kind):
         (Range(), 0, math.nan),
     ],
 )
-def test_each_bound_holds_on_its_side(bounds, inside, outside):
+def test_each_bound_applies_to_its_side(bounds, inside, outside):
     assert bounds.holds(inside)
     assert not bounds.holds(outside)
 
@@ -208,7 +212,7 @@ def test_each_bound_holds_on_its_side(bounds, inside, outside):
 # -- a dataclass ----------------------------------------------------------------------------------
 
 
-def test_fields_are_checked_and_widened_when_an_instance_is_made():
+def test_fields_are_checked_and_widened_on_construction():
     rule = Rule(1)
     assert type(rule.rate) is float
     assert Outer(widths=[3, np.int64(4)]).widths == (3, 4)
@@ -216,7 +220,7 @@ def test_fields_are_checked_and_widened_when_an_instance_is_made():
     assert refusal(Momentum, momentum=1.0) == "Momentum.momentum must be >= 0 and < 1; got 1.0"
 
 
-def test_an_instance_and_a_table_give_the_same_error():
+def test_an_instance_and_a_table_raise_the_same_error():
     end = "must be > 0; got -1.0"
     assert refusal(Rule, rate=-1) == f"Rule.rate {end}"
     assert refusal(build, Rule, {"rate": -1}) == f"rate {end}"
@@ -244,7 +248,7 @@ def test_an_instance_and_a_table_give_the_same_error():
         ({"on": True}, "on needs a limit"),
     ],
 )
-def test_an_error_names_the_place_in_the_file(table, message):
+def test_an_error_names_the_setting_by_its_path(table, message):
     assert refusal(build, Outer, table) == message
     nested = refusal(convert, tuple[Outer, ...], [table], "runs")
     assert nested.startswith(("runs[0]", "unknown")) or nested == f"runs[0]: {message}"
@@ -254,7 +258,7 @@ def test_a_check_across_fields_names_its_section():
     assert refusal(build, Outer, {"on": True}, "training") == "training: on needs a limit"
 
 
-def test_a_field_without_a_default_must_be_there():
+def test_a_field_without_a_default_is_required():
     assert build(Needy, {"name": "a"}) == Needy("a")
     assert refusal(build, Needy, {"size": 1}, "data") == "missing setting 'data.name'"
 
@@ -262,7 +266,7 @@ def test_a_field_without_a_default_must_be_there():
 # -- one of several classes -----------------------------------------------------------------------
 
 
-def test_a_class_is_given_by_name_by_table_or_as_an_object():
+def test_a_class_is_chosen_by_name_by_table_or_by_instance():
     assert build(Outer, {"rule": "plain"}).rule == Rule()
     assert build(Outer, {"rule": {"name": "momentum", "momentum": 0.5}}).rule == Momentum(0.1, 0.5)
     assert Outer(rule="plain") == Outer(rule=Rule())
@@ -274,23 +278,23 @@ def test_a_table_without_a_name_means_the_default_class():
     assert build(Outer, {"rule": {"momentum": 0.5}}).rule == Momentum(0.1, 0.5)
 
 
-def test_an_optional_class_may_be_absent():
+def test_an_optional_class_may_be_omitted():
     assert build(Outer, {}).maybe is None
     assert build(Outer, {"maybe": "plain"}).maybe == Rule()
 
 
-def test_the_table_given_is_left_as_it_was():
+def test_the_input_table_is_not_modified():
     table = {"rule": {"name": "momentum", "momentum": 0.5}, "widths": [1, 2]}
     build(Outer, table)
     assert table == {"rule": {"name": "momentum", "momentum": 0.5}, "widths": [1, 2]}
 
 
-def test_build_named_names_its_path():
+def test_errors_of_build_named_name_the_path():
     assert build_named(RULES, "momentum", "rule") == Momentum()
     assert refusal(build_named, RULES, ["plain"], "a.rule").startswith("a.rule must be a name")
 
 
-# -- there and back -------------------------------------------------------------------------------
+# -- round trip -----------------------------------------------------------------------------------
 
 rates = st.floats(1e-12, 1e12)
 rules = st.one_of(
@@ -310,7 +314,7 @@ outers = st.builds(
 
 
 def plain(value):
-    """Whether a value is made of what TOML and JSON can write."""
+    """Return whether a value consists of types that TOML and JSON can write."""
     if isinstance(value, dict):
         return all(type(k) is str and plain(v) for k, v in value.items())
     if isinstance(value, list):
@@ -325,7 +329,7 @@ def test_a_dump_is_plain_and_builds_an_equal_instance(outer):
     assert build(Outer, table) == outer
 
 
-def test_a_dump_writes_the_first_name_of_a_class_and_leaves_none_out():
+def test_a_dump_writes_the_first_name_of_a_class_and_omits_none():
     assert dump(Outer()) == {
         "inner": {"width": 4},
         "rule": {"name": "momentum", "rate": 0.1, "momentum": 0.9},
@@ -336,11 +340,11 @@ def test_a_dump_writes_the_first_name_of_a_class_and_leaves_none_out():
 
 
 def test_a_class_without_a_name_cannot_be_dumped():
-    expected = "Own has no name that a config could be written with"
+    expected = "Own has no name, so it cannot be written to a config"
     assert refusal(dump, Outer(rule=Own())) == expected
     assert refusal(dump, Outer(rules=[Own()])) == expected
 
 
-def test_did_you_mean_takes_the_nearest_or_lists_all():
+def test_did_you_mean_suggests_the_closest_word_or_lists_all():
     assert did_you_mean("epoch", ["lr", "epochs"]) == "did you mean 'epochs'?"
     assert did_you_mean("x", iter(["lr", "epochs"])) == "known: lr, epochs"

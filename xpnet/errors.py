@@ -1,7 +1,7 @@
 """The errors that xpnet raises on purpose.
 
-Each message is one line and says what was wrong, what was received and what to do. The command
-line prints it after ``error:`` and exits with code 2; a library user catches :class:`XpnetError`.
+Each message is one line: what was wrong, what was received and what to do. The command line prints
+it after ``error:`` and exits with code 2; a program catches :class:`XpnetError`.
 """
 
 import importlib
@@ -21,11 +21,11 @@ __all__ = [
 
 
 class XpnetError(Exception):
-    """A foreseen failure that the person at the prompt can act on.
+    """An expected failure, which the user can act on.
 
-    ``python`` and ``command`` are what to do about it, in the words of the interface: a Python call
-    and a command line. ``str`` gives the message with the first, :attr:`at_command_line` with the
-    second; where there is only one of them, it serves both.
+    ``python`` and ``command`` are the remedy, as a Python call and as a command line. ``str`` gives
+    the message with the first, :attr:`at_command_line` with the second; if only one is given, it
+    serves both. A message that ends in a question is followed by its remedy without a colon.
 
     >>> error = DataError("no header", python="header=False", command="--set data.header=no")
     >>> str(error)
@@ -40,16 +40,18 @@ class XpnetError(Exception):
 
     @property
     def at_command_line(self) -> str:
-        """The message with the remedy that a command line takes."""
+        """The message with the remedy as a command line."""
         return _with(self.message, self.command or self.python)
 
-    def within(self, place: str) -> Self:
-        """Return the same error with ``place`` before its message."""
-        return type(self)(f"{place}: {self.message}", python=self.python, command=self.command)
+    def within(self, where: str) -> Self:
+        """Return the same error with ``where`` before its message."""
+        return type(self)(f"{where}: {self.message}", python=self.python, command=self.command)
 
 
 def _with(message: str, remedy: str) -> str:
-    return f"{message}: {remedy}" if remedy else message
+    if not remedy:
+        return message
+    return f"{message} {remedy}" if message.endswith("?") else f"{message}: {remedy}"
 
 
 class ConfigError(XpnetError, ValueError):
@@ -65,19 +67,19 @@ class BackendError(XpnetError, RuntimeError):
 
 
 class UnsupportedError(BackendError):
-    """Something in a training that a fused step has no kernel for; the message says what."""
+    """Something that a fused step has no kernel for; the message names it."""
 
 
 class CheckpointError(XpnetError, RuntimeError):
-    """A checkpoint or run folder that is absent, torn, altered or in use."""
+    """A checkpoint or run folder that is missing, torn, altered or in use."""
 
 
 class TrainingError(XpnetError, RuntimeError):
-    """Training that cannot go on, such as a loss that is no longer finite."""
+    """Training that cannot continue, for example because the loss is no longer finite."""
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it.
+    """Import an optional dependency, or raise an error that names the extra to install.
 
     >>> require("no_such_module", "parquet", "reading Parquet")
     Traceback (most recent call last):

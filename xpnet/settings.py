@@ -1,4 +1,4 @@
-"""Frozen dataclasses that check their own fields, and their way to and from plain tables.
+"""Frozen dataclasses that check their own fields, and their conversion to and from plain tables.
 
 A setting is declared once, as a field of the class that uses it::
 
@@ -7,9 +7,9 @@ A setting is declared once, as a field of the class that uses it::
         lr: PositiveFloat = 0.01
         momentum: Fraction = 0.0
 
-``SGD(lr=-1)`` and ``lr = -1`` in a TOML file then give the same one-line error. A field that
-holds one of several classes names their table: ``Annotated[Optimizer, OneOf(OPTIMIZERS)]`` is
-written ``optimizer = "adam"`` or ``[optimizer]`` with ``name = "adam"`` and that class's fields.
+``SGD(lr=-1)`` and ``lr = -1`` in a TOML file then raise the same one-line error. A field that holds
+one of several classes names their table: ``Annotated[Optimizer, OneOf(OPTIMIZERS)]`` is written
+``optimizer = "adam"``, or ``[optimizer]`` with ``name = "adam"`` and the fields of that class.
 """
 
 import difflib
@@ -55,7 +55,7 @@ class Range:
     le: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Say whether ``value`` lies inside; NaN and the infinities never do."""
+        """Return whether ``value`` is in range; NaN and the infinities never are."""
         return (
             (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
@@ -71,7 +71,7 @@ class Range:
 
 @dataclass(frozen=True, eq=False)  # by identity: typing hashes it, and a table has no hash
 class OneOf:
-    """The table of classes that a field may hold, by the names users write."""
+    """The classes that a field may hold, by the names that users write."""
 
     table: Mapping[str, type]
 
@@ -84,20 +84,20 @@ Fraction = Annotated[float, Range(ge=0, lt=1)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a remedy for an unknown word: the nearest known one, or all of them.
+    """Return a suggestion for an unknown word: the closest known word, or all of them.
 
     >>> did_you_mean("momemtum", ["lr", "momentum"])
     "did you mean 'momentum'?"
     """
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
+    closest = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {closest[0]!r}?" if closest else "known: " + ", ".join(known)
 
 
 class Checked:
-    """Base of a frozen dataclass whose fields are checked (and ints widened) when it is made.
+    """Base of a frozen dataclass whose fields are checked (and ints widened) on construction.
 
-    It prints as the call that makes it, without the fields that are at their defaults:
+    Its repr is the call that makes it, without the fields that have their default values:
 
     >>> @dataclass(frozen=True)
     ... class SGD(Checked):
@@ -138,7 +138,7 @@ def _types(cls: Any) -> dict[str, Any]:
 
 
 def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
-    """Make a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
+    """Build a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
     kinds = _types(cast(Any, cls))
     renamed: Mapping[str, str] = getattr(cls, "RENAMED", {})  # old name -> what to write now
     for key in table:
@@ -158,13 +158,12 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
             raise ConfigError(msg)
     try:
         return cls(**values)
-    except ConfigError as error:  # a check across fields: name the place in the file as well
-        msg = f"{path}: {error}" if path else str(error)
-        raise ConfigError(msg) from None
+    except ConfigError as error:  # a check across fields, which does not know its section
+        raise (error.within(path) if path else error) from None
 
 
 def _with_default_name(cls: type, key: str, value: Any) -> Any:
-    """Let ``[optimizer]`` with ``lr = 0.1`` and no name mean the optimizer that is the default."""
+    """Give a table without a name, as ``[optimizer]`` with ``lr = 0.1``, that of the default."""
     one_of = _metadata(_types(cast(Any, cls))[key], OneOf)
     if one_of is None or not isinstance(value, Mapping) or "name" in value:
         return value
@@ -174,7 +173,7 @@ def _with_default_name(cls: type, key: str, value: Any) -> Any:
 
 
 def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
-    """Make one of the classes of ``table`` from its name, or from a table with a ``name``."""
+    """Build one of the classes of ``table`` from its name, or from a table with a ``name``."""
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
@@ -188,7 +187,7 @@ def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
 
 
 def dump(instance: Any) -> dict[str, Any]:
-    """Return the plain table that :func:`build` turns into an equal instance; None is left out."""
+    """Return the plain table that :func:`build` turns into an equal instance; None is omitted."""
     table = {}
     for name, kind in _types(cast(Any, type(instance))).items():
         value = _plain(kind, getattr(instance, name))
@@ -207,7 +206,7 @@ def _plain(kind: Any, value: Any) -> Any:
     if one_of is not None:
         names = {cls: name for name, cls in reversed(list(one_of.table.items()))}
         if type(value) not in names:
-            msg = f"{type(value).__name__} has no name that a config could be written with"
+            msg = f"{type(value).__name__} has no name, so it cannot be written to a config"
             raise ConfigError(msg)
         return {"name": names[type(value)], **dump(value)}
     return dump(value) if is_dataclass(value) else value
@@ -218,7 +217,7 @@ def _join(path: str, key: str) -> str:
 
 
 def _metadata(kind: Any, what: type[T]) -> T | None:
-    """Find an annotation of class ``what`` on ``kind``, also inside ``X | None``."""
+    """Return the annotation of class ``what`` on ``kind``, also inside ``X | None``, or None."""
     if typing.get_origin(kind) is Annotated:
         for extra in kind.__metadata__:
             if isinstance(extra, what):
@@ -240,14 +239,14 @@ def _item(kind: Any) -> Any:
 
 
 def convert(kind: Any, value: Any, path: str) -> Any:
-    """Check ``value`` against the annotation ``kind``; return it in that type.
+    """Check ``value`` against the annotation ``kind`` and return it in that type.
 
-    Raises ConfigError, which names ``path``.
+    Raises ConfigError that names ``path``.
     """
     origin = typing.get_origin(kind)
     if origin is Annotated:
         for extra in kind.__metadata__:
-            if isinstance(extra, OneOf):  # of the table, or a class of the user's own
+            if isinstance(extra, OneOf):  # from the table, or an instance of the user's own
                 own = isinstance(value, kind.__origin__)
                 return value if own else build_named(extra.table, value, path)
         value = convert(kind.__origin__, value, path)
@@ -277,7 +276,7 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
             return build(kind, value, path)  # type: ignore[arg-type]
     elif kind is str and isinstance(value, str) and not _has_utf8(value):
-        msg = f"{path} must be text that UTF-8 can hold (rename the file); got {value!r}"
+        msg = f"{path} must be text that UTF-8 can encode (rename the file); got {value!r}"
         raise ConfigError(msg)
     elif kind in (int, float) and isinstance(value, numbers.Integral) and _is_huge(value):
         msg = f"{path} must be {NAMES[kind]} of at most 64 bits"  # as in TOML
@@ -291,8 +290,18 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     ):
         return value
     expected = NAMES.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
-    msg = f"{path} must be {expected}; got {value!r}"
+    msg = f"{path} must be {expected}; got {value!r}{_as_number(kind, value)}"
     raise ConfigError(msg)
+
+
+def _as_number(kind: Any, value: Any) -> str:
+    """Return a suggestion for a text that spells a number as TOML does not: .01, 1., "3"."""
+    if kind not in (int, float) or not isinstance(value, str):
+        return ""
+    try:
+        return f"; write {kind(value)!r}"
+    except ValueError:
+        return ""
 
 
 def _is_huge(value: numbers.Integral) -> bool:
@@ -300,7 +309,7 @@ def _is_huge(value: numbers.Integral) -> bool:
 
 
 def _has_utf8(text: str) -> bool:
-    """Whether there are no half characters in it, as Python has for a file name of other bytes."""
+    """Return whether ``text`` has no lone surrogates, which stand for bytes that are not UTF-8."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
@@ -314,5 +323,8 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
                 return convert(kind, value, path)
             except ConfigError as error:
                 errors.append(str(error))
-    # A single alternative explains itself best; several are joined.
+    start, end = f"{path} must be ", f"; got {value!r}"
+    if all(error.startswith(start) and error.endswith(end) for error in errors):
+        expected = dict.fromkeys(e.removeprefix(start).removesuffix(end) for e in errors)
+        errors = [f"{start}{' or '.join(expected)}{end}"]
     raise ConfigError(" or ".join(dict.fromkeys(errors)))

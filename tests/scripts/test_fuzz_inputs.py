@@ -348,7 +348,7 @@ def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp
         file.write(fuzz.csv_text())
     done = limited("train", path.decode("utf-8", "surrogateescape"), "--out", tmp_path / "run")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "data.source must be text that UTF-8 can hold" in done.stderr
+    assert "data.source must be text that UTF-8 can encode" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
