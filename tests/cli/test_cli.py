@@ -428,5 +428,5 @@ def test_two_trainings_into_one_folder_are_refused(tmp_path):
     out, err = third.communicate()
     assert third.returncode == 0
     assert f"pid {first.pid} on host" in err
-    assert "ended without unlocking it" in err
+    assert "ended without releasing the lock" in err
     assert "epochs are done" in out

@@ -174,7 +174,7 @@ def test_preflight_makes_the_folder_and_leaves_it_empty(tmp_path):
 
 
 def test_preflight_refuses_a_disk_that_is_too_small(tmp_path):
-    with pytest.raises(CheckpointError, match=r"MB free, and .* MB are needed; free some space"):
+    with pytest.raises(CheckpointError, match=r"MB free, but .* MB are needed; free some space"):
         preflight(tmp_path, 10**18)
 
 
@@ -307,7 +307,7 @@ def test_the_lock_of_a_killed_training_is_taken_over_with_a_message(tmp_path):
         process.wait()
         taken = enter(tmp_path)
     assert taken.startswith(f"pid {process.pid} on host")
-    assert taken.endswith("ended without unlocking it")
+    assert taken.endswith("ended without releasing the lock")
     assert enter(tmp_path) is None
 
 
@@ -361,7 +361,7 @@ def test_without_kernel_locks_a_living_or_unknown_owner_is_respected(tmp_path, m
         enter(tmp_path)
     for garbage in ("{", "[]", "[" * 4096, '{"pid": "1"}'):
         (tmp_path / "run.lock").write_text(garbage)
-        with pytest.raises(CheckpointError, match="a process that left no name"):
+        with pytest.raises(CheckpointError, match="an unknown process"):
             enter(tmp_path)
 
 

@@ -37,7 +37,7 @@ def header_of(blob):
 
 
 def forged(header, data):
-    """A file whose header digest holds, made without the package's own code."""
+    """Return a file whose header digest is right, made without the package's own code."""
     raw = json.dumps(header, separators=(",", ":")).encode()
     if (metadata := header.get("__metadata__")) and "sha256" in metadata:
         raw = raw.replace(b"0" * 64, hashlib.sha256(raw).hexdigest().encode())
@@ -58,7 +58,7 @@ def message(path):
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (7,), (2, 3), (2, 1, 3)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path, dtype, shape):
+def test_every_dtype_and_shape_is_restored_bit_for_bit(tmp_path, dtype, shape):
     raw = np.random.default_rng(0).integers(0, 256, 8 * math.prod(shape), dtype=np.uint8)
     bits = raw % 2 == 1 if dtype == "bool" else raw.view(dtype)  # floats include NaN payloads
     array = bits[: math.prod(shape)].reshape(shape)
@@ -74,7 +74,7 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path, dtype, shape):
     name=st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_array_comes_back_under_any_printable_name(tmp_path_factory, array, name):
+def test_any_array_is_restored_under_any_printable_name(tmp_path_factory, array, name):
     back = round_trip(tmp_path_factory.mktemp("any"), {name: array})
     assert list(back.tensors) == [name]
     assert same_bits(back.tensors[name], array)
@@ -108,11 +108,11 @@ def test_tensors_keep_their_order_and_meta_its_values(tmp_path):
     assert back.path == tmp_path / "a.safetensors"
 
 
-def test_a_checkpoint_without_tensors_is_one_too(tmp_path):
+def test_a_checkpoint_may_have_no_tensors(tmp_path):
     assert round_trip(tmp_path, {}, {"a": 1}).meta == {"a": 1}
 
 
-def test_other_programs_read_the_arrays(tmp_path):
+def test_other_programs_can_read_the_arrays(tmp_path):
     round_trip(tmp_path, SMALL)
     read = safetensors.numpy.load_file(tmp_path / "a.safetensors")
     assert read.keys() == SMALL.keys()
@@ -120,7 +120,7 @@ def test_other_programs_read_the_arrays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensors", "meta", "says"),
+    ("tensors", "meta", "message"),
     [
         ({"x": np.ones(2, np.complex128)}, {}, "'x' must be a NumPy array"),
         ({"x": np.array(["a"])}, {}, "<U1"),
@@ -133,8 +133,8 @@ def test_other_programs_read_the_arrays(tmp_path):
         ({}, {"x": object()}, "JSON"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_and_leaves_no_file(tmp_path, tensors, meta, says):
-    with pytest.raises(CheckpointError, match=says):
+def test_unsupported_values_are_refused_and_leave_no_file(tmp_path, tensors, meta, message):
+    with pytest.raises(CheckpointError, match=message):
         save(tmp_path / "a.safetensors", tensors, meta)
     assert list(tmp_path.iterdir()) == []
 
@@ -142,10 +142,10 @@ def test_what_cannot_be_stored_is_refused_and_leaves_no_file(tmp_path, tensors, 
 # ------------------------------------------------------------------------------ torn and altered
 
 
-def test_a_file_cut_at_any_byte_is_refused(tmp_path):
+def test_a_file_truncated_at_any_byte_is_refused(tmp_path):
     round_trip(tmp_path, SMALL, {"step": 3})
     blob = (tmp_path / "a.safetensors").read_bytes()
-    path = tmp_path / "cut.safetensors"
+    path = tmp_path / "truncated.safetensors"
     for size in range(len(blob)):
         path.write_bytes(blob[:size])
         assert "is torn" in message(path), size
@@ -157,17 +157,17 @@ def test_any_flipped_bit_is_refused(tmp_path):
     round_trip(tmp_path, SMALL, {"step": 3})
     blob = bytearray((tmp_path / "a.safetensors").read_bytes())
     path = tmp_path / "flipped.safetensors"
-    for place in range(len(blob)):
+    for position in range(len(blob)):
         for bit in range(8):
-            blob[place] ^= 1 << bit
+            blob[position] ^= 1 << bit
             path.write_bytes(blob)
             message(path)
-            blob[place] ^= 1 << bit
+            blob[position] ^= 1 << bit
     path.write_bytes(blob)
     assert load(path).meta == {"step": 3}
 
 
-def test_an_altered_value_is_told_by_the_name_of_its_tensor(tmp_path):
+def test_an_altered_value_is_reported_with_the_name_of_its_tensor(tmp_path):
     round_trip(tmp_path, {"params/0.dense.W": np.ones(4), "stats/n": np.ones(4, np.int32)})
     path = tmp_path / "a.safetensors"
     header, _ = header_of(path.read_bytes())
@@ -187,15 +187,15 @@ def test_random_bytes_are_refused(tmp_path_factory, noise):
         message(path)
 
 
-def test_foreign_files_are_told_apart(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"\x80\x04\x95pickle or anything else")
     assert "is not a safetensors file" in message(path)
     path.write_bytes((10**12).to_bytes(8, "little") + b"{}")
     assert "is not a safetensors file" in message(path)
     safetensors.numpy.save_file({"x": np.ones(2)}, path)
-    assert "is not a checkpoint of xpnet" in message(path)
-    assert "No such file" in message(tmp_path / "absent.safetensors")
+    assert "is not an xpnet checkpoint" in message(path)
+    assert "No such file" in message(tmp_path / "missing.safetensors")
     assert "cannot read" in message(tmp_path)
 
 
@@ -205,11 +205,11 @@ def manifest(**changes):
 
 
 @pytest.mark.parametrize(
-    ("header", "says"),
+    ("header", "expected"),
     [
         ({"__metadata__": {"xpnet": manifest(version=VERSION + 1)}}, "newer than"),
-        ({"__metadata__": {"xpnet": manifest(kind="corpus")}}, "not a checkpoint of xpnet"),
-        ({"__metadata__": {"xpnet": manifest(version=None)}}, "not a checkpoint of xpnet"),
+        ({"__metadata__": {"xpnet": manifest(kind="corpus")}}, "not an xpnet checkpoint"),
+        ({"__metadata__": {"xpnet": manifest(version=None)}}, "not an xpnet checkpoint"),
         ({"__metadata__": {"xpnet": manifest(meta=[])}}, "manifest is incomplete"),
         ({"__metadata__": {"xpnet": manifest(nbytes="many")}}, "manifest is incomplete"),
         ({"__metadata__": {"xpnet": manifest(nbytes=10**30)}}, "is torn"),
@@ -237,12 +237,12 @@ def manifest(**changes):
     ],
 )
 def test_a_hostile_header_with_a_right_digest_is_refused_without_a_traceback(
-    tmp_path, header, says
+    tmp_path, header, expected
 ):
     path = tmp_path / "x.safetensors"
     header["__metadata__"]["sha256"] = "0" * 64
     path.write_bytes(forged(header, b""))
-    assert says in message(path)
+    assert expected in message(path)
 
 
 def test_the_digests_follow_the_documented_formula(tmp_path):
@@ -282,12 +282,12 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
     assert folder.skipped == []
 
 
-def test_an_empty_or_absent_folder_has_no_newest_and_no_best(tmp_path):
-    for path in (tmp_path, tmp_path / "absent"):
+def test_an_empty_or_missing_folder_has_no_newest_and_no_best(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
         folder = CheckpointFolder(path)
         assert folder.newest() is None
         assert folder.best() is None
-    assert not (tmp_path / "absent").exists()
+    assert not (tmp_path / "missing").exists()
 
 
 def test_keep_must_be_positive(tmp_path):
@@ -295,7 +295,7 @@ def test_keep_must_be_positive(tmp_path):
         CheckpointFolder(tmp_path, keep=0)
 
 
-def test_the_newest_whole_file_is_found_past_torn_ones(tmp_path):
+def test_newest_skips_torn_files(tmp_path):
     folder = CheckpointFolder(tmp_path)
     fill(folder, 1, 2, 3)
     paths = folder.steps()
@@ -308,7 +308,7 @@ def test_the_newest_whole_file_is_found_past_torn_ones(tmp_path):
     assert len(folder.skipped) == 3
 
 
-def test_a_whole_best_is_the_last_resort(tmp_path):
+def test_the_best_is_the_last_resort(tmp_path):
     folder = CheckpointFolder(tmp_path, keep=1)
     fill(folder, 1, 2, best=[1])
     tear(folder.steps()[2])
@@ -316,7 +316,7 @@ def test_a_whole_best_is_the_last_resort(tmp_path):
     assert len(folder.skipped) == 1
 
 
-def test_going_back_drops_the_abandoned_future_but_not_the_file_just_written(tmp_path):
+def test_resuming_from_an_earlier_step_deletes_later_ones_but_not_the_new_file(tmp_path):
     folder = CheckpointFolder(tmp_path, keep=1)
     fill(folder, 100, 300)
     tear(folder.steps()[300])
@@ -326,21 +326,21 @@ def test_going_back_drops_the_abandoned_future_but_not_the_file_just_written(tmp
     assert folder.skipped == []
 
 
-def test_steps_sort_as_numbers_beyond_ten_digits(tmp_path):
+def test_steps_are_sorted_as_numbers_beyond_ten_digits(tmp_path):
     folder = CheckpointFolder(tmp_path, keep=2)
     fill(folder, 9_999_999_999, 10_000_000_000)
     assert list(folder.steps()) == [9_999_999_999, 10_000_000_000]
     assert folder.newest().meta == {"step": 10_000_000_000}
 
 
-def test_the_same_step_may_be_saved_and_named_best_again(tmp_path):
+def test_the_same_step_may_be_saved_again_as_the_best(tmp_path):
     folder = CheckpointFolder(tmp_path)
     fill(folder, 5, 5, best=[5])
     assert os.path.samefile(folder.best_path, folder.steps()[5])
     assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "step-0000000005.safetensors"]
 
 
-def test_the_best_is_copied_where_no_links_can_be_made(tmp_path, monkeypatch):
+def test_the_best_is_copied_if_links_are_not_supported(tmp_path, monkeypatch):
     def no_links(source, path):
         raise OSError(1, "Operation not permitted")
 
@@ -403,7 +403,7 @@ print(last)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
-def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints_only(tmp_path):
+def test_a_writer_killed_at_any_moment_leaves_only_intact_checkpoints(tmp_path):
     seed = random.randrange(10**6)
     command = [sys.executable, "-c", KILLED_WRITERS, str(tmp_path / "run"), "20", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -411,5 +411,5 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints_only(tmp_path):
     assert int(done.stdout) >= 20
 
 
-def test_checkpoint_errors_are_foreseen_errors():
+def test_checkpoint_errors_are_xpnet_errors():
     assert issubclass(CheckpointError, XpnetError)

@@ -1,8 +1,8 @@
-"""The durable store of a training run: checkpoints, the lock on the run folder, the history.
+"""Durable storage of a training run: checkpoints, the lock on the run folder, the history.
 
-It sees host NumPy arrays and JSON data only, so that a run saved on one array library goes on with
-another. By convention the arrays are named ``params/0.dense.W``, ``slots/m/0.dense.W``, ``stats/``,
-``preprocess/``, and ``meta["position"]`` has the epoch, batch and step to go on from.
+It contains host NumPy arrays and JSON data only, so that a run saved with one array library resumes
+with another. By convention the arrays are named ``params/0.dense.W``, ``slots/m/0.dense.W``,
+``stats/``, ``preprocess/``, and ``meta["position"]`` is the epoch, batch and step to resume at.
 """
 
 from xpnet.storage.checkpoint_file import Checkpoint, load, save

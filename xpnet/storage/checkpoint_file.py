@@ -1,14 +1,14 @@
 """One checkpoint: named host arrays and JSON data in one safetensors file.
 
-Any program that reads safetensors reads the arrays. The file's ``__metadata__`` adds::
+Any program that reads safetensors can read the arrays. The file's ``__metadata__`` adds::
 
     xpnet    the manifest, JSON: {"kind": "checkpoint", "version": 1, "nbytes": ...,
              "sha256": {tensor: digest of its dtype, shape and bytes}, "meta": {...}}
-    sha256   the digest of the whole header, taken with 64 zeros in its own place
+    sha256   the digest of the whole header, computed with 64 zeros in place of itself
 
 The header's digest covers the manifest, the manifest's digests cover the arrays, and the format
-allows no bytes besides: one altered bit anywhere is noticed. Reading runs no code and allocates no
-more than the file's true size. The digests find accidents; they do not prove who wrote a file.
+allows no other bytes: any altered bit is detected. Reading executes no code and allocates no more
+than the actual file size. The digests detect accidents; they do not prove who wrote a file.
 
     Format: https://github.com/huggingface/safetensors#format
 """
@@ -33,15 +33,15 @@ __all__ = ["VERSION", "Checkpoint", "load", "save"]
 VERSION = 1
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
-MAX_HEADER = 100_000_000  # the format's own limit
+MAX_HEADER = 100_000_000  # the limit of the format
 UNSIGNED = b"0" * 64
-# Inside the manifest the quotes are escaped, so this is the digest of the header and no other.
+# Quotes inside the manifest are escaped, so this matches the digest of the header only.
 SIGNATURE = re.compile(rb'(?<="sha256":")[0-9a-f]{64}(?=")')
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held: host arrays by name, the data saved with them, and where it was."""
+    """The contents of a file: host arrays by name, the data saved with them, and its path."""
 
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
@@ -49,20 +49,20 @@ class Checkpoint:
 
 
 def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint; it is on the disk, whole, when this returns.
+    """Write a checkpoint; it is complete on the disk when this returns.
 
     ``tensors`` are NumPy arrays of any shape and layout, of a bool, integer or float dtype up to 64
-    bits. ``meta`` is JSON data, and comes back as JSON keeps it: tuples as lists, keys as strings
-    (NaN and infinities as themselves). Raises CheckpointError; the previous file then stays.
+    bits. ``meta`` is JSON data, and is loaded as JSON stores it: tuples as lists, keys as strings
+    (NaN and infinities unchanged). Raises CheckpointError; the previous file is then kept.
     """
     atomic_write(path, *_encode(tensors, meta))
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint and check every byte of it; the arrays are new and writable.
+    """Read a checkpoint and verify every byte of it; the arrays are new and writable.
 
-    Raises CheckpointError if the file is absent, torn, altered, not a checkpoint of xpnet, or
-    written by a newer version of it.
+    Raises CheckpointError if the file is missing, torn, altered, not an xpnet checkpoint, or was
+    written by a newer version of xpnet.
     """
     path = Path(path)
     with storage_errors("read", path), open(open_regular(path), "rb") as file:
@@ -75,7 +75,7 @@ def load(path: str | Path) -> Checkpoint:
                 problem = f"is torn: its last {torn} bytes are missing; use an older checkpoint"
                 raise _error(path, problem)
             if torn < 0:
-                raise _error(path, f"has been altered: it goes on for {-torn} bytes after its end")
+                raise _error(path, f"has been altered: {-torn} bytes follow its end")
             file.seek(0)
             blob = file.read(size)
             return Checkpoint(_tensors(blob, manifest["sha256"], path), manifest["meta"], path)
@@ -100,7 +100,7 @@ def _encode(
     try:
         text = json.dumps(manifest)
     except (TypeError, ValueError, RecursionError) as error:
-        msg = f"the data saved with a checkpoint must be JSON data: {error}"
+        msg = f"the metadata of a checkpoint must be JSON data: {error}"
         raise CheckpointError(msg) from error
     metadata = {"xpnet": text, "sha256": UNSIGNED.decode()}
     blob = safetensors.numpy.save(arrays, metadata)
@@ -109,7 +109,7 @@ def _encode(
 
 
 def _portable(name: str, value: Any) -> np.ndarray:
-    """Return ``value`` as the format wants it: C order, little-endian."""
+    """Return ``value`` as the format requires it: C order, little-endian."""
     if not isinstance(name, str) or name == "__metadata__" or not name.isprintable():
         msg = f"a tensor cannot be named {name!r}; use printable text other than '__metadata__'"
         raise CheckpointError(msg)
@@ -117,8 +117,8 @@ def _portable(name: str, value: Any) -> np.ndarray:
         kind = getattr(value, "dtype", type(value).__name__)
         msg = f"tensor {name!r} must be a NumPy array of {', '.join(DTYPES)}; got {kind}"
         raise CheckpointError(msg)
-    # safetensors 0.8 writes the memory of a strided array as it lies. ascontiguousarray would make
-    # the 0-d arrays 1-d.
+    # safetensors 0.8 writes the memory of a strided array without regard to its strides.
+    # ascontiguousarray would turn 0-d arrays into 1-d ones.
     return np.asarray(value, dtype=value.dtype.newbyteorder("<"), order="C")
 
 
@@ -129,13 +129,13 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _signed(header: bytes) -> bytes:
-    """Put the digest of ``header`` in the place that is kept for it."""
+    """Insert the digest of ``header`` into the place reserved for it."""
     unsigned = SIGNATURE.sub(UNSIGNED, header, count=1)
     return SIGNATURE.sub(hashlib.sha256(unsigned).hexdigest().encode(), header, count=1)
 
 
 def _read_header(file: BinaryIO, total: int, path: Path) -> bytes:
-    """Return the JSON header of a file of ``total`` bytes, after checking its digest."""
+    """Return the JSON header of a file of ``total`` bytes, after verifying its digest."""
     start = file.read(9)
     size = int.from_bytes(start[:8], "little")
     if len(start) < 8 or total < 8 + size <= MAX_HEADER:
@@ -144,14 +144,14 @@ def _read_header(file: BinaryIO, total: int, path: Path) -> bytes:
         raise _error(path, "is not a safetensors file")
     header = start[8:] + file.read(size - 1)
     if SIGNATURE.search(header) is None:
-        raise _error(path, "is not a checkpoint of xpnet: it carries no digest of its header")
+        raise _error(path, "is not an xpnet checkpoint: its header has no digest")
     if _signed(header) != header:
         raise _error(path, "has been altered: the digest of its header differs")
     return header
 
 
 def _manifest(header: bytes, path: Path) -> dict[str, Any]:
-    """Return the manifest; its digest held, but anybody may have written it."""
+    """Return the manifest; its digest is right, but anybody may have written it."""
     try:
         manifest = json.loads(json.loads(header)["__metadata__"]["xpnet"])
         version = manifest["version"]
@@ -159,17 +159,17 @@ def _manifest(header: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, RecursionError):
         known = False
     if not known:
-        raise _error(path, "is not a checkpoint of xpnet: it has no readable manifest")
+        raise _error(path, "is not an xpnet checkpoint: it has no readable manifest")
     if version > VERSION:
         raise _error(path, f"has format version {version}, newer than {VERSION}; update xpnet")
     fields = {"nbytes": int, "sha256": dict, "meta": dict}
     if not all(isinstance(manifest.get(name), kind) for name, kind in fields.items()):
-        raise _error(path, "is not a checkpoint of xpnet: its manifest is incomplete")
+        raise _error(path, "is not an xpnet checkpoint: its manifest is incomplete")
     return manifest
 
 
 def _tensors(blob: bytes, digests: dict[str, str], path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays in the order they were saved in, each checked against its digest."""
+    """Return the arrays in the order in which they were saved, after verifying their digests."""
     import safetensors
     import safetensors.numpy
 

@@ -20,12 +20,12 @@ STEP_FILE = re.compile(r"step-(\d{10,})\.safetensors")
 class CheckpointFolder:
     """A folder of ``step-0000001234.safetensors`` files and a ``best.safetensors``.
 
-    The steps of a run form one line. After a save at step ``s`` the folder holds the last ``keep``
-    checkpoints up to ``s``; those of later steps belong to a future that was abandoned when the run
-    went back before them, and go as well. Nothing is deleted before the new file has been read back
-    whole. The best is a link to its step's file, or a copy, and outlives it.
+    After a save at step ``s`` the folder holds the last ``keep`` checkpoints up to ``s``. Those of
+    later steps are deleted as well: they were abandoned when the run resumed from an earlier step.
+    Nothing is deleted before the new file has been read back and verified. The best checkpoint is a
+    hard link to the file of its step, or a copy, and outlives it.
 
-    ``skipped`` holds one message for each file that the last :meth:`newest` had to pass over.
+    ``skipped`` holds one message for each file that the last :meth:`newest` skipped.
     """
 
     def __init__(self, path: str | Path, keep: int = 3) -> None:
@@ -40,19 +40,19 @@ class CheckpointFolder:
 
     @property
     def best_path(self) -> Path:
-        """Where the best checkpoint is, if there is one."""
+        """The path of the best checkpoint, if there is one."""
         return self.path / "best.safetensors"
 
     def steps(self) -> dict[int, Path]:
-        """Return the files by step, oldest first, whether they are whole or not."""
+        """Return the files by step, oldest first, whether they are intact or not."""
         with storage_errors("list", self.path):
             names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
         found = ((STEP_FILE.fullmatch(name), name) for name in names)
         return dict(sorted((int(match[1]), self.path / name) for match, name in found if match))
 
     def make(self) -> None:
-        """Make the folder. It is made once: where it was taken away since, its lock was as well."""
-        with storage_errors("make the folder", self.path):
+        """Create the folder, once: if it is removed later, so is its lock."""
+        with storage_errors("create the folder", self.path):
             make_folder(self.path)
         self._made = True
 
@@ -64,9 +64,9 @@ class CheckpointFolder:
         *,
         best: bool = False,
     ) -> Path:
-        """Write the checkpoint of ``step``, name it the best if so asked, and drop old ones.
+        """Write the checkpoint of ``step``, name it the best if ``best``, and delete old ones.
 
-        Raises CheckpointError with every earlier checkpoint still in place.
+        Raises CheckpointError, with all earlier checkpoints still in place.
         """
         if not self._made:
             self.make()
@@ -75,13 +75,13 @@ class CheckpointFolder:
         load(path)
         if best:
             atomic_link(path, self.best_path)
-        self._retain(step)
+        self._delete_old(step)
         return path
 
     def name_best(self, step: int) -> None:
-        """Name the checkpoint of ``step`` the best, if it is there and is not named so already.
+        """Name the checkpoint of ``step`` the best, if it exists and is not the best already.
 
-        For a writer that was killed before it could. Raises CheckpointError.
+        This finishes the work of a writer that was killed. Raises CheckpointError.
         """
         path = self.steps().get(step)
         if path is None:
@@ -93,7 +93,7 @@ class CheckpointFolder:
         atomic_link(path, self.best_path)
 
     def newest(self) -> Checkpoint | None:
-        """Read the newest whole checkpoint, the best if all others are torn; None if none is."""
+        """Read the newest intact checkpoint, else the best; None if all of them are damaged."""
         self.skipped = []
         for path in self._newest_first():
             try:
@@ -103,7 +103,7 @@ class CheckpointFolder:
         return None
 
     def best(self) -> Checkpoint | None:
-        """Read the best checkpoint; None if none was ever named so."""
+        """Read the best checkpoint; None if there is none."""
         return load(self.best_path) if self.best_path.exists() else None
 
     def _newest_first(self) -> Iterator[Path]:
@@ -111,7 +111,7 @@ class CheckpointFolder:
         if self.best_path.exists():
             yield self.best_path
 
-    def _retain(self, newest: int) -> None:
+    def _delete_old(self, newest: int) -> None:
         steps = self.steps()
         kept = [step for step in steps if step <= newest][-self.keep :]
         for step, path in steps.items():

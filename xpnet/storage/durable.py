@@ -1,9 +1,9 @@
-"""Files that are either the old ones or the new ones, never something between.
+"""Atomic and durable writes: a file has either its old or its new contents, never a mixture.
 
-A new file is written beside its place under a temporary name, flushed to the disk and then renamed
-over the old one; the folder is flushed last, because the name is stored there. Whoever writes holds
-a shared lock on the folder. The kernel ends that lock with the process, however it ends, so
-:func:`sweep` can tell the leftovers of the dead from the work of the living.
+A new file is written under a temporary name in the same folder, flushed to the disk and renamed to
+replace the old one. The folder is flushed last, because it stores the name. A writer holds a shared
+lock on the folder, which the kernel releases when the process ends, however it ends, so
+:func:`sweep` can tell the temporary files of dead writers from those of live ones.
 
     Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014.
 """
@@ -21,7 +21,7 @@ from xpnet.errors import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows: neither advisory locks nor folders that can be opened
+except ImportError:  # Windows has no advisory locks, and cannot open folders
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 TEMPORARY = ".xpnet-tmp"
-PATIENCE = 0.5  # seconds; a sweep takes milliseconds
+LOCK_TIMEOUT = 0.5  # seconds; a sweep takes milliseconds
 
 
 @contextmanager
 def storage_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of the block into a CheckpointError, "cannot {action} {path}: why"."""
+    """Turn an OSError of the block into a CheckpointError: "cannot {action} {path}: reason"."""
     try:
         yield
     except OSError as error:
@@ -50,10 +50,10 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def try_lock(fd: int) -> bool | None:
-    """Take the exclusive lock of an open file or folder without waiting.
+    """Acquire the exclusive lock on an open file or folder without waiting.
 
-    False: another process holds it. None: there are no such locks here (Windows, some network
-    file systems), so that nothing can be told.
+    Returns False if another process holds it, and None if there are no such locks (on Windows, on
+    some network file systems), so that nothing is known.
     """
     if fcntl is None:
         return None
@@ -67,8 +67,8 @@ def try_lock(fd: int) -> bool | None:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int | None]:
-    """Open a folder to lock or flush it; None where folders cannot be opened."""
+def _open_folder(folder: Path) -> Iterator[int | None]:
+    """Open a folder to lock or flush it; yield None if folders cannot be opened."""
     if fcntl is None:
         yield None
         return
@@ -79,19 +79,20 @@ def _opened(folder: Path) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _share(fd: int) -> None:
-    """Hold the folder's shared lock, once a sweep that is going on is over.
+def _lock_shared(fd: int) -> None:
+    """Acquire the folder's shared lock, after waiting for a sweep in progress to end.
 
-    Somebody may hold the exclusive one for hours: `flock DIR xpnet train --out DIR`. Without the
-    lock a sweep might take a file from under its writer, which would be told and try again.
+    Another process may hold the exclusive lock for hours: `flock DIR xpnet train --out DIR`. Then
+    the file is written without the lock; if a sweep deletes it, the writer gets an error and tries
+    again.
     """
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while time.monotonic() < deadline:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.001)
-        except OSError:  # without locks here, sweep() leaves everything in place
+        except OSError:  # no locks here, so sweep() deletes nothing
             return
         else:
             return
@@ -103,33 +104,33 @@ def _flush_folder(fd: int | None) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that keeps no folders to flush
+        if error.errno != errno.EINVAL:  # the file system cannot flush folders
             raise
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each name flushed to the disk."""
+    """Create a folder and its parents, and flush each name to the disk."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    with _opened(folder.parent) as fd:
+    with _open_folder(folder.parent) as fd:
         _flush_folder(fd)
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; what the block leaves there becomes ``path``."""
-    with storage_errors("write", path), _opened(path.parent) as fd:
+    """Yield a temporary path in the same folder; the file written there becomes ``path``."""
+    with storage_errors("write", path), _open_folder(path.parent) as fd:
         if fd is not None:
-            _share(fd)
+            _lock_shared(fd)
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{TEMPORARY}")
         try:
             yield temporary
             os.replace(temporary, path)
             _flush_folder(fd)
         finally:
-            # Also after success: renaming one link of a file over another link of it does nothing.
+            # Even after success: renaming one link of a file over another link of it does nothing.
             temporary.unlink(missing_ok=True)
 
 
@@ -142,26 +143,26 @@ def _write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def atomic_write(path: str | Path, *chunks: bytes | memoryview) -> None:
-    """Write ``chunks`` one after another as the whole new content of ``path``.
+    """Replace the contents of ``path`` by ``chunks``, one after another.
 
-    Returns when the bytes are on the disk. On a CheckpointError (disk full, no permission, ...) the
-    old content is still there.
+    Returns when the bytes are on the disk. After a CheckpointError (disk full, no permission, ...)
+    the file has its old contents.
     """
     with _replacing(Path(path)) as temporary:
         _write_new(temporary, chunks)
 
 
 def atomic_write_text(path: str | Path, text: str | Iterable[str]) -> None:
-    """Write ``text``, or its lines one by one, as UTF-8; with the guarantees of atomic_write."""
+    """Write ``text``, or its lines one by one, as UTF-8, with the guarantees of atomic_write."""
     lines = (text,) if isinstance(text, str) else text
     with _replacing(Path(path)) as temporary:
         _write_new(temporary, (line.encode() for line in lines))
 
 
 def atomic_link(source: str | Path, path: str | Path) -> None:
-    """Make ``path`` a second name of the file ``source``, or a copy where links cannot be made.
+    """Make ``path`` a hard link to the file ``source``, or a copy if links are not supported.
 
-    Neither file may be written in place afterwards; those of this package never are.
+    Neither file may be modified in place afterwards; this package never does so.
     """
     with _replacing(Path(path)) as temporary:
         try:
@@ -171,46 +172,46 @@ def atomic_link(source: str | Path, path: str | Path) -> None:
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove the temporary files of writers that died, unless somebody is writing right now."""
-    # A leftover does no harm, so one that cannot be removed (a read-only folder) is no error.
-    with suppress(OSError), _opened(Path(folder)) as fd:
+    """Delete the temporary files of dead writers, unless a live one is writing to the folder."""
+    # A leftover does no harm, so failing to delete it (in a read-only folder) is not an error.
+    with suppress(OSError), _open_folder(Path(folder)) as fd:
         if fd is not None and try_lock(fd):
             for leftover in Path(folder).glob(f".*{TEMPORARY}"):
                 leftover.unlink(missing_ok=True)
 
 
 def preflight(folder: str | Path, bytes_needed: int, largest_file: int = 1) -> None:
-    """Make ``folder`` if need be and check that ``bytes_needed`` can be written there.
+    """Create ``folder`` if necessary and check that ``bytes_needed`` can be written to it.
 
-    Space for one file of ``largest_file`` bytes is taken and given back, because a quota or a limit
-    on files shows nowhere else. Raises CheckpointError before any time has gone into a run that
-    could not be saved, and leaves no folder that was not there.
+    Space for one file of ``largest_file`` bytes is reserved and released, because only this reveals
+    a quota or a limit on file sizes. Raises CheckpointError before any time is spent on a run that
+    cannot be saved, and removes the folder if it did not exist before.
     """
     folder = Path(folder)
-    made = not folder.exists()
+    created = not folder.exists()
     try:
         with storage_errors("use the folder", folder):
             make_folder(folder)
-            with tempfile.TemporaryFile(dir=folder) as probe:  # permission bits do not tell it all
+            with tempfile.TemporaryFile(dir=folder) as probe:  # permission bits are not enough
                 probe.write(b"x")
                 probe.flush()
-                _take_space(probe.fileno(), largest_file)
+                _reserve(probe.fileno(), largest_file)
                 os.fsync(probe.fileno())
             free = shutil.disk_usage(folder).free
         if free < bytes_needed:
             msg = (
-                f"{folder} has {free / 1e6:,.1f} MB free, and {bytes_needed / 1e6:,.1f} MB are "
+                f"{folder} has {free / 1e6:,.1f} MB free, but {bytes_needed / 1e6:,.1f} MB are "
                 "needed; free some space or choose another folder"
             )
             raise CheckpointError(msg)
     except CheckpointError:
-        if made:
+        if created:
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
-def _take_space(fd: int, size: int) -> None:
+def _reserve(fd: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(fd, 0, size)

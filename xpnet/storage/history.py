@@ -1,4 +1,4 @@
-"""The record of a run, one JSON object a line."""
+"""The history of a run, one JSON object per line."""
 
 import io
 import json
@@ -14,25 +14,25 @@ from xpnet.storage.safe_open import MAX_JSON, open_regular, read_regular
 
 __all__ = ["History"]
 
-# JSON has no such numbers. Protocol Buffers' JSON mapping writes them so, and float() in Python
-# and Number() in JavaScript read them.
+# JSON has no such numbers. The JSON mapping of Protocol Buffers writes them like this, and float()
+# in Python and Number() in JavaScript read them.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class History:
     """An append-only JSON Lines file of records such as ``{"step": 100, "loss": 0.25}``.
 
-    A record counts once its newline is written: a line that was cut short by a crash is not there,
-    and the next :meth:`append` removes it. NaN and infinities are written as the strings "NaN",
-    "Infinity" and "-Infinity" and come back as floats. Nothing is held open between calls. No
-    symbolic link is followed to write.
+    A record is complete once its newline is written: a line that was truncated by a crash is
+    ignored, and the next :meth:`append` removes it. NaN and infinities are written as the strings
+    "NaN", "Infinity" and "-Infinity" and are read as floats. The file is closed between calls.
+    Writing does not follow symbolic links.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record by one write. It survives the process, and not always a loss of power."""
+        """Add a record with one write. It survives the process, but maybe not a power failure."""
         line = self._line(record)
         with storage_errors("append to", self.path), self._open() as file:
             if file.seek(0, os.SEEK_END):
@@ -46,21 +46,21 @@ class History:
     def read(self) -> list[dict[str, Any]]:
         """Return the records, oldest first; [] if there is no file.
 
-        Raises CheckpointError, with the line's number, if a whole line is not a JSON object.
+        Raises CheckpointError with the line number if a complete line is not a JSON object.
         """
         return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Make the file hold these records and no others, whatever it is now.
+        """Replace the contents of the file by these records, whatever it holds now.
 
-        A resumed training so drops what it will repeat, adds what was lost, and mends the rest.
+        A resumed run removes the records it will repeat, adds lost ones and repairs damaged ones.
         """
         lines = [self._line(record) for record in records]
         try:
             text = read_regular(self.path, MAX_JSON)
         except FileNotFoundError:
             text = b""
-        except OSError:  # a pipe, say: it is replaced
+        except OSError:  # a pipe, for example: it is replaced
             text = None
         if text != b"".join(lines):
             atomic_write(self.path, *lines)
@@ -77,7 +77,7 @@ class History:
         return open(open_regular(self.path, flags), "ab+", buffering=0)
 
     def _lines(self) -> list[bytes]:
-        """Return the lines that were written to their end."""
+        """Return the complete lines."""
         with storage_errors("read", self.path):
             text = read_regular(self.path, MAX_JSON) if self.path.exists() else b""
         return [line + b"\n" for line in text.split(b"\n")[:-1]]

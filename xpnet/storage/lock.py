@@ -1,9 +1,9 @@
 """One training per run folder.
 
 The kernel's lock on ``run.lock`` decides. It ends with the process that holds it, even by kill -9,
-so a dead run never bars the next one. What the file says is for people, and decides only where
-there are no such locks (Windows, some network file systems). The file stays in place when the lock
-is released: if it were removed, two processes could each lock a file of that name.
+so a dead run never blocks the next one. The contents of the file are for people, and decide only if
+there are no such locks (on Windows, on some network file systems). The file is not removed when the
+lock is released: otherwise two processes could each lock a file of this name.
 """
 
 import json
@@ -23,11 +23,11 @@ __all__ = ["RunLock"]
 
 
 class RunLock:
-    """Hold the run folder ``folder`` for one writer, in a ``with`` block.
+    """Lock the run folder ``folder`` for one writer, in a ``with`` block.
 
-    Entering raises CheckpointError, with the pid and host of the other, if the folder is in use.
-    ``taken_over`` is then a message if the last owner ended without releasing it, else None. The
-    temporary files that such an owner left in the folder are removed.
+    Entering raises CheckpointError with the pid and host of the owner if the folder is in use. Then
+    ``taken_over`` is a message if the last owner ended without releasing the lock, else None. The
+    temporary files that such an owner left in the folder are deleted.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -54,7 +54,7 @@ class RunLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # To close it unlocks it. A name that cannot be removed is taken for that of a dead owner.
+        # Closing unlocks. If the owner cannot be erased, the next one takes it for a dead process.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
         os.close(self._fd)
@@ -62,14 +62,14 @@ class RunLock:
     def _claim(self, fd: int) -> None:
         locked = try_lock(fd)
         owner = _read_owner(fd)
-        if locked is False or (locked is None and owner and _may_live(owner)):
-            hint = "" if locked is False else f", or delete {self.path} if that one is over"
+        if locked is False or (locked is None and owner and _may_be_alive(owner)):
+            hint = "" if locked is False else f", or delete {self.path} if it has ended"
             msg = (
                 f"{self.path.parent} is in use by {_describe(owner)}; "
-                f"choose another folder, wait{hint}"
+                f"choose another folder, or wait until it ends{hint}"
             )
             raise CheckpointError(msg)
-        self.taken_over = f"{_describe(owner)} ended without unlocking it" if owner else None
+        self.taken_over = f"{_describe(owner)} ended without releasing the lock" if owner else None
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
         os.write(fd, json.dumps(_this_process()).encode())
@@ -82,7 +82,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str | None:
-    """Return a mark that tells a process from a later one of the same number (Linux only)."""
+    """Return the start time of a process, which tells it from a later one with its pid (Linux)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -91,7 +91,7 @@ def _started(pid: int) -> str | None:
 
 
 def _read_owner(fd: int) -> dict[str, Any]:
-    """Return what the lock file says about its owner, {} if it names none."""
+    """Return the owner that the lock file names, or {} if it names none."""
     text = os.read(fd, 4096)
     if not text:
         return {}
@@ -102,10 +102,10 @@ def _read_owner(fd: int) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {"pid": "unknown"}
 
 
-def _may_live(owner: dict[str, Any]) -> bool:
-    """Say whether the owner may still run: False only if it is known to have ended."""
+def _may_be_alive(owner: dict[str, Any]) -> bool:
+    """Return whether the owner may still be running; False only if it is known to have ended."""
     pid = owner.get("pid")
-    # Signal 0 asks whether a process is there; on Windows os.kill would end it.
+    # Signal 0 tests whether a process exists; on Windows os.kill would terminate it.
     if owner.get("host") != platform.node() or not isinstance(pid, int) or os.name == "nt":
         return True
     try:
@@ -119,5 +119,5 @@ def _may_live(owner: dict[str, Any]) -> bool:
 
 def _describe(owner: dict[str, Any]) -> str:
     if "host" not in owner:
-        return "a process that left no name"
+        return "an unknown process"
     return f"pid {owner.get('pid')} on host {owner['host']} since {owner.get('since')}"

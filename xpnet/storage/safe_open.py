@@ -1,7 +1,7 @@
-"""Opening files of which nothing is known but a name.
+"""Opening files that cannot be trusted.
 
-A name in a run folder that somebody sent may lead to a pipe, which never ends, to a device, or to a
-file elsewhere. Whatever is opened here is an ordinary file, and no larger than its reader takes.
+A name in somebody else's run folder may refer to a pipe, which never ends, to a device or to a file
+elsewhere. These functions open only regular files, and read only files of limited size.
 """
 
 import errno
@@ -11,18 +11,18 @@ from pathlib import Path
 
 __all__ = ["MAX_JSON", "MAX_TOML", "open_regular", "read_regular"]
 
-MAX_TOML = 2**17  # a config is written by hand, and a key of n parts takes tomllib n² steps
-MAX_JSON = 2**30  # a history has a few hundred bytes for an epoch
+MAX_TOML = 2**17  # a config is written by hand, and tomllib takes n² steps for a key of n parts
+MAX_JSON = 2**30  # a history has a few hundred bytes per epoch
 
-# Without O_NONBLOCK, to open a pipe waits for its other end. Windows has neither.
+# Without O_NONBLOCK, opening a pipe waits for its other end. Windows has neither flag.
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
-    """Open an ordinary file and return its descriptor; raises OSError for anything else.
+    """Open a regular file and return its descriptor; raise OSError for anything else.
 
-    A file that is opened for writing is not looked for through a symbolic link.
+    Symbolic links are not followed if the file is opened for writing.
     """
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     fd = os.open(path, flags | NO_WAIT | (NO_FOLLOW if writes else 0), 0o666)
@@ -39,7 +39,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_regular(path: str | Path, limit: int) -> bytes:
-    """Return the content of an ordinary file of ``limit`` bytes at most; raises OSError."""
+    """Return the contents of a regular file of at most ``limit`` bytes; raises OSError."""
     with open(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
