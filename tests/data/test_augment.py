@@ -1,4 +1,4 @@
-"""Augmented rows: what is done to them, by position alone, and ahead of the step."""
+"""Augmentation: random changes that depend on the position alone, made ahead of the step."""
 
 import threading
 
@@ -13,7 +13,7 @@ from xpnet.training.trainer import Trainer
 
 
 def shifted(image, down, right):
-    """By loops: what comes in from outside is 0."""
+    """Shift by loops; pixels from outside the image are 0."""
     out = np.zeros_like(image)
     for i in range(image.shape[0]):
         for j in range(image.shape[1]):
@@ -24,11 +24,11 @@ def shifted(image, down, right):
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
-def test_an_image_is_moved_by_at_most_the_shift_and_every_way_occurs(shape, rng):
+def test_an_image_is_moved_by_at_most_the_shift_in_every_direction(shape, rng):
     x = rng.integers(1, 255, (400, *shape)).astype(np.uint8)
-    moved = Augment(shift=1).moved(x, np.random.default_rng(0))
+    moved = Augment(shift=1).move_images(x, np.random.default_rng(0))
     assert moved.dtype == x.dtype
-    ways = set()
+    directions = set()
     for before, after in zip(x, moved, strict=True):
         found = {
             (down, right)
@@ -37,21 +37,21 @@ def test_an_image_is_moved_by_at_most_the_shift_and_every_way_occurs(shape, rng)
             if (shifted(before, down, right) == after).all()
         }
         assert len(found) == 1
-        ways |= found
-    assert len(ways) == 9
+        directions |= found
+    assert len(directions) == 9
 
 
-def test_every_other_image_is_turned(rng):
+def test_about_half_of_the_images_are_flipped(rng):
     x = rng.normal(size=(1000, 3, 4))
-    turned = Augment(flip=True).moved(x, np.random.default_rng(0))
-    as_it_was = (turned == x).all(axis=(1, 2))
-    np.testing.assert_array_equal(turned[~as_it_was], x[~as_it_was][:, :, ::-1])
-    assert 450 < as_it_was.sum() < 550
+    flipped = Augment(flip=True).move_images(x, np.random.default_rng(0))
+    unchanged = (flipped == x).all(axis=(1, 2))
+    np.testing.assert_array_equal(flipped[~unchanged], x[~unchanged][:, :, ::-1])
+    assert 450 < unchanged.sum() < 550
 
 
-def test_noise_has_the_deviation_asked_for_and_keeps_the_dtype(rng):
+def test_noise_has_the_configured_deviation_and_keeps_the_dtype(rng):
     x = np.zeros((1000, 20), np.float32)
-    noisy = Augment(noise=0.3).noisy(x, np.random.default_rng(0))
+    noisy = Augment(noise=0.3).add_noise(x, np.random.default_rng(0))
     assert noisy.dtype == np.float32
     assert abs(noisy.std() - 0.3) < 0.01
     assert abs(noisy.mean()) < 0.01
@@ -63,7 +63,7 @@ def loader(backend, rng, augment=Augment(shift=1, flip=True, noise=0.1)):
     return Loader(backend, x, y, transform=lambda rows: rows / 255.0, augment=augment)
 
 
-def test_the_same_rows_on_every_library_and_at_every_start(backend32):
+def test_rows_are_the_same_on_every_library_and_after_a_resume(backend32):
     made = loader(backend32, np.random.default_rng(1))
     reference = loader(backend32, np.random.default_rng(1))
     whole = [backend32.to_host(b.x) for b in made.batches(8, Shuffle(0, 3))]
@@ -72,10 +72,10 @@ def test_the_same_rows_on_every_library_and_at_every_start(backend32):
         np.testing.assert_array_equal(a, b)
     assert whole[0].dtype == np.float32
     known = float(sum(np.abs(x).sum() for x in whole))
-    assert known == pytest.approx(740.98, rel=1e-5)  # the same on all
+    assert known == pytest.approx(740.98, rel=1e-5)  # the same on all libraries
 
 
-def test_rows_that_are_not_shuffled_are_those_of_the_data(rng):
+def test_rows_that_are_not_shuffled_are_not_augmented(rng):
     from xpnet.backends import get_backend
 
     made = loader(get_backend("numpy"), rng)
@@ -83,23 +83,23 @@ def test_rows_that_are_not_shuffled_are_those_of_the_data(rng):
     np.testing.assert_allclose(plain, made.arrays["x"] / 255.0, rtol=1e-6)
 
 
-def test_it_is_done_by_the_thread_that_prepares_batches(rng):
+def test_rows_are_augmented_by_the_prefetching_thread(rng):
     from xpnet.backends import get_backend
 
     threads = set()
 
-    class Noting(Augment):
-        def moved(self, x, rng):
+    class Recording(Augment):
+        def move_images(self, x, rng):
             threads.add(threading.current_thread().name)
-            return super().moved(x, rng)
+            return super().move_images(x, rng)
 
-    made = loader(get_backend("numpy"), rng, Noting(shift=1))
+    made = loader(get_backend("numpy"), rng, Recording(shift=1))
     model = Sequential([Flatten(), Dense(3)])
     Trainer(model, backend=made.backend, batch_size=16).fit(made, epochs=2)
     assert threads == {"xpnet-prefetch"}
 
 
-def test_rows_that_are_no_images_cannot_be_moved(rng):
+def test_rows_that_are_not_images_cannot_be_moved(rng):
     from xpnet.backends import get_backend
 
     with pytest.raises(ConfigError, match=r"moves images \(height, width\); got rows of shape"):

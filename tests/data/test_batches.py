@@ -1,4 +1,4 @@
-"""Order and prefetch: every row once, resumable, and no thread left waiting."""
+"""Order and prefetching: every row once, resumable, and no thread left behind."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ def test_an_order_has_every_row_once_and_depends_on_seed_and_epoch_alone():
     assert Shuffle(1, 2).order(50).tolist() == orders[1, 2]
 
 
-def test_the_windows_of_an_epoch_have_orders_of_their_own():
+def test_each_window_of_an_epoch_has_its_own_order():
     orders = {tuple(Shuffle(0, 0).order(20, *window)) for window in [(), (1,), (2,)]}
     assert len(orders) == 3
 
@@ -39,7 +39,7 @@ def test_prefetched_items_come_in_order(n, depth):
     assert no_thread_is_left()
 
 
-def test_an_error_comes_after_the_items_before_it_and_keeps_its_traceback():
+def test_an_error_is_raised_after_the_items_before_it_with_its_traceback():
     def source():
         yield 1
         {}["gone"]
@@ -53,7 +53,7 @@ def test_an_error_comes_after_the_items_before_it_and_keeps_its_traceback():
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_no_more_than_depth_items_are_made_ahead(depth):
+def test_at_most_depth_items_are_prefetched(depth):
     made = []
     full = threading.Event()
 
@@ -67,7 +67,7 @@ def test_no_more_than_depth_items_are_made_ahead(depth):
     items = prefetch(source(), depth)
     assert next(items) == 0
     assert full.wait(5)
-    time.sleep(0.02)  # time for one too many, if it were to come
+    time.sleep(0.02)  # time for one item too many
     assert len(made) == 1 + depth
     items.close()
     assert no_thread_is_left()
@@ -91,7 +91,7 @@ def test_closing_early_ends_the_thread_and_closes_the_source(taken, depth):
     assert no_thread_is_left()
 
 
-def test_closing_does_not_wait_for_an_item_that_is_being_made():
+def test_closing_does_not_wait_for_the_current_item():
     release = threading.Event()
 
     def source():

@@ -1,4 +1,4 @@
-"""CSV and TSV: what is understood, and the line and column that every error names."""
+"""CSV and TSV: the accepted syntax, and the line and column that every error names."""
 
 import csv
 import gzip
@@ -42,14 +42,14 @@ def write(tmp_path):
         '"p","the\nq","r"\n1,2,a\n3,4,b\n',
     ],
 )
-def test_spellings_of_one_table_are_read_alike(write, content):
+def test_variants_of_one_table_are_read_alike(write, content):
     got = read(write(content))
     assert got.x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert got.x.dtype == np.float64
     assert (got.y.tolist(), got.classes) == ([0, 1], ("a", "b"))
 
 
-def test_gzip_and_tabs_go_by_the_suffix(write):
+def test_gzip_and_tabs_are_recognised_by_the_suffix(write):
     for name, content in (("a.csv.gz", b"1,2,a\n"), ("a.TSV", b"1\t2\ta,b;c\n")):
         path = write(gzip.compress(content) if name.endswith("gz") else content, name)
         assert read(path).x.tolist() == [[1.0, 2.0]]
@@ -62,7 +62,7 @@ def test_a_quoted_line_break_or_delimiter_in_a_label_is_kept(write):
 
 
 @pytest.mark.parametrize("label", ["kind", 1, -2, "1"])
-def test_the_label_column_goes_by_name_or_position(write, label):
+def test_the_label_column_is_chosen_by_name_or_position(write, label):
     got = read(write("p,kind,q\n1,7,2\n3,9,4\n"), label=label)
     assert (got.classes, got.feature_names) == (("7", "9"), ("p", "q"))
     assert got.x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
@@ -73,24 +73,24 @@ def test_rows_without_labels_are_all_features(write):
     assert (got.x.shape, got.y, got.classes) == ((2, 2), None, None)
 
 
-def test_a_header_may_be_forced_either_way(write):
+def test_header_overrides_what_is_inferred(write):
     path = write("0,1,2\n3,4,5\n")
     assert read(path, header=True).feature_names == ("0", "1")
     assert len(read(path, header=False)) == 2
 
 
-def test_numbers_among_texts_are_classes_by_their_spelling(write):
+def test_numbers_among_texts_are_classes_named_as_they_are_spelled(write):
     path = write("1,2,b\n1,3,0.50\n")
     assert read(path, header=False).classes == ("0.50", "b")
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "where"),
     [
         ("", ": line 1: the file is empty"),
         ("\n \n", ": line 1: the file is empty"),
         ("a,b\n", ": line 1: a header but no rows"),
-        ("1\n2\n", ": line 1: one column, which is the labels"),
+        ("1\n2\n", ": line 1: only a label column; is ',' the delimiter?"),
         ("1,2,a\n3,b\n", ": line 2: 2 columns; the first row has 3"),
         ("1,2,a\n\n3,4,5,b\n", ": line 3: 4 columns; the first row has 3"),
         ("p,q\n1,2,3\n", ": line 2: 3 columns; the first row has 2"),
@@ -103,7 +103,7 @@ def test_numbers_among_texts_are_classes_by_their_spelling(write):
         ("1,2,a\n1_0,3,b\n", ": line 2, column 0: '1_0' is not a finite number"),
         ("1,2,a\n٣,3,b\n", ": line 2, column 0: '٣' is not a finite number"),
         ("1,2,a\n0x1,3,b\n", ": line 2, column 0: '0x1' is not a finite number"),
-        ("1,2x,a\n1,3,b\n", ": line 1, column 1: '2x' is not a number; pass header=True if line 1"),
+        ("1,2x,a\n1,3,b\n", ": line 1, column 1: '2x' is not a number: pass header=True if line 1"),
         ("1,2,1\n1,3,1.5\n", ": line 2: label '1.5' is not a whole number"),
         ("1,2,1\n1,3,nan\n", ": line 2: label 'nan' is missing"),
         (b"1,2,a\n1,2,\xe9\n", ": line 2: byte 0xe9 is not UTF-8"),
@@ -112,21 +112,57 @@ def test_numbers_among_texts_are_classes_by_their_spelling(write):
         ('1,2,"a\n' + "x" * 200_000, ": line 2: field larger than field limit"),
     ],
 )
-def test_the_line_and_column_at_fault_are_named(write, content, place):
+def test_an_error_names_the_line_and_the_column(write, content, where):
     path = write(content)
     with pytest.raises(DataError) as caught:
         read(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}{place}"), message
+    assert message.startswith(f"{path}{where}"), message
     assert "\n" not in message
 
 
-def test_a_label_that_no_column_or_several_have_is_refused(write):
+def test_a_label_that_names_no_column_or_several_is_refused(write):
     path = write("a,a,b\n1,2,3\n")
-    with pytest.raises(DataError, match=r"a.csv: no column 'c'; it has 'a', 'a', 'b'"):
+    with pytest.raises(DataError, match=r"a.csv: no column 'c'; its columns are 'a', 'a', 'b'"):
         read(path, label="c")
-    with pytest.raises(DataError, match=r"a.csv: line 1: several columns are named 'a'"):
+    with pytest.raises(DataError, match=r"a.csv: line 1: several columns are named 'a'") as caught:
         read(path, label="a")
+    assert str(caught.value).endswith("'a': pass a position, such as label=0")
+    assert caught.value.at_command_line.endswith("such as --set data.label=0")
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "python", "command"),
+    [
+        (
+            "1,2x,a\n1,3,b\n",
+            "auto",
+            "'2x' is not a number: pass header=True if line 1 is a header, else header=False",
+            "a number: --set data.header=yes if line 1 is a header, else --set data.header=no",
+        ),
+        (
+            "1,0.5\n2,1.5\n",
+            "auto",
+            "label '0.5' is not a whole number; is this a regression? "
+            'pass task="regression" and train with MeanSquaredError()',
+            "label '0.5' is not a whole number; is this a regression? "
+            "--set data.task=regression --set loss.name=mean_squared_error",
+        ),
+        (
+            "1,2,a\n3,4,b\n",
+            "kind",
+            "no column 'kind'; it has no header: pass a position, label=0 to label=2",
+            "it has no header: name it by its position, --set data.label=0 to 2",
+        ),
+    ],
+)
+def test_a_remedy_is_a_call_in_python_and_options_at_the_command_line(
+    write, content, label, python, command
+):
+    with pytest.raises(DataError) as caught:
+        read(write(content), label=label)
+    assert str(caught.value).endswith(python)
+    assert caught.value.at_command_line.endswith(command)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -136,7 +172,7 @@ CLASSES = TEXTS.filter(lambda t: t.strip() and t.strip().lower() != "nan")
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.tuples(NUMBERS, NUMBERS, CLASSES), min_size=1, max_size=6))
-def test_what_the_csv_module_writes_is_read_back(tmp_path_factory, rows):
+def test_a_table_written_by_the_csv_module_is_read_back(tmp_path_factory, rows):
     text = io.StringIO(newline="")
     csv.writer(text).writerows([("a", "b", "label"), *((a, b, "k" + c) for a, b, c in rows)])
     path = tmp_path_factory.getbasetemp() / "round.csv"

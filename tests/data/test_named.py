@@ -1,4 +1,4 @@
-"""Data sets by name: where they are looked for, and what is said when they are not there."""
+"""Data sets by name: where they are searched for, and the error if they are not found."""
 
 import gzip
 import os
@@ -18,8 +18,8 @@ SHARED = Path(
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch, tmp_path):
-    """No data set in the environment or the cache, and no network."""
+def isolated(monkeypatch, tmp_path):
+    """Provide no data set in the environment or the cache, and no network."""
     monkeypatch.delenv("XPNET_DATA_DIR", raising=False)
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path / "cache"))
 
@@ -42,7 +42,7 @@ def put(folder, compressed=True, edit=()):
         path.write_bytes(gzip.compress(raw, 1) if compressed else raw)
 
 
-def test_the_digits_come_with_the_package():
+def test_the_digits_are_part_of_the_package():
     train, test = load_named("digits")
     assert (train.x.shape, train.x.dtype, train.x.max()) == ((1797, 64), np.uint8, 16)
     assert np.bincount(train.y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
@@ -66,7 +66,7 @@ def test_the_real_files_are_read(name):
 
 @pytest.mark.parametrize("where", ["argument", "variable", "cache"])
 @pytest.mark.parametrize("layout", ["mnist", "."])
-def test_files_are_looked_for_in_three_places(tmp_path, monkeypatch, where, layout):
+def test_files_are_searched_for_in_three_places(tmp_path, monkeypatch, where, layout):
     folder = tmp_path / ("cache" if where == "cache" else "mine")
     put(folder / ("mnist" if where == "cache" else layout), compressed=layout == "mnist")
     if where == "variable":
@@ -75,18 +75,19 @@ def test_files_are_looked_for_in_three_places(tmp_path, monkeypatch, where, layo
     assert (len(train), len(test), train.name, test.name) == (60_000, 10_000, "mnist", "mnist test")
 
 
-def test_without_files_and_network_the_places_and_the_remedy_are_named(tmp_path):
+def test_without_files_and_network_the_error_names_the_searched_folders_and_the_remedy(tmp_path):
     with pytest.raises(DataError) as caught:
         load_named("fashion-mnist", tmp_path)
     message = str(caught.value)
     assert "\n" not in message
-    for part in (tmp_path / "fashion-mnist", tmp_path / "cache", "--data-dir", "ConnectionError"):
+    for part in (tmp_path / "fashion-mnist", tmp_path / "cache", "data_dir=", "ConnectionError"):
         assert str(part) in message
+    assert "with --data-dir or XPNET_DATA_DIR" in caught.value.at_command_line
     with pytest.raises(DataError, match="downloads are off"):
         load_named("mnist", tmp_path, download=False)
 
 
-def test_downloads_try_each_mirror_and_check_the_sum(tmp_path, monkeypatch):
+def test_downloads_try_each_mirror_and_check_the_digest(tmp_path, monkeypatch):
     put(tmp_path / "remote")
     calls = []
 
@@ -103,7 +104,7 @@ def test_downloads_try_each_mirror_and_check_the_sum(tmp_path, monkeypatch):
     assert calls[1][1] == "sha256:" + SOURCES["mnist"].sha256[0]
 
 
-def test_the_sums_are_those_of_the_real_files():
+def test_the_digests_are_those_of_the_real_files():
     if not (SHARED / "SHA256SUMS").is_file():
         pytest.skip(f"no SHA256SUMS in {SHARED}; set XPNET_DATA_DIR")
     lines = (line.split() for line in (SHARED / "SHA256SUMS").read_text().splitlines())
@@ -112,7 +113,7 @@ def test_the_sums_are_those_of_the_real_files():
         assert source.sha256 == tuple(sums[f"{name}/{file}.gz"] for file in FILES)
 
 
-def test_files_of_another_shape_are_named(tmp_path):
+def test_a_file_with_another_shape_is_named(tmp_path):
     put(tmp_path / "mnist", edit={"t10k-labels-idx1-ubyte": (9_999,)})
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz: uint8 of shape \(9999,\)"):
         load_named("mnist", tmp_path)

@@ -1,4 +1,4 @@
-"""Data sets in memory: checks, fingerprint, splits and scaling."""
+"""Data sets in memory: validation, fingerprint, splits and scaling."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ def dataset(x, y=None, classes=None):
 # --- Dataset, check, fingerprint
 
 
-def test_rows_are_taken_in_the_order_asked_for():
+def test_rows_are_taken_in_the_given_order():
     got = dataset(np.eye(3), [0, 1, 2], ("a", "b", "c")).take(np.array([2, 0], np.int32))
     assert (got.x.tolist(), got.y.tolist()) == ([[0, 0, 1], [1, 0, 0]], [2, 0])
     assert (got.classes, got.name) == (("a", "b", "c"), "demo")
@@ -34,7 +34,7 @@ def test_rows_are_taken_in_the_order_asked_for():
         (np.zeros((2, 3)), [1], "demo: 2 rows of features but labels of shape \\(1,\\)"),
     ],
 )
-def test_a_data_set_without_rows_or_with_other_labels_is_refused(x, y, message):
+def test_a_data_set_without_rows_or_with_too_few_labels_is_refused(x, y, message):
     with pytest.raises(DataError, match=message):
         dataset(x, y)
 
@@ -49,7 +49,7 @@ BAD[4, 0, 0] = np.inf
     [
         (dataset(BAD), {}, "demo: x[3, 1, 2] is nan"),
         (dataset(np.eye(2), [0.5, -np.inf]), {}, "demo: y[1] is -inf"),
-        (dataset(np.eye(3), [0, 3, 4]), {"n_classes": 3}, "demo: y[1] is 3; a label of 3 classes"),
+        (dataset(np.eye(3), [0, 3, 4]), {"n_classes": 3}, "demo: y[1] is 3; labels of 3 classes"),
         (dataset(np.eye(3), [0, 1, -1]), {"n_classes": 3}, "demo: y[2] is -1;"),
         (dataset(np.eye(2), [0.0, 1.0]), {"n_classes": 2}, "demo: labels must be whole numbers"),
         (dataset(np.eye(2), [[0], [1]]), {"n_classes": 2}, "demo: labels must be whole numbers"),
@@ -60,8 +60,8 @@ BAD[4, 0, 0] = np.inf
         ),
     ],
 )
-def test_the_first_bad_value_is_named(data, options, message, monkeypatch):
-    for nbytes in (1, 100, 2**22):  # in whichever block it comes
+def test_an_error_names_the_first_bad_value(data, options, message, monkeypatch):
+    for nbytes in (1, 100, 2**22):  # in whichever block it is
         monkeypatch.setattr(xpnet.data.dataset, "chunks", _chunks(nbytes))
         with pytest.raises(DataError) as caught:
             check(data, **options)
@@ -72,7 +72,7 @@ def _chunks(nbytes, original=xpnet.data.dataset.chunks):
     return lambda x: original(x, nbytes)
 
 
-def test_good_data_pass_the_check():
+def test_valid_data_passes_the_check():
     check(dataset(np.zeros((2, 3), np.uint8), [0, 1]), n_classes=2, feature_shape=(3,))
     check(dataset(np.eye(2), [0.5, 1.5]))
     check(dataset(np.eye(2)), n_classes=2)
@@ -113,7 +113,7 @@ def test_a_stratified_split_holds_each_row_once_and_each_class_in_proportion(siz
         assert np.all(np.diff(part) > 0)
         counts = np.bincount(y[part], minlength=len(sizes))
         assert counts.min() >= 1
-        large = np.array(sizes) * fractions.min() >= 2  # where "at least one row" changes nothing
+        large = np.array(sizes) * fractions.min() >= 2  # the minimum of one row changes nothing
         if large.all():
             assert np.all(np.abs(counts - fraction * np.array(sizes)) < 2)
             assert abs(len(part) - fraction * len(y)) < 1
@@ -139,6 +139,41 @@ def test_a_class_too_small_for_every_part_is_named():
     assert len(split(y, (0.5, 0.25, 0.25), seed=0, stratify=False)) == 3
 
 
+def too_few(sizes, classes):
+    y = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    with pytest.raises(DataError) as caught:
+        split(y, (0.5, 0.25, 0.25), seed=0, classes=classes)
+    return str(caught.value), caught.value.at_command_line
+
+
+def test_a_class_too_small_for_every_part_is_named_by_its_name():
+    python, command = too_few([9, 1, 3], ("rose", "tulip", "daisy"))
+    start = "class 'tulip' has 1 row, too few for one in each of 3 parts: add rows, or "
+    assert python == start + "pass stratify=False"
+    assert command == start + "--set data.stratify=false"
+
+
+def test_many_numbers_taken_for_classes_raise_the_question_of_a_regression():
+    python, command = too_few([9] * 29 + [2], [str(10 * k) for k in range(30)])
+    start = (
+        "class '290' has 2 rows, too few for one in each of 3 parts; the 30 classes are all "
+        "numbers: is this a regression? "
+    )
+    assert python == (
+        start + 'pass task="regression" and train with MeanSquaredError(); '
+        "if not, add rows, or pass stratify=False"
+    )
+    assert command == (
+        start + "--set data.task=regression --set loss.name=mean_squared_error; "
+        "if not, add rows, or --set data.stratify=false"
+    )
+
+
+def test_few_numbers_or_many_names_do_not_look_like_a_regression():
+    for classes in (list("0123456789"), [f"species {k}" for k in range(30)]):
+        assert "regression" not in too_few([9] * (len(classes) - 1) + [2], classes)[0]
+
+
 def test_fewer_rows_than_parts_are_refused():
     with pytest.raises(DataError, match="1 rows cannot be split into 2 parts"):
         split(np.array([0.5]), (0.9, 0.1), seed=0)
@@ -155,7 +190,7 @@ def test_fractions_that_do_not_add_up_are_refused(fractions):
 
 @pytest.mark.parametrize("shape", [(50, 4), (50, 2, 3)])
 @pytest.mark.parametrize("kind", SCALINGS)
-def test_each_kind_agrees_with_its_definition(rng, kind, shape):
+def test_each_scaling_agrees_with_its_definition(rng, kind, shape):
     x = rng.normal(3, 5, shape)
     expected = {
         "standard": (x - x.mean(axis=0)) / x.std(axis=0),
@@ -168,7 +203,7 @@ def test_each_kind_agrees_with_its_definition(rng, kind, shape):
     assert fit_scaler(kind, x).apply(x).dtype == np.float32
 
 
-def test_large_offsets_do_not_cancel():
+def test_large_offsets_do_not_cause_cancellation():
     x = (1e9 + np.arange(1000.0))[:, None]
     z = fit_scaler("standard", x).apply(x)
     np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=1e-6)
@@ -176,7 +211,7 @@ def test_large_offsets_do_not_cancel():
 
 @pytest.mark.parametrize("kind", SCALINGS)
 @pytest.mark.parametrize("value", [0.1, 0.0, -7.0])
-def test_a_constant_feature_stays_finite_and_is_not_blown_up(kind, value):
+def test_a_constant_feature_stays_finite_and_is_not_magnified(kind, value):
     x = np.full((77, 1), value)
     got = fit_scaler(kind, x).apply(x)
     assert np.all(np.abs(got) <= max(1, abs(value)))
@@ -191,7 +226,7 @@ def test_unsigned_bytes_do_not_wrap_around():
     assert fit_scaler("max", np.array([[-128, 3]], np.int8)).scale == 128
 
 
-def test_a_scaler_survives_being_saved(rng):
+def test_a_saved_scaler_is_restored(rng):
     x = rng.random((9, 3))
     for kind in SCALINGS:
         scaler = fit_scaler(kind, x)
@@ -199,7 +234,7 @@ def test_a_scaler_survives_being_saved(rng):
         np.testing.assert_array_equal(again.apply(x), scaler.apply(x))
 
 
-def test_a_damaged_or_absent_scaler_is_an_error():
+def test_a_damaged_or_missing_scaler_is_an_error():
     good = fit_scaler("minmax", np.eye(2)).tensors()
     with pytest.raises(CheckpointError, match=r"no tensor 'scaler\.scale'"):
         Scaler.from_tensors({"scaler.shift": good["scaler.shift"]})
@@ -212,9 +247,12 @@ def test_a_damaged_or_absent_scaler_is_an_error():
             Scaler.from_tensors({**good, **bad})
 
 
-def test_values_that_scaling_cannot_hold_are_refused():
-    with pytest.raises(DataError, match="too large for float32"):
+def test_values_that_overflow_after_scaling_are_refused():
+    with pytest.raises(DataError, match="too large for float32 after scaling: use") as caught:
         fit_scaler("none", np.eye(2)).apply(np.full((1, 2), 1e300))
+    assert caught.value.at_command_line.endswith(
+        ": --set data.scaling=standard, or --set dtype=float64"
+    )
     for kind in ("standard", "minmax"):
         with pytest.raises(DataError, match=r"features up to 1\.7e\+308 are too large"):
             fit_scaler(kind, np.array([[1.7e308], [-1.7e308]]))

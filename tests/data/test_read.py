@@ -1,4 +1,4 @@
-"""Readers: what they return, and the file and place that every error names."""
+"""Readers: what they return, and the file and location that every error names."""
 
 import gzip
 import io
@@ -47,12 +47,12 @@ def write(tmp_path):
     return write
 
 
-def fails(path, place, **kwargs):
-    """Read `path`, check that the one-line error starts with the file and `place`; return it."""
+def fails(path, where, **kwargs):
+    """Check that the one-line error of reading starts with the file and `where`; return it."""
     with pytest.raises(DataError) as caught:
         read(path, **kwargs)
     message = str(caught.value)
-    assert message.startswith(f"{path}{place}"), message
+    assert message.startswith(f"{path}{where}"), message
     assert "\n" not in message
     return message
 
@@ -60,13 +60,13 @@ def fails(path, place, **kwargs):
 # --- paths
 
 
-def test_a_missing_file_suggests_its_sibling(write):
+def test_a_missing_file_suggests_a_similar_name(write):
     path = write("train.csv", "1,2\n")
     assert "did you mean 'train.csv'?" in fails(path.with_name("trian.csv"), ": no such file")
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    assert str(tmp_path / "no") in fails(tmp_path / "no" / "a.csv", ": no such file, nor folder")
+    assert str(tmp_path / "no") in fails(tmp_path / "no" / "a.csv", ": no such file; the folder")
 
 
 def test_a_folder_is_not_a_file(tmp_path):
@@ -123,7 +123,7 @@ GOOD_IDX = idx_bytes(np.arange(24, dtype=np.uint8).reshape(4, 6))
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "where"),
     [
         (b"", ": byte 0: not an IDX file"),
         (b"\0\0\7\1", ": byte 0: not an IDX file"),
@@ -137,35 +137,35 @@ GOOD_IDX = idx_bytes(np.arange(24, dtype=np.uint8).reshape(4, 6))
         (GOOD_IDX + b"\0", ": its header declares 24 bytes but it holds 25"),
     ],
 )
-def test_a_damaged_idx_file_is_named(write, content, place):
-    fails(write("a.idx", content), place, label=None)
+def test_a_damaged_idx_file_is_named(write, content, where):
+    fails(write("a.idx", content), where, label=None)
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "where"),
     [
         (b"not gzip", ": cannot be read: Not a gzipped file"),
         (gzip.compress(GOOD_IDX)[:-9], ": cannot be read: Compressed file ended"),
         (gzip.compress(GOOD_IDX)[:-8] + b"\0" * 8, ": cannot be read: CRC check failed"),
         (gzip.compress(GOOD_IDX[:-1]), ": its header declares 24 bytes but it holds 23"),
-        (gzip.compress(GOOD_IDX + b"\0"), ": it goes on after the 24 bytes"),
+        (gzip.compress(GOOD_IDX + b"\0"), ": it holds more than the 24 bytes"),
         (gzip.compress(b"\0\0\x08\2" + b"\xff" * 8), ": its header declares 1844"),
     ],
 )
-def test_a_damaged_gzipped_idx_file_is_named(write, content, place):
-    fails(write("a.idx.gz", content), place, label=None)
+def test_a_damaged_gzipped_idx_file_is_named(write, content, where):
+    fails(write("a.idx.gz", content), where, label=None)
 
 
-def test_an_array_beyond_the_limit_is_refused_before_it_is_read(write, monkeypatch):
+def test_an_array_above_the_limit_is_refused_before_it_is_read(write, monkeypatch):
     monkeypatch.setattr(xpnet.data.files, "MAX_BYTES", 20)
-    fails(write("a.idx", GOOD_IDX), ": 24 bytes is more than the 20", label=None)
-    for text, says in (
+    fails(write("a.idx", GOOD_IDX), ": 24 bytes are more than the 20", label=None)
+    for text, message in (
         ("1," + "2" * 20, ": line 1: more than 20 bytes"),
         ("1,2\n" * 4, ": its numbers take more than 20 bytes"),
         ('1,"2\n"\n' * 2, ": its numbers take more than 20 bytes"),
     ):
-        fails(write("a.csv", text), says)
-        fails(write("a.csv.gz", gzip.compress(text.encode())), says)
+        fails(write("a.csv", text), message)
+        fails(write("a.csv.gz", gzip.compress(text.encode())), message)
 
 
 # --- NPZ and NPY
@@ -174,7 +174,7 @@ def test_an_array_beyond_the_limit_is_refused_before_it_is_read(write, monkeypat
 @pytest.mark.parametrize(
     ("x_key", "y_key"), [("x", "y"), ("X", "labels"), ("data", "target"), ("features", "label")]
 )
-def test_npz_arrays_go_by_their_usual_names(write, x_key, y_key):
+def test_npz_arrays_are_found_by_their_usual_names(write, x_key, y_key):
     x, y = np.arange(8, dtype=np.uint8).reshape(4, 2), np.array(["b", "a", "a", "b"])
     got = read(write("a.npz", npz_bytes(**{x_key: x, y_key: y})))
     np.testing.assert_array_equal(got.x, x)
@@ -183,14 +183,15 @@ def test_npz_arrays_go_by_their_usual_names(write, x_key, y_key):
     assert (got.y.tolist(), got.classes, got.name) == ([1, 0, 0, 1], ("a", "b"), "a")
 
 
-def test_npz_labels_may_have_any_name_and_may_be_left_out(write):
+def test_npz_labels_may_have_any_name_and_may_be_omitted(write):
     path = write("a.npz", npz_bytes(x=np.eye(3), digit=np.arange(3)))
-    assert "it holds 'x', 'digit'" in fails(path, ": no array of labels")
+    message = fails(path, ": no array of labels")
+    assert message.endswith("it holds 'x', 'digit': pass label=\"NAME\"")
     assert read(path, label="digit").classes == ("0", "1", "2")
     assert read(path, label=None).y is None
 
 
-def test_npy_takes_labels_from_its_last_column(write):
+def test_npy_labels_are_its_last_column(write):
     table = np.asfortranarray([[0.5, 1.0, 7.0], [1.5, 2.0, 3.0]])
     path = write("a.npy", npy_bytes(table))
     got = read(path)
@@ -202,7 +203,7 @@ def test_npy_takes_labels_from_its_last_column(write):
     fails(path, ": no column 'digit'; it has no header", label="digit")
 
 
-def test_big_endian_bool_and_half_features_are_native(write):
+def test_big_endian_bool_and_half_features_get_native_dtypes(write):
     for dtype, expected in ((">f4", "<f4"), (">i8", "<i8"), ("?", "u1"), ("f2", "<f2")):
         got = read(write("a.npy", npy_bytes(np.ones((2, 3), dtype))), label=None)
         assert got.x.dtype == np.dtype(expected)
@@ -212,7 +213,7 @@ OBJECTS = npy_bytes(np.array([[{}, 1]], object), allow_pickle=True)
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "where"),
     [
         (b"", ": not in NumPy's .npy format"),
         (b"\x93NUMPY\1\0\5\0{'a':", ": not in NumPy's .npy format"),
@@ -226,17 +227,17 @@ OBJECTS = npy_bytes(np.array([[{}, 1]], object), allow_pickle=True)
         (npy_bytes(np.eye(2))[:-1], ": its header declares 32 bytes but it holds fewer"),
         (npy_bytes(np.eye(2)) + b"\0", ": its header declares 32 bytes but it holds 33"),
         (npy_bytes(np.eye(2)).replace(b"(2, 2)", b"(2,-2)"), ": not in NumPy's .npy format"),
-        (npy_bytes(np.zeros((2, 2, 2))), ": no column of labels in shape (2, 2, 2)"),
+        (npy_bytes(np.zeros((2, 2, 2))), ": an array of shape (2, 2, 2) has no label column"),
         (npy_bytes(np.array([[1, 2], [1, 0.5]])), ": row 1: label '0.5' is not a whole number"),
         (npy_bytes(np.array([[1, 2], [1, np.nan]])), ": row 1: label 'nan' is missing"),
         (npy_bytes(np.array([[1, 2], [1, np.inf]])), ": row 1: label 'inf' is not a whole"),
     ],
 )
-def test_a_damaged_npy_file_is_named(write, content, place):
-    fails(write("a.npy", content), place)
+def test_a_damaged_npy_file_is_named(write, content, where):
+    fails(write("a.npy", content), where)
 
 
-def test_a_feature_that_is_not_finite_is_named_in_any_format(write, tmp_path):
+def test_a_feature_that_is_not_finite_is_named_in_every_format(write, tmp_path):
     x = np.array([[0.0, 1.0], [np.inf, 2.0], [3.0, np.nan]])
     fails(write("a.npy", npy_bytes(x)), ": row 1, feature 0: inf is not a finite", label=None)
     path = write("a.npz", npz_bytes(x=x[[0, 2]], y=np.arange(2)))
@@ -255,11 +256,11 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(write, monkeypatch):
         return parse(layout)
 
     monkeypatch.setattr(xpnet.data.csv_file, "_parse_fast", shrink)
-    fails(path, ": no rows are left; was the file changed while it was read?")
+    fails(path, ": no rows are left; was the file changed while it was being read?")
 
 
-def test_a_header_s_length_is_not_believed_either(write, monkeypatch):
-    """NumPy reads as many bytes as the header declares: 4 GiB for a file of 20 bytes."""
+def test_the_declared_length_of_a_header_is_not_trusted(write, monkeypatch):
+    """NumPy would read as many bytes as the header declares: 4 GiB for a file of 20 bytes."""
     sizes = []
     path = write("a.npy", b"\x93NUMPY\x02\x00" + b"\xff" * 4 + b"{'descr'")
     opened = type(path).open
@@ -281,7 +282,7 @@ def test_a_header_s_length_is_not_believed_either(write, monkeypatch):
 
 
 def bomb(name="x.npy"):
-    """A zip whose member declares a terabyte."""
+    """Return a zip file with a member that declares a terabyte."""
     header = npy_bytes(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(1048576, 1048576)")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -297,22 +298,22 @@ def lzma_npz():
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "where"),
     [
         (b"", ": not an .npz archive: File is not a zip file"),
         (npz_bytes(x=np.eye(2), y=np.arange(2))[:-30], ": not an .npz archive"),
         (npz_bytes(y=np.eye(2)), ": no array of features (any of x, X, data, features)"),
         (npz_bytes(x=np.eye(2), y=np.arange(3)), "[y]: labels of shape (3,) for 2 rows"),
-        (npz_bytes(x=np.eye(2), y=np.eye(2)), "[y]: row 0: labels of classes must be (N,)"),
+        (npz_bytes(x=np.eye(2), y=np.eye(2)), "[y]: row 0: class labels must be (N,)"),
         (npz_bytes(x=np.eye(2), y=np.array(["a", " "])), "[y]: row 1: label '' is missing"),
         (npz_bytes(x=np.eye(2), y=np.array([1.0, 1.5])), "[y]: row 1: label '1.5' is not a whole"),
         (npz_bytes(x=np.array(["a"]), y=np.arange(1)), "[x]: features must be real numbers"),
         (bomb(), "[x]: its header declares 1099511627776 bytes"),
-        (lzma_npz(), "[x]: encrypted, or not compressed as np.savez does"),
+        (lzma_npz(), "[x]: encrypted, or compressed in another way than np.savez_compressed"),
     ],
 )
-def test_a_damaged_npz_file_is_named(write, content, place):
-    fails(write("a.npz", content), place)
+def test_a_damaged_npz_file_is_named(write, content, where):
+    fails(write("a.npz", content), where)
 
 
 def test_a_pickle_in_an_npz_file_is_never_loaded(write):
@@ -325,21 +326,24 @@ def test_a_pickle_in_an_npz_file_is_never_loaded(write):
 # --- labels
 
 
-def test_known_classes_give_the_indices_and_refuse_others(write):
+def test_labels_are_looked_up_among_known_classes(write):
     path = write("a.csv", "x,label\n1,cat\n2,ant\n\n3,dog\n")
     assert read(path, classes=("dog", "cat", "ant")).y.tolist() == [1, 2, 0]
     message = fails(path, ": line 5: label 'dog' is not among the 2 known", classes=("cat", "ant"))
     assert message.endswith("('cat', 'ant')")
+    path = write("b.csv", "1,2\n3,0.5\n")
+    message = fails(path, ": line 2: label '0.5' is not a whole number", classes=("2", "3"))
+    assert "regression" not in message  # the model knows
 
 
-def test_whole_numbers_are_sorted_as_numbers_and_known_in_any_spelling(write):
+def test_whole_numbers_are_sorted_as_numbers_and_recognised_in_any_spelling(write):
     got = read(write("a.csv", "0,10\n0,2\n0,10\n"))
     assert (got.classes, got.y.tolist()) == (("2", "10"), [1, 0, 1])
     again = read(write("b.csv", "0,10.0\n0,2e0\n"), classes=got.classes)
     assert again.y.tolist() == [1, 0]
 
 
-def test_targets_of_a_regression_are_float64(write):
+def test_regression_targets_are_float64(write):
     got = read(write("a.csv", "a,y\n1,0.5\n2,3\n"), task="regression")
     assert got.y.dtype == np.float64
     assert (got.y.tolist(), got.classes) == ([0.5, 3.0], None)
@@ -350,7 +354,7 @@ def test_targets_of_a_regression_are_float64(write):
     fails(write("b.npz", bad), "[y]: row 1: target", task="regression")
     fails(
         write("c.npz", npz_bytes(x=np.eye(1), y=np.array([["a", "b"]]))),
-        "[y]: row 0: targets",
+        "[y]: row 0: regression targets",
         task="regression",
     )
 
@@ -375,22 +379,28 @@ def test_parquet_columns_become_features_and_labels(tmp_path):
     assert got.feature_names == ("p", "q")
 
 
-def test_a_parquet_file_that_does_not_fit_is_named(tmp_path, write):
+def test_an_unsuitable_parquet_file_is_named(tmp_path, write):
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     path = tmp_path / "b.parquet"
-    fails(parquet(path, {"p": [1.0, None], "y": [1, 2]}), ": row 1, column 'p': no value")
+    fails(
+        parquet(path, {"p": [1.0, None], "y": [1, 2]}), ": row 1, column 'p': the value is missing"
+    )
     fails(parquet(path, {"p": ["u", "v"], "y": [1, 2]}), ": column 'p': features must be numbers")
     fails(parquet(path, {"p": [[1], [2]], "y": [1, 2]}), ": column 'p': features must be numbers")
+    categories = pa.array(["u", "v"]).dictionary_encode()
+    message = fails(parquet(path, {"p": categories, "y": [1, 2]}), ": column 'p': features must be")
+    assert "got dictionary<values=string" in message
+    assert message.endswith("; encode texts and categories as numbers")
     fails(parquet(path, {"p": [{"a": 1, "b": 1}], "y": [1]}), ": nested columns")
     fails(parquet(path, {"p": pa.array([], "f8"), "y": pa.array([], "i4")}), ": 0 rows")
     fails(parquet(path, {"y": [1, 2]}), ": 2 rows of 0 features")
     fails(parquet(path, {"p": [1, 2], "y": [1, 2]}), ": no column 'z'", label="z")
     twice = pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "a", "y"])
     fails(parquet(path, twice), ": several columns have the same name")
-    fails(write("c.parquet", b"PAR1 no PAR1"), ": not a Parquet file that can be read")
+    fails(write("c.parquet", b"PAR1 no PAR1"), ": cannot be read as a Parquet file")
 
 
-def test_parquet_labels_of_any_type_are_read_or_named(tmp_path):
+def test_parquet_labels_of_every_type_are_read_or_refused(tmp_path):
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     features = {"p": [1.0, 2.0]}
     path = tmp_path / "c.parquet"
@@ -410,7 +420,7 @@ def test_reading_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
         read(write("a.parquet", b""))
 
 
-# --- fuzz: bytes changed, lost and put in give a data set or a DataError, nothing else
+# --- fuzz: changed, lost and inserted bytes give a data set or a DataError, nothing else
 
 CSV = b'a,b,class\r\n1,2.5,x\r\n-3,4e2,"y"\r\n5,6,x\r\n'
 SEEDS = {
@@ -440,15 +450,15 @@ EDITS = st.lists(
 def test_damaged_bytes_give_a_data_set_or_a_data_error(tmp_path_factory, name, data, edits, label):
     content = data.draw(st.sampled_from(SEEDS[name]))
     for position, edit, new in edits:
-        at = position % (len(content) + 1)
+        i = position % (len(content) + 1)
         if edit == "set":
-            content = content[:at] + new + content[at + len(new) :]
+            content = content[:i] + new + content[i + len(new) :]
         elif edit == "cut":
-            content = content[:at] + content[at + len(new) :]
+            content = content[:i] + content[i + len(new) :]
         elif edit == "insert":
-            content = content[:at] + new + content[at:]
+            content = content[:i] + new + content[i:]
         else:
-            content = content[:at]
+            content = content[:i]
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(content)
     try:

@@ -1,4 +1,4 @@
-"""Streamed data: every row once, in the parts and the order that it should be, and nothing else."""
+"""Streamed data: every row exactly once, in the right part and the right order."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ def table(rng, rows, columns=3):
     return x, np.sort(rng.integers(0, 5, rows))
 
 
-def surveyed(file, shares=SHARES, **options):
+def scanned(file, shares=SHARES, **options):
     return scan(file, shares, **options)
 
 
@@ -65,9 +65,9 @@ def saved(request, tmp_path, rng):
     return path, "labels.idx", x, y
 
 
-def test_every_format_has_every_row_once_with_its_own_label(saved):
+def test_every_format_yields_every_row_once_with_its_label(saved):
     path, label, x, y = saved
-    whole = surveyed(open_rows(path, label))
+    whole = scanned(open_rows(path, label))
     batches = [list(part.batches(64)) for part in whole.parts]
     got_x = np.concatenate([b.x for b in itertools.chain(*batches)])
     got_y = np.concatenate([b.y for b in itertools.chain(*batches)])
@@ -82,9 +82,9 @@ def test_every_format_has_every_row_once_with_its_own_label(saved):
     np.testing.assert_array_equal(in_memory.y, y)
 
 
-def test_a_survey_finds_what_the_functions_for_memory_find(saved):
+def test_a_scan_finds_the_same_statistics_as_the_rows_in_memory(saved):
     path, label, _, _ = saved
-    whole = surveyed(open_rows(path, label))
+    whole = scanned(open_rows(path, label))
     for part, stats in zip(whole.parts, whole.stats, strict=True):
         rows = np.concatenate([b.x for b in part.batches(1000)]).astype(np.float64)
         assert stats.count == len(part) == len(rows)
@@ -95,7 +95,7 @@ def test_a_survey_finds_what_the_functions_for_memory_find(saved):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 100_003])
-def test_a_division_is_a_partition_with_the_shares_asked_for(rows):
+def test_an_assignment_is_a_partition_with_the_given_shares(rows):
     bounds = np.append(np.arange(0, rows, max(1, rows // BLOCKS)), rows)
     assignment = Assignment(bounds, SHARES, seed=3)
     found = []
@@ -105,18 +105,18 @@ def test_a_division_is_a_partition_with_the_shares_asked_for(rows):
         assert sizes == assignment.counts(part).tolist()
         assert all(len(block) <= 2 for block in runs)
         found += [np.arange(a, b) for block in runs for a, b in block]
-        # Rounded at random once per block: a sum of that many values within one of the share.
+        # Each block is rounded at random, by less than one row: the errors add up as a random walk.
         assert abs(sum(sizes) - share * rows) < 4 * np.sqrt(len(bounds))
     assert np.sort(np.concatenate(found)).tolist() == list(range(rows))
 
 
-def test_a_sorted_file_is_divided_evenly_by_class(tmp_path):
+def test_a_sorted_file_is_split_evenly_by_class(tmp_path):
     y = np.repeat(np.arange(10), 5000)
     np.savez(tmp_path / "t.npz", x=np.zeros((len(y), 2), np.float32), y=y)
-    parts = surveyed(open_rows(tmp_path / "t.npz", "auto")).parts
+    parts = scanned(open_rows(tmp_path / "t.npz", "auto")).parts
     for part, share in zip(parts, SHARES, strict=True):
         counts = np.bincount(np.concatenate([b.y for b in part.batches(500)]), minlength=10)
-        # A class begins and ends within a block, of 781 rows here: only there is it left to chance.
+        # Only the blocks (of 781 rows) in which a class begins or ends are left to chance.
         np.testing.assert_allclose(counts, share * 5000, atol=400)
 
 
@@ -125,7 +125,7 @@ def test_a_sorted_file_is_divided_evenly_by_class(tmp_path):
 def test_an_epoch_resumes_at_any_batch(size, window_bytes, tmp_path, rng):
     x, y = table(rng, 150)
     np.savez(tmp_path / "t.npz", x=x, y=y)
-    part = surveyed(open_rows(tmp_path / "t.npz", "auto"), window_bytes=window_bytes).parts[0]
+    part = scanned(open_rows(tmp_path / "t.npz", "auto"), window_bytes=window_bytes).parts[0]
     for shuffle in (None, Shuffle(1, 2)):
         whole = list(part.batches(size, shuffle))
         assert {len(b.x) for b in whole[:-1]} <= {size}
@@ -139,26 +139,26 @@ def test_an_epoch_resumes_at_any_batch(size, window_bytes, tmp_path, rng):
                 np.testing.assert_array_equal(a.y, b.y)
 
 
-def test_an_epoch_is_in_an_order_of_its_own_and_mixed_across_the_file(tmp_path, rng):
+def test_every_epoch_has_its_own_order_and_is_mixed_across_the_file(tmp_path, rng):
     x, y = table(rng, 20_000)
     np.savez(tmp_path / "t.npz", x=x, y=y)
-    part = surveyed(
-        open_rows(tmp_path / "t.npz", "auto"), (1.0,), window_bytes=x.nbytes // 4
-    ).parts[0]
+    part = scanned(open_rows(tmp_path / "t.npz", "auto"), (1.0,), window_bytes=x.nbytes // 4).parts[
+        0
+    ]
     orders = [np.concatenate([b.x[:, 0] for b in part.batches(100, Shuffle(s, e))])
               for s, e in ((0, 0), (0, 1), (1, 0))]  # fmt: skip
     for a, b in itertools.combinations(orders, 2):
         assert (a == b).mean() < 0.01
-    for order in orders:  # sorted by class as the file is, a batch of 100 has rows of all of it
+    for order in orders:  # a batch of 100 has rows from the whole file, which is sorted
         batches = order.reshape(-1, 100)
         spread = batches.max(axis=1) - batches.min(axis=1)
         assert spread.min() > len(x) / 2
-        # 16 blocks to a window, so a sixteenth of the order of the file is left in it.
+        # With 16 blocks to a window, a sixteenth of the order of the file remains.
         assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 2 / 16
 
 
-def test_memory_does_not_grow_with_the_rows_nor_the_work_with_the_position(tmp_path):
-    """What is read for a batch is its window, wherever it is and however long the file."""
+def test_memory_is_independent_of_the_rows_and_work_of_the_position(tmp_path):
+    """A batch costs reading its window, wherever it is and however long the file."""
     read_rows = []
 
     class Counted(StoredRows):
@@ -169,85 +169,85 @@ def test_memory_does_not_grow_with_the_rows_nor_the_work_with_the_position(tmp_p
     for rows in (10_000, 100_000):
         np.savez(tmp_path / "t.npz", x=np.zeros((rows, 4), np.float32), y=np.arange(rows) % 3)
         inner = open_rows(tmp_path / "t.npz", "auto")
-        part = surveyed(Counted(inner._x, inner._y), (1.0,), window_bytes=2000 * 16).parts[0]
+        part = scanned(Counted(inner._x, inner._y), (1.0,), window_bytes=2000 * 16).parts[0]
         for start in (0, rows // 20 - 2):
             read_rows.clear()
             batches = part.batches(10, Shuffle(0, 0), start=2 * start // 2)
             next(batches)
             batches.close()
             largest = int(np.diff(inner.bounds).max())
-            assert sum(read_rows) <= 2 * (2000 + largest)  # the window, and the one read ahead
+            assert sum(read_rows) <= 2 * (2000 + largest)  # the window, and the prefetched one
 
 
-def test_rows_are_taken_by_their_number_in_the_part(tmp_path, rng):
+def test_rows_are_taken_by_their_index_in_the_part(tmp_path, rng):
     x, y = table(rng, 300)
     np.savez(tmp_path / "t.npz", x=x, y=y)
-    part = surveyed(open_rows(tmp_path / "t.npz", "auto")).parts[1]
+    part = scanned(open_rows(tmp_path / "t.npz", "auto")).parts[1]
     rows = np.concatenate([b.x for b in part.batches(300)])
     some = part.take([5, 0, len(part) - 1])
     np.testing.assert_array_equal(some.x, rows[[5, 0, len(part) - 1]])
     assert some.classes == part.classes
 
 
-def test_a_trainer_takes_parts_as_they_are(tmp_path, rng):
+def test_a_trainer_takes_streamed_parts(tmp_path, rng):
     x = rng.normal(size=(1000, 4)).astype(np.float32)
     np.savez(tmp_path / "t.npz", x=x, y=(x[:, 0] > 0).astype(int))
-    train, test = surveyed(open_rows(tmp_path / "t.npz"), (0.8, 0.2)).parts
+    train, test = scanned(open_rows(tmp_path / "t.npz"), (0.8, 0.2)).parts
     trainer = Trainer([Dense(8), ReLU(), Dense(2)], backend="numpy", batch_size=20)
     history = trainer.fit(train, epochs=15, validation=test)
     assert history[-1]["val_accuracy"] > 0.9
     assert len(trainer.evaluate(test).predictions) == len(test)
 
 
-def test_the_fingerprint_is_of_every_byte(tmp_path, rng):
+def test_the_fingerprint_covers_every_byte(tmp_path, rng):
     x, y = table(rng, 200)
-    prints = set()
+    fingerprints = set()
     for change in (lambda: None, lambda: x.__setitem__((199, 2), 1), lambda: y.__setitem__(0, 4)):
         change()
         np.savez(tmp_path / "t.npz", x=x, y=y)
-        prints.add(surveyed(open_rows(tmp_path / "t.npz", "auto")).fingerprint)
-    assert len(prints) == 3
+        fingerprints.add(scanned(open_rows(tmp_path / "t.npz", "auto")).fingerprint)
+    assert len(fingerprints) == 3
 
 
 def test_regression_targets_are_numbers(tmp_path, rng):
     x, _ = table(rng, 200)
     y = rng.normal(size=(200, 2))
     np.savez(tmp_path / "t.npz", x=x, y=y)
-    whole = surveyed(open_rows(tmp_path / "t.npz", "auto"), (1.0,), task="regression")
+    whole = scanned(open_rows(tmp_path / "t.npz", "auto"), (1.0,), task="regression")
     np.testing.assert_allclose(whole.target_stats[0].mean, y.mean(axis=0))
     assert whole.parts[0].classes is None
     np.testing.assert_array_equal(np.concatenate([b.y for b in whole.parts[0].batches(64)]), y)
 
 
-def test_columns_of_parquet_are_taken_by_their_names(tmp_path, rng):
+def test_parquet_columns_are_selected_by_name(tmp_path, rng):
     x, y = table(rng, 300)
     write_parquet(tmp_path / "t.parquet", x, y)
     file = open_rows(tmp_path / "t.parquet", "label", ("f2", "f0"))
     np.testing.assert_array_equal(file.read(50, 100).x, x[50:100, [2, 0]])
-    assert surveyed(file).parts[0].feature_names == ("f2", "f0")
+    assert scanned(file).parts[0].feature_names == ("f2", "f0")
     with pytest.raises(DataError, match="no column 'f9'; known: f0, f1, f2"):
         open_rows(tmp_path / "t.parquet", "label", ("f0", "f9"))
 
 
-def test_row_groups_of_parquet_are_unpacked_once_each(tmp_path, rng, monkeypatch):
+def test_each_parquet_row_group_is_unpacked_once(tmp_path, rng, monkeypatch):
     x, y = table(rng, 300)
     write_parquet(tmp_path / "t.parquet", x, y)
     file = open_rows(tmp_path / "t.parquet", "label")
     unpacked, unpack = [], file._unpack
     monkeypatch.setattr(file, "_unpack", lambda group: unpacked.append(group) or unpack(group))
-    part = surveyed(file).parts[0]
+    part = scanned(file).parts[0]
     assert unpacked == [0, 1, 2, 3, 4, 5]
     unpacked.clear()
     assert sum(len(b.x) for b in part.batches(16, Shuffle(0, 0))) == len(part)
     assert sorted(unpacked) == [0, 1, 2, 3, 4, 5]
 
 
-# -- what cannot be trained on --------------------------------------------------------------------
+# -- data that is refused --------------------------------------------------------------------
 
 
-def refused(path, says=None, label="auto", **options):
-    with pytest.raises(DataError, match=says) as caught:
-        surveyed(open_rows(path, label), **options)
+def refused(path, message=None, label="auto", **options):
+    with pytest.raises(DataError, match=message) as caught:
+        scanned(open_rows(path, label), **options)
     assert str(caught.value).startswith(str(path.parent))
     assert "\n" not in str(caught.value)
 
@@ -266,18 +266,18 @@ def test_a_bad_value_is_named_by_its_row(tmp_path, rng):
     refused(tmp_path / "t.npz", "not among the 2 known classes", classes=("0", "1"))
 
 
-def test_a_file_that_has_to_be_read_as_a_whole_says_so(tmp_path, rng, monkeypatch):
+def test_a_file_that_cannot_be_streamed_says_why(tmp_path, rng, monkeypatch):
     x, y = table(rng, 50)
     np.savez_compressed(tmp_path / "t.npz", x=x, y=y)
-    refused(tmp_path / "t.npz", "compressed, so it cannot be streamed; write it by np.savez")
+    refused(tmp_path / "t.npz", "compressed, so it cannot be streamed; save it with np.savez")
     np.save(tmp_path / "t.npy", np.asfortranarray(x))
-    refused(tmp_path / "t.npy", "in Fortran's order, where no row can be read")
+    refused(tmp_path / "t.npy", "in Fortran order, so its rows cannot be streamed")
     (tmp_path / "t.csv").write_text("1,2\n")
     refused(tmp_path / "t.csv", "cannot be streamed; known: .npy .npz .idx ubyte .parquet")
     np.savez(tmp_path / "t.npz", x=np.array([{}, {}]), y=y)
     refused(tmp_path / "t.npz", "an array of Python objects")
     write_parquet(tmp_path / "t.parquet", x, [*y[:20], None, *y[21:]])
-    refused(tmp_path / "t.parquet", "row 20, column 'label': no value")
+    refused(tmp_path / "t.parquet", "row 20, column 'label': the value is missing")
     monkeypatch.setattr("xpnet.data.parquet.MAX_BYTES", 500)
     write_parquet(tmp_path / "t.parquet", x, y)
     refused(tmp_path / "t.parquet", "a row group has 50 rows of 3 features.*row_group_size")
@@ -286,7 +286,7 @@ def test_a_file_that_has_to_be_read_as_a_whole_says_so(tmp_path, rng, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["t.npy", "t.npz", "t.parquet"])
-def test_a_file_that_is_cut_short_is_refused_wherever_the_cut_is(name, tmp_path, rng):
+def test_a_file_truncated_at_any_byte_is_refused(name, tmp_path, rng):
     x, y = table(rng, 20)
     np.save(tmp_path / "t.npy", x)
     np.savez(tmp_path / "t.npz", x=x, y=y)
@@ -297,7 +297,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_the_cut_is(name, tmp_path,
         refused(tmp_path / name)
 
 
-def test_an_entry_that_lies_about_where_it_is_is_refused(tmp_path, rng):
+def test_an_entry_with_a_wrong_offset_is_refused(tmp_path, rng):
     x, y = table(rng, 20)
     np.savez(tmp_path / "t.npz", x=x, y=y)
     with zipfile.ZipFile(tmp_path / "t.npz") as archive:
@@ -309,19 +309,19 @@ def test_an_entry_that_lies_about_where_it_is_is_refused(tmp_path, rng):
 
 
 @pytest.mark.parametrize("name", ["t.npz", "t.parquet"])
-def test_a_file_that_changes_under_the_training_stops_it(name, tmp_path, rng):
+def test_a_file_that_is_modified_during_training_stops_it(name, tmp_path, rng):
     x, y = table(rng, 5000)
     path = tmp_path / name
     if path.suffix == ".npz":
         np.savez(path, x=x, y=y)
     else:
         write_parquet(path, x, y)
-    part = surveyed(open_rows(path, "auto"), window_bytes=2000).parts[0]
+    part = scanned(open_rows(path, "auto"), window_bytes=2000).parts[0]
     batches = part.batches(10)
     next(batches)
     with path.open("r+b") as file:
         file.seek(3000)
         file.write(b"!")
     os.utime(path, ns=(0, 0))
-    with pytest.raises(DataError, match="was changed while it was trained on; start again"):
+    with pytest.raises(DataError, match="the file was changed during training; start again"):
         list(batches)

@@ -357,7 +357,7 @@ def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypat
         ("a,b,y\n1,2,x\n3,x\n", (), "line 3: 2 columns; the first row has 3"),
         ("a,b,y\n1,,x\n3,4,z\n", (), "line 2, column 1 ('b'): empty field"),
         ("a,b,y\n1,inf,x\n3,4,z\n", (), "'inf' is not a finite number"),
-        ("1,2,0.5\n3,4,1\n", (), "is not a whole number; for a regression"),
+        ("1,2,0.5\n3,4,1\n", (), "is not a whole number; is this a regression?"),
         ("a,b,y\n" + "1,2,x\n" * 40, (), "all rows belong to class 'x'; there is nothing to learn"),
         ("a,b,y\n" + "1,2,x\n" * 40 + "1,2,z\n", (), "too few for one in each of 3 parts"),
         ("a,b,y\n1,2,x\n3,4,z\n", ("data.stratify=false",), "2 rows cannot be split into 3 parts"),

@@ -1,4 +1,4 @@
-"""Data on the host: reading, checking, splitting and scaling it, and the order of its batches."""
+"""Data on the host: reading, checking, splitting, scaling, and the order of batches."""
 
 from xpnet.data.augment import Augment
 from xpnet.data.batches import Shuffle, prefetch

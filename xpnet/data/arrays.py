@@ -1,27 +1,28 @@
-"""NumPy's .npy and .npz files, read without pickle and without trust in their headers."""
+"""NumPy's .npy and .npz files, read without pickle and without trusting their headers."""
 
 import io
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from xpnet.data.files import check_declared, existing, one_line, read_bytes, reading
+from xpnet.data.files import check_declared_size, existing, one_line, read_bytes, reading
 from xpnet.data.labels import Labels, Table, find_label
 from xpnet.errors import DataError
 
 __all__ = [
     "X_KEYS",
     "Y_KEYS",
-    "foreseen",
+    "find_array",
+    "guarded",
     "labels_beside",
     "member",
+    "no_label_column",
     "npy_header",
-    "pick",
     "read_npy_table",
     "read_npz_table",
     "real_dtype",
@@ -33,24 +34,25 @@ Y_KEYS = ("y", "labels", "label", "target", "targets")
 
 
 def read_npz_table(path: Path, label: str | int | None) -> Table:
-    """Read the features and labels (or the array that ``label`` names) of an archive."""
+    """Read the features and the labels (or the array that ``label`` names) of an archive."""
     with reading(path) as file:
-        archive = foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
+        archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
         names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x_key = pick(names, X_KEYS, path, "features")
+        x_key = find_array(names, X_KEYS, path, "features")
         x = _real(_read_member(archive, x_key, path), f"{path}[{x_key}]")
         if label is None:
             return Table(x, None, lambda row: f"{path}[{x_key}]: row {row}")
-        y_key = pick(names, Y_KEYS if label == "auto" else (str(label),), path, "labels")
+        y_keys = Y_KEYS if label == "auto" else (str(label),)
+        y_key = find_array(names, y_keys, path, "labels")
         y = _read_member(archive, y_key, path)
-    place = f"{path}[{y_key}]"
-    return Table(x, _labels(y, len(x), place), lambda row: f"{place}: row {row}")
+    where = f"{path}[{y_key}]"
+    return Table(x, _labels(y, len(x), where), lambda row: f"{where}: row {row}")
 
 
 def read_npy_table(path: Path, label: str | int | None) -> Table:
-    """Read an array (N, columns) whose column ``label``, by custom the last, holds the labels.
+    """Read an array (N, columns) whose column ``label``, by default the last, holds the labels.
 
-    The name of an .npy file beside it stands for labels that are not in a column.
+    ``label`` may also name an .npy file of labels in the same folder.
     """
     table = _real(_read_array(path), str(path))
     if label is None:
@@ -59,8 +61,7 @@ def read_npy_table(path: Path, label: str | int | None) -> Table:
         y = _labels(_read_array(beside), len(table), str(beside))
         return Table(table, y, lambda row: f"{beside}: row {row}")
     if table.ndim != 2 or table.shape[1] < 2:
-        msg = f"{path}: no column of labels in shape {table.shape}; pass label=None, or use .npz"
-        raise DataError(msg)
+        raise no_label_column(path, table.shape)
     column = find_label(None, table.shape[1], label, path)
     y = _labels(table[:, column], len(table), f"{path}: column {column}")
     return Table(np.delete(table, column, axis=1), y, lambda row: f"{path}: row {row}")
@@ -72,66 +73,77 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def labels_beside(path: Path, label: str | int) -> Path | None:
-    """Return the .npy file beside ``path`` that ``label`` names, if it names one."""
+    """Return the .npy file of labels in the folder of ``path``, if ``label`` names one."""
     if isinstance(label, str) and label.endswith(".npy"):
         return existing(path.with_name(label))
     return None
 
 
-def pick(names: list[str], wanted: Iterable[str], path: Path, what: str) -> str:
-    """Return the first of ``wanted`` that an archive has, or raise saying what it has."""
-    found = next((name for name in wanted if name in names), None)
-    if found is None:
-        keys = ", ".join(map(repr, names[:10])) or "nothing"
-        msg = f"{path}: no array of {what} (any of {', '.join(wanted)}); it holds {keys}"
-        raise DataError(msg)
-    return found
+def no_label_column(path: Path, shape: tuple[int, ...]) -> DataError:
+    """Return the error for an array of ``shape`` that has no column to spare for the labels."""
+    return DataError(
+        f"{path}: an array of shape {shape} has no label column",
+        python='pass label="labels.npy" (a file in the same folder) or label=None',
+        command="--set data.label=labels.npy (a file in the same folder)",
+    )
+
+
+def find_array(names: list[str], keys: Sequence[str], path: Path, what: str) -> str:
+    """Return the first of ``keys`` that is in an archive; DataError names what is in it."""
+    key = next((key for key in keys if key in names), None)
+    if key is None:
+        held = ", ".join(map(repr, names[:10])) or "nothing"
+        msg = f"{path}: no array of {what} (any of {', '.join(keys)}); it holds {held}"
+        remedy = ('pass label="NAME"', "--set data.label=NAME") if what == "labels" else ("", "")
+        raise DataError(msg, python=remedy[0], command=remedy[1])
+    return key
 
 
 def member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """Return the entry of an array by the name that np.savez was given."""
+    """Return the entry of the array that was passed to np.savez as ``name``."""
     return archive.getinfo(name + ".npy" if name + ".npy" in archive.namelist() else name)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    place = f"{path}[{name}]"
+    where = f"{path}[{name}]"
     info = member(archive, name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        msg = f"{place}: encrypted, or not compressed as np.savez does"
+        msg = f"{where}: encrypted, or compressed in another way than np.savez_compressed does"
         raise DataError(msg)
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    check_declared(place, info.file_size, info.compress_size, compressed=deflated)
+    check_declared_size(where, info.file_size, info.compress_size, compressed=deflated)
 
     def read() -> np.ndarray:
         with archive.open(info) as file:
-            return _read_npy(cast(io.BufferedIOBase, file), info.file_size, place)
+            return _read_npy(cast(io.BufferedIOBase, file), info.file_size, where)
 
-    return foreseen(read, place, "cannot be read")
+    return guarded(read, where, "cannot be read")
 
 
-def _read_npy(file: io.BufferedIOBase, size: int, place: str) -> np.ndarray:
+def _read_npy(file: io.BufferedIOBase, size: int, where: str) -> np.ndarray:
     """Read one array from ``file``, which has ``size`` bytes in all."""
-    shape, fortran, dtype = npy_header(file, size, place)
-    data = read_bytes(file, math.prod(shape) * dtype.itemsize, place).view(dtype)
+    shape, fortran, dtype = npy_header(file, size, where)
+    data = read_bytes(file, math.prod(shape) * dtype.itemsize, where).view(dtype)
     return data.reshape(shape, order="F" if fortran else "C")
 
 
 def npy_header(
-    file: io.BufferedIOBase, size: int, place: str, at_once: bool = True
+    file: io.BufferedIOBase, size: int, where: str, in_memory: bool = True
 ) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, whether in Fortran's order, and dtype of the array in ``size`` bytes.
+    """Return the shape, whether the order is Fortran's, and the dtype of an array.
 
-    What is declared has been checked against the size; the values come next.
+    They are checked against ``size``, the bytes of the file; the values come next.
     """
-    shape, fortran, dtype = foreseen(lambda: _header(file), place, "not in NumPy's .npy format")
+    shape, fortran, dtype = guarded(lambda: _header(file), where, "not in NumPy's .npy format")
     if dtype.hasobject:
-        msg = f"{place}: an array of Python objects; save numbers or strings"
+        msg = f"{where}: an array of Python objects; save numbers or strings"
         raise DataError(msg)
     if dtype.kind not in "buifSU" or dtype.itemsize == 0 or 0 in shape:
-        msg = f"{place}: holds {dtype} of shape {shape}; it must hold real numbers or strings"
+        msg = f"{where}: holds {dtype} of shape {shape}; it must hold real numbers or strings"
         raise DataError(msg)
     declared = math.prod(shape) * dtype.itemsize
-    check_declared(place, declared, size - file.tell(), compressed=False, at_once=at_once)
+    stored = size - file.tell()
+    check_declared_size(where, declared, stored, compressed=False, in_memory=in_memory)
     return shape, fortran, dtype
 
 
@@ -140,11 +152,11 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[np.lib.format.read_magic(file)]
-    # From a copy of the start: the length that it declares is allocated before it is read.
+    # From a copy of the start: NumPy allocates the header's declared length before it reads it.
     start = file.tell()
     head = io.BytesIO(file.read(MAX_HEADER))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about headers written by Python 2, which it reads
+        warnings.simplefilter("ignore")  # about headers written by Python 2, which it can read
         shape, fortran, dtype = read(head)
     file.seek(start + head.tell())
     if any(n < 0 for n in shape) or len(shape) > 8:
@@ -153,32 +165,32 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, fortran, dtype
 
 
-def foreseen(read: Callable[[], Any], place: object, problem: str) -> Any:
-    """Call ``read`` on bytes that may be damaged.
+def guarded(read: Callable[[], Any], where: object, problem: str) -> Any:
+    """Call ``read`` on bytes that may be damaged; whatever it raises becomes a DataError.
 
-    A zip directory and the Python literal in an .npy header can fail in a dozen ways that neither
-    module documents; all of them mean that the file is damaged.
+    Parsing a zip directory or the Python literal in an .npy header can fail in a dozen undocumented
+    ways, all of which mean that the file is damaged.
     """
     try:
         return read()
     except DataError:
         raise
     except Exception as error:
-        msg = f"{place}: {problem}: {one_line(error)}"
+        msg = f"{where}: {problem}: {one_line(error)}"
         raise DataError(msg) from error
 
 
-def _real(x: np.ndarray, place: str) -> np.ndarray:
-    return x.astype(real_dtype(x.dtype, x.shape, place), copy=False)
+def _real(x: np.ndarray, where: str) -> np.ndarray:
+    return x.astype(real_dtype(x.dtype, x.shape, where), copy=False)
 
 
-def real_dtype(dtype: np.dtype, shape: tuple[int, ...], place: str) -> np.dtype:
-    """Return the dtype in which features of this one are kept; raises where they cannot be."""
+def real_dtype(dtype: np.dtype, shape: tuple[int, ...], where: str) -> np.dtype:
+    """Return the dtype that features of ``dtype`` are kept in; DataError if they are not real."""
     if dtype.kind not in "buif":
-        msg = f"{place}: features must be real numbers; got {dtype}"
+        msg = f"{where}: features must be real numbers; got {dtype}"
         raise DataError(msg)
     if len(shape) < 2:
-        msg = f"{place}: features must be (rows, features...); got shape {shape}"
+        msg = f"{where}: features must be (rows, features...); got shape {shape}"
         raise DataError(msg)
     if dtype.kind == "b":
         return np.dtype(np.uint8)
@@ -186,9 +198,9 @@ def real_dtype(dtype: np.dtype, shape: tuple[int, ...], place: str) -> np.dtype:
     return np.dtype(np.float64) if wide else dtype.newbyteorder("=")
 
 
-def _labels(y: np.ndarray, rows: int, place: str) -> Labels | np.ndarray:
+def _labels(y: np.ndarray, rows: int, where: str) -> Labels | np.ndarray:
     if y.ndim == 0 or len(y) != rows:
-        msg = f"{place}: labels of shape {y.shape} for {rows} rows of features"
+        msg = f"{where}: labels of shape {y.shape} for {rows} rows of features"
         raise DataError(msg)
     y = y[:, 0] if y.shape[1:] == (1,) else y
     return Labels.of(y) if y.ndim == 1 else y

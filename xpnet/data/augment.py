@@ -1,4 +1,4 @@
-"""Rows that are a little different every time they are trained on."""
+"""Data augmentation: random changes to the training rows."""
 
 from dataclasses import dataclass
 
@@ -14,49 +14,53 @@ __all__ = ["Augment"]
 
 @dataclass(frozen=True)
 class Augment(Checked):
-    """What is done to the rows of a training batch, at random by (seed, epoch, batch) alone.
+    """Random changes to the rows of a training batch, which depend on (seed, epoch, batch) alone.
 
-    >>> Augment(shift=1).moved(np.eye(3)[None], np.random.default_rng(0))[0]
+    >>> Augment(shift=1).move_images(np.eye(3)[None], np.random.default_rng(0))[0]
     array([[0., 1., 0.],
            [0., 0., 1.],
            [0., 0., 0.]])
     """
 
-    shift: NonNegativeInt = 0  # pixels that an image is moved by at most, each way; 0 comes after
-    flip: bool = False  # left to right, every other image
-    noise: NonNegativeFloat = 0.0  # standard deviation of what is added after scaling
+    shift: NonNegativeInt = 0  # by at most so many pixels each way; the border is 0
+    flip: bool = False  # mirror left to right, with probability 1/2
+    noise: NonNegativeFloat = 0.0  # standard deviation, added after scaling
 
     def __bool__(self) -> bool:
         return self != Augment()
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ConfigError where rows of ``shape`` cannot be moved, for they are no images."""
+        """Raise ConfigError if rows of ``shape`` are not images, but images are to be moved."""
         if (self.shift or self.flip) and len(shape) < 2:
-            msg = f"data.augment moves images (height, width); got rows of shape {shape}: "
-            raise ConfigError(msg + "set shift = 0 and flip = false, or save them as images")
+            msg = f"data.augment moves images (height, width); got rows of shape {shape}"
+            raise ConfigError(
+                msg,
+                python="pass shift=0 and flip=False, or rows that are images",
+                command="--set data.augment.shift=0 --set data.augment.flip=false, or save images",
+            )
 
     def generator(self, shuffle: Shuffle, batch: int) -> np.random.Generator:
         """Return the generator of one batch."""
         return generator(shuffle.seed, "augment", shuffle.epoch, batch)
 
-    def moved(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return images (N, H, W, ...) shifted and flipped."""
+    def move_images(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return images (N, H, W, ...), shifted and flipped."""
         N = len(x)
         if self.shift:
             edges = [(0, 0), (self.shift, self.shift), (self.shift, self.shift)]
             wide = np.pad(x, edges + [(0, 0)] * (x.ndim - 3))
             windows = np.lib.stride_tricks.sliding_window_view(wide, x.shape[1:3], axis=(1, 2))
             down, right = rng.integers(0, 2 * self.shift + 1, (2, N))
-            # The window's axes come last, behind the channels.
+            # The axes of the window come last, after the channels.
             x = np.moveaxis(windows[np.arange(N), down, right], (-2, -1), (1, 2))
         if self.flip:
-            turned = rng.random(N) < 0.5
-            x = np.where(turned.reshape(-1, *[1] * (x.ndim - 1)), x[:, :, ::-1], x)
+            flipped = rng.random(N) < 0.5
+            x = np.where(flipped.reshape(-1, *[1] * (x.ndim - 1)), x[:, :, ::-1], x)
         return x
 
-    def noisy(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def add_noise(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return scaled rows with noise added."""
         if not self.noise:
             return x
-        added = rng.standard_normal(x.shape, np.float32) * np.float32(self.noise)
-        return x + added.astype(x.dtype, copy=False)
+        noise = rng.standard_normal(x.shape, np.float32) * np.float32(self.noise)
+        return x + noise.astype(x.dtype, copy=False)

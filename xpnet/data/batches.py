@@ -1,4 +1,4 @@
-"""The order in which rows are seen, and a thread that prepares them ahead."""
+"""The order of rows in an epoch, and a thread that prefetches batches."""
 
 import queue
 import threading
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class Shuffle(NamedTuple):
-    """An order of rows that depends on (seed, epoch) alone, so an epoch is resumed by a number."""
+    """An order of rows that depends on (seed, epoch) alone, so an epoch resumes at any batch."""
 
     seed: int
     epoch: int
 
     def order(self, n: int, *window: int) -> np.ndarray:
-        """Return 0 ... n - 1 in this epoch's order, or in that of one window of it.
+        """Return 0 ... n - 1 in the order of this epoch, or of one window of it.
 
         >>> Shuffle(seed=0, epoch=1).order(5).tolist()
         [4, 2, 3, 1, 0]
@@ -31,14 +31,14 @@ class Shuffle(NamedTuple):
 
 
 def prefetch(iterable: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Yield the items of ``iterable``, up to ``depth`` of which a thread makes ahead.
+    """Yield the items of ``iterable``, while a thread prepares up to ``depth`` items ahead.
 
-    What ``iterable`` raises is raised here, after the items before it. When this generator is
-    closed the thread makes no further item and closes ``iterable``; nothing waits for an item that
-    is being made, and the thread does not keep the program alive. With depth 0 there is no thread.
+    An exception of ``iterable`` is raised here, after the items before it. When this generator is
+    closed, the thread closes ``iterable`` and ends after the current item, for which nothing waits;
+    the thread does not keep the program alive. With depth 0 there is no thread.
     """
     if depth < 0:
-        msg = f"depth must be 0 or more; got {depth}"
+        msg = f"depth must be >= 0; got {depth}"
         raise ConfigError(msg)
     return _prefetch(iterable, depth) if depth else iter(iterable)
 
@@ -62,7 +62,7 @@ def _prefetch(iterable: Iterable[T], depth: int) -> Iterator[T]:
                 close()
         except StopIteration:
             end = _End(None)
-        except BaseException as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # whatever it is, the consumer handles it
             end = _End(error)
         ready.put(end)
 

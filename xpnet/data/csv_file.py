@@ -1,7 +1,7 @@
 """Comma-, semicolon- or tab-separated text.
 
-A file that is well formed is parsed by NumPy's C code. Any other is parsed again row by row, which
-either succeeds (on a quoted line break, say) or finds the line and column to name.
+A well-formed file is parsed by NumPy's C code. Any other is parsed again row by row, which either
+succeeds (with a quoted line break, for example) or finds the line and column of the error.
 """
 
 import csv
@@ -26,16 +26,16 @@ Header = bool | Literal["auto"]
 
 
 class Layout(NamedTuple):
-    """What the first two rows say about the others."""
+    """The structure of a file, as inferred from its first two rows."""
 
     path: Path
     delimiter: str
     names: tuple[str, ...] | None  # of all columns
     skip: int  # lines up to the end of the header
     width: int  # columns
-    label: int | None  # column
+    label: int | None  # the label column
 
-    def place(self, line: int, column: int) -> str:
+    def location(self, line: int, column: int) -> str:
         name = f" ({self.names[column]!r})" if self.names else ""
         return f"{self.path}: line {line}, column {column}{name}"
 
@@ -45,20 +45,20 @@ def read_csv_table(
 ) -> Table:
     """Read a table of numbers, one column of which may be labels of any kind.
 
-    ``header`` says whether the first row names the columns; "auto" looks for numbers in it.
-    Without a ``delimiter`` the one of ``,`` ``;`` and tab is taken that occurs most in the first
-    row. Lines are counted from 1 and columns from 0. Features are float64.
+    ``header`` says whether the first row names the columns; "auto" looks for numbers in it. The
+    default ``delimiter`` is the most frequent of ``,`` ``;`` and tab in the first row. Lines are
+    counted from 1, columns from 0. Features are float64.
     """
     layout = _layout(path, label, header, delimiter)
     parsed = _parse_fast(layout)
     table, labels = _parse_slowly(layout) if parsed is None else parsed
     if len(table) == 0:
-        msg = f"{path}: no rows are left; was the file changed while it was read?"
+        msg = f"{path}: no rows are left; was the file changed while it was being read?"
         raise DataError(msg)
     names = layout.names
     if layout.label is not None:
         names = names and names[: layout.label] + names[layout.label + 1 :]
-        if layout.label == 0:  # views where they can be: a table may take half of the memory
+        if layout.label == 0:  # views if possible: a table may take half of the memory
             table = table[:, 1:]
         elif layout.label == layout.width - 1:
             table = table[:, :-1]
@@ -68,7 +68,7 @@ def read_csv_table(
 
 
 def _rows(path: Path, delimiter: str, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number (of the last line) and the fields of each row that is not blank."""
+    """Yield the number of its last line and the fields of each row that is not blank."""
     reader = csv.reader(read_lines(path, skip=skip), delimiter=delimiter)
     try:
         for fields in reader:
@@ -95,18 +95,16 @@ def _layout(path: Path, label: str | int | None, header: Header, delimiter: str 
     names = tuple(n.strip() for n in first_row) if has_header else None
     column = None if label is None else find_label(names, width, label, path)
     if column is not None and width < 2:
-        msg = (
-            f"{path}: line {line}: one column, which is the labels; is {delimiter!r} the delimiter?"
-        )
+        msg = f"{path}: line {line}: only a label column; is {delimiter!r} the delimiter?"
         raise DataError(msg)
     return Layout(path, delimiter, names, line if has_header else 0, width, column)
 
 
 def _is_header(path: Path, head: list[tuple[int, list[str]]]) -> bool:
-    """Tell a header from data, or raise DataError rather than drop a row that has a typing error.
+    """Return whether the first row is a header; DataError rather than drop a row with a typo.
 
-    A header has no number in it, or a name that labels go by. A text that stands over another
-    text is a label; one that stands over a number is in doubt.
+    A header contains no number, or one of the usual names of a label column. In any other row a
+    text above another text is a label, and a text above a number is ambiguous.
     """
     line, first = head[0]
     texts = [j for j, field in enumerate(first) if number(field) is None]
@@ -117,22 +115,27 @@ def _is_header(path: Path, head: list[tuple[int, list[str]]]) -> bool:
     second = head[-1][1]
     for j in texts:
         if len(second) == len(first) and number(second[j]) is not None:
-            msg = f"{path}: line {line}, column {j}: {first[j][:40]!r} is not a number; "
-            raise DataError(msg + f"pass header=True if line {line} is a header, or False if not")
+            either = f"{{}} if line {line} is a header, else {{}}"
+            msg = f"{path}: line {line}, column {j}: {first[j][:40]!r} is not a number"
+            raise DataError(
+                msg,
+                python="pass " + either.format("header=True", "header=False"),
+                command=either.format("--set data.header=yes", "--set data.header=no"),
+            )
     return False
 
 
 def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
-    """Return all columns (N, columns) and the labels, or None where NumPy finds a fault."""
-    seen: dict[str, int] = {}
+    """Return all columns (N, columns) and the labels, or None if NumPy cannot parse the file."""
+    codes: dict[str, int] = {}
 
     def code(text: str) -> int:
         if not text.strip():
             raise ValueError
-        return seen.setdefault(text.strip(), len(seen))
+        return codes.setdefault(text.strip(), len(codes))
 
     try:
-        lines = _few(read_lines(layout.path, skip=layout.skip), layout)
+        lines = _bounded(read_lines(layout.path, skip=layout.skip), layout)
         if (first := next(lines, None)) is None:
             return None
         table = np.loadtxt(
@@ -152,25 +155,25 @@ def _parse_fast(layout: Layout) -> tuple[np.ndarray, Labels | None] | None:
         return None
     if layout.label is None:
         return table, None
-    return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
+    return table, Labels(list(codes), table[:, layout.label].astype(np.int64))
 
 
-def _few(lines: Iterator[str], layout: Layout) -> Iterator[str]:
-    """Pass the lines on while their numbers fit, each of which may be shorter than 8 bytes."""
+def _bounded(lines: Iterator[str], layout: Layout) -> Iterator[str]:
+    """Yield lines while their numbers fit in memory: a short text becomes 8 bytes."""
     for n, line in enumerate(lines):
         if n * layout.width * 8 > files.MAX_BYTES:
-            raise _too_many(layout)
+            raise _too_large(layout)
         yield line
 
 
-def _too_many(layout: Layout) -> DataError:
+def _too_large(layout: Layout) -> DataError:
     msg = f"{layout.path}: its numbers take more than {files.MAX_BYTES} bytes; split the file"
     return DataError(msg)
 
 
 def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
-    """Do as :func:`_parse_fast`, or raise DataError at the field that is wrong."""
-    values, seen = array("d"), dict[str, int]()
+    """Return what :func:`_parse_fast` does, or raise DataError that names the bad field."""
+    values, codes = array("d"), dict[str, int]()
     for line, fields in _rows(layout.path, layout.delimiter, layout.skip):
         if len(fields) != layout.width:
             msg = f"{layout.path}: line {line}: {len(fields)} columns; the first row has "
@@ -179,23 +182,23 @@ def _parse_slowly(layout: Layout) -> tuple[np.ndarray, Labels | None]:
             text = field.strip()
             value: float | None = number(text)
             if column == layout.label:
-                value = seen.setdefault(text, len(seen))
+                value = codes.setdefault(text, len(codes))
             if not text:
-                msg = f"{layout.place(line, column)}: empty field"
+                msg = f"{layout.location(line, column)}: empty field"
                 raise DataError(msg)
             if value is None or not np.isfinite(value):
-                msg = f"{layout.place(line, column)}: {text[:40]!r} is not a finite number"
+                msg = f"{layout.location(line, column)}: {text[:40]!r} is not a finite number"
                 raise DataError(msg)
             values.append(value)
         if len(values) * 8 > files.MAX_BYTES:
-            raise _too_many(layout)
+            raise _too_large(layout)
     table = np.asarray(values).reshape(-1, layout.width)
     if layout.label is None:
         return table, None
-    return table, Labels(list(seen), table[:, layout.label].astype(np.int64))
+    return table, Labels(list(codes), table[:, layout.label].astype(np.int64))
 
 
 def _line_of(layout: Layout, row: int) -> str:
     rows = _rows(layout.path, layout.delimiter, layout.skip)
-    line, _ = next(islice(rows, row, None), (None, None))  # None: the file has changed since
+    line, _ = next(islice(rows, row, None), (None, None))  # None: the file was changed meanwhile
     return f"{layout.path}: line {line}" if line else f"{layout.path}: row {row}"

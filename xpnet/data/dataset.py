@@ -1,4 +1,4 @@
-"""A data set in host memory, the checks that it has to pass once, and its fingerprint."""
+"""A data set in host memory, its validation and its fingerprint."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ __all__ = ["Dataset", "check", "chunks", "fingerprint"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N rows of features and, where they are known, their labels or targets.
+    """N rows of features and, if they are known, their labels or targets.
 
     ``x`` (N, ...) has any real dtype; images stay uint8 until they are scaled. ``y`` is one of
 
     - int32 (N,), the index of each row's class in ``classes``;
-    - float64 (N,) or (N, J), the targets of a regression, where ``classes`` is None;
+    - float64 (N,) or (N, J), the targets of a regression, with ``classes`` None;
     - None, for rows to predict.
 
-    Raises DataError where x and y differ in length or where there are no rows.
+    Raises DataError if x and y differ in length or if there are no rows.
 
     >>> flowers = Dataset(np.zeros((3, 4)), np.array([0, 1, 0]), ("rose", "tulip"), "flowers")
     >>> len(flowers), flowers.feature_shape, len(flowers.take([0, 2]))
@@ -38,8 +38,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.x.ndim < 2 or self.x.size == 0:
-            msg = f"{self.name}: features must be (rows, features...), none of them 0; got shape "
-            raise DataError(msg + str(self.x.shape))
+            msg = f"{self.name}: features must be (rows, features...), at least one of each; "
+            raise DataError(msg + f"got shape {self.x.shape}")
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != len(self.x)):
             msg = f"{self.name}: {len(self.x)} rows of features but labels of shape {self.y.shape}"
             raise DataError(msg)
@@ -63,25 +63,25 @@ class Dataset:
         return replace(self, x=self.x[indices], y=y)
 
     def select(self, names: Sequence[str] | None) -> "Dataset":
-        """Return the features of these names, in this order, as a table with a header knows them.
+        """Return the features with these column names, in this order.
 
-        All of them as they are where either has no names, or names that are not unique. Raises
-        DataError where one is not there.
+        Returns all features unchanged if either side has no names, or if ``names`` are not unique.
+        Raises DataError if a column is missing.
         """
         ours = self.feature_names
         if not names or not ours or ours == tuple(names) or len(set(names)) < len(names):
             return self
-        absent = [name for name in names if name not in ours]
-        if absent:
-            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            msg = f"{self.name}: no column {absent[0]!r}{more}; {did_you_mean(absent[0], ours)}"
+        missing = [name for name in names if name not in ours]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            msg = f"{self.name}: no column {missing[0]!r}{more}; {did_you_mean(missing[0], ours)}"
             raise DataError(msg)
         columns = [ours.index(name) for name in names]
         return replace(self, x=self.x[:, columns], feature_names=tuple(names))
 
 
 def chunks(x: np.ndarray, nbytes: int = 2**22) -> Iterator[slice]:
-    """Yield slices of rows that hold about ``nbytes`` each, to bound temporary arrays."""
+    """Yield slices of rows of about ``nbytes`` each, to bound the size of temporary arrays."""
     rows = max(1, nbytes * len(x) // max(1, x.nbytes))
     for start in range(0, len(x), rows):
         yield slice(start, start + rows)
@@ -93,11 +93,11 @@ def check(
     n_classes: int | None = None,
     feature_shape: tuple[int, ...] | None = None,
 ) -> None:
-    """Raise DataError naming the first value that would silently spoil training.
+    """Raise DataError that names the first value that would silently spoil training.
 
-    Features and targets must be finite and features of ``feature_shape``; labels must be whole
-    numbers in 0 ... ``n_classes`` - 1. It is done once on the host because no device does it:
-    CuPy wraps an index that is out of range around, and JAX turns it into NaN.
+    Features and targets must be finite, and rows of features of ``feature_shape``; labels must be
+    whole numbers in 0 ... ``n_classes`` - 1. This is checked once on the host because no device
+    does: CuPy wraps around an index that is out of range, and JAX turns it into NaN.
     """
     name, x, y = dataset.name, dataset.x, dataset.y
     if feature_shape is not None and dataset.feature_shape != tuple(feature_shape):
@@ -116,7 +116,7 @@ def check(
     if outside.any():
         row = int(outside.argmax())
         msg = (
-            f"{name}: y[{row}] is {y[row]}; a label of {n_classes} classes is 0 to {n_classes - 1}"
+            f"{name}: y[{row}] is {y[row]}; labels of {n_classes} classes are 0 to {n_classes - 1}"
         )
         raise DataError(msg)
 
@@ -127,16 +127,16 @@ def _check_finite(name: str, letter: str, values: np.ndarray) -> None:
     for rows in chunks(values):
         bad = ~np.isfinite(values[rows])
         if bad.any():
-            place = [int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape)]
-            place[0] += rows.start
-            msg = f"{name}: {letter}{place} is {values[tuple(place)]}; it must be a finite number"
+            index = [int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape)]
+            index[0] += rows.start
+            msg = f"{name}: {letter}{index} is {values[tuple(index)]}; it must be a finite number"
             raise DataError(msg)
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the SHA-256, in hexadecimal, of the classes and of x and y: dtype, shape and bytes.
+    """Return the hexadecimal SHA-256 of the classes and of x and y: dtype, shape and bytes.
 
-    Equal fingerprints mean equal data, whatever file it came from; the name does not count.
+    Equal fingerprints mean equal data, whatever file it came from; the name is not included.
     """
     digest = hashlib.sha256(repr(dataset.classes).encode())
     for array in (dataset.x, dataset.y):

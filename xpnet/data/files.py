@@ -1,4 +1,4 @@
-"""Opening files that may be absent, unreadable, compressed, cut short or hostile."""
+"""Opening files that may be missing, unreadable, compressed, truncated or hostile."""
 
 import difflib
 import gzip
@@ -14,25 +14,25 @@ from xpnet.errors import DataError
 
 __all__ = [
     "MAX_BYTES",
-    "check_declared",
+    "check_declared_size",
     "existing",
+    "memory_errors",
     "naming",
     "one_line",
     "reading",
     "read_bytes",
     "read_lines",
-    "within_memory",
 ]
 
-# What one array may take. A few kilobytes of compressed file can declare terabytes.
+# The limit of one array. A few kilobytes of a compressed file can declare terabytes.
 MAX_BYTES = 8 * 2**30
 MAX_LINE = 64 * 2**20
-# The most that deflate can shrink data (zlib's technical details: 1032 to 1).
+# The highest compression ratio of deflate (zlib's technical details: 1032 to 1).
 MAX_DEFLATE_RATIO = 1032
 
 
 def existing(path: str | Path) -> Path:
-    """Return ``path`` as a Path, or raise DataError where it is not a regular file."""
+    """Return ``path`` as a Path, or raise DataError if it is not a regular file."""
     path = Path(path)
     try:
         if path.is_file():
@@ -42,11 +42,11 @@ def existing(path: str | Path) -> Path:
         elif path.exists():
             msg = f"{path}: is not a regular file"
         elif not path.parent.is_dir():
-            msg = f"{path}: no such file, nor folder {path.parent}"
+            msg = f"{path}: no such file; the folder {path.parent} does not exist"
         else:
             siblings = [p.name for p in path.parent.iterdir()]
-            near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
-            msg = f"{path}: no such file" + (f"; did you mean {near[0]!r}?" if near else "")
+            closest = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
+            msg = f"{path}: no such file" + (f"; did you mean {closest[0]!r}?" if closest else "")
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
     raise DataError(msg)
@@ -54,7 +54,7 @@ def existing(path: str | Path) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file, through gzip where its name ends in .gz; its failures become DataErrors."""
+    """Open a file, with gzip if its name ends in .gz; errors while reading become DataErrors."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
@@ -65,19 +65,18 @@ def reading(path: Path) -> Iterator[io.BufferedIOBase]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Let a DataError of what a file holds begin with the file, where it does not name it."""
+    """Put the name of the file before the message of a DataError that does not contain it."""
     try:
         yield
     except DataError as error:
         if str(path) in str(error):
             raise
-        msg = f"{path}: {error}"
-        raise DataError(msg) from error
+        raise error.within(str(path)) from error
 
 
 @contextmanager
-def within_memory(path: Path) -> Iterator[None]:
-    """Say which file it was whose content did not fit into the memory."""
+def memory_errors(path: Path) -> Iterator[None]:
+    """Turn a MemoryError of the block into a DataError that names the file."""
     try:
         yield
     except MemoryError as error:
@@ -87,47 +86,50 @@ def within_memory(path: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says, or is, as a message can hold it."""
+    """Return the message of an error, or its type, short and on one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def check_declared(
-    place: str, declared: int, stored: int, *, compressed: bool, at_once: bool = True
+def check_declared_size(
+    where: str, declared: int, stored: int, *, compressed: bool, in_memory: bool = True
 ) -> None:
-    """Raise DataError where a header declares more than the ``stored`` bytes can hold.
+    """Raise DataError if a header declares more than the ``stored`` bytes can hold.
 
-    To be called before anything of the declared size is allocated; ``at_once=False`` is for what
+    To be called before anything of the declared size is allocated; ``in_memory=False`` if the array
     is never in memory as a whole.
     """
     if declared > stored * (MAX_DEFLATE_RATIO if compressed else 1):
-        msg = f"{place}: its header declares {declared} bytes but it holds fewer; is it cut short?"
+        msg = f"{where}: its header declares {declared} bytes but it holds fewer; is it truncated?"
         raise DataError(msg)
     if not compressed and declared < stored:
-        msg = f"{place}: its header declares {declared} bytes but it holds {stored}"
+        msg = f"{where}: its header declares {declared} bytes but it holds {stored}"
         raise DataError(msg)
-    if at_once and declared > MAX_BYTES:
-        msg = f"{place}: {declared} bytes is more than the {MAX_BYTES} that are read at once; "
-        msg += "train with data.stream = 'yes', or split the file"
-        raise DataError(msg)
+    if in_memory and declared > MAX_BYTES:
+        msg = f"{where}: {declared} bytes are more than the {MAX_BYTES} that can be read at once"
+        raise DataError(
+            msg,
+            python="stream it, scan(open_rows(path)), or split the file",
+            command="--set data.stream=yes, or split the file",
+        )
 
 
-def read_bytes(file: io.BufferedIOBase, size: int, place: str) -> np.ndarray:
-    """Return the rest of ``file`` as uint8 (size,), or raise DataError where that is not all."""
+def read_bytes(file: io.BufferedIOBase, size: int, where: str) -> np.ndarray:
+    """Return the rest of ``file`` as uint8 (size,), or raise DataError if it has another size."""
     data = np.empty(size, np.uint8)
     view, done = data.data, 0
     while done < size and (n := file.readinto(view[done : done + MAX_LINE])):
         done += n
     if done < size:
-        msg = f"{place}: its header declares {size} bytes but it holds {done}; is it cut short?"
+        msg = f"{where}: its header declares {size} bytes but it holds {done}; is it truncated?"
         raise DataError(msg)
     if file.read(1):  # at the end of a compressed file this also verifies its checksum
-        msg = f"{place}: it goes on after the {size} bytes that its header declares"
+        msg = f"{where}: it holds more than the {size} bytes that its header declares"
         raise DataError(msg)
     return data
 
 
 def read_lines(path: Path, *, skip: int = 0) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text after the first ``skip``, without a byte order mark."""
+    """Yield the lines of a UTF-8 text after the first ``skip``, without the byte order mark."""
     total, number = 0, 0
     with reading(path) as file:
         while line := file.readline(MAX_LINE):

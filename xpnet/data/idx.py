@@ -1,7 +1,7 @@
 """The IDX format of MNIST: http://yann.lecun.com/exdb/mnist/.
 
 Two zero bytes, the code of the dtype, the number of dimensions, each dimension as a big-endian
-32-bit number, and the values, big-endian and in C order.
+32-bit integer, and the values, big-endian and in C order.
 """
 
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.files import check_declared, existing, read_bytes, reading
+from xpnet.data.files import check_declared_size, existing, read_bytes, reading
 from xpnet.data.labels import Labels, Table
 from xpnet.errors import DataError
 
@@ -30,9 +30,9 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def idx_header(
-    file: io.BufferedIOBase, path: Path, at_once: bool = True
+    file: io.BufferedIOBase, path: Path, in_memory: bool = True
 ) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype, checked against the size of the file; the values come next."""
+    """Return the shape and the dtype, checked against the file's size; the values come next."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
         msg = f"{path}: byte 0: not an IDX file; it starts with {magic.hex(' ') or 'nothing'}"
@@ -40,21 +40,21 @@ def idx_header(
     header = file.read(4 * magic[3])
     shape = tuple(int(n) for n in np.frombuffer(header[: len(header) // 4 * 4], ">u4"))
     if len(shape) != magic[3] or not 0 < len(shape) <= 8 or 0 in shape:
-        msg = f"{path}: byte 3: {magic[3]} dimensions of {shape}; 1 to 8, none of them 0, can be"
+        msg = f"{path}: byte 3: {magic[3]} dimensions of {shape}; expected 1 to 8, none of them 0"
         raise DataError(msg)
     dtype = np.dtype(DTYPES[magic[2]])
     compressed = path.suffix == ".gz"
     stored = path.stat().st_size - (0 if compressed else 4 + len(header))
     size = math.prod(shape) * dtype.itemsize
-    check_declared(str(path), size, stored, compressed=compressed, at_once=at_once)
+    check_declared_size(str(path), size, stored, compressed=compressed, in_memory=in_memory)
     return shape, dtype
 
 
 def read_idx_table(path: Path, label: str | int | None) -> Table:
-    """Read the images and, from the file beside them, their labels.
+    """Read the images and, from another file in the same folder, their labels.
 
-    ``label`` names the labels' file; by custom it is that of the images with "labels" for
-    "images" and idx1 for idx3.
+    ``label`` names the file of labels; by default it is the name of the images with "labels"
+    instead of "images" and idx1 instead of idx3.
     """
     x = read_idx(path)
     if label is None:
@@ -73,6 +73,7 @@ def labels_file(path: Path, label: str | int) -> Path:
         return path.with_name(str(label))
     name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
     if name == path.name or not path.with_name(name).is_file():
-        msg = f"{path}: no file of labels ({name}) beside it; give label= its name, or None"
-        raise DataError(msg)
+        msg = f"{path}: no file of labels ({name}) in the same folder"
+        remedy = 'pass label="FILE", or label=None'
+        raise DataError(msg, python=remedy, command="--set data.label=FILE")
     return path.with_name(name)

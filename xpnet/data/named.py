@@ -1,4 +1,4 @@
-"""Public data sets by name: one that comes with the package and two that are found or fetched."""
+"""Public data sets by name: one is part of the package, two are found on disk or downloaded."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ FILES = {  # name -> shape of the array
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set in the layout of MNIST comes from; ``sha256`` of the files in .gz form."""
+    """Where to download a data set in the layout of MNIST; ``sha256`` is of the .gz files."""
 
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
@@ -68,15 +68,15 @@ NAMES = ("digits", *SOURCES)
 def load_named(
     name: str, data_dir: str | Path | None = None, *, download: bool = True
 ) -> tuple[Dataset, Dataset | None]:
-    """Return the training and, where the data set has one, the test part.
+    """Return the training part and the test part, or None if the data set has no test part.
 
-    - ``digits``: 1797 images of 8 x 8, as rows of 64 values 0 ... 16; it comes with the package.
+    - ``digits``: 1797 images of 8 x 8, as rows of 64 values 0 ... 16; it is part of the package.
     - ``mnist`` and ``fashion-mnist``: 60,000 and 10,000 images (28, 28) of values 0 ... 255. The
-      four IDX files, .gz or not, are looked for in ``data_dir``, in the folder that the variable
-      XPNET_DATA_DIR names and in the cache (or XPNET_CACHE_DIR), each time in a folder ``name`` of
-      it first; else they are downloaded to the cache and their SHA-256 is checked.
+      four IDX files, .gz or not, are searched for in ``data_dir``, in the folder XPNET_DATA_DIR
+      (in the subfolder ``name`` of each first) and in the cache (or XPNET_CACHE_DIR). If they are
+      not found, they are downloaded to the cache and their SHA-256 is checked.
 
-    Raises DataError where the name is unknown, the files are damaged or cannot be had.
+    Raises DataError if the name is unknown, or the files are damaged or cannot be found.
     """
     if name == "digits":
         return read(Path(__file__).with_name("digits.npz")), None
@@ -93,7 +93,7 @@ def load_named(
             return _load(name, found)
         searched.append(str(folder))
     if not download:
-        raise DataError(_absent(name, searched, "downloads are off"))
+        raise _not_found(name, searched, "downloads are off")
     return _load(name, _download(name, searched))
 
 
@@ -106,22 +106,22 @@ def _cache() -> Path:
 
 
 def _folders(name: str, data_dir: str | Path | None) -> Iterator[Path]:
-    """Yield the places to look, lazily: to know the cache's takes importing pooch."""
-    for given in (data_dir, os.environ.get("XPNET_DATA_DIR")):
-        if given:
-            yield Path(given) / name
-            yield Path(given)
+    """Yield the folders to search, lazily: the default cache is known only to pooch."""
+    for root in (data_dir, os.environ.get("XPNET_DATA_DIR")):
+        if root:
+            yield Path(root) / name
+            yield Path(root)
     yield _cache() / name
 
 
 def _find(folder: Path) -> list[Path] | None:
-    """Return the four files of a folder, None where it has none, DataError where it has some."""
+    """Return the four files in a folder, None if it has none; DataError if some are missing."""
     candidates = [(folder / f, folder / f"{f}.gz") for f in FILES]
     found = [next((p for p in pair if p.is_file()), None) for pair in candidates]
     paths = [p for p in found if p is not None]
     if 0 < len(paths) < len(FILES):
-        lacking = [pair[1].name for pair, p in zip(candidates, found, strict=True) if p is None]
-        msg = f"{folder}: has {paths[0].name} but lacks {', '.join(lacking)}"
+        missing = [pair[1].name for pair, p in zip(candidates, found, strict=True) if p is None]
+        msg = f"{folder}: has {paths[0].name} but lacks {', '.join(missing)}"
         raise DataError(msg)
     return paths or None
 
@@ -162,12 +162,13 @@ def _download(name: str, searched: list[str]) -> list[Path]:
                 paths.append(Path(path))
                 break
         else:
-            raise DataError(_absent(name, searched, f"downloading failed ({reason})"))
+            raise _not_found(name, searched, f"the download failed ({reason})")
     return paths
 
 
-def _absent(name: str, searched: list[str], reason: str) -> str:
-    return (
-        f"{name}: not in {', '.join(searched)}, and {reason}; "
-        f"give the folder of its four IDX files with --data-dir or XPNET_DATA_DIR"
+def _not_found(name: str, searched: list[str], reason: str) -> DataError:
+    return DataError(
+        f"{name}: not in {', '.join(searched)}, and {reason}",
+        python="name the folder of its four IDX files with data_dir= or XPNET_DATA_DIR",
+        command="name the folder of its four IDX files with --data-dir or XPNET_DATA_DIR",
     )

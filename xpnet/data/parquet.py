@@ -1,4 +1,4 @@
-"""Parquet files, through pyarrow where it is installed."""
+"""Parquet files, read with pyarrow if it is installed."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ __all__ = ["ParquetRows", "read_parquet_table"]
 
 
 class Columns(NamedTuple):
-    """Which columns of a file are what."""
+    """The columns of a file that are used."""
 
     features: tuple[str, ...]
     label: str | None
@@ -39,8 +39,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:  # Arrow has a dozen kinds for a damaged file
-        msg = f"{path}: not a Parquet file that can be read: {one_line(error)}"
+    except Exception as error:  # Arrow raises a dozen different errors for damaged files
+        msg = f"{path}: cannot be read as a Parquet file: {one_line(error)}"
         raise DataError(msg) from error
 
 
@@ -48,13 +48,13 @@ def _columns(file: Any, path: Path, label: str | int | None) -> Columns:
     schema = file.schema_arrow
     names = tuple(schema.names)
     if len(names) != file.metadata.num_columns:
-        msg = f"{path}: nested columns; features must be one number in each column"
+        msg = f"{path}: nested columns; each feature must be a column of numbers"
         raise DataError(msg)
     column = None if label is None else find_label(names, len(names), label, path)
     features = tuple(n for j, n in enumerate(names) if j != column)
     if file.metadata.num_rows == 0 or not features:
         msg = f"{path}: {file.metadata.num_rows} rows of {len(features)} features; "
-        raise DataError(msg + "there must be some of each")
+        raise DataError(msg + "there must be at least one of each")
     if len(set(names)) < len(names):
         msg = f"{path}: several columns have the same name; the columns are {list(names)}"
         raise DataError(msg)
@@ -64,21 +64,27 @@ def _columns(file: Any, path: Path, label: str | int | None) -> Columns:
 
 def _read(file: Any, path: Path, label: str | int | None) -> Table:
     rows, columns = file.metadata.num_rows, _columns(file, path, label)
-    _check_size(path, "the file", rows, columns, "train with data.stream = 'yes', or split it")
+    _check_size(
+        f"{path}: the file",
+        rows,
+        columns,
+        python="stream it, scan(open_rows(path)), or split it",
+        command="--set data.stream=yes, or split it",
+    )
     x, labels = _unpack(lambda name: file.read(columns=[name]), path, rows, columns)
     return Table(x, labels, lambda row: f"{path}: row {row}", columns.features)
 
 
-def _check_size(path: Path, what: str, rows: int, columns: Columns, remedy: str) -> None:
+def _check_size(what: str, rows: int, columns: Columns, **remedy: str) -> None:
     if rows * len(columns.features) * columns.dtype.itemsize > MAX_BYTES:
-        msg = f"{path}: {what} has {rows} rows of {len(columns.features)} features, more than "
-        raise DataError(msg + f"{MAX_BYTES} bytes: {remedy}")
+        msg = f"{what} has {rows} rows of {len(columns.features)} features, more than "
+        raise DataError(msg + f"{MAX_BYTES} bytes", **remedy)
 
 
 def _unpack(
     read: Callable[[str], Any], path: Path, rows: int, columns: Columns, low: int = 0
 ) -> tuple[np.ndarray, Labels | None]:
-    """Return features and labels of rows from ``low`` on; ``read`` gives a table of one column."""
+    """Return features and labels of the rows from ``low``; ``read`` returns a one-column table."""
 
     def values(name: str) -> Any:
         return _column(read(name), name, path, rows, low)
@@ -97,7 +103,7 @@ def _unpack(
 class ParquetRows:
     """Rows of a Parquet file. Its blocks are its row groups, each of which is unpacked as a whole.
 
-    They are shuffled the better, and take the less memory, the smaller the row groups are.
+    Small row groups are shuffled better and take less memory.
     """
 
     def __init__(
@@ -109,21 +115,21 @@ class ParquetRows:
             self._file = pq.ParquetFile(str(path))
             columns, groups = _columns(self._file, path, label), self._file.metadata
             sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
-        if absent := [name for name in names or () if name not in columns.features]:
-            msg = f"{path}: no column {absent[0]!r}; {did_you_mean(absent[0], columns.features)}"
+        if missing := [name for name in names or () if name not in columns.features]:
+            msg = f"{path}: no column {missing[0]!r}; {did_you_mean(missing[0], columns.features)}"
             raise DataError(msg)
         self._columns = columns._replace(features=tuple(names or columns.features))
         if min(sizes) < 1:
-            msg = f"{path}: a row group of {min(sizes)} rows"
+            msg = f"{path}: a row group has {min(sizes)} rows; it must have at least one"
             raise DataError(msg)
-        remedy = "write it with a row_group_size of some 10,000"
-        _check_size(path, "a row group", max(sizes), columns, remedy)
+        remedy = "write it with a row_group_size of about 10,000"
+        _check_size(f"{path}: a row group", max(sizes), columns, python=remedy)
         self.bounds = np.concatenate([[0], np.cumsum(sizes)])
         self.dtype = columns.dtype
         self.feature_names: tuple[str, ...] | None = self._columns.features
         self.shape: tuple[int, ...] = (int(self.bounds[-1]), len(self._columns.features))
-        self._lock, self._changed = threading.Lock(), self._change()
-        self._unpacked: tuple[int, Rows] | None = None  # a part has two runs of a group at most
+        self._lock, self._stamp = threading.Lock(), self._current_stamp()
+        self._unpacked: tuple[int, Rows] | None = None  # a part has at most two runs in a group
 
     def read(self, start: int, stop: int) -> Rows:
         group = int(np.searchsorted(self.bounds, start, side="right")) - 1
@@ -137,8 +143,8 @@ class ParquetRows:
     def _unpack(self, group: int) -> Rows:
         low, high = map(int, self.bounds[group : group + 2])
         with _readable(self._path):
-            if self._change() != self._changed:
-                msg = f"{self._path}: was changed while it was trained on; start again"
+            if self._current_stamp() != self._stamp:
+                msg = f"{self._path}: the file was changed during training; start again"
                 raise DataError(msg)
             x, labels = _unpack(
                 lambda name: self._file.read_row_group(group, columns=[name]),
@@ -150,26 +156,29 @@ class ParquetRows:
         return Rows(x, None if labels is None else np.array(labels.values)[labels.codes])
 
     def expect(self, start: int, stop: int) -> None:
-        """Arrow reads a row group at once; there is nothing to prepare."""
+        """Do nothing: Arrow reads a row group at once."""
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         return f"{self._path}: row {row}"
 
-    def _change(self) -> tuple[int, int]:
-        found = os.stat(self._path)
-        return found.st_mtime_ns, found.st_size
+    def _current_stamp(self) -> tuple[int, int]:
+        stat = os.stat(self._path)
+        return stat.st_mtime_ns, stat.st_size
 
 
 def _dtype(field: Any, path: Path) -> np.dtype:
-    dtype = np.dtype(field.type.to_pandas_dtype())
+    try:
+        dtype = np.dtype(field.type.to_pandas_dtype())
+    except NotImplementedError:  # as for categories, which Arrow calls a dictionary
+        dtype = np.dtype(object)
     if dtype.kind not in "buif":
-        msg = f"{path}: column {field.name!r}: features must be numbers; got {field.type}"
-        raise DataError(msg)
+        msg = f"{path}: column {field.name!r}: features must be numbers; got {field.type}; "
+        raise DataError(msg + "encode texts and categories as numbers")
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
 def _labels(column: Any, path: Path, name: str) -> Labels:
-    """Each value once: a column of a billion equal texts takes a kilobyte in the file."""
+    """Decode each value once: a billion equal texts take a kilobyte in the file."""
     found, values = column.combine_chunks(), [None]
     if not column.type.num_fields:  # not nested
         found = found if hasattr(found, "dictionary") else found.dictionary_encode()
@@ -188,6 +197,6 @@ def _column(table: Any, name: str, path: Path, rows: int, low: int) -> Any:
         raise DataError(msg)
     if column.null_count:
         row = low + int(np.argmax(column.is_null().to_numpy()))
-        msg = f"{path}: row {row}, column {name!r}: no value"
+        msg = f"{path}: row {row}, column {name!r}: the value is missing"
         raise DataError(msg)
     return column

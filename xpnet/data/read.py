@@ -1,4 +1,4 @@
-"""Reading a data set from a file of any known format."""
+"""Reading a data set from a file in any known format."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 from xpnet.data.arrays import read_npy_table, read_npz_table
 from xpnet.data.csv_file import Header, read_csv_table
 from xpnet.data.dataset import Dataset
-from xpnet.data.files import existing, within_memory
+from xpnet.data.files import existing, memory_errors
 from xpnet.data.idx import read_idx_table
 from xpnet.data.labels import Labels, Table, check_finite, encode, targets
 from xpnet.data.parquet import ParquetRows, read_parquet_table
@@ -31,7 +31,7 @@ def read(
     task: Task = "classification",
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read a data set; the suffix of ``path`` names its format.
+    """Read a data set; the suffix of ``path`` determines its format.
 
     ==================== ======================================= ==============================
     suffix               features                                labels with ``label="auto"``
@@ -45,45 +45,49 @@ def read(
                                                                  for images in its name
     ==================== ======================================= ==============================
 
-    ``label`` names another column (by name or position), array or file; None reads rows without
-    labels. ``header`` and ``delimiter`` settle what a text file leaves open. ``classes`` are those
-    of a trained model: labels are looked up among them. A regression takes labels as float64.
+    ``label`` chooses another column (by name or position), array or file; None reads rows without
+    labels. ``header`` and ``delimiter`` override what is inferred from a text file. ``classes`` are
+    those of a trained model: labels are looked up among them. Regression targets are float64.
 
-    Raises DataError, which names the file and the place in it, and BackendError without pyarrow.
+    Raises DataError that names the file and the location in it, BackendError without pyarrow.
     """
     path = existing(path)
-    with within_memory(path):
+    with memory_errors(path):
         table = _read_table(path, label, header, delimiter)
         check_finite(table)
     y, names = None, None if classes is None else tuple(classes)
     if table.labels is not None:
         if task == "regression":
-            y, names = targets(table.labels, table.place), None
+            y, names = targets(table.labels, table.location), None
         elif isinstance(table.labels, Labels):
-            y, names = encode(table.labels, classes, table.place)
+            y, names = encode(table.labels, classes, table.location)
         else:
-            msg = f"{table.place(0)}: labels of classes must be (N,); got {table.labels.shape}"
+            msg = f"{table.location(0)}: class labels must be (N,); got {table.labels.shape}"
             raise DataError(msg)
     return Dataset(table.x, y, names, path.name.partition(".")[0], table.feature_names)
 
 
 def streamable(path: str | Path) -> bool:
-    """Say whether the rows of a file of this name can be read one by one."""
+    """Return whether the rows of a file with this name can be streamed."""
     return str(path).lower().endswith(STREAMABLE)
 
 
 def open_rows(
     path: str | Path, label: str | int | None = "auto", names: Sequence[str] | None = None
 ) -> RowFile:
-    """Open a file whose rows stay in it; ``label`` as in :func:`read`.
+    """Open a file to stream its rows; ``label`` as in :func:`read`.
 
-    Columns that have names are taken by ``names``, in their order. Raises DataError for a format,
-    or a compression, that can only be read as a whole.
+    ``names`` selects columns by name, in this order, if the columns have names. Raises DataError
+    for a format, or a compression, that can only be read as a whole.
     """
     path = existing(path)
     if not streamable(path):
-        msg = f"{path}: cannot be streamed; known: {' '.join(STREAMABLE)}, without .gz. "
-        raise DataError(msg + "Save it as one of them, or set data.stream = 'no'")
+        msg = f"{path}: cannot be streamed; known: {' '.join(STREAMABLE)}, without .gz"
+        raise DataError(
+            msg,
+            python="save it as one of them, or read(path)",
+            command="save it as one of them, or --set data.stream=no",
+        )
     if path.suffix.lower() == ".parquet":
         return ParquetRows(path, label, names)
     return open_stored(path, label)

@@ -1,4 +1,4 @@
-"""Rows that stay in their file, as every format offers them."""
+"""The interface of every format whose rows stay in their file."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,33 +6,33 @@ import numpy as np
 
 __all__ = ["BLOCKS", "BLOCK_BYTES", "RowFile", "Rows"]
 
-BLOCK_BYTES = 2 * 2**20  # a disk that turns gives two thirds of its speed for reads of that size
-BLOCKS = 64  # that a file has at least, so that the parts of a small one are mixed, too
+BLOCK_BYTES = 2 * 2**20  # a hard disk reaches two thirds of its speed with reads of this size
+BLOCKS = 64  # at least, so that the parts of a small file are mixed, too
 
 
 class Rows(NamedTuple):
-    """Some rows as their file holds them: features (n, ...) and labels (n,) or (n, J), or None."""
+    """Rows as stored in their file: features (n, ...), and labels (n,) or (n, J) or None."""
 
     x: np.ndarray
     y: np.ndarray | None
 
 
 class RowFile(Protocol):
-    """Rows of features and labels that are read when they are asked for."""
+    """Rows of features and labels that are read on demand."""
 
     shape: tuple[int, ...]  # of the features (N, ...)
     dtype: np.dtype
-    bounds: np.ndarray  # (blocks + 1,) where blocks begin, and the end
+    bounds: np.ndarray  # (blocks + 1,) first row of each block, and the end
     feature_names: tuple[str, ...] | None
 
     def read(self, start: int, stop: int) -> Rows:
-        """Return rows of one block."""
+        """Return rows ``start`` to ``stop``, which must be in one block."""
         ...
 
     def expect(self, start: int, stop: int) -> None:
-        """Say that these rows will be read soon."""
+        """Announce that these rows will be read soon."""
         ...
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         """Name a row in an error."""
         ...

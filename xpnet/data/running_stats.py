@@ -1,4 +1,4 @@
-"""Mean, spread and extremes of rows that come a block at a time."""
+"""Mean, standard deviation and extremes of rows that arrive in blocks."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ __all__ = ["RunningStats"]
 
 
 class RunningStats:
-    """The count, mean, sum of squared deviations, least and largest of rows (N, ...), by feature.
+    """Count, mean, sum of squared deviations, minimum and maximum of rows (N, ...), by feature.
 
-    Blocks are merged, never E[x²] - E[x]² taken, which cancels:
+    Blocks are merged; E[x²] - E[x]² would suffer from cancellation:
 
         Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American
         Statistician 37 (1983), equation 2.1.
@@ -25,7 +25,7 @@ class RunningStats:
         self.mean = self.squares = self.low = self.high = np.zeros(())
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in a block of rows (n, ...); values too large for float64 give infinity or NaN."""
+        """Add a block of rows (n, ...); values too large for float64 give infinity or NaN."""
         if (n := len(rows)) == 0:
             return
         low, high = (f(axis=0).astype(np.float64) for f in (rows.min, rows.max))
@@ -36,9 +36,10 @@ class RunningStats:
             if self.count == 0:
                 self.mean, self.squares, self.low, self.high = mean, squares, low, high
             else:
-                total, apart = self.count + n, mean - self.mean
-                self.mean = self.mean + apart * (n / total)
-                self.squares = self.squares + squares + apart**2 * (self.count * n / total)
+                total, difference = self.count + n, mean - self.mean
+                self.mean = self.mean + difference * (n / total)
+                between = difference**2 * (self.count * n / total)
+                self.squares = self.squares + squares + between
                 self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
         self.count += n
 

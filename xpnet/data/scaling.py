@@ -1,4 +1,4 @@
-"""Bringing features to a common scale, with numbers taken from the training part alone."""
+"""Scaling of features, fitted to the training part alone."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ class Scaler(NamedTuple):
         """Return the scaled rows of ``x`` (N, ...) in ``dtype``.
 
         Each value is computed in float64 and rounded once, a block of rows at a time. Raises
-        DataError where the features have another shape or do not fit into ``dtype``.
+        DataError if the features have another shape or overflow ``dtype``.
         """
         if self.shift.shape not in ((), x.shape[1:]):
             msg = f"features of shape {x.shape[1:]}; the scaler was fitted to {self.shift.shape}"
@@ -34,14 +34,18 @@ class Scaler(NamedTuple):
         scaled, wide = np.empty(x.shape, dtype), None
         try:
             with np.errstate(over="raise"):
-                for rows in chunks(x, 2**18):  # so few that they stay in the cache of a core
+                for rows in chunks(x, 2**18):  # few enough to stay in the cache of a core
                     wide = np.empty(x[rows].shape) if wide is None else wide[: len(x[rows])]
                     np.subtract(x[rows], self.shift, out=wide)
                     np.divide(wide, self.scale, out=wide)
                     scaled[rows] = wide
         except FloatingPointError:
-            msg = f"features are too large for {scaled.dtype} after scaling; scale them otherwise"
-            raise DataError(msg) from None
+            msg = f"features are too large for {scaled.dtype} after scaling"
+            raise DataError(
+                msg,
+                python='use another scaling, or dtype="float64"',
+                command="--set data.scaling=standard, or --set dtype=float64",
+            ) from None
         return scaled
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -50,11 +54,11 @@ class Scaler(NamedTuple):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "Scaler":
-        """Make the scaler whose :meth:`tensors` these are; others are left aside."""
+        """Make the scaler from its :meth:`tensors`; others are ignored."""
         names = ("scaler.shift", "scaler.scale")
-        absent = [name for name in names if name not in tensors]
-        if absent:
-            msg = f"no tensor {absent[0]!r}: the model was saved without its scaler"
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            msg = f"no tensor {missing[0]!r}: the model was saved without its scaler"
             raise CheckpointError(msg)
         shift, scale = (np.asarray(tensors[name], np.float64) for name in names)
         if shift.shape != scale.shape or not (np.isfinite(shift) & (scale > 0)).all():
@@ -70,11 +74,11 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
 
     - ``standard``: each feature to mean 0 and standard deviation 1;
     - ``minmax``: each feature to [0, 1];
-    - ``max``: all features by the largest magnitude among them, so 0 stays 0;
-    - ``none``: as they are.
+    - ``max``: all features divided by the largest magnitude among them, so 0 stays 0;
+    - ``none``: unchanged.
 
-    A feature that is constant is shifted but not scaled. Raises ConfigError for another ``kind``,
-    DataError where a feature is too large for float64 statistics.
+    A constant feature is shifted but not scaled. Raises ConfigError for another ``kind``, DataError
+    if a feature is too large for float64 statistics.
 
     >>> scaler = fit_scaler("minmax", np.array([[1.0, 7.0], [3.0, 7.0]]))
     >>> scaler.apply(np.array([[2.0, 7.0]]))
@@ -87,7 +91,7 @@ def fit_scaler(kind: Scaling, x: np.ndarray) -> Scaler:
 
 
 def scaler_of(kind: Scaling, stats: RunningStats) -> Scaler:
-    """Make the scaler of :func:`fit_scaler` from what is known of the training rows."""
+    """Make the scaler of :func:`fit_scaler` from the statistics of the training rows."""
     if kind not in SCALINGS:
         msg = f"unknown scaling {kind!r}; {did_you_mean(str(kind), SCALINGS)}"
         raise ConfigError(msg)
@@ -101,7 +105,7 @@ def scaler_of(kind: Scaling, stats: RunningStats) -> Scaler:
             shift, scale = low, high - low
         else:
             shift, scale = stats.mean, stats.std
-    # By the extremes: rounding can leave a constant feature a tiny deviation from its mean.
+    # Compare the extremes: rounding can give a constant feature a tiny standard deviation.
     constant = scale == 0 if kind == "max" else (scale == 0) | (low == high)
     scale = np.where(constant, 1.0, scale)
     if not np.isfinite(shift + scale).all():

@@ -1,28 +1,35 @@
-"""Splitting rows into parts at random, each with its share of every class."""
+"""Random splits of rows into parts, stratified by class."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from xpnet.data.labels import REGRESSION, number
 from xpnet.errors import ConfigError, DataError
 from xpnet.random import generator
 
 __all__ = ["split"]
 
+MANY = 20  # that many classes, all of them numbers, may be regression targets
+
 
 def split(
-    y: np.ndarray, fractions: Sequence[float], seed: int, stratify: bool = True
+    y: np.ndarray,
+    fractions: Sequence[float],
+    seed: int,
+    stratify: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Return the rows of each part, sorted, as int32 arrays that together hold every row once.
 
-    Class indices y (N,) are stratified: each class is divided by ``fractions``, rounded by
-    largest remainder, with at least one row in each part. What rounding gives or takes is carried
-    to the next class, from the rarest to the commonest, so that the sizes of the parts come out
-    right as well. Targets of a regression, which are floats, are divided as one class.
+    Class indices y (N,) are stratified: each class is split by ``fractions``, rounded by largest
+    remainder, with at least one row in each part. Rounding errors are carried over to the next
+    class, from the rarest to the most frequent, so that the sizes of the parts are right as well.
+    Regression targets, which are floats, are split as one class.
 
-    Raises ConfigError for fractions that are not positive or do not add up to 1; DataError where a
-    class (or all rows) cannot be in every part.
+    Raises ConfigError for fractions that are not positive or do not add up to 1; DataError if
+    there are too few rows, of a class or in all. The message names the class as in ``classes``.
 
     >>> train, test = split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), (0.75, 0.25), seed=0)
     >>> len(train), len(test)
@@ -34,10 +41,10 @@ def split(
         raise ConfigError(msg)
     stratified = stratify and y.dtype.kind in "iu" and y.ndim == 1
     if len(y) < len(shares):
-        msg = f"{len(y)} rows cannot be split into {len(shares)} parts of a row or more"
+        msg = f"{len(y)} rows cannot be split into {len(shares)} parts of at least one row"
         raise DataError(msg)
     shuffled = generator(seed, "split").permutation(len(y))
-    groups = _by_class(y, shuffled, len(shares)) if stratified else [shuffled]
+    groups = _by_class(y, shuffled, len(shares), classes) if stratified else [shuffled]
     parts: list[list[np.ndarray]] = [[] for _ in shares]
     carry = np.zeros(len(shares))
     for rows in groups:
@@ -49,18 +56,31 @@ def split(
     return tuple(np.sort(np.concatenate(part)).astype(np.int32) for part in parts)
 
 
-def _by_class(y: np.ndarray, order: np.ndarray, n_parts: int) -> list[np.ndarray]:
-    """Return the rows of each class, in the order given, from the rarest class on."""
-    classes, sizes = np.unique(y, return_counts=True)
+def _by_class(
+    y: np.ndarray, order: np.ndarray, n_parts: int, classes: Sequence[str] | None
+) -> list[np.ndarray]:
+    """Return the rows of each class, in the given order, from the rarest class on."""
+    indices, sizes = np.unique(y, return_counts=True)
     if sizes.min() < n_parts:
         rarest = int(sizes.argmin())
-        msg = (
-            f"class {classes[rarest]} has {sizes[rarest]} rows, too few for one in each of "
-            f"{n_parts} parts; add rows or pass stratify=False"
-        )
-        raise DataError(msg)
+        raise _too_few(int(indices[rarest]), int(sizes[rarest]), n_parts, classes)
     by_class = np.split(order[np.argsort(y[order], kind="stable")], np.cumsum(sizes)[:-1])
     return sorted(by_class, key=len)
+
+
+def _too_few(index: int, size: int, n_parts: int, classes: Sequence[str] | None) -> DataError:
+    """Return the error for a class of ``size`` rows; many numbers may not be classes at all."""
+    name = index if classes is None else repr(classes[index])
+    rows = "1 row" if size == 1 else f"{size} rows"
+    msg = f"class {name} has {rows}, too few for one in each of {n_parts} parts"
+    add = {
+        "python": "add rows, or pass stratify=False",
+        "command": "add rows, or --set data.stratify=false",
+    }
+    if classes is None or len(classes) < MANY or any(number(c) is None for c in classes):
+        return DataError(msg, **add)
+    msg += f"; the {len(classes)} classes are all numbers: is this a regression?"
+    return DataError(msg, **{key: f"{REGRESSION[key]}; if not, {add[key]}" for key in add})
 
 
 def _apportion(quota: np.ndarray, total: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Arrays that stay in their file: rows are read when they are asked for."""
+"""Arrays that stay in their file: rows are read on demand."""
 
 import os
 import struct
@@ -12,11 +12,12 @@ import numpy as np
 from xpnet.data.arrays import (
     X_KEYS,
     Y_KEYS,
-    foreseen,
+    find_array,
+    guarded,
     labels_beside,
     member,
+    no_label_column,
     npy_header,
-    pick,
     real_dtype,
 )
 from xpnet.data.files import existing, reading
@@ -25,16 +26,16 @@ from xpnet.data.labels import find_label
 from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
 from xpnet.errors import DataError
 
-__all__ = ["Stored", "StoredRows", "open_stored"]
+__all__ = ["StoredArray", "StoredRows", "open_stored"]
 
 LOCAL_HEADER, LOCAL_LENGTHS = 30, "<26xHH"  # APPNOTE.TXT of the .zip format, 4.3.7
 
 
-class Stored:
-    """An array (N, ...) in C order in a file, from byte ``offset`` on.
+class StoredArray:
+    """An array (N, ...) in C order in a file, starting at byte ``offset``.
 
-    The file is open for as long as the object lives, so that one that is put in its place changes
-    nothing. Raises DataError where the file is changed or cut short between two readings.
+    The file stays open while the object lives, so that replacing the file does no harm. Raises
+    DataError if the file is modified or truncated between two reads.
     """
 
     def __init__(self, path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -46,7 +47,7 @@ class Stored:
             msg = f"{path}: cannot be read: {error.strerror}"
             raise DataError(msg) from error
         weakref.finalize(self, self._file.close)
-        self._lock, self._changed = threading.Lock(), self._change()
+        self._lock, self._stamp = threading.Lock(), self._current_stamp()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -57,8 +58,8 @@ class Stored:
         view, done = rows.reshape(-1).view(np.uint8).data, 0
         try:
             with self._lock:
-                if self._change() != self._changed:
-                    msg = f"{self.path}: was changed while it was trained on; start again"
+                if self._current_stamp() != self._stamp:
+                    msg = f"{self.path}: the file was changed during training; start again"
                     raise DataError(msg)
                 self._file.seek(self.offset + start * self.row_bytes)
                 while done < len(view) and (n := self._file.readinto(view[done:])):
@@ -67,20 +68,20 @@ class Stored:
             msg = f"{self.path}: cannot be read: {error.strerror}"
             raise DataError(msg) from error
         if done < len(view):
-            msg = f"{self.path}: ends within row {start + done // self.row_bytes}; is it cut short?"
+            msg = f"{self.path}: ends within row {start + done // self.row_bytes}; is it truncated?"
             raise DataError(msg)
         return rows
 
     def expect(self, start: int, stop: int) -> None:
-        """Let the system read these rows ahead, where it can."""
+        """Tell the operating system to read these rows ahead, if it can."""
         if hasattr(os, "posix_fadvise"):
-            at, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
-            os.posix_fadvise(self._file.fileno(), at, size, os.POSIX_FADV_WILLNEED)
+            begin, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+            os.posix_fadvise(self._file.fileno(), begin, size, os.POSIX_FADV_WILLNEED)
 
-    def _change(self) -> tuple[int, int]:
-        """What is another number once the file has been written to."""
-        found = os.fstat(self._file.fileno())
-        return found.st_mtime_ns, found.st_size
+    def _current_stamp(self) -> tuple[int, int]:
+        """Return the time of the last change and the size, which differ once the file changes."""
+        stat = os.fstat(self._file.fileno())
+        return stat.st_mtime_ns, stat.st_size
 
 
 class StoredRows:
@@ -88,10 +89,9 @@ class StoredRows:
 
     feature_names: tuple[str, ...] | None = None
 
-    def __init__(self, x: Stored, y: Stored | None, column: int | None = None) -> None:
+    def __init__(self, x: StoredArray, y: StoredArray | None, column: int | None = None) -> None:
         self._x, self._y, self._column = x, y, column
-        place = str(x.path)
-        self.dtype = real_dtype(x.dtype, x.shape, place)
+        self.dtype = real_dtype(x.dtype, x.shape, str(x.path))
         self.shape = x.shape if column is None else (x.shape[0], x.shape[1] - 1)
         if y is not None and y.shape[:1] != x.shape[:1]:
             msg = f"{y.path}: labels of shape {y.shape} for {len(x)} rows of features"
@@ -112,73 +112,73 @@ class StoredRows:
     def expect(self, start: int, stop: int) -> None:
         self._x.expect(start, stop)
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         return f"{(self._y or self._x).path}: row {row}"
 
 
-def _open_npy(path: Path) -> Stored:
+def _open_npy(path: Path) -> StoredArray:
     """Open the array of an .npy file."""
     with reading(path) as file:
         return _stored(path, file, path.stat().st_size, str(path))
 
 
-def _open_npz(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
+def _open_npz(path: Path, label: str | int | None) -> tuple[StoredArray, StoredArray | None]:
     """Open the features and the labels of an archive that np.savez wrote."""
     with reading(path) as file:
-        archive = foreseen(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
+        archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
         names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x = _member(archive, file, pick(names, X_KEYS, path, "features"), path)
+        x = _member(archive, file, find_array(names, X_KEYS, path, "features"), path)
         if label is None:
             return x, None
-        wanted = Y_KEYS if label == "auto" else (str(label),)
-        return x, _member(archive, file, pick(names, wanted, path, "labels"), path)
+        y_keys = Y_KEYS if label == "auto" else (str(label),)
+        return x, _member(archive, file, find_array(names, y_keys, path, "labels"), path)
 
 
-def _member(archive: zipfile.ZipFile, file, name: str, path: Path) -> Stored:  # type: ignore[no-untyped-def]
-    info, place = member(archive, name), f"{path}[{name}]"
+def _member(archive: zipfile.ZipFile, file, name: str, path: Path) -> StoredArray:  # type: ignore[no-untyped-def]
+    info, where = member(archive, name), f"{path}[{name}]"
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        msg = f"{place}: compressed, so it cannot be streamed; write it by np.savez, or as .npy"
+        msg = f"{where}: compressed, so it cannot be streamed; save it with np.savez, or as .npy"
         raise DataError(msg)
     file.seek(info.header_offset)
     header = file.read(LOCAL_HEADER)
-    lengths = foreseen(lambda: struct.unpack(LOCAL_LENGTHS, header), place, "a damaged archive")
+    lengths = guarded(lambda: struct.unpack(LOCAL_LENGTHS, header), where, "a damaged archive")
     begin = info.header_offset + LOCAL_HEADER + sum(lengths)
     end = begin + info.file_size
     if end > path.stat().st_size:
-        msg = f"{place}: its entry ends at byte {end}, after the end of the file; is it cut short?"
+        msg = f"{where}: its entry ends at byte {end}, after the end of the file; is it truncated?"
         raise DataError(msg)
     file.seek(begin)
-    return _stored(path, file, end, place)
+    return _stored(path, file, end, where)
 
 
-def _stored(path: Path, file, size: int, place: str) -> Stored:  # type: ignore[no-untyped-def]
-    shape, fortran, dtype = npy_header(file, size, place, at_once=False)
+def _stored(path: Path, file, size: int, where: str) -> StoredArray:  # type: ignore[no-untyped-def]
+    shape, fortran, dtype = npy_header(file, size, where, in_memory=False)
     if fortran:
-        msg = f"{place}: in Fortran's order, where no row can be read; save it in C order"
+        msg = f"{where}: in Fortran order, so its rows cannot be streamed; save it in C order"
         raise DataError(msg)
-    return Stored(path, file.tell(), dtype, shape)
+    return StoredArray(path, file.tell(), dtype, shape)
 
 
-def _open_images(path: Path, label: str | int | None) -> tuple[Stored, Stored | None]:
-    """Open the images and the labels of IDX files that are not compressed."""
+def _open_images(path: Path, label: str | int | None) -> tuple[StoredArray, StoredArray | None]:
+    """Open the images and the labels of uncompressed IDX files."""
     x = _open_idx(path)
     return x, None if label is None else _open_idx(existing(labels_file(path, label)))
 
 
-def _open_idx(path: Path) -> Stored:
+def _open_idx(path: Path) -> StoredArray:
     with reading(path) as file:
-        shape, dtype = idx_header(file, path, at_once=False)
-        return Stored(path, file.tell(), dtype, shape)
+        shape, dtype = idx_header(file, path, in_memory=False)
+        return StoredArray(path, file.tell(), dtype, shape)
 
 
-def _labels_of_npy(path: Path, label: str | int | None) -> Stored | None:
-    """Open the .npy file of labels beside ``path``, if ``label`` names one."""
+def _labels_of_npy(path: Path, label: str | int | None) -> StoredArray | None:
+    """Open the .npy file of labels in the folder of ``path``, if ``label`` names one."""
     beside = None if label is None else labels_beside(path, label)
     return None if beside is None else _open_npy(beside)
 
 
 def open_stored(path: Path, label: str | int | None) -> StoredRows:
-    """Open a file of rows in NumPy's or the IDX format; ``label`` as in :func:`xpnet.data.read`."""
+    """Open an .npy, .npz or IDX file of rows; ``label`` as in :func:`xpnet.data.read`."""
     name = path.name.lower()
     if name.endswith(".npz"):
         return StoredRows(*_open_npz(path, label))
@@ -188,6 +188,5 @@ def open_stored(path: Path, label: str | int | None) -> StoredRows:
     if y is not None or label is None:
         return StoredRows(x, y)
     if len(x.shape) != 2 or x.shape[1] < 2:
-        msg = f"{path}: no column of labels in shape {x.shape}; set data.label to an .npy file"
-        raise DataError(msg)
+        raise no_label_column(path, x.shape)
     return StoredRows(x, None, find_label(None, x.shape[1], label, path))

@@ -80,8 +80,7 @@ def _check_range(part: Dataset, scaler: Scaler, dtype: str) -> None:
     try:
         scaler.apply(np.stack([part.x.min(axis=0), part.x.max(axis=0)]), dtype)
     except DataError as error:
-        msg = f"{part.name}: {error}"
-        raise DataError(msg) from None
+        raise error.within(part.name) from None
 
 
 def read_rows(
@@ -119,7 +118,8 @@ def _split(
     shares = shares_of(config, test=test is None)
     if len(shares) == 1:
         return whole, None, test
-    rows = split(_labels(whole), list(shares.values()), config.seed, config.data.stratify)
+    fractions, stratify = list(shares.values()), config.data.stratify
+    rows = split(_labels(whole), fractions, config.seed, stratify, whole.classes)
     parts = dict(zip(shares, (whole.take(r) for r in rows), strict=True))
     return parts["train"], parts.get("validation"), parts.get("test", test)
 

@@ -155,5 +155,4 @@ def _check_range(name: str, stats: RunningStats, scaler: Scaler, dtype: str) -> 
     try:
         scaler.apply(np.stack([stats.low, stats.high]), dtype)
     except DataError as error:
-        msg = f"{name}: {error}"
-        raise DataError(msg) from None
+        raise error.within(name) from None

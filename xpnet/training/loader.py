@@ -137,9 +137,9 @@ class Loader:
                 yield {k: self._ready(k, v) for k, v in rows.items()}
                 continue
             rng = self.augment.generator(shuffle, number)
-            rows["x"] = self.augment.moved(rows["x"], rng)
+            rows["x"] = self.augment.move_images(rows["x"], rng)
             ready = {k: self._ready(k, v) for k, v in rows.items()}
-            ready["x"] = self.augment.noisy(ready["x"], rng)
+            ready["x"] = self.augment.add_noise(ready["x"], rng)
             yield ready
 
     def _travelling(self, hosts: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
