@@ -134,7 +134,7 @@ def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
         t.fit(data, epochs=5)
     losses = [[r["loss"] for r in t.history] for t in trainers]
     np.testing.assert_allclose(*losses, rtol=1e-11)
-    assert " for 3 parts of a batch, equal to the eager" in trainers[0].engine.step.note
+    assert " over 3 micro-batches, equal to the eager" in trainers[0].engine.step.note
 
 
 # -- CuPy's executor on a stub --------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(
 
 def test_nothing_may_be_allocated_in_a_capture(stub, make):
     executor = make()
-    with pytest.raises(CaptureError, match="24 bytes were asked for in a graph"):
+    with pytest.raises(CaptureError, match="24 bytes were allocated during capture"):
         executor.capture(lambda: executor.empty((24,), "uint8"))
     assert stub.events == ["begin", "end"]  # the stream is free again
     executor.empty((24,), "uint8")

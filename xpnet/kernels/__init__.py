@@ -1,1 +1,1 @@
-"""Fused replacements of the portable step, each held to it by tests."""
+"""Fused replacements for the portable step, each tested against it."""

@@ -1,4 +1,4 @@
-"""Layers: frozen descriptions with a forward and a backward; the formulas are in ``xpnet.ops``."""
+"""Layers: frozen descriptions, with a forward and a backward; the formulas are in ``xpnet.ops``."""
 
 from xpnet.nn.activation import (
     ACTIVATIONS,

@@ -1,4 +1,4 @@
-"""Layers without parameters that apply one function; the formulas are in ``xpnet.ops``.
+"""Layers without parameters, each of one function; the formulas are in ``xpnet.ops``.
 
 To add an activation: write ``f`` and ``f_backward`` in ``xpnet/ops/activations.py``, one class
 here, and one row in ``ACTIVATIONS``. The tests run over that table.
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Activation(Layer):
-    """a = f(z; settings), settings being the fields of the class."""
+    """a = f(z; settings), where the settings are the fields of the class."""
 
     f: ClassVar[Callable[..., Array]]
     f_backward: ClassVar[Callable[..., Array]]

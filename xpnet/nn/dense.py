@@ -18,7 +18,7 @@ __all__ = ["Dense"]
 class Dense(Layer):
     """z = x W + b with ``units`` outputs J; the number of inputs I is inferred.
 
-    W (I, J) and b (J,) are parameters; ``bias=False`` leaves b out.
+    W (I, J) and b (J,) are parameters; with ``bias=False`` there is no b.
     """
 
     units: PositiveInt
@@ -29,7 +29,8 @@ class Dense(Layer):
 
     def build(self, in_shape: Shape) -> tuple["Dense", Shape]:
         if len(in_shape) != 1:
-            msg = f"a dense layer takes a vector per example; got {in_shape}: put Flatten before it"
+            msg = f"a dense layer takes one vector per example; got shape {in_shape}: "
+            msg += "put Flatten before it"
             raise ConfigError(msg)
         if self.inputs not in (None, in_shape[0]):
             msg = f"this dense layer takes {self.inputs} inputs; got {in_shape[0]}"
@@ -38,7 +39,7 @@ class Dense(Layer):
 
     def variables(self) -> dict[str, Variable]:
         if self.inputs is None:
-            msg = "the layer has no sizes yet: build the model first"
+            msg = "the layer has not been built: call build(input_shape) on the model first"
             raise ConfigError(msg)
         variables = {"W": Variable((self.inputs, self.units), self.initializer)}
         if self.bias:

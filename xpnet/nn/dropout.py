@@ -14,7 +14,7 @@ __all__ = ["Dropout"]
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Set each element to 0 with probability ``rate`` in training and scale the rest up."""
+    """In training, set each element to 0 with probability ``rate`` and scale up the rest."""
 
     rate: Fraction = 0.5
     random: ClassVar[bool] = True
@@ -25,7 +25,7 @@ class Dropout(Layer):
         if not train:
             return x, None
         if keys is None:
-            msg = "dropout in training needs keys; take them from xpnet.step.dropout_keys"
+            msg = "dropout needs keys in training; get them from xpnet.step.dropout_keys"
             raise ConfigError(msg)
         return dropout(x, self.rate, keys)
 

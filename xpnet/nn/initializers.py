@@ -1,11 +1,11 @@
-"""How weights begin: numbers drawn on the host, so that every backend starts from the same ones.
+"""Initial weights, drawn on the host so that every backend starts from the same numbers.
 
 ``initializer.init(rng, shape)`` returns a new NumPy float64 array; it is rounded to the model's
-dtype where it is placed. A weight W has shape (I, J), inputs by outputs: its *fan-in* is I and its
+dtype when it is placed. A weight W has shape (I, J), inputs by outputs: its *fan-in* is I and its
 *fan-out* J. With weights of variance 1/I and independent unit inputs, z = x W has variance 1; the
-rules differ in what they keep from growing or fading: z, dx or both, and through which activation.
+rules differ in what they keep from exploding or vanishing (z, dx or both) and for which activation.
 
-"Normal" is the plain normal distribution, not one truncated at two deviations.
+"Normal" is the plain normal distribution, not truncated at two standard deviations.
 
 >>> from xpnet.random import generator
 >>> W = HeNormal().init(generator(0, "init"), (784, 128))
@@ -48,16 +48,16 @@ FiniteFloat = Annotated[float, Range(gt=-math.inf, lt=math.inf)]
 
 @dataclass(frozen=True)
 class Initializer(Checked, ABC):
-    """Base of the rules that fill a new array."""
+    """Base class of the initializers."""
 
     @abstractmethod
     def init(self, rng: "Generator", shape: Shape) -> Array:
-        """Return a float64 array on the host; raises ConfigError where the shape has no fans."""
+        """Return a float64 array on the host; raises ConfigError for a shape without fans."""
 
 
 @dataclass(frozen=True)
 class GlorotUniform(Initializer):
-    """U(-a, a), a = √(6 / (I + J)), of variance 2 / (I + J): between what z and what dx ask for.
+    """U(-a, a), a = √(6 / (I + J)), of variance 2 / (I + J): a compromise between z and dx.
 
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     AISTATS 2010, equation 16 ("normalized initialization"); for tanh and other odd activations.
@@ -87,7 +87,7 @@ class HeUniform(Initializer):
 
 @dataclass(frozen=True)
 class HeNormal(Initializer):
-    """N(0, σ²), σ² = 2 / I, for ReLU: the gain √2 makes good the half that ReLU sets to 0.
+    """N(0, σ²), σ² = 2 / I, for ReLU: the gain √2 makes up for the half that ReLU sets to 0.
 
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", ICCV 2015, equation 10.
     """
@@ -106,7 +106,7 @@ class LeCunUniform(Initializer):
 
 @dataclass(frozen=True)
 class LeCunNormal(Initializer):
-    """N(0, σ²), σ² = 1 / I, which keeps the variance of z; the one that SELU asks for.
+    """N(0, σ²), σ² = 1 / I, which preserves the variance of z; SELU requires it.
 
     LeCun, Bottou, Orr and Müller, "Efficient BackProp", in Neural Networks: Tricks of the Trade,
     Springer 1998, equation 16.

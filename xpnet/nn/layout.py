@@ -1,7 +1,7 @@
-"""One flat vector per role, and the named tensors that lie in it.
+"""One flat vector per role, and the named tensors within it.
 
 Parameters, their gradient and each optimizer moment are vectors of the same layout, so an update,
-a clipping, a checkpoint or an all-reduce is one operation on one array. A layer sees reshaped
+clipping, a checkpoint or an all-reduce is one operation on one array. A layer sees reshaped
 slices, which NumPy, CuPy and PyTorch make without a copy and a compiler folds away.
 """
 
@@ -18,7 +18,7 @@ from xpnet.typing import Array
 
 __all__ = ["Entry", "Layout", "initialize", "layouts", "merge"]
 
-MOST = 2**48  # parameters; far beyond any memory, and far below what NumPy can count
+MAX_PARAMETERS = 2**48  # far beyond any memory, and far below what NumPy can count
 
 
 class Entry(NamedTuple):
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where each tensor of a model lies in a flat vector."""
+    """Where each tensor of a model is in a flat vector."""
 
     entries: tuple[Entry, ...]
     n_layers: int
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
         return self.entries[-1].stop if self.entries else 0
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
-        """Return the tensors in ``flat`` (size,), a mapping per layer; views where possible."""
+        """Return the tensors in ``flat`` (size,), one mapping per layer; views where possible."""
         xp = array_namespace(flat)
         layers: list[dict[str, Array]] = [{} for _ in range(self.n_layers)]
         for e in self.entries:
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
         return layers
 
     def join(self, layers: Sequence[Params], like: Array) -> Array:
-        """Return the flat vector of the tensors in ``layers``; ``like`` where there are none."""
+        """Return the flat vector of the tensors in ``layers``; ``like`` if there are none."""
         xp = array_namespace(like)
         parts = [xp.reshape(layers[e.layer][e.variable], (-1,)) for e in self.entries]
         return xp.concat(parts) if parts else like
@@ -92,14 +92,14 @@ def merge(params: Sequence[Params], stats: Sequence[Params]) -> list[Params]:
 
 
 def initialize(model: Sequential, seed: int) -> tuple[Array, Array]:
-    """Return the first flat parameters and statistics of a built model, host float64.
+    """Return the initial flat parameters and statistics of a built model, float64 on the host.
 
-    Every tensor has its own random position, so that changing one layer leaves the others' first
+    Every tensor has its own random position, so that changing one layer leaves the others' initial
     weights as they were.
     """
     variables = model.variables()
-    if (count := sum(layout.size for layout in layouts(model))) > MOST:
-        msg = f"the model would have {count:,} parameters; lower the sizes of its layers"
+    if (count := sum(layout.size for layout in layouts(model))) > MAX_PARAMETERS:
+        msg = f"the model would have {count:,} parameters: make its layers smaller"
         raise ConfigError(msg)
     flats = []
     for layout in layouts(model):

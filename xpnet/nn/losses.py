@@ -1,4 +1,4 @@
-"""Losses: each returns its value and its gradient together, and the two are the same function.
+"""Losses: each returns its value together with its gradient, the exact derivative of that value.
 
     value, doutput = SoftmaxCrossEntropy(label_smoothing=0.1)(logits, target)
 
@@ -7,7 +7,7 @@ C = Σ ℓ / D. The reduction names the denominator D, which value and gradient 
     "mean"        the sum of the weights that count (sample weight times class weight)
     "mean_count"  the number of rows (or elements) that count, whatever their weights
     "sum"         1
-    "none"        no sum at all: the value has one entry per row (or element), and the gradient is
+    "none"        no reduction: the value has one entry per row (or element), and the gradient is
                   that of their sum
 
 A batch in which nothing counts has value 0 and gradient 0.
@@ -76,7 +76,7 @@ class Sums(NamedTuple):
 
 
 def quotient(x: Array, denominator: Array) -> Array:
-    """Return x / D, and x / 1 where D is 0: where nothing counts, x is 0, and 0 / 0 is NaN."""
+    """Return x / D, or x / 1 if D is 0: where nothing counts, x is 0, and 0 / 0 would be NaN."""
     xp = array_namespace(denominator)
     return x / xp.where(denominator == 0.0, 1.0, denominator)
 
@@ -91,7 +91,7 @@ class Loss(Checked, ABC):
 
     reduction: Reduction = "mean"
 
-    # What a prediction is: one class of several, a yes or no per column, or numbers.
+    # What a prediction is: one of several classes, yes or no per column, or numbers.
     predicts: ClassVar[Literal["class", "binary", "value"]] = "class"
 
     @abstractmethod
@@ -99,14 +99,14 @@ class Loss(Checked, ABC):
         """Return the weighted losses of a batch and the gradient of their sum."""
 
     def predict(self, output: Array) -> Array:
-        """Turn the model's output into what a user reads: probabilities, or the values."""
+        """Turn the model's output into what a user reads: probabilities or values."""
         return output
 
     def check_target(self, target: Array, n_outputs: int) -> None:
         """Check targets once, on the host, before training: a device would not.
 
-        CuPy wraps a label that is out of range to another class, and JAX makes it a NaN. Raises
-        DataError naming the first row that is wrong.
+        CuPy wraps an out-of-range label around to another class, and JAX turns it into NaN. Raises
+        DataError naming the first invalid row.
         """
         finite = array_namespace(target).isfinite(target)
         if not finite.all():
@@ -124,8 +124,8 @@ class Loss(Checked, ABC):
     ) -> tuple[Array, Array]:
         """Return C (0-d, or one entry per loss for ``"none"``) and dC/doutput.
 
-        ``output`` is (N, K); ``target`` as the class says; ``weight`` (N,) weighs the rows.
-        Raises DataError where the shapes do not fit.
+        ``output`` is (N, K); ``target`` as the class says; ``weight`` (N,) weights the rows.
+        Raises DataError if the shapes do not fit.
         """
         if self.reduction == "none":
             terms = self.terms(output, target, weight)
@@ -135,7 +135,7 @@ class Loss(Checked, ABC):
         return value, quotient(sums.gradient, sums.denominator)
 
     def sums(self, output: Array, target: Array, weight: Array | None = None) -> Sums:
-        """Return Σ ℓ, D and d Σ ℓ: what batches of one epoch (or parts of one batch) add up."""
+        """Return Σ ℓ, D and d Σ ℓ: what the batches of an epoch, or micro-batches, add up."""
         losses, gradient, weights, counted = self.terms(output, target, weight)
         xp = array_namespace(losses)
         if self.reduction == "mean":
@@ -149,7 +149,7 @@ class Loss(Checked, ABC):
 
 @dataclass(frozen=True)
 class _ClassificationLoss(Loss):
-    """Cross-entropy's targets: class indices (N,) integer, or rows (N, K) of any weights."""
+    """The targets of cross-entropy: integer class indices (N,), or rows (N, K) of any weights."""
 
     class_weights: tuple[NonNegativeFloat, ...] | None = None
     label_smoothing: Fraction = 0.0
@@ -158,7 +158,7 @@ class _ClassificationLoss(Loss):
     def _targets(
         self, output: Array, target: Array, weight: Array | None
     ) -> tuple[Array, Array, Array]:
-        """Return v (N, K), the weights (N,) and the counted (N,); v_nk = s_n w_k t_nk."""
+        """Return v (N, K), the weights (N,) and which rows count (N,); v_nk = s_n w_k t_nk."""
         xp = array_namespace(output)
         N, K = output.shape
         if target.shape == (N,):
@@ -198,7 +198,7 @@ class _ClassificationLoss(Loss):
     def _check_class_weights(self, K: int) -> None:
         count = len(self.class_weights or ())
         if count != K:
-            msg = f"class_weights has {count} entries, but the output has {K} classes"
+            msg = f"class_weights has {count} entries for {K} classes: give one per class"
             raise DataError(msg)
 
     def check_target(self, target: Array, n_outputs: int) -> None:
@@ -221,15 +221,15 @@ class _ClassificationLoss(Loss):
             raise DataError(msg)
 
     def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Count rows whose largest output is at the target's class; ignored rows are left out."""
+        """Count the rows whose largest output is the target's class, but for ignored rows."""
         xp = array_namespace(output)
         predicted = xp.argmax(output, axis=-1)
-        wanted = target if len(target.shape) == 1 else xp.argmax(target, axis=-1)
-        right = xp.astype(predicted == xp.astype(wanted, predicted.dtype), output.dtype)
+        label = target if len(target.shape) == 1 else xp.argmax(target, axis=-1)
+        correct = xp.astype(predicted == xp.astype(label, predicted.dtype), output.dtype)
         if self.ignore_label is None or len(target.shape) != 1:
-            return xp.sum(right), float(output.shape[0])
+            return xp.sum(correct), float(output.shape[0])
         counted = xp.astype(target != self.ignore_label, output.dtype)
-        return xp.sum(right * counted), xp.sum(counted)
+        return xp.sum(correct * counted), xp.sum(counted)
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class SoftmaxCrossEntropy(_ClassificationLoss):
 
     The target is class indices (N,) or rows (N, K) whose sums need not be 1; t is the target
     after label smoothing, t = (1 - ε) y + ε/K. w are ``class_weights`` and s the sample
-    weights. Rows of class ``ignore_label`` count for nothing. The gradient is the fused form
+    weights. Rows of class ``ignore_label`` do not count. The gradient is the fused form
     dz = ((Σ_k v_nk) a - v) / D with v = s w t.
 
     >>> import numpy as np
@@ -262,7 +262,7 @@ class CrossEntropy(_ClassificationLoss):
 
     Its gradient is its own adjoint, da = -v / (D a), so that a softmax layer before it composes
     by the chain rule. Prefer :class:`SoftmaxCrossEntropy` for training: where a rounds to 0, the
-    loss here is infinite, as its formula says. Options as there.
+    loss here is infinite, as its formula says. The options are the same.
     """
 
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
@@ -297,7 +297,7 @@ class BinaryCrossEntropy(_ElementwiseLoss):
     """C = 1/D Σ_nj s_n (p y softplus(-z) + (1 - y) softplus(z)), from logits z (N, J).
 
     Targets y in [0, 1]; one column for two classes, or one per label. ``positive_weight`` p
-    weighs the positive part. "mean" divides by the number of elements times their weights.
+    weights the positive part. "mean" divides by the sum of the elements' weights.
     """
 
     positive_weight: PositiveFloat = 1.0
@@ -312,15 +312,15 @@ class BinaryCrossEntropy(_ElementwiseLoss):
         return sigmoid(output)
 
     def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Count elements on the right side of 1/2."""
+        """Count the elements on the correct side of 1/2."""
         xp = array_namespace(output)
-        right = (output > 0.0) == (_columns(output, target) > 0.5)
-        return xp.sum(xp.astype(right, output.dtype)), float(math.prod(output.shape))
+        correct = (output > 0.0) == (_columns(output, target) > 0.5)
+        return xp.sum(xp.astype(correct, output.dtype)), float(math.prod(output.shape))
 
 
 @dataclass(frozen=True)
 class MeanSquaredError(_ElementwiseLoss):
-    """C = 1/D Σ_nj s_n (z_nj - y_nj)²; "mean" divides by the elements times their weights.
+    """C = 1/D Σ_nj s_n (z_nj - y_nj)²; "mean" divides by the sum of the elements' weights.
 
     There is no factor 1/2, as in PyTorch, Keras and JAX.
     """

@@ -25,7 +25,7 @@ class _Norm(Layer):
 
     def build(self, in_shape: Shape) -> tuple["_Norm", Shape]:
         if not in_shape:
-            msg = "a normalisation needs at least one axis beside the batch; got a scalar"
+            msg = "a normalisation needs at least one axis besides the batch; got scalars"
             raise ConfigError(msg)
         if self.features not in (None, in_shape[-1]):
             msg = f"this normalisation takes {self.features} features; got {in_shape[-1]}"
@@ -34,13 +34,13 @@ class _Norm(Layer):
 
     def variables(self) -> dict[str, Variable]:
         if self.features is None:
-            msg = "the layer has no sizes yet: build the model first"
+            msg = "the layer has not been built: call build(input_shape) on the model first"
             raise ConfigError(msg)
         shape = (self.features,)
         return {"gamma": Variable(shape, ONES), "beta": Variable(shape, Zeros())}
 
     def _affine_gradients(self, dy: Array, x_hat: Array) -> dict[str, Array]:
-        """dγ = Σ dy x̂ and dβ = Σ dy over everything but the features."""
+        """dγ = Σ dy x̂ and dβ = Σ dy over all axes but the features."""
         xp = array_namespace(dy)
         rows = _all_but_last(dy)
         return {"gamma": xp.sum(dy * x_hat, axis=rows), "beta": xp.sum(dy, axis=rows)}
@@ -68,10 +68,10 @@ class LayerNorm(_Norm):
 
 @dataclass(frozen=True)
 class BatchNorm(_Norm):
-    """x̂ = (x - μ) / √(v + ε), μ and v per feature: of the batch in training, running after it.
+    """x̂ = (x - μ) / √(v + ε), μ and v per feature: the batch's in training, else running ones.
 
     The running statistics move by ``momentum`` towards each batch's mean and unbiased variance,
-    r = (1 - m) r + m μ, as in PyTorch. They are kept in the training state, not in the layer.
+    r = (1 - m) r + m μ, as in PyTorch. They are part of the training state, not of the layer.
     """
 
     momentum: Annotated[float, Range(gt=0, le=1)] = 0.1

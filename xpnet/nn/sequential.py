@@ -1,4 +1,4 @@
-"""Layers one after the other: the chain rule as a loop."""
+"""Layers in sequence: the chain rule as a loop."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ LAYERS: dict[str, type[Layer]] = {
 
 @dataclass(frozen=True)
 class Sequential(Checked):
-    """A model: ``layers`` applied in turn.
+    """A model: ``layers`` applied in order.
 
     ``Sequential([Dense(256), ReLU(), Dense(10)])`` leaves the sizes open;
     ``.build((784,))`` fills them in and returns a new model.
@@ -52,9 +52,9 @@ class Sequential(Checked):
         def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None) -> None: ...
 
     def build(self, input_shape: Shape) -> "Sequential":
-        """Return the model for examples of ``input_shape`` (the batch left out).
+        """Return the model for examples of ``input_shape``, which excludes the batch.
 
-        Raises ConfigError, naming the layer, where a shape does not fit.
+        Raises ConfigError, naming the layer, if a shape does not fit.
         """
         shape, built = tuple(input_shape), []
         for i, layer in enumerate(self.layers):
@@ -69,7 +69,7 @@ class Sequential(Checked):
     def shapes(self) -> list[Shape]:
         """Return the shape of one example after each layer."""
         if self.input_shape is None:
-            msg = "the model has no sizes yet: call build(input_shape) first"
+            msg = "the model has not been built: call build(input_shape) first"
             raise ConfigError(msg)
         shape, shapes = self.input_shape, []
         for layer in self.layers:
@@ -129,7 +129,7 @@ class Sequential(Checked):
         train: bool = False,
         keys: Sequence[Any] = (),
     ) -> tuple[Array, list[Any]]:
-        """Return the output and each layer's residuals; ``keys`` has a pair per random layer."""
+        """Return the output and each layer's residuals; ``keys`` holds a pair per random layer."""
         residuals, pairs = [], iter(keys)
         for layer, p in zip(self.layers, params, strict=True):
             pair = next(pairs, None) if layer.random else None
@@ -168,7 +168,7 @@ class Sequential(Checked):
 
 
 def layer_name(layer: Layer) -> str:
-    """Return the name that a config gives the layer's class, or the class's own.
+    """Return the name of the layer's class in a config, or else the class's own.
 
     >>> layer_name(Dense(3))
     'dense'

@@ -1,8 +1,8 @@
 """Element-wise activations a = f(z) and their adjoints dz = f'(z) da.
 
 An element-wise function has a diagonal Jacobian, so its adjoint is an element-wise product. Each
-``*_backward(da, kept, ...)`` takes what its forward leaves behind: the input z, or the output a
-where f' is simpler in a. Any real floating dtype and any shape; results have the shape of z.
+``*_backward(da, kept, ...)`` takes what its forward keeps: the input z, or the output a where f'
+is simpler in a. Any real floating dtype and any shape; results have the shape of z.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Cross-entropy, from probabilities and from logits, for every form of target.
 
-Each function returns one loss and one gradient row per example, weights included, without any
-average: ℓ_n = -s_n Σ_k v_nk log a_nk, where v_nk = w_k t_nk is a target row times class weights
-and s_n a sample weight. A :class:`xpnet.nn.losses.Loss` divides both by the same denominator.
+Each function returns one loss and one gradient row per example, weighted but not averaged:
+ℓ_n = -s_n Σ_k v_nk log a_nk, where v_nk = w_k t_nk is a target row times class weights and s_n a
+sample weight. A :class:`xpnet.nn.losses.Loss` divides both by the same denominator.
 """
 
 from array_api_compat import array_namespace, device
@@ -59,7 +59,7 @@ def cross_entropy_backward(a: Array, v: Array) -> Array:
 
 
 def _used_or_one(v: Array, a: Array) -> Array:
-    """The probabilities that count; 1 in place of the others, whose a may be 0."""
+    """The probabilities that count, and 1 for the others, where a may be 0."""
     xp = array_namespace(a)
     return xp.where(v == 0.0, 1.0, a)
 

@@ -35,7 +35,7 @@ def dense_backward(
 
         dW_ij = Σ_n x_ni dz_nj        db_j = Σ_n dz_nj        dx_ni = Σ_j dz_nj W_ij
 
-    ``input_gradient=False`` leaves dx out (None): nothing below a first layer asks for it, and it
+    ``input_gradient=False`` leaves dx out (None): nothing below the first layer needs it, and it
     is a third of that layer's work.
     """
     xp = array_namespace(dz)

@@ -3,7 +3,7 @@
     y = x m / (1 - p)        m = 1 with probability 1 - p        Srivastava et al. 2014
 
 The standard has no random numbers, and libraries draw different ones from the same seed. A hash
-of the position needs none: every library makes the same mask, and nothing is saved to resume.
+of the position needs none: every library makes the same mask, and resuming needs no saved state.
 """
 
 import math
@@ -19,11 +19,11 @@ __all__ = ["dropout", "dropout_backward", "keep_mask", "position_hash"]
 def position_hash(count: int, keys: Any, xp: Any, where: Any, first: int = 0) -> Array:
     """Return int32 values in [0, 2**24), uniform and reproducible, for two int32 keys.
 
-    They belong to the ``count`` positions from ``first`` on.
+    There is one for each of the ``count`` positions from ``first`` on.
 
     Two rounds of the 32-bit mixer lowbias32 (Wellons 2018, "Prospecting for hash functions") over
-    the position, a key before each. It relies on integers that wrap around, as all the libraries'
-    do, and on int32 alone, which every device has.
+    the position, with a key mixed in before each. It relies on integers that wrap around, as those
+    of all libraries do, and on int32 alone, which every device has.
     """
     h = xp.arange(first, first + count, dtype=xp.int32, device=where) ^ keys[0]
     h = _mix(h) + keys[1]
@@ -31,7 +31,7 @@ def position_hash(count: int, keys: Any, xp: Any, where: Any, first: int = 0) ->
 
 
 def _mix(h: Array) -> Array:
-    # `>>` on a signed integer drags the sign in; the mask turns it into a logical shift.
+    # `>>` on a signed integer copies the sign bit in; the mask makes it a logical shift.
     h = (h ^ ((h >> 16) & 0xFFFF)) * 0x7FEB352D
     h = (h ^ ((h >> 15) & 0x1FFFF)) * -0x7B935975  # 0x846CA68B as a signed number
     return h ^ ((h >> 16) & 0xFFFF)
@@ -40,7 +40,7 @@ def _mix(h: Array) -> Array:
 def keep_mask(shape: tuple[int, ...], rate: float, keys: Any, like: Array) -> Array:
     """Return 0 with probability ``rate``, else 1 / (1 - rate), in the dtype of ``like``.
 
-    ``keys`` are two int32 and, for a part of a batch, the number of the batch's row it begins with.
+    ``keys`` are two int32 and, for a micro-batch, the row of the batch at which it starts.
     """
     xp = array_namespace(like)
     count, row = math.prod(shape), math.prod(shape[1:])

@@ -48,7 +48,7 @@ def huber_backward(z: Array, y: Array, delta: float = 1.0) -> Array:
 def binary_cross_entropy(z: Array, y: Array, positive_weight: float = 1.0) -> Array:
     """e = -(p y log σ(z) + (1 - y) log(1 - σ(z))) from logits z, for y in [0, 1].
 
-    Computed as p y softplus(-z) + (1 - y) softplus(z), which no logit overflows.
+    Computed as p y softplus(-z) + (1 - y) softplus(z), which does not overflow for any logit.
 
     >>> import numpy as np
     >>> binary_cross_entropy(np.array([0.0, -1000.0]), np.array([1.0, 1.0]))

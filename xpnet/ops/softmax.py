@@ -42,7 +42,7 @@ def softmax_backward(da: Array, a: Array, axis: int = -1) -> Array:
 
 
 def softmax_jacobian(a: Array) -> Array:
-    """J_nks = a_nk (δ_ks - a_ns), (N, K, K) for a (N, K): to look at, not to train with.
+    """J_nks = a_nk (δ_ks - a_ns), (N, K, K) for a (N, K): to inspect, not to train with.
 
     >>> import numpy as np
     >>> softmax_jacobian(np.array([[0.25, 0.75]]))

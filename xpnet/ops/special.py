@@ -1,4 +1,4 @@
-"""Special functions that the standard leaves out."""
+"""Special functions that the standard lacks."""
 
 import math
 
@@ -56,7 +56,7 @@ def erf(x: Array) -> Array:
         xp.exp(-large * large) * erfc_large,
     )
     value = xp.where(size <= 0.46875, small * _ratio(_SMALL, small * small), 1.0 - erfc)
-    return xp.where(x != x, x, xp.sign(x) * value)  # a NaN stays one
+    return xp.where(x != x, x, xp.sign(x) * value)  # a NaN stays a NaN
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Bounds on the flat gradient vector (P,), computed where the gradient is: no host synchronisation.
+"""Clipping of the flat gradient vector (P,), on its own device: the host never waits.
 
-All consume the gradient; use only what they return.
+Every function consumes the gradient; use only what it returns.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ __all__ = ["Clip", "clip_by_norm", "clip_by_value"]
 
 @dataclass(frozen=True)
 class Clip(Checked):
-    """The bounds that training puts on a gradient: on each component, on the norm, both or none."""
+    """How training clips a gradient: each component, the norm, both or neither."""
 
     norm: PositiveFloat | None = None
     value: PositiveFloat | None = None
 
     def apply(self, grad: Array) -> Array:
-        """Clip the components first, then the norm of what is left; consumes ``grad``."""
+        """Clip the components first, then the norm of the result; consumes ``grad``."""
         if self.value is not None:
             grad = clip_by_value(grad, self.value)
         if self.norm is not None:
@@ -30,7 +30,7 @@ class Clip(Checked):
 
 
 def clip_by_norm(grad: Array, max_norm: float) -> Array:
-    """Scale the gradient down to the Euclidean norm ``max_norm``, if its norm is larger.
+    """Scale the gradient down to the Euclidean norm ``max_norm`` if its norm is larger.
 
         g *= min(1, max_norm / (‖g‖ + 1e-6))
 

@@ -1,8 +1,8 @@
 """Update rules on one flat vector of parameters.
 
-Every rule is pure arithmetic on vectors (P,) that hold all parameters of a model at once: p the
+Each rule is pure arithmetic on vectors (P,) that hold all parameters of a model at once: p the
 parameters, g the gradient dC/dp, and the rule's own moments, its *slots*. t = 1, 2, ... counts the
-updates and η is the learning rate of this one::
+updates and η is the learning rate of the current one::
 
     optimizer = Adam(0.001)
     slots = optimizer.init(params)
@@ -10,7 +10,7 @@ updates and η is the learning rate of this one::
         c = optimizer.coefficients(lr, t)
         params, slots = optimizer.update(params, grad, slots, c)
 
-:meth:`Optimizer.update` consumes its arrays: it writes into them where the library allows it
+:meth:`Optimizer.update` consumes its arrays: it writes into them where the library allows that
 (NumPy, CuPy, PyTorch) and replaces them where it does not (JAX). Use only what it returns.
 
 Whatever changes from one update to the next is a Python float in :class:`Coefficients`, computed
@@ -18,7 +18,8 @@ on the host; the settings of the rule are constants. A compiled update therefore
 coefficients as arguments and is compiled once.
 
 The rules are PyTorch's of the same name, and optax's for Lion. ``weight_decay`` λ acts on every
-parameter: as the gradient of (λ/2) Σ p² ("coupled"), or apart from it in AdamW and Lion.
+parameter: through the gradient, as that of (λ/2) Σ p² ("coupled"), or directly on the parameters
+in AdamW and Lion ("decoupled").
 
 >>> import numpy as np
 >>> params, slots = SGD().update(np.array([1.0, 2.0]), np.array([1.0, -1.0]), (), Coefficients(0.5))
@@ -54,7 +55,7 @@ State = tuple[Array, Slots]
 
 
 class Coefficients(NamedTuple):
-    """The numbers of an update that change with t; a rule leaves those it does not use alone."""
+    """The numbers of an update that change with t; a rule ignores those it does not use."""
 
     step_size: float  # the factor of the update, bias corrections included
     eps: float = 0.0  # added to the denominator
@@ -63,7 +64,7 @@ class Coefficients(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimizer(Checked, ABC):
-    """Base of the update rules; ``lr`` is the learning rate that a schedule starts from."""
+    """Base class of the update rules; ``lr`` is the learning rate that a schedule starts from."""
 
     lr: PositiveFloat = 0.01
     _: KW_ONLY
@@ -96,7 +97,7 @@ class Optimizer(Checked, ABC):
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent, by itself, with momentum μ, or with Nesterov's momentum.
+    """Stochastic gradient descent: plain, with momentum μ, or with Nesterov's momentum.
 
         g += λp
         v = μv + g
@@ -114,7 +115,7 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and not self.momentum:
-            msg = "SGD.nesterov needs a momentum; got momentum = 0: set momentum, such as 0.9"
+            msg = "SGD.nesterov needs a momentum; got momentum = 0: set momentum, say to 0.9"
             raise ConfigError(msg)
 
     @property
@@ -136,11 +137,11 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    """A step divided by the running root mean square of the gradient, r with the rate α.
+    """The gradient divided by its running root mean square; α is the decay rate of r.
 
         g += λp
         r = αr + (1 - α) g²
-        m = αm + (1 - α) g         and r - m², the variance, instead of r below, if centered
+        m = αm + (1 - α) g         if centered: the variance r - m² replaces r below
         v = μv + g / (√r + ε)
         p -= ηv
 
@@ -181,7 +182,7 @@ class RMSProp(Optimizer):
 
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
-    """A step divided by the root of the sum r of all squared gradients so far.
+    """The gradient divided by the root of the sum r of all squared gradients so far.
 
         g += λp
         r += g²                                  r_0 = initial_accumulator
@@ -221,7 +222,7 @@ class Adagrad(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adaptive moment estimation: running means m of g and v of g², freed from their bias to zero.
+    """Adaptive moment estimation: running means m of g and v of g², corrected for bias.
 
         g += λp
         m = β1 m + (1 - β1) g                    m̂ = m / (1 - β1^t)
@@ -229,7 +230,7 @@ class Adam(Optimizer):
         p -= η m̂ / (√v̂ + ε)
 
     Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, Algorithm 1, in the
-    order of the end of their section 2, which spares two passes over the vector:
+    order of the end of their section 2, which saves two passes over the vector:
     p -= η_t m / (√v + ε_t), with η_t = η √(1 - β2^t) / (1 - β1^t) and ε_t = ε √(1 - β2^t).
     """
 
@@ -262,7 +263,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with weight decay apart from the gradient, so that v does not divide it.
+    """Adam with weight decay decoupled from the gradient, so that v does not divide it.
 
         p *= 1 - ηλ
         then Adam's update with λ = 0

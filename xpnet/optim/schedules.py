@@ -1,4 +1,4 @@
-"""Learning rates over a run, computed on the host in Python floats.
+"""Learning rate schedules, computed on the host in Python floats.
 
 A schedule is a pure function of the step, and of a *state*: plain data that a JSON checkpoint can
 hold. All but :class:`Plateau` leave it empty. A trainer treats every schedule the same way::
@@ -10,10 +10,10 @@ hold. All but :class:`Plateau` leave it empty. A trainer treats every schedule t
         if (step + 1) % steps_per_epoch == 0:        # the epoch is over
             state = schedule.observe(state, metric)
 
-Granularity is part of each rule, and PyTorch's habit for the rule of that name: Step, Exponential
-and Plateau change the rate between epochs, Cosine and OneCycle at every step. Below, t is the step
-and e = ⌊t / steps_per_epoch⌋ the epoch, both from 0, T = total_steps, and η the base rate, which
-is the optimizer's ``lr``.
+Granularity is part of each rule, and PyTorch's default for the rule of that name: Step,
+Exponential and Plateau change the rate between epochs, Cosine and OneCycle at every step. Below,
+t is the step and e = ⌊t / steps_per_epoch⌋ the epoch, both from 0, T = total_steps, and η the base
+rate, which is the optimizer's ``lr``.
 
 >>> [Step(every=2, gamma=0.5).lr({}, 1.0, epoch, 6, 1) for epoch in range(6)]
 [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
@@ -45,14 +45,14 @@ AtLeastOne = Annotated[float, Range(ge=1)]
 
 @dataclass(frozen=True)
 class Schedule(Checked, ABC):
-    """Base of the schedules."""
+    """Base class of the schedules."""
 
     def init(self) -> State:
         """Return the state before the first epoch."""
         return {}
 
     def observe(self, state: State, metric: float) -> State:
-        """Return the state after an epoch that ended with this value of the watched metric."""
+        """Return the state after an epoch that ended with this value of the monitored metric."""
         return state
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """η γ^⌊e / every⌋: by the factor γ down after every ``every`` epochs (PyTorch's StepLR)."""
+    """η γ^⌊e / every⌋: reduced by the factor γ every ``every`` epochs (PyTorch's StepLR)."""
 
     _: KW_ONLY
     every: PositiveInt = 10
@@ -88,7 +88,7 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """η γ^e: by the factor γ down after every epoch (PyTorch's ExponentialLR)."""
+    """η γ^e: reduced by the factor γ after each epoch (PyTorch's ExponentialLR)."""
 
     gamma: Decay = 0.95
 
@@ -105,7 +105,7 @@ class Cosine(Schedule):
         t < w:   η (t + 1) / (w + 1)                                        w = round(warmup T)
         t >= w:  η (minimum + (1 - minimum) (1 + cos(π (t - w) / (T - w))) / 2)
 
-    The warm-up neither wastes a step at rate 0 nor repeats η, which comes first at t = w.
+    The warm-up neither wastes a step at rate 0 nor repeats η, which is first reached at t = w.
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
     equation 5, without restarts; PyTorch's CosineAnnealingLR with T_max = T - w. Warm-up: Goyal et
     al., "Accurate, large minibatch SGD", arXiv:1706.02677, section 2.2.
@@ -126,14 +126,14 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from η / div_factor to η in the first ``pct_start`` of the steps, then down to almost 0.
+    """Up from η / div_factor to η over the first ``pct_start`` of the steps, then down to almost 0.
 
         from η / div_factor by half a cosine to η at t = pct_start T - 1,
         and by another to η / (div_factor final_div_factor) at t = T - 1
 
     Smith and Topin, "Super-convergence: very fast training of neural networks using large learning
-    rates", arXiv:1708.07120. PyTorch's OneCycleLR with max_lr = η, two phases, and the momentum
-    left alone (``cycle_momentum=False``).
+    rates", arXiv:1708.07120. PyTorch's OneCycleLR with max_lr = η, two phases, and the
+    momentum unchanged (``cycle_momentum=False``).
     """
 
     _: KW_ONLY
@@ -145,21 +145,22 @@ class OneCycle(Schedule):
         self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
     ) -> float:
         start = base_lr / self.div_factor
-        peak = self.pct_start * total_steps - 1.0  # between two steps as often as not
+        peak = self.pct_start * total_steps - 1.0  # in general between two steps
         if step < peak:
             return _cosine(start, base_lr, step / peak)
-        past = (step - peak) / (total_steps - 1.0 - peak)
-        return _cosine(base_lr, start / self.final_div_factor, past)
+        done = (step - peak) / (total_steps - 1.0 - peak)
+        return _cosine(base_lr, start / self.final_div_factor, done)
 
 
 @dataclass(frozen=True)
 class Plateau(Schedule):
-    """By ``factor`` down, not below ``min_lr``, once the metric has not got better for a while.
+    """Reduced by ``factor``, but not below ``min_lr``, when the metric stops improving.
 
-    That is for more than ``patience`` epochs in a row; the ``cooldown`` epochs after a reduction do
-    not count. Better is below best (1 - threshold), or above best (1 + threshold) in mode "max".
-    A metric that is not finite is never better. PyTorch's ReduceLROnPlateau with its relative
-    threshold and eps = 0. State: the number of reductions, and the three memories of that rule.
+    That is, when it has not improved for more than ``patience`` epochs in a row; the ``cooldown``
+    epochs after a reduction do not count. To improve is to fall below best (1 - threshold), or in
+    mode "max" to rise above best (1 + threshold); a metric that is not finite never does.
+    PyTorch's ReduceLROnPlateau with its relative threshold and eps = 0. State: the number of
+    reductions, the best value and the two counters of that rule.
     """
 
     _: KW_ONLY
@@ -191,7 +192,7 @@ class Plateau(Schedule):
     def lr(
         self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
     ) -> float:
-        # A base rate below min_lr stays what it is.
+        # A base rate below min_lr is kept as it is.
         return min(base_lr, max(base_lr * self.factor ** state["reductions"], self.min_lr))
 
     def _better(self, metric: float, best: float | None) -> bool:
@@ -203,7 +204,7 @@ class Plateau(Schedule):
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """Half a cosine from ``start`` to ``end``, of which the fraction ``done`` lies behind."""
+    """Half a cosine from ``start`` to ``end``, at the fraction ``done`` of the way."""
     return end + (start - end) * (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
 
 

@@ -1,7 +1,7 @@
-"""The matrix product of the BLAS that NumPy itself uses, called from compiled code by its address.
+"""The matrix product of NumPy's own BLAS, called by its address from compiled code.
 
-``np.matmul`` is the same routine behind a Python call. Here it costs no such call, and it can add
-to its result: C = α A B + β C, which makes an update of gradient descent of it.
+``np.matmul`` is the same routine behind a Python call. Here there is no such call, and the product
+can add to its result, C = α A B + β C, which is an update of gradient descent.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from xpnet.typing import Array
 
 __all__ = ["gemm", "gemm_address"]
 
-# As NumPy's wheels, Accelerate, and other builds of BLAS name it; the first have 64-bit integers.
+# Its names in NumPy's wheels, Accelerate and other builds of BLAS; NAMES take 64-bit integers.
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm$NEWLAPACK$ILP64")
 NAMES_32 = ("scipy_cblas_{}gemm", "cblas_{}gemm")
 ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
@@ -29,9 +29,9 @@ ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
 
 @functools.cache
 def gemm_address(dtype: str) -> int | None:
-    """Return the address of ``cblas_?gemm`` for a dtype, once it has been seen to multiply."""
+    """Return the address of ``cblas_?gemm`` for a dtype; None if it is missing or miscalculates."""
     letter = {"float32": "s", "float64": "d"}[dtype]
-    # An int32 lies in a slot of 8 bytes, so an int64 can be passed for it; Apple packs them.
+    # An int32 argument has a slot of 8 bytes, so an int64 can be passed for it; Apple packs them.
     packed = sys.platform == "darwin" and platform.machine() == "arm64"
     for library in _libraries():
         for name in NAMES if packed else (*NAMES, *NAMES_32):
@@ -42,7 +42,7 @@ def gemm_address(dtype: str) -> int | None:
 
 
 def _libraries() -> list[ctypes.CDLL]:
-    """NumPy's extension module, whose dependencies are searched with it, and its wheel's BLAS."""
+    """NumPy's extension module, which also resolves its dependencies, and its wheel's BLAS."""
     package = Path(np.__file__).parent
     bundled = [*package.parent.glob("numpy.libs/*blas*"), *package.glob(".dylibs/*blas*")]
     extension = np._core._multiarray_umath.__file__  # type: ignore[attr-defined]
@@ -65,11 +65,11 @@ def _at(x: Array) -> int:
 def _call(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc):
     """Call ``cblas_?gemm`` at ``address``; the type of alpha is that of the matrices."""
     enum, long, real = types.int32, types.int64, alpha
-    given = [enum, enum, enum, long, long, long, real, long, long, long, long, real, long, long]
-    signature = types.void(long, *given[1:])
+    c_types = [enum, enum, enum, long, long, long, real, long, long, long, long, real, long, long]
+    signature = types.void(long, *c_types[1:])
 
     def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        prototype = ir.FunctionType(ir.VoidType(), [context.get_value_type(t) for t in given])
+        prototype = ir.FunctionType(ir.VoidType(), [context.get_value_type(t) for t in c_types])
         pointer = builder.inttoptr(values[0], prototype.as_pointer())
         builder.call(pointer, [ir.Constant(ir.IntType(32), ROWS), *values[1:]])
         return context.get_dummy_value()
@@ -79,7 +79,7 @@ def _call(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, l
 
 @kernel
 def gemm(address, ta, tb, sizes, alpha, A, B, beta, C):
-    """C = α A B + β C for C (M, N), A (M, K), B (K, N) at those addresses, rows without gaps.
+    """C = α A B + β C for contiguous C (M, N), A (M, K) and B (K, N) at these addresses.
 
     ``sizes`` is (M, N, K); ``ta`` and ``tb`` say that A or B is stored transposed.
     """

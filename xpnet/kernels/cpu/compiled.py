@@ -13,10 +13,10 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def kernel(function: Callable) -> Any:
-    """Compile ``function`` at its first call, once per dtype; the code is cached where it may be.
+    """Compile ``function`` on its first call, once per dtype, and cache the code where possible.
 
-    An installation that cannot be written, used by somebody without a home (as containers are), has
-    no place for the cache.
+    A read-only installation used without a home directory, as in containers, has no place for the
+    cache.
     """
     compiled = njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function)
     with contextlib.suppress(RuntimeError):
@@ -26,7 +26,7 @@ def kernel(function: Callable) -> Any:
 
 
 class _Lenient:
-    """Numba's cache, without which everything still works: on a full disk, or torn by a crash."""
+    """Numba's cache, which is skipped if it cannot be used: disk full, or torn by a crash."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -37,7 +37,7 @@ class _Lenient:
     def load_overload(self, *args: Any) -> Any:
         try:
             return self._cache.load_overload(*args)
-        except Exception:  # what half a file may raise
+        except Exception:  # half a file may raise anything
             with contextlib.suppress(Exception):
                 self._cache.flush()
             return None

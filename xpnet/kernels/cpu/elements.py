@@ -1,6 +1,6 @@
 """Activations and dropout, forward and backward: xpnet.ops, with the bias and its gradient fused.
 
-Matrices are (N, J) without gaps, and results may overwrite what they are made from.
+Matrices (N, J) are contiguous, and results may overwrite their inputs.
 """
 
 import math
@@ -26,7 +26,7 @@ from xpnet.ops.activations import SELU_ALPHA, SELU_SCALE
 
 __all__ = ["KINDS", "activation", "activation_backward", "column_sums", "dropout"]
 
-# The numbers by which `_f` and `_df` know an activation.
+# `_f` and `_df` know an activation by its index here.
 KINDS: tuple[type[Activation], ...] = (
     Identity, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softplus, ELU, SELU,
 )  # fmt: skip
@@ -47,7 +47,7 @@ def sigmoid(z):
 @kernel
 def softplus(z):
     e = math.log1p(math.exp(-abs(z)))
-    return e if z <= 0 else z + e  # a NaN takes the second
+    return e if z <= 0 else z + e  # a NaN takes the second branch
 
 
 @kernel
@@ -108,14 +108,14 @@ def _df(kind, x, s):
 
 @kernel
 def activation(kind, z, b, a, s):
-    """z += b, where b (J,) is not empty, and a = f(z). For ReLU and Identity a is z."""
+    """z += b unless b (J,) is empty, and a = f(z). For ReLU and Identity a is z."""
     N, J = z.shape
     zero = z.dtype.type(0.0)
     if kind == RELU and len(b) > 0:
         for n in range(N):
             for j in range(J):
                 v = z[n, j] + b[j]
-                z[n, j] = zero if v <= zero else v  # a NaN stays
+                z[n, j] = zero if v <= zero else v  # a NaN stays a NaN
         return
     if len(b) > 0:
         for n in range(N):
@@ -134,7 +134,7 @@ def activation(kind, z, b, a, s):
 
 @kernel
 def activation_backward(kind, dy, kept, db, s):
-    """dy *= f', in place, and db = Σ_n dy_n where db (J,) is not empty."""
+    """dy *= f', in place, and db = Σ_n dy_n unless db (J,) is empty."""
     N, J = dy.shape
     zero = dy.dtype.type(0.0)
     if kind == RELU and len(db) > 0:
@@ -169,7 +169,7 @@ def column_sums(dy, db):
 
 @kernel
 def _mix(h):
-    """The mixer of xpnet.ops.dropout, on unsigned numbers: the same bits."""
+    """The mixer of xpnet.ops.dropout on unsigned integers: the same bits."""
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))
     h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B))
     return np.uint32(h ^ (h >> np.uint32(16)))

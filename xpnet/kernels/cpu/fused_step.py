@@ -1,4 +1,4 @@
-"""The whole train step on buffers that are made once per batch size."""
+"""The whole train step, on buffers that are allocated once per batch size."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from xpnet.typing import Array
 __all__ = ["FusedStep"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
-ALPHA, BETA = 5, 6  # in what rows are given
+ALPHA, BETA = 5, 6  # among the arguments of a run
 INT32 = np.dtype(np.int32)
 LINE, PAGE = 64, 4096  # bytes
 
@@ -43,7 +43,7 @@ LINE, PAGE = 64, 4096  # bytes
 class FusedStep:
     """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
 
-    The state it returns is always the same one, written over. Raises UnsupportedError.
+    It always returns the same state, overwritten. Raises UnsupportedError.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FusedStep:
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
         self.dtype, self.product = np.dtype(dtype), product
         self.params_layout, self.stats_layout = layouts(model)
-        # Plain gradient descent is part of the products that make the gradient.
+        # The products that compute the gradient do plain gradient descent themselves.
         plain = type(optimizer) is SGD and not optimizer.momentum
         self.descends = plain and clip == Clip()
         size, n_slots = self.params_layout.size, len(optimizer.slots)
@@ -90,12 +90,12 @@ class FusedStep:
     ) -> tuple[TrainState, Array]:
         if state is not self.state:
             state = self._adopt(state)
-        program, given = self._bound(batch, inputs)
+        program, arguments = self._bound(batch, inputs)
         for part in program.parts:
             if type(part) is Rows:
-                run(program.rows, program.settings, part.first, part.last, *given)
+                run(program.rows, program.settings, part.first, part.last, *arguments)
             else:
-                self._portable(part, batch, given[ALPHA], given[BETA])
+                self._portable(part, batch, arguments[ALPHA], arguments[BETA])
         self._optimize(inputs)
         cost = self.sums[COST]
         if not math.isfinite(cost) and self.bad_step < 0:
@@ -103,19 +103,19 @@ class FusedStep:
         return state, cost
 
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
-        """The parts of a step, after it has been taken, to be timed one by one.
+        """The phases of a step that has been taken, each to be timed by itself.
 
-        Raises UnsupportedError where something in it is portable.
+        Raises UnsupportedError if something in the step is portable.
         """
-        program, given = self._bound(batch, inputs)
+        program, arguments = self._bound(batch, inputs)
         if len(program.parts) > 1:
-            msg = f"a step with portable parts is not taken apart: {self.note}"
+            msg = f"a step with portable parts cannot be divided into phases: {self.note}"
             raise UnsupportedError(msg)
-        at = program.rows[:, OP].tolist()
-        loss = next(i for i, op in enumerate(at) if op in (SOFTMAX_LOSS, ELEMENTWISE_LOSS))
-        bounds = {"forward": (0, loss), "loss": (loss, loss + 1), "backward": (loss + 1, len(at))}
+        ops = program.rows[:, OP].tolist()
+        loss = next(i for i, op in enumerate(ops) if op in (SOFTMAX_LOSS, ELEMENTWISE_LOSS))
+        bounds = {"forward": (0, loss), "loss": (loss, loss + 1), "backward": (loss + 1, len(ops))}
         calls: dict[str, Callable[[], None]] = {
-            name: partial(run, program.rows, program.settings, *ends, *given)
+            name: partial(run, program.rows, program.settings, *ends, *arguments)
             for name, ends in bounds.items()
         }
         return calls | {"optimizer": partial(self._optimize, inputs)}
@@ -125,7 +125,7 @@ class FusedStep:
             self._update(inputs.coefficients)
 
     def _bound(self, batch: Batch, inputs: StepInputs) -> tuple[Program, tuple[Any, ...]]:
-        """The program for this form of batch, and what its rows are given."""
+        """The program for this form of batch, and the arguments of its run."""
         x, y, weight = batch
         form = (x.shape, y.shape, weight is None)
         program = self.programs.get(form) or self._program(form, batch)
@@ -150,12 +150,12 @@ class FusedStep:
     # -- buffers ----------------------------------------------------------------------------------
 
     def _adopt(self, state: TrainState) -> TrainState:
-        """Take over another state: what is not ours already is copied."""
-        mine, given = self.state, state
-        pairs = zip(mine.slots + mine.totals, given.slots + given.totals, strict=True)
-        for own, x in [(mine.params, given.params), (mine.stats, given.stats), *pairs]:
-            if own is not x:
-                own[...] = x
+        """Adopt another state: copy what is not ours already."""
+        own, new = self.state, state
+        pairs = zip(own.slots + own.totals, new.slots + new.totals, strict=True)
+        for mine, x in [(own.params, new.params), (own.stats, new.stats), *pairs]:
+            if mine is not x:
+                mine[...] = x
         return self.state
 
     def _updates(self) -> Callable[[Any], None]:
@@ -185,7 +185,7 @@ class FusedStep:
             self.programs.pop(next(iter(self.programs)))
         N = form[0][0]
         program = compile_program(self.model, self.loss, self.params_layout, self.stats_layout, N)
-        # The portable loss explains shapes that are wrong.
+        # The portable loss raises the error for shapes that do not fit.
         self.loss.sums(np.ones((N, *self.model.output_shape), self.dtype), batch.y, batch.weight)
         if self.work.size < program.size:
             (self.work,) = _vectors(1, program.size, self.dtype)
@@ -196,7 +196,7 @@ class FusedStep:
         size = math.prod(place.shape)
         return self.work[place.start : place.start + size].reshape(place.shape)
 
-    # -- what has no kernel -----------------------------------------------------------------------
+    # -- parts without a kernel -------------------------------------------------------------------
 
     def _portable(self, part: Part, batch: Batch, alpha: float, beta: float) -> None:
         if isinstance(part, Forward):
@@ -236,27 +236,27 @@ class FusedStep:
 
 
 def _vectors(count: int, size: int, dtype: np.dtype) -> list[Array]:
-    """Vectors of zeros in one block, which the system may then map in large pages.
+    """Vectors of zeros in one block, which the system can then map in large pages.
 
-    Each begins on a cache line, and no two at the same place of a page: a pass over several would
-    take a load from one for the store to another that came before it.
+    Each begins on a cache line, and no two at the same offset in a page: in a pass over several
+    vectors, the CPU would mistake a load from one for the result of an earlier store to another.
     """
     page, line = PAGE // dtype.itemsize, LINE // dtype.itemsize
-    apart = -(-size // page) * page + page // count // line * line
-    block = np.zeros(count * apart + line, dtype)
+    stride = -(-size // page) * page + page // count // line * line
+    block = np.zeros(count * stride + line, dtype)
     skip = -block.ctypes.data % LINE // dtype.itemsize
-    return [block[skip + i * apart :][:size] for i in range(count)]
+    return [block[skip + i * stride :][:size] for i in range(count)]
 
 
 def _plain(x: Array, dtype: np.dtype, ndim: int) -> Array:
-    """``x`` as compiled code takes it: itself, where it has the dtype and no gaps."""
+    """``x`` as compiled code takes it: ``x`` itself if it is contiguous and has the dtype."""
     if not (x.dtype is dtype and x.flags.carray):
         x = np.array(x, dtype, order="C")
     return x if x.ndim == ndim else x.reshape((len(x), -1)[:ndim])
 
 
 def _note(model: Sequential, loss: Loss, optimizer: Optimizer) -> str:
-    """What takes the steps, for a run's record."""
+    """What runs the steps, for a run's record."""
     portable = [layer_name(layer) for layer in model.layers if not has_kernel(layer)]
     portable += [] if has_loss_kernel(loss) else [type(loss).__name__]
     portable += [] if type(optimizer) in RULES else [type(optimizer).__name__]

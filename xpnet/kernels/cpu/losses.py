@@ -17,7 +17,7 @@ REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}
 ELEMENTWISE: dict[type[Loss], int] = {MeanSquaredError: 0, Huber: 1, BinaryCrossEntropy: 2}
 MEAN, MEAN_COUNT = REDUCTIONS["mean"], REDUCTIONS["mean_count"]
 HUBER, BINARY_CROSS_ENTROPY = ELEMENTWISE[Huber], ELEMENTWISE[BinaryCrossEntropy]
-LOSS, DENOMINATOR, HITS, COUNT, COST, SUMS = range(6)
+LOSS, DENOMINATOR, CORRECT, COUNT, COST, SUMS = range(6)
 
 
 @kernel
@@ -30,7 +30,7 @@ def _add_bias(z, b):
 
 @kernel
 def _first_largest(x):
-    """argmax: of equal ones the first, and a NaN is the largest."""
+    """argmax: the first of equals, and a NaN is the largest."""
     best = 0
     for k in range(1, len(x)):
         if x[best] == x[best] and not x[k] <= x[best]:
@@ -40,7 +40,7 @@ def _first_largest(x):
 
 @kernel
 def _finish(dz, reduction, loss, weights, count, sums):
-    """Add Σ ℓ and D to the totals, leave C, and divide dz by D."""
+    """Add Σ ℓ and D to the totals, set C, and divide dz by D."""
     one = dz.dtype.type(1.0)
     D = weights if reduction == MEAN else count if reduction == MEAN_COUNT else one
     sums[LOSS] += loss
@@ -57,10 +57,10 @@ def _finish(dz, reduction, loss, weights, count, sums):
 def softmax_cross_entropy(
     z, b, dz, labels, rows, class_weights, weight, ignores, ignored, smoothing, reduction, sums
 ):
-    """dz (N, K) from logits z (N, K), to which the bias b (K,) is added first; dz may be z.
+    """dz (N, K) from logits z (N, K), after adding the bias b (K,); dz may be z.
 
     Targets are ``labels`` (N,) or ``rows`` (N, K); ``class_weights`` is (K,), ``weight`` (N,).
-    What is not given is empty.
+    An array that does not apply is empty.
     """
     N, K = z.shape
     real = z.dtype.type
@@ -69,7 +69,7 @@ def softmax_cross_entropy(
     loss, weights, correct, count = zero, zero, zero, zero
     _add_bias(z, b)
     by_label, weighted = len(rows) == 0, len(class_weights) > 0
-    alone = by_label and not weighted and uniform == zero  # only v of the label is not 0
+    alone = by_label and not weighted and uniform == zero  # v is 0 for all but the label
     for n in range(N):
         top = _first_largest(z[n])
         peak, sum_exp = z[n, top], zero
@@ -106,14 +106,14 @@ def softmax_cross_entropy(
         weights += factor * sum_wy / (one if sum_y == 0 else sum_y) if weighted else factor
         correct += counted if top == label else zero
         count += counted
-    sums[HITS] += correct
+    sums[CORRECT] += correct
     sums[COUNT] += count
     _finish(dz, reduction, loss, weights, count, sums)
 
 
 @kernel
 def _element(kind, z, y, p):
-    """e and de/dz; p is the delta of Huber's loss, the positive weight of the binary one."""
+    """e and de/dz; p is the delta of Huber's loss or the positive weight of the binary one."""
     real = type(z)
     half, one, two = real(0.5), real(1.0), real(2.0)
     if kind == BINARY_CROSS_ENTROPY:
@@ -129,7 +129,7 @@ def _element(kind, z, y, p):
 
 @kernel
 def elementwise_loss(kind, z, b, dz, y, weight, p, reduction, sums):
-    """dz (N, J) from outputs z (N, J), to which the bias b (J,) is added first; dz may be z.
+    """dz (N, J) from outputs z (N, J), after adding the bias b (J,); dz may be z.
 
     Targets y are (N, J); ``weight`` (N,) may be empty.
     """
@@ -148,6 +148,6 @@ def elementwise_loss(kind, z, b, dz, y, weight, p, reduction, sums):
         weights += s * real(J)
     count = real(np.float64(N) * J)
     if kind == BINARY_CROSS_ENTROPY:
-        sums[HITS] += correct
+        sums[CORRECT] += correct
         sums[COUNT] += count
     _finish(dz, reduction, loss, weights, count, sums)

@@ -1,8 +1,8 @@
 """The loop that runs a program: rows of numbers, each an operation on one batch.
 
-A program is compiled code's view of a model. One function, compiled once per dtype, runs that of
-any model without going back to Python. Activations and their gradients lie in one flat vector
-``work``; the numbers of a row say where.
+A program is a model as compiled code sees it. One function, compiled once per dtype, runs that of
+any model without returning to Python. Activations and their gradients are in one flat vector
+``work``, at the offsets in each row.
 """
 
 from xpnet.kernels.cpu.blas import gemm
@@ -39,12 +39,12 @@ __all__ = [
     AFFINE, ACTIVATION, DROPOUT, AFFINE_BACKWARD, ACTIVATION_BACKWARD, SOFTMAX_LOSS,
     ELEMENTWISE_LOSS, NORM, NORM_BACKWARD,
 ) = range(9)  # fmt: skip
-# The others: kind of activation or loss; features I in and J out; where x, z, y = f(z), the
-# parameters W and b, dy, dx and db begin. Dropout has its threshold for a kind.
+# The other columns: the kind of activation or loss; features I in and J out; the offsets of x, z,
+# y = f(z), the parameters W and b, dy, dx and db. Dropout's kind is its threshold.
 OP, KIND, I_, J_, X, Z, Y, W, B, DY, DX, DB, COLUMNS = range(13)
 KEY = I_  # of dropout
-# Of a normalisation: R rows, γ and β for W and b, x̂ for z; where 1/√(v + ε), two vectors (J,) for
-# sums and the running statistics begin. Its kind says over what it averages.
+# Of a normalisation: R rows, γ and β as W and b, x̂ as z; the offsets of 1/√(v + ε), of two vectors
+# (J,) for sums and of the running statistics. Its kind says over what it averages.
 R_, INV_STD, SUMS, STATS = I_, DX, DB, DY
 LAYER, BATCH = range(2)
 REDUCTION, IGNORES, IGNORED = X, Y, W  # of a loss
@@ -63,7 +63,7 @@ def _bias(params, row):
 
 @kernel
 def _address(work, x, start):
-    """Where an operation's input lies: in ``work``, or the batch itself."""
+    """The address of an operation's input: in ``work``, or the batch itself."""
     return work.ctypes.data + start * work.itemsize if start >= 0 else x.ctypes.data
 
 
@@ -78,7 +78,7 @@ def _affine(row, N, work, params, x, product):
 
 @kernel
 def _give(gradient, start, target, alpha, beta):
-    """target = β target + α gradient, from ``start`` on; what is there may be no number yet."""
+    """target = β target + α gradient, from ``start`` on; with β = 0 target may be uninitialised."""
     zero = target.dtype.type(0.0)
     for j in range(len(gradient)):
         old = zero if beta == zero else beta * target[start + j]
@@ -87,7 +87,7 @@ def _give(gradient, start, target, alpha, beta):
 
 @kernel
 def _affine_backward(row, s, N, work, params, target, alpha, beta, x, product):
-    """dx = dy Wᵀ where it is wanted; then W' = β W' + α xᵀ dy and the same for b in ``target``."""
+    """dx = dy Wᵀ if needed; then W' = β W' + α xᵀ dy and likewise for b, in ``target``."""
     one, zero = work.dtype.type(1.0), work.dtype.type(0.0)
     I, J, size = row[I_], row[J_], work.itemsize  # noqa: E741
     dy = _matrix(work, row[DY], N, J)
@@ -145,8 +145,9 @@ def run(
 ):  # fmt: skip
     """Run rows ``first`` to ``last`` of ``program`` on a batch x (N, I).
 
-    The gradient of the parameters goes to ``target`` (P,): target = β target + α gradient, W and b
-    of a layer after the last use of its parameters. ``settings`` has two numbers per row.
+    The parameters' gradient goes to ``target`` (P,): target = β target + α gradient, which may be
+    the parameters themselves, as each layer's are written after their last use. ``settings`` has
+    two numbers per row.
     """
     real = work.dtype.type
     alpha, beta = real(alpha), real(beta)

@@ -1,7 +1,7 @@
 """Layer and batch normalisation, forward and backward: xpnet.ops.normalization in a few passes.
 
-x, y and x̂ are (R, J) without gaps, R the rows over which batch normalisation averages. In backward,
-with sums over the rows, the derivation there becomes
+x, y and x̂ (R, J) are contiguous, R being the rows over which batch normalisation averages. In
+backward, with sums over the rows, the derivation there becomes
 
     dβ = Σ dy    dγ = Σ dy x̂    batch: dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε)
 """
@@ -15,7 +15,7 @@ __all__ = ["batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backwa
 
 @kernel
 def batch_norm(x, x_hat, y, gamma, beta, inv_std, mean, var, eps):
-    """y = γ x̂ + β with mean and variance of each column, left in ``mean`` and ``var`` (J,)."""
+    """y = γ x̂ + β with mean and variance of each column, written to ``mean`` and ``var`` (J,)."""
     R, J = x.shape
     mean[:] = x.dtype.type(0.0)
     var[:] = x.dtype.type(0.0)
@@ -41,7 +41,7 @@ def batch_norm(x, x_hat, y, gamma, beta, inv_std, mean, var, eps):
 
 @kernel
 def track(running, mean, var, R, momentum):
-    """Move the running mean and variance (2 J,) towards those of the batch; the latter unbiased."""
+    """Move the running mean and variance (2 J,) towards the batch's mean and unbiased variance."""
     real, J = running.dtype.type, len(mean)
     kept, unbiased = real(1.0) - momentum, real(R) / real(max(R - 1, 1))
     for j in range(J):
@@ -83,7 +83,7 @@ def _affine_gradients(dy, x_hat, dgamma, dbeta):
 
 @kernel
 def batch_norm_backward(dy, x_hat, gamma, inv_std, dgamma, dbeta):
-    """Turn dy into dx, and leave dγ and dβ (J,)."""
+    """Turn dy into dx in place, and write dγ and dβ (J,)."""
     R, J = dy.shape
     _affine_gradients(dy, x_hat, dgamma, dbeta)
     for n in range(R):
@@ -94,7 +94,7 @@ def batch_norm_backward(dy, x_hat, gamma, inv_std, dgamma, dbeta):
 
 @kernel
 def layer_norm_backward(dy, x_hat, gamma, inv_std, dgamma, dbeta):
-    """Turn dy into dx, and leave dγ and dβ (J,)."""
+    """Turn dy into dx in place, and write dγ and dβ (J,)."""
     R, J = dy.shape
     zero = dy.dtype.type(0.0)
     _affine_gradients(dy, x_hat, dgamma, dbeta)

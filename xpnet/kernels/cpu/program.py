@@ -1,7 +1,7 @@
 """A model and a batch size as a program: rows for compiled code, and portable parts between them.
 
-Activations and their gradients have places in one flat vector, ``work``. A dense layer takes the
-activation after it into its own row, and the loss takes the bias of a last dense layer.
+Activations and their gradients have places in one flat vector, ``work``. The row of a dense layer
+includes the activation after it, and that of the loss the bias of a last dense layer.
 """
 
 import math
@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
-GAP = 17 * ALIGNED  # after a place: see step._vectors for why two should not be pages apart
+GAP = 17 * ALIGNED  # after a place: fused_step._vectors says why none are whole pages apart
 NORMS = (BatchNorm, LayerNorm)
 
 
 class Place(NamedTuple):
-    """Where an array lies in ``work``, or that it is the batch itself (start NOWHERE)."""
+    """The place of an array in ``work``; with start NOWHERE it is the batch itself."""
 
     start: int
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """The portable backward of such a layer."""
+    """The portable backward of a layer without a kernel."""
 
     layer: int
     dy: Place
@@ -76,7 +76,7 @@ class Backward(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The portable loss, where it has no kernel."""
+    """The portable form of a loss without a kernel."""
 
     output: Place
     gradient: Place
@@ -93,7 +93,7 @@ class Program(NamedTuple):
     settings: np.ndarray  # (rows, 2) float64
     N: int
     size: int  # of `work`
-    copied: Place | None  # where the batch is copied to first, if it is
+    copied: Place | None  # where the batch is first copied to, if at all
 
 
 def compile_program(
@@ -145,7 +145,7 @@ class _Compiler:
         return Place(start, shape)
 
     def other(self, used: Place, shape: tuple[int, ...]) -> Place:
-        """A place for a gradient that is not the one in use."""
+        """A place for a gradient: the scratch buffer that is not in use."""
         return Place(self.scratch[used.start == self.scratch[0]], shape)
 
     def row(self, op: int, setting: float = 0.0, second: float = 0.0, **columns: int) -> None:
@@ -161,19 +161,19 @@ class _Compiler:
         else:
             self.parts.append(Rows(n - 1, n))
 
-    def on_the_way_back(self, layer: int, backward: Callable[[Place], Place | None]) -> None:
+    def add_backward(self, layer: int, backward: Callable[[Place], Place | None]) -> None:
         if layer >= self.first_trained:
             self.backward.append(backward)
 
     # -- layers -----------------------------------------------------------------------------------
 
     def forward(self, i: int, x: Place) -> tuple[Place, int]:
-        """Put layer i in line; return where its output lies, and which layer comes next."""
+        """Add layer i; return the place of its output, and the index of the layer after it."""
         layer = self.layers[i]
         if type(layer) is Dense:
             return self.dense(i, x)
         if type(layer) is Flatten:
-            self.on_the_way_back(i, lambda dy: dy)
+            self.add_backward(i, lambda dy: dy)
             return Place(x.start, self.shapes[i + 1]), i + 1
         if type(layer) is Dropout:
             return self.dropout(i, layer, x), i + 1
@@ -184,7 +184,7 @@ class _Compiler:
         return self.portable(i, x), i + 1
 
     def dense(self, i: int, x: Place) -> tuple[Place, int]:
-        """A dense layer and the activation after it."""
+        """Add a dense layer and the activation after it, if any."""
         I, J = x.shape[-1], self.shapes[i + 1][-1]  # noqa: E741
         W, b = self.tensors[i]["W"], self.tensors[i].get("b", m.NOWHERE)
         last = i + 1 == len(self.layers)
@@ -206,13 +206,13 @@ class _Compiler:
             self.row(m.AFFINE_BACKWARD, s, KIND=kind, Y=z.start, **columns, **to)
             return dx
 
-        self.on_the_way_back(i, backward)
+        self.add_backward(i, backward)
         return y, after
 
     def activation(self, i: int, layer: Activation, x: Place) -> Place:
         z = self.place(x.shape)
         if i and type(self.layers[i - 1]) in NORMS:
-            z = x  # which nobody else reads
+            z = x  # which nothing else reads
         y = z if layer.keeps_output else self.place(x.shape)
         kind, s, J = KINDS.index(type(layer)), layer.setting, math.prod(x.shape[1:])
         self.row(m.ACTIVATION, s, KIND=kind, J_=J, X=x.start, Z=z.start, Y=y.start)
@@ -221,7 +221,7 @@ class _Compiler:
             self.row(m.ACTIVATION_BACKWARD, s, KIND=kind, J_=J, Y=z.start, DY=dy.start)
             return dy
 
-        self.on_the_way_back(i, backward)
+        self.add_backward(i, backward)
         return y
 
     def dropout(self, i: int, layer: Dropout, x: Place) -> Place:
@@ -234,7 +234,7 @@ class _Compiler:
             self.row(m.DROPOUT, scale, X=dy.start, Y=dy.start, **columns)
             return dy
 
-        self.on_the_way_back(i, backward)
+        self.add_backward(i, backward)
         return y
 
     def norm(self, i: int, layer: BatchNorm | LayerNorm, x: Place) -> Place:
@@ -254,7 +254,7 @@ class _Compiler:
             self.row(m.NORM_BACKWARD, DY=dy.start, **columns)
             return dy
 
-        self.on_the_way_back(i, backward)
+        self.add_backward(i, backward)
         return y
 
     def portable(self, i: int, x: Place) -> Place:
@@ -267,20 +267,20 @@ class _Compiler:
             self.parts.append(Backward(i, dy, dx))
             return dx
 
-        self.on_the_way_back(i, backward)
+        self.add_backward(i, backward)
         return y
 
     # -- the loss ---------------------------------------------------------------------------------
 
     def output(self, z: Place) -> Place:
-        """Put the loss in line; return where its gradient will be."""
+        """Add the loss; return the place of its gradient."""
         loss, last = self.loss, len(self.layers) - 1
         if not has_loss_kernel(loss):
             dz = Place(self.scratch[0], z.shape)
             self.parts.append(Output(z, dz))
             return dz
         dense = type(self.layers[last]) is Dense
-        dz = z if dense else Place(self.scratch[0], z.shape)  # an activation may keep z
+        dz = z if dense else Place(self.scratch[0], z.shape)  # backward of an activation may need z
         bias = self.tensors[last].get("b", m.NOWHERE) if dense else m.NOWHERE
         columns = {"J_": z.shape[-1], "Z": z.start, "DY": dz.start, "B": bias}
         columns["REDUCTION"] = REDUCTIONS[loss.reduction]

@@ -48,7 +48,7 @@ __device__ inline real gelu_tanh_slope(real z) {
   return (real)0.5 * (1 + t) + (real)0.5 * z * (1 - t * t) * du;
 }
 
-// dz = f'(z) da, from what the layer keeps: the output a (IDENTITY, RELU, SIGMOID, TANH), else z.
+// dz = f'(z) da, from what the layer kept: the output a (IDENTITY, RELU, SIGMOID, TANH) or else z.
 __device__ inline real activate_backward(int kind, real da, real kept, real p) {
   switch (kind) {
     case RELU: return kept > 0 ? da : (real)0;
@@ -69,7 +69,7 @@ __device__ inline real activate_backward(int kind, real da, real kept, real p) {
   }
 }
 
-// z (N, J) += bias (J) if there is one; a = f(z). a may be z where the layer keeps its output.
+// z (N, J) += bias (J) if not null; a = f(z). a may be z if the layer keeps its output.
 KERNEL bias_activation(act* z, const act* bias, act* a, int kind, int n, int J, real p) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
     real value = z[i];
@@ -78,8 +78,8 @@ KERNEL bias_activation(act* z, const act* bias, act* a, int kind, int n, int J, 
   }
 }
 
-// dz = f'(z) da (N, J) in place of da, and the sums of dz over this block's patch of rows in
-// sums (gridDim.y, J), if that is not null: the bias gradient, or its parts. add: to what is there.
+// dz = f'(z) da (N, J) in place of da and, unless sums (gridDim.y, J) is null, the sums of dz over
+// this block's patch of rows: the bias gradient or its partial sums. add: to the values in sums.
 KERNEL activation_backward(act* da, const act* kept, real* sums, int add, int kind, int N, int J,
                            int rows, real p) {
   Patch patch = patch_of(N, J, rows);
@@ -95,7 +95,7 @@ KERNEL activation_backward(act* da, const act* kept, real* sums, int add, int ki
   if (patch.group == 0 && patch.j < J) put(sums + (size_t)blockIdx.y * J + patch.j, sum, add);
 }
 
-// out (J) = the sums of x (S, J) over its rows, or those added to it.
+// out (J) = the sums of x (S, J) over its rows, or with add, out += those.
 KERNEL column_sums(const real* x, real* out, int S, int J, int add) {
   for (unsigned j = FIRST; j < (unsigned)J; j += STRIDE) {
     real sum = 0;
@@ -111,7 +111,8 @@ __device__ inline unsigned mix(unsigned h) {
 }
 
 // y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
-// The adjoint is the same kernel: the mask is made again, not kept. first: where in the batch x is.
+// The adjoint is the same kernel: the mask is recomputed, not kept. first: position of x[0] in the
+// batch.
 KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
                int first) {
   unsigned key = (unsigned)keys[0], second = (unsigned)keys[1];

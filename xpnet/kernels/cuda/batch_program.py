@@ -1,4 +1,4 @@
-"""The work of one batch size on static buffers, put in line once."""
+"""The work of one batch size on static buffers, recorded once."""
 
 import math
 from itertools import pairwise
@@ -19,13 +19,13 @@ from xpnet.typing import Array
 
 __all__ = ["LIMIT", "Program"]
 
-LIMIT = 2**31  # elements that an int counts
+LIMIT = 2**31  # elements, which an int can no longer count
 
 
 class Program:
-    """The work of one batch size, put in line once: what a stage may do (work.Work).
+    """The work of one batch size, recorded once; it is the work.Work of the stages.
 
-    The parts of a batch are taken in turn, in the same buffers, and their gradients added up.
+    Micro-batches are computed in turn, in the same buffers, and their gradients added up.
     """
 
     def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
@@ -33,15 +33,17 @@ class Program:
         self.calls: list[Call] = []
         N, widest, output = batch.x.shape[0], max(task.widths), task.widths[-1]
         if N * widest >= LIMIT:
-            msg = f"a batch of {N} rows of {widest} is too large for the kernels; use less"
+            msg = f"a batch of {N} rows of {widest} is too large for the kernels: "
+            msg += f"use a batch of at most {(LIMIT - 1) // widest} rows"
             raise DataError(msg)
         self.N, self.first, self.add = N, 0, 0
-        bounds = sorted({N * i // task.parts for i in range(task.parts + 1)})
+        parts = task.micro_batches
+        bounds = sorted({N * i // parts for i in range(parts + 1)})
         self._most = max(last - first for first, last in pairwise(bounds))
         self._static: list[Array] = []
         self._scratch = [self._empty((self._most * widest,)) for _ in range(2)]
-        used = buffers.state.params if buffers.narrow is None else buffers.narrow
-        self._tensors = task.layout.split(used)
+        params = buffers.state.params if buffers.narrow is None else buffers.narrow
+        self._tensors = task.layout.split(params)
         self._gradients = task.layout.split(buffers.grad)
         self._statistics = task.stats_layout.split(buffers.state.stats)
         self.x, self.y = self._empty((N, task.widths[0])), self._target(batch, (N, output))
@@ -61,33 +63,33 @@ class Program:
             self._differentiate(first, last)
         self._update()
 
-    # -- what a stage asks for ----------------------------------------------------------------
+    # -- what a stage uses --------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """What a layer stores."""
+        """A buffer for what a layer stores."""
         return self._reused(shape, self.executor.stored)
 
     def sums(self, shape: tuple[int, ...]) -> Array:
-        """What is summed up, in the dtype of the parameters."""
+        """A buffer for sums, in the dtype of the parameters."""
         return self._reused(shape, self.executor.dtype)
 
     def _empty(self, shape: tuple[int, ...]) -> Array:
         return self.executor.empty(shape, self.executor.stored)
 
     def _reused(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """The buffer that the part before had at this place of the program, if it is large enough.
+        """The buffer that the previous micro-batch had at this point, if it is large enough.
 
-        Parts differ by a row at most, so that one row more is enough for all.
+        Micro-batches differ by at most one row, so one extra row is enough for all of them.
         """
         size, i = math.prod(shape), self._next
         self._next += 1
         if i == len(self._static) or self._static[i].shape[0] < size:
-            more = -(-size // self._rows) if self._rows < self._most else 0
-            self._static[i : i + 1] = [self.executor.empty((size + more,), dtype)]
+            extra = -(-size // self._rows) if self._rows < self._most else 0
+            self._static[i : i + 1] = [self.executor.empty((size + extra,), dtype)]
         return self._static[i][:size].reshape(shape)
 
     def scratch(self, shape: tuple[int, ...]) -> Array:
-        """One of two buffers in turn: a gradient lives until the next one is made."""
+        """Two buffers in alternation: a gradient stays valid while the next one is computed."""
         self._scratch.reverse()
         return self._scratch[0][: math.prod(shape)].reshape(shape)
 
@@ -114,29 +116,31 @@ class Program:
         self.calls.append(self.executor.launch(kernel, grid, self.task.threads, *given))
 
     def launch_patches(self, kernel: str, grid: tuple[int, int], *given: Any) -> None:
-        """Launch blocks of more threads: there are few, and each has many rows to add up."""
+        """Launch blocks with more threads: there are few blocks, each with many rows to add up."""
         threads = min(4 * self.task.threads, 1024)
         self.calls.append(self.executor.launch(kernel, grid, threads, *given))
 
     # -- the step -----------------------------------------------------------------------------
 
     def _target(self, batch: Batch, output: tuple[int, int]) -> Array:
-        """The slot for targets; the portable loss explains shapes that are wrong."""
+        """The slot for targets; the portable loss raises the error for shapes that do not fit."""
         e, loss = self.executor, self.task.loss
         loss.sums(e.empty(output, e.dtype), batch.y, batch.weight)
         labels = isinstance(loss, ROWS) and len(batch.y.shape) == 1
         return e.empty(batch.y.shape if labels else output, "int32" if labels else e.dtype)
 
     def _placed_class_weights(self) -> Array | None:
-        given = getattr(self.task.loss, "class_weights", None)
-        return None if given is None else self.executor.place(np.array(given, self.executor.dtype))
+        weights = getattr(self.task.loss, "class_weights", None)
+        if weights is None:
+            return None
+        return self.executor.place(np.array(weights, self.executor.dtype))
 
     def _begin(self) -> None:
-        """What comes before the parts; beside it, the launch that is never in a graph."""
+        """Record what precedes the micro-batches; prepare the launch that is never in a graph."""
         b, e, labels = self.buffers, self.executor, str(self.y.dtype) == "int32"
         x_size, y_size = math.prod(self.x.shape), math.prod(self.y.shape)
         real = np.dtype(e.dtype)
-        self._wanted = (real, np.dtype(self.y.dtype), real)  # of what is copied as it is
+        self._slot_dtypes = (real, np.dtype(self.y.dtype), real)  # others are converted first
         targets = (self.y, None) if labels else (None, self.y)
         self._begin_step = e.launch(
             "begin_step", (self.blocks(x_size), 1), self.task.threads, b.now, b.coefficients,
@@ -148,7 +152,7 @@ class Program:
             self.launch("copied", self.blocks(S), b.state.stats, b.stats_before, S, None)
 
     def _differentiate(self, first: int, last: int) -> None:
-        """Forward, loss and backward of the rows ``first`` to ``last``."""
+        """Record forward, loss and backward of the rows ``first`` to ``last``."""
         self.first, self.add, self._rows, self._next = first, int(first > 0), last - first, 0
         output, residuals = self.x[first:last], []
         for stage in self.task.stages:
@@ -161,7 +165,7 @@ class Program:
                 return
 
     def _loss(self, z: Array, first: int, last: int) -> Array:
-        """Put the loss in line, and return where its gradient dz will be."""
+        """Record the loss; return the buffer of its gradient dz."""
         loss, stage, bias = self.task.loss, self.task.stages[-1], None
         N, K = z.shape
         dbias = None
@@ -169,7 +173,7 @@ class Program:
             bias, dz = self.parameter(stage.layer, "b"), z
             dbias = self.gradient(stage.layer, "b") if self.loss_sums_bias else None
         else:
-            dz = self.scratch((N, K))  # the last activation may keep z
+            dz = self.scratch((N, K))  # backward of the last activation may need z
         y, weight = self.y[first:last], None if self.weight is None else self.weight[first:last]
         if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy):
             ignored = loss.ignore_label
@@ -190,10 +194,10 @@ class Program:
         return self.blocks(rows * (WARP if by_row else self.task.widths[-1]))
 
     def _finish(self, first: int, last: int) -> tuple[Any, ...]:
-        """What a loss adds up, after all parts: FINISH in loss.cu."""
+        """The arguments FINISH of loss.cu, for the sums over all micro-batches."""
         b, loss, before = self.buffers, self.task.loss, self._loss_blocks
         self._loss_blocks += self._loss_grid(last - first)
-        # By this the gradient is multiplied to fit 16 bits, beside so many terms in the loss.
+        # In 16 bits the gradient is multiplied by this, to fit however many terms the loss has.
         share = 1.0 if loss.reduction == "sum" else 1.0 / self._count
         return (b.state.scale, share, self._partial, before, int(last == self.N), b.turns,
                 REDUCTIONS[loss.reduction], int(loss.predicts != "value"), b.denominator,
@@ -218,22 +222,22 @@ class Program:
         if self.task.mixed is not None and b.good is not None:
             self.launch("next_scale", 1, b.state.scale, b.good, self.task.mixed.growth)
 
-    # -- running it ---------------------------------------------------------------------------
+    # -- running ------------------------------------------------------------------------------
 
     def begin(self, batch: Batch) -> None:
         """Copy a batch into the slots, and the numbers in ``buffers.now`` to the device."""
-        e, given = self.executor, self.buffers.now
-        kept = []  # until it is copied
-        for name, dtype, x in zip(("x", "y", "weight"), self._wanted, batch, strict=True):
+        e, now = self.executor, self.buffers.now
+        kept = []  # alive until it is copied
+        for name, dtype, x in zip(("x", "y", "weight"), self._slot_dtypes, batch, strict=True):
             if x is not None and not (x.dtype == dtype and e.owns(x)):
-                made = e.empty(tuple(x.shape), str(dtype))
-                e.copy(made, x)
-                x = made
+                converted = e.empty(tuple(x.shape), str(dtype))
+                e.copy(converted, x)
+                x = converted
             kept.append(x)
-            given[name] = 0 if x is None else e.address(x)
+            now[name] = 0 if x is None else e.address(x)
         self._begin_step()
 
     def run(self) -> None:
-        """Do the work, one launch after the other."""
+        """Run the recorded work, one launch after another."""
         for call in self.calls:
             call()

@@ -1,9 +1,9 @@
-// What is new in a step, put where the other kernels read it: a captured graph would freeze
+// Puts what changes from step to step where the other kernels read it: a captured graph freezes
 // arguments and addresses.
 
 #define MOST_RANDOM 64  // layers that draw random numbers
 
-// sources.py, now. An address is 0 where there is no such array.
+// See now() in sources.py. An address is 0 if there is no such array.
 struct Now {
   real step_size, eps, keep;
   int step;
@@ -16,8 +16,8 @@ __device__ inline void take(unsigned long long from, To* to, int n) {
   for (unsigned i = FIRST; from && i < (unsigned)n; i += STRIDE) to[i] = ((const From*)from)[i];
 }
 
-// The numbers, and the batch: x, rounded to what layers store; labels or rows, the other one null,
-// as targets; weights or null.
+// Copies the numbers and the batch: x, rounded to act; labels or rows as targets, the other one
+// null; weights or null.
 KERNEL begin_step(Now now, real* c, int* step, unsigned long long* cost_at, int* keys, int n_keys,
                   act* x, int x_size, int* labels, real* rows, int y_size, real* weights, int N) {
   if (FIRST == 0) {

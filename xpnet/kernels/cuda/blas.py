@@ -1,7 +1,7 @@
-"""Matrix products through a cuBLAS handle of our own.
+"""Matrix products through our own cuBLAS handle.
 
-CuPy refuses its cuBLAS while a stream is being captured. cuBLAS itself does not, if its workspace
-is given beforehand: with one of its own it would allocate.
+CuPy refuses to use cuBLAS while a stream is being captured. cuBLAS itself allows it if it is given
+a workspace beforehand; otherwise it would allocate one.
 """
 
 import ctypes
@@ -14,17 +14,15 @@ from xpnet.typing import Array
 
 __all__ = ["Blas", "Product", "find_cublas", "product"]
 
-WORKSPACE_BYTES = (
-    32 << 20
-)  # what cuBLAS's documentation advises for Hopper; older GPUs ask for less
+WORKSPACE_BYTES = 32 << 20  # as cuBLAS's documentation advises for Hopper; older GPUs need less
 
-# library_types.h: cudaDataType_t of an array's dtype; bfloat16 is stored as its bits
+# library_types.h: the cudaDataType_t of an array's dtype; bfloat16 is stored as its bits
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
-# cublas_api.h: cublasComputeType_t, in which products are summed
+# cublas_api.h: the cublasComputeType_t in which products are summed
 COMPUTE = {"float32": 68, "float64": 70}
 COMPUTE_32F_FAST_TF32 = 77
 DEFAULT_ALGORITHM = -1
-# cublasMath_t: the default, but the parts of a 16-bit product are not rounded before they are added
+# cublasMath_t: the default, but partial sums of a 16-bit product are not rounded to 16 bits
 WIDE_REDUCTIONS = 16
 _SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 _P, _I = ctypes.c_void_p, ctypes.c_int
@@ -39,7 +37,7 @@ _SIGNATURES = {
 
 
 class Product(NamedTuple):
-    """The arguments of a column-major product that has the same result in memory."""
+    """The arguments of a column-major product with the same result in memory."""
 
     transpose_a: int
     transpose_b: int
@@ -62,27 +60,27 @@ def product(a: Array, b: Array, out: Array) -> Product:
     """
     (M, K), N = a.shape, b.shape[1]
     if b.shape[0] != K or out.shape != (M, N) or not out.flags.c_contiguous:
-        msg = f"no product {a.shape} x {b.shape} into {out.shape}"
+        msg = f"no product {a.shape} x {b.shape} into a contiguous {out.shape}"
         raise ValueError(msg)
     (ta, lda), (tb, ldb) = _operand(a), _operand(b)
     return Product(tb, ta, N, M, K, ldb, lda, N)
 
 
 def _operand(x: Array) -> tuple[int, int]:
-    """Whether a matrix is to be transposed, and its leading dimension.
+    """Whether a matrix is transposed, and its leading dimension.
 
-    From the shape: the strides of an axis of length 1 say nothing.
+    The latter is taken from the shape: the stride of an axis of length 1 is meaningless.
     """
     if x.flags.c_contiguous:
         return 0, x.shape[1]
     if x.flags.f_contiguous:
         return 1, x.shape[0]
-    msg = "a product takes contiguous matrices and their transposes"
+    msg = "a product takes contiguous matrices or their transposes"
     raise ValueError(msg)
 
 
 class Blas:
-    """A cuBLAS handle with its workspace, for sums in one dtype. ``library`` is cuBLAS, by ctypes.
+    """A cuBLAS handle with its workspace, for sums in one dtype; ``library`` is cuBLAS in ctypes.
 
     ``workspace`` is a device buffer of bytes; ``address`` gives the address of an array's data.
     """
@@ -112,13 +110,13 @@ class Blas:
     ) -> Callable[[int], None]:
         """Return a function of a stream's pointer that computes out = a b on that stream.
 
-        With ``add`` out += a b. a and b have one dtype, and out that one or a wider one.
+        With ``add``, out += a b. a and b have the same dtype, and out that or a wider one.
         """
         p, address = product(a, b, out), self._address
         kind, kind_out = TYPES[str(a.dtype)], TYPES[str(out.dtype)]
         tf32 = self._tf32 and str(a.dtype) == "float32"
-        kept = (a, b, out)  # cuBLAS sees only where they are
-        given = (
+        kept = (a, b, out)  # alive: cuBLAS only has their addresses
+        arguments = (
             self._handle, p.transpose_a, p.transpose_b, p.m, p.n, p.k,
             ctypes.addressof(self._one), address(b), kind, p.lda, address(a), kind, p.ldb,
             ctypes.addressof(self._one if add else self._zero), address(out), kind_out, p.ldc,
@@ -128,13 +126,13 @@ class Blas:
 
         def run(stream: int, kept: Any = kept) -> None:
             self.use(stream)
-            if status := gemm(*given):
+            if status := gemm(*arguments):
                 _fail("cublasGemmEx", status)
 
         return run
 
     def use(self, stream: int) -> None:
-        """Work on a stream from here on; setting it makes cuBLAS forget the workspace."""
+        """Switch to a stream; that makes cuBLAS forget the workspace, so set it again."""
         if stream != self._stream:
             self._check("cublasSetStream_v2", self._handle, stream)
             address, size = self._address(self._workspace), self._workspace.nbytes
@@ -147,17 +145,17 @@ class Blas:
 
 
 def _fail(function: str, status: int) -> None:
-    msg = f"{function} returned status {status}; cublasStatus_t in cuBLAS's manual says what it is"
+    msg = f"{function} returned status {status}; see cublasStatus_t in cuBLAS's manual"
     raise BackendError(msg)
 
 
 def find_cublas() -> Any:
-    """Load cuBLAS where CuPy would find it; raises BackendError where it is not there."""
+    """Load cuBLAS from where CuPy would load it; raises BackendError if it is not there."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
 
         return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
-    except Exception as error:  # pathfinder is absent, or finds no library, or it does not load
+    except Exception as error:  # no pathfinder, no library, or one that does not load
         msg = f"cuBLAS cannot be loaded by itself ({type(error).__name__}): "
         msg += "pip install 'cupy-cuda13x[ctk]'"
         raise BackendError(msg) from error

@@ -1,4 +1,4 @@
-"""What is to be trained, and the static buffers that all batch sizes share."""
+"""What is trained, and the static buffers shared by all batch sizes."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ MOST_BLOCKS = 1024
 
 
 class Task(NamedTuple):
-    """What is to be trained, as stages."""
+    """What is trained, as stages."""
 
     stages: list[Stage]
     widths: list[int]  # of the input and of each layer's output
@@ -33,38 +33,38 @@ class Task(NamedTuple):
     n_random: int
     threads: int  # in a block
     mixed: Mixed | None = None
-    parts: int = 1  # in which the gradient of a batch is taken
+    micro_batches: int = 1  # that the gradient of a batch is accumulated over
 
 
 class Buffers(NamedTuple):
-    """What all batch sizes share."""
+    """The buffers shared by all batch sizes."""
 
     state: TrainState
-    now: np.ndarray  # what is new in a step, on the host
-    grad: Array  # (P,) of the sum of the losses
-    denominator: Array  # (1,) by which that is divided
-    factor: Array  # (1,) of clipping by norm
+    now: np.ndarray  # the numbers of the step, on the host
+    grad: Array  # (P,) gradient of the sum of the losses
+    denominator: Array  # (1,) that it is divided by
+    factor: Array  # (1,) for clipping by norm
     partial: Array  # (MOST_BLOCKS,) sums of squares
-    turns: Array  # (1,) how many blocks of a launch are done
+    turns: Array  # (1,) how many blocks of a launch have finished
     coefficients: Array  # (3,) lr, eps, keep
     step: Array
     cost_at: Array  # the address of this step's loss
     keys: Array  # (2 random layers,)
-    narrow: Array | None  # (P,) the parameters as layers use them in mixed precision
-    good: Array | None  # (1,) whether the gradient is finite, where there is a loss scale
-    stats_before: Array | None  # (S,) what they were before a step that may be left out
+    narrow: Array | None  # (P,) the parameters rounded for the layers, in mixed precision
+    good: Array | None  # (1,) whether the gradient is finite, if there is a loss scale
+    stats_before: Array | None  # (S,) the statistics before a step that may be skipped
 
     @classmethod
     def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
-        """Make the buffers; the arrays of the first state become part of them."""
+        """Make the buffers around the first state, whose arrays become part of them."""
         real = e.dtype
 
         def own(x: Array, dtype: str = real) -> Array:
             if e.owns(x) and str(x.dtype) == dtype:
                 return x
-            made = e.empty(tuple(x.shape), dtype)
-            e.copy(made, x)
-            return made
+            copy = e.empty(tuple(x.shape), dtype)
+            e.copy(copy, x)
+            return copy
 
         t = state.totals
         totals = Totals(
@@ -98,11 +98,11 @@ class Buffers(NamedTuple):
 
 
 def arrays(state: TrainState) -> list[Array]:
-    """Return what a step writes into."""
+    """Return the arrays that a step writes to."""
     scale = [] if state.scale is None else [state.scale]
     return [state.params, state.stats, *state.slots, *scale, *state.totals]
 
 
 def blocks(size: int, threads: int) -> int:
-    """Return how many blocks share ``size`` elements; each strides over what is left."""
+    """Return how many blocks share ``size`` elements; threads stride over the rest."""
     return max(1, min(-(-size // threads), MOST_BLOCKS))

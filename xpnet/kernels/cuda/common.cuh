@@ -1,16 +1,16 @@
-// What every kernel here shares. `real` is float or double; NaN goes through, as in xpnet.ops. What
-// layers store is `act`: narrow.cuh.
+// What all kernels share. `real` is float or double; NaN propagates, as in xpnet.ops. Layers store
+// `act`: narrow.cuh.
 //
-// A kernel may be launched with any block of a multiple of 32 threads (at most 1024), and, unless
-// it takes patches, with any grid, and gives the right result. The same launch gives the same bits
-// every time: sums are taken in a fixed order, without floating-point atomics, so that a replayed
-// graph can be compared with an eager step bit by bit. Numbers that change from step to step come
-// from device memory.
+// A kernel gives the right result for any block size that is a multiple of 32 (at most 1024) and,
+// unless it works on patches, for any grid. The same launch gives the same bits every time: sums
+// are taken in a fixed order, without floating-point atomics, so that a replayed graph can be
+// compared with an eager step bit by bit. Numbers that change from step to step are read from
+// device memory.
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(1024)
 #define WARP 32
 
-// Index of the first element of this thread, and the distance to its next one.
+// Index of this thread's first element, and the distance to its next.
 #define FIRST (blockIdx.x * blockDim.x + threadIdx.x)
 #define STRIDE (gridDim.x * blockDim.x)
 
@@ -37,7 +37,7 @@ __device__ inline real block_sum(real x) {
 }
 
 // Whether this block is the last of the launch to get here; it sees what the others wrote before
-// they did. Every thread must call it. *turns begins as 0, and ends so.
+// they got here. Every thread must call it. *turns is 0 before and after.
 __device__ inline bool last_block(unsigned* turns) {
   __shared__ int last;
   unsigned others = gridDim.x * gridDim.y - 1;
@@ -53,7 +53,7 @@ __device__ inline bool last_block(unsigned* turns) {
 
 struct Best { real value; int index; };
 
-// The larger of two, and of equal ones the first: argmax, to which a NaN is the largest.
+// The larger of two, the first of equals, as in argmax; a NaN is the largest.
 __device__ inline Best better(Best a, Best b) {
   bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
   bool larger = b.value > a.value || (b_is_nan && !a_is_nan);
@@ -70,8 +70,8 @@ __device__ inline Best warp_best(Best x) {
   return x;
 }
 
-// A patch of 32 columns, a lane each, and `rows` rows of a matrix (N, J): block (x, y) has columns
-// 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1, and each of its warps every so many of them.
+// A patch of 32 columns, one per lane, and `rows` rows of a matrix (N, J): block (x, y) has columns
+// 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1, which its warps take in turn.
 struct Patch { int j, group, groups, first, last, count; };  // last: first where j >= J
 
 __device__ inline Patch patch_of(int N, int J, int rows) {
@@ -84,7 +84,7 @@ __device__ inline Patch patch_of(int N, int J, int rows) {
 #define EACH_ROW(n, patch) \
   for (int n = patch.first + patch.group; n < patch.last; n += patch.groups)
 
-// The sum of the lanes' x over the warps of the block. Every thread must call it, and gets it.
+// The sum of each lane's x over the warps of the block, in every thread. Every thread must call it.
 __device__ inline real column_sum(real x) {
   __shared__ real of_group[WARP][WARP + 1];
   int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
@@ -97,5 +97,5 @@ __device__ inline real column_sum(real x) {
   return of_group[0][lane];
 }
 
-// *out = x, or x added to it.
+// *out = x, or *out += x.
 __device__ inline void put(real* out, real x, int add) { *out = add ? *out + x : x; }

@@ -1,4 +1,4 @@
-"""What the step asks of a device, and CuPy's answer."""
+"""What the step needs from a device, and CuPy's implementation of it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,10 +22,7 @@ class CaptureError(BackendError):
 
 
 class Executor(Protocol):
-    """A device that runs what it is given in order, without making the host wait.
-
-    Only :meth:`to_host` waits.
-    """
+    """A device that runs its work in order, asynchronously; only :meth:`to_host` waits for it."""
 
     dtype: str  # of `real` in the kernels
     stored: str  # of `act`, what layers store
@@ -43,11 +40,11 @@ class Executor(Protocol):
         ...
 
     def product(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Call:
-        """Return a function that computes out = a b, or adds that to out."""
+        """Return a function that computes out = a b, or with ``add`` out += a b."""
         ...
 
     def capture(self, work: Call) -> Call:
-        """Return a function that does ``work`` again as one graph; ``work`` is not done now.
+        """Return a function that replays ``work`` as one graph; capturing does not run it.
 
         Raises CaptureError.
         """
@@ -71,7 +68,7 @@ class CupyExecutor:
         with device:
             try:
                 self._module.compile()
-            except Exception as error:  # headers or NVRTC are missing, or it knows no such GPU
+            except Exception as error:  # headers or NVRTC missing, or too old for the GPU
                 reason = str(error).strip().partition("\n")[0]
                 msg = f"the kernels do not compile here ({type(error).__name__}: {reason})"
                 raise UnsupportedError(msg) from error
@@ -81,7 +78,7 @@ class CupyExecutor:
                 self._blas = Blas(find_cublas(), workspace, self.address, dtype, tf32=tf32)
             except BackendError as error:
                 self._no_blas = str(error)
-                if narrow:  # CuPy's own products know no bfloat16
+                if narrow:  # CuPy's own products have no bfloat16
                     raise UnsupportedError(self._no_blas) from error
 
     def active(self) -> AbstractContextManager:
@@ -134,9 +131,9 @@ class CupyExecutor:
                 stream.begin_capture()
                 try:
                     work()
-                finally:  # also ends a capture that failed, or the stream stays unusable
+                finally:  # or a failed capture would leave the stream unusable
                     graph = stream.end_capture()
-            graph.upload()  # on the stream that will launch it; here, a failure is no harm
+            graph.upload()  # on the launching stream; a failure does no harm yet
         except Exception as error:
             msg = f"the step could not be captured: {type(error).__name__}: {error}"
             raise CaptureError(msg) from error
@@ -144,5 +141,5 @@ class CupyExecutor:
 
 
 def _no_allocation(size: int) -> Any:
-    msg = f"{size} bytes were asked for in a graph, which may only use static buffers"
+    msg = f"{size} bytes were allocated during capture; a graph may only use static buffers"
     raise CaptureError(msg)

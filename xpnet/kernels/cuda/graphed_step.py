@@ -1,10 +1,10 @@
 """The whole train step on static buffers: fused kernels and products, replayed as one CUDA graph.
 
-One launch copies a batch into its slot and the numbers of the step to device memory, and then the
+One launch copies the batch into its slot and the numbers of the step to device memory; then the
 same work runs on the same addresses every time. The third step of a batch size is also captured as
 a graph, compared bit by bit with the eager step from the same state, and replayed from then on.
-Where that fails, the step stays eager and :attr:`FusedStep.note` says why. The host never waits
-for the device, but for that one comparison.
+If that fails, the step stays eager and :attr:`FusedStep.note` says why. The host waits for the
+device only for that one comparison.
 """
 
 import logging
@@ -30,7 +30,7 @@ from xpnet.typing import Array
 
 __all__ = ["FusedStep"]
 
-EAGER_STEPS = 2  # of a batch size, before its graph: they load the kernels and warm cuBLAS up
+EAGER_STEPS = 2  # of each batch size before its graph: they load the kernels and warm up cuBLAS
 PROGRAMS = 4  # batch sizes whose buffers are kept
 COSTS = 1024  # losses that share an allocation
 
@@ -38,11 +38,11 @@ COSTS = 1024  # losses that share an allocation
 class FusedStep:
     """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
 
-    ``graph=False`` stays eager; ``threads`` are in a block, a multiple of 32. Raises
-    UnsupportedError where there is no kernel for something. ``mixed`` is the step of
+    With ``graph=False`` it stays eager; ``threads`` is the block size, a multiple of 32. Raises
+    UnsupportedError if there is no kernel for something. ``mixed`` gives the step of
     :mod:`xpnet.step.mixed_precision`; the executor then stores its dtype. Unlike there, the
-    gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate`` it
-    is taken over that many micro-batches: :mod:`xpnet.step.microbatch`.
+    gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate``,
+    the gradient is accumulated over that many micro-batches: :mod:`xpnet.step.microbatch`.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class FusedStep:
             return buffers.state, cost
 
     def _adopt(self, state: TrainState) -> Buffers:
-        """The static buffers, with ``state`` in them; the first state becomes them."""
+        """The static buffers, holding ``state``; the first state becomes part of them."""
         if self.buffers is None:
             self.buffers = Buffers.around(self.executor, self.task, state)
             self._narrow()
         elif state is not self.buffers.state:
-            for mine, given in zip(arrays(self.buffers.state), arrays(state), strict=True):
-                if given is not mine:
-                    self.executor.copy(mine, given)
+            for mine, x in zip(arrays(self.buffers.state), arrays(state), strict=True):
+                if x is not mine:
+                    self.executor.copy(mine, x)
             self._narrow()
         return self.buffers
 
     def _narrow(self) -> None:
-        """Round the parameters for the layers; from then on each update does."""
+        """Round the parameters for the layers; from then on, each update does it."""
         b = self.buffers
         if b is not None and b.narrow is not None:
             size, threads = b.narrow.shape[0], self.task.threads
@@ -107,8 +107,8 @@ class FusedStep:
         return self.programs[key]
 
     def _set(self, buffers: Buffers, inputs: StepInputs) -> Array:
-        """Note the numbers of this step; return where its loss will be."""
-        if self._taken == COSTS:  # a caller may keep the losses, so they are not overwritten
+        """Set the numbers of this step; return the array of its loss."""
+        if self._taken == COSTS:  # callers may keep losses, so none is overwritten
             self._costs = [*self._costs[-1:], self.executor.empty((COSTS,), self.executor.dtype)]
             self._taken = 0
         costs, i, now = self._costs[-1], self._taken, buffers.now
@@ -132,7 +132,7 @@ class FusedStep:
             repeated.program.run()
 
     def _run_and_capture(self, repeated: "_Repeated") -> None:
-        """Do the work both ways from one state, and keep the graph if no bit is different."""
+        """Run the work both ways from the same state, and keep the graph if no bit differs."""
         program, before = repeated.program, self._read()
         program.run()
         try:
@@ -145,17 +145,18 @@ class FusedStep:
         replay()
         if all(map(_same_bits, self._read(), eager)):
             repeated.replay = replay
+            n = self.task.micro_batches
             precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-            parts = f" for {self.task.parts} parts of a batch" if self.task.parts > 1 else ""
+            parts = f" over {n} micro-batches" if n > 1 else ""
             self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
             self.note += "equal to the eager step"
             return
         self._write(before)
         program.run()
-        self._fall_back("the replayed graph gave other numbers than the eager step")
+        self._fall_back("the replayed graph and the eager step gave different numbers")
 
     def _fall_back(self, reason: str) -> None:
-        """Stay eager from here on."""
+        """Stay eager from now on."""
         self.graph, self.note = False, f"eager: {reason}"
         logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
         for repeated in self.programs.values():
@@ -186,7 +187,7 @@ def _task(
     optimizer: Optimizer,
     clip: Clip,
     mixed: Mixed | None,
-    parts: int,
+    micro_batches: int,
     threads: int,
 ) -> Task:
     check_rules(loss, optimizer)
@@ -195,12 +196,13 @@ def _task(
         msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
         raise UnsupportedError(msg)
     if model.n_random > MOST_RANDOM:
-        msg = f"{model.n_random} layers that draw random numbers have no kernel"
+        msg = f"{model.n_random} layers that draw random numbers are too many for the kernels: "
+        msg += f"at most {MOST_RANDOM}"
         raise UnsupportedError(msg)
     widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
     return Task(
         stages(model), widths, layout, stats_layout, loss, optimizer, clip, model.n_random,
-        threads, mixed, parts,
+        threads, mixed, micro_batches,
     )  # fmt: skip
 
 

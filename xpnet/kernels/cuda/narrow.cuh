@@ -1,6 +1,5 @@
-// What layers store in mixed precision: `act`, 16 bits of a float. It is read into and rounded from
-// `real`, in which everything is computed; without mixed precision it is `real`. Written out here
-// because NVRTC has no headers of its own.
+// `act`, what layers store: in mixed precision a 16-bit float, else `real`. All computation is in
+// `real`; act converts to it and rounds from it. Written out because NVRTC brings no headers.
 
 #if defined(FLOAT16)
 
@@ -23,7 +22,7 @@ struct act {
 
 struct act {
   unsigned short bits;
-  __device__ act(real x) {  // to the nearest, of two as near to the even one
+  __device__ act(real x) {  // to nearest, ties to even
     unsigned u = __float_as_uint(x);
     bool nan = x != x;
     bits = (unsigned short)(nan ? 0x7fc0u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
@@ -37,7 +36,7 @@ typedef real act;
 
 #endif
 
-// y = x, rounded.
+// y = x, rounded to act.
 KERNEL narrowed(const real* x, act* y, int n) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) y[i] = x[i];
 }

@@ -1,10 +1,10 @@
 // Batch and layer normalisation and the activation after them: xpnet/ops/normalization.py, fused.
 //
-// x, y and a are (R, J), a = f(y) and y = gamma x_hat + beta, x_hat being x normalised. The mean and
-// inv_std = 1 / sqrt(v + eps) are kept, per column or per row; x_hat is made again from them and x.
-// Sums over rows are taken by patches (common.cuh); where several lie below each other, a first
-// launch leaves their sums in partial (gridDim.y, 2, J), and each block of the next one adds those
-// up in their order.
+// x, y and a are (R, J), a = f(y) and y = gamma x_hat + beta, x_hat being x normalised. The mean
+// and inv_std = 1 / sqrt(v + eps) are kept, per column or per row; x_hat is recomputed from them and
+// x. Sums over rows are taken by patches (common.cuh); if several lie one below another, a first
+// launch writes their sums to partial (gridDim.y, 2, J), and each block of the next adds those up
+// in order.
 
 struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)^2
 
@@ -27,7 +27,7 @@ KERNEL column_moments(const act* x, real* partial, int R, int J, int rows) {
   partial[((size_t)blockIdx.y * 2 + 1) * J + patch.j] = m.deviation;
 }
 
-// Of all rows, from those of the patches: Chan, Golub and LeVeque 1979.
+// The moments of all rows, from those of the patches: Chan, Golub and LeVeque 1979.
 __device__ inline Moments all_moments(const real* partial, Patch patch, int R, int J, int rows) {
   Moments all = {0, 0};
   if (patch.j >= J) return all;
@@ -42,10 +42,10 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
   return all;
 }
 
-// running (J each) moves towards the batch's mean and variance; unbiased = R / (R - 1).
+// The running statistics (J) move towards the batch's mean and variance; unbiased = R / (R - 1).
 KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
-                  int R, int J, int rows, real eps, real stays, real moves, real unbiased,
+                  int R, int J, int rows, real eps, real retained, real momentum, real unbiased,
                   int kind, real p) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
@@ -54,8 +54,8 @@ KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
   if (blockIdx.y == 0 && patch.group == 0 && j < J) {
     mean[j] = m.mean;
     inv_std[j] = inverse;
-    running_mean[j] = stays * running_mean[j] + moves * m.mean;
-    running_var[j] = stays * running_var[j] + moves * (variance * unbiased);
+    running_mean[j] = retained * running_mean[j] + momentum * m.mean;
+    running_var[j] = retained * running_var[j] + momentum * (variance * unbiased);
   }
   EACH_ROW(n, patch) {
     size_t i = (size_t)n * J + j;
@@ -64,12 +64,12 @@ KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
   }
 }
 
-// The gradient of y, from that of a and from what the activation keeps.
+// The gradient of y, from that of a and what the activation kept.
 #define DY(i) activate_backward(kind, da[i], kept[i], p)
 
 struct Gradients { real gamma, beta; };  // the sums of dy x_hat and of dy over rows
 
-// by_row: whether mean and inv_std are of the row, not of the column.
+// by_row: whether mean and inv_std are per row, not per column.
 __device__ inline Gradients gradients(const act* da, const act* kept, const act* x,
                                       const real* mean, const real* inv_std, int by_row,
                                       Patch patch, int J, int kind, real p) {
@@ -104,11 +104,11 @@ __device__ inline Gradients all_gradients(const real* partial, int splits, int J
   return all;
 }
 
-// dgamma and dbeta, and dx in place of da, if it is wanted:
+// dgamma and dbeta, and dx in place of da if has_dx:
 // dx = gamma (dy - dbeta / R - x_hat dgamma / R) inv_std.
 KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int wanted, int R, int J, int rows,
+                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J, int rows,
                            int kind, real p) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
@@ -118,7 +118,7 @@ KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* ga
     put(dgamma + j, sums.gamma, add);
     put(dbeta + j, sums.beta, add);
   }
-  if (!wanted) return;
+  if (!has_dx) return;
   EACH_ROW(n, patch) {
     size_t i = (size_t)n * J + j;
     real x_hat = ((real)x[i] - mean[j]) * inv_std[j];
@@ -150,11 +150,11 @@ KERNEL layer_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
   }
 }
 
-// dgamma and dbeta from their parts, and dx in place of da, if it is wanted, a warp per row: with
+// dgamma and dbeta from their partial sums, and dx in place of da if has_dx, a warp per row: with
 // g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
 KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int wanted, int R, int J,
+                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J,
                            int splits, int kind, real p) {
   for (int j = FIRST; j < J; j += STRIDE) {
     Gradients sums = all_gradients(partial, splits, J, j);
@@ -162,7 +162,7 @@ KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* ga
     put(dbeta + j, sums.beta, add);
   }
   int lane = threadIdx.x % WARP;
-  for (int n = FIRST / WARP; wanted && n < R; n += STRIDE / WARP) {
+  for (int n = FIRST / WARP; has_dx && n < R; n += STRIDE / WARP) {
     real along_mean = 0, along_x_hat = 0;
     for (int j = lane; j < J; j += WARP) {
       size_t i = (size_t)n * J + j;
@@ -180,7 +180,7 @@ KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* ga
   }
 }
 
-// to = from, unless that is set: the running statistics are kept where a step is left out.
+// to = from, unless *unless: a skipped step leaves the running statistics as they were.
 KERNEL copied(const real* from, real* to, int n, const int* unless) {
   if (unless && *unless) return;
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) to[i] = from[i];

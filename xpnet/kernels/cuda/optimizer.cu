@@ -1,18 +1,18 @@
-// Clipping and the update rules: xpnet/optim/clipping.py and xpnet/optim/optimizers.py, each one pass over the
-// flat vectors. c is (lr, eps, keep), the coefficients of this update; rest is 1 - alpha or 1 - beta,
-// which float arithmetic here would round where the host does not.
+// Clipping and the update rules: xpnet/optim/clipping.py and xpnet/optim/optimizers.py, each in one
+// pass over the flat vectors. c is (step_size, eps, keep), the coefficients of this update; rest is
+// 1 - alpha or 1 - beta, computed on the host, because float arithmetic here would round it.
 
-#define LR c[0]
+#define STEP_SIZE c[0]
 #define EPS c[1]
 #define KEEP c[2]
 
-// How the gradient of the loss is made from that of the sum: divided, then clipped.
+// The gradient of the loss from that of the sum: divided, then clipped.
 __device__ inline real loss_gradient(real g, const real* denominator, real limit) {
   g /= *denominator;
   return limit > 0 ? clamp(g, -limit, limit) : g;  // 0: no limit
 }
 
-// factor = min(1, max_norm / (norm + 1e-6)), from partial (gridDim.x), the blocks' sums of squares.
+// factor = min(1, max_norm / (norm + 1e-6)); partial (gridDim.x) are the blocks' sums of squares.
 KERNEL clip_factor(const real* g, const real* denominator, real limit, real* partial,
                    unsigned* turns, real max_norm, real* factor, int n) {
   real sum = 0;
@@ -31,7 +31,7 @@ KERNEL clip_factor(const real* g, const real* denominator, real limit, real* par
   *factor = f > 1 ? (real)1 : f;
 }
 
-// g of parameter i, clipped, with the gradient of weight decay where that is coupled.
+// g of parameter i, clipped, plus the gradient of weight decay if that is coupled.
 __device__ inline real gradient(const real* g, const real* p, unsigned i, const real* denominator,
                                 real limit, const real* factor, real decay) {
   real x = loss_gradient(g[i], denominator, limit);
@@ -39,13 +39,14 @@ __device__ inline real gradient(const real* g, const real* p, unsigned i, const 
   return decay > 0 ? x + decay * p[i] : x;
 }
 
-// *good = 0 where a gradient is not finite; the loss made it 1. All who write, write the same.
+// *good = 0 if a gradient is not finite; the loss set it to 1. All writers write the same value.
 KERNEL find_overflow(const real* g, int* good, int n) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
     if (g[i] - g[i] != 0) *good = 0;
 }
 
-// One thread: the loss scale (S, good steps since it changed) after a step: xpnet/step/mixed_precision.py.
+// One thread updates the loss scale (S, good steps since it changed) after a step:
+// xpnet/step/mixed_precision.py.
 KERNEL next_scale(real* scale, const int* good, real growth) {
   if (FIRST != 0) return;
   bool grown = scale[1] + 1 >= growth;
@@ -53,7 +54,7 @@ KERNEL next_scale(real* scale, const int* good, real growth) {
   scale[1] = *good && !grown ? scale[1] + 1 : (real)0;
 }
 
-// good: null, or whether this step is taken at all; narrow (n): null, or p as layers use it.
+// good: null, or whether this step is applied; narrow (n): null, or p rounded for the layers.
 #define GRADIENT const real* g, const real* denominator, real limit, const real* factor, \
                  real decay, const int* good, act* narrow
 #define EACH(i) if (!good || *good) for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
@@ -71,7 +72,7 @@ KERNEL sgd(real* p, GRADIENT, const real* c, int n, real* v, real momentum, int 
       real vi = v[i] = momentum * v[i] + step;
       step = nesterov ? step + momentum * vi : vi;
     }
-    set(p, narrow, i, p[i] - LR * step);
+    set(p, narrow, i, p[i] - STEP_SIZE * step);
   }
 }
 
@@ -86,14 +87,14 @@ KERNEL rmsprop(real* p, GRADIENT, const real* c, int n, real* r, real* m, real* 
     }
     real step = gi / (sqrt(variance) + eps);
     if (v) step = v[i] = momentum * v[i] + step;
-    set(p, narrow, i, p[i] - LR * step);
+    set(p, narrow, i, p[i] - STEP_SIZE * step);
   }
 }
 
 KERNEL adagrad(real* p, GRADIENT, const real* c, int n, real* r, real eps) {
   EACH(i) {
     real gi = G(i), ri = r[i] += gi * gi;
-    set(p, narrow, i, p[i] - LR * (gi / (sqrt(ri) + eps)));
+    set(p, narrow, i, p[i] - STEP_SIZE * (gi / (sqrt(ri) + eps)));
   }
 }
 
@@ -104,7 +105,7 @@ KERNEL adam(real* p, GRADIENT, const real* c, int n, real* m, real* v, real beta
     real gi = G(i);
     real vi = v[i] = beta2 * v[i] + rest2 * (gi * gi);
     real mi = m[i] = beta1 * m[i] + rest1 * gi;
-    set(p, narrow, i, KEEP * p[i] - LR * (mi / (sqrt(vi) + EPS)));
+    set(p, narrow, i, KEEP * p[i] - STEP_SIZE * (mi / (sqrt(vi) + EPS)));
   }
 }
 
@@ -112,8 +113,8 @@ KERNEL lion(real* p, GRADIENT, const real* c, int n, real* m, real beta1, real r
             real rest2) {
   EACH(i) {
     real gi = G(i), u = beta1 * m[i] + rest1 * gi;
-    real sign = u > 0 ? (real)1 : u < 0 ? (real)-1 : u;  // 0 and NaN stay what they are
-    set(p, narrow, i, KEEP * p[i] - LR * sign);
+    real sign = u > 0 ? (real)1 : u < 0 ? (real)-1 : u;  // 0 and NaN stay as they are
+    set(p, narrow, i, KEEP * p[i] - STEP_SIZE * sign);
     m[i] = beta2 * m[i] + rest2 * gi;
   }
 }

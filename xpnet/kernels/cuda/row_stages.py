@@ -1,6 +1,6 @@
-"""The stages that work along rows or columns: normalisation and softmax as a layer.
+"""The stages that work along rows or columns: normalisation, and softmax as a layer.
 
-Both take the last axis; what is before it, of images too, are R rows.
+Both work on the last axis; all axes before it, also those of images, are R rows.
 """
 
 import math
@@ -20,7 +20,7 @@ def _rows(x: Array, J: int) -> Array:
 
 @dataclass(frozen=True)
 class Norm:
-    """a = f(γ x̂ + β), x̂ being x normalised along its rows or, by a batch norm, its columns."""
+    """a = f(γ x̂ + β), x̂ being x normalised along its rows or, in a batch norm, its columns."""
 
     index: int  # of the layer
     layer: BatchNorm | LayerNorm
@@ -84,13 +84,13 @@ class Norm:
 
     @property
     def bare(self) -> bool:
-        """Whether it has no activation yet."""
+        """Whether it has no activation."""
         return kind_of(self.activation) == IDENTITY
 
 
 @dataclass(frozen=True)
 class SoftmaxRows:
-    """Softmax along the last axis of ``features`` entries, or its logarithm."""
+    """Softmax, or its logarithm, along the last axis of ``features`` entries."""
 
     features: int
     logarithm: bool

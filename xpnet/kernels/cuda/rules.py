@@ -1,4 +1,4 @@
-"""Which kernel is which loss and which update rule, and the constants each takes."""
+"""The kernel of each loss and of each update rule, and the constants it takes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ __all__ = [
 
 # The enums in loss.cu.
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}
-ROWS = (SoftmaxCrossEntropy, CrossEntropy)  # the losses of one kernel, a warp per row
+ROWS = (SoftmaxCrossEntropy, CrossEntropy)  # losses that share a kernel with a warp per row
 ELEMENTWISE: dict[type[Loss], int] = {MeanSquaredError: 0, Huber: 1, BinaryCrossEntropy: 2}
 
 
@@ -45,14 +45,14 @@ def check_rules(loss: Loss, optimizer: Optimizer) -> None:
 
 
 def loss_setting(loss: Loss) -> float:
-    """Return the delta of Huber's loss, or the positive weight of the binary one."""
+    """Return the delta of Huber's loss, or the positive weight of the binary cross-entropy."""
     if isinstance(loss, Huber):
         return loss.delta
     return loss.positive_weight if isinstance(loss, BinaryCrossEntropy) else 0.0
 
 
 def smoothing(loss: SoftmaxCrossEntropy | CrossEntropy, n_classes: int) -> tuple[float, float]:
-    """Return the factor and the summand of label smoothing: t = factor y + summand."""
+    """Return the factor and the offset of label smoothing: t = factor y + offset."""
     return 1.0 - loss.label_smoothing, loss.label_smoothing / n_classes
 
 
@@ -80,7 +80,7 @@ def _lion(o: Lion, slots: Slots) -> tuple[Any, ...]:
     return slots["m"], o.beta1, 1.0 - o.beta1, o.beta2, 1.0 - o.beta2
 
 
-# rule -> kernel, its last arguments, and whether weight decay is part of the gradient
+# rule -> kernel, what makes its last arguments, whether weight decay is part of the gradient
 RULES: dict[type[Optimizer], tuple[str, Callable[..., tuple[Any, ...]], bool]] = {
     SGD: ("sgd", _sgd, True),
     RMSProp: ("rmsprop", _rmsprop, True),

@@ -18,8 +18,8 @@ KERNEL softmax(const act* z, act* a, int R, int J, int logarithm) {
   }
 }
 
-// dz in place of da, from what the layer gave: dz = a (da - sum(da a)), or
-// da - exp(a) sum(da).
+// dz in place of da, from the layer's output a: dz = a (da - sum(da a)), or da - exp(a) sum(da) for
+// the logarithm.
 KERNEL softmax_backward(act* da, const act* a, int R, int J, int logarithm) {
   int lane = threadIdx.x % WARP;
   for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {

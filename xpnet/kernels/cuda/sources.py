@@ -1,7 +1,7 @@
-"""The kernels' C sources, and what each kernel takes.
+"""The kernels' C sources, and the parameters of each kernel.
 
-One translation unit holds them all, for one floating type and what layers store. CuPy hands it to
-NVRTC; the tests also hand it to nvcc, and to g++ behind a header that stands in for a GPU.
+One translation unit holds them all, for one floating type and one type that layers store. CuPy
+passes it to NVRTC; the tests also pass it to nvcc, and to g++ with a header that emulates a GPU.
 """
 
 import re
@@ -27,16 +27,16 @@ FILES = (
     "loss.cu", "optimizer.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
-# What layers store in mixed precision -> the dtype of such arrays; CuPy has no bfloat16.
+# dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
 MOST_RANDOM = 64  # begin.cu
 
 
 def now(dtype: str) -> np.ndarray:
-    """Return begin.cu's Now, by value: CuPy passes a NumPy array of one element so."""
-    names = ("step_size", "eps", "keep"), ("cost", "x", "y", "weight")
-    reals, addresses = [(n, dtype) for n in names[0]], [(n, "uint64") for n in names[1]]
+    """Return the struct Now of begin.cu; CuPy passes a NumPy array of one element by value."""
+    reals = [(name, dtype) for name in ("step_size", "eps", "keep")]
+    addresses = [(name, "uint64") for name in ("cost", "x", "y", "weight")]
     fields = [*reals, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
     return np.zeros((), np.dtype(fields, align=True))
 
@@ -52,7 +52,7 @@ class Parameter(NamedTuple):
 def source(dtype: str, narrow: str | None = None) -> str:
     """Return the kernels in C for ``"float32"`` or ``"float64"``.
 
-    ``narrow`` is "float16" or "bfloat16" where layers store that, beside float32.
+    ``narrow`` is "float16" or "bfloat16" if layers store that beside float32.
     """
     defined = f"#define {narrow.upper()}\n" if narrow else ""
     return f"typedef {C_NAMES[dtype]} real;\n{defined}{_text()}"
@@ -66,7 +66,7 @@ def _text() -> str:
 
 @cache
 def signatures() -> dict[str, tuple[Parameter, ...]]:
-    """Return what each kernel takes, read from the sources.
+    """Return the parameters of each kernel, parsed from the sources.
 
     >>> [p.name for p in signatures()["copied"]]
     ['from', 'to', 'n', 'unless']
@@ -88,30 +88,30 @@ def arguments(
 ) -> list[Any]:
     """Return the arguments of a launch: arrays as they are, 0 for None, numbers in their C type.
 
-    ``stored`` is the dtype of what layers store, where that is not ``dtype``.
+    ``stored`` is the dtype that layers store, if not ``dtype``.
 
-    Raises TypeError for what the kernel does not take: a GPU would read other bytes, silently.
+    Raises TypeError for what the kernel does not take: a GPU would silently read other bytes.
     """
-    wanted = signatures()[kernel]
-    if len(given) != len(wanted):
-        msg = f"{kernel} takes {len(wanted)} arguments; got {len(given)}"
+    expected = signatures()[kernel]
+    if len(given) != len(expected):
+        msg = f"{kernel} takes {len(expected)} arguments; got {len(given)}"
         raise TypeError(msg)
     types = {"real": dtype, "act": stored or dtype}
-    return [_argument(kernel, p, x, types) for p, x in zip(wanted, given, strict=True)]
+    return [_argument(kernel, p, x, types) for p, x in zip(expected, given, strict=True)]
 
 
 def _argument(kernel: str, parameter: Parameter, x: Any, types: dict[str, str]) -> Any:
-    wanted = types.get(parameter.dtype, parameter.dtype)
-    if wanted == "Now":
+    dtype = types.get(parameter.dtype, parameter.dtype)
+    if dtype == "Now":
         if not isinstance(x, np.ndarray) or x.dtype != now(types["real"]).dtype or x.shape:
             msg = f"{kernel} takes sources.now() as {parameter.name}; got {x!r}"
             raise TypeError(msg)
         return x
     if not parameter.pointer:
-        return np.dtype(wanted).type(x)
+        return np.dtype(dtype).type(x)
     if x is None:
         return np.uint64(0)
-    if str(x.dtype) != wanted or not x.flags.c_contiguous:
-        msg = f"{kernel} takes a contiguous {wanted} array as {parameter.name}; got {x.dtype}"
+    if str(x.dtype) != dtype or not x.flags.c_contiguous:
+        msg = f"{kernel} takes a contiguous {dtype} array as {parameter.name}; got {x.dtype}"
         raise TypeError(msg)
     return x

@@ -1,8 +1,8 @@
-"""A model as stages, each of which says what to launch forward and backward.
+"""A model as stages, each of which records its forward and backward launches.
 
 A stage is a dense layer or a normalisation with the activation after it, an activation alone,
-softmax as a layer, or dropout. It sees a batch as a matrix (N, features); Flatten is then nothing
-at all.
+softmax as a layer, or dropout. It sees a batch as a matrix (N, features), so Flatten needs no
+stage.
 """
 
 import math
@@ -32,7 +32,7 @@ __all__ = ["KINDS", "Affine", "Drop", "Stage", "stages"]
 
 @dataclass(frozen=True)
 class Affine:
-    """a = f(x W + b), or a = f(x) where ``layer`` is None."""
+    """a = f(x W + b), or a = f(x) if ``layer`` is None."""
 
     layer: int | None  # index of the dense layer
     width: int  # J
@@ -67,8 +67,8 @@ class Affine:
 
     def backward(self, work: Work, residuals: Any, da: Array) -> Array | None:
         x, kept = residuals
-        summed = self.layer is None or (self.fused and work.loss_sums_bias)
-        db = None if summed else work.gradient(self.layer, "b")  # type: ignore[arg-type]
+        done = self.layer is None or (self.fused and work.loss_sums_bias)
+        db = None if done else work.gradient(self.layer, "b")  # type: ignore[arg-type]
         if self.kind != IDENTITY or db is not None:
             self._activation_backward(work, da, kept, db)
         if self.layer is None:
@@ -82,7 +82,7 @@ class Affine:
         return dx
 
     def _activation_backward(self, work: Work, da: Array, kept: Array, db: Array | None) -> None:
-        """Turn da into dz, and sum it into db: at once, or by several blocks and then once more."""
+        """Turn da into dz and sum it into db: in one launch, or two over several blocks of rows."""
         N, J = da.shape
         cut = patches(N, J)
         split = db is not None and cut.splits > 1
@@ -97,7 +97,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Drop:
-    """Inverted dropout; the mask is made again on the way back."""
+    """Inverted dropout; backward computes the mask again."""
 
     index: int  # among the random layers
     rate: float
@@ -126,7 +126,7 @@ Stage = Affine | Norm | SoftmaxRows | Drop
 def stages(model: Sequential) -> list[Stage]:
     """Return the stages of a built model, or raise UnsupportedError, naming the layer.
 
-    The bias of a last dense layer without activation is left to the loss.
+    The loss adds the bias of a last dense layer without activation.
     """
     found: list[Stage] = []
     shapes = model.shapes()

@@ -1,4 +1,4 @@
-"""What a stage of the step may ask for, and what stages share."""
+"""What a stage of the step can use, and what stages share."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -35,15 +35,15 @@ KINDS: tuple[type[Activation], ...] = (
 IDENTITY = 0
 WARP = 32  # threads, and columns of a patch
 ROWS = 256  # of a patch, at least: eight for each warp of a block
-BLOCKS = 264  # that such a launch has, at most: two on each multiprocessor of an H100
+BLOCKS = 264  # of a launch by patches, at most: two on each multiprocessor of an H100
 
 
 class Work(Protocol):
-    """What a stage may do: take static buffers, and put work in line."""
+    """What a stage can do: get static buffers, and record work."""
 
-    add: int  # whether gradients are added to what is there
-    first: int  # row of the batch: parts are taken in turn
-    loss_sums_bias: bool  # whether the loss has summed up the gradient of the bias it added
+    add: int  # whether gradients are added to those of earlier micro-batches
+    first: int  # row of the batch at which the micro-batch starts
+    loss_sums_bias: bool  # whether the loss also sums up the gradient of the bias it adds
 
     def empty(self, shape: tuple[int, ...]) -> Array: ...
     def sums(self, shape: tuple[int, ...]) -> Array: ...
@@ -59,19 +59,19 @@ class Work(Protocol):
 
 
 class Patches(NamedTuple):
-    """How a matrix is cut for sums over its rows: common.cuh."""
+    """How a matrix is divided for sums over its rows: common.cuh."""
 
     grid: tuple[int, int]
     rows: int  # of a patch
 
     @property
     def splits(self) -> int:
-        """How many patches lie below each other."""
+        """How many patches lie one below another."""
         return self.grid[1]
 
 
 def patches(N: int, J: int) -> Patches:
-    """Cut a matrix (N, J).
+    """Divide a matrix (N, J).
 
     >>> patches(128, 70), patches(300, 70)
     (Patches(grid=(3, 1), rows=128), Patches(grid=(3, 2), rows=150))
