@@ -1,4 +1,4 @@
-"""The gradient checker agrees with what is right and names what is wrong."""
+"""The gradient checker accepts correct gradients and names what is wrong with others."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def run(layers, loss=SoftmaxCrossEntropy(), y=None, **settings):
     return gradcheck(Sequential(tuple(layers)), loss, x, y, **{"oracles": [], **settings})
 
 
-# -- what is right -----------------------------------------------------------------------------
+# -- correct gradients -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -101,7 +101,7 @@ def test_images_are_checked_through_flatten():
     assert report.checks[-1].checked == 12
 
 
-def test_an_entry_at_a_kink_is_left_out_and_counted():
+def test_an_entry_at_a_kink_is_skipped_and_counted():
     x = np.zeros((1, 2))
     report = gradcheck(
         Sequential((ReLU(), Dense(2))), x=x, y=np.array([0]), oracles=["torch", "jax"]
@@ -140,7 +140,7 @@ def test_a_check_without_a_batch_is_an_error():
         gradcheck(Sequential((Dense(2),)))
 
 
-# -- what is wrong: one planted fault each -----------------------------------------------------
+# -- wrong ones, with one planted fault each -----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class WrongSign(Tanh):
 
 @dataclass(frozen=True)
 class MissingJacobian(Softmax):
-    """What Thinc's layer does: the gradient of the loss passed on as if it were that of z."""
+    """What Thinc's layer does: it passes on the gradient of the loss as if it were that of z."""
 
     def backward(self, params, residuals, dy, *, input_gradient=True):
         return dy, {}
@@ -204,7 +204,7 @@ class MissingGamma(LayerNorm):
 
 @dataclass(frozen=True)
 class OnlyWhenTraining(Dense):
-    """Right when dx is asked for too, wrong on the shorter way that training takes."""
+    """Correct if dx is asked for as well, wrong on the shorter path that training takes."""
 
     def backward(self, params, residuals, dy, *, input_gradient=True):
         dx, grads = super().backward(params, residuals, dy, input_gradient=input_gradient)
@@ -247,14 +247,14 @@ def test_a_fault_in_the_loss_is_named():
     assert len(report.faults) == 1
 
 
-def test_a_fault_on_the_way_that_training_takes_is_found():
+def test_a_fault_on_the_path_that_training_takes_is_found():
     report = run([OnlyWhenTraining(K)])
     assert not report.ok
     assert len(report.faults) == 1
     assert report.faults[0].startswith("layer 0 (OnlyWhenTraining): dW[")
 
 
-def test_a_fault_in_the_chain_is_told_from_one_in_a_layer():
+def test_a_fault_in_the_chain_is_distinguished_from_one_in_a_layer():
     @dataclass(frozen=True)
     class Unchained(Sequential):
         def backward(self, params, residuals, dy, *, input_gradient=True):
@@ -309,13 +309,13 @@ def test_the_command_ends_with_1_and_names_the_layer_at_fault(capsys, monkeypatc
     assert "DO NOT agree" in out
 
 
-def test_the_command_makes_rows_up_where_a_data_set_is_not_here(capsys, monkeypatch, tmp_path):
+def test_the_command_takes_synthetic_rows_for_an_absent_data_set(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("XPNET_DATA_DIR", raising=False)
     small = ("--set", "model.hidden=[5]", "--samples", "3", "--batch", "2")
     code, out = call(capsys, "mnist", *small)
     assert code == 0
-    assert "made-up rows (mnist is not on this machine)" in out
+    assert "synthetic rows (mnist is not on this machine)" in out
 
 
 def test_the_command_refuses_an_empty_batch():

@@ -1,4 +1,4 @@
-"""A config on several backends: agreement is seen, and a planted fault is found and named."""
+"""A config on several backends: agreement is recognised, planted faults are found and named."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_any_config_agrees_with_itself_exactly_in_float64(overrides):
     assert {v for g in report.results[0].growth for v in g[1:]} == {0.0}
 
 
-def test_more_steps_than_rows_go_on_with_another_epoch():
+def test_more_steps_than_rows_continue_with_another_epoch():
     from xpnet.check.sample import sample_rows
 
     config = load_config("digits", SMALL)
@@ -77,8 +77,8 @@ def test_more_steps_than_rows_go_on_with_another_epoch():
     assert [g.step for g in report.results[0].growth] == [1, 2, 3, 4, 5]
 
 
-def test_rounding_that_grows_is_told_from_a_fault():
-    """Held to 1e-9, float32 parts at once; no operation of it rounds worse than NumPy's."""
+def test_rounding_that_grows_is_distinguished_from_a_fault():
+    """At a tolerance of 1e-9 float32 diverges at once, but no operation is worse than NumPy's."""
     report = run(["array-api-strict"], tolerance=1e-9)
     assert report.ok
     for result in report.results:
@@ -88,15 +88,15 @@ def test_rounding_that_grows_is_told_from_a_fault():
 
 
 @pytest.mark.parametrize("name", INSTALLED)
-def test_a_gradient_of_rounding_alone_that_adam_makes_a_step_of_is_no_fault(name):
-    """A bias before a batch normalisation: which way it goes is decided by the last bit."""
+def test_a_gradient_of_mere_rounding_that_adam_turns_into_a_step_is_no_fault(name):
+    """A bias before a batch normalisation: the last bit decides in which direction it moves."""
     report = run([name], "model.normalization=batch_norm", "optimizer=adam")
     (result,) = report.results
     assert result.verdict == "rounding", result.sentence()
     assert result.parting[:3] == (1, "update", "0.dense.b")
 
 
-def test_a_library_of_ones_own_agrees_operation_by_operation():
+def test_a_custom_library_agrees_operation_by_operation():
     report = run([planted()])
     (result,) = report.results
     assert result.verdict == "agrees", result.sentence()
@@ -173,7 +173,7 @@ def test_a_fault_that_shows_only_later_is_found_in_its_step():
         return np.maximum(x, y) + (len(calls) > 9 and np.float32(1e-3))
 
     (result,) = run([planted(maximum=later)], steps=12).results
-    assert result.fault_step == 5  # a call by itself, and two in each step
+    assert result.fault_step == 5  # one call by itself, and two in each step
     assert str(result.faults[0]).startswith("1.relu output: [")
 
 
@@ -200,7 +200,7 @@ def test_a_function_that_raises_ends_neither_the_walk_nor_the_comparison_of_the_
 
 
 def test_a_step_that_differs_from_its_own_operations_when_compiled_is_found():
-    """The walk alone would not see it: what training runs is compared, too."""
+    """The walk alone would not notice: what training runs is compared as well."""
 
     class Miscompiled(NumpyBackend):
         name = "miscompiled"
@@ -238,7 +238,7 @@ def test_a_dropped_statistic_is_found(monkeypatch):
     assert report.results[1].faults[0][:2] == ("1.batch_norm", "new var")
 
 
-def test_a_namespace_with_nothing_in_it_is_reported_to_the_end():
+def test_an_empty_namespace_is_reported_to_the_end():
     class Empty:
         asarray = staticmethod(np.asarray)
 
@@ -271,7 +271,7 @@ def test_a_difference_is_relative_to_the_entry_or_to_the_size_of_the_array():
     assert large == (pytest.approx(0.01), (0,), 101.0, 100.0)
 
 
-def test_what_is_not_a_number_agrees_only_with_its_like():
+def test_nan_and_infinity_agree_only_with_themselves():
     values = np.array([np.nan, np.inf, -np.inf, 1.0])
     assert difference(values, values).error == 0.0
     assert difference(np.array([np.inf]), np.array([1.0])).error == np.inf
@@ -289,7 +289,7 @@ def test_a_missing_or_unknown_backend_is_a_result_with_a_reason():
     assert report.results[2].not_run
 
 
-def test_settings_that_make_no_sense_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(ConfigError, match="steps >= 1"):
         run(["numpy"], steps=0)
     with pytest.raises(BackendError, match="no_such_library"):
@@ -323,7 +323,7 @@ def call(*args):
     )
 
 
-def test_the_command_passes_over_what_is_here(capsys, tmp_path):
+def test_the_command_succeeds_on_installed_backends(capsys, tmp_path):
     files = ("--json", str(tmp_path / "p.json"), "--markdown", str(tmp_path / "p.md"))
     assert call("--backends", "numpy,array-api-strict:device1:float64", *files) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The list of operations is complete, and a wrong one is told by what is wrong with it."""
+"""The list of operations is complete, and a wrong operation is reported with what is wrong."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ LOSSES = {
 
 
 def used(layers, loss=SoftmaxCrossEntropy(), optimizer=Adam(), **settings):
-    """What a training, an evaluation and a prediction ask of the library."""
+    """What training, evaluation and prediction use of the library."""
     lib = library()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(7, 2, 2)).astype(np.float32)
@@ -75,7 +75,7 @@ def test_every_function_that_clipping_uses_is_in_the_list():
     assert {"clip", "linalg.vector_norm"} <= calls <= KNOWN
 
 
-def test_every_function_that_taking_a_batch_in_parts_uses_is_in_the_list():
+def test_every_function_that_accumulation_uses_is_in_the_list():
     assert used([Dense(3)], accumulate=2) <= KNOWN
 
 
@@ -102,7 +102,7 @@ def test_the_libraries_that_xpnet_names_do_every_operation(name, dtype):
 
 def statuses(lib, function):
     rows = check_operations(ModuleBackend(lib))
-    assert len(rows) == len(OPERATIONS) + len(DTYPES) + 1  # none is left out, whatever fails
+    assert len(rows) == len(OPERATIONS) + len(DTYPES) + 1  # none is skipped, whatever fails
     return {row.case: row.status for row in rows if row.function == function}
 
 
@@ -126,7 +126,7 @@ def test_a_max_that_fails_at_infinities_has_the_wrong_value_there_alone():
     assert {*found.values()} == {"ok"}
 
 
-def test_a_function_that_writes_to_its_operand_is_told():
+def test_a_function_that_writes_to_its_operand_is_reported():
     def relu_in_place(x, y):
         return np.maximum(x, y, out=x) if x.shape else np.maximum(x, y)
 
@@ -135,7 +135,7 @@ def test_a_function_that_writes_to_its_operand_is_told():
     }
 
 
-def test_a_function_that_is_not_there_is_missing_and_one_that_raises_is_told():
+def test_a_function_that_is_missing_or_raises_is_reported():
     def refuses(*args, **kwargs):
         msg = "two\nlines"
         raise RuntimeError(msg)

@@ -54,7 +54,7 @@ def curve(backend, step="auto"):
 
 @pytest.fixture(scope="module")
 def reference():
-    """The losses of the formulas as they are written, on NumPy, by dtype."""
+    """The losses of the portable formulas on NumPy, by dtype."""
     backends = {dtype: make_backend("numpy", dtype) for dtype in TOLERANCE}
     return {dtype: curve(backend, step="portable")[1] for dtype, backend in backends.items()}
 
@@ -71,7 +71,7 @@ def test_float64_losses_are_numpys(backend, reference):
 
 
 def test_float32_losses_are_numpys_and_nothing_becomes_float64(backend32, reference):
-    if backend32.name == "jax":  # else it has no float64 that anything could become
+    if backend32.name == "jax":  # otherwise nothing could become float64
         import jax
 
         jax.config.update("jax_enable_x64", True)

@@ -1,4 +1,4 @@
-"""The compiled step for NumPy is held to the portable one, in every layer, loss and rule."""
+"""The compiled step for NumPy against the portable one, for every layer, loss and rule."""
 
 import itertools
 import logging
@@ -79,7 +79,7 @@ def column(rng, n, dtype):
 
 def compare(layers, dtype, loss=SoftmaxCrossEntropy(), optimizer=None, clip=Clip(), *,
             shape=(I,), target=labels, weighted=False):  # fmt: skip
-    """Take the same 20 steps both ways and compare all that they leave; return the fused step."""
+    """Take the same 20 steps both ways and compare all results; return the fused step."""
     rng, optimizer = np.random.default_rng(1), optimizer or SGD(0.1)
     model = Sequential(layers).build(shape)
     portable = make_train_step(model, loss, optimizer, clip)
@@ -140,7 +140,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_takes_the_portable_steps(name, dtype):
+def test_every_layer_steps_as_in_the_portable_step(name, dtype):
     compare(MODELS[name], dtype)
 
 
@@ -157,7 +157,7 @@ def test_images_are_normalized_over_their_last_axis(dtype):
 
 
 def test_a_batch_of_one_row_is_normalized_as_in_the_portable_step():
-    """Its variance is zero, and unbiased it would be 0/0."""
+    """Its variance is zero, and the unbiased one would be 0/0."""
     model = Sequential([Dense(9), BatchNorm(), ReLU(), Dense(K)]).build((I,))
     batch = Batch(np.ones((1, I)), np.zeros(1, np.int32))
     inputs = StepInputs(0, SGD(0.1).coefficients(0.1, 1))
@@ -253,7 +253,7 @@ def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(rule, clip, dty
 
 
 class Halving(SGD):
-    """A rule that somebody else wrote."""
+    """A third-party rule."""
 
     def update(self, params, grad, slots, c):
         return params - 0.5 * c.step_size * grad, slots
@@ -264,7 +264,7 @@ def test_a_rule_without_a_kernel_is_portable_inside_the_step(dtype):
     assert fused.note.endswith("portable inside it: Halving")
 
 
-# -- the state, and what is not finite -------------------------------------------------------------
+# -- the state, and numbers that are not finite ----------------------------------------------------
 
 
 def engine(layers, optimizer=None, shape=(I,), **options):
@@ -291,7 +291,7 @@ def test_a_nan_names_its_step_and_stays(rng):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_what_is_not_finite_goes_through_every_activation(name, value, dtype):
+def test_nan_and_infinity_propagate_through_every_activation(name, value, dtype):
     model = Sequential([Dense(4), ACTIVATIONS[name](), Dense(K)]).build((I,))
     x = np.random.default_rng(0).normal(size=(8, I)).astype(dtype)
     x[2, 3] = value
@@ -306,7 +306,7 @@ def test_what_is_not_finite_goes_through_every_activation(name, value, dtype):
     assert results[0] == results[1]
 
 
-def test_new_totals_and_restored_weights_are_taken_over(rng):
+def test_new_totals_and_restored_weights_are_adopted(rng):
     made, again = engine([Dense(K)], Adam(0.1)), engine([Dense(K)], Adam(0.1))
     inputs = StepInputs(0, made.optimizer.coefficients(0.1, 1))
     batches = [batch_of(rng) for _ in range(3)]
@@ -333,7 +333,7 @@ def test_batches_of_any_layout_give_the_same_step(rng):
     assert set(costs) == {costs[0]}
 
 
-def test_a_training_of_either_kind_learns_the_same(rng):
+def test_fused_and_portable_training_learn_the_same(rng):
     x, y = rng.normal(size=(100, I)), rng.integers(0, K, 100)
     params = []
     for step in ("auto", "portable"):
@@ -350,7 +350,7 @@ def test_a_training_of_either_kind_learns_the_same(rng):
         np.testing.assert_allclose(value, params[1][name], rtol=1e-8, atol=1e-12)
 
 
-# -- who takes the step ----------------------------------------------------------------------------
+# -- which step is chosen --------------------------------------------------------------------------
 
 
 def test_numpy_takes_the_fused_step_and_says_so():
@@ -366,7 +366,7 @@ def test_without_numba_everything_still_runs(monkeypatch, rng):
     assert trainer.engine.step.note == f"portable: {why}"
 
 
-def test_a_blas_that_cannot_be_found_or_gives_other_numbers_is_not_used(monkeypatch, caplog):
+def test_a_blas_that_is_missing_or_miscalculates_is_not_used(monkeypatch, caplog):
     monkeypatch.setattr(blas, "_multiplies", lambda *_: False)
     gemm_address.cache_clear()
     with caplog.at_level(logging.INFO, "xpnet"):
@@ -387,7 +387,7 @@ def test_a_model_without_a_dense_layer_is_portable():
 
 @pytest.mark.parametrize("optimizer", [SGD(), Adam()])
 def test_a_steady_step_allocates_no_array(optimizer, rng):
-    """What tracemalloc sees of a step is Python's own small objects, not a buffer."""
+    """All that tracemalloc sees of a step are small Python objects, no buffer."""
     made = engine([Dense(256), ReLU(), Dropout(0.1), Dense(K)], optimizer, (300,))
     batches = [batch_of(rng, n, 300) for n in (64, 40)]
     inputs = StepInputs(0, made.optimizer.coefficients(0.01, 1), ((1, 2),))
@@ -413,11 +413,11 @@ def test_a_steady_step_allocates_no_array(optimizer, rng):
 # --------------------------------------------------------------------------------- Numba's cache
 
 
-def test_without_a_place_for_the_cache_kernels_are_compiled_all_the_same():
+def test_kernels_are_compiled_even_without_a_place_for_the_cache():
     from xpnet.kernels.cpu.compiled import kernel
 
     names = {}
-    exec("def successor(x):\n    return x + 1", names)  # of no file that a cache could lie beside
+    exec("def successor(x):\n    return x + 1", names)  # without a file, so without a cache
     assert kernel(names["successor"])(1) == 2
 
 
@@ -425,7 +425,7 @@ def successor(x):
     return x + 1
 
 
-def test_a_cache_on_a_full_disk_or_torn_by_a_crash_is_done_without():
+def test_a_cache_on_a_full_disk_or_torn_by_a_crash_is_ignored():
     from xpnet.kernels.cpu.compiled import kernel
 
     def fail(error):

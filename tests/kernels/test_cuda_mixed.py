@@ -47,7 +47,7 @@ def executor(folder, narrow):
 
 
 def rounding(narrow):
-    """x -> x as it is after being stored."""
+    """Return the function that rounds x as storing it does."""
     dtype = np.dtype(STORED[narrow])
     return lambda x: widened(rounded(np.asarray(x, np.float32), dtype), np.float32)
 
@@ -85,7 +85,7 @@ def test_what_is_stored_is_the_nearest_number(executor, narrow, rng):
 
 
 def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng):
-    """Dense, ReLU, Dense and the loss once more, each rounding spelled out."""
+    """Dense, ReLU, Dense and the loss written out with each rounding."""
     q, S, lr = rounding(narrow), 2.0**10 if narrow == "float16" else 1.0, 0.5
     mixed, N = Mixed(narrow, initial_scale=2.0**10), 12
     layers = [Dense(9), ReLU(), Dense(5)]
@@ -119,11 +119,17 @@ def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng)
 MODELS = {
     "relu": [Dense(9), ReLU(), Dense(5)],
     "tanh and dropout": [Dense(9), Tanh(), Dropout(0.3), Dense(5)],
-    "an activation first, two in turn": [ELU(), Dense(9, bias=False), Sigmoid(), GELU(), Dense(5)],
+    "an activation first, two in a row": [ELU(), Dense(9, bias=False), Sigmoid(), GELU(), Dense(5)],
     "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
     "one layer": [Dense(5)],
     "softmax layers": [Dense(9), Softmax(), Dense(7), LogSoftmax(), Dense(5)],
-    "norms": [Dense(9), BatchNorm(), Tanh(), LayerNorm(), Dense(5)],  # none of a row all of 0
+    "norms": [
+        Dense(9),
+        BatchNorm(),
+        Tanh(),
+        LayerNorm(),
+        Dense(5),
+    ],  # none sees a row of zeros
 }
 LOSSES = {
     "plain": SoftmaxCrossEntropy(),
@@ -137,7 +143,7 @@ LOSSES = {
 
 
 def portable_steps(narrow, model, loss, optimizer, clip, mixed, batches, parts=1):
-    """The states after the portable steps, on a library that has the dtype; as NumPy's."""
+    """Return the arrays after the portable steps, taken by a library that has the dtype."""
     name = "numpy" if narrow == "float16" else "torch"
     if not backend_class(name).probe().devices:
         pytest.skip("PyTorch is not installed, whose bfloat16 this is compared with")
@@ -165,7 +171,7 @@ def portable_steps(narrow, model, loss, optimizer, clip, mixed, batches, parts=1
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", MODELS)
-def test_it_takes_the_portable_steps_but_for_rounding(name, loss, parts, executor, narrow, rng):
+def test_it_steps_as_the_portable_step_up_to_rounding(name, loss, parts, executor, narrow, rng):
     lr = 0.1 / parts if loss == "sum" else 0.1
     optimizer, mixed, clip = SGD(lr, momentum=0.9), Mixed(narrow, initial_scale=2.0**8), Clip()
     rows = [parts * n for n in (11, 11, 11, 11, 3)]  # a batch norm of one row is ill-conditioned
@@ -193,7 +199,7 @@ def test_it_takes_the_portable_steps_but_for_rounding(name, loss, parts, executo
     assert step.note.startswith("CUDA graph of ")
 
 
-def test_an_overflowing_step_is_left_out_and_halves_the_scale(folder, rng):
+def test_an_overflowing_step_is_skipped_and_halves_the_scale(folder, rng):
     executor, mixed = CpuExecutor("float32", folder, narrow="float16"), Mixed("float16", 2.0**30)
     layers, optimizer = [Dense(9), BatchNorm(), ReLU(), Dense(5)], Adam(0.01)
     clip = Clip(norm=0.5)
@@ -229,7 +235,7 @@ def test_the_scale_doubles_after_so_many_good_steps(folder, rng):
     assert seen == [[4, 1], [4, 2], [8, 0], [8, 1], [8, 2], [16, 0], [16, 1]]
 
 
-def test_a_nan_is_no_overflow_that_goes_unnoticed(folder, rng):
+def test_a_nan_is_noticed_and_not_taken_for_an_overflow(folder, rng):
     executor = CpuExecutor("float32", folder, narrow="bfloat16")
     model, step, state = fused(
         executor, [Dense(5)], (6,), SoftmaxCrossEntropy(), SGD(0.1), Mixed("bfloat16")

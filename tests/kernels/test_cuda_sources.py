@@ -1,4 +1,4 @@
-"""The kernels' sources compile for GPUs, and a launch takes only what a kernel takes."""
+"""The kernels' sources compile for GPUs, and a launch accepts only the kernel's arguments."""
 
 import ctypes
 import re
@@ -60,7 +60,7 @@ def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
     assert status == 0, log.value.decode()
 
 
-def test_no_kernel_uses_what_would_make_two_runs_differ_or_a_graph_wrong():
+def test_no_kernel_uses_what_makes_runs_differ_or_breaks_a_graph():
     text = re.sub(r"//.*", "", source("float32"))
     assert set(re.findall(r"atomic\w*", text)) == {"atomicInc"}  # which counts blocks: last_block
     assert text.count("atomicInc(") == 1
@@ -73,7 +73,7 @@ def test_the_sources_are_ascii():
     assert source("float32").isascii()
 
 
-def test_a_launch_takes_what_the_kernel_takes_and_nothing_else():
+def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
     x = np.zeros(3, "float32")
     good = arguments("column_sums", (x, x, 1, 3, 0), "float32")
     assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32, np.int32]

@@ -1,7 +1,7 @@
-"""The GPU's training step, held to the portable one on NumPy: every layer, loss and rule.
+"""The GPU's training step against the portable one on NumPy, for every layer, loss and rule.
 
-Without a GPU the same kernel sources and the same step run on the CPU, by another executor. Where
-CuPy sees a GPU, every test that takes ``executor`` runs there too, and counts for --min-gpu-tests.
+Without a GPU the same kernel sources and the same step run on the CPU, with another executor. If
+CuPy sees a GPU, every test with an ``executor`` runs there too, and counts for --min-gpu-tests.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def on_gpu(dtype):
 
 @pytest.fixture(params=["emulator", *(["cupy"] if "cupy" in AVAILABLE else [])])
 def executor(request, dtype):
-    """What runs the kernels: the emulation, and CuPy where there is a GPU."""
+    """What runs the kernels: the emulator, and CuPy if there is a GPU."""
     if request.param == "emulator":
         yield CpuExecutor(dtype, request.getfixturevalue("folder"))
         return
@@ -89,13 +89,13 @@ def first_state(model, optimizer, dtype):
 
 
 def inputs(step, model, optimizer):
-    lr = optimizer.lr * 0.97**step  # another number every time
+    lr = optimizer.lr * 0.97**step  # different in every step
     keys = dropout_keys(0, step, model.n_random)
     return StepInputs(step, optimizer.coefficients(lr, step + 1), keys)
 
 
 def placed(executor, arrays):
-    """A named tuple of arrays, and of such tuples, on the executor's device."""
+    """A named tuple of arrays, or of such tuples, on the executor's device."""
     if arrays is None:
         return None
     if isinstance(arrays, tuple):
@@ -107,7 +107,7 @@ def placed(executor, arrays):
 def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **options):
     """Take the same steps both ways; return the fused step, and its last state on the host.
 
-    With ``accumulate`` the portable step takes its gradients in as many parts.
+    With ``accumulate`` the portable step, too, accumulates over as many micro-batches.
     """
     model, dtype = Sequential(layers).build(shape), executor.dtype
     on_cpu = isinstance(executor, CpuExecutor)
@@ -124,7 +124,7 @@ def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **op
         wanted, wanted_cost = portable(wanted, batch, inputs(i, model, optimizer))
         costs.append((cost, wanted_cost))
     tolerance = TOLERANCE[dtype]
-    for a, b in costs:  # only now: a loss that was returned stays what it was
+    for a, b in costs:  # only now: a returned loss must not change later
         np.testing.assert_allclose(executor.to_host(a), b, **tolerance)
     host = [executor.to_host(a) for a in arrays(state)]
     for a, b in zip(host, arrays(wanted), strict=True):
@@ -154,7 +154,7 @@ MODELS = {
     "one dense layer": [Dense(5)],
     "no biases": [Dense(9, bias=False), Tanh(), Dense(5, bias=False)],
     "dense after dense": [Dense(9), Dense(7, bias=False), Dense(5)],
-    "two activations in turn": [Dense(9), Tanh(), ELU(), Dense(5)],
+    "two activations in a row": [Dense(9), Tanh(), ELU(), Dense(5)],
     "an activation at the end": [Dense(9), ReLU(), Dense(5), Tanh()],
     "an activation and dropout first": [Tanh(), Dropout(0.2), Dense(9), ReLU(), Dense(5)],
     "dropout everywhere": [Dropout(0.1), Dense(9), Dropout(0.6), ReLU(), Dropout(0.3), Dense(5)],
@@ -179,7 +179,7 @@ MODELS = {
         Dense(5),
         LayerNorm(),
     ],
-    "both norms in turn": [Dense(9), LayerNorm(), BatchNorm(), Sigmoid(), Dropout(0.2), Dense(5)],
+    "both norms in a row": [Dense(9), LayerNorm(), BatchNorm(), Sigmoid(), Dropout(0.2), Dense(5)],
     "only a norm": [Tanh(), LayerNorm(), Dropout(0.1)],
     "softmax inside": [Dense(9), Softmax(), Dense(5)],
     "log-softmax at the end": [Dense(40), LogSoftmax(), Dense(5), LogSoftmax(axis=1)],
@@ -187,9 +187,9 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_takes_the_portable_steps(name, executor, dtype, rng):
+def test_every_layer_steps_as_in_the_portable_step(name, executor, dtype, rng):
     batches = class_batches(rng, dtype, [11, 11, 11, 11, 3])
-    lr = 0.02 if "norm" in name else 0.5  # which two roundings of a variance soon part
+    lr = 0.02 if "norm" in name else 0.5  # rounding errors of a variance grow fast
     compare(executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), SGD(lr))
 
 
@@ -216,7 +216,7 @@ def test_rows_of_an_image_are_those_of_its_last_axis(layer, executor, dtype, rng
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_norm_far_from_zero_keeps_its_digits(norm, executor, dtype, rng):
-    """The squares' mean less the mean's square would have none left."""
+    """The mean of the squares minus the square of the mean would have none left."""
     far = 1e3 if dtype == "float32" else 1e7
     batches = [b._replace(x=b.x + far) for b in class_batches(rng, dtype, [300])]
     layers = [BatchNorm() if norm == "batch" else LayerNorm(), Dense(5)]
@@ -276,7 +276,7 @@ def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, r
         compare(executor, layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
 
 
-def test_a_nan_goes_through_every_activation_and_names_its_step(folder, rng):
+def test_a_nan_propagates_through_every_activation_and_names_its_step(folder, rng):
     for kind in KINDS:
         batches = list(class_batches(rng, "float64", [4] * 5))
         batches[3].x[1, 2] = np.nan
@@ -437,10 +437,10 @@ def test_the_table_has_every_optimizer():
     assert {type(o) for o in OPTIMIZERS.values()} == set(ALL.values())
 
 
-# -- parts of a batch -----------------------------------------------------------------------------
+# -- micro-batches --------------------------------------------------------------------------------
 
-PARTS_OF = {
-    "dropout, uneven parts": [Dense(9), Tanh(), Dropout(0.3), Dense(7, bias=False), Dense(5)],
+MICRO_BATCHED = {
+    "dropout, uneven sizes": [Dense(9), Tanh(), Dropout(0.3), Dense(7, bias=False), Dense(5)],
     "norms": [LayerNorm(), Dense(9), BatchNorm(), ReLU(), Dense(5), LayerNorm()],
     "softmax, flatten": [Flatten(), Dense(5), Softmax()],
 }
@@ -449,25 +449,23 @@ PARTS_OF = {
 @pytest.mark.long_but(parts=[3])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("parts", [2, 3, 40])
-@pytest.mark.parametrize("name", PARTS_OF)
-def test_parts_of_a_batch_add_up_as_in_the_portable_step(
-    name, parts, reduction, executor, dtype, rng
-):
-    """Ignored labels and weights that are all 0 in some parts; a batch smaller than its parts."""
+@pytest.mark.parametrize("name", MICRO_BATCHED)
+def test_micro_batches_add_up_as_in_the_portable_step(name, parts, reduction, executor, dtype, rng):
+    """With ignored labels, weights all 0 in some micro-batches, fewer rows than micro-batches."""
     batches = []
     for batch in class_batches(rng, dtype, [20, 20, 20, 20, 2], weights=True):
         weight = batch.weight * (np.arange(len(batch.y)) % 7 > 1)
         batches.append(batch._replace(weight=weight.astype(dtype)))
     kind = CrossEntropy if name.startswith("softmax") else SoftmaxCrossEntropy
     fused, _ = compare(
-        executor, PARTS_OF[name], (6,), batches, kind(reduction, ignore_label=2),
+        executor, MICRO_BATCHED[name], (6,), batches, kind(reduction, ignore_label=2),
         SGD(0.02, momentum=0.5), Clip(norm=0.3), accumulate=parts,
     )  # fmt: skip
     assert fused.note.startswith("CUDA graph of ")
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
-def test_parts_of_a_batch_are_the_batch(parts, executor, dtype, rng):
+def test_micro_batches_give_the_step_of_the_whole_batch(parts, executor, dtype, rng):
     batches = [Batch(b.x, b.y.astype(dtype), b.weight)
                for b in class_batches(rng, dtype, [600, 600, 600, 40], weights=True)]  # fmt: skip
     layers = [Dense(9), LayerNorm(), ReLU(), Dropout(0.3), Dense(1)]
@@ -482,7 +480,7 @@ def test_parts_of_a_batch_are_the_batch(parts, executor, dtype, rng):
         np.testing.assert_allclose(
             executor.to_host(cost_a), executor.to_host(cost_b), **TOLERANCE[dtype]
         )
-    tolerance = {"float32": 2e-3, "float64": 1e-9}[dtype]  # Adam divides small by small
+    tolerance = {"float32": 2e-3, "float64": 1e-9}[dtype]  # Adam divides small numbers by small
     np.testing.assert_allclose(
         executor.to_host(a.params), executor.to_host(b.params), rtol=0, atol=tolerance
     )
@@ -491,7 +489,7 @@ def test_parts_of_a_batch_are_the_batch(parts, executor, dtype, rng):
     )
 
 
-def test_parts_take_the_memory_of_one(folder, rng):
+def test_micro_batches_take_the_memory_of_one(folder, rng):
     sizes = {}
     for parts in (1, 4):
         executor = CpuExecutor("float32", folder)
@@ -508,7 +506,7 @@ def test_parts_take_the_memory_of_one(folder, rng):
 
 @pytest.mark.parametrize("dtype", ["float32"])
 def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, folder):
-    """A kernel without a barrier it needs, or two blocks that meet, would give it away."""
+    """A missing barrier, or two blocks that write to the same place, would make it depend on it."""
     results = []
     for order in (0, 1, 2, 3):
         executor = CpuExecutor(dtype, folder, order=order)
@@ -553,7 +551,7 @@ PLANTED = {
 @pytest.mark.long_but(bug=["no barrier before the sums are read", "one row too many"])
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug, folder):
-    """What finds the bugs of a kernel here: guards, poison, other orders, missed barriers."""
+    """Guards, poison, other orders and missed barriers find the bugs of a kernel."""
 
     def run(order):
         executor = CpuExecutor("float64", folder, order=order, planted=PLANTED[bug])
@@ -605,7 +603,7 @@ def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder,
             executor.counts.clear()
         state, _ = fused(state, batch, inputs(i, model, Adam(0.01)))
     per_step = {what: n / 7 for what, n in executor.counts.items()}
-    # The batch into its slots, the numbers of the step and the keys of dropout; and the graph.
+    # One launch for the batch, the numbers of the step and the dropout keys; then the graph.
     assert per_step == {"begin_step": 1, "replay": 1}
     assert len(fused.programs) == 1
 
@@ -651,7 +649,7 @@ def test_a_batch_in_another_dtype_or_layout_is_converted_first(executor, dtype, 
 
 
 def test_the_work_of_a_step_does_not_grow(folder, rng):
-    """10 products and kernels for each layer more would be a slower step that is still right."""
+    """With ten more launches per layer a step would be slower, but still correct."""
     executor = CpuExecutor("float32", folder)
     layers = [Dense(7), ReLU(), Dense(6), ReLU(), Dense(5)]
     fused, _ = compare(
@@ -681,8 +679,8 @@ def test_a_replay_that_gives_other_bits_is_not_used(folder, rng):
     assert executor.counts["replay"] == 1
 
 
-def test_a_state_from_outside_is_taken_over(folder, rng):
-    """After a restore, or when totals are zeroed, the graph must see the new state."""
+def test_a_state_from_outside_is_adopted(folder, rng):
+    """After a restore, or after the totals are zeroed, the graph must see the new state."""
     executor, optimizer = CpuExecutor("float64", folder), Adam(0.01)
     model = Sequential([Dense(5)]).build((6,))
     fused = FusedStep(executor, model, SoftmaxCrossEntropy(), optimizer)
@@ -779,7 +777,7 @@ def test_the_real_cublas_takes_the_calls_or_says_that_there_is_no_gpu():
     assert library.cublasGemmEx(*[None] + [0] * 18) == library.cublasSetMathMode(None, 16) == 1
 
 
-def test_products_of_what_cublas_cannot_see_are_refused():
+def test_products_that_cublas_cannot_express_are_refused():
     x = np.zeros((4, 6))
     with pytest.raises(ValueError, match="contiguous matrices"):
         product(x[:, ::2], np.zeros((3, 2)), np.zeros((4, 2)))

@@ -1,6 +1,6 @@
 """Whole trainings by the GPU's step, on a backend that is NumPy with that step.
 
-Beside them CuPy's executor on a stub of CuPy that notes what it is asked: there is no GPU here.
+Also CuPy's executor, on a stub of CuPy that records its calls: no GPU is needed.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def data(rng):
 
 
 def trainer(backend, **settings):
-    # A bias before a batch norm has no gradient but rounding, which Adam makes large.
+    # The gradient of a bias before a batch norm is nothing but rounding, which Adam magnifies.
     layers = [Dense(8, bias=False), BatchNorm(), ReLU(), Dropout(0.2), Dense(3)]
     return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, **settings)
 
@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):
     assert messages[0] == messages[1]
 
 
-def test_what_has_no_kernel_trains_by_the_portable_step(folder, data):
+def test_a_model_without_a_kernel_trains_by_the_portable_step(folder, data):
     layers = [Dense(8), Softmax(axis=0), ReLU(), Dense(3)]
     t = Trainer(layers, optimizer=SGD(0.1), backend=FusedNumpy(folder), batch_size=16)
     t.fit(data, epochs=1)
@@ -120,13 +120,13 @@ def test_cupys_step_says_why_it_is_the_portable_one(monkeypatch, caplog):
         choose_step("fused", request)
 
 
-def test_what_asks_for_another_step_gets_it(folder, data):
+def test_the_portable_step_is_taken_if_asked_for(folder, data):
     t = trainer(FusedNumpy(folder), step="portable")
     t.fit(data, epochs=1)
     assert t.engine.step.note == "portable"
 
 
-def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
+def test_an_accumulated_gradient_has_the_portable_curve(folder, data):
     trainers = [
         trainer(b, accumulate=3) for b in (FusedNumpy(folder), PortableNumpy("cpu", "float64"))
     ]
@@ -141,7 +141,7 @@ def test_a_gradient_in_parts_has_the_portable_curve(folder, data):
 
 
 class Stub:
-    """The part of CuPy that the executor uses, with what it refuses; `events` says what it did.
+    """The part of CuPy that the executor uses, with its refusals; `events` records what it did.
 
     The rules are those of 14.2: cupy/_core/raw.pyx, cupy/cuda/{function,stream,graph,memory}.pyx.
     """
@@ -304,7 +304,7 @@ def matrices(executor):
     return [executor.empty((2, 2), "float32") for _ in range(3)]
 
 
-def test_a_launch_gives_cupy_typed_arguments_and_loads_a_kernel_once(stub, make):
+def test_a_launch_passes_typed_arguments_and_loads_a_kernel_once(stub, make):
     executor = make()
     x = executor.empty((3, 2), "float32")
     call = executor.launch("column_sums", (5, 1), 64, x, None, 3, 2, 0)
@@ -348,7 +348,7 @@ def test_nothing_may_be_allocated_in_a_capture(stub, make):
     ("fails", "reason"),
     [("end", "cudaErrorStreamCaptureInvalidated"), ("upload", "cudaErrorMemoryAllocation")],
 )
-def test_a_capture_that_cuda_breaks_off_is_explained(fails, reason, stub, make):
+def test_a_capture_that_cuda_aborts_is_explained(fails, reason, stub, make):
     executor, stub.fails = make(), fails
     with pytest.raises(CaptureError, match=f"RuntimeError: {reason}"):
         executor.capture(lambda: None)
@@ -368,7 +368,7 @@ def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stu
         CupyExecutor(stub.device, "float32")
 
 
-def test_a_handle_of_cublas_adds_16_bit_products_wide_and_is_given_back(make):
+def test_a_cublas_handle_sums_16_bit_products_in_32_bits_and_is_destroyed(make):
     executor = make()
     library = executor._blas._library
     assert library.mode == 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION

@@ -11,7 +11,7 @@ from xpnet.random import generator
 
 N_IN, N_OUT = 300, 200
 
-# name -> the variance that the paper asks for
+# name -> the variance that the paper states
 VARIANCE = {
     "glorot_uniform": 2 / (N_IN + N_OUT),
     "glorot_normal": 2 / (N_IN + N_OUT),
@@ -33,7 +33,7 @@ def test_every_initializer_of_the_table_is_tested_here():
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_the_same_position_gives_the_same_float64_array_and_another_seed_another(name):
+def test_the_same_position_gives_the_same_float64_array_and_another_seed_a_different_one(name):
     W = draw(name)
     assert W.dtype == np.float64
     assert W.shape == (N_IN, N_OUT)
@@ -44,19 +44,19 @@ def test_the_same_position_gives_the_same_float64_array_and_another_seed_another
 @pytest.mark.parametrize("name", VARIANCE)
 def test_weights_have_mean_zero_and_the_variance_of_the_paper(name):
     W = draw(name)
-    # Five deviations of each estimate from W.size draws; the kurtosis is at most the normal's, 3.
+    # Five standard deviations of each estimate from W.size draws, of a kurtosis of at most 3.
     assert abs(np.mean(W)) < 5 * math.sqrt(VARIANCE[name] / W.size)
     assert np.var(W) == pytest.approx(VARIANCE[name], rel=5 * math.sqrt(2 / W.size))
 
 
 @pytest.mark.parametrize("name", VARIANCE)
-def test_uniform_weights_fill_their_interval_and_normal_ones_have_the_tails(name):
+def test_uniform_weights_fill_their_interval_and_normal_ones_have_tails(name):
     bound = math.sqrt(3 * VARIANCE[name])
     outside = np.mean(np.abs(draw(name)) > bound)
     if name.endswith("uniform"):
         assert outside == 0
         assert np.max(np.abs(draw(name))) > 0.999 * bound
-    else:  # P(|x| > √3 σ) = 0.0833; and past 2 σ: not truncated
+    else:  # P(|x| > √3 σ) = 0.0833; and beyond 2 σ: not truncated
         assert outside == pytest.approx(math.erfc(math.sqrt(1.5)), rel=0.1)
         assert np.max(np.abs(draw(name))) > 3.5 * math.sqrt(VARIANCE[name])
 

@@ -24,7 +24,7 @@ from xpnet.nn.layout import initialize, layouts, merge
 from xpnet.step import dropout_keys
 
 N = 6
-# One row per layer or variant; a name that is missing here fails the test below the table.
+# One row per layer or variant; if one is missing here, the test below the table fails.
 CASES = {
     "dense": Dense(3),
     "dense without bias": Dense(3, bias=False),
@@ -82,7 +82,7 @@ def test_backward_is_the_adjoint_of_the_numerical_jacobian(backend, case, train,
 
 
 def frozen(residuals):
-    """Make NumPy residuals read-only: backward may not write to what forward left."""
+    """Make NumPy residuals read-only: backward may not write to what forward kept."""
     if isinstance(residuals, np.ndarray):
         residuals = residuals.view()
         residuals.flags.writeable = False
@@ -160,7 +160,7 @@ def test_dropout_draws_differ_between_steps_and_layers_and_repeat_by_position():
     assert all(-(2**31) <= k < 2**31 for step in keys for pair in step for k in pair)
 
 
-def test_a_first_layer_may_leave_its_input_gradient_out(backend, rng):
+def test_a_first_layer_may_skip_its_input_gradient(backend, rng):
     model = Sequential([Flatten(), Dense(5), ReLU(), Dense(2)]).build((2, 3))
     params = [
         {k: backend.asarray(v) for k, v in layer.items()}
@@ -210,7 +210,7 @@ def test_a_shape_that_does_not_fit_names_the_layer(layers, shape, message):
 
 
 def test_each_tensor_has_its_own_random_position():
-    """Changing one layer leaves the first weights of the others as they were."""
+    """Changing one layer leaves the initial weights of the others as they were."""
     small = Sequential([Dense(4), ReLU(), Dense(3)]).build((2,))
     large = Sequential([Dense(4), ReLU(), Dense(3, bias=False)]).build((2,))
     first, second = (layouts(m)[0].named(initialize(m, 7)[0]) for m in (small, large))

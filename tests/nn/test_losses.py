@@ -46,7 +46,7 @@ def options():
 
 
 def spelled_out(form, weights, sample, smoothing, reduction, ignore, log_a, target):
-    """The value, as loops over Python floats."""
+    """The value, by loops over Python floats."""
     w = weights or (1.0,) * K
     losses, denominators, count = [], [], 0
     for n in range(N):
@@ -263,13 +263,13 @@ def test_shapes_that_do_not_fit_are_refused(loss, target, weight, message):
         loss(np.zeros((2, 3)), target, weight)
 
 
-def test_hits_leave_the_ignored_rows_out(backend):
+def test_correct_predictions_exclude_the_ignored_rows(backend):
     output = backend.asarray(np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]]))
     labels = backend.asarray(np.array([0, 0, 1]))
-    right, count = SoftmaxCrossEntropy(ignore_label=1).correct(output, labels)
-    assert (float(right), float(count)) == (1.0, 2.0)
-    right, count = BinaryCrossEntropy().correct(output, backend.asarray(np.ones((3, 2))))
-    assert (float(right), float(count)) == (4.0, 6.0)
+    correct, count = SoftmaxCrossEntropy(ignore_label=1).correct(output, labels)
+    assert (float(correct), float(count)) == (1.0, 2.0)
+    correct, count = BinaryCrossEntropy().correct(output, backend.asarray(np.ones((3, 2))))
+    assert (float(correct), float(count)) == (4.0, 6.0)
 
 
 def test_a_loss_without_terms_cannot_be_made():

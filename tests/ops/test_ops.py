@@ -1,4 +1,4 @@
-"""Each formula against loops that spell it out, finite differences, and the standard library."""
+"""Each formula against explicit loops, finite differences, and the standard library."""
 
 import itertools
 import math
@@ -145,6 +145,6 @@ def test_the_dropout_hash_is_uniform_and_uncorrelated():
     assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 0.02
 
 
-def test_smoothing_moves_a_share_of_every_row_to_all_classes_alike():
+def test_smoothing_spreads_a_share_of_every_row_evenly_over_all_classes():
     y = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.1]])
     np.testing.assert_allclose(smooth(y, 0.3), [[0.8, 0.1, 0.1], [0.24, 0.31, 0.17]])

@@ -25,8 +25,8 @@ STEPS, P = 20, 7
 LR = [0.05 * 0.9**t for t in range(STEPS)]
 
 
-# The formulas, for one parameter p with the gradient g. `s` holds what the rule remembers, 0 at
-# first; t counts from 1. They share no line with the package.
+# The formulas, for one parameter p with the gradient g. `s` holds the state of the rule, initially
+# 0; t counts from 1. They share no code with the package.
 
 
 def scalar_sgd(o, s, p, g, lr, t):
@@ -72,7 +72,7 @@ def scalar_lion(o, s, p, g, lr, t):
     return p - lr * ((u > 0) - (u < 0) + o.weight_decay * p)
 
 
-# class -> (the loop, PyTorch's class or None, the names that PyTorch has for our settings)
+# class -> (the loop, PyTorch's class or None, PyTorch's names for our settings)
 ORACLES = {
     SGD: (scalar_sgd, "SGD", {}),
     RMSProp: (scalar_rmsprop, "RMSprop", {}),
@@ -106,7 +106,7 @@ CLIPS = [Clip(), Clip(norm=1.0), Clip(value=0.5)]
 
 @pytest.fixture
 def problem(rng):
-    """Parameters (P,) and the gradients (STEPS, P) of a few steps, one component always 0."""
+    """Parameters (P,) and the gradients (STEPS, P) of some steps, one component always 0."""
     gradients = rng.normal(size=(STEPS, P)) * np.logspace(-3, 1, P)
     gradients[:, 2] = 0.0
     return rng.normal(size=P), gradients
@@ -207,7 +207,7 @@ def test_float32_stays_float32_and_near_the_float64_result(backend32, optimizer,
         for vector in (params, *slots):
             assert vector.dtype == backend32.dtype
             assert tuple(vector.shape) == (P,)
-    # Loose, as a rule that divides by a small root enlarges what rounding did to it.
+    # Loose, because a rule that divides by a small root magnifies rounding errors.
     expected = train_by_loop(optimizer, problem)[-1]
     np.testing.assert_allclose(backend32.to_host(params), expected, rtol=1e-3, atol=1e-3)
 
@@ -248,7 +248,7 @@ def test_a_step_compiled_by_jax_is_compiled_once_and_stays_float32(optimizer, pr
 
 
 def test_a_centered_rmsprop_stays_finite_where_the_gradient_is_constant(backend32):
-    # r - m² is then 0 but for rounding: PyTorch 2.13 gives NaN here.
+    # r - m² is then 0 up to rounding: PyTorch 2.13 gives NaN here.
     optimizer = RMSProp(alpha=0.5, centered=True)
     params = backend32.owned(np.zeros(P))
     slots = optimizer.init(params)

@@ -38,7 +38,7 @@ def rates(schedule, total=TOTAL, steps_per_epoch=STEPS_PER_EPOCH, metrics=None):
 
 
 def torch_rates(make, every=1, metrics=None):
-    """Return the rates of a PyTorch scheduler that is stepped every so many steps."""
+    """Return the rates of a PyTorch scheduler that is stepped once every ``every`` steps."""
     torch = pytest.importorskip("torch", reason="the oracle is PyTorch's scheduler")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE_LR)
     scheduler = make(torch.optim.lr_scheduler, optimizer)
@@ -51,7 +51,7 @@ def torch_rates(make, every=1, metrics=None):
     return result
 
 
-# name: (schedule, PyTorch's, how many steps lie between two calls of its step)
+# name: (schedule, PyTorch's, training steps between two calls of its step())
 ORACLES = {
     "step": (
         Step(every=5, gamma=0.3),
@@ -95,7 +95,7 @@ def test_rates_are_those_of_pytorch(name):
     assert rates(schedule) == pytest.approx(torch_rates(make, every), rel=1e-10)
 
 
-# Older versions of PyTorch's SequentialLR use what those versions deprecate.
+# In older versions of PyTorch, SequentialLR uses what that very version deprecates.
 @pytest.mark.filterwarnings("ignore:The epoch parameter")
 def test_a_warmed_up_cosine_is_pytorchs_linear_and_cosine_in_sequence():
     warm = TOTAL // 4
@@ -125,7 +125,7 @@ def test_a_warmed_up_cosine_is_pytorchs_linear_and_cosine_in_sequence():
 def test_plateau_is_pytorchs_and_its_state_survives_json(options, sign):
     metrics = [sign * m for m in METRICS]
 
-    def make(s, optimizer):  # its eps leaves out reductions by less than that, which ours has not
+    def make(s, optimizer):  # its eps would skip tiny reductions; ours has no eps
         return s.ReduceLROnPlateau(optimizer, **options, eps=0)
 
     expected = torch_rates(make, STEPS_PER_EPOCH, metrics)
@@ -185,7 +185,7 @@ def test_one_cycle_starts_peaks_and_ends_where_it_says():
 @pytest.mark.parametrize("total", [1, 2, 3])
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_run_of_a_step_or_three_has_finite_rates_within_the_base_rate(name, total, fraction):
+def test_a_very_short_run_has_finite_rates_within_the_base_rate(name, total, fraction):
     settings = {"cosine": {"warmup": fraction}, "one_cycle": {"pct_start": fraction}}
     schedule = SCHEDULES[name](**settings.get(name, {}))
     for lr in rates(schedule, total=total, steps_per_epoch=1):

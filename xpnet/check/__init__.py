@@ -1,1 +1,1 @@
-"""Held to others: gradients to differences and autodiff, backends to NumPy in float64."""
+"""Checks: gradients against differences and autodiff, backends against NumPy in float64."""

@@ -1,6 +1,6 @@
-"""The derivatives that PyTorch and JAX find by themselves, as an oracle for ours.
+"""The derivatives that PyTorch and JAX compute by themselves, as oracles for ours.
 
-Both run our own forward pass and differentiate it their own way; no formula is written twice.
+Both run our own forward pass and differentiate it in their own way; no formula is written twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from xpnet.typing import Array
 
 __all__ = ["AUTODIFF", "Cost"]
 
-# (tensors to differentiate by, a function that places other host arrays) -> a 0-d cost
+# (tensors to differentiate with respect to, what places other host arrays) -> a 0-d cost
 Cost = Callable[[Mapping[str, Array], Callable[[np.ndarray], Array]], Array]
 Tensors = Mapping[str, np.ndarray]
 
@@ -24,7 +24,7 @@ def torch_gradients(cost: Cost, tensors: Tensors) -> dict[str, np.ndarray]:
     torch = require("torch", "torch", "PyTorch's own gradient")
     backend = get_backend("torch", "cpu", "float64")
     placed = {name: backend.asarray(t).requires_grad_() for name, t in tensors.items()}
-    # `a /= sum(a)` writes to the result of exp, which autograd has kept for its own use.
+    # `a /= sum(a)` writes to the result of exp, which autograd has saved.
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
         value = cost(placed, backend.asarray)
         found = torch.autograd.grad(value, list(placed.values()), allow_unused=True)

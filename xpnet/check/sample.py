@@ -1,4 +1,4 @@
-"""A few rows to try a config on: real ones where they are on this machine, else made up."""
+"""A few rows to try a config on: real ones if they are on this machine, else synthetic ones."""
 
 from typing import NamedTuple
 
@@ -26,10 +26,11 @@ class Sample(NamedTuple):
 
 
 def sample_rows(config: Config, rows: int) -> Sample:
-    """Return the model of ``config`` and its first ``rows`` training splits.
+    """Return the model of ``config`` and its first ``rows`` training examples.
 
-    Nothing is downloaded: rows of the right shape, standard normal with random labels, stand in
-    for a named data set that is not here. Raises DataError for a file that cannot be trained on.
+    Nothing is downloaded: for a named data set that is not on this machine, they are synthetic
+    rows of the same shape, standard normal with random labels. Raises DataError for a file that
+    cannot be trained on.
     """
     source, folder = config.data.source, config.data.data_dir
     if source in NAMES:
@@ -56,4 +57,4 @@ def _synthetic(config: Config, rows: int) -> Sample:
     x = rng.standard_normal((rows, *shape))
     y = rng.integers(n_classes, size=rows).astype(np.int32)
     model = config.model.model(shape, n_classes, config.loss)
-    return Sample(model, x, y, f"made-up rows ({config.data.source} is not on this machine)")
+    return Sample(model, x, y, f"synthetic rows ({config.data.source} is not on this machine)")

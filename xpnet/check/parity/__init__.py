@@ -1,4 +1,4 @@
-"""Does another array library compute what NumPy does? A config side by side, step by step."""
+"""Does another array library compute what NumPy computes? A config run side by side with it."""
 
 from xpnet.check.parity.compare import TOLERANCES
 from xpnet.check.parity.module import ModuleBackend, load_module

@@ -1,4 +1,4 @@
-"""How far an array is from the one expected, and how far is too far."""
+"""The difference of an array from the expected one, and the largest that passes."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ TOLERANCES = {"float64": 1e-10, "float32": 1e-4}
 
 
 class Difference(NamedTuple):
-    """The entry that is furthest off."""
+    """The entry with the largest error."""
 
     error: float  # relative
     place: tuple[int, ...]
@@ -22,9 +22,9 @@ class Difference(NamedTuple):
 def difference(found: Any, expected: Any, floor: float = 0.0) -> Difference:
     """Return the largest |found - expected| of two host arrays of one shape.
 
-    It is relative to the entry expected, or to the root mean square of the array (to ``floor``)
-    where that is larger: rounding in a sum is of the size of its terms, not of what they leave.
-    Equal infinities agree, and so do NaNs; against a number either is infinitely far.
+    It is relative to the expected entry, or to the root mean square of the array or ``floor`` if
+    that is larger: the rounding error of a sum is proportional to its terms, not to the result.
+    Equal infinities agree, and so do NaNs; compared with a number, both have an infinite error.
 
     >>> difference(np.array([1.0, 2.5]), np.array([1.0, 2.0]))
     Difference(error=0.25, place=(1,), found=2.5, expected=2.0)

@@ -1,4 +1,4 @@
-"""A backend made on the spot from any namespace that claims to be the Array API."""
+"""A backend made from any namespace that claims to implement the Array API."""
 
 import importlib
 from typing import Any
@@ -21,7 +21,7 @@ class ModuleBackend(Backend):
             msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
             raise BackendError(msg)
         if not hasattr(module, "asarray"):
-            msg = f"{module!r} has no asarray: it is not a namespace of the Array API"
+            msg = f"{module!r} has no asarray: it is not an Array API namespace"
             raise BackendError(msg)
         self.module = module
         self.name = name or str(getattr(module, "__name__", "module"))  # type: ignore[misc]
@@ -53,7 +53,7 @@ class ModuleBackend(Backend):
             return np.array(x)
 
     def owns(self, x: Any) -> bool:
-        # A library whose arrays are NumPy's own is handed them as any other is.
+        # A library whose arrays are NumPy's own gets host arrays like any other library.
         own = type(self.place(np.zeros(1, dtype=self.dtype_name)))
         return isinstance(x, own) and not isinstance(x, np.ndarray)
 
@@ -61,7 +61,7 @@ class ModuleBackend(Backend):
 def load_module(path: str, dtype: str = "float32") -> ModuleBackend:
     """Import ``package.module`` or ``package.module:attribute`` and make a backend of it.
 
-    Raises BackendError where there is no such module, or importing it fails.
+    Raises BackendError if there is no such module or importing it fails.
 
     >>> load_module("numpy").name
     'numpy'
@@ -71,8 +71,8 @@ def load_module(path: str, dtype: str = "float32") -> ModuleBackend:
         namespace = importlib.import_module(module)
         for name in filter(None, attribute.split(".")):
             namespace = getattr(namespace, name)
-    except Exception as error:  # whatever a module raises when it is imported
+    except Exception as error:  # importing a module may raise anything
         msg = f"cannot import {path!r} ({type(error).__name__}: {error}); "
-        msg += "is it installed, or its folder in PYTHONPATH?"
+        msg += "is it installed, or is its folder in PYTHONPATH?"
         raise BackendError(msg) from error
     return ModuleBackend(namespace, dtype, path)

@@ -1,7 +1,7 @@
 """Every function of the Array API that a training step uses, each called by itself.
 
-``OPERATIONS`` is the one list; a test records what training really calls and fails where a
-function is not in it. The value expected of a call is what NumPy makes of it in float64.
+``OPERATIONS`` is the only list; a test records what training really calls and fails if a function
+is not in it. The expected value of a call is NumPy's in float64.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ INF, NAN = np.inf, np.nan
 
 
 class Row(NamedTuple):
-    """What one call came to; ``status`` is "ok", or says what is wrong."""
+    """The outcome of one call; ``status`` is "ok", or says what is wrong."""
 
     function: str
     case: str
@@ -53,7 +53,7 @@ FLAGS = np.array([True, False, True, False])
 
 
 def _fresh(change: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """Change an array that was just made; the operands have to stay as they are."""
+    """Change a new array; the operands must stay unchanged."""
     return lambda xp, x, y: change(1.0 * x, y)
 
 
@@ -196,13 +196,13 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("&", "int32", lambda xp, i: i & 0xFFFFFF, LARGE),
 )
 
-# Names that are not called: the step asks the namespace for them.
+# Names that are not called, but looked up in the namespace.
 DTYPES = ("int32", "float32", "float64")
 TOLERANCE = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-14)}  # relative, absolute
 
 
 def check_operations(backend: Backend) -> list[Row]:
-    """Call each operation on ``backend`` and say how it went; no error ends the list."""
+    """Call each operation on ``backend`` and return the outcomes; an error is one of them."""
     rows = [_namespace(backend)]
     for name in DTYPES:
         found = hasattr(backend.xp, name)
@@ -233,7 +233,7 @@ def _check(backend: Backend, operation: Operation) -> Row:
         placed = [backend.asarray(np.array(x)) for x in operands]
         before = [backend.to_host(x) for x in placed]
         result = call(backend.xp, *placed)
-        found = np.asarray(backend.to_host(result))
+        actual = np.asarray(backend.to_host(result))
         after = [backend.to_host(x) for x in placed]
     except Exception as error:  # a library under test may raise anything
         return Row(function, case, "raises", _text(error))
@@ -241,30 +241,30 @@ def _check(backend: Backend, operation: Operation) -> Row:
         if not np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
             return Row(function, case, "writes to an operand", f"{x.tolist()} became {y.tolist()}")
     wide = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in before]
-    wanted = np.asarray(call(get_backend("numpy").xp, *wide))
-    status, detail = _judge(found, wanted, backend.dtype_name)
+    expected = np.asarray(call(get_backend("numpy").xp, *wide))
+    status, detail = _judge(actual, expected, backend.dtype_name)
     return Row(function, case, status, detail)
 
 
-def _judge(found: np.ndarray, wanted: np.ndarray, dtype: str) -> tuple[str, str]:
-    if found.shape != wanted.shape:
-        return "wrong shape", f"{found.shape}, not {wanted.shape}"
-    kinds = {"f": dtype, "b": "bool", "i": wanted.dtype.name}
-    expected = kinds[wanted.dtype.kind]
+def _judge(actual: np.ndarray, expected: np.ndarray, dtype: str) -> tuple[str, str]:
+    if actual.shape != expected.shape:
+        return "wrong shape", f"{actual.shape}, not {expected.shape}"
+    kinds = {"f": dtype, "b": "bool", "i": expected.dtype.name}
+    name = kinds[expected.dtype.kind]
     # The standard leaves the dtype of an index open.
-    open_index = wanted.dtype == np.int64 and found.dtype.kind == "i"
-    if found.dtype.name != expected and not open_index:
-        return "wrong dtype", f"{found.dtype.name}, not {expected}"
+    open_index = expected.dtype == np.int64 and actual.dtype.kind == "i"
+    if actual.dtype.name != name and not open_index:
+        return "wrong dtype", f"{actual.dtype.name}, not {name}"
     relative, absolute = TOLERANCE[dtype]
-    good = np.isclose(found, wanted, relative, absolute, equal_nan=True)
-    if good.all():
+    close = np.isclose(actual, expected, relative, absolute, equal_nan=True)
+    if close.all():
         return "ok", ""
-    at = tuple(int(i) for i in np.unravel_index(int((~good).argmax()), good.shape))
-    return "wrong value", f"{list(at)} is {found[at]:.9g}, not {wanted[at]:.9g}"
+    at = tuple(int(i) for i in np.unravel_index(int((~close).argmax()), close.shape))
+    return "wrong value", f"{list(at)} is {actual[at]:.9g}, not {expected[at]:.9g}"
 
 
 def _has(xp: Any, function: str) -> bool:
-    """Whether the namespace has the function; an operator or attribute is tried, not looked up."""
+    """Whether the namespace has the function; operators and attributes are simply tried."""
     if not function.replace(".", "").replace("_", "").isalnum() or function == "x.T":
         return True
     for name in function.split("."):

@@ -1,4 +1,4 @@
-"""What a comparison found, as data, as JSON and as Markdown."""
+"""The results of a comparison as data, as JSON and as Markdown."""
 
 import json
 import math
@@ -14,7 +14,7 @@ __all__ = ["Growth", "Parting", "Report", "Result", "to_json", "to_markdown"]
 
 
 class Parting(NamedTuple):
-    """The first tensor of the run that is off by more than the tolerance."""
+    """The first tensor of the run that differs by more than the tolerance."""
 
     step: int  # from 1
     layer: str
@@ -23,7 +23,7 @@ class Parting(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """The largest relative differences of one step, between the run here and the reference's."""
+    """The largest relative differences from the reference's run in one step."""
 
     step: int  # from 1
     loss: float
@@ -34,7 +34,7 @@ class Growth(NamedTuple):
 
 @dataclass
 class Result:
-    """One backend beside the reference."""
+    """One backend compared with the reference."""
 
     asked: str  # such as "torch:cpu:float32"
     not_run: str | None = None  # why
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One of "not run", "fault", "agrees" and "rounding": parted, but each operation agrees."""
+        """One of "not run", "fault", "agrees" or "rounding": operations agree, the run does not."""
         if self.not_run is not None:
             return "not run"
         if self.faults or self.bad_operations:
@@ -61,7 +61,7 @@ class Result:
         return "rounding" if self.parting else "agrees"
 
     def sentence(self) -> str:
-        """Say in one line what came out."""
+        """Return the result in one line."""
         if self.verdict == "not run":
             return f"not run: {self.not_run}"
         if self.faults:
@@ -82,7 +82,7 @@ class Result:
 
 @dataclass
 class Report:
-    """A config on several backends beside NumPy in float64."""
+    """A config on several backends, compared with NumPy in float64."""
 
     source: str
     rows: str
@@ -99,23 +99,23 @@ class Report:
 
 
 def to_json(report: Report) -> str:
-    """Return the report as JSON; what is not finite is written as a string."""
-    table = _plain(report) | {"ok": report.ok}
+    """Return the report as JSON; numbers that are not finite become strings."""
+    table = _jsonable(report) | {"ok": report.ok}
     for row, result in zip(table["results"], report.results, strict=True):
         row |= {"verdict": result.verdict, "sentence": result.sentence()}
     return json.dumps(table, indent=2) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return _jsonable(value._asdict())
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: _jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: _jsonable(v) for k, v in value.items()}
+    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def to_markdown(report: Report) -> str:
@@ -136,22 +136,22 @@ def to_markdown(report: Report) -> str:
         lines.append(_row([r.asked, *known, f"{r.tolerance:g}", r.verdict]))
     for r in report.results:
         lines += ["", f"## {r.asked}", "", _cell(r.sentence())]
-        lines += _faults(r) + _growth(r) + _operations(r)
+        lines += _fault_lines(r) + _growth_lines(r) + _operation_lines(r)
     return "\n".join(lines) + "\n"
 
 
-def _faults(result: Result) -> list[str]:
+def _fault_lines(result: Result) -> list[str]:
     return ["", *(f"- {_cell(str(fault))}" for fault in result.faults)] if result.faults else []
 
 
-def _growth(result: Result) -> list[str]:
+def _growth_lines(result: Result) -> list[str]:
     if not result.growth:
         return []
     lines = ["", _row(["step", *Growth._fields[1:]]), "|---:|---:|---:|---:|---:|"]
     return lines + [_row([g.step, *(f"{v:.1e}" for v in g[1:])]) for g in result.growth]
 
 
-def _operations(result: Result) -> list[str]:
+def _operation_lines(result: Result) -> list[str]:
     if not result.operations:
         return []
     lines = ["", "| operation | case | status | detail |", "|---|---|---|---|"]

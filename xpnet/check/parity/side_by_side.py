@@ -1,4 +1,4 @@
-"""A config on several backends at once, step by step, beside NumPy in float64."""
+"""A config on several backends at once, compared step by step with NumPy in float64."""
 
 import dataclasses
 import math
@@ -41,11 +41,11 @@ def parity(
     A backend is an object or ``"name:device:dtype"``, such as ``"torch"`` or
     ``"torch:cuda:0:float32"``; the dtype is the config's by default. ``tolerance`` is relative,
     by default 1e-10 for float64 and 1e-4 for float32. ``batch_size`` and ``rows`` are the config's
-    by default; where it leaves the batch to the device's memory, 64 rows.
+    by default; a batch size left to the device's memory becomes 64.
 
-    What is compared is the step in the dtype, whole: ``mixed`` and ``accumulate`` are left out.
-    A backend that is missing is a result that says so. Raises ConfigError for a config that
-    cannot be trained, DataError for data that does not fit.
+    Steps are compared in the dtype and on whole batches: ``mixed`` and ``accumulate`` are ignored.
+    A missing backend gives a result that says so. Raises ConfigError for a config that cannot be
+    trained, DataError for data that does not fit.
     """
     if steps < 1 or (tolerance is not None and not tolerance > 0):
         msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
@@ -61,7 +61,7 @@ def parity(
         results.append(side.result if isinstance(side, _Side) else side)
         if isinstance(side, _Side):
             sides.append(side)
-    with np.errstate(all="ignore"):  # a training that overflows is compared like any other
+    with np.errstate(all="ignore"):  # overflowing training is compared like any other
         for moment in _moments(config, rows, steps, size):
             expected = reference.step(moment)
             for side in sides:
@@ -71,7 +71,7 @@ def parity(
 
 
 class _Moment(NamedTuple):
-    """One step: which rows, and the numbers."""
+    """One step: its rows and its numbers."""
 
     inputs: StepInputs
     x: np.ndarray
@@ -95,7 +95,7 @@ def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_M
 def _prepare(
     config: Config, rows: Sample, asked: str | Backend, tolerance: float | None
 ) -> "_Side | Result":
-    """Make a backend's side of the comparison, or the result that says why there is none."""
+    """Make a backend's side of the comparison, or a result that says why there is none."""
     name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
     try:
         backend = _parse(asked, config.dtype) if isinstance(asked, str) else asked
@@ -116,7 +116,7 @@ def _prepare(
 
 
 def _parse(asked: str, dtype: str) -> Backend:
-    """Make the backend of ``name[:device][:dtype]``; a device may hold a colon itself."""
+    """Make the backend of ``name[:device][:dtype]``; a device may contain a colon itself."""
     name, *rest = asked.split(":")
     if rest and rest[-1] in FLOAT_DTYPES:
         dtype = rest.pop()
@@ -124,7 +124,7 @@ def _parse(asked: str, dtype: str) -> Backend:
 
 
 class _Side:
-    """An engine on one backend, taken through its steps and compared."""
+    """An engine on one backend, whose steps are compared."""
 
     def __init__(
         self,

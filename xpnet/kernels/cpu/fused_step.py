@@ -23,7 +23,7 @@ from xpnet.kernels.cpu.program import (
     has_kernel,
     has_loss_kernel,
 )
-from xpnet.kernels.cpu.updates import RULES, clip, update
+from xpnet.kernels.cpu.updates import RULES, clip, make_update
 from xpnet.nn import Dense, Sequential, layer_name
 from xpnet.nn.layout import layouts, merge
 from xpnet.nn.losses import Loss, quotient
@@ -129,12 +129,12 @@ class FusedStep:
         x, y, weight = batch
         form = (x.shape, y.shape, weight is None)
         program = self.programs.get(form) or self._program(form, batch)
-        x, labels, rows = _plain(x, self.dtype, 2), self.no_labels, self.no_rows
+        x, labels, rows = _contiguous(x, self.dtype, 2), self.no_labels, self.no_rows
         if self.by_class and y.ndim == 1:
-            labels = _plain(y, INT32, 1)
+            labels = _contiguous(y, INT32, 1)
         else:
-            rows = _plain(y, self.dtype, 2)
-        weight = self.none if weight is None else _plain(weight, self.dtype, 1)
+            rows = _contiguous(y, self.dtype, 2)
+        weight = self.none if weight is None else _contiguous(weight, self.dtype, 1)
         if program.copied is not None:
             np.copyto(self._view(program.copied), batch.x)
         if inputs.keys:
@@ -163,7 +163,7 @@ class FusedStep:
         grad, limit, norm = self.target, self.clip.value or 0.0, self.clip.norm or 0.0
         rule: Callable[[Any], None] = self._portable_update
         if type(self.optimizer) in RULES:
-            rule = update(self.optimizer, self.params, grad, self.state.slots)
+            rule = make_update(self.optimizer, self.params, grad, self.state.slots)
         if not limit and not norm:
             return rule
 
@@ -248,7 +248,7 @@ def _vectors(count: int, size: int, dtype: np.dtype) -> list[Array]:
     return [block[skip + i * stride :][:size] for i in range(count)]
 
 
-def _plain(x: Array, dtype: np.dtype, ndim: int) -> Array:
+def _contiguous(x: Array, dtype: np.dtype, ndim: int) -> Array:
     """``x`` as compiled code takes it: ``x`` itself if it is contiguous and has the dtype."""
     if not (x.dtype is dtype and x.flags.carray):
         x = np.array(x, dtype, order="C")

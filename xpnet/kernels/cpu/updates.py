@@ -14,7 +14,7 @@ from xpnet.kernels.cpu.compiled import kernel
 from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Coefficients, Lion, Optimizer, RMSProp
 from xpnet.typing import Array
 
-__all__ = ["RULES", "clip", "update"]
+__all__ = ["RULES", "clip", "make_update"]
 
 
 @kernel
@@ -142,7 +142,7 @@ RULES: dict[type[Optimizer], tuple[Any, Callable[..., tuple[Any, ...]], bool]] =
 }
 
 
-def update(
+def make_update(
     optimizer: Optimizer, params: Array, grad: Array, slots: tuple[Array, ...]
 ) -> Callable[[Coefficients], None]:
     """Return the update of these vectors, in place, as a function of the coefficients."""

@@ -9,8 +9,14 @@ import numpy as np
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
 from xpnet.kernels.cuda.executor import Call, Executor
-from xpnet.kernels.cuda.rules import ELEMENTWISE, REDUCTIONS, ROWS, loss_setting, smoothing
-from xpnet.kernels.cuda.rules import update as update_rule
+from xpnet.kernels.cuda.rules import (
+    ELEMENTWISE,
+    REDUCTIONS,
+    ROWS,
+    loss_setting,
+    smoothing,
+    update_kernel,
+)
 from xpnet.kernels.cuda.stages import Affine
 from xpnet.kernels.cuda.work import WARP
 from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
@@ -213,7 +219,7 @@ class Program:
             factor = b.factor
             self.launch("clip_factor", grid, b.grad, b.denominator, limit, b.partial, b.turns,
                         clip.norm, factor, size)  # fmt: skip
-        kernel, last, decay = update_rule(optimizer, b.state.slots)
+        kernel, last, decay = update_kernel(optimizer, b.state.slots)
         self.launch(kernel, grid, b.state.params, b.grad, b.denominator, limit, factor, decay,
                     b.good, b.narrow, b.coefficients, size, *last)  # fmt: skip
         if b.stats_before is not None:

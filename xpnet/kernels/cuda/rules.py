@@ -22,7 +22,7 @@ __all__ = [
     "check_rules",
     "loss_setting",
     "smoothing",
-    "update",
+    "update_kernel",
 ]
 
 # The enums in loss.cu.
@@ -91,7 +91,9 @@ RULES: dict[type[Optimizer], tuple[str, Callable[..., tuple[Any, ...]], bool]] =
 }
 
 
-def update(optimizer: Optimizer, slots: tuple[Array, ...]) -> tuple[str, tuple[Any, ...], float]:
+def update_kernel(
+    optimizer: Optimizer, slots: tuple[Array, ...]
+) -> tuple[str, tuple[Any, ...], float]:
     """Return the kernel of a rule, its last arguments, and the weight decay in the gradient."""
     kernel, last, coupled = RULES[type(optimizer)]
     named = dict(zip(optimizer.slots, slots, strict=True))
