@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "explanation": "check",
     "bench": "run",
     "cli": "explanation bench",
+    "examples": "data",
 }
 BASE = ("errors", "random", "settings", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
@@ -40,7 +41,7 @@ FRONT = ("xpnet", "__main__")
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "numpy": "base backends bench check data explanation kernels run storage training",
-    "array_api_compat": "backends check explanation nn ops optim step training",
+    "array_api_compat": "backends check examples explanation nn ops optim step training",
     "array_api_strict": "backends",
     "cupy": "backends kernels",
     "cupyx": "backends",
@@ -157,8 +158,13 @@ def test_the_map_has_no_arrow_that_is_not_there(room):
     assert not direct & implied, f"{room} may import {sorted(direct & implied)} as it is"
 
 
-def test_only_the_command_line_asks_for_the_package_itself():
-    assert {room_of(a) for a, b in EDGES if b == "xpnet"} <= {"cli", *FRONT}
+def test_only_the_command_line_and_the_examples_ask_for_the_package_itself():
+    assert {room_of(a) for a, b in EDGES if b == "xpnet"} <= {"cli", "examples", *FRONT}
+
+
+def test_softmax_by_hand_borrows_nothing_from_the_library():
+    by_hand = {b for a, b in EDGES if a == "xpnet.examples.softmax_by_hand"}
+    assert not {name for name in by_hand if name.partition(".")[0] == "xpnet"}
 
 
 @pytest.mark.parametrize("library", sorted({b for _, b in OUTSIDE} | set(MAY_USE)))

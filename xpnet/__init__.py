@@ -20,6 +20,7 @@ The formulas, each beside its derivative, are in :mod:`xpnet.ops`; start there. 
     training, run       the trainer; a training from its config to its folder
     check, explanation  held to others; taken apart
     bench, cli          timed; the command line
+    examples            softmax by hand, in one file; a training in Python
 
 The names below are imported at their first use, so that ``import xpnet`` costs nothing. Their one
 list is ``__init__.pyi``.
