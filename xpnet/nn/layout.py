@@ -70,8 +70,13 @@ class Layout(NamedTuple):
 
 
 def layouts(model: Sequential) -> tuple[Layout, Layout]:
-    """Return the layouts of a built model's trained parameters and of its statistics."""
-    return _layout(model, trained=True), _layout(model, trained=False)
+    """Return the layouts of a built model's trained parameters and of its statistics.
+
+    They are derived once: a model does not change, and keeps them.
+    """
+    if "layouts" not in vars(model):
+        vars(model)["layouts"] = _layout(model, trained=True), _layout(model, trained=False)
+    return vars(model)["layouts"]
 
 
 def _layout(model: Sequential, *, trained: bool) -> Layout:

@@ -1,7 +1,7 @@
 """A trained run: loaded from its folder, or just trained."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Run:
     checkpoint: Checkpoint | None  # None where an interruption came before there was any
     stopped: str | None = None  # why before the last epoch, if so
     interrupted: bool = False  # by a signal
-    test: Mapping[str, Any] | None = None  # scores on the test part, if there is one
+    test: Mapping[str, Any] = field(default_factory=dict)  # scores on the test split, if any
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression."""

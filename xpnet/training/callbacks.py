@@ -10,14 +10,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpnet.errors import CheckpointError, ConfigError
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.signals import Signals
-
-if TYPE_CHECKING:
-    from xpnet.training.trainer import Trainer
 
 __all__ = [
     "Callback",
@@ -35,16 +32,16 @@ EpochMetrics = dict[str, Any]
 class Callback:
     """Base of the callbacks: every hook does nothing."""
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         """Called before the first step, after a restore."""
 
-    def on_step_end(self, trainer: "Trainer") -> None:
+    def on_step_end(self, trainer: Any) -> None:
         """Called after each step; nothing has waited for the device."""
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         """Called after an epoch and its validation; ``record`` is its entry in the history."""
 
-    def on_train_end(self, trainer: "Trainer") -> None:
+    def on_train_end(self, trainer: Any) -> None:
         """Called after the last step, also when stopped early or by an error."""
 
     def state(self) -> Mapping[str, Any]:
@@ -88,10 +85,10 @@ class EarlyStopping(Callback):
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
         self.best, self.waited = math.inf, 0
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         self._stop_if_due(trainer)
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
@@ -99,7 +96,7 @@ class EarlyStopping(Callback):
             self.waited += 1
         self._stop_if_due(trainer)
 
-    def _stop_if_due(self, trainer: "Trainer") -> None:
+    def _stop_if_due(self, trainer: Any) -> None:
         if self.waited >= self.patience:
             trainer.stop(f"no better {self.monitor} for {self.waited} epochs")
 
@@ -123,18 +120,18 @@ class HistoryFile(Callback):
         self.written = 0
         self.failure: str | None = None
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         self.history.rewrite(trainer.history)
         self.written = len(trainer.history)
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         self._catch_up(trainer)
 
-    def on_train_end(self, trainer: "Trainer") -> None:
+    def on_train_end(self, trainer: Any) -> None:
         if self.failure:
             self._catch_up(trainer)
 
-    def _catch_up(self, trainer: "Trainer") -> None:
+    def _catch_up(self, trainer: Any) -> None:
         self.failure = None
         if not self.history.path.exists():  # it was moved away
             self.written = 0
@@ -177,7 +174,7 @@ class Checkpointing(Callback):
         self.failure: str | None = None
         self._unsaved_best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         self.saved, self.saved_at = trainer.position, time.monotonic()
         self.folder.make()
         if self.best_step is not None:  # the process may have died between saving and linking it
@@ -186,24 +183,24 @@ class Checkpointing(Callback):
             except CheckpointError as error:
                 self.report(f"the best checkpoint could not be linked: {error}")
 
-    def on_step_end(self, trainer: "Trainer") -> None:
+    def on_step_end(self, trainer: Any) -> None:
         due = self.every_steps and trainer.position.step % self.every_steps == 0
         if due or time.monotonic() - self.saved_at >= self.every_seconds:
             self.save(trainer)
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         best = "val_loss" in record and value < self.best
         if best:  # before the save, so that the checkpoint records it
             self.best, self.best_step = value, trainer.position.step
         self.save(trainer, best=best)
 
-    def on_train_end(self, trainer: "Trainer") -> None:
+    def on_train_end(self, trainer: Any) -> None:
         # After an error the state may be its cause; what is on disk is not.
         if trainer.failed is None and trainer.position != self.saved:
             self.save(trainer)
 
-    def save(self, trainer: "Trainer", *, best: bool = False) -> bool:
+    def save(self, trainer: Any, *, best: bool = False) -> bool:
         """Save a checkpoint now; return whether it is on disk."""
         trainer.read()  # raises rather than save a state that is not finite
         tensors, meta = trainer.snapshot()
@@ -249,15 +246,15 @@ class StopOnSignal(Callback):
         """The first signal received, if any."""
         return self.signals.received
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         self.signals.begin()
 
-    def on_step_end(self, trainer: "Trainer") -> None:
+    def on_step_end(self, trainer: Any) -> None:
         if self.signals.received is not None:
             trainer.stop(f"interrupted by {self.signals.received.name}")
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         self.on_step_end(trainer)  # it may have come during the validation
 
-    def on_train_end(self, trainer: "Trainer") -> None:
+    def on_train_end(self, trainer: Any) -> None:
         self.signals.end()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from xpnet.backends import Backend
 from xpnet.errors import TrainingError
@@ -13,10 +13,7 @@ from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.optim.optimizers import Optimizer
 
-if TYPE_CHECKING:
-    from xpnet.training.trainer import Trainer
-
-__all__ = ["Footprint", "explained", "fitting_batch", "footprint", "host_memory", "shortage"]
+__all__ = ["Footprint", "fitting_batch", "footprint", "host_memory", "memory_errors", "shortage"]
 
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
@@ -73,33 +70,33 @@ def fitting_batch(
 def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
     """Return the message: what a step takes, for what, and what to change."""
     state, batch = need.state, need.row * batch_size
-    has = "" if free is None else f" of {_size(free)} free"
+    has = "" if free is None else f" of {_in_words(free)} free"
     return (
-        f"out of memory{has}: a step takes about {_size(state + batch)}, {_size(state)} for "
-        f"parameters, gradient and moments and {_size(batch)} for {batch_size} rows of "
-        f"{_size(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
+        f"out of memory{has}: a step takes about {_in_words(state + batch)}, {_in_words(state)} "
+        f"for parameters, gradient and moments and {_in_words(batch)} for {batch_size} rows of "
+        f"{_in_words(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
     )
 
 
 @contextmanager
-def explained(trainer: "Trainer") -> Iterator[None]:
-    """Turn running out of memory into a TrainingError that says what the step takes."""
+def memory_errors(
+    backend: Backend | None, model: Sequential, optimizer: Optimizer, rows: int
+) -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what a step of ``rows`` takes."""
     try:
         yield
     except Exception as error:
-        backend, model = trainer.backend, trainer.model
         if backend is None or model.input_shape is None or not backend.out_of_memory(error):
             raise
         itemsize = 8 if backend.dtype_name == "float64" else 4
-        need = footprint(model, trainer.optimizer, itemsize)
-        rows = -(-trainer.batch_size // trainer.accumulate)
+        need = footprint(model, optimizer, itemsize)
         raise TrainingError(shortage(need, rows, backend.free_memory())) from error
 
 
-def _size(count: int) -> str:
+def _in_words(count: int) -> str:
     """Bytes in words.
 
-    >>> _size(1536)
+    >>> _in_words(1536)
     '1.5 KiB'
     """
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]

@@ -2,12 +2,9 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from xpnet.training.callbacks import Callback, EpochMetrics
-
-if TYPE_CHECKING:
-    from xpnet.training.trainer import Trainer
 
 __all__ = ["Progress", "clock", "epoch_line"]
 
@@ -29,13 +26,13 @@ class Progress(Callback):
         self._began = self._shown = self._last = 0.0
         self._from = self._first = 0  # the step that the pace counts from, and this run's first
 
-    def on_train_begin(self, trainer: "Trainer") -> None:
+    def on_train_begin(self, trainer: Any) -> None:
         self._began = self._shown = time.monotonic()
         self._from = self._first = trainer.position.step
         if self.live:
             self._bar = _Bar(self.stream, trainer)
 
-    def on_step_end(self, trainer: "Trainer") -> None:
+    def on_step_end(self, trainer: Any) -> None:
         now = time.monotonic()
         if trainer.position.step == self._first + 2:  # at its start the first one was done
             self._began, self._from = self._last, self._first + 1
@@ -54,7 +51,7 @@ class Progress(Callback):
             place += f"batch {batch}/{trainer.steps_per_epoch}"
             self._print(f"{place}  {_numbers(record)}{self._left(trainer)}")
 
-    def on_epoch_end(self, trainer: "Trainer", record: EpochMetrics) -> None:
+    def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         line = epoch_line(record, trainer.epochs)
         if self._bar:  # which has the pace, and on 80 columns no room for the validation
             self._bar.print(line)
@@ -67,12 +64,12 @@ class Progress(Callback):
             self._print(line + pace + self._left(trainer))
         self._shown = time.monotonic()
 
-    def on_train_end(self, trainer: "Trainer") -> None:
+    def on_train_end(self, trainer: Any) -> None:
         if self._bar:
             self._bar.close()
             self._bar = None
 
-    def _pace(self, trainer: "Trainer") -> tuple[float, float]:
+    def _pace(self, trainer: Any) -> tuple[float, float]:
         """Samples per second since the first step, and the seconds left at that pace."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         done = trainer.position.step - self._from
@@ -80,7 +77,7 @@ class Progress(Callback):
         samples = done * trainer.rows / trainer.steps_per_epoch
         return samples / seconds, left * seconds / done if done else 0.0
 
-    def _left(self, trainer: "Trainer") -> str:
+    def _left(self, trainer: Any) -> str:
         seconds = self._pace(trainer)[1]
         return f"  {clock(seconds)} left" if seconds else ""
 
@@ -116,7 +113,7 @@ def clock(seconds: float) -> str:
 class _Bar:
     """A rich progress bar over all the steps of a run."""
 
-    def __init__(self, stream: TextIO, trainer: "Trainer") -> None:
+    def __init__(self, stream: TextIO, trainer: Any) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 

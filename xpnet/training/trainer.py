@@ -12,6 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, NamedTuple, Never
 
 import numpy as np
@@ -31,7 +32,7 @@ from xpnet.step.mixed_precision import Mixed
 from xpnet.training.callbacks import Callback, EpochMetrics, overridden
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.loader import Loader, StreamedLoader
-from xpnet.training.memory import explained
+from xpnet.training.memory import memory_errors
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 
@@ -132,7 +133,7 @@ class Trainer:
         Raises DataError for data that does not fit, TrainingError when the loss is not finite.
         """
         # A loss that is not finite is found and explained below; a warning would say less.
-        with explained(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with self._memory_errors(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return self._fit(data, epochs, validation, list(callbacks))
 
     def _fit(
@@ -277,7 +278,7 @@ class Trainer:
 
         Nothing is kept of them here, so it is for data of any size.
         """
-        with explained(self):
+        with self._memory_errors():
             loader, to_host = self._labelled(data), self.engine.backend.to_host
             return self.engine.evaluate(
                 loader.batches(EVALUATION_BATCH),
@@ -290,7 +291,7 @@ class Trainer:
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
-        with explained(self):
+        with self._memory_errors():
             loader = self._loader(x if isinstance(x, Loader | StreamedDataset) else (x,))
             yield from self.engine.predictions(loader.batches(EVALUATION_BATCH))
 
@@ -410,6 +411,10 @@ class Trainer:
         if self._follows_data:
             return "the backend chosen from the data"
         return " on ".join(word for word in self._asked[:2] if word != "auto")
+
+    def _memory_errors(self) -> AbstractContextManager[None]:
+        rows = -(-self.batch_size // self.accumulate)
+        return memory_errors(self.backend, self.model, self.optimizer, rows)
 
     # -- preparation -------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def train(
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
             click.echo(f"{run.stopped}; resume with: {command}")
             return 130
-        if run.test is not None:
+        if run.test:
             name = "accuracy" if "accuracy" in run.test else "r2"
             report(f"test loss {run.test['loss']:.4f}")
             click.echo(f"test {name} {run.test[name]:.4f}")
