@@ -157,7 +157,8 @@ def parts_of_ones_own() -> None:
 def from_a_config_to_a_folder_and_back() -> None:
     config = load_config("digits", ["epochs=3"])
     assert_type(config, Config)
-    train(config, "runs/first")
+    assert_type(train(config, "runs/first"), Run)
+    train("flowers.csv", settings={"data.label": "species", "epochs": 100})
     run = load("runs/first", backend="numpy")
     assert_type(run, Run)
     print(run.predict(x).shape, run.config.epochs)

@@ -32,7 +32,7 @@ def test_the_summary_says_what_trains_where_and_how_far():
         batch_size=9,
     )
     assert facts(run)["runs on"] == "numpy"
-    assert facts(run)["step"] == "chosen when the model is built"
+    assert facts(run)["step"] == "auto, chosen when the model is built"
     run.fit((x, y), epochs=2)
     shown = facts(run)
     assert shown["loss"] == "SoftmaxCrossEntropy()"
@@ -40,7 +40,7 @@ def test_the_summary_says_what_trains_where_and_how_far():
     assert shown["mixed"] == "Mixed(dtype='float16')"
     assert shown["batch"] == "9 rows in 2 micro-batches"
     assert shown["runs on"] == f"numpy {np.__version__} on cpu, float32"
-    assert shown["step"] == run.engine.step_note
+    assert shown["step"] == run.engine.step.note
     assert shown["trained"] == f"2 epochs; {run.position.step} steps"
     assert run.model.summary() in run.summary()
     html = run._repr_html_()

@@ -376,7 +376,7 @@ class Trainer:
         schedule   Constant()
         batch      128 rows
         runs on    numpy
-        step       chosen when the model is built
+        step       auto, chosen when the model is built
         trained    0 epochs; 0 steps
         """
         return f"{self.model.summary()}\n\n{self._facts().text()}"
@@ -392,6 +392,9 @@ class Trainer:
         epoch, batch, step = self.position
         parts = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
         part = f", {batch} batches of the next" if batch else ""
+        taken = f"{self.step}, chosen when the model is built"
+        if self._engine is not None:
+            taken = self._engine.step.note
         rows = [
             ("loss", repr(self.loss)),
             ("optimizer", repr(self.optimizer)),
@@ -400,7 +403,7 @@ class Trainer:
             *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
             ("batch", f"{self.batch_size} rows{parts}"),
             ("runs on", self._where()),
-            ("step", self._engine.step.note if self._engine else "chosen when the model is built"),
+            ("step", taken),
             ("trained", f"{epoch} epochs{part}; {step} steps"),
         ]
         return Table([rows], "<<")
