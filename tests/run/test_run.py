@@ -454,7 +454,7 @@ def test_a_test_file_is_what_is_tested_on_whatever_its_columns_order(csv, go, tm
 
 
 def test_without_a_test_part_nothing_is_tested(csv, go, tmp_path):
-    assert go(csv, "data.test_fraction=0").test is None
+    assert go(csv, "data.test_fraction=0").test == {}
     with pytest.raises(DataError, match="test_fraction = 0: give a FILE to evaluate on"):
         load(tmp_path / "run").test_part()
 

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.optim.optimizers import Optimizer
 
-__all__ = ["Footprint", "fitting_batch", "footprint", "host_memory", "memory_errors", "shortage"]
+__all__ = ["Footprint", "fitting_batch", "footprint", "host_memory", "shortage"]
 
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
@@ -76,21 +75,6 @@ def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
         f"for parameters, gradient and moments and {_in_words(batch)} for {batch_size} rows of "
         f"{_in_words(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
     )
-
-
-@contextmanager
-def memory_errors(
-    backend: Backend | None, model: Sequential, optimizer: Optimizer, rows: int
-) -> Iterator[None]:
-    """Turn running out of memory into a TrainingError that says what a step of ``rows`` takes."""
-    try:
-        yield
-    except Exception as error:
-        if backend is None or model.input_shape is None or not backend.out_of_memory(error):
-            raise
-        itemsize = 8 if backend.dtype_name == "float64" else 4
-        need = footprint(model, optimizer, itemsize)
-        raise TrainingError(shortage(need, rows, backend.free_memory())) from error
 
 
 def _in_words(count: int) -> str:

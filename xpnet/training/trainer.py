@@ -12,7 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple, Never
 
 import numpy as np
@@ -32,7 +32,7 @@ from xpnet.step.mixed_precision import Mixed
 from xpnet.training.callbacks import Callback, EpochMetrics, overridden
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.loader import Loader, StreamedLoader
-from xpnet.training.memory import memory_errors
+from xpnet.training.memory import footprint, shortage
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 
@@ -415,9 +415,18 @@ class Trainer:
             return "the backend chosen from the data"
         return " on ".join(word for word in self._asked[:2] if word != "auto")
 
-    def _memory_errors(self) -> AbstractContextManager[None]:
-        rows = -(-self.batch_size // self.accumulate)
-        return memory_errors(self.backend, self.model, self.optimizer, rows)
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        """Turn running out of memory into a TrainingError that says what a step takes."""
+        try:
+            yield
+        except Exception as error:
+            backend, model = self.backend, self.model
+            if backend is None or model.input_shape is None or not backend.out_of_memory(error):
+                raise
+            need = footprint(model, self.optimizer, np.dtype(backend.dtype_name).itemsize)
+            rows = -(-self.batch_size // self.accumulate)
+            raise TrainingError(shortage(need, rows, backend.free_memory())) from error
 
     # -- preparation -------------------------------------------------------------------------------
 
