@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor, rounded, widened
 from test_cuda_step import class_batches, inputs, placed
-from test_cuda_training import FusedNumpy
+from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
 from xpnet.backends import backend_class
 from xpnet.kernels.cuda.buffers import arrays
