@@ -1,4 +1,4 @@
-"""The command line as people and shells use it."""
+"""The command line as users and shells call it."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 
 import click
 import numpy as np
@@ -21,7 +22,7 @@ COLUMNS = ("a", "b", "c", "d")
 
 @pytest.fixture
 def xpnet(capsys):
-    """Call the command line in this process: `xpnet("train", ...)` -> (code, out, err)."""
+    """Return a function that calls the command line here and returns (code, out, err)."""
 
     def call(*args):
         with pytest.raises(SystemExit) as ended:
@@ -52,7 +53,7 @@ def flowers(path, rows=60, labelled=True):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with flowers.csv, rows.csv without labels, and a run on the first."""
+    """A folder with flowers.csv, rows.csv (without labels) and a run trained on the first."""
     folder = tmp_path_factory.mktemp("cli")
     flowers(folder / "rows.csv", labelled=False)
     data = flowers(folder / "flowers.csv")
@@ -73,7 +74,7 @@ def test_help_has_an_example(xpnet, name):
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
-def test_the_list_of_commands_is_what_one_sees_first(xpnet, args):
+def test_the_list_of_commands_is_shown_first(xpnet, args):
     code, out, err = xpnet(*args)
     assert (code, err) == (0, "")
     assert all(name in out and line in out for name, line in COMMANDS.items())
@@ -83,7 +84,7 @@ def test_the_version_is_that_of_the_package(xpnet):
     assert xpnet("--version") == (0, f"xpnet, version {__version__}\n", "")
 
 
-def test_help_and_import_load_no_array_library_and_no_decoration():
+def test_help_and_import_load_no_array_library_and_no_rich():
     script = """
 import sys
 import xpnet
@@ -135,7 +136,7 @@ def test_an_error_is_one_line_and_exit_code_2(xpnet, args, says, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_traceback_is_for_those_who_ask(xpnet, monkeypatch):
+def test_a_traceback_is_shown_on_request(xpnet, monkeypatch):
     from xpnet.errors import ConfigError
 
     with pytest.raises(ConfigError):
@@ -145,27 +146,34 @@ def test_a_traceback_is_for_those_who_ask(xpnet, monkeypatch):
         main(["trian"])
 
 
-def test_what_nobody_foresaw_is_one_line_too(xpnet, monkeypatch):
+@pytest.mark.parametrize("value", ["0", "", " ", "false", "No", "off"])
+def test_a_value_that_means_no_leaves_debugging_off(xpnet, monkeypatch, value):
+    monkeypatch.setenv("XPNET_DEBUG", value)
+    code, _, err = xpnet("trian")
+    assert (code, err[:7]) == (2, "error: ")
+
+
+def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
     def fault(*_):
         return [][0]
 
     monkeypatch.setattr("xpnet.run.train_run.load_config", fault)
     code, _, err = xpnet("train")
     assert code == 2
-    assert err.startswith("error: IndexError: list index out of range (a fault of xpnet; --debug")
+    assert err.startswith("error: IndexError: list index out of range (a bug in xpnet; --debug")
     with pytest.raises(IndexError):
         main(["--debug", "train"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_told_before_training(xpnet, trained, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_training(xpnet, trained, tmp_path):
     tmp_path.chmod(0o500)
     code, out, err = xpnet("train", trained / "flowers.csv", "--out", tmp_path / "run")
     assert (code, "epoch" in out) == (2, False)
     assert "Permission denied" in err
 
 
-def test_a_file_in_the_place_of_the_run_folder_is_told_before_training(xpnet, trained):
+def test_a_file_in_place_of_the_run_folder_is_reported_before_training(xpnet, trained):
     code, out, err = xpnet("train", trained / "flowers.csv", "--out", trained / "rows.csv")
     assert (code, "epoch" in out) == (2, False)
     assert "cannot use the folder" in err
@@ -199,7 +207,7 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(xpnet, trained, tmp_path,
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-def test_a_run_goes_on_with_the_settings_it_began_with(xpnet, trained, tmp_path):
+def test_a_run_resumes_with_its_original_settings(xpnet, trained, tmp_path):
     out = ["--out", tmp_path / "run"]
     settings = ["--set", "epochs=2", "--set", "optimizer.lr=0.5", "--set", "model.hidden=[5]"]
     assert xpnet("train", trained / "flowers.csv", *out, *settings)[0] == 0
@@ -286,7 +294,7 @@ def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch)
         (b"\xff", "standard input: line 1: byte 0xff is not UTF-8"),
     ],
 )
-def test_rows_that_cannot_be_predicted_are_told(xpnet, trained, monkeypatch, content, says):
+def test_rows_that_cannot_be_predicted_are_reported(xpnet, trained, monkeypatch, content, says):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     code, out, err = xpnet("predict", trained / "run", "-")
     assert (code, out) == (2, "")
@@ -294,17 +302,26 @@ def test_rows_that_cannot_be_predicted_are_told(xpnet, trained, monkeypatch, con
     assert len(err.splitlines()) == 1
 
 
-def test_show_tells_the_layers_the_history_and_the_config(xpnet, trained):
+def test_show_prints_the_layers_the_history_and_the_config(xpnet, trained):
     code, out, err = xpnet("show", trained / "run", "--epochs", "2")
     assert (code, err) == (0, "")
     assert "W (4, 128)" in out
     assert f"{4 * 128 + 128 + 128 * 3 + 3:,}" in out
-    assert "the last of 3 epochs" in out
+    assert "last 2 of 3 epochs" in out
     assert "status finished" in out
     assert "[optimizer]\nname = " in out
 
 
-def test_backends_lists_what_is_here(xpnet):
+def test_show_escapes_control_characters_of_the_config(xpnet, tmp_path):
+    data = flowers(tmp_path / "a\u202eb\x9b2J.csv")
+    assert xpnet("train", data, "--out", tmp_path / "run", "--set", "epochs=1")[0] == 0
+    code, out, _ = xpnet("show", tmp_path / "run")
+    assert code == 0
+    assert r"a\u202eb\x9b2J.csv" in out
+    assert all(c == "\n" or unicodedata.category(c)[0] != "C" for c in out)
+
+
+def test_backends_lists_what_is_available(xpnet):
     code, out, err = xpnet("backends")
     assert (code, err) == (0, "")
     assert all(name in out for name in ("numpy", "cupy", "torch", "jax", "array-api-strict"))
@@ -375,7 +392,7 @@ Trainer([Dense(2)]).fit(data, epochs=9, callbacks=[StopOnSignal(), Twice()])
     assert (child.returncode, out.split(), err) == (-signal.SIGTERM, ["first", "second"], "")
 
 
-def test_a_reader_that_goes_away_is_no_error_to_talk_about(trained, tmp_path):
+def test_a_reader_that_exits_early_is_not_reported_as_an_error(trained, tmp_path):
     many = flowers(tmp_path / "many.csv", rows=5000, labelled=False)
     child = process("predict", trained / "run", many, **PIPES)
     assert child.stdout.readline() == "class,p_aster,p_rose,p_tulip\n"

@@ -1,5 +1,6 @@
 """The renderers: one explanation as a terminal's text, Markdown, LaTeX and a page."""
 
+import dataclasses
 import io
 import re
 import shutil
@@ -200,8 +201,12 @@ def test_the_command_takes_the_format_from_the_name_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "--batch >= 1"),
+        (["--batch", "0"], "--batch 1 to"),
         (["digits", "mnist"], "give sizes such as"),
+        (["²", "³"], "give sizes such as"),
+        (["9" * 5000, "3"], "give sizes such as"),
+        (["--batch", "100000000000000000000"], "needs --batch 1 to 1000000"),
+        (["--seed", str(2**63)], r"--seed 0 to 2\^63 - 1"),
         (["784"], "at least inputs and outputs"),
         (["no-such-thing"], "no recipe or file"),
     ],
@@ -209,6 +214,23 @@ def test_the_command_takes_the_format_from_the_name_of_the_file(tmp_path):
 def test_the_command_refuses_in_one_line(arguments, message):
     with pytest.raises(ConfigError, match=message):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_the_name_of_a_file_is_shown_and_does_not_act(name):
+    bad = "a\u202eb\x9b\x1b[2J<img src=x>.csv"
+    subject = dataclasses.replace(tiny(), title=bad, rows=bad)
+    text = RENDERERS[name](explain(subject))
+    assert not set(text) & set("\u202e\x9b\x1b")
+    assert "u202eb" in text
+    assert ("\\<img" if name == "markdown" else "img src=x") in text
+    assert ("<img" in text.replace("\\<", "")) == (name in ("terminal", "latex"))
+
+
+def test_a_dollar_in_the_name_of_a_file_is_not_a_formula():
+    subject = dataclasses.replace(tiny(), rows="$x$.csv")
+    assert r"\$x\$.csv" in latex.render(explain(subject))
+    assert r"\$x\$.csv" in markdown.render(explain(subject))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

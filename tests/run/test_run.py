@@ -337,7 +337,9 @@ def test_a_run_whose_end_is_not_saved_is_no_success(csv, go, tmp_path, monkeypat
     whole = go(csv, out="whole")
     with monkeypatch.context() as disk:
         disk.setattr(*unsaved, full)
-        with pytest.raises(CheckpointError, match=r"No space left .* not saved: free some space"):
+        with pytest.raises(
+            CheckpointError, match=r"No space left .* not saved: free some space and"
+        ):
             go(csv)
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status.startswith("failed: cannot write x")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import click
 
 from xpnet import __version__
-from xpnet.cli.escape import escape
 from xpnet.cli.streams import ensure_streams
 from xpnet.errors import XpnetError
+from xpnet.escape import escape
 
 __all__ = ["cli", "main"]
 
@@ -26,16 +26,19 @@ COMMANDS = {
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run: architecture, history and config.",
     "init": "Write a commented config to start from.",
-    "backends": "List the array libraries and devices that are here.",
+    "backends": "List the available array libraries and devices.",
     "explain": "Explain a training step: formulas, code, shapes and numbers.",
-    "gradcheck": "Check gradients against differences, PyTorch and JAX.",
+    "gradcheck": "Check gradients against finite differences, PyTorch and JAX.",
     "parity": "Compare backends with NumPy, step by step.",
-    "bench": "Time a train step beside its matrix products and other libraries.",
+    "bench": "Time a step against its matrix products and other libraries.",
 }
 
 
+OFF = ("", "0", "false", "no", "off")  # values of XPNET_DEBUG that do not turn it on
+
+
 class LazyGroup(click.Group):
-    """A group whose commands are modules, imported at their first use."""
+    """A group whose commands are modules, imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,22 +64,22 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xpnet")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error (any position).")
+@click.option("--debug", is_flag=True, help="Show tracebacks; may stand anywhere on the line.")
 def cli(debug: bool) -> None:
     """Train dense neural networks on any Array API library.
 
     \b
-    xpnet train                            the embedded digits, on what is here
+    xpnet train                            the built-in digits, on the best device
     xpnet train mnist --device cuda        on a GPU, with CuPy
-    xpnet train my.toml --out runs/first   your own config and folder
+    xpnet train my.toml --out runs/first   your own config and run folder
     """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0, 1 for a check that failed, 2 for an error, 130 for ^C."""
+    """Run the command line and exit with 0, 1 for a failed check, 2 for an error or 130 for ^C."""
     args = list(sys.argv[1:] if argv is None else argv)
     ensure_streams()
-    debug = "--debug" in args or bool(os.environ.get("XPNET_DEBUG"))
+    debug = "--debug" in args or os.environ.get("XPNET_DEBUG", "").strip().lower() not in OFF
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -88,21 +91,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        with contextlib.suppress(OSError):  # nobody to tell it to
+        with contextlib.suppress(OSError):  # standard error is gone
             click.echo(f"error: {escape(' '.join(_explanation(error).split()))}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _explanation(error: Exception) -> str:
-    """Say in one line what went wrong; what nobody foresaw is a fault of xpnet."""
+    """Return what went wrong in one line; an error that nobody foresaw is a bug in xpnet."""
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError):
-        return f"out of memory: {error or 'a smaller batch or data set may fit'}"
+        return f"out of memory: {error or 'try a smaller batch or data set'}"
     if isinstance(error, XpnetError):
         return error.at_command_line
     if isinstance(error, OSError):
         return str(error)
-    where = "a fault of xpnet; --debug shows where it arose"
-    return f"{type(error).__name__}: {error} ({where})"
+    return f"{type(error).__name__}: {error} (a bug in xpnet; --debug shows the traceback)"

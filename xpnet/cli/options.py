@@ -1,11 +1,11 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["device_options", "given", "opened", "set_option", "which_option"]
+__all__ = ["device_options", "given", "open_run", "set_option", "which_option"]
 
 F = TypeVar("F", bound=Callable)
 
@@ -27,24 +27,24 @@ def set_option(command: F) -> F:
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override a setting, such as optimizer.lr=0.01 (repeatable).",
+        help="Override a setting, e.g. optimizer.lr=0.01 (repeatable).",
     )(command)
 
 
 def which_option(command: F) -> F:
-    """Add ``--which``, the choice of a checkpoint."""
+    """Add ``--which``, which chooses the checkpoint."""
     return click.option(
         "--which",
         type=click.Choice(["auto", "best", "last"]),
         default="auto",
         show_default=True,
-        help="The checkpoint; auto is the best where there was a validation.",
+        help="Checkpoint to use; auto is the best if the run had validation data, else the last.",
     )(command)
 
 
-def opened(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
-    """Read a run folder, and say on standard error which of its files are torn."""
-    from xpnet.cli.escape import escape
+def open_run(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
+    """Load a run and report its damaged files, which are skipped, on standard error."""
+    from xpnet.escape import escape
     from xpnet.run import load
 
     loaded = load(run, backend=backend, device=device, which=which)
@@ -54,6 +54,6 @@ def opened(run: str, backend: str | None, device: str | None, which: str = "auto
 
 
 def given(parameter: str) -> bool:
-    """Say whether the user wrote this parameter, rather than its default standing in."""
+    """Return whether the user gave this parameter, rather than its default standing in."""
     source = click.get_current_context().get_parameter_source(parameter)
     return source not in (None, click.core.ParameterSource.DEFAULT)

@@ -1,4 +1,4 @@
-"""Where a command writes what it was asked for."""
+"""Writing a command's results to a file or to standard output."""
 
 import os
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ __all__ = ["check_places", "write_output"]
 
 
 def check_places(*paths: str | None) -> None:
-    """Raise DataError where a file could not be made, before minutes are spent on what is in it."""
+    """Raise DataError if a file could not be written, before minutes are spent computing it."""
     for path in paths:
         folder = Path(path or ".").parent
         if not os.access(folder, os.W_OK):
-            why = "is not writable" if folder.is_dir() else "is no folder"
-            msg = f"cannot write {path}: {str(folder)!r} {why}"
+            why = "is not writable" if folder.is_dir() else "is not a folder"
+            msg = f"cannot write {path}: {str(folder)!r} {why}; choose another folder"
             raise DataError(msg)
 
 
 def write_output(path: str, text: str | Iterable[str]) -> None:
-    """Write ``text``, or its lines as they are made, to ``path``: all of it, or nothing of it.
+    """Write ``text``, or lines as they are produced, to ``path``, completely or not at all.
 
-    A symbolic link stays one. A device or a pipe, such as /dev/null, is written to rather than
-    replaced; ``-`` is standard output.
+    A symbolic link is kept: its target is written. A device or a pipe, such as /dev/null, is
+    written to rather than replaced; ``-`` is standard output. Raises DataError.
     """
     place, lines = Path(path), (text,) if isinstance(text, str) else text
     if path == "-":

@@ -1,7 +1,7 @@
-"""Standard output that may fail while a training continues.
+"""Standard output whose failure does not stop training.
 
-A log on a full disk, a reader that went away (``| head``) or a terminal that was closed is no
-reason to end a training of a week: what it has learned is in its run folder.
+A log on a full disk, a reader that exited (``| head``) or a closed terminal is no reason to end a
+week of training: the results are in the run folder.
 """
 
 import contextlib
@@ -16,9 +16,10 @@ __all__ = ["ensure_streams", "tolerant_streams"]
 
 
 def ensure_streams() -> None:
-    """Let standard output and error exist, and take any text.
+    """Make sure that standard output and error exist and accept any text.
 
-    They are None where they were closed (``>&-``), and cannot write what their encoding lacks.
+    They are None if they were closed (``>&-``), and otherwise fail on characters that their
+    encoding lacks.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -29,9 +30,10 @@ def ensure_streams() -> None:
 
 
 class TolerantStream(io.TextIOBase):
-    """A text stream without a buffer that drops what cannot be written.
+    """An unbuffered text stream that drops what cannot be written.
 
-    ``lost`` is called with the first error. Each write is tried anew: there may be room again.
+    ``lost`` is called with the first error only. Every write is attempted: the disk may have room
+    again.
     """
 
     def __init__(self, stream: io.TextIOWrapper, lost: Callable[[OSError], None]) -> None:
@@ -40,11 +42,11 @@ class TolerantStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the stream that it stands for."""
+        """The encoding of the underlying stream."""
         return self._stream.encoding
 
     def write(self, text: str) -> int:
-        """Write ``text`` or drop it."""
+        """Write ``text``, or drop it if that fails."""
         data = memoryview(text.encode(self.encoding, "backslashreplace"))
         try:
             while data and (n := self._raw.write(data)):
@@ -56,26 +58,26 @@ class TolerantStream(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether it is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The descriptor that it writes to."""
+        """Return the file descriptor that it writes to."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
 
 @contextlib.contextmanager
 def tolerant_streams() -> Iterator[None]:
-    """Make the failures of standard output and error harmless to the block, and say them once."""
+    """Keep failures of standard output and error from ending the block, and report them once."""
 
     def lost(error: OSError) -> None:
-        if error.errno != errno.EPIPE:  # a reader that went away does not want to know
+        if error.errno != errno.EPIPE:  # a reader that exited needs no report
             why = error.strerror or error
-            print(f"standard output cannot be written: {why}; training continues", file=sys.stderr)
+            print(f"cannot write to standard output: {why}; training continues", file=sys.stderr)
 
     before: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
     reports = {"stdout": lost, "stderr": lambda error: None}

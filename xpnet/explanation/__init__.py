@@ -10,6 +10,7 @@ read by four renderers: ``terminal``, ``markdown``, ``latex`` and ``html``.
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
+from xpnet.escape import escape
 from xpnet.explanation.beside import beside, bridge, playground
 from xpnet.explanation.layer_pass import layer_pass
 from xpnet.explanation.model import Convention, Explanation
@@ -36,8 +37,8 @@ def explain(
         passed = layer_pass(subject, backend)
         play = playground(subject, passed.head, backend)
         return Explanation(
-            subject.title,
-            setting_of(subject, backend),
+            escape(subject.title),
+            tuple((name, escape(value)) for name, value in setting_of(subject, backend)),
             convention,
             passed.steps,
             five_ways(passed.head, subject.loss, backend, subject.seed),

@@ -48,7 +48,7 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield rf"\section*{{{_text(e.title)}}}"
     yield rf"\textit{{{_text(wording.QUESTION)}}}" + "\n"
     yield _prose(wording.ANSWER) + "\n"
-    yield from _table("ll", e.setting)
+    yield from _table("ll", [tuple(map(_text, row)) for row in e.setting], raw=True)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:

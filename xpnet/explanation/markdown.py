@@ -1,5 +1,6 @@
 """The explanation as Markdown, with formulas in the notation that GitHub renders."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,10 +18,10 @@ def render(explanation: Explanation) -> str:
 
 
 def _lines(e: Explanation) -> Iterator[str]:
-    yield f"# {e.title}\n"
+    yield f"# {_literal(e.title)}\n"
     yield f"> {wording.QUESTION}\n"
     yield f"{_prose(wording.ANSWER)}\n"
-    yield from _table(("", ""), e.setting)
+    yield from _table(("", ""), [(name, _literal(value)) for name, value in e.setting])
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:
@@ -80,6 +81,15 @@ def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
 
 def _prose(line: str) -> str:
     return prose(line, formula=_math)
+
+
+def _literal(text: str) -> str:
+    r"""Return text that Markdown shows as it stands, such as the name of a file.
+
+    >>> _literal("<b>.csv")
+    '\\<b\\>.csv'
+    """
+    return re.sub(r"([\\`*<>\[\]&$~])", r"\\\1", text)
 
 
 def _and(letters: str) -> str:

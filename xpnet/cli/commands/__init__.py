@@ -1,1 +1,1 @@
-"""One module per command, imported when it is called."""
+"""The commands, one module each, imported when the command is called."""

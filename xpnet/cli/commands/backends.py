@@ -5,7 +5,7 @@ import click
 
 @click.command()
 def backends() -> int:
-    """List the array libraries and devices that are here, and why others are not.
+    """List the available array libraries and devices, and why others are not available.
 
     \b
     xpnet backends
@@ -16,7 +16,7 @@ def backends() -> int:
     for name in backend_names():
         try:
             version, devices, note = backend_class(name).probe()
-        except BackendError as error:  # another package's backend that does not load
+        except BackendError as error:  # a backend of another package that fails to load
             version, devices, note = None, (), str(error)
         click.echo(f"{name:<18}{version or '-':<14}{', '.join(devices) or '-'}")
         if note:

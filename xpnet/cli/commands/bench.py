@@ -8,7 +8,7 @@ import click
     "--rows",
     multiple=True,
     metavar="WIDTHS:BATCH:OPTIMIZER",
-    help="Networks to time (repeatable), instead of the standard four of the device.",
+    help="Network to time (repeatable); by default the device's four standard ones.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu or cuda[:N].")
 @click.option(
@@ -16,35 +16,41 @@ import click
     default="float32",
     show_default=True,
     metavar="P",
-    help="Of every contender: float32, float64, tf32, bfloat16 or float16.",
+    help="Precision of every contender: float32, float64, tf32, bfloat16 or float16.",
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Contenders to time (repeatable).")
-@click.option("--skip", multiple=True, metavar="NAME", help="Contenders to leave out (repeatable).")
+@click.option("--only", multiple=True, metavar="NAME", help="Contender to time (repeatable).")
+@click.option("--skip", multiple=True, metavar="NAME", help="Contender to skip (repeatable).")
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cores that every library may use, instead of all.",
+    help="CPU cores for every library; by default all.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=9,
+    show_default=True,
+    help="Measurements of each contender.",
+)
 @click.option(
     "--expect",
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Exit with 1 unless it holds for the fastest xpnet, such as 'ratio<=1.15' (repeatable).",
+    help="Exit with 1 unless the fastest xpnet meets it, e.g. 'ratio<=1.15' (repeatable).",
 )
 @click.option(
     "--crossover",
     is_flag=True,
-    help="Find where cuda overtakes cpu, or the second of two --only the first.",
+    help="Find the width at which cuda overtakes cpu, or the second --only overtakes the first.",
 )
 @click.option(
     "--scale",
     is_flag=True,
-    help="Measure how time and memory grow with width, depth, batch and rows, or --only some.",
+    help="Measure how time and memory grow with width, depth, batch and rows (--only selects).",
 )
-@click.option("--profile", "profiled", is_flag=True, help="Say what xpnet's time goes to.")
+@click.option("--profile", "profiled", is_flag=True, help="Break down the time of xpnet's steps.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the measurement as JSON.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the ratios (PNG, SVG, PDF).")
@@ -64,11 +70,11 @@ def bench(
     markdown_file: str | None,
     plot_file: str | None,
 ) -> int:
-    """Time a train step beside its matrix products alone and other libraries, in one run.
+    """Time a training step against its matrix products alone and against other libraries.
 
-    Contenders take turns, so that what else the machine does meets all alike. The GEMM limit is
-    the step's matrix products alone: in NumPy on a CPU, in cuBLAS and one CUDA graph on a GPU. The
-    precision is pinned in all of them, also in those that would take TF32 unasked.
+    Contenders take turns, so that other load on the machine affects all of them alike. The GEMM
+    limit is the step's matrix products alone: NumPy's on a CPU, cuBLAS's in one CUDA graph on a
+    GPU. The precision is set explicitly in every library, since some use TF32 by default.
 
     \b
     xpnet bench
@@ -102,7 +108,7 @@ def bench(
     check_places(json_file, markdown_file, plot_file)
     if plot_file:
         check_plot()
-    # Or JAX takes three quarters of the GPU's memory for itself alone.
+    # Otherwise JAX reserves three quarters of the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if crossover:
         return _crossover(setting, only, rounds, json_file)
@@ -145,7 +151,7 @@ def bench(
 
 
 def _keep_to_cores(count: int) -> None:
-    """Let every library that is loaded from now on have so many threads."""
+    """Limit every library that is loaded from now on to ``count`` threads."""
     import os
     import sys
 
@@ -153,12 +159,12 @@ def _keep_to_cores(count: int) -> None:
 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     if "numpy" in sys.modules:
-        msg = "--threads is for a process that has not loaded NumPy yet: run xpnet bench by itself"
+        msg = "--threads must be set before NumPy is loaded: run xpnet bench in its own process"
         raise ConfigError(msg)
     if cores is not None and count > len(cores):
-        msg = f"--threads must be at most {len(cores)}, the cores that are here; got {count}"
+        msg = f"--threads must be at most {len(cores)}, the number of cores; got {count}"
         raise ConfigError(msg)
-    if cores is not None:  # JAX and PyTorch count the cores that they may run on
+    if cores is not None:  # JAX and PyTorch count the cores of the affinity mask
         os.sched_setaffinity(0, cores[:count])
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(count)
@@ -177,7 +183,7 @@ def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-unty
     makes = {**contenders(Setting("cpu", setting.dtype)), **contenders(on_gpu)}
     pair = only or ("xpnet numpy", "xpnet cupy")
     if len(pair) != 2 or not set(pair) <= makes.keys():
-        msg = f"--crossover takes no --only, or two contenders; got {', '.join(only)}"
+        msg = f"--crossover takes two --only contenders, or none; got {', '.join(only)}"
         raise ConfigError(msg)
     found = []
     for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
@@ -190,7 +196,7 @@ def _crossover(setting, only, rounds, json_file) -> int:  # type: ignore[no-unty
 
 
 def _scale(only, conditions, json_file, markdown_file, plot_file) -> int:  # type: ignore[no-untyped-def]
-    """Print a line for each point; exit code 1 where something grows faster than expected."""
+    """Print a line for each point; return 1 if something grows faster than expected."""
     import json
 
     from xpnet.bench import Setting, scale
@@ -223,13 +229,13 @@ def _scale(only, conditions, json_file, markdown_file, plot_file) -> int:  # typ
 
 
 def _fastest(row) -> str:  # type: ignore[no-untyped-def]
-    """The fastest of xpnet's own contenders."""
+    """Return the fastest of xpnet's own contenders."""
     ours = [name for name in row.timings if name.startswith("xpnet")]
     return min(ours, key=lambda name: row.timings[name].median, default="xpnet")
 
 
 def _status(line: str) -> None:
-    """What is going on, on a line that the next one overwrites; nothing where there is no line."""
+    """Show progress on a terminal, on a line that the next call overwrites."""
     import sys
 
     if sys.stderr.isatty():
@@ -263,20 +269,20 @@ def _print(row, setting) -> None:  # type: ignore[no-untyped-def]
 
 
 def _profiles(network, setting, names) -> dict[str, dict[str, float]]:  # type: ignore[no-untyped-def]
-    """What the time of xpnet's steps goes to, of those that were timed."""
+    """Return the breakdown of each timed xpnet step, by contender and part."""
     from xpnet.bench.launches import profile_gpu
     from xpnet.bench.profile import profile
     from xpnet.errors import BackendError
 
     found = {}
-    for name, take_apart in {
+    for name, profile_step in {
         "xpnet cupy": lambda: profile_gpu(network, setting),
         "xpnet numpy": lambda: profile(network, setting.dtype),
         "xpnet numpy, portable": lambda: profile(network, setting.dtype, portable=True),
     }.items():
         if name in names:
             try:
-                found[name] = take_apart()
-            except BackendError as error:  # the times are worth keeping
+                found[name] = profile_step()
+            except BackendError as error:  # keep the times
                 click.echo(f"not profiled: {name}: {error}")
     return found

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpnet.cli.escape import escape
-from xpnet.cli.options import device_options, opened, which_option
+from xpnet.cli.options import device_options, open_run, which_option
+from xpnet.escape import escape
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     default=3,
     show_default=True,
     metavar="K",
-    help="Count a row as right where its class is among the K most probable.",
+    help="Also score a row as correct if its class is among the K most probable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     from xpnet.data.files import naming
     from xpnet.run.scores import scores
 
-    loaded = opened(run, backend, device, which)
+    loaded = open_run(run, backend, device, which)
     if file is None:
         result = scores(loaded, loaded.test_part(), top)
     else:
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def print_scores(result: dict) -> None:
-    """Print per-class scores and the confusion matrix, and the summary last."""
+    """Print per-class scores, the confusion matrix and a summary."""
     from rich.console import Console
     from rich.table import Table
 
@@ -107,7 +107,7 @@ def _confusion(result: dict) -> object:
 
 
 def _cell(name: str) -> "Text":
-    """A class's name as it is: not as markup, and not as orders to the terminal."""
+    """Return a class's name as plain text: neither markup nor control characters act."""
     from rich.text import Text
 
     return Text(escape(name))

@@ -9,11 +9,11 @@ from xpnet.cli.options import set_option
 
 @click.command()
 @click.argument("source", default="digits", metavar="[RECIPE | FILE]")
-@click.option("--samples", default=100, show_default=True, help="Entries per tensor; 0 for all.")
-@click.option("--batch", default=8, show_default=True, help="Rows of data.")
-@click.option("--seed", type=int, help="Of weights, dropout and sampling; the config's by default.")
+@click.option("--samples", default=100, show_default=True, help="Entries per tensor; 0 is all.")
+@click.option("--batch", default=8, show_default=True, help="Number of rows.")
+@click.option("--seed", type=int, help="Seed of weights, dropout and sampling; default config's.")
 @click.option("--tolerance", default=1e-6, show_default=True, help="Largest relative error.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON, too.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the report as JSON.")
 @set_option
 def gradcheck(
     source: str,
@@ -26,10 +26,10 @@ def gradcheck(
 ) -> int:
     """Check the gradients of a config against finite differences, PyTorch and JAX.
 
-    Every parameter tensor and the input, in float64, on a few rows. A relative error is that of
-    the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's at 0,
-    have no derivative; they are left out and counted. The exit code is 1 where something is
-    wrong, and the layer at fault is named.
+    Checks every parameter tensor and the input, in float64, on a few rows, and prints the relative
+    error of the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's
+    at 0, have no derivative; they are skipped and counted. The exit code is 1 if a gradient is
+    wrong; its layer is named.
 
     \b
     xpnet gradcheck
@@ -99,7 +99,7 @@ def _print(report: Any) -> None:
     Console(highlight=False).print(table)
     kinks = sum(c.kinks for c in report.checks)
     if kinks:
-        click.echo(f"{kinks} entries left out: the cost has a kink there")
+        click.echo(f"{kinks} entries skipped: the cost has a kink there")
     for oracle, reason in report.not_run.items():
         click.echo(f"{oracle}: not run: {reason}")
     for fault in report.faults:

@@ -20,7 +20,7 @@ def init(path: str, force: bool) -> int:
     from xpnet.errors import ConfigError
 
     if Path(path).exists() and not force:
-        msg = f"{path} exists already: choose another name, or add --force to overwrite it"
+        msg = f"{path} already exists: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)
     text = (resources.files("xpnet.run") / "template.toml").read_text("utf-8")
     write_output(path, text)

@@ -12,26 +12,26 @@ from xpnet.cli.options import set_option
 @click.option(
     "--backends",
     metavar="LIST",
-    help="NAME[:DEVICE][:DTYPE], separated by commas; by default all that are here.",
+    help="NAME[:DEVICE][:DTYPE], separated by commas; by default all available ones.",
 )
 @click.option(
     "--backend-module",
     "modules",
     multiple=True,
     metavar="MODULE",
-    help="An array library of yours, as MODULE or MODULE:ATTRIBUTE (repeatable).",
+    help="Your own array library, as MODULE or MODULE:ATTRIBUTE (repeatable).",
 )
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
-@click.option("--batch", type=click.IntRange(1), help="Rows of a step; the config's by default.")
+@click.option("--batch", type=click.IntRange(1), help="Rows per step; by default the config's.")
 @click.option(
     "--tolerance",
     type=float,
     help="Largest relative difference; by default 1e-10 for float64, 1e-4 for float32.",
 )
-@click.option("--allow-missing", is_flag=True, help="A backend that is not here is no error.")
-@click.option("--fail-on-rounding", is_flag=True, help="Fail where rounding grows past it, too.")
+@click.option("--allow-missing", is_flag=True, help="Do not fail if a backend is not available.")
+@click.option("--fail-on-rounding", is_flag=True, help="Also fail if rounding exceeds --tolerance.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON.")
-@click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown.")
+@click.option("--markdown", "markdown_path", metavar="FILE", help="Write the report as Markdown.")
 @set_option
 def parity(
     source: str,
@@ -46,15 +46,15 @@ def parity(
     markdown_path: str | None,
     overrides: tuple[str, ...],
 ) -> int:
-    """Train on several backends side by side and report where they part.
+    """Train on several backends side by side and report where they diverge.
 
     Each activation, gradient, parameter and loss is compared with NumPy's in float64, step by
-    step. Each operation is besides held to the reference on the same operands, which tells a
-    fault from rounding that training makes grow. The exit code is 1 for a fault, 2 where a named
-    backend is missing.
+    step. Each operation is also compared with the reference on the same operands, which separates
+    a fault from rounding that training amplifies. The exit code is 1 for a fault and 2 if a named
+    backend is not available.
 
-    With --backend-module, every function that training uses is first called by itself, and those
-    missing, wrong or wrongly typed are listed; no error ends that list.
+    With --backend-module, every function that training uses is first called on its own, and those
+    that are missing, wrong or return the wrong dtype are listed; an error does not end the list.
 
     \b
     xpnet parity
@@ -124,7 +124,7 @@ def _backends(report: Any) -> Any:
 
 
 def _growth(report: Any) -> Any:
-    """The largest relative difference in any tensor, at steps 1, 2, 5, 10, 20, 50 and the last."""
+    """Tabulate the largest relative difference of any tensor at steps 1, 2, 5, ... and the last."""
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -155,4 +155,4 @@ def _print_operations(console: Any, result: Any) -> None:
         for row in odd:
             table.add_row(*map(escape, row), style="red" if row.bad else None)
         console.print(table)
-    click.echo(f"{good} of {len(result.operations)} operations are as they should be")
+    click.echo(f"{good} of {len(result.operations)} operations are correct")

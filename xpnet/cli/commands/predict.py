@@ -2,14 +2,14 @@
 
 import click
 
-from xpnet.cli.options import device_options, opened, which_option
+from xpnet.cli.options import device_options, open_run, which_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("file", metavar="FILE")
 @device_options
-@click.option("--output", "-o", metavar="FILE", help="Write there, not to standard output.")
+@click.option("--output", "-o", metavar="FILE", help="Write to FILE instead of standard output.")
 @which_option
 def predict(
     run: str,
@@ -21,9 +21,9 @@ def predict(
 ) -> int:
     """Predict the rows of FILE (CSV, NPY, NPZ, IDX, Parquet; - reads CSV from standard input).
 
-    Writes CSV: the class and the probability of every class, or the values of a regression.
-    Columns are found by the names that the run was trained on, where FILE has a header; a label
-    column is left out.
+    Writes CSV: the class and the probability of every class, or the predicted values of a
+    regression. If FILE has a header, columns are matched by the names that the run was trained on
+    and a label column is ignored.
 
     \b
     xpnet predict runs/first new.csv
@@ -31,14 +31,14 @@ def predict(
     """
     from xpnet.data.files import naming
 
-    loaded = opened(run, backend, device, which)
+    loaded = open_run(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
     with naming("standard input" if file == "-" else file):
         lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
         if output in (None, "-"):
             import sys
 
-            from xpnet.cli.escape import escape
+            from xpnet.escape import escape
 
             tty = sys.stdout.isatty()
             for line in lines:
@@ -52,7 +52,7 @@ def predict(
 
 
 def _standard_input(loaded):  # type: ignore[no-untyped-def]
-    """Read the rows from a copy of standard input, which the readers can look at twice."""
+    """Read the rows from a copy of standard input, which the readers can read twice."""
     import sys
     import tempfile
     from pathlib import Path
@@ -61,7 +61,7 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
     from xpnet.errors import DataError
 
     if sys.stdin is None:
-        msg = "standard input is closed; name a file"
+        msg = "standard input is closed: name a file instead of -"
         raise DataError(msg)
     with tempfile.TemporaryDirectory() as folder:
         path, total = Path(folder) / "input.csv", 0
@@ -69,7 +69,7 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
             while block := sys.stdin.buffer.read(2**20):
                 total += file.write(block)
                 if total > MAX_BYTES:
-                    msg = f"standard input: more than {MAX_BYTES} bytes; split it"
+                    msg = f"standard input has more than {MAX_BYTES} bytes: split it"
                     raise DataError(msg)
         try:
             return loaded.read(path, labelled=False)
@@ -77,8 +77,8 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
             raise DataError(str(error).replace(str(path), "standard input")) from None
 
 
-def _lines(parts, classes):  # type: ignore[no-untyped-def]
-    """Yield the lines of a CSV of predictions that come in parts."""
+def _lines(batches, classes):  # type: ignore[no-untyped-def]
+    """Yield the CSV lines of predictions that arrive in batches."""
     import csv
     import io
 
@@ -87,8 +87,8 @@ def _lines(parts, classes):  # type: ignore[no-untyped-def]
         csv.writer(text, lineterminator="").writerow(cells)
         return text.getvalue()
 
-    for number, part in enumerate(parts):
-        columns = part.reshape(len(part), -1)
+    for number, batch in enumerate(batches):
+        columns = batch.reshape(len(batch), -1)
         J = columns.shape[1]
         if number == 0 and classes is None:
             yield line(["value"] if J == 1 else [f"value_{j}" for j in range(J)])

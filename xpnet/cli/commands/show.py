@@ -2,15 +2,15 @@
 
 import click
 
-from xpnet.cli.escape import escape
-from xpnet.cli.options import opened
+from xpnet.cli.options import open_run
+from xpnet.escape import escape
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--epochs", default=10, show_default=True, help="How many of the last epochs.")
+@click.option("--epochs", default=10, show_default=True, help="Number of last epochs to show.")
 def show(run: str, epochs: int) -> int:
-    """Show a run: its layers with shapes and parameters, its history and its config.
+    """Show a run: its layers with shapes and parameter counts, its history and its config.
 
     \b
     xpnet show runs/first
@@ -19,13 +19,14 @@ def show(run: str, epochs: int) -> int:
 
     from xpnet.run.config import to_toml
 
-    loaded = opened(run, "numpy", "cpu")
+    loaded = open_run(run, "numpy", "cpu")
     console = Console(highlight=False)
     click.echo(f"{loaded.trainer.model.summary()}\n")
     history = loaded.folder.history()
     if history:
-        click.echo(f"the last of {len(history)} epochs")
-        console.print(_history(history, epochs))
+        shown = history[-epochs:]
+        click.echo(f"last {len(shown)} of {len(history)} epochs")
+        console.print(_history(shown))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
         click.echo(escape("{backend} {version} on {device}, {dtype}".format_map(record)))
@@ -36,20 +37,22 @@ def show(run: str, epochs: int) -> int:
     for key in ("loss", "accuracy", "r2"):
         if isinstance(report.get(key), float):
             click.echo(f"test {key} {report[key]:.4f}")
-    click.echo(f"\n{to_toml(loaded.config)}", nl=False)
+    click.echo()
+    for line in to_toml(loaded.config).splitlines():
+        click.echo(escape(line))
     return 0
 
 
-def _history(history, epochs):  # type: ignore[no-untyped-def]
+def _history(epochs):  # type: ignore[no-untyped-def]
     from rich.table import Table
     from rich.text import Text
 
     names = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-    names = tuple(name for name in names if name in history[-1])
+    names = tuple(name for name in names if name in epochs[-1])
     table = Table()
     for name in names:
         table.add_column(name, justify="right")
-    for record in history[-epochs:]:
+    for record in epochs:
         cells = [record.get(name, "") for name in names]
         texts = (f"{c:.4g}" if isinstance(c, float) else escape(str(c)) for c in cells)
         table.add_row(*map(Text, texts))

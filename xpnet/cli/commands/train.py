@@ -41,10 +41,10 @@ def train(
     """
     import shlex
 
-    from xpnet.cli.escape import escape
     from xpnet.cli.options import given
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
+    from xpnet.escape import escape
     from xpnet.run import train as run_training
     from xpnet.training.progress import Progress
 
