@@ -409,6 +409,7 @@ def placed_examples(name, dtype):
     return backend, backend.asarray(x), backend.asarray(np.arange(12) % 3)
 
 
+@pytest.mark.long_where(name=["jax"], dtype=["float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["torch", "jax", "array-api-strict"])
 def test_the_trainer_follows_arrays_to_their_library_device_and_dtype(name, dtype):

@@ -15,7 +15,7 @@ import pytest
 from conftest import AVAILABLE, ran
 from cuda_on_cpu import CpuExecutor, widened
 from test_backend_choice import stub_of_cupy
-from test_cuda_training import FusedNumpy
+from test_cuda_training import FusedNumpy, fused_numpy_in_the_table  # noqa: F401
 
 from xpnet.backends import backend_class, get_backend
 from xpnet.bench import (
@@ -67,6 +67,7 @@ def takes_steps(name, setting, rule="sgd"):
     return None
 
 
+@pytest.mark.long_but(rule=["sgd"])
 @pytest.mark.parametrize("name", [n for n in ON_CPU if n not in ("torch.compile",)])
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_every_contender_takes_steps_or_says_why_not(name, rule):
@@ -74,6 +75,7 @@ def test_every_contender_takes_steps_or_says_why_not(name, rule):
     assert reason is None or "not installed" in reason or "pip install" in reason
 
 
+@pytest.mark.long_but(narrow=["float16"])
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["xpnet torch", "xpnet jax", "PyTorch eager", "JAX jit"])
 def test_a_contender_takes_steps_in_16_bits_or_says_why_not(name, narrow):

@@ -87,6 +87,7 @@ def test_rounding_that_grows_is_distinguished_from_a_fault():
         assert result.sentence().startswith("every operation agrees to 1e-09; rounding alone")
 
 
+@pytest.mark.long_where(name=["jax"])
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_gradient_of_mere_rounding_that_adam_turns_into_a_step_is_no_fault(name):
     """A bias before a batch normalisation: the last bit decides in which direction it moves."""

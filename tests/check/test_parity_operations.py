@@ -85,6 +85,7 @@ def test_every_loss_is_tried():
     assert {*LOSSES} == {*TABLE}
 
 
+@pytest.mark.long_where(name=["jax"])
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

@@ -427,6 +427,7 @@ def test_a_terminal_shows_a_live_bar(trained, tmp_path):
     assert text.rstrip().splitlines()[-1].startswith("test accuracy")
 
 
+@pytest.mark.long
 def test_two_trainings_into_one_folder_are_refused(tmp_path):
     settings = ["--set", "epochs=100000", "--set", "model.hidden=[4]"]
     first = process("train", "--out", "run", *settings, cwd=tmp_path, **PIPES)

@@ -43,7 +43,7 @@ def test_each_einsum_gives_what_the_function_returned_in_both_conventions(loss, 
                 np.testing.assert_allclose(evaluate(form), form.result.values, rtol=0, atol=1e-13)
 
 
-@pytest.mark.long_but(activation=["relu", "softmax"])
+@pytest.mark.long_but(activation=["relu"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_loss_with_every_activation_is_explained_alike_on_every_backend(

@@ -167,7 +167,7 @@ def portable_steps(narrow, model, loss, optimizer, clip, mixed, batches, parts=1
     return [backend.to_host(x) for x in arrays(state)]
 
 
-@pytest.mark.long_but(parts=[1])
+@pytest.mark.long_but(parts=[1], loss=["plain", "weighted, smoothed"])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", MODELS)

@@ -197,6 +197,7 @@ NORMS = {"batch": [Dense(40), BatchNorm(), Tanh(), Dense(5), BatchNorm()],
          "layer": [Dense(40), LayerNorm(), ReLU(), Dense(5), LayerNorm(), Identity()]}  # fmt: skip
 
 
+@pytest.mark.long_but(rows=[1, 257])
 @pytest.mark.parametrize("rows", [1, 2, 255, 257, 600])
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_norm_of_one_row_and_of_several_patches_of_rows(norm, rows, executor, dtype, rng):
@@ -300,7 +301,7 @@ CLASS_OPTIONS = {
 }
 
 
-@pytest.mark.long_but(reduction=["mean"])
+@pytest.mark.long_but(reduction=["mean"], dtype=["float64"])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("form", ["indices", "one-hot", "soft rows"])
@@ -371,6 +372,7 @@ ELEMENTWISE = {
 }
 
 
+@pytest.mark.long_but(reduction=["mean"])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("weights", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("columns", [None, 1, 3])
@@ -416,7 +418,7 @@ CLIPS = {
 }
 
 
-@pytest.mark.long_but(clip=["no clip", "both"])
+@pytest.mark.long_but(clip=["both"], dtype=["float64"])
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(
@@ -446,7 +448,7 @@ MICRO_BATCHED = {
 }
 
 
-@pytest.mark.long_but(parts=[3])
+@pytest.mark.long_but(parts=[3], dtype=["float64"])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 @pytest.mark.parametrize("parts", [2, 3, 40])
 @pytest.mark.parametrize("name", MICRO_BATCHED)
@@ -464,6 +466,7 @@ def test_micro_batches_add_up_as_in_the_portable_step(name, parts, reduction, ex
     assert fused.note.startswith("CUDA graph of ")
 
 
+@pytest.mark.long_but(parts=[7])
 @pytest.mark.parametrize("parts", [1, 2, 7])
 def test_micro_batches_give_the_step_of_the_whole_batch(parts, executor, dtype, rng):
     batches = [Batch(b.x, b.y.astype(dtype), b.weight)
@@ -548,7 +551,7 @@ PLANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.long_but(bug=["no barrier before the sums are read", "one row too many"])
+@pytest.mark.long_but(bug=["one row too many"])
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug, folder):
     """Guards, poison, other orders and missed barriers find the bugs of a kernel."""

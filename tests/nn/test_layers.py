@@ -91,6 +91,7 @@ def frozen(residuals):
     return residuals
 
 
+@pytest.mark.long_where(backend32=["jax"])
 @pytest.mark.parametrize("case", CASES)
 def test_float32_stays_float32(backend32, case, rng):
     shape = (2, 4) if case == "flatten" else (4,)

@@ -76,6 +76,7 @@ def test_a_resumed_training_is_bitwise_the_whole_one(step, file, tmp_path):
         np.testing.assert_array_equal(tensor, cut.checkpoint.tensors[name], err_msg=name)
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_the_same_batches_on_every_library(file, tmp_path, backend32):
     losses = []
     for name, device in (("numpy", "cpu"), (backend32.name, backend32.device_name)):

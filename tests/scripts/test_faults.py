@@ -39,17 +39,15 @@ def training(faults, tmp_path_factory):
     return faults.Training(tmp_path_factory.mktemp("faults"), settings, faults.Tally())
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.long)])
-def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(
-    faults, training, times
-):
+@pytest.mark.long
+def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(faults, training):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    faults.kills(training, times, random.Random(seed))
+    faults.kills(training, 4, random.Random(seed))
     assert training.tally.counts["runs compared"] >= 1
 
 
-@pytest.mark.long_but(case=["file_limit"])
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "arguments"),
     [
@@ -106,6 +104,7 @@ def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
     assert all(problem.startswith("POWER") for problem in result["lost"])
 
 
+@pytest.mark.long
 def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp_path):
     if not Path("/proc/self/fd").exists():
         pytest.skip(reason="memory and files are read from /proc")

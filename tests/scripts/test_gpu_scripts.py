@@ -158,11 +158,11 @@ def test_the_curves_are_held_to_numpys(tolerance, code, scripts, tmp_path, monke
     """By array-api-strict, in few enough steps for a test."""
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     stages = scripts[1]
-    monkeypatch.setattr(stages, "STEPS", 40)
+    monkeypatch.setattr(stages, "STEPS", 30)
     monkeypatch.setattr(stages, "BACKENDS", ["numpy", "cupy", "array-api-strict"])
     assert stages.curves("cpu", tolerance, str(tmp_path / "curves.json")) == code
     kept = json.loads((tmp_path / "curves.json").read_text())
-    assert len(kept["numpy"]) == len(kept["backends"]["array-api-strict"]["losses"]) == 40
+    assert len(kept["numpy"]) == len(kept["backends"]["array-api-strict"]["losses"]) == 30
     assert "array-api-strict on cpu (portable): at most " in capsys.readouterr().out
 
 
@@ -193,8 +193,9 @@ def test_libraries_that_see_no_gpu_have_no_tests_there(scripts, monkeypatch, cap
     monkeypatch.setattr(scripts[1], "seen", lambda name, device: name == "torch")
     monkeypatch.setattr(scripts[1].subprocess, "call", lambda command: command)
     command = scripts[1].tests("cuda", "tests/ops/test_ops.py")
-    assert command[-4:] == [
+    assert command[-5:] == [
         "tests/ops/test_ops.py",
+        "--long",
         "-k",
         "torch-cuda",
         "--require-backend=torch-cuda",

@@ -11,6 +11,7 @@ from xpnet.training.trainer import Trainer
 N, I, K = 20, 6, 4  # noqa: E741
 
 
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("reduction", ["mean", "mean_count", "sum"])
 def test_parts_of_a_batch_add_up_to_it(backend, reduction, rng):
     """Dropout, uneven parts, a ragged last batch, weights that are all 0 in some parts."""

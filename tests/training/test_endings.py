@@ -62,6 +62,7 @@ def test_a_full_disk_under_the_log_is_reported_once_and_ends_no_training(tmp_pat
     assert ended(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_ends_no_training(tmp_path, whole):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     child = started(tmp_path / "run", **pipes)
@@ -104,6 +105,7 @@ def test_output_is_tried_again_after_it_failed(tmp_path):
 # -------------------------------------------------------------------------------------- signals
 
 
+@pytest.mark.long
 def test_a_closed_terminal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path, whole):
     master, slave = os.openpty()
     child = started(tmp_path / "run", stdin=slave, stdout=slave, stderr=slave)

@@ -85,6 +85,7 @@ class At(Callback):
 # ------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_the_lines_of_the_readme_train_on_every_backend(backend32):
     x, y = classes()
     model = Sequential([Dense(256), ReLU(), Dense(10)])
@@ -192,6 +193,7 @@ def test_softmax_then_cross_entropy_trains_like_the_two_in_one():
     np.testing.assert_allclose(joined.predict(x), apart.predict(x), rtol=1e-7)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_a_regression_finds_the_line(backend):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 3))
@@ -427,7 +429,7 @@ def test_a_resume_at_any_step_gives_the_same_bits(name):
         assert state(fit_watched(resumed)) == state(whole)
 
 
-@pytest.mark.long_where(resident=[False], backend32=["jax"])
+@pytest.mark.long_where(backend32=["jax"])
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_resume_gives_the_same_bits_on_every_backend(backend32, resident):
     x, y = classes(40)
@@ -446,6 +448,7 @@ def test_a_resume_gives_the_same_bits_on_every_backend(backend32, resident):
     assert state(run(snapshots[0])) == state(whole)
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_a_run_of_one_backend_goes_on_with_another(backend32):
     snapshots = []
     keep = At(lambda t: snapshots.append(through_json(t.snapshot())), step=5)
