@@ -15,7 +15,7 @@ import pytest
 from conftest import AVAILABLE, ran
 from cuda_on_cpu import CpuExecutor, widened
 from test_backend_choice import stub_of_cupy
-from test_cuda_training import FusedNumpy, fused_numpy_in_the_table  # noqa: F401
+from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
 from xpnet.backends import backend_class, get_backend
 from xpnet.bench import (
