@@ -226,9 +226,9 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     for module in ("xpnet.bench.limit", "xpnet.bench.launches"):
         monkeypatch.setattr(sys.modules[module], "CupyExecutor", executor)
     monkeypatch.setattr(launching, "SLICE", 1e-4)
-    out, table = tmp_path / "bench.json", tmp_path / "bench.md"
+    out, markdown = tmp_path / "bench.json", tmp_path / "bench.md"
     arguments = ["--device", "cuda", "--precision", precision, "--rows", str(TINY), "--profile"]
-    arguments += ["--rounds", "1", "--json", str(out), "--markdown", str(table)]
+    arguments += ["--rounds", "1", "--json", str(out), "--markdown", str(markdown)]
     conditions = ["ratio<=1000000", "ratio/JAX jit<1"]
     with pytest.raises(SystemExit) as ended:
         main(["bench", *arguments, *(word for c in conditions for word in ("--expect", c))])
@@ -242,7 +242,7 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     assert row["timings"]["xpnet cupy"]["note"].startswith("CUDA graph of ")
     assert row["timings"]["GEMM limit"]["note"] == "a CUDA graph of 5 cuBLAS calls"
     assert "matrix products" in row["profiles"]["xpnet cupy"]
-    assert f"in {precision};" in table.read_text("utf-8")
+    assert f"in {precision};" in markdown.read_text("utf-8")
 
 
 @pytest.fixture
