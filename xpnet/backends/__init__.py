@@ -1,7 +1,7 @@
 """The only place that names NumPy, CuPy, PyTorch, JAX and array-api-strict.
 
-To add a library, write one class like :class:`xpnet.backends.numpy.NumpyBackend` and one row in
-``BACKENDS``; a package of its own uses an entry point in the group ``xpnet.backends`` instead.
+Each is one class and one row in ``BACKENDS``; CONTRIBUTING.md says what else one needs. A package
+of its own uses an entry point in the group ``xpnet.backends`` instead.
 """
 
 import importlib

@@ -1,7 +1,6 @@
 """Layers without parameters, each of one function; the formulas are in ``xpnet.ops``.
 
-To add an activation: write ``f`` and ``f_backward`` in ``xpnet/ops/activations.py``, one class
-here, and one row in ``ACTIVATIONS``. The tests run over that table.
+``ACTIVATIONS`` has a row for each; CONTRIBUTING.md says what else one needs.
 """
 
 from collections.abc import Callable
