@@ -147,9 +147,9 @@ def test_a_damaged_idx_file_is_named(write, content, where):
         (b"not gzip", ": cannot be read: Not a gzipped file"),
         (gzip.compress(GOOD_IDX, mtime=0)[:-9], ": cannot be read: Compressed file ended"),
         (gzip.compress(GOOD_IDX, mtime=0)[:-8] + b"\0" * 8, ": cannot be read: CRC check failed"),
-        (gzip.compress(GOOD_IDX[:-1]), ": its header declares 24 bytes but it holds 23"),
-        (gzip.compress(GOOD_IDX + b"\0"), ": it holds more than the 24 bytes"),
-        (gzip.compress(b"\0\0\x08\2" + b"\xff" * 8), ": its header declares 1844"),
+        (gzip.compress(GOOD_IDX[:-1], mtime=0), ": its header declares 24 bytes but it holds 23"),
+        (gzip.compress(GOOD_IDX + b"\0", mtime=0), ": it holds more than the 24 bytes"),
+        (gzip.compress(b"\0\0\x08\2" + b"\xff" * 8, mtime=0), ": its header declares 1844"),
     ],
 )
 def test_a_damaged_gzipped_idx_file_is_named(write, content, where):
