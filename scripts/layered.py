@@ -149,7 +149,7 @@ NAMES = {
 
 def check(killed: bool, code: int, err: str) -> None:
     """Raise LostError where a training did not end as one that was killed, or met an error."""
-    if "Traceback" in err or "a fault of xpnet" in err:
+    if "Traceback" in err or "a bug in xpnet" in err:
         raise LostError(err)
     if killed and code != -signal.SIGKILL:
         msg = f"it was not killed: {code} {err!r}"

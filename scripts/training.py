@@ -90,7 +90,7 @@ class Process:
         out, _ = self.popen.communicate(timeout=600)
         err = self.said()
         self.errors.close()
-        if "Traceback" in err or "a fault of xpnet" in err:
+        if "Traceback" in err or "a bug in xpnet" in err:
             self.tally.counts["tracebacks"] += 1
             self.tally.problems.append(err[-2000:])
         return self.popen.returncode, out, err

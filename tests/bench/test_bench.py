@@ -1,4 +1,4 @@
-"""The benchmark's plumbing, on networks too small to say anything of speed.
+"""The benchmark's plumbing, on networks too small to say anything about speed.
 
 What runs on a GPU alone runs here on stand-ins: the emulated kernels, and PyTorch and JAX on a CPU
 that is called cuda.
@@ -57,7 +57,7 @@ def timed(**medians):
 
 
 def takes_steps(name, setting, rule="sgd"):
-    """Time a contender, or return why it cannot be."""
+    """Time a contender, or return why it cannot be timed."""
     make = contenders(setting)[name]
     row = measure(parse_network(f"4-3-2:5:{rule}"), {name: make}, rounds=1)
     if name in row.absent:
@@ -104,7 +104,9 @@ def test_what_another_library_raises_is_noted_and_the_rest_is_timed():
 
 
 def test_there_is_no_row_without_the_limit():
-    with pytest.raises(BackendError, match="is NumPy's, in float32 or float64; got bfloat16"):
+    with pytest.raises(
+        BackendError, match="is NumPy's: use --precision float32 or float64; got bfloat16"
+    ):
         measure(TINY, {LIMIT: contenders(Setting("cpu", "bfloat16"))[LIMIT]}, rounds=1)
 
 
@@ -113,10 +115,10 @@ def test_there_is_no_row_without_the_limit():
     [
         ("gpu", "float32", "cpu, cuda or cuda:N; got 'gpu'"),
         ("cuda", "fp8", "float16; got 'fp8'"),
-        ("cpu", "tf32", "use --device cuda, or float32"),
+        ("cpu", "tf32", "use --device cuda or --precision float32"),
     ],
 )
-def test_a_setting_that_is_none_is_refused(device, precision, said):
+def test_an_invalid_setting_is_refused(device, precision, said):
     with pytest.raises(ConfigError) as refused:
         Setting(device, precision)
     assert said in str(refused.value)
@@ -142,7 +144,7 @@ def test_a_setting_tells_the_backend_of_tf32(precision, monkeypatch):
 
 
 def test_the_flops_are_those_of_the_products():
-    """x W twice (forward and dW), and the second layer's input gradient."""
+    """They are x W and dW of each layer, and the second layer's input gradient."""
     assert TINY.flops() == 2 * 5 * (2 * 4 * 3 + 3 * 3 * 2)
     assert [str(networks[0]) for networks in (STANDARD, STANDARD_ON_GPU)] == ["64-32-10:32:sgd"] * 2
 
@@ -157,7 +159,7 @@ def test_the_products_are_those_of_a_step():
     assert flops == TINY.flops()
 
 
-# -- a GPU that is none ----------------------------------------------------------------------------
+# -- a simulated GPU -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("narrow", [None, "float16", "bfloat16"])
@@ -196,14 +198,14 @@ def test_the_launches_of_a_step_are_timed_by_kernel(precision, rule, folder, mon
     assert all(spent >= 0 for spent in parts.values())
 
 
-def test_a_step_without_a_graph_is_not_taken_apart(folder):
+def test_a_step_without_a_graph_is_not_profiled(folder):
     executor = CpuExecutor("float32", folder, can_capture=False)
-    with pytest.raises(BackendError, match="could not be taken apart: eager: this executor was"):
+    with pytest.raises(BackendError, match="not a CUDA graph: eager: this executor was"):
         launching.launches(TINY, Setting("cuda"), executor)
 
 
 class Emulated(FusedNumpy):
-    """NumPy with the GPU's step, which describes itself as CuPy does."""
+    """NumPy with the GPU's step, describing itself as CuPy does."""
 
     def describe(self):
         return super().describe() | FACTS["gpu"]
@@ -247,7 +249,7 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
 
 @pytest.fixture
 def cpu_called_cuda(monkeypatch):
-    """PyTorch and JAX take a step for a GPU, on a CPU; a CUDA graph is what was recorded for it."""
+    """Let PyTorch and JAX take a GPU's step on a CPU; a CUDA graph replays what was recorded."""
     torch = pytest.importorskip("torch", reason="the stand-in is PyTorch on a CPU")
     monkeypatch.setattr(Setting, "backend", lambda self, name: get_backend(name, "cpu", self.dtype))
     done = []
@@ -274,7 +276,7 @@ def test_a_contender_of_a_gpu_takes_steps_where_it_is(name, precision, cpu_calle
     assert ("replayed" in cpu_called_cuda) == (name == "PyTorch CUDA graph")
 
 
-# Without a GPU there are no such tests, rather than a skip for each.
+# Without a GPU these tests are not collected, rather than each being skipped.
 PRECISE = ("float32", "tf32", "bfloat16") if "cupy" in AVAILABLE else ()
 REAL = [(name, p) for name in ON_GPU if "compile" not in name for p in PRECISE]
 
@@ -314,7 +316,7 @@ def test_every_library_is_kept_to_the_cores_asked_for(tmp_path):
 
 
 def test_a_cuda_graph_of_pytorch_needs_a_gpu():
-    pytest.importorskip("torch", reason="PyTorch says it")
+    pytest.importorskip("torch", reason="PyTorch raises it")
     from xpnet.bench.peers import torch_graphed
 
     with pytest.raises(BackendError, match="needs a GPU: use --device cuda; got 'cpu'"):
@@ -325,14 +327,14 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
     ("arguments", "said"),
     [
         (["--device", "cuda"], "device 'cuda' needs an NVIDIA GPU with its driver"),
-        (["--device", "gpu"], "cpu, cuda or cuda:N; got 'gpu'"),
+        (["--device", "gpu"], "--device must be cpu, cuda or cuda:N; got 'gpu'"),
         (["--precision", "tf32"], "use --device cuda"),
-        (["--precision", "bfloat16"], "the GEMM limit of a CPU is NumPy's"),
+        (["--precision", "bfloat16"], "the GEMM limit on a CPU is NumPy's"),
         (["--only", "xpnet cupy"], "unknown contender 'xpnet cupy' on cpu"),
-        (["--crossover"], "there is nothing to cross over to: device 'cuda' needs"),
-        (["--crossover", "--only", "xpnet numpy"], "takes no --only, or two contenders"),
-        (["--threads", "1"], "a process that has not loaded NumPy yet"),
-        (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: 'nowhere' is no folder"),
+        (["--crossover"], "the second contender cannot run: device 'cuda' needs"),
+        (["--crossover", "--only", "xpnet numpy"], "takes two --only contenders, or none"),
+        (["--threads", "1"], "must be set before NumPy is loaded"),
+        (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: 'nowhere' is not a folder"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, said, monkeypatch, capsys):
@@ -362,7 +364,7 @@ def test_a_ratio_is_to_the_limit_or_to_another_contender():
         ("ratio/PyTorch eager<=0.1", False),
         ("4-3-2:5:sgd ratio<=1", False),
         ("9-3-2:5:sgd ratio<=1", True),  # another row
-        ("ratio/JAX jit<1", False),  # not timed: a condition that nobody checked does not hold
+        ("ratio/JAX jit<1", False),  # not timed: a condition that was not checked does not hold
     ],
 )
 def test_a_condition_holds_or_names_its_failure(condition, holds):
@@ -374,13 +376,13 @@ def test_a_condition_holds_or_names_its_failure(condition, holds):
 
 
 @pytest.mark.parametrize("text", ["ratio", "ratio=1", "speed<=1", "ratio<=fast"])
-def test_a_condition_that_is_none_is_refused(text):
+def test_an_invalid_condition_is_refused(text):
     with pytest.raises(ConfigError, match="--expect takes"):
         Expectation.parse(text)
 
 
 @pytest.mark.parametrize("text", ["64", "64-10:32", "64-10:32:sdg", "0-10:32:sgd"])
-def test_a_row_that_is_none_is_refused(text):
+def test_an_invalid_row_is_refused(text):
     with pytest.raises(ConfigError):
         parse_network(text)
 
@@ -483,7 +485,7 @@ def test_a_profile_names_every_part(rule, portable, monkeypatch):
 def test_the_command_profiles_the_contenders_that_it_times(capsys, monkeypatch):
     def profiled(network, dtype, *, portable=False):
         if portable:
-            msg = "it cannot be taken apart"
+            msg = "it cannot be profiled"
             raise BackendError(msg)
         return {"data": 1.0, "Python": 2.0}
 
@@ -495,4 +497,4 @@ def test_the_command_profiles_the_contenders_that_it_times(capsys, monkeypatch):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "µs of xpnet numpy: 3.0 = data 1.0, Python 2.0\n" in printed
-    assert "not profiled: xpnet numpy, portable: it cannot be taken apart\n" in printed
+    assert "not profiled: xpnet numpy, portable: it cannot be profiled\n" in printed

@@ -17,7 +17,7 @@ POINTS = [Point(n, 10.0 * n, 3.0 * n, 200.0) for n in (1, 10, 100, 1000)]
 @pytest.mark.long_but(axis=["width"])
 @pytest.mark.parametrize("axis", AXES)
 def test_a_point_is_measured_in_a_process_of_its_own(axis, monkeypatch):
-    held = b"x" * 2**29  # which a process that is started shall not count
+    held = b"x" * 2**29  # must not count for a process started from here
     small = {"width": 8, "depth": 1, "batch": 8, "rows": 2000}[axis]
     monkeypatch.setitem(scale.AXES, axis, AXES[axis]._replace(sizes=(small,)))
     seen = []
@@ -42,7 +42,7 @@ def test_a_power_is_found(power):
 
 
 def test_the_small_half_does_not_count():
-    """There a step is made of what does not grow."""
+    """Small steps are dominated by constant costs."""
     points = [Point(n, float(n), 100.0 + n, 0.0) for n in (1, 1000, 10_000, 100_000)]
     assert grow(points, "microseconds") > 0.95
 
@@ -51,17 +51,17 @@ def test_a_condition_holds_or_names_its_failure():
     assert Growth.parse("rows time<=1.05").failure({"rows": POINTS}) is None
     assert Growth.parse("rows memory<=0").failure({"rows": POINTS}) is None
     failure = Growth.parse("rows time <= 0.9").failure({"rows": POINTS})
-    assert failure == "time grows as the 1.0th power over rows; expected <= 0.9"
+    assert failure == "time grows with rows as work^1.0; expected a power <= 0.9"
     assert Growth.parse("width time<=1").failure({"rows": POINTS}) == "width was not measured"
 
 
 @pytest.mark.parametrize("text", ["", "rows<=1", "columns time<=1", "rows time<1", "rows time<=x"])
-def test_a_condition_that_is_none_is_refused(text):
+def test_an_invalid_condition_is_refused(text):
     with pytest.raises(ConfigError, match="--expect takes AXIS time<=POWER"):
         Growth.parse(text)
 
 
-def test_rows_are_written_a_part_at_a_time_with_their_labels(tmp_path):
+def test_rows_are_written_in_chunks_with_their_labels(tmp_path):
     file = write_rows(tmp_path / "data", 1000)
     x, y = np.load(file), np.load(file.with_name("labels.npy"))
     assert x.shape == (1000, scale.FEATURES)

@@ -1,4 +1,4 @@
-"""The explanation: every number from the real functions, in every loss, activation and backend."""
+"""The explanation: all numbers come from the real functions, for each loss, activation, backend."""
 
 import importlib
 import inspect
@@ -29,7 +29,7 @@ CLASSES = [None, *ACTIVATIONS]
 
 
 def evaluate(step):
-    """The step's einsum, by NumPy, from the step's operands."""
+    """Evaluate the step's einsum with NumPy on the step's operands."""
     names = {unicodedata.normalize("NFKC", t.name): t.values for t in step.operands}
     return eval(step.einsum, NAMESPACE | names)
 
@@ -63,7 +63,7 @@ def test_five_ways_agree_with_each_other_and_with_training_on_every_backend(loss
     assert len(ways.ways) == 5
     for way in ways.ways:
         assert max(way.differences(*ways.trained)) < (1e-12 if way.exact else 1e-6), way.name
-    assert explanation.bridge.apart < 1e-14
+    assert explanation.bridge.difference < 1e-14
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "softmax_cross_entropy"])
@@ -221,9 +221,9 @@ def test_a_saturated_sigmoid_says_so_instead_of_agreeing():
     [
         (lambda: tiny("crossentropy"), "did you mean"),
         (lambda: tiny(activation="rellu"), "did you mean"),
-        (lambda: tiny(label=3), "--label must be a class 0..2"),
-        (lambda: of_sizes([3]), "at least inputs and outputs"),
-        (lambda: of_config("digits", sample=10**6), "--sample must be a row 0.."),
+        (lambda: tiny(label=3), "--label must be a class from 0 to 2"),
+        (lambda: of_sizes([3]), "give at least two sizes, inputs and outputs"),
+        (lambda: of_config("digits", sample=10**6), "--sample must be a row from 0 to "),
         (lambda: explain(of_sizes([2, 300], batch=300)), "too large to form"),
         (lambda: of_config("no-such-recipe"), "no recipe or file"),
     ],

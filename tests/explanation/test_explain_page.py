@@ -1,4 +1,4 @@
-"""The page in a real browser: clicked, typed into, and its numbers held to xpnet's own.
+"""The page in a real browser: clicked, typed into, and its numbers compared with xpnet's own.
 
 Needs Chromium and its driver (`apt-get install chromium chromium-driver`) and selenium.
 """
@@ -50,7 +50,7 @@ def write(subject, folder, convention="both"):
 
 @pytest.fixture
 def page(browser, tiny_page):
-    """A freshly loaded page; afterwards nothing may have complained."""
+    """A freshly loaded page; fails if the browser logged an error."""
     browser.get_log("browser")
     browser.get(tiny_page)
     yield browser
@@ -63,7 +63,7 @@ def value(browser, selector):
 
 
 def playground(browser, K):
-    """The numbers that the page shows now."""
+    """Return the numbers that the page shows now."""
     return {
         "loss": value(browser, "#loss"),
         "a": np.array([value(browser, f"#softmax-{k}") for k in range(K)]),

@@ -1,4 +1,4 @@
-"""The renderers: one explanation as a terminal's text, Markdown, LaTeX and a page."""
+"""The renderers: one explanation as terminal text, Markdown, LaTeX and HTML."""
 
 import dataclasses
 import io
@@ -207,7 +207,7 @@ def test_the_command_takes_the_format_from_the_name_of_the_file(tmp_path):
         (["9" * 5000, "3"], "give sizes such as"),
         (["--batch", "100000000000000000000"], "needs --batch 1 to 1000000"),
         (["--seed", str(2**63)], r"--seed 0 to 2\^63 - 1"),
-        (["784"], "at least inputs and outputs"),
+        (["784"], "give at least two sizes, inputs and outputs"),
         (["no-such-thing"], "no recipe or file"),
     ],
 )

@@ -1,18 +1,18 @@
-"""Train steps timed side by side: xpnet, its matrix products alone, and other libraries.
+"""Benchmarks: a training step of xpnet, of other libraries, and of its matrix products alone.
 
-    networks.py     what is timed: a network, a batch size and an optimizer
-    limit.py        the floor: the step's matrix products alone
-    contenders.py   who is timed: each builds a step, and says how to wait for it
-    measure.py      interleaved rounds, medians, and the conditions that a run may be held to
-    crossover.py    from which width and batch one contender is ahead of another
-    profile.py      what a step's time goes to on a CPU
-    launches.py     and on a GPU
+    networks.py     the workload: a network, a batch size and an optimizer
+    limit.py        the lower bound: the step's matrix products alone
+    contenders.py   the table of contenders; each builds a step and a way to wait for it
+    measure.py      interleaved rounds, medians, and conditions on them
+    crossover.py    the width at which one contender overtakes another, by batch size
+    profile.py      the breakdown of a step's time on a CPU
+    launches.py     the breakdown of a step's time on a GPU
     scale.py        how time and memory grow with width, depth, batch and rows
-    report.py       the tables, JSON, Markdown and a plot
+    results.py      tables, JSON, Markdown and a plot
 
-All contenders take the same step in turn, many times over, in one process: what else the machine
-does meets all of them alike, and a ratio within a row means something where a time does not. Where
-and how exactly they compute is one :class:`Setting` for all.
+All contenders take the same step in turn, many times, in one process. Other load on the machine
+affects all of them alike, so a ratio within a row is meaningful even where a time is not. One
+:class:`Setting` fixes the device and the precision for all.
 """
 
 from xpnet.bench.contenders import contenders

@@ -1,4 +1,4 @@
-"""What a contender is."""
+"""The interface of a contender."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ __all__ = ["Contender", "Make"]
 
 
 class Contender(NamedTuple):
-    """A step to time."""
+    """A training step to time."""
 
     step: Callable[[], Any]
-    wait: Callable[[], Any]  # for the device, once after many steps
-    note: Callable[[], str] = lambda: ""  # what it turned out to be; asked after the steps
+    wait: Callable[[], Any]  # for the device to finish; called once after many steps
+    note: Callable[[], str] = lambda: ""  # how the step was taken; called after the steps
 
 
-# Builds one; raises BackendError, saying why, where it cannot take part.
+# Builds a contender, or raises BackendError with the reason why it cannot run.
 Make = Callable[[Network], Contender]

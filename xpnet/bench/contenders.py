@@ -1,7 +1,7 @@
-"""Who is timed. Each contender takes the same step of the same network on the same batch.
+"""The contenders: each takes the same step of the same network on the same batch.
 
 To add one, write a function from a network and a setting to a :class:`Contender`, and a row in
-``ON_CPU`` or ``ON_GPU``. It raises BackendError, saying why, where it cannot take part.
+``ON_CPU`` or ``ON_GPU``. The function raises BackendError with the reason if it cannot run.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ InSetting = Callable[[Network, Setting], Contender]
 
 
 def xpnet_on(name: str, step: Step = "auto") -> InSetting:
-    """xpnet's own step on a backend, as the trainer takes it."""
+    """Return the contender of xpnet's own step on a backend, as the trainer takes it."""
 
     def make(network: Network, setting: Setting) -> Contender:
         backend = setting.backend(name)
@@ -60,7 +60,7 @@ def xpnet_on(name: str, step: Step = "auto") -> InSetting:
 
 
 def peer(make: Callable) -> InSetting:
-    """Another library's way to take the step."""
+    """Return the contender of another library's step, from a function of ``peers``."""
 
     def build_peer(network: Network, setting: Setting) -> Contender:
         x, y = network.batch(setting.dtype)
@@ -98,7 +98,7 @@ ON_GPU: dict[str, InSetting] = {
 
 
 def contenders(setting: Setting) -> dict[str, Make]:
-    """Return who can be timed with a setting, by name."""
+    """Return the contenders of a setting's device, by name."""
 
     def with_setting(make: InSetting) -> Make:
         return lambda network: make(network, setting)

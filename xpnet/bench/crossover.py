@@ -1,4 +1,4 @@
-"""From which width and batch one contender takes a step sooner than another: a GPU than the CPU."""
+"""The width from which one contender, such as a GPU, is faster than another, such as the CPU."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,14 +15,14 @@ BATCHES = (32, 128, 512, 2048)
 
 
 class Crossing(NamedTuple):
-    """Where the second of two contenders overtakes the first, for one batch size."""
+    """The width at which the second of two contenders overtakes the first, at one batch size."""
 
     batch: int
-    width: int | None  # the first width at which it does; None where it does at none
-    times: float  # how many times as fast it is there, or at the last width
+    width: int | None  # the smallest width at which the second is faster; None if there is none
+    times: float  # how many times as fast the second is at that width, or at the largest one
 
     def sentence(self, first: str, second: str) -> str:
-        """Say so."""
+        """Return the result as one line for the contenders' names."""
         if self.width is None:
             return f"batch {self.batch}: {first} is faster up to width {WIDTHS[-1]}"
         return (
@@ -32,13 +32,13 @@ class Crossing(NamedTuple):
 
 
 def find_crossover(first: Make, second: Make, rounds: int) -> Iterator[Crossing]:
-    """Yield a crossing for each batch size; raises BackendError where one is not there."""
+    """Yield a crossing for each batch size; raises BackendError if a contender cannot run."""
     for batch_size in BATCHES:
         for width in WIDTHS:
             network = Network((width, width, width, 10), batch_size, "adam")
             row = measure(network, {"first": first, "second": second}, rounds=rounds)
-            for why in row.absent.values():
-                msg = f"there is nothing to cross over to: {why}"
+            for name, reason in row.absent.items():
+                msg = f"cannot find a crossover: the {name} contender cannot run: {reason}"
                 raise BackendError(msg)
             times = row.ratio("first", "second")
             if times > 1:

@@ -1,9 +1,9 @@
-"""What a fused step's time goes to on a GPU: each kind of launch by itself.
+"""The breakdown of a fused step's time on a GPU: each kind of kernel launch on its own.
 
-A small launch takes less time than the host needs to ask for it, or to note two events around it.
-So each is captured many times over in a graph of its own, and the replays of that are timed. What
-it reads may then lie in the cache, where in a step it would not: "between" is what is left of the
-step's own graph, and "host" what a step takes beside it.
+A small kernel runs for less time than the host needs to launch it or to record two events around
+it. So each launch is captured many times in a graph of its own, and the graph's replays are timed.
+Its operands may then be in the cache, which in a real step they would not be: "between" is the rest
+of the whole step's graph, and "host" is what a step takes beyond its graph.
 """
 
 import time
@@ -23,12 +23,12 @@ from xpnet.step.mixed_precision import first_scale
 
 __all__ = ["launches", "profile_gpu"]
 
-COPIES = 20  # of a launch in its graph
+COPIES = 20  # copies of a launch in its graph
 SLICE = 0.1  # seconds for which a graph is replayed
 
 
 class Launch(NamedTuple):
-    """A call that remembers what it does."""
+    """A call labelled with its kernel's name."""
 
     name: str
     call: Call
@@ -38,7 +38,7 @@ class Launch(NamedTuple):
 
 
 class Labelling:
-    """An executor whose launches are :class:`Launch`."""
+    """An executor that labels its launches: each is a :class:`Launch`."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -63,7 +63,7 @@ def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
 def launches(network: Network, setting: Setting, executor: Executor) -> dict[str, float]:
     """Return microseconds per step by kernel, "between" kernels and on the "host".
 
-    Raises BackendError where the step cannot be captured.
+    Raises BackendError if the step cannot be captured.
     """
     rule, model, mixed = network.rule(), network.model(), setting.mixed
     labelling: Any = Labelling(executor)
@@ -79,7 +79,7 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
         for _ in range(EAGER_STEPS + 1):
             take()
         if step.note.startswith("eager"):
-            msg = f"the step could not be taken apart: {step.note}"
+            msg = f"cannot profile a step that is not a CUDA graph: {step.note}"
             raise BackendError(msg)
         program = next(iter(step.programs.values())).program
 
@@ -115,7 +115,7 @@ def _repeated(call: Call) -> Call:
 
 
 def _time(call: Call, wait: Callable[[], Any]) -> float:
-    """Microseconds of a call, of many without waiting in between."""
+    """Return the microseconds of a call, averaged over many without waiting in between."""
     call()
     wait()
     count = 1

@@ -1,4 +1,4 @@
-"""The floor: a step's matrix products alone, by the library that xpnet's own step calls."""
+"""The lower bound: a step's matrix products alone, by the library that xpnet's own step calls."""
 
 import itertools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Place = Callable[[np.ndarray], Array]
 
 
 def gemm_limit(network: Network, setting: Setting) -> Contender:
-    """NumPy's products on a CPU; on a GPU cuBLAS's, replayed as one CUDA graph."""
+    """Return NumPy's products on a CPU, or cuBLAS's on a GPU, replayed as one CUDA graph."""
     if setting.on_gpu:
         backend = setting.backend("cupy")
         tf32 = setting.precision == "tf32"
@@ -27,7 +27,8 @@ def gemm_limit(network: Network, setting: Setting) -> Contender:
         with executor.active():
             return replayed_products(network, executor)
     if setting.narrow:
-        msg = f"the {LIMIT} of a CPU is NumPy's, in float32 or float64; got {setting.narrow}"
+        msg = f"the {LIMIT} on a CPU is NumPy's: use --precision float32 or float64; "
+        msg += f"got {setting.narrow}"
         raise BackendError(msg)
 
     def place(host: np.ndarray) -> Array:
@@ -43,7 +44,7 @@ def gemm_limit(network: Network, setting: Setting) -> Contender:
 
 
 def replayed_products(network: Network, executor: Executor) -> Contender:
-    """The products as the fused step has them: stored in its dtype, dW in that of the weights."""
+    """Return the products with the fused step's dtypes: dW has that of the weights."""
 
     def stored(host: np.ndarray) -> Array:
         if executor.stored != "uint16":
@@ -60,7 +61,7 @@ def replayed_products(network: Network, executor: Executor) -> Contender:
         for call in calls:
             call()
 
-    work()  # cuBLAS loads its kernels, which it cannot do in a graph
+    work()  # lets cuBLAS load its kernels, which it cannot do during capture
     replay = executor.capture(work)
 
     def step(kept: list = calls) -> None:  # the buffers are the calls'
@@ -71,15 +72,15 @@ def replayed_products(network: Network, executor: Executor) -> Contender:
 
 
 def products(network: Network, stored: Place, wide: Place) -> list[tuple[Array, Array, Array]]:
-    """Return (left, right, out) for each product of a step: x W, and back x.T dz and dz W.T.
+    """Return (left, right, out) for each product of a step: x W, then x.T dz and dz W.T.
 
-    ``stored`` places what layers store and ``wide`` the gradients of weights. All buffers hold
-    normal numbers of the size that training has: a GPU is faster on zeros.
+    ``stored`` places activations and weights, ``wide`` the weights' gradients. All buffers hold
+    normally distributed numbers of realistic size: a GPU is faster on zeros.
     """
     N, widths = network.batch_size, network.widths
     pairs = list(itertools.pairwise(widths))
     most = max(N, *widths) * max(widths)
-    drawn = np.random.default_rng(SEED).standard_normal(most, np.float32)  # once: it takes long
+    drawn = np.random.default_rng(SEED).standard_normal(most, np.float32)  # once: it is slow
 
     def normal(rows: int, columns: int, scale: float = 1.0) -> np.ndarray:
         return drawn[: rows * columns].reshape(rows, columns) * np.float32(scale)

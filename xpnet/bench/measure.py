@@ -13,10 +13,10 @@ from xpnet.errors import BackendError, ConfigError
 
 __all__ = ["Expectation", "Row", "Timing", "measure", "time_steps"]
 
-WARM_UP = 4  # steps: compilation, first touches of buffers, a captured graph
+WARM_UP = 4  # steps, for compilation, first touches of buffers and the capture of a graph
 SLICE = 0.05  # seconds that one contender runs before the next one's turn
-# Seconds between turns. The threads of a matrix library wait for more work in a busy loop for some
-# 30 ms before they sleep (OpenBLAS's THREAD_TIMEOUT), on the core that the next contender needs.
+# Seconds between turns. A BLAS library's threads spin for some 30 ms before they sleep (OpenBLAS's
+# THREAD_TIMEOUT), on the cores that the next contender needs.
 PAUSE = 0.05
 
 
@@ -27,7 +27,7 @@ class Timing(NamedTuple):
     low: float  # first quartile
     high: float  # third quartile
     note: str
-    faults: float | None = None  # pages that the process mapped, per step
+    faults: float | None = None  # page faults per step
 
 
 class Row(NamedTuple):
@@ -35,15 +35,15 @@ class Row(NamedTuple):
 
     network: Network
     timings: dict[str, Timing]
-    absent: dict[str, str]  # contender -> why it did not take part
+    absent: dict[str, str]  # contender -> why it could not run
     profiles: Mapping[str, Mapping[str, float]] = {}  # contender -> part -> microseconds
 
     def ratio(self, name: str, to: str = LIMIT) -> float:
-        """How many times as long as ``to`` the step of ``name`` takes."""
+        """Return the time of ``name``'s step as a multiple of that of ``to``."""
         return self.timings[name].median / self.timings[to].median
 
     def rate(self, name: str) -> float:
-        """TFLOP/s of the step's matrix products."""
+        """Return the TFLOP/s of the step's matrix products."""
         return self.network.flops() / self.timings[name].median / 1e6
 
 
@@ -56,8 +56,8 @@ def measure(
 ) -> Row:
     """Time a network's step for each contender, in turn, ``rounds`` times.
 
-    Raises BackendError where the GEMM limit is among them and cannot be timed: all else is
-    measured by it.
+    Contenders that cannot run are listed in the row's ``absent``. Raises BackendError if the GEMM
+    limit is among them: all ratios are relative to it.
     """
     ready: dict[str, Contender] = {}
     absent: dict[str, str] = {}
@@ -68,7 +68,7 @@ def measure(
             contender = make(network)
             time_steps(contender, WARM_UP)
             seconds = time_steps(contender, 1)
-        except Exception as error:  # whatever another library raises, the rest is worth timing
+        except Exception as error:  # another library may raise anything; time the rest
             if name == LIMIT:
                 raise
             absent[name] = _reason(error)
@@ -80,7 +80,7 @@ def measure(
         report(f"{network}: round {number + 1} of {rounds}")
         for name, contender in ready.items():
             time.sleep(PAUSE)
-            time_steps(contender, 1)  # wakes its threads, brings its parameters to the cache
+            time_steps(contender, 1)  # wakes its threads and loads its parameters into the cache
             before = page_faults() or 0
             times[name].append(time_steps(contender, repeats[name]) / repeats[name] * 1e6)
             faults[name] += (page_faults() or 0) - before
@@ -92,12 +92,12 @@ def measure(
 
 
 def _reason(error: Exception) -> str:
-    said = str(error).strip().partition("\n")[0]
-    return said if isinstance(error, BackendError) else f"{type(error).__name__}: {said}"
+    line = str(error).strip().partition("\n")[0]
+    return line if isinstance(error, BackendError) else f"{type(error).__name__}: {line}"
 
 
 def page_faults() -> int | None:
-    """How often the process has touched a page that the system had yet to map; None on Windows."""
+    """Return the minor page faults of this process so far; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -106,7 +106,7 @@ def page_faults() -> int | None:
 
 
 def time_steps(contender: Contender, count: int) -> float:
-    """Seconds for ``count`` steps, the wait for the device included."""
+    """Return the seconds of ``count`` steps, including the wait for the device."""
     contender.wait()
     began = time.perf_counter()
     for _ in range(count):
@@ -125,8 +125,8 @@ def _timing(values: list[float], note: str) -> Timing:
 class Expectation(NamedTuple):
     """A condition on xpnet's ratio to another contender, such as ``ratio<=1.15``.
 
-    ``ratio`` alone is to the GEMM limit; ``ratio/PyTorch eager<1`` names the other one. It may
-    begin with a row: ``64-32-10:32:sgd ratio<=2``.
+    ``ratio`` alone is the ratio to the GEMM limit; ``ratio/PyTorch eager<1`` names another
+    contender. A row may come first: ``64-32-10:32:sgd ratio<=2``.
     """
 
     row: str | None
@@ -136,7 +136,7 @@ class Expectation(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Expectation":
-        """Read a condition; raises ConfigError.
+        """Parse a condition; raises ConfigError.
 
         >>> Expectation.parse("ratio<=1.15")
         Expectation(row=None, other='GEMM limit', sign='<=', bound=1.15)
@@ -149,7 +149,7 @@ class Expectation(NamedTuple):
         return cls(match[1], match[2] or LIMIT, match[3], float(match[4]))
 
     def failure(self, row: Row, name: str) -> str | None:
-        """Say how ``row`` fails the condition, or None."""
+        """Return how ``row`` fails the condition; None if it holds."""
         if self.row not in (None, str(row.network)):
             return None
         if name not in row.timings or self.other not in row.timings:

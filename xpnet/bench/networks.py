@@ -1,4 +1,4 @@
-"""What is timed."""
+"""The workload of a benchmark: a network, a batch size and an optimizer."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Network:
-    """ReLU layers of these widths, trained with softmax cross-entropy."""
+    """Dense layers of these widths with ReLU, trained with softmax cross-entropy."""
 
     widths: tuple[int, ...]
     batch_size: int
@@ -27,38 +27,39 @@ class Network:
         return f"{'-'.join(map(str, self.widths))}:{self.batch_size}:{self.optimizer}"
 
     def model(self) -> Sequential:
-        """The built model."""
+        """Return the built model."""
         layers: list[Layer] = []
         for width in self.widths[1:-1]:
             layers += [Dense(width), ReLU()]
         return Sequential((*layers, Dense(self.widths[-1]))).build(self.widths[:1])
 
     def rule(self) -> Optimizer:
-        """The optimizer, with a step too small to make anything overflow."""
+        """Return the optimizer, with a learning rate too small for anything to overflow."""
         return OPTIMIZERS[self.optimizer](1e-4)
 
     def batch(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-        """Standard normal rows and random labels."""
+        """Return standard normal rows (N, I) and random int32 labels (N,)."""
         rng = np.random.default_rng(SEED)
         x = rng.normal(size=(self.batch_size, self.widths[0])).astype(dtype)
         return x, rng.integers(0, self.widths[-1], self.batch_size).astype(np.int32)
 
     def flops(self) -> int:
-        """Multiplications and additions of the step's matrix products."""
+        """Return the floating-point operations of the step's matrix products."""
         pairs = list(zip(self.widths, self.widths[1:], strict=False))
         products = sum(i * j * (2 if n == 0 else 3) for n, (i, j) in enumerate(pairs))
         return 2 * self.batch_size * products  # the first layer has no input gradient
 
 
 def parse_network(text: str) -> Network:
-    """Read WIDTHS:BATCH:OPTIMIZER.
+    """Parse WIDTHS:BATCH:OPTIMIZER; raises ConfigError.
 
     >>> parse_network("64-32-10:32:sgd")
     Network(widths=(64, 32, 10), batch_size=32, optimizer='sgd')
     """
     match = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*)+):([1-9]\d*):(\w+)", text)
     if not match:
-        msg = f"a row is WIDTHS:BATCH:OPTIMIZER, such as 784-512-10:128:adam; got {text!r}"
+        msg = "--rows must be WIDTHS:BATCH:OPTIMIZER, such as 784-512-10:128:adam; "
+        msg += f"got {text!r}"
         raise ConfigError(msg)
     if match[3] not in OPTIMIZERS:
         msg = f"unknown optimizer {match[3]!r}; {did_you_mean(match[3], OPTIMIZERS)}"
@@ -77,7 +78,7 @@ STANDARD = tuple(
         ),
     )
 )
-# From a step that is all launches to one that is all products.
+# From a step dominated by launches to one dominated by matrix products.
 STANDARD_ON_GPU = tuple(
     map(
         parse_network,

@@ -1,8 +1,8 @@
-"""The same train step as other libraries' users would write it: what `xpnet bench` runs beside.
+"""The same training step in other libraries, as their users would write it.
 
-Each function takes widths, the optimizer's name and learning rate, a batch and a setting, and
-returns a step, a function that waits for it, and a note. All take the mean softmax cross-entropy,
-with the library's own number of threads; the batch lies on the device from the beginning.
+Each function takes the widths, the optimizer's name and learning rate, a batch and a setting, and
+returns a step, a function that waits for it, and a note. All of them minimize the mean softmax
+cross-entropy, use the library's default number of threads, and keep the batch on the device.
 """
 
 import itertools
@@ -20,7 +20,7 @@ __all__ = ["jax_jit", "sklearn_partial_fit", "torch_compiled", "torch_eager", "t
 Call = Callable[[], Any]
 Peer = tuple[Call, Call, str]
 
-SIDE_STEPS = 3  # on another stream before a capture, as PyTorch's manual has it
+SIDE_STEPS = 3  # on a side stream before a capture, as PyTorch's documentation recommends
 
 
 def torch_eager(
@@ -31,7 +31,7 @@ def torch_eager(
     y: np.ndarray,
     setting: Setting,
 ) -> Peer:
-    """torch.nn.Sequential and torch.optim with their defaults; fused updates on a GPU."""
+    """Use torch.nn.Sequential and torch.optim with their defaults; fused updates on a GPU."""
     return _torch_step(widths, optimizer, lr, x, y, setting)
 
 
@@ -43,9 +43,9 @@ def torch_compiled(
     y: np.ndarray,
     setting: Setting,
 ) -> Peer:
-    """The same, its forward and loss through torch.compile, and with them the backward pass.
+    """Compile the model and the loss with torch.compile, and with them the backward pass.
 
-    On a GPU by ``mode="reduce-overhead"``, which replays CUDA graphs of both.
+    On a GPU ``mode="reduce-overhead"`` replays CUDA graphs of both.
     """
     mode = "reduce-overhead" if setting.on_gpu else "default"
     return _torch_step(widths, optimizer, lr, x, y, setting, mode=mode)
@@ -59,7 +59,7 @@ def torch_graphed(
     y: np.ndarray,
     setting: Setting,
 ) -> Peer:
-    """The whole eager step, its update included, replayed as one CUDA graph: PyTorch's fastest."""
+    """Replay the whole eager step, including the update, as one CUDA graph: PyTorch's fastest."""
     torch = require("torch", "torch", "the PyTorch row")
     if not setting.on_gpu:
         msg = f"a CUDA graph needs a GPU: use --device cuda; got {setting.device!r}"
@@ -68,15 +68,17 @@ def torch_graphed(
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a step which can be captured is not, as yet
+        warnings.simplefilter("ignore")  # "capturable" steps outside a capture
         for _ in range(SIDE_STEPS):
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others have threads, too
+    with torch.cuda.graph(
+        graph, capture_error_mode="thread_local"
+    ):  # other libraries' threads use CUDA, too
         step()
 
-    def replay(kept: Call = step) -> None:  # its tensors are the graph's
+    def replay(kept: Call = step) -> None:  # keeps the graph's tensors alive
         graph.replay()
 
     return replay, wait, note
@@ -96,7 +98,7 @@ def _torch_step(
     torch = require("torch", "torch", "the PyTorch row")
     rules = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if optimizer not in rules:
-        msg = f"the PyTorch row has sgd, adam and adamw; got {optimizer}"
+        msg = f"the PyTorch row supports sgd, adam and adamw; got {optimizer}"
         raise BackendError(msg)
     device = setting.backend("torch").device
     inputs = torch.from_numpy(x).to(device)
@@ -106,7 +108,7 @@ def _torch_step(
         layers += [torch.nn.Linear(i, j, device=device, dtype=inputs.dtype), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
     options: dict[str, Any] = {"fused": True} if setting.on_gpu else {}
-    if capturable and optimizer != "sgd":  # whose step number would be the host's
+    if capturable and optimizer != "sgd":  # otherwise the step number is on the host
         options["capturable"] = True
     rule = rules[optimizer](model.parameters(), lr=lr, **options)
     kind = device.type
@@ -141,16 +143,16 @@ def jax_jit(
     y: np.ndarray,
     setting: Setting,
 ) -> Peer:
-    """jax.value_and_grad and optax in one jitted function with donated state.
+    """Use jax.grad and optax in one jitted function with donated state.
 
-    With bfloat16 the layers' weights and inputs are cast to it and the logits back; the weights
-    themselves stay in float32.
+    In bfloat16 the layers' weights and inputs are cast to it, and the logits back; the master
+    weights stay in float32.
     """
     jax = require("jax", "jax", "the JAX row")
     optax = require("optax", "test", "the JAX row")
     if setting.precision == "float16":
-        msg = "the JAX row has float32, float64, tf32 and bfloat16; float16 needs a loss scale, "
-        raise BackendError(msg + "which neither JAX nor optax has")
+        msg = "the JAX row supports float32, float64, tf32 and bfloat16; got float16, which needs "
+        raise BackendError(msg + "a loss scale that neither JAX nor optax has")
     jnp, place = jax.numpy, setting.backend("jax").place
     rule = getattr(optax, optimizer)(lr)
     rng = np.random.default_rng(0)
@@ -196,10 +198,10 @@ def sklearn_partial_fit(
     y: np.ndarray,
     setting: Setting,
 ) -> Peer:
-    """MLPClassifier.partial_fit on one batch: a step of its own solver."""
+    """Call MLPClassifier.partial_fit on one batch: one step of its own solver."""
     sklearn = require("sklearn.neural_network", "bench", "the scikit-learn row")
     if optimizer not in ("sgd", "adam") or setting.on_gpu or setting.narrow:
-        msg = "the scikit-learn row has sgd and adam on a CPU, in float32 and float64; "
+        msg = "the scikit-learn row supports sgd and adam on a CPU, in float32 and float64; "
         raise BackendError(msg + f"got {optimizer} in {setting}")
     settings = {"momentum": 0.0, "nesterovs_momentum": False} if optimizer == "sgd" else {}
     model = sklearn.MLPClassifier(

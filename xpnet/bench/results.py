@@ -1,4 +1,4 @@
-"""The table, JSON, Markdown and a plot of what was measured."""
+"""The results of a benchmark as JSON, as Markdown tables and as a plot."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ LIBRARIES = (
 
 
 def machine(setting: Setting) -> dict[str, Any]:
-    """Return what the times depend on: processor, threads and versions; the GPU and its driver."""
+    """Return what the times depend on: processor, threads, versions, and the GPU and driver."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -55,7 +55,7 @@ def _processor() -> str:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, which CUDA's own interface does not tell."""
+    """Return the version of NVIDIA's driver, which CUDA's API does not report."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
@@ -92,31 +92,31 @@ def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[st
 
 
 def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str:
-    """Return tables of times, with the ratio to the GEMM limit, and of rates, with the share."""
+    """Return Markdown tables of times (ratio to the GEMM limit) and rates (share of its rate)."""
     names = list(dict.fromkeys(name for row in rows for name in row.timings))
     header = ["| network, batch, optimizer | " + " | ".join(names) + " |"]
     header += ["| --- |" + " ---: |" * len(names)]
     lines = [*header, *(_line(row, names, _time) for row in rows), ""]
     lines += [
-        f"Median microseconds per step, in {setting.precision}; in brackets, times the {LIMIT}. "
-        + sentence(facts),
+        f"Median microseconds per step in {setting.precision}; in brackets, the ratio to the "
+        f"{LIMIT}. " + sentence(facts),
         "",
         *header,
         *(_line(row, names, _rate) for row in rows),
         "",
-        "TFLOP/s of the step's matrix products; in brackets, the share of the rate of these alone.",
+        f"TFLOP/s of the step's matrix products; in brackets, the share of the {LIMIT}'s rate.",
     ]
     absent = dict.fromkeys(f"{name}: {why}" for row in rows for name, why in row.absent.items())
     if absent:
         lines += ["", "Not timed:", "", *(f"- {line}" for line in absent)]
     profiled = [f"- {row.network}: {line}" for row in rows for line in profile_lines(row)]
     if profiled:
-        lines += ["", "What a step's time goes to, in microseconds:", "", *profiled]
+        lines += ["", "Breakdown of a step's time, in microseconds:", "", *profiled]
     return "\n".join(lines) + "\n"
 
 
 def profile_lines(row: Row) -> list[str]:
-    """Return a line for each contender whose step was taken apart."""
+    """Return a line for each contender whose step was profiled."""
     lines = []
     for name, parts in row.profiles.items():
         shares = ", ".join(f"{part} {spent:,.1f}" for part, spent in parts.items())
@@ -141,7 +141,7 @@ def _rate(row: Row, name: str) -> str:
 
 
 def sentence(facts: dict[str, Any]) -> str:
-    """Return the facts of :func:`machine` as text."""
+    """Return the facts of :func:`machine` as a sentence."""
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     gpu = ""
     if "gpu" in facts:
@@ -153,7 +153,7 @@ def sentence(facts: dict[str, Any]) -> str:
 
 
 def check_plot() -> None:
-    """Raise BackendError where nothing can be drawn, before minutes are spent on what is to be."""
+    """Raise BackendError if nothing can be plotted, before minutes are spent measuring."""
     require("matplotlib", "bench", "a plot")
 
 
@@ -175,5 +175,5 @@ def plot(rows: list[Row], path: str) -> None:
         axis.set_title(str(row.network), loc="left", fontsize=10)
         axis.set_xscale("log")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("time per step, in multiples of the step's matrix products alone")
+    axes[-1].set_xlabel("time per step, as a multiple of its matrix products alone")
     figure.savefig(path)

@@ -1,8 +1,8 @@
 """How time and memory grow with width, depth, batch size and rows, on a CPU.
 
-Each point is measured in a process of its own, whose peak of memory is then the point's. That of a
-step is above what the same process takes for a tiny network, so that the libraries do not count;
-rows are those of a whole `xpnet train` that streams them out of a file, and so is the memory.
+Each point is measured in a process of its own, so that the peak memory is the point's alone. For
+width, depth and batch it is the increase over a tiny network in the same process, which excludes
+the libraries; for rows it is that of a whole `xpnet train` that streams them from a file.
 """
 
 import math
@@ -28,25 +28,25 @@ __all__ = ["AXES", "Growth", "Point", "grow", "measure_axis", "plot", "to_json",
 
 QUANTITIES = {"time": "microseconds", "memory": "memory"}
 TINY = Network((4, 4), 4, "adam")
-FEATURES, CLASSES = 32, 10  # of the rows that are streamed
+FEATURES, CLASSES = 32, 10  # of the streamed rows
 BATCH = 1024
-BUFFER = 16  # MiB: small beside the largest file, as 256 are beside one that does not fit
+BUFFER = 16  # MiB: small relative to the largest file, as 256 are to one that exceeds the memory
 
 
 class Point(NamedTuple):
     """One size on an axis."""
 
     size: int
-    work: float  # what time should be proportional to: of a step operations, of a run rows
-    microseconds: float  # of a step, with its data where rows are read
-    memory: float  # MiB at the peak
+    work: float  # what time should be proportional to: operations of a step, or rows of a run
+    microseconds: float  # per step, including reading if rows are streamed
+    memory: float  # peak MiB
 
     def __str__(self) -> str:
         return f"{self.size:,}: {self.microseconds:,.0f} µs per step, {self.memory:,.0f} MiB"
 
 
 class Axis(NamedTuple):
-    """Sizes that are gone through, and what is measured at one of them."""
+    """The sizes along an axis, and the measurement at one of them."""
 
     sizes: tuple[int, ...]
     what: str
@@ -54,7 +54,7 @@ class Axis(NamedTuple):
 
 
 def _step(network: Network) -> tuple[float, float]:
-    """Median microseconds of a step, and the MiB that it took."""
+    """Return the median microseconds of a step and the MiB that it needs."""
     make = contenders(Setting())["xpnet numpy"]
     time_steps(make(TINY), WARM_UP)
     before = _peak()
@@ -96,7 +96,7 @@ def _of_rows(rows: int) -> Point:
 
 
 def write_rows(folder: Path, rows: int) -> Path:
-    """Write made-up rows and their labels beside them, a part at a time; return their file."""
+    """Write synthetic rows and their labels into ``folder`` in chunks; return the rows' file."""
     folder.mkdir()
     rng = np.random.default_rng(SEED)
     with (folder / "x.npy").open("wb") as x, (folder / "labels.npy").open("wb") as y:
@@ -125,7 +125,7 @@ AXES = {
 
 def measure_axis(name: str, report: Callable[[Point], None] = lambda point: None) -> list[Point]:
     """Measure every point of an axis, each in a fresh process."""
-    _peak()  # raises where it cannot be told
+    _peak()  # raises here if it cannot be measured
     points = []
     context = multiprocessing.get_context("spawn")
     for size in AXES[name].sizes:
@@ -140,9 +140,9 @@ def _measured(name: str, size: int) -> Point:
 
 
 def grow(points: list[Point], what: str) -> float:
-    """Return by which power of the work a quantity grows, over the larger half of the points.
+    """Return the power of the work with which a quantity grows, over the larger half of the points.
 
-    The slope of a straight line through the logarithms: 1 is proportional, 0 is flat.
+    It is the slope of a line fitted to the logarithms: 1 is proportional, 0 is flat.
 
     >>> grow([Point(n, n, 5.0 * n, 80.0) for n in (1, 10, 100)], "microseconds")
     1.0
@@ -161,7 +161,7 @@ class Growth(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Growth":
-        """Read a condition; raises ConfigError.
+        """Parse a condition; raises ConfigError.
 
         >>> Growth.parse("rows memory<=0.1")
         Growth(axis='rows', what='memory', bound=0.1)
@@ -174,19 +174,20 @@ class Growth(NamedTuple):
         return cls(match[1], match[2], float(match[3]))
 
     def failure(self, measured: "dict[str, list[Point]]") -> str | None:
-        """Say how the measurement fails the condition, or None."""
+        """Return how the measurement fails the condition; None if it holds."""
         if self.axis not in measured:
             return f"{self.axis} was not measured"
         power = grow(measured[self.axis], QUANTITIES[self.what])
         if power <= self.bound:
             return None
         return (
-            f"{self.what} grows as the {power}th power over {self.axis}; expected <= {self.bound:g}"
+            f"{self.what} grows with {self.axis} as work^{power}; "
+            f"expected a power <= {self.bound:g}"
         )
 
 
 def to_json(measured: dict[str, list[Point]]) -> dict[str, Any]:
-    """Return the points and the powers by which they grow as JSON data."""
+    """Return the points and the powers with which they grow as JSON data."""
     return {
         name: {
             "what": AXES[name].what,
@@ -198,26 +199,27 @@ def to_json(measured: dict[str, list[Point]]) -> dict[str, Any]:
 
 
 def to_markdown(measured: dict[str, list[Point]], facts: dict[str, Any]) -> str:
-    """Return a table of each axis, and what it was measured on."""
+    """Return a Markdown table for each axis, and a sentence about the machine."""
     lines = []
     for name, points in measured.items():
         powers = (grow(points, what) for what in QUANTITIES.values())
         lines += [
             f"### {name}: {AXES[name].what}",
             "",
-            f"| {name} | µs per step | MiB at the peak |",
+            f"| {name} | µs per step | peak MiB |",
             "| ---: | ---: | ---: |",
             *(f"| {p.size:,} | {p.microseconds:,.0f} | {p.memory:,.0f} |" for p in points),
             "",
-            "Over the larger half time grows as the {:.2f}th power of the work, memory as the "
-            "{:.2f}th.".format(*powers),
+            "Over the larger half, time grows as work^{:.2f} and memory as work^{:.2f}.".format(
+                *powers
+            ),
             "",
         ]
     return "\n".join([*lines, sentence(facts), ""])
 
 
 def plot(measured: dict[str, list[Point]], path: str) -> None:
-    """Draw time and memory over each axis; the suffix of ``path`` names the format."""
+    """Plot time and memory over each axis; the suffix of ``path`` names the format."""
     check_plot()
     from matplotlib.figure import Figure
 
@@ -229,21 +231,21 @@ def plot(measured: dict[str, list[Point]], path: str) -> None:
             axis = grid[row, column]
             values = [max(getattr(p, what), 1.0) for p in points]
             axis.loglog(sizes, values, "o-", color="tab:blue")
-            # Two powers of ten at least, or what is flat looks steep.
+            # At least two decades, or a flat line looks steep.
             middle = math.sqrt(min(values) * max(values))
             reach = 1.3 * math.sqrt(max(100.0, max(values) / min(values)))
             axis.set_ylim(middle / reach, middle * reach)
-            axis.set_title(f"power {grow(points, what):.2f} of the work", fontsize=9, loc="left")
+            axis.set_title(f"work^{grow(points, what):.2f}", fontsize=9, loc="left")
             axis.spines[["top", "right"]].set_visible(False)
         grid[1, column].set_xlabel(name)
     grid[0, 0].set_ylabel("µs per step")
-    grid[1, 0].set_ylabel("MiB at the peak")
+    grid[1, 0].set_ylabel("peak MiB")
     figure.savefig(path)
 
 
 def _peak() -> float:
-    """The most MiB of memory that this process has had."""
-    try:  # Linux lets getrusage begin with the peak of the process that started this one
+    """Return the peak memory of this process, in MiB; raises BackendError if it is not known."""
+    try:  # on Linux, getrusage starts from the parent process's peak
         lines = Path("/proc/self/status").read_text("ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
     except (OSError, StopIteration):
@@ -251,7 +253,7 @@ def _peak() -> float:
     try:
         import resource
     except ImportError:
-        msg = "the peak of a process's memory is not known on this system"
+        msg = "the peak memory of a process cannot be measured on this system"
         raise BackendError(msg) from None
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

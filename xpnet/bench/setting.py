@@ -1,4 +1,4 @@
-"""Where a step is timed and how its products are rounded: one pin for every library beside it."""
+"""The device and precision of a benchmark, the same for every library."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ PRECISIONS = ("float32", "float64", "tf32", "bfloat16", "float16")
 class Setting:
     """A device, ``cpu``, ``cuda`` or ``cuda:N``, and a precision.
 
-    float32 and float64 are meant as they are written; tf32 is float32 whose products' factors are
-    rounded to 10 bits; bfloat16 and float16 have layers in that, and weights, loss and update in
-    float32. Libraries differ in what they do unasked, so each is told.
+    float32 and float64 are exactly that; tf32 is float32 with the factors of matrix products
+    rounded to 10 bits of mantissa; with bfloat16 and float16 the layers compute in that dtype, and
+    weights, loss and update are in float32. Defaults differ between libraries, so each is told.
 
     >>> Setting("cuda", "bfloat16").dtype
     'float32'
@@ -28,13 +28,13 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.device != "cpu" and self.device.partition(":")[0] != "cuda":
-            msg = f"a step is timed on cpu, cuda or cuda:N; got {self.device!r}"
+            msg = f"--device must be cpu, cuda or cuda:N; got {self.device!r}"
             raise ConfigError(msg)
         if self.precision not in PRECISIONS:
             msg = f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
             raise ConfigError(msg)
         if self.precision == "tf32" and not self.on_gpu:
-            msg = "precision tf32 is one of NVIDIA's GPUs: use --device cuda, or float32"
+            msg = "precision tf32 needs an NVIDIA GPU: use --device cuda or --precision float32"
             raise ConfigError(msg)
 
     @property
@@ -43,21 +43,21 @@ class Setting:
 
     @property
     def dtype(self) -> str:
-        """The dtype of weights, loss and update."""
+        """Return the dtype of weights, loss and update."""
         return "float64" if self.precision == "float64" else "float32"
 
     @property
     def narrow(self) -> str | None:
-        """The 16-bit dtype of the layers, if that is the precision."""
+        """Return the layers' 16-bit dtype; None for the other precisions."""
         return self.precision if self.precision in ("bfloat16", "float16") else None
 
     @property
     def mixed(self) -> Mixed | None:
-        """The same for xpnet's own step."""
+        """Return xpnet's mixed precision for ``narrow``; None for the other precisions."""
         return None if self.narrow is None else Mixed(self.narrow)  # type: ignore[arg-type]
 
     def backend(self, name: str) -> Backend:
-        """Return a library's backend on the device, TF32 pinned; raises BackendError."""
+        """Return a library's backend on the device, with TF32 set; raises BackendError."""
         backend = get_backend(name, self.device, self.dtype)
         backend.allow_tf32(self.precision == "tf32")
         return backend

@@ -1,10 +1,10 @@
-"""Where does the gradient come from? One training step taken apart, on the user's own numbers.
+"""Where does the gradient come from? One training step explained, on the user's own numbers.
 
     from xpnet.explanation import explain, tiny
     explanation = explain(tiny())
 
-An :class:`Explanation` is plain data. It is made once, by the functions that training runs, and
-read by four renderers: ``terminal``, ``markdown``, ``latex`` and ``html``.
+An :class:`Explanation` is plain data. It is computed once, by the functions that training runs, and
+rendered by four modules: ``terminal``, ``markdown``, ``latex`` and ``html``.
 """
 
 import numpy as np
@@ -23,17 +23,16 @@ __all__ = ["Explanation", "Subject", "explain", "of_config", "of_run", "of_sizes
 def explain(
     subject: Subject, backend: Backend | None = None, convention: Convention = "both"
 ) -> Explanation:
-    """Take one step of training of ``subject`` apart, on ``backend`` (NumPy float64 by default).
+    """Explain one training step of ``subject`` on ``backend`` (NumPy float64 by default).
 
-    Raises ConfigError for what cannot be explained: no dense layer at the end, or a Jacobian too
-    large to form.
+    Raises ConfigError if there is no dense layer at the end or a Jacobian is too large to form.
 
     >>> explanation = explain(tiny())
     >>> explanation.ways.spread < 1e-14
     True
     """
     backend = backend or get_backend("numpy", "cpu", "float64")
-    with np.errstate(all="ignore"):  # where a probability is 0, the numbers say so
+    with np.errstate(all="ignore"):  # a probability of 0 gives inf or nan, which is shown
         passed = layer_pass(subject, backend)
         play = playground(subject, passed.head, backend)
         return Explanation(

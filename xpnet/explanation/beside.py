@@ -1,4 +1,4 @@
-"""Two comparisons: sigmoid beside softmax, and the column of a textbook beside the row of code."""
+"""Two comparisons: sigmoid with softmax, and textbook columns with the code's rows."""
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -14,11 +14,11 @@ from xpnet.ops.softmax import softmax, softmax_jacobian
 
 __all__ = ["beside", "bridge", "playground"]
 
-MOST_CLASSES = 12  # on the page; more is no longer read
+MOST_CLASSES = 12  # in the page's playground; more are not readable
 
 
 def playground(subject: Subject, head: Head, backend: Backend) -> Playground:
-    """Return the first row's logits and label, or the tiny example's where these are no classes."""
+    """Return the first row's logits and label, or the tiny example's if there are no classes."""
     K = head.z.shape[-1]
     classes = subject.classes or tuple(str(k) for k in range(K))
     if subject.y.ndim == 1 and 2 <= K <= MOST_CLASSES and subject.loss.predicts == "class":
@@ -26,7 +26,7 @@ def playground(subject: Subject, head: Head, backend: Backend) -> Playground:
     else:
         logits, label = np.asarray(X[0]) @ np.asarray(W) + np.asarray(B), LABEL
         classes = ("0", "1", "2")
-    if not 0 <= label < len(logits):  # an ignored one
+    if not 0 <= label < len(logits):  # an ignored label
         label = 0
     z = backend.asarray(logits[None, :])
     y = backend.asarray(np.array([label], dtype=np.int32))
@@ -67,7 +67,7 @@ def _beside(
 
 
 def bridge(head: Head, backend: Backend) -> Bridge:
-    """Compute the last dense layer column by column and compare with the rows."""
+    """Compute the last dense layer with samples as columns and compare it with the rows."""
     host = backend.to_host
     xp = array_namespace(head.x)
     W_col, x_col = xp.matrix_transpose(head.params["W"]), xp.matrix_transpose(head.x)
@@ -77,7 +77,7 @@ def bridge(head: Head, backend: Backend) -> Bridge:
     if b is not None:
         z_col = z_col + b[:, None]
     z = dense(head.x, head.params["W"], b)
-    apart = max(
+    difference = max(
         float(np.abs(host(z_col).T - host(z)).max()),
         float(np.abs(host(dW_col).T - host(head.dW)).max()),
     )
@@ -96,4 +96,4 @@ def bridge(head: Head, backend: Backend) -> Bridge:
          "$db$ = the sum of the columns of $dz$"),
         ("the input's gradient", "$dx = dz Wᵀ$", "$dx = Wᵀ dz$"),
     )  # fmt: skip
-    return Bridge(tuple(rows), tuple(t.column() for t in rows), pairs, apart)
+    return Bridge(tuple(rows), tuple(t.column() for t in rows), pairs, difference)

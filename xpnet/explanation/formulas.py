@@ -1,7 +1,7 @@
 """The formulas of the element-wise activations and losses, in index letters.
 
-Only what a reader sees is here; the numbers come from the functions named in the keys. A test
-holds the tables to the library's own, so that an activation or a loss cannot be forgotten.
+They are for display only; the numbers come from the functions that the keys name. A test compares
+the tables with the library's, so that no activation or loss is forgotten.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ __all__ = ["ACTIVATION_FORMULAS", "LOSS_FORMULAS", "Elementwise"]
 
 
 class Elementwise(NamedTuple):
-    """a_nj or e_nj, and the derivative by z_nj."""
+    """a_nj or e_nj, and its derivative with respect to z_nj."""
 
     value: str
     derivative: str

@@ -1,4 +1,4 @@
-"""The explanation as one HTML page that needs nothing else: no network, no library."""
+"""The explanation as one self-contained HTML page: no network, no library."""
 
 import html
 import json
@@ -19,7 +19,7 @@ TRIPLE = "⟨∂C|∂W_ij⟩ = Σ_n Σ_k Σ_s ⟨∂C|∂a_nk⟩ · ⟨∂a_nk|�
 
 
 def render(explanation: Explanation) -> str:
-    """Return the page."""
+    """Return the HTML of the page."""
     e = explanation
     folder = resources.files("xpnet.explanation") / "page"
     parts = {
@@ -57,7 +57,7 @@ def _text(line: str) -> str:
 
 
 def _prose(line: str) -> str:
-    """Text with its formulas; a minus before a number is a minus."""
+    """Return text with its formulas as MathML, and minus signs for hyphens before numbers."""
     words = lambda part: re.sub(r"(?<![\w-])-(?=\d)", "−", _text(part).replace("&#x27;", "’"))  # noqa: E731
     return prose(line, words, lambda formula: mathml(formula, inline=True))
 
@@ -96,9 +96,11 @@ def _switch(e: Explanation) -> str:
 
 def _tabs(e: Explanation) -> Iterator[str]:
     direction = ""
-    # Where the matrix meets the vector, or else where the way back begins.
-    meets = [i for i, s in enumerate(e.steps) if s.direction == "backward" and "J_nks" in s.formula]
-    start = (meets or [i for i, s in enumerate(e.steps) if s.direction == "backward"])[0]
+    # Start where the vector multiplies the Jacobian, or else where the backward pass begins.
+    products = [
+        i for i, s in enumerate(e.steps) if s.direction == "backward" and "J_nks" in s.formula
+    ]
+    start = (products or [i for i, s in enumerate(e.steps) if s.direction == "backward"])[0]
     for i, step in enumerate(e.steps):
         if step.direction != direction:
             direction = step.direction
@@ -162,7 +164,7 @@ def _facts(step: Step) -> str:
 
 
 def _lit(markup: str, summed: str) -> str:
-    """Mark the summed letters in MathML."""
+    """Highlight the summed letters in MathML."""
     for letter in summed:
         markup = markup.replace(
             f'class="ix" data-ix="{letter}"', f'class="ix on" data-ix="{letter}"'
@@ -184,15 +186,15 @@ def _lit_einsum(step: Step) -> str:
 
 def _fate(step: Step) -> str:
     if not step.summed:
-        return '<p class="fate">Nothing is summed.</p>'
+        return '<p class="fate">There is no sum.</p>'
     parts = []
     for letter in step.summed:
         having = [t for t in step.operands if letter in t.letters]
         names = " and ".join(_lit(mathml(f"{t.name}_{t.letters}"), letter) for t in having)
         if names:
             parts.append(
-                f'<b class="on"><i>{letter}</i></b> is summed: it is in {names}, '
-                f"and no longer in {mathml(_named(step.result))}."
+                f'<b class="on"><i>{letter}</i></b> is summed over: it is an index of {names}, '
+                f"but not of {mathml(_named(step.result))}."
             )
     return f'<p class="fate">{" ".join(parts)}</p>' if parts else ""
 
@@ -220,7 +222,7 @@ def _matrix(t: Tensor, summed: str, column: bool) -> str:
 
 
 def _table(t: Tensor, values: np.ndarray, before: tuple[int, ...], column: bool) -> str:
-    """A matrix as a table whose cells know their place and their full value."""
+    """Return a matrix as a table whose cells carry their indices and full value."""
     if values.ndim == 3:
         values, before = values[0], (0,)
     upright = column and len(t.letters) == 1 and t.letters != "n"
@@ -243,7 +245,7 @@ def _table(t: Tensor, values: np.ndarray, before: tuple[int, ...], column: bool)
 
 
 def _schematic(t: Tensor, summed: str) -> str:
-    """A box in the proportions of a matrix too large to read; the band is what is summed over."""
+    """Return a box in proportion to a matrix too large to show, with a band for the summed axis."""
     shape = (1, 1, *t.shape)[-2:]
     letters = t.letters.rjust(2)[-2:]
     longest = max(shape)
@@ -270,24 +272,24 @@ def _ways(e: Explanation) -> str:
     rows = []
     for way, dz, dW in wording.way_rows(e):
         bad = way is e.ways.wrong and not way.exact
-        cells = "".join(f'<td class="n">{_apart(x)}</td>' for x in (dz, dW))
+        cells = "".join(f'<td class="n">{_difference(x)}</td>' for x in (dz, dW))
         source = f"<code>{_text(way.function)}</code>" if way.function else ""
         formula = "&emsp;".join(map(mathml, definitions(way.formula)))
         rows.append(
             f'<tr{" class=bad" if bad else ""}><th scope="row">{_text(way.name)}</th>'
             f"<td>{formula}</td><td>{source}</td>{cells}</tr>"
         )
-    heads = ("way", "formula", "function", "d<i>z</i> apart", "d<i>W</i> apart")
+    heads = ("way", "formula", "function", "d<i>z</i> difference", "d<i>W</i> difference")
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
     note = _text(wording.ways_note(e))
     return (
         f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        f'<p class="hint">Apart: the largest difference from the gradients that training computes; '
+        f'<p class="hint">Difference: the largest from the gradients that training computes; '
         f"the bars are logarithmic, from 10⁻¹⁷ to 10. {note}</p>"
     )
 
 
-def _apart(x: str) -> str:
+def _difference(x: str) -> str:
     value = float(x)
     part = (math.log10(value) + 17) / 18 if value > 0 and math.isfinite(value) else 0.0
     width = round(100 * min(max(part, 0.0), 1.0))
@@ -298,7 +300,9 @@ def _wrong(e: Explanation) -> str:
     n = int(np.abs(e.ways.wrong.dz - e.ways.trained[0]).max(axis=-1).argmax())
     right = Tensor("dz", "s", e.ways.trained[0][n])
     wrong = Tensor("da", "s", e.ways.wrong.dz[n])
-    label = "d<i>a</i> ∘ diag <i>J</i>" + (", wrong" if not e.ways.wrong.exact else ", right here")
+    label = "d<i>a</i> ∘ diag <i>J</i>" + (
+        ", wrong" if not e.ways.wrong.exact else ", correct here"
+    )
     bad = " bad" if not e.ways.wrong.exact else ""
     if not wording.fits(right.values):
         return ""
@@ -312,7 +316,7 @@ def _wrong(e: Explanation) -> str:
 def _beside(b: Beside) -> str:
     kind = "diagonal" if b.is_diagonal else "full"
     verdict = (
-        "The diagonal is all there is: the two agree."
+        "Everything off the diagonal is 0: the two agree."
         if b.is_diagonal
         else f"They differ by up to {wording.number(float(np.abs(b.dz - b.diagonal).max()))}."
     )
@@ -352,7 +356,7 @@ def _bridge(e: Explanation) -> str:
         '<h2 id="bridge-title">The bridge: a sample as a column, a batch as rows</h2>'
         f"<p>{mathml('(x W)ᵀ = Wᵀ xᵀ')}: the textbook’s weights are the transpose of the code’s. "
         f"Computed both ways, <i>z</i> and d<i>W</i> differ by at most "
-        f"{wording.number(e.bridge.apart)}.</p>"
+        f"{wording.number(e.bridge.difference)}.</p>"
         '<div class="scroll"><table class="plain"><thead><tr><th></th>'
         '<th scope="col">code: rows</th>'
         f'<th scope="col">textbook: columns</th></tr></thead><tbody>{rows}</tbody></table></div>'

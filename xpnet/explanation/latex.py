@@ -1,4 +1,4 @@
-"""The explanation as a LaTeX document for pdflatex; amsmath and listings are all it needs."""
+"""The explanation as a LaTeX document for pdflatex, with amsmath and fancyvrb."""
 
 from collections.abc import Iterable, Iterator
 
@@ -25,7 +25,7 @@ PREAMBLE = r"""\documentclass[11pt,a4paper]{article}
 \setcounter{MaxMatrixCols}{20}
 \begin{document}
 """
-# What text and code may hold beyond ASCII, for pdflatex.
+# The non-ASCII characters of text and code, for pdflatex.
 CHARACTERS = {
     "Σ": r"$\Sigma$", "δ": r"$\delta$", "∂": r"$\partial$", "≠": r"$\ne$", "≤": r"$\le$",
     "ᵀ": r"$^{\mathsf T}$", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$",
@@ -33,14 +33,14 @@ CHARACTERS = {
     "ℓ": r"$\ell$", "²": r"$^2$", "³": r"$^3$", "·": r"$\cdot$", "π": r"$\pi$", "Φ": r"$\Phi$",
     "φ": r"$\varphi$", "ε": r"$\varepsilon$", "∈": r"$\in$", "′": "'", "–": "--", "⟨": "", "⟩": "",
 }  # fmt: skip
-# The same inside code, where a backslash and braces are the only special characters.
+# Replacements inside code, where only the backslash and braces are special.
 VERBATIM = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "²": r"\textsuperscript{2}",
             "³": r"\textsuperscript{3}", "ᵀ": r"\textsuperscript{T}"}  # fmt: skip
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def render(explanation: Explanation) -> str:
-    """Return the document."""
+    """Return the LaTeX source of the document."""
     return PREAMBLE + "\n".join(_lines(explanation)) + "\n\\end{document}\n"
 
 
@@ -60,11 +60,13 @@ def _lines(e: Explanation) -> Iterator[str]:
         (_text(w.name), rf"${latex(w.formula)}$", _text(dz), _text(dW))
         for w, dz, dW in wording.way_rows(e)
     ]
-    yield from _table(r"p{42mm}lll", [("way", "formula", "dz apart", "dW apart"), *rows], raw=True)
-    yield "Apart: the largest difference from the gradients that training computes. "
+    yield from _table(
+        r"p{42mm}lll", [("way", "formula", "dz difference", "dW difference"), *rows], raw=True
+    )
+    yield "Difference: the largest from the gradients that training computes. "
     yield _text(wording.ways_note(e)) + "\n"
     yield _prose(e.ways.why) + "\n"
-    yield r"\section{Sigmoid + MSE beside softmax + cross-entropy}"
+    yield r"\section{Sigmoid + MSE compared with softmax + cross-entropy}"
     yield _prose(wording.BESIDE) + "\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
@@ -76,9 +78,9 @@ def _lines(e: Explanation) -> Iterator[str]:
     if e.convention != "rows":
         yield r"\section{The bridge: a sample as a column, a batch as rows}"
         yield from _table("lll", [("", "code: rows", "textbook: columns"), *e.bridge.pairs])
-        apart = _text(wording.number(e.bridge.apart))
+        most = _text(wording.number(e.bridge.difference))
         yield r"$(x W)^{\mathsf T} = W^{\mathsf T} x^{\mathsf T}$. Computed both ways, "
-        yield f"z and dW differ by at most {apart}."
+        yield f"z and dW differ by at most {most}."
 
 
 def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
@@ -129,7 +131,7 @@ def _values(label: str, values: np.ndarray) -> str:
     if not values.ndim:
         return rf"\[ {label} = {_scientific(cells[0][0])} \]"
     body = r" \\ ".join(" & ".join(map(_scientific, row)) for row in cells)
-    first = r"\text{ (the first example's)}" if values.ndim > 2 and len(values) > 1 else ""
+    first = r"\text{ (first example only)}" if values.ndim > 2 and len(values) > 1 else ""
     display = rf"\[ {label} = \begin{{bmatrix}} {body} \end{{bmatrix}}{first} \]"
     return display if len(cells[0]) <= wording.MOST else rf"{{\scriptsize{display}}}"
 

@@ -1,4 +1,4 @@
-"""The steps of each kind of layer, forward and backward, around numbers already computed."""
+"""The forward and backward steps of each kind of layer, from numbers already computed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ __all__ = ["Pass", "backward_steps", "forward_steps"]
 
 
 class Pass(NamedTuple):
-    """One layer's arrays in one step, all on the host."""
+    """One layer's arrays in one training step, all on the host."""
 
     layer: Layer
     place: str
@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     dy: np.ndarray
     dx: np.ndarray
     grads: Mapping[str, np.ndarray]
-    slopes: np.ndarray  # the layer's backward of ones: ∂y/∂x where it is element-wise
+    slopes: np.ndarray  # the backward pass of ones: ∂y/∂x of an element-wise layer
     jacobian: np.ndarray | None  # (N, K, K) of a softmax
 
 
@@ -46,7 +46,7 @@ def forward_steps(p: Pass) -> list[Step]:
 
 
 def backward_steps(p: Pass) -> list[Step]:
-    """Return the backward steps of a layer, in the order in which they are needed."""
+    """Return the backward steps of a layer, in the order of computation."""
     table: Table = {
         Dense: _dense_backward,
         Flatten: _flatten_backward,
@@ -101,8 +101,8 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         (x, dz),
         Tensor("dW", "ij", p.grads["W"]),
         ("x", "dz"),
-        note="$∂z_ns/∂W_ij = x_ni δ_sj$: a weight reaches one output only, so $δ_sj$ removes the "
-        "sum over $s$, and the sum over the examples $n$ is left.",
+        note="$∂z_ns/∂W_ij = x_ni δ_sj$: a weight affects one output only, so $δ_sj$ removes the "
+        "sum over $s$, and the sum over the examples $n$ remains.",
         column_formula="dW_ji = Σ_n dz_jn x_in",
         column_matrix="$dW = dz xᵀ$",
         column_einsum='einsum("jn,in->ji", dz, x)',
@@ -132,7 +132,7 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         (dz, W),
         Tensor("dx", "ni", p.dx),
         ("dz", "W"),
-        note="This is what the layer before receives; training leaves it out for the first layer.",
+        note="The previous layer receives this gradient; training skips it for the first layer.",
         column_formula="dx_in = Σ_j W_ji dz_jn",
         column_matrix="$dx = Wᵀ dz$",
         column_einsum='einsum("ji,jn->in", W, dz)',
@@ -173,7 +173,7 @@ def _dropout(p: Pass) -> Iterator[Step]:
     mask = p.residuals if p.residuals is not None else np.ones_like(p.x)
     yield Step(
         p.place,
-        "Dropout: some elements are set to 0",
+        "Dropout: random elements are set to 0",
         "forward",
         "y_nj = x_nj m_nj",
         "$y = x ∘ m$",
@@ -182,7 +182,9 @@ def _dropout(p: Pass) -> Iterator[Step]:
         (Tensor("x", "nj", p.x), Tensor("m", "nj", mask)),
         Tensor("y", "nj", p.y),
         ("x", "m"),
-        note="" if p.residuals is not None else "Only in training; here nothing is dropped.",
+        note=""
+        if p.residuals is not None
+        else "Dropout acts in training only; here nothing is dropped.",
     )
 
 
@@ -190,7 +192,7 @@ def _dropout_backward(p: Pass) -> Iterator[Step]:
     mask = p.residuals if p.residuals is not None else np.ones_like(p.x)
     yield Step(
         p.place,
-        "Dropout: the same elements, backwards",
+        "Dropout: the gradient, with the same mask",
         "backward",
         "dx_nj = dy_nj m_nj",
         "$dx = dy ∘ m$",
@@ -203,7 +205,7 @@ def _dropout_backward(p: Pass) -> Iterator[Step]:
 
 
 def _forward_other(p: Pass) -> Iterator[Step]:
-    """Activations, normalisations, and layers that are not of this library."""
+    """Yield the step of an activation, a normalisation or a custom layer."""
     layer, name = p.layer, layer_name(p.layer)
     z, a = Tensor("z", "nj", p.x), Tensor("a", "nj", p.y)
     formula, einsum, title, code = "a = f(z)", "", f"{name}: its own function", None
@@ -229,7 +231,7 @@ def _forward_other(p: Pass) -> Iterator[Step]:
         yield Step(p.place, title, "forward", formula, "", "", codes, operands, result)
         return
     elif name in ACTIVATION_FORMULAS:
-        title = f"{name}: each element on its own"
+        title = f"{name}: applied to each element"
         formula = f"a_nj = {ACTIVATION_FORMULAS[name].value}"
     code = code_of(getattr(type(layer), "f", type(layer).forward))
     yield Step(p.place, title, "forward", formula, "", einsum, (code,), (z,), a)
@@ -270,7 +272,7 @@ def _backward_other(p: Pass) -> Iterator[Step]:
         (da, Tensor("g", "nj", p.slopes)),
         dz,
         ("da", "g"),
-        note="$g_nj = ∂a_nj/∂z_nj$. An output depends on its own input alone: nothing is summed.",
+        note="$g_nj = ∂a_nj/∂z_nj$. An output depends on its own input only: there is no sum.",
     )
 
 
@@ -287,8 +289,9 @@ def _softmax_backward(p: Pass, code: tuple) -> Step:
         (Tensor("da", "nk", p.dy), Tensor("J", "nks", p.jacobian)),
         Tensor("dz", "ns", p.dx),
         ("da", "J"),
-        note="A vector meets a matrix, for each example $n$. The code sums first, "
-        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$, and never forms $J$; it is here to look at.",
+        note="A vector multiplies a matrix, for each example $n$. The code computes "
+        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$ and never forms $J$, which is shown here for "
+        "illustration.",
         column_matrix="$dz = Jᵀ da$, and $Jᵀ = J$",
     )
 
@@ -307,7 +310,7 @@ def _norm_backward(p: Pass) -> Iterator[Step]:
         "dβ_j = Σ_n dy_nj", "", 'einsum("nj->j", dy)', (own,),
         (dy,), Tensor("dβ", "j", p.grads["beta"]), ("dy",),
     )  # fmt: skip
-    # Two residuals: a batch normalisation with running statistics, which are constants.
+    # Two residuals mean batch normalisation with running statistics, which are constants.
     fixed = type(p.layer) is BatchNorm and len(p.residuals) == 2
     function = ops.normalize_fixed_backward if fixed else ops.normalize_backward
     formula = "dx_nj = ⟨dx̂_nj - mean(dx̂) - x̂_nj mean(dx̂ x̂)|√(v + ε)⟩, dx̂_nj = γ_j dy_nj"

@@ -1,4 +1,4 @@
-"""The steps of each loss: its target, its value and the gradient that it starts."""
+"""The steps of each loss: its target, its value and its gradient."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ __all__ = ["LossPass", "loss_steps", "run_loss"]
 
 
 class LossPass(NamedTuple):
-    """A loss's arrays in one step, all on the host but for `loss`."""
+    """A loss and its arrays in one training step, all on the host."""
 
     loss: Loss
     output: np.ndarray  # logits, probabilities or values (N, K)
@@ -36,7 +36,7 @@ class LossPass(NamedTuple):
     denominator: np.ndarray  # D, ()
     v: np.ndarray | None  # (N, K) of a cross-entropy
     log_a: np.ndarray | None
-    a: np.ndarray | None  # softmax, where the loss takes logits
+    a: np.ndarray | None  # softmax, if the loss takes logits
 
 
 def run_loss(
@@ -79,12 +79,12 @@ def _target(p: LossPass) -> Step:
     code = [code_of(ops.one_hot, "return")]
     if p.target.ndim == 1:
         formula, operand = "v_nk = 1 where y_n = k, else 0", Tensor("y", "n", p.target)
-        note = "The label as a row with a single 1: one-hot."
+        note = "The label as a one-hot row: a single 1."
     if loss.label_smoothing:
         code.append(code_of(ops.smooth))
-        note += f" Label smoothing moves {loss.label_smoothing:g} of it to all classes alike."
+        note += f" Label smoothing spreads {loss.label_smoothing:g} of it evenly over all classes."
     if loss.class_weights is not None:
-        note += " Class weights multiply it."
+        note += " It is multiplied by the class weights."
     result = Tensor("v", "nk", p.v if p.v is not None else p.target)
     return Step(
         PLACE, "The target", "forward", formula, "", "", tuple(code), (operand,), result, note=note
@@ -110,7 +110,7 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
     log_a = Tensor("l", "nk", p.log_a)
     yield Step(
         PLACE,
-        "Log-softmax: the logarithm first, which no logit overflows",
+        "Log-softmax: the logarithm first, so that no logit overflows",
         "forward",
         "l_nk = log a_nk = z_nk - log Σ_s exp z_ns",
         "",
@@ -162,11 +162,11 @@ def _cross_entropy_backward(p: LossPass) -> Step:
             (code_of(ops.cross_entropy_backward), _divide()),
             (Tensor("v", "nk", p.v), Tensor("a", "nk", p.output), D),
             Tensor("da", "nk", p.gradient),
-            note="Nothing is summed: $ℓ_n$ adds up one term per class, each with its own $a_nk$.",
+            note="There is no sum: each $a_nk$ occurs in one term of $ℓ_n$ only.",
         )
     return Step(
         PLACE,
-        "Softmax and cross-entropy at once: the Jacobian has cancelled",
+        "Softmax and cross-entropy fused: the Jacobian cancels",
         "backward",
         "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
         "",
@@ -174,8 +174,8 @@ def _cross_entropy_backward(p: LossPass) -> Step:
         (code_of(ops.softmax_cross_entropy_backward), _divide()),
         (Tensor("a", "ns", p.a), Tensor("v", "ns", p.v), D),
         Tensor("dz", "ns", p.gradient),
-        note="$Σ_k da_nk J_nks$ with $da_nk = -v_nk / (D a_nk)$: $a_nk$ divides out, and "
-        "$(a - y) / D$ is left where the rows of $y$ sum to 1.",
+        note="$Σ_k da_nk J_nks$ with $da_nk = -v_nk / (D a_nk)$: $a_nk$ cancels, which leaves "
+        "$(a - y) / D$ if the rows of $y$ sum to 1.",
     )
 
 
@@ -217,7 +217,7 @@ def _elementwise_backward(p: LossPass) -> Step:
     name, operands, (_, einsum) = _elementwise_parts(p)
     return Step(
         PLACE,
-        "The loss: each element on its own",
+        "The gradient of each element's loss",
         "backward",
         f"dz_nj = ⟨{LOSS_FORMULAS[name].derivative}|D⟩",
         "",

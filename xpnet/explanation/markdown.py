@@ -1,4 +1,4 @@
-"""The explanation as Markdown, with formulas in the notation that GitHub renders."""
+"""The explanation as Markdown, with formulas in the syntax that GitHub renders."""
 
 import re
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ def _lines(e: Explanation) -> Iterator[str]:
         (f"**{w.name}**" if w is e.ways.wrong else w.name, _math(w.formula), dz, dW)
         for w, dz, dW in wording.way_rows(e)
     ]
-    yield from _table(("way", "formula", "dz apart", "dW apart"), rows)
-    yield "Apart: the largest difference from the gradients that training computes. "
+    yield from _table(("way", "formula", "dz difference", "dW difference"), rows)
+    yield "Difference: the largest from the gradients that training computes. "
     yield f"{wording.ways_note(e)}\n"
     yield f"{_prose(e.ways.why)}\n"
-    yield "## Sigmoid + MSE beside softmax + cross-entropy\n"
+    yield "## Sigmoid + MSE compared with softmax + cross-entropy\n"
     yield f"{_prose(wording.BESIDE)}\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
@@ -55,8 +55,8 @@ def _lines(e: Explanation) -> Iterator[str]:
         yield "## The bridge: a sample as a column, a batch as rows\n"
         pairs = [tuple(map(_prose, row)) for row in e.bridge.pairs]
         yield from _table(("", "code: rows", "textbook: columns"), pairs)
-        apart = wording.number(e.bridge.apart)
-        yield f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {apart}."
+        most = wording.number(e.bridge.difference)
+        yield f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {most}."
 
 
 def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _tensors(tensors: list[Tensor]) -> Iterator[str]:
 
 
 def _values(values: np.ndarray) -> str:
-    """A number, or a matrix in a fenced block; the norm where it is large."""
+    """Return a number, a matrix in a fenced block, or the norm of a large matrix."""
     if not wording.fits(values):
         return wording.norm(values)
     cells = wording.numbers(values)

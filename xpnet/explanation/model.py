@@ -1,4 +1,4 @@
-"""What an explanation is: plain data that every renderer reads and none computes.
+"""The data of an explanation, which every renderer reads and none computes.
 
 Values are host float64 arrays, copies of what the real functions returned.
 """
@@ -29,7 +29,7 @@ Convention = Literal["rows", "column", "both"]
 
 
 class Code(NamedTuple):
-    """Lines of a function of xpnet as they stand in its file."""
+    """Lines of a function of xpnet, exactly as in its file."""
 
     function: str  # such as "dense_backward"
     path: str  # within the package, such as "xpnet/ops/dense.py"
@@ -49,7 +49,7 @@ class Tensor(NamedTuple):
         return self.values.shape
 
     def column(self) -> "Tensor":
-        """The same with each sample a column: a matrix is transposed."""
+        """Return it with each sample as a column: a matrix is transposed."""
         if len(self.letters) != 2:
             return self
         return Tensor(self.name, self.letters[::-1], self.values.T)
@@ -59,17 +59,17 @@ class Tensor(NamedTuple):
 class Step:
     """One operation of a training step.
 
-    ``einsum`` is Python: with the operands by name and NumPy's functions it gives the result.
-    Empty where a formula is not a product and a sum. In ``matrix`` and ``note``, formulas stand
-    between dollar signs. ``product`` names the operands whose product
-    over ``summed`` is the result, but for ``added``, which is added to it.
+    ``einsum`` is a Python expression of the operands' names and NumPy's functions that evaluates to
+    the result; empty if the formula is not a sum of products. In ``matrix`` and ``note``, formulas
+    are between dollar signs. ``product`` names the operands whose product, summed over ``summed``,
+    plus the operand ``added``, is the result.
     """
 
     place: str  # such as "0 dense"
     title: str
     direction: Literal["forward", "backward"]
     formula: str  # in the notation of xpnet.explanation.notation
-    matrix: str  # the same without letters, such as "$z = x W + b$"; may be empty
+    matrix: str  # the formula without index letters, such as "$z = x W + b$"; may be empty
     einsum: str
     code: tuple[Code, ...]
     operands: tuple[Tensor, ...]
@@ -83,14 +83,14 @@ class Step:
 
     @property
     def summed(self) -> str:
-        """The letters that are summed over."""
+        """The index letters that are summed over."""
         return indices(self.formula)
 
     def column(self) -> "Step":
-        """Return this step for samples as columns, as textbooks write them."""
+        """Return this step for samples as columns, as in textbooks."""
         einsum = self.column_einsum or _column_einsum(self.einsum)
         operands = tuple(t.column() for t in self.operands)
-        if self.column_einsum:  # W before x, as it is written
+        if self.column_einsum:  # W before x, as in the formula
             order = re.findall(r"\w+", einsum)
             operands = tuple(sorted(operands, key=lambda t: order.index(t.name)))
         return dataclasses.replace(
@@ -104,7 +104,7 @@ class Step:
 
 
 def _column_einsum(text: str) -> str:
-    """Reverse each pair of letters in an einsum's string, and swap broadcast axes."""
+    """Reverse each pair of index letters in an einsum's string, and swap broadcast axes."""
     reverse = lambda m: re.sub(r"\b([a-z])([a-z])\b", r"\2\1", m[0])  # noqa: E731
     text = re.sub(r'"[^"]*"', reverse, text)
     swap = {"[:, None]": "[None, :]", "[None, :]": "[:, None]"}
@@ -112,19 +112,19 @@ def _column_einsum(text: str) -> str:
 
 
 class Way(NamedTuple):
-    """One way to the gradient."""
+    """One way to compute the gradient."""
 
     name: str
     formula: str
-    einsum: str  # empty where the way is no single expression
+    einsum: str  # empty if it is not a single expression
     dz: np.ndarray  # (N, K)
     dW: np.ndarray  # (I, K)  # noqa: N815
-    exact: bool = True  # False for finite differences, and for the wrong one
-    function: str = ""  # of xpnet, where one computes it
+    exact: bool = True  # False for finite differences and for the wrong product
+    function: str = ""  # the function of xpnet that computes it, if any
     seen: tuple[np.ndarray, np.ndarray] | None = None  # which entries were computed, if not all
 
     def differences(self, dz: np.ndarray, dW: np.ndarray) -> tuple[float, float]:
-        """Return the largest |difference| from dz and from dW; NaN where an entry is none."""
+        """Return the largest absolute differences from dz and from dW; NaN if an entry is NaN."""
         of_dz, of_dW = np.abs(self.dz - dz), np.abs(self.dW - dW)
         if self.seen is not None:
             of_dz, of_dW = of_dz[self.seen[0]], of_dW[self.seen[1]]
@@ -133,28 +133,28 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Ways:
-    """dC/dz and dC/dW of the output layer, five ways, and the wrong one."""
+    """dC/dz and dC/dW of the output layer, computed five ways and once wrongly."""
 
     function: str  # the output function: softmax, sigmoid or identity
-    a: np.ndarray  # (N, K) its values
+    a: np.ndarray  # (N, K) the output function's values
     da: np.ndarray  # (N, K)
     jacobian: np.ndarray  # (N, K, K)
     trained: tuple[np.ndarray, np.ndarray]  # dz and dW as training computes them
     ways: tuple[Way, ...]
     wrong: Way  # da times the diagonal of J, element by element
     why: str
-    entries: tuple[int, int]  # of dW: those that loops and differences visited, and all
+    entries: tuple[int, int]  # entries of dW that loops and differences computed, and all
 
     @property
     def spread(self) -> float:
-        """The largest difference of an exact way from what training computes."""
+        """The largest difference of an exact way from the gradients of training."""
         with np.errstate(all="ignore"):
-            apart = [w.differences(*self.trained) for w in self.ways if w.exact]
-        return float(np.max(apart))
+            differences = [w.differences(*self.trained) for w in self.ways if w.exact]
+        return float(np.max(differences))
 
 
 class Beside(NamedTuple):
-    """One output function with its loss, for comparison; the first row of the batch."""
+    """An output function with its loss, on the first row of the batch, for comparison."""
 
     name: str  # such as "sigmoid + mean squared error"
     formula: str
@@ -167,7 +167,7 @@ class Beside(NamedTuple):
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether the Jacobian has nothing off its diagonal."""
+        """Whether the Jacobian is 0 off its diagonal."""
         return not np.any(self.jacobian - np.diag(np.diag(self.jacobian)))
 
 
@@ -178,11 +178,11 @@ class Bridge:
     rows: tuple[Tensor, ...]  # x, W, b, z, dz, dW as the code has them
     column: tuple[Tensor, ...]
     pairs: tuple[tuple[str, str, str], ...]  # what, in rows, in columns
-    apart: float  # the largest difference between W x + b by columns and (x W + b)ᵀ
+    difference: float  # the largest between the two conventions, of z and dW
 
 
 class Playground(NamedTuple):
-    """What the page starts from: one row of logits and its label."""
+    """The initial state of the page's playground: one row of logits and its label."""
 
     logits: np.ndarray  # (K,)
     label: int
@@ -196,7 +196,7 @@ class Playground(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that is shown."""
+    """An explained training step: everything that a renderer shows."""
 
     title: str
     setting: tuple[tuple[str, str], ...]  # such as ("backend", "numpy 2.4")
@@ -208,7 +208,7 @@ class Explanation:
     playground: Playground
 
     def shown(self) -> list[tuple[Step, Step | None]]:
-        """The steps in the chosen convention, each with its other form where both are wanted."""
+        """Return the steps in the chosen convention, each with its column form or None."""
         if self.convention == "column":
             return [(step.column(), None) for step in self.steps]
         both = self.convention == "both"

@@ -1,9 +1,9 @@
-"""Formulas in index letters: written once in plain text, read as text, LaTeX or MathML.
+"""Formulas in index notation: written once as plain text, rendered as text, LaTeX or MathML.
 
     dz_ns = Σ_k da_nk J_nks          a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩
 
-A name takes its index letters after an underscore, ⟨over|under⟩ is a fraction, and everything else
-stands for itself.
+Index letters follow a name's underscore, ⟨over|under⟩ is a fraction, and everything else is
+literal.
 """
 
 import re
@@ -67,7 +67,7 @@ def definitions(formula: str) -> list[str]:
 def prose(
     line: str, words: Callable[[str], str] = str, formula: Callable[[str], str] = plain
 ) -> str:
-    """Return text whose formulas stand between dollar signs, each part in its own way.
+    """Convert text and the formulas between its dollar signs, each with its own function.
 
     >>> prose("the sum over $k$ leaves $dz_ns$")
     'the sum over k leaves dz_ns'
@@ -77,7 +77,7 @@ def prose(
 
 
 def columns(formula: str) -> str:
-    """Return the formula for samples as columns: pairs of letters change places.
+    """Return the formula for samples as columns: pairs of index letters are swapped.
 
     >>> columns("dW_ij = Σ_n x_ni dz_nj")
     'dW_ji = Σ_n x_in dz_jn'
@@ -97,7 +97,7 @@ def latex(formula: str) -> str:
 def mathml(formula: str, *, inline: bool = False) -> str:
     """Return a MathML element; every index letter is an ``<mi class="ix" data-ix="k">``.
 
-    ``inline`` puts the letter of a sum beside the sign, as running text wants it.
+    ``inline`` puts the letter of a sum beside the sign, for running text.
 
     >>> mathml("x_n").count('data-ix="n"')
     1
@@ -148,7 +148,7 @@ def _latex_name(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The d of a gradient, and what it differentiates by."""
+    """Split a gradient's name into its d and the rest."""
     gradient = name[0] == "d" and (len(name) == 2 or name[1:] == "x̂")
     return ("d", name[1:]) if gradient else ("", name)
 
@@ -158,7 +158,7 @@ def _mathml_token(m: re.Match) -> str:
         over, under = (_convert(m[part], _mathml_token) for part in ("over", "under"))
         return f"<mfrac><mrow>{over}</mrow><mrow>{under}</mrow></mfrac>"
     if m["sum"]:
-        # `movablelimits` would put the letter beside the sign in running text.
+        # With `movablelimits`, running text would have the letter beside the sign.
         sign = '<mo largeop="true" movablelimits="false">∑</mo>'
         return f"<munder>{sign}<mrow>{_letters(m['sum'])}</mrow></munder>"
     if m["name"]:

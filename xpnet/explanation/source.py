@@ -1,4 +1,4 @@
-"""The code that runs, cut from its own file: what is shown cannot drift from what is."""
+"""The source code of the functions that run, so that what is shown is always what is executed."""
 
 import ast
 import inspect
@@ -11,10 +11,10 @@ __all__ = ["code_of"]
 
 
 def code_of(function: Callable, *targets: str) -> Code:
-    """Return the statements of a function, without its docstring and the choice of namespace.
+    """Return the statements of a function, without its docstring and its choice of namespace.
 
-    With ``targets``, only the statements that assign one of these names ("return" for those that
-    return), also inside ``if``.
+    With ``targets``, return only the statements that assign one of these names ("return" for return
+    statements), also those inside ``if``.
 
     >>> from xpnet.ops.dense import dense_backward
     >>> code_of(dense_backward, "dW").text

@@ -1,4 +1,4 @@
-"""What is explained: a built model with its weights, a loss and a few examples."""
+"""The subject of an explanation: a built model with its weights, a loss and a few examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from xpnet.settings import build_named
 
 __all__ = ["Subject", "of_config", "of_run", "of_sizes", "tiny"]
 
-# Small enough to follow by hand. The label is not the likeliest class: there is much to learn.
+# Small enough to follow by hand. The label is not the likeliest class, so the gradient is large.
 X = ((1.0, 2.0, -1.0),)
 W = ((0.5, -0.2, 0.1), (0.3, 0.4, -0.5), (-0.1, 0.2, 0.6))
 B = (0.1, 0.0, -0.1)
@@ -27,19 +27,19 @@ LABEL = 1
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A step of training to be taken: N examples, on the host, in float64."""
+    """The inputs of a training step to explain: N examples, on the host, in float64."""
 
     title: str
     model: Sequential
     loss: Loss
-    params: list[dict[str, np.ndarray]]  # a mapping per layer, statistics included
+    params: list[dict[str, np.ndarray]]  # a mapping per layer, including statistics
     x: np.ndarray  # (N, ...)
     y: np.ndarray  # (N,) int32 labels, or (N, K) targets
-    weights: str  # where they are from
+    weights: str  # where the weights come from
     classes: tuple[str, ...] = ()
-    train: bool = True  # False: dropout and batch normalisation as in prediction
+    train: bool = True  # False: dropout and batch normalisation as in inference
     seed: int = 0
-    rows: str = "made up"
+    rows: str = "synthetic"  # where the rows come from
 
 
 def _loss(name: str | None, default: type[Loss] = CrossEntropy) -> Loss:
@@ -59,10 +59,10 @@ def tiny(
     label: int | None = None,
     seed: int | None = None,
 ) -> Subject:
-    """Return the example that fits on a page: N = 1, I = 3, J = K = 3.
+    """Return an example that fits on a page: N = 1, I = 3, J = K = 3.
 
-    The numbers are fixed; with an ``activation`` (a hidden layer of 3) or a ``seed`` they are
-    drawn. Raises ConfigError.
+    Its numbers are fixed, or random if an ``activation`` (which adds a hidden layer of 3) or a
+    ``seed`` is given. Raises ConfigError.
     """
     if activation is not None or seed is not None:
         hidden = [] if activation is None else [3]
@@ -74,7 +74,7 @@ def tiny(
     params += [{} for _ in model.layers[1:]]
     y = _targets(chosen, np.array([LABEL], dtype=np.int32), 3, label)
     title = "One example, three inputs, three classes"
-    return Subject(title, model, chosen, params, np.array(X), y, "made up to be read")
+    return Subject(title, model, chosen, params, np.array(X), y, "chosen to be readable")
 
 
 def of_sizes(
@@ -85,12 +85,13 @@ def of_sizes(
     label: int | None = None,
     seed: int | None = None,
 ) -> Subject:
-    """Return a network of these widths with its first weights, and normal random examples.
+    """Return a network of these widths with its initial weights, and standard normal examples.
 
     Raises ConfigError.
     """
     if len(sizes) < 2 or min(sizes) < 1 or batch < 1:
-        msg = f"sizes are at least inputs and outputs, each >= 1; got {' '.join(map(str, sizes))}"
+        got = " ".join(map(str, sizes))
+        msg = f"give at least two sizes, inputs and outputs, each >= 1; got {got}"
         raise ConfigError(msg)
     chosen, seed = _loss(loss), seed or 0
     layer = ReLU() if activation is None else build_named(ACTIVATIONS, activation, "activation")
@@ -103,14 +104,17 @@ def of_sizes(
     y = _targets(chosen, labels, sizes[-1], label)
     title = f"A network {'-'.join(map(str, sizes))} and a batch of {batch}"
     params = _first_weights(model, seed)
-    return Subject(title, model, chosen, params, x, y, f"first weights of seed {seed}", seed=seed)
+    return Subject(title, model, chosen, params, x, y, f"initial weights of seed {seed}", seed=seed)
 
 
 def _targets(loss: Loss, labels: np.ndarray, n_classes: int, label: int | None) -> np.ndarray:
-    """Put ``label`` on the first row; one-hot rows for the losses that take no class index."""
+    """Return the labels with ``label`` in the first row, one-hot for losses without class indices.
+
+    Raises ConfigError.
+    """
     if label is not None:
         if not 0 <= label < n_classes:
-            msg = f"--label must be a class 0..{n_classes - 1}; got {label}"
+            msg = f"--label must be a class from 0 to {n_classes - 1}; got {label}"
             raise ConfigError(msg)
         labels = labels.copy()
         labels[0] = label
@@ -126,7 +130,7 @@ def of_config(
     label: int | None = None,
     seed: int | None = None,
 ) -> Subject:
-    """Return the model of a recipe or TOML file, its first weights and rows of its data.
+    """Return the model of a recipe or TOML file with its initial weights, and rows of its data.
 
     Raises ConfigError or DataError.
     """
@@ -140,7 +144,7 @@ def of_config(
     if config.loss.predicts == "class":
         y = _targets(config.loss, y, rows.model.output_shape[0], label)
     elif label is not None:
-        msg = f"--label is for classes; the loss of {source} predicts a {config.loss.predicts}"
+        msg = f"the loss of {source} predicts a {config.loss.predicts}, not a class: omit --label"
         raise ConfigError(msg)
     return Subject(
         f"{source}: "
@@ -150,14 +154,14 @@ def of_config(
         _first_weights(rows.model, config.seed),
         rows.x[sample:],
         y,
-        f"first weights of seed {config.seed}",
+        f"initial weights of seed {config.seed}",
         seed=config.seed,
         rows=rows.source,
     )
 
 
 def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None = None) -> Subject:
-    """Return a trained model and rows of the test part that training held out.
+    """Return a trained model and rows of its test data, which training did not see.
 
     Raises CheckpointError, ConfigError or DataError.
     """
@@ -165,14 +169,14 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
 
     run = load(path, backend="numpy", device="cpu")
     part, preprocessing = run.test_part(), run.preprocessing
-    _check_sample(sample, len(part), f"the test part of {part.name}")
+    _check_sample(sample, len(part), f"the test data of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))
     x = preprocessing.scaler.apply(some.x, "float64")
     loss, y = run.config.loss, np.asarray(some.y)
     if loss.predicts == "class":
         y = _targets(loss, y, preprocessing.outputs, label)
     elif label is not None:
-        msg = f"--label is for classes; the run's loss predicts a {loss.predicts}"
+        msg = f"the run's loss predicts a {loss.predicts}, not a class: omit --label"
         raise ConfigError(msg)
     elif preprocessing.target_scaler is not None:
         y = preprocessing.target_scaler.apply(y, "float64")
@@ -181,7 +185,7 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
     split = engine.params_layout.split(state.params), layouts(engine.model)[1].split(state.stats)
     params = [{k: v.astype(np.float64) for k, v in layer.items()} for layer in merge(*split)]
     return Subject(
-        f"A trained run: sample {sample} of the test part",
+        f"A trained run: sample {sample} of the test data",
         engine.model,
         loss,
         params,
@@ -197,12 +201,12 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
 
 def _check_sample(sample: int, count: int, where: str) -> None:
     if not 0 <= sample < count:
-        msg = f"--sample must be a row 0..{count - 1} of {where}; got {sample}"
+        msg = f"--sample must be a row from 0 to {count - 1} of {where}; got {sample}"
         raise ConfigError(msg)
 
 
 def setting_of(subject: Subject, backend: Any) -> tuple[tuple[str, str], ...]:
-    """Return what a reader has to know of where the numbers are from."""
+    """Return the facts about where the numbers come from, as (name, value) pairs."""
     model = subject.model
     widths = [model.input_shape or (), *model.shapes()]
     chain = ["x".join(map(str, shape)) for shape in widths]

@@ -1,4 +1,4 @@
-"""The explanation on a terminal, in 80 columns."""
+"""The explanation as terminal output, in 80 columns."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ SUMMED = "bold magenta"
 
 
 def render(explanation: Explanation, console: Any) -> None:
-    """Print to a rich console; it is never wider than 80 columns."""
+    """Print to a rich console, never wider than 80 columns."""
     from rich.padding import Padding
 
     for part, left in _parts(explanation):
@@ -22,7 +22,7 @@ def render(explanation: Explanation, console: Any) -> None:
 
 
 def _parts(e: Explanation) -> Iterator[tuple[Any, int]]:
-    """Yield what to print, and how far from the left."""
+    """Yield what to print and its left margin."""
     from rich.text import Text
 
     yield Text(e.title, style="bold"), 0
@@ -95,7 +95,7 @@ def _formula(step: Step) -> Any:
 
 
 def _lit(line: str, letters: str, after: str) -> Any:
-    """Colour the summed letters wherever they are indices."""
+    """Highlight the summed letters wherever they are indices."""
     import re
 
     from rich.text import Text
@@ -110,7 +110,7 @@ def _lit(line: str, letters: str, after: str) -> Any:
 
 
 def _beside_each_other(tensors: list[Tensor], summed: str) -> Iterator[Any]:
-    """Lay blocks of numbers out from left to right, in as many rows as they need."""
+    """Lay out blocks of numbers from left to right, in as many rows as needed."""
     from rich.table import Table
 
     rows: list[list[Any]] = [[]]
@@ -148,7 +148,7 @@ def _number_lines(values: Any) -> list[str]:
         return [f"… {wording.norm(values)}"]
     cells = wording.numbers(values)
     width = max(len(c) for row in cells for c in row)
-    lines = [""] if values.ndim < 3 else ["the first example's:"]
+    lines = [""] if values.ndim < 3 else ["first example only:"]
     for row in cells:
         for start in range(0, len(row), wording.MOST):
             lines.append("  ".join(c.rjust(width) for c in row[start : start + wording.MOST]))
@@ -169,12 +169,12 @@ def _ways(e: Explanation) -> Iterator[tuple[Any, int]]:
     from rich.text import Text
 
     yield _rule("dC/dz and dC/dW of the output layer, five ways"), 0
-    table = _table("", ["way", "formula", "dz apart", "dW apart"])
+    table = _table("", ["way", "formula", "dz diff.", "dW diff."])
     for way, dz, dW in wording.way_rows(e):
         style = "bold red" if way is e.ways.wrong and not way.exact else None
         table.add_row(way.name, plain(way.formula), dz, dW, style=style)
     yield table, 0
-    yield Text("apart: the largest difference from the gradients that training computes", "dim"), 1
+    yield Text("diff.: the largest difference from the gradients of training", "dim"), 1
     if note := wording.ways_note(e):
         yield Text(note, "dim"), 1
     yield Text(f"\n{prose(e.ways.why)}"), 1
@@ -193,7 +193,7 @@ def _ways(e: Explanation) -> Iterator[tuple[Any, int]]:
 def _beside(e: Explanation) -> Iterator[tuple[Any, int]]:
     from rich.text import Text
 
-    yield _rule("Sigmoid + MSE beside softmax + cross-entropy"), 0
+    yield _rule("Sigmoid + MSE compared with softmax + cross-entropy"), 0
     yield Text(f"{prose(wording.BESIDE)}\n"), 0
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
@@ -219,5 +219,5 @@ def _bridge(e: Explanation) -> Iterator[tuple[Any, int]]:
     for row in e.bridge.pairs:
         table.add_row(*map(prose, row))
     yield table, 0
-    apart = wording.number(e.bridge.apart)
-    yield Text(f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {apart}."), 1
+    most = wording.number(e.bridge.difference)
+    yield Text(f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {most}."), 1

@@ -1,4 +1,4 @@
-"""dC/dz and dC/dW of the output layer five ways, and once wrongly."""
+"""dC/dz and dC/dW of the output layer, computed five ways and once wrongly."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,14 +20,14 @@ from xpnet.typing import Array
 
 __all__ = ["five_ways"]
 
-LOOP_BUDGET = 400_000  # products in Python's loops: a second or so
-DIFFERENCES_BUDGET = 100  # entries moved up and down
+LOOP_BUDGET = 400_000  # products in Python loops: about a second
+DIFFERENCES_BUDGET = 100  # entries perturbed
 UNSEEN = -1.7e308  # stands for an entry that was not computed
 h = 1e-3  # extrapolated to 0, see `_differences`
 
 
 class _Output(NamedTuple):
-    """An output function a(z), the loss's gradient by a, and ways to put them together."""
+    """An output function a(z), the loss's gradient with respect to a, and ways to combine them."""
 
     name: str
     a: Array  # (N, K)
@@ -44,9 +44,10 @@ class _Output(NamedTuple):
 
 
 def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
-    """Compute the gradients of the output layer in every way, on ``backend``.
+    """Compute the gradients of the output layer in each way, on ``backend``.
 
-    Finite differences and Python's loops visit a part of a large dW, drawn by ``seed``.
+    Of a large dW, finite differences and Python loops compute a sample drawn by ``seed``. Raises
+    ConfigError if the Jacobian is too large.
     """
     check_size(head.z.shape)
     host = backend.to_host
@@ -78,7 +79,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     differences, n_differences = _by_differences(head, loss, backend, seed)
     visited = min(n_loops, n_differences)
     if out.name != "softmax":
-        wrong = wrong._replace(name="element by element (right here)", exact=True)
+        wrong = wrong._replace(name="element by element (correct here)", exact=True)
     ways = loops, matrix, product, fused, differences
     why = _why(out.name, da, J, wrong.dz, trained[0])
     return Ways(out.name, a, da, J, trained, ways, wrong, why, (visited, trained[1].size))
@@ -131,7 +132,7 @@ def _sigmoid(head: Head, loss: BinaryCrossEntropy, D: Array) -> _Output:
     xp = array_namespace(a)
     y = xp.reshape(xp.astype(head.target, a.dtype, copy=False), a.shape)
     p = loss.positive_weight
-    # xpnet takes this loss from logits only, so the gradient by a is written out here.
+    # xpnet computes this loss from logits only, so the gradient with respect to a is written here.
     da = quotient((1.0 - y) / (1.0 - a) - p * y / a, D)
     return _Output(
         "sigmoid", a, da, jacobian(layer, kept, a),
@@ -146,7 +147,7 @@ def _sigmoid(head: Head, loss: BinaryCrossEntropy, D: Array) -> _Output:
 def _loops(
     out: _Output, a: np.ndarray, da: np.ndarray, x: np.ndarray, seed: int
 ) -> tuple[Way, int]:
-    """Add up the triple sum in Python, an entry at a time: the formula itself."""
+    """Compute the triple sum in Python loops, entry by entry: the formula itself."""
     (N, K), I = da.shape, x.shape[1]  # noqa: E741
     dz, dW = np.full((N, K), UNSEEN), np.full((I, K), UNSEEN)
     for n, s in _some(dz.shape, LOOP_BUDGET // K, seed):
@@ -167,7 +168,7 @@ def _loops(
 
 
 def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tuple[Way, int]:
-    """Move every z and W a little and see what the cost does; knows nothing of derivatives."""
+    """Perturb each z and W and measure the change of the cost, without any derivative."""
     host = backend.to_host
 
     def cost_of_output(z: np.ndarray) -> float:
@@ -192,7 +193,7 @@ def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tupl
 def _differences(
     cost: Callable[[np.ndarray], float], at: np.ndarray, places: list[tuple[int, ...]]
 ) -> np.ndarray:
-    """Central differences at h and h/2, extrapolated to h = 0: right to O(h⁴)."""
+    """Return central differences at h and h/2, extrapolated to h = 0, with an error of O(h⁴)."""
     out = np.full(at.shape, UNSEEN)
     for place in places:
 
@@ -208,7 +209,7 @@ def _differences(
 
 
 def _some(shape: tuple[int, ...], most: int, seed: int) -> list[tuple[int, ...]]:
-    """All places of an array, or ``most`` of them."""
+    """Return all indices of an array, or ``most`` of them drawn by ``seed``."""
     size = int(np.prod(shape))
     chosen = np.arange(size)
     if size > most:
@@ -219,32 +220,32 @@ def _some(shape: tuple[int, ...], most: int, seed: int) -> list[tuple[int, ...]]
 def _why(function: str, da: np.ndarray, J: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> str:
     if function != "softmax":
         return (
-            f"Here the element-wise product is right: the Jacobian of the {function} is diagonal, "
+            f"Here the element-wise product is correct: the {function}'s Jacobian is diagonal, "
             "$J_nks = 0$ where $k ≠ s$, so the sum over $k$ has one term."
         )
     if not np.isfinite(wrong).all():
         return (
-            "A probability has rounded to 0 here, so $da$ is infinite and no product with it is a "
-            "number: another reason to compute the loss from logits."
+            "A probability has rounded to 0 here, so $da$ is infinite and products with it are not "
+            "numbers: another reason to compute the loss from logits."
         )
-    apart = np.abs(wrong - right)
+    difference = np.abs(wrong - right)
     largest = float(np.abs(right).max())
-    share = f" ({apart.max() / largest:.0%} of the largest entry)" if largest else ""
-    n = int(apart.max(axis=-1).argmax())
+    share = f" ({difference.max() / largest:.0%} of the largest entry)" if largest else ""
+    n = int(difference.max(axis=-1).argmax())
     text = (
         "The product with the diagonal keeps the term $k = s$ of $Σ_k da_nk J_nks$ and drops "
-        "every other. Softmax's Jacobian is full, since every logit moves "
-        f"every probability. Dropped here: up to {apart.max():.4g}{share}. "
+        "all others. Softmax's Jacobian is full, since every logit affects every probability. The "
+        f"error here is up to {difference.max():.4g}{share}. "
     )
     if np.count_nonzero(da[n]) == 1:
         text += (
-            "With one label only $da$ at that class is not 0, so the product leaves 0 for all "
-            "other classes: their weights would never move. "
+            "With a single label, $da$ is nonzero at that class only, so the product is 0 for all "
+            "other classes: their weights would never be updated. "
         )
     return text + (
-        "A check needs no second formula: adding a constant to all logits changes nothing, so $dz$ "
-        f"must add up to 0 in each row. It adds up to {_near_zero(right[n].sum())}; the product's, "
-        f"to {wrong[n].sum():.4g}."
+        "This can be checked without a second formula: adding a constant to all logits changes "
+        "nothing, so each row of $dz$ must sum to 0. It sums to "
+        f"{_near_zero(right[n].sum())}; that of the product sums to {wrong[n].sum():.4g}."
     )
 
 

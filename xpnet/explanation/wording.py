@@ -1,4 +1,4 @@
-"""The words and numbers that the renderers share."""
+"""The texts and number formats shared by the renderers."""
 
 import math
 
@@ -25,23 +25,23 @@ QUESTION = (
     "How do the shapes fit, and how does that become code?"
 )
 ANSWER = (
-    "The vector multiplies the matrix. For each example $n$ the gradient $da_n$, a vector of $K$ "
-    "entries, meets the Jacobian $J_n$, $K$ by $K$, and the sum over $k$ leaves a vector again: "
-    "$dz_ns = Σ_k da_nk J_nks$. Since $J_nks = a_nk (δ_ks - a_ns)$, that sum is "
+    "The vector multiplies the matrix. For each example $n$, the gradient $da_n$, a vector of $K$ "
+    "entries, multiplies the $K$ by $K$ Jacobian $J_n$, and the sum over $k$ is a vector again: "
+    "$dz_ns = Σ_k da_nk J_nks$. Since $J_nks = a_nk (δ_ks - a_ns)$, that sum equals "
     "$a_ns (da_ns - Σ_k da_nk a_nk)$: one line of code, which never forms the matrix. With "
-    "cross-entropy's $da_nk = -y_nk / (N a_nk)$ all of it cancels to $(a_ns - y_ns) / N$."
+    "cross-entropy's $da_nk = -y_nk / (N a_nk)$, it simplifies to $(a_ns - y_ns) / N$."
 )
 BESIDE = (
-    "Both losses on the same logits and label. The sigmoid works element by element: its Jacobian "
-    "is diagonal, and multiplying $da$ by the diagonal is the whole product. Softmax divides by a "
-    "sum over all logits: its Jacobian is full, and the diagonal alone is not enough."
+    "Both losses on the same logits and label. The sigmoid is element-wise: its Jacobian is "
+    "diagonal, and multiplying $da$ by the diagonal is the whole product. Softmax divides by a sum "
+    "over all logits: its Jacobian is full, and the diagonal alone is not enough."
 )
-MOST = 6  # rows and columns of numbers that a reader takes in
+MOST = 6  # rows and columns of a matrix that is still readable
 MOST_IN_A_ROW = 12
 
 
 def fits(values: np.ndarray) -> bool:
-    """Say whether an array is small enough to read."""
+    """Return whether an array is small enough to print."""
     shape = (1, 1, *values.shape)[-2:]
     if shape[0] == 1 and values.ndim < 3:
         return shape[1] <= MOST_IN_A_ROW
@@ -51,14 +51,14 @@ def fits(values: np.ndarray) -> bool:
 
 
 def matrices(values: np.ndarray) -> np.ndarray:
-    """Return what is printed of an array: a matrix; the first of a stack of them."""
+    """Return the matrix that is printed of an array: the first one of a stack."""
     while values.ndim > 2:
         values = values[0]
     return np.atleast_2d(values)
 
 
 def numbers(values: np.ndarray) -> list[list[str]]:
-    """Return the cells of a matrix, all in one format.
+    """Return the cells of a matrix, all in the same format.
 
     >>> numbers(np.array([[0.5, -2.0]]))
     [['0.5000', '-2.0000']]
@@ -82,14 +82,14 @@ def _cell(x: float, form: str) -> str:
 
 
 def number(x: float) -> str:
-    """Return one number to read."""
+    """Return a number as text."""
     if math.isnan(x):
         return "nan"
     return "0" if x == 0 else f"{x:.1e}" if abs(x) < 1e-3 else f"{x:.4g}"
 
 
 def size(letters: str) -> str:
-    """Return the sizes' names for index letters: (N, K) for "ns".
+    """Return the names of the sizes of index letters: (N, K) for "ns".
 
     >>> size("ns"), size("j"), size("")
     ('(N, K)', '(J,)', '()')
@@ -104,31 +104,31 @@ def shape(tensor: Tensor) -> str:
 
 
 def norm(values: np.ndarray) -> str:
-    """Return the Frobenius norm, in place of numbers that are too many."""
+    """Return the Frobenius norm as text, for arrays too large to print."""
     return f"norm {number(float(np.sqrt(np.sum(np.square(values.astype(float))))))}"
 
 
 def way_rows(explanation: Explanation) -> list[tuple[Way, str, str]]:
-    """Return each way, the wrong one last, with its distances from what training computes."""
+    """Return each way, the wrong one last, with its differences from the gradients of training."""
     w = explanation.ways
     rows = []
     with np.errstate(all="ignore"):
-        apart = {way.name: way.differences(*w.trained) for way in (*w.ways, w.wrong)}
+        differences = {way.name: way.differences(*w.trained) for way in (*w.ways, w.wrong)}
     for way in (*w.ways, w.wrong):
-        dz, dW = apart[way.name]
+        dz, dW = differences[way.name]
         rows.append((way, number(dz), number(dW)))
     return rows
 
 
 def ways_note(explanation: Explanation) -> str:
-    """Say what the table of the ways does not: parts left out, and numbers that are none."""
+    """Return notes on the table of ways: entries not computed, and values that are not finite."""
     notes = []
     visited, total = explanation.ways.entries
     if visited != total:
-        notes.append(f"Loops and differences visited at least {visited:,} of {total:,} entries.")
+        notes.append(f"Loops and differences computed at least {visited:,} of {total:,} entries.")
     if not math.isfinite(explanation.ways.spread):
         notes.append(
-            "Where it is no number, a probability has rounded to 0 or 1 and the gradient by it is "
+            "Where the difference is nan, a probability has rounded to 0 or 1 and its gradient is "
             "infinite; the fused form never divides by it."
         )
     return " ".join(notes)

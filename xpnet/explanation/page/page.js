@@ -2,7 +2,7 @@
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const one = (selector, root = document) => root.querySelector(selector);
 
-function shown(x) { // a number to read; what is compared is in data-v
+function shown(x) { // a number as text; its exact value is in data-v
   if (x === 0) return "0";
   const text = Math.abs(x) < 5e-5 || Math.abs(x) >= 1e5 ? x.toExponential(2) : x.toFixed(4);
   return text.replaceAll("-", "−");
@@ -16,13 +16,13 @@ function setTheme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
   one("span", theme).textContent = name;
-  theme.setAttribute("aria-label", name === "auto" ? "Colours: as the system has them" : `Colours: ${name}`);
+  theme.setAttribute("aria-label", name === "auto" ? "Colours: system default" : `Colours: ${name}`);
 }
 theme.addEventListener("click", () => {
   setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme || "auto") + 1) % 3]);
 });
 
-/* ---- the walk ---- */
+/* ---- the steps ---- */
 const tabs = all(".steps [role=tab]");
 const conventions = all(".switch button");
 let convention = document.body.dataset.convention === "column" ? "column" : "rows";
@@ -58,7 +58,7 @@ conventions.forEach((button) => button.addEventListener("click", () => {
 
 const at = (cell) => cell.dataset.at.split(" ").map(Number);
 
-function pick(panel, cell) { // light what the number at this place of the result is made of
+function pick(panel, cell) { // highlight the operands of this number of the result
   const letters = [...cell.closest("table").dataset.letters];
   const place = Object.fromEntries(letters.map((letter, i) => [letter, at(cell)[i]]));
   const summed = panel.dataset.summed;
@@ -67,7 +67,7 @@ function pick(panel, cell) { // light what the number at this place of the resul
     td.tabIndex = td === cell ? 0 : -1;
     td.setAttribute("aria-selected", td === cell);
   });
-  all(".operand table[data-n]", panel).forEach((table) => { // one matrix of the stack at a time
+  all(".operand table[data-n]", panel).forEach((table) => { // show one matrix of the stack
     table.hidden = "n" in place && Number(table.dataset.n) !== place.n;
   });
   all(".operand table", panel).forEach((table) => {
@@ -83,7 +83,7 @@ function pick(panel, cell) { // light what the number at this place of the resul
   expand(panel, cell, letters, place);
 }
 
-function factor(panel, name, place) { // the value of an operand where the letters are as in `place`
+function factor(panel, name, place) { // the value of an operand at the indices of `place`
   for (const table of all(`.operand table[data-name="${name}"]`, panel)) {
     const own = [...table.dataset.letters];
     const found = all("td[data-at]", table).find((td) => at(td).every((x, i) => place[own[i]] === x));
@@ -104,7 +104,7 @@ function expand(panel, cell, letters, place) { // write the sum out, term by ter
     places = places.flatMap((p) => Array.from({ length }, (_, i) => ({ ...p, [letter]: i })));
   }
   const terms = places.map((p) => names.map((name) => factor(panel, name, p)));
-  if (terms.flat().includes(undefined)) return; // too large to be on the page
+  if (terms.flat().includes(undefined)) return; // too large for the page
   const sign = Number(panel.dataset.sign);
   const added = panel.dataset.added ? factor(panel, panel.dataset.added, place) : 0;
   const value = sign * terms.reduce((sum, t) => sum + t.reduce((a, b) => a * b, 1), 0) + added;
@@ -200,7 +200,7 @@ given.classes.forEach((name, k) => {
   radio.addEventListener("change", () => { state.label = k; update(); });
   const change = (from, to) => from.addEventListener("input", () => {
     const x = from.valueAsNumber;
-    if (!Number.isFinite(x)) return; // half typed
+    if (!Number.isFinite(x)) return; // incomplete input
     state.logits[k] = x;
     to.value = x;
     update();
@@ -253,13 +253,13 @@ function update() {
       cell.style.background = `rgb(var(${x < 0 ? "--neg" : "--pos"}) / ${(0.42 * Math.abs(x)) / most})`;
     }
   }
-  const apart = Math.max(...now.dz.map((x, k) => Math.abs(x - now.wrong[k])));
+  const error = Math.max(...now.dz.map((x, k) => Math.abs(x - now.wrong[k])));
   const sum = now.wrong.reduce((a, b) => a + b);
   const verdict = one("#verdict");
-  verdict.dataset.v = apart;
-  verdict.textContent = `The element-wise product with the diagonal is wrong by up to ${shown(apart)}: `
-    + "it leaves every class but the label without a gradient. "
-    + `The entries of dz add up to 0, as they must; those of the product to ${shown(sum)}.`;
+  verdict.dataset.v = error;
+  verdict.textContent = `The element-wise product with the diagonal is wrong by up to ${shown(error)}: `
+    + "every class except the label gets no gradient. "
+    + `The entries of dz sum to 0, as they must; those of the product sum to ${shown(sum)}.`;
 }
 function reset() {
   state.logits = [...given.logits];
