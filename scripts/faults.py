@@ -1,11 +1,11 @@
-"""Do to real trainings what happens to trainings of a week, and count what is lost.
+"""Inject into real training runs the faults that long runs meet, and count what is lost.
 
-    scripts/faults --short                        in a minute, for CI
-    scripts/faults --report scripts/reports/faults    the long form, kept as .md and .json
+    scripts/faults --short                            a minute, for CI
+    scripts/faults --report scripts/reports/faults    the long form, saved as .md and .json
 
-Each run is compared, after the faults, with one that nothing happened to, bit for bit: weights,
-optimizer moments, batch-norm statistics, totals, loss scale, schedule, early stopping, history.
-The exit code is 1 where anything was lost or a traceback was printed.
+After the faults, each run is compared bit for bit with an undisturbed one: weights, optimizer
+moments, batch-norm statistics, totals, loss scale, schedule, early stopping and history. The exit
+code is 1 if anything was lost or a traceback was printed.
 """
 
 import argparse
@@ -52,8 +52,8 @@ NETWORKS = {
 
 
 def kills(training: Training, count: int, draw: random.Random) -> None:
-    """Kill runs at random moments ``count`` times in all, each run until it is done."""
-    training.whole()  # and again, because the first one may have compiled what others find
+    """Kill runs at random moments, ``count`` times in total, and resume each until it is done."""
+    training.whole()  # run again below for its time, because the first run may compile kernels
     began, done, runs = time.monotonic(), 0, 0
     training.start(training.folder / "again").succeeds()
     seconds = time.monotonic() - began
@@ -68,7 +68,7 @@ def kills(training: Training, count: int, draw: random.Random) -> None:
 
 
 def kill_once(training: Training, out: Path, seconds: float, draw: random.Random) -> bool:
-    """Start or go on with a run and kill it; say whether it was still running."""
+    """Start or resume a run and kill it; return whether it was still running."""
     before, process = leftovers(out), training.start(out)
     moment = time.monotonic() + draw.uniform(0.0, seconds)
     while process.running() and time.monotonic() < moment:
@@ -86,12 +86,12 @@ def kill_once(training: Training, out: Path, seconds: float, draw: random.Random
 
 
 def leftovers(out: Path) -> set[Path]:
-    """The files that a writer has begun and not yet given their names."""
+    """Return the files that a writer has begun but not yet renamed."""
     return {*out.glob(".*.xpnet-tmp"), *out.glob("checkpoints/.*.xpnet-tmp")}
 
 
 def damage(training: Training, count: int, draw: random.Random) -> None:
-    """Cut or flip the newest checkpoint after each kill; the one before it is used, with a word."""
+    """Damage the newest checkpoint after each kill: the one before it is used, with a warning."""
     out, done = training.folder / "damaged", 0
     while done < count:
         shutil.rmtree(out, ignore_errors=True)
@@ -112,14 +112,14 @@ def damage(training: Training, count: int, draw: random.Random) -> None:
             training.tally.counts["checkpoints damaged"] += 1
             resumed = training.start(out, "epochs=1")  # already past it: only reads
             if "skipped" not in resumed.succeeds():
-                msg = "a damaged checkpoint was used, or skipped without a word"
+                msg = "a damaged checkpoint was used, or skipped without a warning"
                 raise LostError(msg)
         training.start(out).succeeds()
         training.same(out)
 
 
 def tampered(training: Training, bits: int) -> None:
-    """Cut a checkpoint at every byte, and flip so many bits of each: it is never read."""
+    """Cut a checkpoint at every byte and flip ``bits`` bits of each: it must never be read."""
     counts, out = training.tally.counts, training.folder / "small"
     training.start(out, "epochs=1").succeeds()
     first = next(iter(CheckpointFolder(out / "checkpoints").steps().values()))
@@ -157,14 +157,14 @@ def tamper(content: bytes, path: Path, bits: int, counts: Counter) -> None:
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[Path]:
-    """A folder that waits for no disk, where there is one."""
+    """A temporary folder, in memory if possible."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 
 
 def each_call(training: Training, sample: int, seed: int) -> None:
-    """Kill, fail and cut the power at each call that a training makes to the file system."""
+    """Inject a kill, an error or a power cut at each file system call of a training run."""
     tally, layer = training.tally, layered.build(training.folder)
     if layer is None:
         tally.not_run.append("faults at each call to the file system: no C compiler, or not Linux")
@@ -181,7 +181,7 @@ def each_call(training: Training, sample: int, seed: int) -> None:
 
 
 def clock(training: Training) -> None:
-    """Train while each look at the time of day is an hour before the last, killed and resumed."""
+    """Train, kill and resume with a clock that goes back an hour each time it is read."""
     tally, layer = training.tally, layered.build(training.folder)
     if layer is None:
         tally.not_run.append("a clock that goes backwards: no C compiler, or not Linux")
@@ -198,7 +198,7 @@ def clock(training: Training) -> None:
 
 
 def signals(training: Training, count: int, draw: random.Random) -> None:
-    """Stop by SIGTERM, SIGINT or SIGHUP, and go on."""
+    """Stop a run with SIGTERM, SIGINT or SIGHUP, and resume it."""
     out = training.folder / "signalled"
     for n in range(count):
         shutil.rmtree(out, ignore_errors=True)
@@ -208,7 +208,7 @@ def signals(training: Training, count: int, draw: random.Random) -> None:
         code, printed, _ = process.end()
         training.tally.counts["SIGTERM, SIGINT and SIGHUP"] += 1
         if code == 130 and "resume with" not in printed and "interrupted" not in printed:
-            msg = f"signal {n}: nothing was said: {printed!r}"
+            msg = f"signal {n}: the interruption was not reported: {printed!r}"
             raise LostError(msg)
         if code not in (0, 130):
             msg = f"signal {n}: exit code {code}"
@@ -219,7 +219,7 @@ def signals(training: Training, count: int, draw: random.Random) -> None:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
-    """A file system of its own of that size; None where it cannot be mounted."""
+    """Mount a file system of that size; None if it cannot be mounted."""
     folder.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "xpnet-faults", str(folder)]
     mounted = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
@@ -231,7 +231,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
 
 
 def full_disk(training: Training) -> None:
-    """Fill the disk before a training, while it runs, and until its end."""
+    """Fill the disk before a run, during it, and until its end."""
     tally = training.tally
     with small_disk(training.folder / "disk", 4096) as disk:
         if disk is None:
@@ -284,7 +284,7 @@ def fill(path: Path) -> None:
 
 
 def file_limit(training: Training) -> None:
-    """Limit the size of a file, as a quota does: every checkpoint fails and training ends."""
+    """Limit the file size, as a quota does: every checkpoint fails, and training completes."""
     import resource
 
     out = training.folder / "limited"
@@ -301,7 +301,7 @@ def file_limit(training: Training) -> None:
 
 
 def read_only(training: Training) -> None:
-    """Train into a folder that cannot be written, from the beginning and in the middle."""
+    """Train into a folder that is read-only from the start, or becomes read-only."""
     tally, disk = training.tally, training.folder / "ro"
     with small_disk(disk, 4096) as mounted:
         if mounted is None and os.geteuid() == 0:
@@ -405,7 +405,7 @@ def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
 
 
 def inputs(count: int, seed: int, tally: Tally) -> dict[str, dict[str, int]]:
-    """Loader damaged input to every reader."""
+    """Feed damaged input to every reader."""
     counts = fuzz.fuzz(count, seed)
     tally.counts["inputs fuzzed"] += sum(c.total() for c in counts.values())
     tally.counts["tracebacks"] += sum(c["escaped"] for c in counts.values())
@@ -413,7 +413,7 @@ def inputs(count: int, seed: int, tally: Tally) -> dict[str, dict[str, int]]:
 
 
 def conditions() -> dict[str, str]:
-    """What it ran on."""
+    """Return the machine and the versions that the faults ran on."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -433,8 +433,8 @@ def conditions() -> dict[str, str]:
 
 
 def markdown(result: dict) -> str:
-    """The kept report."""
-    lines = ["# Faults: what was done to trainings, and what was lost", ""]
+    """Return the report as Markdown."""
+    lines = ["# Faults injected into training runs, and what was lost", ""]
     lines += [f"`{result['command']}`, {result['seconds']} s.", ""]
     for title in ("counts", "conditions"):
         lines += [f"| {title} | |", "| --- | ---: |"]
@@ -457,14 +457,14 @@ def markdown(result: dict) -> str:
 
 
 def available(name: str) -> bool:
-    """Whether an array library can be imported."""
+    """Return whether an array library can be imported."""
     from importlib.util import find_spec
 
     return find_spec(name) is not None
 
 
 def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
-    """Do everything; return what is worth keeping besides the counts."""
+    """Inject all faults; return the results other than the counts."""
     draw, short = random.Random(options.seed), options.short
     print(f"seed {options.seed}", flush=True)
     names = list(NETWORKS)[:1] if short else list(NETWORKS)
@@ -510,13 +510,13 @@ def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
 
 
 def main() -> None:
-    """Read the options, do everything, print the counts."""
+    """Parse the options, inject all faults and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="in a minute, for CI")
-    parser.add_argument("--kills", type=int, help="how many at least (20, long form 240)")
-    parser.add_argument("--calls", type=int, help="to fail at (60, long form all, five times)")
-    parser.add_argument("--steps", type=int, help="of the long run (5,000, long form 100,000)")
-    parser.add_argument("--inputs", type=int, help="to fuzz (2,000, long form 100,000)")
+    parser.add_argument("--short", action="store_true", help="take a minute, for CI")
+    parser.add_argument("--kills", type=int, help="minimum kills (short 20, long 240)")
+    parser.add_argument("--calls", type=int, help="failing calls (short 60, long all, five times)")
+    parser.add_argument("--steps", type=int, help="steps of the long run (5,000 or 100,000)")
+    parser.add_argument("--inputs", type=int, help="inputs to fuzz (2,000 or 100,000)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, help="write FILE.md and FILE.json")
     options = parser.parse_args()

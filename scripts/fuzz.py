@@ -1,11 +1,11 @@
-"""Loader damaged and hostile files to everything of xpnet that reads a file.
+"""Feed damaged and hostile files to every part of xpnet that reads files.
 
     python scripts/fuzz.py --inputs 20000                         counted, from a seed
     python scripts/fuzz.py --atheris csv -- -max_total_time=60    guided by coverage, with atheris
 
-Whatever comes in, a reader either works or raises XpnetError with a message of one line, and the
-command line exits with 0 or 2 and prints no traceback. Anything else is an escape: it is printed
-with the seed that repeats it, and the exit code is 1.
+For any input, a reader must either work or raise XpnetError with a one-line message, and the
+command line must exit with 0 or 2 without a traceback. Anything else has escaped: it is printed
+with the seed that reproduces it, and the exit code is 1.
 """
 
 import argparse
@@ -214,7 +214,7 @@ Target = Callable[["Bench", random.Random], None]
 def command(*arguments: str) -> str:
     """Run the command line in this process; return what it printed.
 
-    Raises AssertionError where it breaks its promise, and XpnetError with its error line.
+    Raises AssertionError if it breaks its promise, and XpnetError with its error line.
     """
     from xpnet.cli.main import main
     from xpnet.errors import XpnetError
@@ -225,14 +225,14 @@ def command(*arguments: str) -> str:
             main(list(arguments))
         except SystemExit as stop:
             code = stop.code
-    # Lines before the last may warn, of a torn checkpoint that was passed over, say.
+    # Lines before the last may be warnings, such as of a damaged checkpoint that was skipped.
     lines = err.getvalue().splitlines()
-    foreseen = "a fault of xpnet" not in err.getvalue()
+    foreseen = "a bug in xpnet" not in err.getvalue()
     if code == 2 and foreseen and [s for s in lines if s.startswith("error: ")] == lines[-1:]:
         raise XpnetError(lines[-1])
     unseen = {c for c in out.getvalue() + err.getvalue() if c in "\x1b\x07\u202e"}
-    if unseen and arguments[0] != "predict":  # whose CSV is what it is
-        msg = f"given to a terminal: {unseen}"
+    if unseen and arguments[0] != "predict":  # predict writes its CSV unescaped
+        msg = f"control characters were printed: {unseen}"
         raise AssertionError(msg)
     if code != 0:
         msg = f"exit code {code}, standard error: {err.getvalue()[:500]!r}"
@@ -241,7 +241,7 @@ def command(*arguments: str) -> str:
 
 
 class Bench:
-    """A folder to work in, with one good run in it to tamper with."""
+    """A working folder with a good run to tamper with."""
 
     def __init__(self, folder: Path) -> None:
         from xpnet.run import RunFolder
@@ -269,14 +269,14 @@ class Bench:
         return path
 
     def copy(self) -> Path:
-        """A fresh copy of the good run."""
+        """Return a fresh copy of the good run."""
         path = self.folder / "copy"
         shutil.rmtree(path, ignore_errors=True)
         return Path(shutil.copytree(self.good, path))
 
 
 def read_file(name: str) -> Target:
-    """The reader of the format that ``name`` has."""
+    """Return the target that reads the format of ``name``."""
 
     def target(bench: Bench, draw: random.Random) -> None:
         from xpnet.data import read
@@ -289,7 +289,7 @@ def read_file(name: str) -> Target:
 
 
 def streamed(bench: Bench, draw: random.Random) -> None:
-    """A data file whose rows stay in it: looked through, and read once in shuffled windows."""
+    """Stream a data file: scan it, then read it once in shuffled windows."""
     from xpnet.data import Shuffle, open_rows, scan, streamable
 
     name = draw.choice([name for name in FILES if streamable(name)])
@@ -381,7 +381,7 @@ def prediction(bench: Bench, draw: random.Random) -> None:
 
 
 def training(bench: Bench, draw: random.Random) -> None:
-    """The command that trains: where it refuses, no run folder may be left."""
+    """Run the train command; if it refuses the file, it must leave no run folder."""
     from xpnet.errors import XpnetError
 
     name = draw.choice(list(FILES))
@@ -398,7 +398,7 @@ def training(bench: Bench, draw: random.Random) -> None:
         command("train", str(path), "--out", str(out), "--quiet", *named)
     except XpnetError as error:
         if out.exists() and "not finite" not in str(error):
-            msg = f"refused, and left a run folder: {error}"
+            msg = f"refused the file but left a run folder: {error}"
             raise AssertionError(msg) from None
         raise
 
@@ -414,13 +414,13 @@ TARGETS: dict[str, Target] = {
     "prediction": prediction,
     "train": training,
 }
-SLOW = {"manifest", "run-folder", "prediction", "train"}  # they take the time of ten others
+SLOW = {"manifest", "run-folder", "prediction", "train"}  # each takes as long as ten others
 
 # ---------------------------------------------------------------------------------------- driver
 
 
 def attempt(target: Target, bench: Bench, draw: random.Random) -> str | None:
-    """Return "accepted", "refused" or None with the traceback printed, where something escaped."""
+    """Return "accepted" or "refused", or print the traceback and return None if one escaped."""
     from xpnet.errors import XpnetError
 
     try:
@@ -429,7 +429,7 @@ def attempt(target: Target, bench: Bench, draw: random.Random) -> str | None:
             target(bench, draw)
     except XpnetError as error:
         if "\n" in str(error):
-            print(f"a message of several lines: {error!r}")
+            print(f"a message of more than one line: {error!r}")
             return None
         return "refused"
     except Exception:
@@ -439,7 +439,7 @@ def attempt(target: Target, bench: Bench, draw: random.Random) -> str | None:
 
 
 def fuzz(inputs: int, seed: int = 0, only: str | None = None) -> dict[str, Counter]:
-    """Try about ``inputs`` inputs over all targets; return the counts of each."""
+    """Try about ``inputs`` inputs, spread over all targets; return each target's counts."""
     chosen = [only] if only else list(TARGETS)
     weights = {name: 1 if name in SLOW else 10 for name in chosen}
     counts: dict[str, Counter] = {}
@@ -456,7 +456,7 @@ def fuzz(inputs: int, seed: int = 0, only: str | None = None) -> dict[str, Count
 
 
 def guided(name: str, options: list[str]) -> None:
-    """Let atheris choose the bytes that a target reads, from the good ones on."""
+    """Let atheris choose the bytes that a target reads, starting from valid ones."""
     import atheris
 
     with atheris.instrument_imports(include=["xpnet"]):

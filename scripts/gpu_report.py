@@ -1,12 +1,12 @@
-"""Test, compare, time and profile on this machine's GPU in ten minutes, and keep one report.
+"""Test, compare, time and profile on this machine's GPU in ten minutes, and write one report.
 
-    scripts/gpu-report FOLDER                leaves FOLDER/gpu-report.json and gpu-report.md
-    scripts/gpu-report FOLDER --rehearse     the same stages on the CPU, to see that they run
+    scripts/gpu-report FOLDER                writes FOLDER/gpu-report.json and gpu-report.md
+    scripts/gpu-report FOLDER --rehearse     runs the same stages on the CPU, to check that they run
 
-Takes the Python that runs it as it is, without a network. Each stage is a process with a time limit
-of its own; one that fails or takes too long is noted, and the next one begins. The report is
-written anew after each.
-Exit codes: 0 all stages passed; 1 one did not; 3 there is no GPU, or a package is missing.
+Uses the Python that runs it, without a network. Each stage is a process with a time limit of its
+own; one that fails or exceeds it is recorded, and the next one starts. The report is rewritten
+after each stage.
+Exit codes: 0 all stages passed; 1 a stage failed; 3 there is no GPU, or a package is missing.
 """
 
 import argparse
@@ -47,17 +47,17 @@ NEEDED = {  # module -> what brings it
 
 
 class Stage(NamedTuple):
-    """A process that leaves what it found in ``json`` and ``md``, or only in its exit code."""
+    """A process that writes its results to ``json`` and ``md``, or only returns an exit code."""
 
     name: str
-    seconds: float  # it may take
+    seconds: float  # time limit
     command: Sequence[str]
     json: Path | None = None
     md: Path | None = None
 
 
 def stages(work: Path, rehearse: bool) -> list[Stage]:
-    """What is done, the most telling first; ``work`` is for the stages' files."""
+    """Return the stages, the most informative first; ``work`` is for their files."""
 
     def stage(name: str, seconds: float, *command: str, md: bool = False) -> Stage:
         """Fill JSON and MD in the command with the stage's files."""
@@ -100,7 +100,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
 
 
 def run(stage: Stage, seconds: float, environment: dict[str, str]) -> dict:
-    """Run a stage for so many seconds at most; return what it came to."""
+    """Run a stage for at most ``seconds``; return its record."""
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         outcome = outcome_of(stage, seconds, environment, output)
@@ -118,7 +118,7 @@ def run(stage: Stage, seconds: float, environment: dict[str, str]) -> dict:
 
 
 def outcome_of(stage: Stage, seconds: float, environment: dict[str, str], output: IO[str]) -> str:
-    """Run a stage, leave nothing of it running, and say how it ended."""
+    """Run a stage, kill whatever is left of it, and return how it ended."""
     try:
         process = subprocess.Popen(
             stage.command,
@@ -143,7 +143,7 @@ def outcome_of(stage: Stage, seconds: float, environment: dict[str, str], output
 
 
 def found(stage: Stage) -> object:
-    """The figures that a stage has left; None where it was stopped before or while it did."""
+    """Return a stage's JSON results; None if it was stopped before it had written them."""
     try:
         return json.loads(read(stage.json))
     except json.JSONDecodeError:
@@ -151,12 +151,12 @@ def found(stage: Stage) -> object:
 
 
 def read(path: Path | None) -> str:
-    """What a stage has left, if it has."""
+    """Return the text of a stage's file, or "" if there is none."""
     return path.read_text("utf-8") if path is not None and path.exists() else ""
 
 
 def markdown(report: dict) -> str:
-    """The report to read."""
+    """Return the report as Markdown."""
     lines = ["# What ran on a GPU", ""]
     if report["rehearsal"]:
         lines = ["# A rehearsal on a CPU: nothing here ran on a GPU", ""]
@@ -173,7 +173,7 @@ def markdown(report: dict) -> str:
 
 
 def missing(rehearse: bool) -> str:
-    """Say what keeps the stages from running, or nothing."""
+    """Return why the stages cannot run, or ""."""
     absent = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if absent:
         return f"not installed: pip install {' '.join(absent)}"
@@ -187,15 +187,15 @@ def missing(rehearse: bool) -> str:
 
 
 def environment(work: Path, rehearse: bool) -> dict[str, str]:
-    """The stages' environment: this checkout first, and no GPU in a rehearsal."""
+    """Return the stages' environment: this checkout comes first, and a rehearsal sees no GPU."""
     paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if rehearse else {}
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",  # or what a stopped stage has said is lost
+        "PYTHONUNBUFFERED": "1",  # otherwise the output of a stopped stage is lost
         "XPNET": " ".join(XPNET),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX would take the memory of all others
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # otherwise JAX reserves most of the memory
         "HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis"),
         "COLUMNS": "140",
         **hidden,
@@ -203,7 +203,7 @@ def environment(work: Path, rehearse: bool) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Which state of the sources this is."""
+    """Return the commit of this checkout."""
     asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
@@ -212,7 +212,7 @@ def commit() -> str:
 
 
 def campaign(chosen: Iterable[Stage], options: argparse.Namespace, env: dict[str, str]) -> dict:
-    """Run the stages; keep the report after each of them."""
+    """Run the stages; write the report after each of them."""
     deadline = time.monotonic() + options.seconds
     report: dict = {
         "rehearsal": options.rehearse,
@@ -237,15 +237,15 @@ def campaign(chosen: Iterable[Stage], options: argparse.Namespace, env: dict[str
 
 
 def main() -> None:
-    """Read the options, run the stages, keep the report."""
+    """Parse the options, run the stages and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the report goes")
-    parser.add_argument("--rehearse", action="store_true", help="all stages on the CPU")
+    parser.add_argument("folder", type=Path, help="folder for the report")
+    parser.add_argument("--rehearse", action="store_true", help="run all stages on the CPU")
     parser.add_argument(
-        "--only", action="append", metavar="STAGE", help="of the stages (repeatable)"
+        "--only", action="append", metavar="STAGE", help="stage to run (repeatable)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=570.0, help="for all stages together (570)"
+        "--seconds", type=float, default=570.0, help="time limit for all stages (570)"
     )
     options = parser.parse_args()
     if reason := missing(options.rehearse):

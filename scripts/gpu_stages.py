@@ -1,7 +1,7 @@
-"""The stages of scripts/gpu_report.py that are no commands of their own.
+"""The stages of scripts/gpu_report.py that are not commands of their own.
 
-gpu_stages.py environment DEVICE FILE          what is here
-gpu_stages.py curves DEVICE TOLERANCE FILE     the losses there, held to NumPy's on the CPU
+gpu_stages.py environment DEVICE FILE          record the environment
+gpu_stages.py curves DEVICE TOLERANCE FILE     compare the losses with NumPy's on the CPU
 """
 
 import contextlib
@@ -26,13 +26,13 @@ STEPS, ROWS = 100, 128
 
 
 def seen(name: str, device: str) -> str | None:
-    """The first device of a kind that a library sees."""
+    """Return the first device of a kind that a library sees, or None."""
     devices = backend_class(name).probe().devices
     return next((d for d in devices if d.partition(":")[0] == device), None)
 
 
 def environment(device: str, path: str) -> int:
-    """Write what is here, and print it."""
+    """Write the environment to ``path`` and print it."""
     facts = {"system": f"{platform.system()} {platform.release()}", **machine(Setting(device))}
     facts["backends"] = {name: backend_class(name).probe()._asdict() for name in BACKENDS}
     with contextlib.suppress(OSError):
@@ -40,13 +40,13 @@ def environment(device: str, path: str) -> int:
         facts["nvidia-smi"] = done.stdout.splitlines()
     text = json.dumps(facts, indent=1)
     Path(path).write_text(text + "\n", "utf-8")
-    print("\n".join(facts.pop("nvidia-smi", ["nvidia-smi: not here"])))
+    print("\n".join(facts.pop("nvidia-smi", ["nvidia-smi: not found"])))
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
     return 0
 
 
 def curve(name: str, device: str) -> tuple[np.ndarray, str]:
-    """Train on a backend in float32; return the loss of each step, and what took the steps."""
+    """Train on a backend in float32; return the loss of each step and how the steps were taken."""
     backend = get_backend(name, device, "float32")
     backend.allow_tf32(False)
     data = sample_rows(load_config("digits"), STEPS * ROWS)
@@ -63,17 +63,17 @@ def curve(name: str, device: str) -> tuple[np.ndarray, str]:
 
 
 def curves(device: str, tolerance: str, path: str) -> int:
-    """Hold the losses of every backend on ``device`` to NumPy's; 1 where one is too far off."""
+    """Compare the losses of every backend on ``device`` with NumPy's; return 1 if one differs."""
     bound, (wanted, note) = float(tolerance), curve("numpy", "cpu")
     print(f"numpy on cpu ({note}): loss {wanted[0]:.4f} to {wanted[-1]:.4f} in {STEPS} steps")
-    found, far = {}, wanted[-1] > 0.5 * wanted[0]  # a loss that stays shows nothing
+    found, far = {}, wanted[-1] > 0.5 * wanted[0]  # a loss that does not fall proves nothing
     for name in BACKENDS:
         there = seen(name, device)
         if there is None or (name, there) == ("numpy", "cpu"):
             continue
         try:
             losses, note = curve(name, there)
-        except Exception as error:  # the next library may do better
+        except Exception as error:  # continue with the next library
             print(f"{name} on {there}: {type(error).__name__}: {error}")
             far = True
             continue
@@ -89,11 +89,11 @@ def curves(device: str, tolerance: str, path: str) -> int:
 
 
 def tests(device: str, *arguments: str) -> int:
-    """Run the tests of PyTorch and JAX on ``device``, where they see it."""
+    """Run the tests of PyTorch and JAX on ``device``, if they see it."""
     suffix = "" if device == "cpu" else f"-{device}"
     names = [name + suffix for name in ("torch", "jax") if seen(name, device)]
     if not names:
-        print(f"neither PyTorch nor JAX sees {device}: there is nothing to test")
+        print(f"neither PyTorch nor JAX sees {device}: no tests to run")
         return 0
     required = [f"--require-backend={name}" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]

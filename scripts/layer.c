@@ -1,6 +1,6 @@
-/* A file system and a clock that fail at a chosen call, laid over the C library by LD_PRELOAD.
+/* A file system and a clock that fail at a chosen call, preloaded over the C library (LD_PRELOAD).
 
-   layer_arm(folder, mode, n, code) begins to count the calls that change something under `folder`:
+   layer_arm(folder, mode, n, code) starts counting the calls that change something under `folder`:
    open with O_CREAT or O_TMPFILE, write, fsync, ftruncate, fallocate, rename, link, unlink, mkdir.
    At the n-th, counted from 1, it does what the mode says:
 
@@ -10,8 +10,8 @@
      HALF    SIGKILL after half of it, if it is a write; else after it
      POWER   as HALF, and what was written since its file's last fsync is lost
 
-   layer_calls() returns how many were counted. With XPNET_LAYER_CLOCK set, each look at the time of
-   day is an hour before the last one. */
+   layer_calls() returns how many were counted. With XPNET_LAYER_CLOCK set, the time of day goes
+   back an hour each time it is read. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
-"""Kill, fail and cut the power of a training at each call that it makes to the file system.
+"""Inject a kill, an error or a power cut at each file system call of a training run.
 
-scripts/faults.py runs this file under scripts/layer.c. Each training is `xpnet train` in a process
-of its own, forked from this one so that a thousand of them do not each import NumPy.
+scripts/faults.py runs this file under scripts/layer.c. Each run is `xpnet train` in a process of
+its own, forked from this one so that a thousand of them do not each import NumPy.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 
 
 def build(folder: Path) -> Path | None:
-    """Compile the layer; None where there is no compiler, or no LD_PRELOAD."""
+    """Compile the layer; None if there is no compiler or no LD_PRELOAD."""
     compiler, made = shutil.which("cc") or shutil.which("gcc"), folder / "layer.so"
     if compiler is None or sys.platform != "linux":
         return None
@@ -40,7 +40,7 @@ def build(folder: Path) -> Path | None:
 
 
 def environment(layer: Path, **more: str) -> dict[str, str]:
-    """What a process needs to run under the layer."""
+    """Return the environment of a process that runs under the layer."""
     return {**os.environ, "LD_PRELOAD": str(layer), "OPENBLAS_NUM_THREADS": "1", **more}
 
 
@@ -70,7 +70,7 @@ class Layer:
     def train(
         self, words: list[str], run: Path, mode: str = "", at: int = 0, error: int = 0
     ) -> Any:
-        """Run `xpnet train` in a fork; return its exit code (negative: killed) and its errors."""
+        """Run `xpnet train` in a fork; return its exit code (negative: killed) and error output."""
         said = Path(f"{self.calls}.err")
         pid = os.fork()
         if pid == 0:
@@ -96,7 +96,7 @@ class Layer:
 
 
 def main(library: str, work: str, settings: str, sample: str, seed: str) -> None:
-    """Do it at each call, or at a sample of them; print the counts as JSON."""
+    """Inject faults at each call, or at a sample of them; print the counts as JSON."""
     import xpnet.cli.commands.train
     import xpnet.run
 
@@ -116,7 +116,7 @@ def main(library: str, work: str, settings: str, sample: str, seed: str) -> None
         layer.main([*words, str(whole)])  # in this process: its forks find all compiled
     code, err = layer.train([*words, str(run)], run)
     if code != 0 or differences(whole, run):
-        raise SystemExit(err or "two runs that nothing happened to are not the same")
+        raise SystemExit(err or "two undisturbed runs differ")
     total = int(layer.calls.read_text())
     cases = [(mode, at) for mode in MODES for at in range(1, total + 1)]
     cases = draw.sample(cases, min(int(sample), len(cases)))
@@ -148,7 +148,7 @@ NAMES = {
 
 
 def check(killed: bool, code: int, err: str) -> None:
-    """Raise LostError where a training did not end as one that was killed, or met an error."""
+    """Raise LostError if a run did not end as it must after a kill or an error."""
     if "Traceback" in err or "a bug in xpnet" in err:
         raise LostError(err)
     if killed and code != -signal.SIGKILL:

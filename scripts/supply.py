@@ -1,11 +1,11 @@
-"""Check what xpnet depends on: that it is pinned, its licences, its known vulnerabilities.
+"""Check xpnet's dependencies: their pins, licences and known vulnerabilities.
 
     scripts/supply-check              in an environment with xpnet and its extras
     scripts/supply-check --write      renew constraints.txt from that environment
 
-Exit codes: 0 all is well; 1 a finding; 3 no finding, but a check could not be done, because
-pip-audit is not installed or its vulnerability service cannot be reached. A check that was not done
-is no check that was passed.
+Exit codes: 0 no findings; 1 a finding; 3 no finding, but a check could not run, because pip-audit
+is not installed or its vulnerability service cannot be reached. A check that did not run has not
+passed.
 """
 
 import argparse
@@ -33,13 +33,13 @@ PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|HPND|CNRI|0BSD",
     re.IGNORECASE,
 )
-# What the metadata of a package says too little about, and who looked it up where.
+# Licences of packages whose metadata is incomplete, with the source.
 KNOWN: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Found:
-    """An installed package that xpnet needs, itself or through others."""
+    """An installed package that xpnet depends on, directly or indirectly."""
 
     name: str
     version: str
@@ -47,7 +47,7 @@ class Found:
 
 
 def needed() -> Iterator[Found]:
-    """Yield what is installed of the dependencies of xpnet and all its extras."""
+    """Yield the installed dependencies of xpnet and all its extras."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
@@ -72,7 +72,7 @@ def needed() -> Iterator[Found]:
 
 
 def licence(found: metadata.Distribution) -> str:
-    """Return what a package's metadata says of its licence, on one line."""
+    """Return the licence in a package's metadata, on one line."""
     about = found.metadata
     texts = [about.get("License-Expression")]
     classifiers = about.get_all("Classifier") or ()
@@ -90,17 +90,17 @@ def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
 
 
 def write(packages: list[Found]) -> None:
-    """Renew the constraints; pins of what is not installed here stay."""
+    """Update the constraints; pins of packages that are not installed stay."""
     versions = {**pins(), **{p.name: p.version for p in packages}}
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
     CONSTRAINTS.write_text(HEADER + "".join(lines))
 
 
 def check_pins(packages: list[Found]) -> list[str]:
-    """Return what is not pinned, or installed in another version."""
+    """Return the packages that are not pinned or whose installed version differs."""
     pinned = pins()
     return [
-        f"{p.name} {p.version} is installed, and {pinned.get(p.name, 'no version')} is pinned"
+        f"{p.name} {p.version} is installed, but {pinned.get(p.name, 'no version')} is pinned"
         for p in packages
         if pinned.get(p.name) != p.version
     ]
@@ -114,7 +114,7 @@ def check_licences(packages: list[Found]) -> list[str]:
 
 
 def vulnerabilities() -> tuple[list[str], str | None]:
-    """Return what pip-audit finds, and why it could not look, if so."""
+    """Return pip-audit's findings, and the reason if it could not check."""
     if importlib.util.find_spec("pip_audit") is None:
         return [], "pip-audit is not installed: pip install pip-audit"
     options = ["--requirement", str(CONSTRAINTS), "--no-deps", "--disable-pip", "--format", "json"]
@@ -134,7 +134,7 @@ def vulnerabilities() -> tuple[list[str], str | None]:
 
 
 def main() -> int:
-    """Do the checks; print each result."""
+    """Run the checks and print their results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

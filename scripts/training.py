@@ -21,16 +21,16 @@ from xpnet.storage import Checkpoint, CheckpointFolder
 __all__ = ["BACKENDS_TOLERANCE", "LostError", "Process", "Tally", "Training", "differences"]
 
 BACKENDS_TOLERANCE = 1e-4
-CLOCKS = ("seconds", "samples_per_second")  # what two equal runs may differ in
+CLOCKS = ("seconds", "samples_per_second")  # fields in which equal runs may differ
 
 
 class LostError(AssertionError):
-    """A promise that was not kept."""
+    """A broken promise: something was lost."""
 
 
 @dataclass
 class Tally:
-    """What was done so far, and what went wrong."""
+    """Counts of what was done so far, and the problems found."""
 
     counts: Counter = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Tally:
 
     @contextlib.contextmanager
     def case(self, name: str) -> Iterator[None]:
-        """Note a broken promise of the block and go on with the next case."""
+        """Record a LostError of the block, so that the next case runs."""
         began = time.monotonic()
         try:
             yield
@@ -67,7 +67,7 @@ class Process:
         )
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Return whether it is still running."""
         return self.popen.poll() is None
 
     def said(self) -> str:
@@ -80,13 +80,13 @@ class Process:
             os.killpg(self.popen.pid, number)
 
     def kill(self) -> bool:
-        """Kill it; say whether it was still running."""
+        """Kill it; return whether it was still running."""
         self.signal(signal.SIGKILL)
         self.end()
         return self.popen.returncode == -signal.SIGKILL
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end; return exit code and both outputs."""
+        """Wait for it to exit; return its exit code, standard output and standard error."""
         out, _ = self.popen.communicate(timeout=600)
         err = self.said()
         self.errors.close()
@@ -96,7 +96,7 @@ class Process:
         return self.popen.returncode, out, err
 
     def succeeds(self) -> str:
-        """Wait for an end without errors; return what it printed."""
+        """Wait for it to succeed; return what it printed. Raises LostError if it failed."""
         code, out, err = self.end()
         if code != 0:
             msg = f"exit code {code}: {err[-500:]}"
@@ -104,7 +104,7 @@ class Process:
         return out + err
 
     def refused(self, says: str) -> None:
-        """Wait for exit code 2 with one line that has ``says`` in it."""
+        """Wait for exit code 2 and one error line that contains ``says``; raises LostError."""
         code, _, err = self.end()
         lines = [line for line in err.splitlines() if line.startswith("error: ")]
         if code != 2 or len(lines) != 1 or says not in lines[0]:
@@ -114,7 +114,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained: a small table, and the settings of a run of a second or two."""
+    """A small table and the settings of a run of a second or two."""
 
     folder: Path
     settings: tuple[str, ...]
@@ -133,24 +133,24 @@ class Training:
 
     @property
     def data(self) -> Path:
-        """The table that is trained on, in a format that can be streamed where it is to be."""
+        """The table, in a format that can be streamed if the settings stream it."""
         return self.folder / ("table.npz" if "data.stream=yes" in self.settings else "table.csv")
 
     def start(self, out: Path, *extra: str, **options: str) -> Process:
-        """Begin, or go on with, the run in ``out``; ``options`` go into its environment."""
+        """Start or resume the run in ``out``; ``options`` are added to its environment."""
         named = [word for setting in (*self.settings, *extra) for word in ("--set", setting)]
         arguments = ["train", str(self.data), "--out", str(out), "--resume", "--quiet", *named]
         return Process(self.tally, arguments, **options)
 
     def whole(self) -> Path:
-        """Return a run that nothing happens to."""
+        """Return the folder of an undisturbed run."""
         out = self.folder / "whole"
         if not out.exists():
             self.start(out).succeeds()
         return out
 
     def same(self, out: Path, tolerance: float = 0.0, *, kept: bool = True) -> None:
-        """Compare with the run that nothing happened to; raises LostError if they differ."""
+        """Compare a run with the undisturbed one; raises LostError if they differ."""
         found = differences(self.whole(), out, tolerance, kept=kept)
         if found:
             msg = f"{len(found)} differences from an uninterrupted run: {found[0]}"
@@ -158,7 +158,7 @@ class Training:
         self.tally.counts["runs compared"] += 1
 
     def wait_for(self, process: Process, out: Path, step: int = 1) -> None:
-        """Wait until a checkpoint of ``step`` or later is there, or the process has ended."""
+        """Wait until a checkpoint of ``step`` or later exists, or the process has ended."""
         while (
             process.running()
             and max(CheckpointFolder(out / "checkpoints").steps(), default=0) < step
@@ -167,9 +167,9 @@ class Training:
 
 
 def differences(one: Path, other: Path, tolerance: float = 0.0, *, kept: bool = True) -> list[str]:
-    """Return how two finished runs differ in all that they keep but clocks, bit for bit.
+    """Return the bitwise differences between two finished runs, except in their times.
 
-    Without ``kept`` their older checkpoints may be of other steps, as after one that failed.
+    Without ``kept``, older checkpoints may be of other steps, as after a failed one.
     """
     ours, theirs = RunFolder(one), RunFolder(other)
     found = []
