@@ -136,7 +136,8 @@ def gradients(
 def output_gradient(sums: Sums, scale: Array | float = 1.0) -> Array:
     """Return dC/doutput times the loss scale."""
     doutput = quotient(sums.gradient, sums.denominator)
-    return doutput if isinstance(scale, float) else doutput * scale
+    # Its exact type: an entry of a NumPy array of float64 is a float, too, and a scale.
+    return doutput if type(scale) is float else doutput * scale
 
 
 def layer_dtype(params: Sequence[Params], x: Array) -> Any:
