@@ -2,16 +2,20 @@
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
+from xpnet.backends import get_backend
 from xpnet.errors import TrainingError
 from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, ReLU, Sequential
-from xpnet.nn.initializers import Ones
+from xpnet.nn.initializers import Constant, Ones
 from xpnet.nn.layout import initialize, layouts, merge
 from xpnet.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD
-from xpnet.step import Batch, dropout_keys, gradients
+from xpnet.step import Batch, StepInputs, dropout_keys, gradients, make_gradient
+from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import Mixed
 from xpnet.step.trace import Recorder, describe, trace
+from xpnet.training.engine import Engine
 from xpnet.training.trainer import Trainer
 
 MODEL = Sequential([Flatten(), Dense(4), BatchNorm(), ReLU(), Dropout(0.3), Dense(3)])
@@ -89,6 +93,51 @@ def test_micro_batches_are_those_of_the_accumulated_step(backend, rng):
     assert {part for _, part in new} == {0, 1, 2}
 
 
+def test_parts_add_up_to_the_gradient_of_the_accumulated_step(backend, rng):
+    params, batch, keys = step_on(backend, rng, rows=7)
+    batch, loss = batch._replace(weight=backend.asarray(np.arange(7.0))), SoftmaxCrossEntropy()
+    flats = [backend.asarray(v) for v in initialize(MODEL, 0)]
+    g = accumulated(make_gradient(MODEL, loss), 3)(*flats, batch, keys)
+    expected = layouts(MODEL)[0].split(backend.to_host(g.gradient))[5]["W"]
+    weights = np.split(np.arange(7.0), [2, 4])
+    found = 0.0
+    for place, name, array in trace(MODEL, loss, params, batch, keys, parts=3):
+        if (place.layer, name) == (5, "dW"):
+            found += weights[place.part].sum() / 21.0 * backend.to_host(array)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_narrow_arrays_and_scaled_gradients_are_those_of_the_step(backend32, rng):
+    if backend32.name == "array-api-strict":
+        pytest.skip("it has no float16")
+    narrow, scale = backend32.dtype_named("float16"), backend32.asarray(np.array(256.0))
+    params, batch, keys = step_on(backend32, rng)
+    xp = array_namespace(batch.x)
+    params = [{k: xp.astype(v, narrow) for k, v in p.items()} for p in params]
+    options = {"keys": keys, "scale": scale}
+    *_, grads = gradients(MODEL, SoftmaxCrossEntropy(), params, batch, **options)
+    found = {
+        (t.place.layer, t.name): t.array
+        for t in trace(MODEL, SoftmaxCrossEntropy(), params, batch, **options)
+    }
+    assert found[0, "x"].dtype == found[5, "output"].dtype == grads[5]["W"].dtype
+    assert found[None, "doutput"].dtype == batch.x.dtype != found[0, "x"].dtype
+    for i, layer in enumerate(grads):
+        for name, gradient in layer.items():
+            expected = backend32.to_host(gradient)
+            np.testing.assert_array_equal(backend32.to_host(found[i, f"d{name}"]), expected)
+
+
+def test_a_scale_multiplies_every_gradient(backend, rng):
+    """One that is an entry of an array, too: of NumPy's float64, that is a float."""
+    params, batch, keys = step_on(backend, rng)
+    *_, once = gradients(MODEL, SoftmaxCrossEntropy(), params, batch, keys=keys)
+    scale = backend.asarray(np.array([8.0, 0.0]))[0]
+    *_, scaled = gradients(MODEL, SoftmaxCrossEntropy(), params, batch, keys=keys, scale=scale)
+    expected = 8.0 * backend.to_host(once[5]["W"])
+    np.testing.assert_array_equal(backend.to_host(scaled[5]["W"]), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "phase", "words"),
     [
@@ -112,9 +161,9 @@ def test_every_array_has_a_name_in_words(backend, rng, name, phase, words):
 # -- what it finds in a training -------------------------------------------------------------------
 
 
-def failure(layers, x, y, **settings):
+def failure(layers, x, y, lr=0.01, **settings):
     loss = MeanSquaredError() if y.dtype.kind == "f" else SoftmaxCrossEntropy()
-    trainer = Trainer(layers, loss, SGD(0.01), batch_size=len(x), **settings)
+    trainer = Trainer(layers, loss, SGD(lr), batch_size=len(x), **settings)
     with pytest.raises(TrainingError) as caught:
         trainer.fit((x, y), epochs=2)
     return str(caught.value)
@@ -147,3 +196,32 @@ def test_a_micro_batch_is_named():
     layers = [Dense(4, initializer=Ones()), Dense(3)]
     message = failure(layers, x, y, backend="numpy", accumulate=4)
     assert "first in the output of layer 0 (dense), micro-batch 3" in message
+
+
+def test_what_is_not_finite_in_float32_is_not_blamed_on_float16():
+    x, y = big_rows(1.0)
+    settings = {"backend": "numpy", "mixed": Mixed("float16")}
+    assert "first in parameter W of layer 0 (dense): " in failure(
+        [Dense(3)], x, y, 1e39, **settings
+    )
+    x[5] = np.inf
+    assert "first in the input batch: " in failure([Dense(3)], x, y, **settings)
+
+
+def test_a_gradient_that_training_does_not_compute_is_not_blamed():
+    """dx of the first layer overflows in every step; the update of the first one ends it."""
+    x, y = np.full((8, 1), 1e-21, np.float32), np.full(8, -5e18, np.float32)
+    layers = [Dense(1, initializer=Constant(1e21))]
+    message = failure(layers, x, y, 1e39, backend="numpy")
+    assert "step 2 on; first in parameter W of layer 0 (dense)" in message
+
+
+@pytest.mark.parametrize("scale", [2.0**30, 3e38])
+def test_a_scaled_gradient_that_overflows_is_no_fault(scale):
+    """In float16, or before it is narrowed: the step is skipped, and the scale halved."""
+    model, loss = Sequential([Dense(1)]).build((4,)), MeanSquaredError()
+    mixed = Mixed("float16", initial_scale=scale)
+    engine = Engine(get_backend("numpy"), model, loss, SGD(0.01), mixed=mixed)
+    batch = Batch(np.ones((8, 4), np.float32), np.full(8, 100.0, np.float32))
+    with np.errstate(all="ignore"):
+        assert engine.first_nonfinite(batch, StepInputs(0, SGD().coefficients(0.01, 1))) is None

@@ -115,8 +115,11 @@ class Engine:
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
-        xp = array_namespace(self.state.params)
-        return bool(self.backend.to_host(xp.all(xp.isfinite(self.state.params))))
+        return self._finite(self.state.params)
+
+    def _finite(self, x: Array) -> bool:
+        xp = array_namespace(x)
+        return bool(self.backend.to_host(xp.all(xp.isfinite(x))))
 
     def _metrics(self, totals: Totals) -> Metrics:
         loss, denominator, correct, count, bad_step = (
@@ -131,17 +134,18 @@ class Engine:
         With a loss scale, gradients that overflow are no fault: such a step is skipped.
         """
         params, narrow, r = self.state.params, None, self.request
-        if r.mixed is not None:
+        # What is not finite before it is narrowed is found as it is.
+        if r.mixed is not None and self._finite(params) and self._finite(batch.x):
             narrow = getattr(self.backend.xp, r.mixed.dtype, None)
             params = params if narrow is None else array_namespace(params).astype(params, narrow)
         tensors = merge(self.params_layout.split(params), self.stats_layout.split(self.state.stats))
         scale = 1.0 if self.state.scale is None else self.state.scale[0]
-        options: Any = {"scale": scale, "parts": r.accumulate, "input_gradient": True}
+        options: Any = {"scale": scale, "parts": r.accumulate}
+        scaled = r.mixed is not None and r.mixed.scales
         for traced in trace(self.model, self.loss, tensors, batch, inputs.keys, **options):
-            if traced.place.phase == "backward" and r.mixed is not None and r.mixed.scales:
+            if scaled and (traced.place.phase == "backward" or traced.name == "doutput"):
                 continue
-            xp = array_namespace(traced.array)
-            if not bool(self.backend.to_host(xp.all(xp.isfinite(traced.array)))):
+            if not self._finite(traced.array):
                 within = f" in {r.mixed.dtype}" if r.mixed and traced.array.dtype == narrow else ""
                 part = f", micro-batch {traced.place.part + 1}" if r.accumulate > 1 else ""
                 return f"{describe(traced)}{within}{part}"
