@@ -8,7 +8,7 @@ from xpnet.nn.losses import quotient
 from xpnet.step.step import Batch, BatchGradient
 from xpnet.typing import Array
 
-__all__ = ["accumulated", "micro_batches"]
+__all__ = ["accumulated", "micro_batch_rows", "micro_batches"]
 
 
 def accumulated(
@@ -44,6 +44,15 @@ def accumulated(
     return gradient_of_parts
 
 
+def micro_batch_rows(rows: int, parts: int) -> list[tuple[int, int]]:
+    """Return the first row of each micro-batch and the row after its last.
+
+    >>> micro_batch_rows(7, 3), micro_batch_rows(2, 3)
+    ([(0, 2), (2, 4), (4, 7)], [(0, 1), (1, 2)])
+    """
+    return list(pairwise(sorted({rows * i // parts for i in range(parts + 1)})))
+
+
 def micro_batches(
     batch: Batch, parts: int, keys: Sequence[Any] = ()
 ) -> Iterator[tuple[Batch, Sequence[Any]]]:
@@ -56,7 +65,7 @@ def micro_batches(
     if parts == 1 or rows == 0:
         yield batch, keys
         return
-    for first, last in pairwise(sorted({rows * i // parts for i in range(parts + 1)})):
+    for first, last in micro_batch_rows(rows, parts):
         weight = None if batch.weight is None else batch.weight[first:last]
         part = Batch(batch.x[first:last, ...], batch.y[first:last, ...], weight)
         yield part, [(k[0], k[1], first) for k in keys]

@@ -1,7 +1,6 @@
 """The work of one batch size on static buffers, recorded once."""
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from xpnet.kernels.cuda.stages import Affine
 from xpnet.kernels.cuda.work import WARP
 from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
 from xpnet.step import Batch
+from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
 __all__ = ["LIMIT", "Program"]
@@ -43,9 +43,8 @@ class Program:
             msg += f"use a batch of at most {(LIMIT - 1) // widest} rows"
             raise DataError(msg)
         self.N, self.first, self.add = N, 0, 0
-        parts = task.micro_batches
-        bounds = sorted({N * i // parts for i in range(parts + 1)})
-        self._most = max(last - first for first, last in pairwise(bounds))
+        parts = micro_batch_rows(N, task.micro_batches)
+        self._most = max(last - first for first, last in parts)
         self._static: list[Array] = []
         self._scratch = [self._empty((self._most * widest,)) for _ in range(2)]
         params = buffers.state.params if buffers.narrow is None else buffers.narrow
@@ -56,16 +55,16 @@ class Program:
         self.weight = None if batch.weight is None else executor.empty((N,), executor.dtype)
         self._class_weights = self._placed_class_weights()
         self._count = N * (1 if isinstance(task.loss, ROWS) else output)  # of terms in the loss
-        partial = sum(self._loss_grid(last - first) for first, last in pairwise(bounds))
+        partial = sum(self._loss_grid(last - first) for first, last in parts)
         self._partial, self._loss_blocks = executor.empty((partial, 4), executor.dtype), 0
-        last = task.stages[-1]
-        fused = isinstance(last, Affine) and last.fused and isinstance(task.loss, ROWS)
+        end = task.stages[-1]
+        fused = isinstance(end, Affine) and end.fused and isinstance(task.loss, ROWS)
         self.loss_sums_bias = fused and output <= WARP
         self._columns = None
         if self.loss_sums_bias:
             self._columns = executor.empty((partial, output), executor.dtype)
         self._begin()
-        for first, last in pairwise(bounds):
+        for first, last in parts:
             self._differentiate(first, last)
         self._update()
 
