@@ -352,7 +352,7 @@ def test_the_command_ends_with_1_for_a_fault_and_lists_the_operations(capsys, mo
     assert "log1p" in out
     assert "missing" in out
     assert "FAULT in step 1" in out
-    assert "operations are as they should be" in out
+    assert "operations are correct" in out
 
 
 def test_the_command_can_fail_for_rounding_as_well(capsys):
