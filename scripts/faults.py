@@ -75,7 +75,7 @@ def kill_once(training: Training, out: Path, seconds: float, draw: random.Random
         time.sleep(0.0005)
     if draw.random() < 0.4:
         while process.running() and leftovers(out) <= before:
-            pass  # until a file is half written
+            pass  # until a file is being written
     if not process.kill():
         return False
     counts = training.tally.counts
@@ -128,7 +128,7 @@ def tampered(training: Training, bits: int) -> None:
 
 
 def tamper(content: bytes, path: Path, bits: int, counts: Counter) -> None:
-    """Write ``content`` to ``path``, cut and altered in every way, and read it."""
+    """Write ``content`` to ``path``, truncated and altered, and check that it cannot be loaded."""
     blob = bytearray(content)
 
     def refused() -> None:
@@ -136,7 +136,7 @@ def tamper(content: bytes, path: Path, bits: int, counts: Counter) -> None:
             load(path)
         except CheckpointError:
             return
-        msg = "a checkpoint that was cut or altered was read"
+        msg = "a truncated or altered checkpoint was loaded"
         raise LostError(msg)
 
     for size in range(len(blob)):
@@ -252,7 +252,7 @@ def full_disk(training: Training) -> None:
             fill(ballast)
             process.signal(signal.SIGCONT)
             if not until_end:
-                while process.running() and "training continues" not in process.said():
+                while process.running() and "training continues" not in process.stderr():
                     time.sleep(0.001)
                 ballast.unlink()
             code, printed, err = process.end()
@@ -261,13 +261,13 @@ def full_disk(training: Training) -> None:
                 msg = f"a full disk was not reported: {err[-300:]!r}"
                 raise LostError(msg)
             if until_end and code == 0:
-                training.same(out)  # it deleted a checkpoint of its own, and that made room
+                training.same(out)  # deleting one of its old checkpoints made room
             elif code != (2 if until_end else 0):
-                msg = f"exit code {code} on a disk that was full: {err[-300:]!r}"
+                msg = f"exit code {code} on a full disk: {err[-300:]!r}"
                 raise LostError(msg)
             ballast.unlink(missing_ok=True)
             if CheckpointFolder(out / "checkpoints").newest() is None:
-                msg = "no good checkpoint was left on a full disk"
+                msg = "no valid checkpoint was left on a full disk"
                 raise LostError(msg)
             training.start(out).succeeds()
             training.same(out)
@@ -328,7 +328,7 @@ def read_only(training: Training) -> None:
 
 
 def changed_data(training: Training) -> None:
-    """Change one digit of the data between two parts of a run."""
+    """Change one digit of the data before a run is resumed."""
     out, before = training.folder / "changed", training.data.read_text()
     process = training.start(out)
     training.wait_for(process, out, 6)
@@ -345,7 +345,7 @@ def changed_data(training: Training) -> None:
 
 
 def two_writers(training: Training, count: int) -> None:
-    """Start several trainings into one folder at once: one trains, the others are refused."""
+    """Start several trainings in one folder at once: one trains, the others are refused."""
     out = training.folder / "contested"
     for _ in range(count):
         shutil.rmtree(out, ignore_errors=True)
@@ -354,13 +354,13 @@ def two_writers(training: Training, count: int) -> None:
         training.tally.counts["second writers"] += 3
         odd = [e for e in ends if e[0] not in (0, 2) or (e[0] == 2 and "is in use by" not in e[2])]
         if odd or not any(code == 0 for code, _, _ in ends):
-            msg = f"of several writers: {odd or ends}"
+            msg = f"several writers ended with: {odd or ends}"
             raise LostError(msg)
         training.same(out)
 
 
 def other_backend(training: Training, backend: str, draw: random.Random) -> None:
-    """Go on with a checkpoint on another array library, and come back."""
+    """Resume a checkpoint on another array library, and then on the first one again."""
     out = training.folder / f"on-{backend}"
     step = draw.randrange(10, 20)
     for extra in ((), (f"backend={backend}",)):
@@ -395,7 +395,7 @@ def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
     quarter = max(1, len(samples) // 4)
     early, late = samples[:quarter], samples[-quarter:]
     grown = max(s[0] for s in late) - max(s[0] for s in early)
-    # By the median: a sample may have met a checkpoint that was being written.
+    # The median, since a checkpoint may be open while a sample is taken.
     opened = median_low(s[1] for s in late) - median_low(s[1] for s in early)
     tally.counts["steps of the long run"] += done
     if grown > 4096 or opened > 0:

@@ -33,7 +33,7 @@ import numpy as np
 
 
 def csv_text(rows: int = 40) -> str:
-    """A small table: three features and two classes."""
+    """Return a small table with three features and two classes, as CSV."""
     draw = random.Random(7)
     lines = ["a,b,c,label"]
     for n in range(rows):
@@ -43,27 +43,27 @@ def csv_text(rows: int = 40) -> str:
 
 
 def npy_bytes(array: np.ndarray, **kwargs: Any) -> bytes:
-    """The bytes of an .npy file."""
+    """Return the bytes of an .npy file."""
     file = io.BytesIO()
     np.save(file, array, **kwargs)
     return file.getvalue()
 
 
 def npz_bytes(**arrays: np.ndarray) -> bytes:
-    """The bytes of an .npz file."""
+    """Return the bytes of an .npz file."""
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The bytes of an IDX file of uint8."""
+    """Return the bytes of an IDX file of uint8."""
     head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return head + array.astype(np.uint8).tobytes()
 
 
 def zip_bytes(members: dict[str, bytes]) -> bytes:
-    """A zip file with members of any name and content."""
+    """Return a zip file whose members have the given names and contents."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -72,7 +72,7 @@ def zip_bytes(members: dict[str, bytes]) -> bytes:
 
 
 def parquet_bytes() -> bytes | None:
-    """A small Parquet file; None without pyarrow."""
+    """Return a small Parquet file; None without pyarrow."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -160,7 +160,7 @@ VALUES = (
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Return ``content`` with up to four places set, cut, filled or ended."""
+    """Return ``content`` with up to four edits: overwrite, delete, insert, truncate, flip a bit."""
     for _ in range(draw.randint(0, 4)):
         at = draw.randint(0, len(content))
         new = draw.choice(TOKENS) if draw.random() < 0.5 else draw.randbytes(draw.randint(1, 3))
@@ -182,7 +182,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (container, key) of every place inside a JSON value."""
+    """Yield (container, key) for every value inside a JSON value."""
     if isinstance(value, dict | list):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             yield value, key
@@ -190,12 +190,12 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def tampered(value: Any, draw: random.Random) -> Any:
-    """Return a JSON value with one or two places replaced, removed or added."""
+    """Return a copy of a JSON value with one or two values replaced, removed or added."""
     value = copy.deepcopy(value)
     for _ in range(draw.randint(1, 2)):
         if not value or not isinstance(value, dict):
             return draw.choice(VALUES)
-        top = draw.choice(list(value))  # or nearly all places would lie in the largest branch
+        top = draw.choice(list(value))  # otherwise nearly all edits would hit the largest branch
         container, key = draw.choice([(value, top), *places(value[top])])
         if draw.random() < 0.2:
             del container[key]
@@ -303,7 +303,7 @@ def streamed(bench: Bench, draw: random.Random) -> None:
 
 
 def config(bench: Bench, draw: random.Random) -> None:
-    """A TOML file, also written and read again."""
+    """A TOML file that is read, written and read again."""
     from xpnet.run.config import load_config, to_toml
 
     path = bench.file("my.toml", damaged(CONFIG.encode(), draw))
@@ -312,7 +312,7 @@ def config(bench: Bench, draw: random.Random) -> None:
 
 
 def settings(bench: Bench, draw: random.Random) -> None:
-    """What stands behind ``--set``."""
+    """An argument of ``--set``."""
     from xpnet.run.config import load_config
 
     text = damaged(draw.choice(SETTINGS).encode(), draw).decode("utf-8", "surrogateescape")
@@ -327,7 +327,7 @@ def checkpoint(bench: Bench, draw: random.Random) -> None:
 
 
 def manifest(bench: Bench, draw: random.Random) -> None:
-    """A checkpoint whose digests all hold and whose content does not fit."""
+    """A checkpoint whose digests are all correct but whose content is invalid."""
     from xpnet.storage import save
 
     run = bench.copy()
@@ -346,7 +346,7 @@ def manifest(bench: Bench, draw: random.Random) -> None:
 
 
 def run_folder(bench: Bench, draw: random.Random) -> None:
-    """A run folder one file of which is damaged or tampered with."""
+    """A run folder in which one file is damaged or tampered with."""
     run = bench.copy()
     name = draw.choice(["config.toml", "run.json", "history.jsonl", "report.json", "run.lock"])
     path = run / name
@@ -362,7 +362,7 @@ def run_folder(bench: Bench, draw: random.Random) -> None:
 
 
 def use(bench: Bench, run: Path, draw: random.Random) -> None:
-    """Do with a run folder what a user may do."""
+    """Run one of the commands that take a run folder."""
     what = draw.randrange(4)
     if what == 0:
         command("show", str(run))
@@ -375,7 +375,7 @@ def use(bench: Bench, run: Path, draw: random.Random) -> None:
 
 
 def prediction(bench: Bench, draw: random.Random) -> None:
-    """A file of rows to predict."""
+    """A damaged file of rows to predict."""
     path = bench.file("new.csv", damaged(csv_text(6).encode(), draw))
     command("predict", str(bench.good), str(path))
 
@@ -480,13 +480,15 @@ def guided(name: str, options: list[str]) -> None:
 
 
 def main() -> None:
-    """Read the options, fuzz, print the counts."""
+    """Read the options, fuzz and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=list(TARGETS))
-    parser.add_argument("--atheris", metavar="TARGET", choices=list(TARGETS))
-    parser.add_argument("libfuzzer", nargs="*", help="its options, after --")
+    parser.add_argument("--inputs", type=int, default=5000, help="how many (default: 5000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
+    parser.add_argument("--only", choices=list(TARGETS), help="fuzz this target only")
+    parser.add_argument(
+        "--atheris", metavar="TARGET", choices=list(TARGETS), help="fuzz it guided by coverage"
+    )
+    parser.add_argument("libfuzzer", nargs="*", help="options of libFuzzer, after --")
     options = parser.parse_args()
     if options.atheris:
         return guided(options.atheris, options.libfuzzer)

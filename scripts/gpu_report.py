@@ -32,7 +32,7 @@ PYTEST = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 PRECISIONS = ("tf32", "bfloat16", "float32")
 TOLERANCE = "1e-4"  # relative, between the losses on the CPU and on the GPU
 TAIL = 100  # lines of a stage's output that are kept
-NEEDED = {  # module -> what brings it
+NEEDED = {  # module -> the package that provides it
     "numpy": "numpy",
     "array_api_compat": "array-api-compat",
     "array_api_strict": "array-api-strict",
@@ -60,7 +60,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
     """Return the stages, the most informative first; ``work`` is for their files."""
 
     def stage(name: str, seconds: float, *command: str, md: bool = False) -> Stage:
-        """Fill JSON and MD in the command with the stage's files."""
+        """Replace JSON and MD in the command by the stage's files."""
         files = {"JSON": work / f"{name}.json", "MD": work / f"{name}.md"}
         filled = [str(files.get(word, word)) for word in command]
         return Stage(name, seconds, filled, files["JSON"], files["MD"] if md else None)
@@ -225,7 +225,7 @@ def campaign(chosen: Iterable[Stage], options: argparse.Namespace, env: dict[str
         if left > 0:
             result = run(stage, min(stage.seconds, left), env)
         else:
-            result = {"name": stage.name, "outcome": "not run: the time was up", "seconds": 0.0,
+            result = {"name": stage.name, "outcome": "not run: no time was left", "seconds": 0.0,
                       "command": "", "output": [], "found": None, "markdown": ""}  # fmt: skip
         report["stages"].append(result)
         print(f"{result['name']}: {result['outcome']} ({result['seconds']} s)", flush=True)

@@ -64,9 +64,9 @@ def curve(name: str, device: str) -> tuple[np.ndarray, str]:
 
 def curves(device: str, tolerance: str, path: str) -> int:
     """Compare the losses of every backend on ``device`` with NumPy's; return 1 if one differs."""
-    bound, (wanted, note) = float(tolerance), curve("numpy", "cpu")
-    print(f"numpy on cpu ({note}): loss {wanted[0]:.4f} to {wanted[-1]:.4f} in {STEPS} steps")
-    found, far = {}, wanted[-1] > 0.5 * wanted[0]  # a loss that does not fall proves nothing
+    bound, (expected, note) = float(tolerance), curve("numpy", "cpu")
+    print(f"numpy on cpu ({note}): loss {expected[0]:.4f} to {expected[-1]:.4f} in {STEPS} steps")
+    found, failed = {}, expected[-1] > 0.5 * expected[0]  # a loss that stays proves nothing
     for name in BACKENDS:
         there = seen(name, device)
         if there is None or (name, there) == ("numpy", "cpu"):
@@ -75,17 +75,17 @@ def curves(device: str, tolerance: str, path: str) -> int:
             losses, note = curve(name, there)
         except Exception as error:  # continue with the next library
             print(f"{name} on {there}: {type(error).__name__}: {error}")
-            far = True
+            failed = True
             continue
-        off = np.abs(losses - wanted) / np.abs(wanted)
-        largest, step = float(off.max()), int(off.argmax())
-        far |= not largest <= bound
+        difference = np.abs(losses - expected) / np.abs(expected)
+        largest, step = float(difference.max()), int(difference.argmax())
+        failed |= not largest <= bound
         found[name] = {"device": there, "step": note, "largest": largest, "at": step}
         found[name]["losses"] = losses.tolist()
-        print(f"{name} on {there} ({note}): at most {largest:.1e} off, at step {step}")
-    kept = {"tolerance": bound, "numpy": wanted.tolist(), "backends": found}
-    Path(path).write_text(json.dumps(kept) + "\n", "utf-8")
-    return int(far or not found)
+        print(f"{name} on {there} ({note}): largest difference {largest:.1e}, at step {step}")
+    report = {"tolerance": bound, "numpy": expected.tolist(), "backends": found}
+    Path(path).write_text(json.dumps(report) + "\n", "utf-8")
+    return int(failed or not found)
 
 
 def tests(device: str, *arguments: str) -> int:

@@ -69,7 +69,7 @@ static void die(void) {
   raise(SIGKILL);
 }
 
-/* Count a call; say whether it is to fail. */
+/* Count a call; return whether it must fail. */
 static int fails(int kind) {
   calls++;
   if (calls == at && mode == KILL) die();

@@ -45,7 +45,7 @@ def environment(layer: Path, **more: str) -> dict[str, str]:
 
 
 def each_call(layer: Path, folder: Path, settings: list[str], sample: int, seed: int) -> dict:
-    """Run this file under the layer; return its counts and what was lost."""
+    """Run this file under the layer; return its counts and the problems it found."""
     words = [str(layer), str(folder), json.dumps(settings), str(sample), str(seed)]
     done = subprocess.run(
         [sys.executable, __file__, *words],
@@ -61,7 +61,7 @@ def each_call(layer: Path, folder: Path, settings: list[str], sample: int, seed:
 
 
 class Layer:
-    """The functions of layer.c in this process and in those that it forks."""
+    """The functions of layer.c in this process and its forks."""
 
     def __init__(self, path: str) -> None:
         self.library = ctypes.CDLL(path)
@@ -71,18 +71,18 @@ class Layer:
         self, words: list[str], run: Path, mode: str = "", at: int = 0, error: int = 0
     ) -> Any:
         """Run `xpnet train` in a fork; return its exit code (negative: killed) and error output."""
-        said = Path(f"{self.calls}.err")
+        errors = Path(f"{self.calls}.err")
         pid = os.fork()
         if pid == 0:
             code = 99
-            with said.open("w") as err, contextlib.redirect_stdout(io.StringIO()):
+            with errors.open("w") as err, contextlib.redirect_stdout(io.StringIO()):
                 sys.stderr = err
                 self.library.layer_arm(os.fsencode(run), MODES.get(mode, 1), at, error)
                 code = self.main(words)
                 self.calls.write_text(str(self.library.layer_calls()))
             os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return code, said.read_text()
+        return code, errors.read_text()
 
     def main(self, words: list[str]) -> int:
         """Run the command line in this process; return its exit code."""
@@ -113,7 +113,7 @@ def main(library: str, work: str, settings: str, sample: str, seed: str) -> None
             raise LostError(msg)
 
     with contextlib.redirect_stdout(io.StringIO()):
-        layer.main([*words, str(whole)])  # in this process: its forks find all compiled
+        layer.main([*words, str(whole)])  # in this process, so that its forks find all compiled
     code, err = layer.train([*words, str(run)], run)
     if code != 0 or differences(whole, run):
         raise SystemExit(err or "two undisturbed runs differ")

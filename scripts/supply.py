@@ -51,10 +51,10 @@ def needed() -> Iterator[Found]:
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
-    wanted, seen = [Requirement(line) for line in lines], set[str]()
+    pending, seen = [Requirement(line) for line in lines], set[str]()
     done: set[tuple[str, frozenset[str]]] = set()
-    while wanted:
-        requirement = wanted.pop()
+    while pending:
+        requirement = pending.pop()
         name, chosen = canonicalize_name(requirement.name), frozenset(requirement.extras)
         if (name, chosen) in done:
             continue
@@ -62,13 +62,13 @@ def needed() -> Iterator[Found]:
         try:
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            continue  # an extra that is not installed here
+            continue  # it belongs to an extra that is not installed
         if name not in seen:
             seen.add(name)
             yield Found(name, found.version.partition("+")[0], licence(found))
         for inner in map(Requirement, found.requires or ()):
             if not inner.marker or any(inner.marker.evaluate({"extra": e}) for e in ("", *chosen)):
-                wanted.append(inner)
+                pending.append(inner)
 
 
 def licence(found: metadata.Distribution) -> str:
@@ -83,7 +83,7 @@ def licence(found: metadata.Distribution) -> str:
 
 
 def pins(path: Path = CONSTRAINTS) -> dict[str, str]:
-    """Return the versions that the constraints name."""
+    """Return the pinned versions, by package."""
     lines = path.read_text().splitlines() if path.exists() else []
     pairs = (re.fullmatch(r"([A-Za-z0-9._-]+)==([^ ;]+).*", line) for line in lines)
     return {canonicalize_name(pair[1]): pair[2] for pair in pairs if pair}
@@ -123,7 +123,7 @@ def vulnerabilities() -> tuple[list[str], str | None]:
     try:
         report = json.loads(done.stdout)["dependencies"]
     except (ValueError, LookupError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return [], f"the vulnerability service cannot be reached, or pip-audit failed: {last[:200]}"
     skipped = [d for d in report if "skip_reason" in d]
     found = [f"{d['name']} {d['version']}: {v['id']}" for d in report for v in d.get("vulns", ())]
@@ -158,7 +158,7 @@ def main() -> int:
         if name == "vulnerabilities" and not_done:
             print(f"{name}: NOT CHECKED: {not_done}")
         elif not findings:
-            print(f"{name}: none found" if name == "vulnerabilities" else f"{name}: all well")
+            print(f"{name}: none found" if name == "vulnerabilities" else f"{name}: all correct")
     print(f"{len(packages)} packages")
     if any(results.values()):
         return 1

@@ -50,7 +50,7 @@ class Tally:
 
 
 class Process:
-    """One `xpnet train`, in a process group of its own."""
+    """An `xpnet train` in a process group of its own."""
 
     def __init__(self, tally: Tally, arguments: Sequence[str], **options: str) -> None:
         self.tally = tally
@@ -70,7 +70,7 @@ class Process:
         """Return whether it is still running."""
         return self.popen.poll() is None
 
-    def said(self) -> str:
+    def stderr(self) -> str:
         """Return what it has written to standard error so far."""
         return os.pread(self.errors.fileno(), 2**20, 0).decode()
 
@@ -88,7 +88,7 @@ class Process:
     def end(self) -> tuple[int, str, str]:
         """Wait for it to exit; return its exit code, standard output and standard error."""
         out, _ = self.popen.communicate(timeout=600)
-        err = self.said()
+        err = self.stderr()
         self.errors.close()
         if "Traceback" in err or "a bug in xpnet" in err:
             self.tally.counts["tracebacks"] += 1
@@ -103,12 +103,12 @@ class Process:
             raise LostError(msg)
         return out + err
 
-    def refused(self, says: str) -> None:
-        """Wait for exit code 2 and one error line that contains ``says``; raises LostError."""
+    def refused(self, message: str) -> None:
+        """Wait for exit code 2 and one error line that contains ``message``; raises LostError."""
         code, _, err = self.end()
         lines = [line for line in err.splitlines() if line.startswith("error: ")]
-        if code != 2 or len(lines) != 1 or says not in lines[0]:
-            msg = f"expected exit code 2 and {says!r}; got {code} and {err[-500:]!r}"
+        if code != 2 or len(lines) != 1 or message not in lines[0]:
+            msg = f"expected exit code 2 and {message!r}; got {code} and {err[-500:]!r}"
             raise LostError(msg)
 
 
@@ -153,7 +153,7 @@ class Training:
         """Compare a run with the undisturbed one; raises LostError if they differ."""
         found = differences(self.whole(), out, tolerance, kept=kept)
         if found:
-            msg = f"{len(found)} differences from an uninterrupted run: {found[0]}"
+            msg = f"{len(found)} differences from an undisturbed run: {found[0]}"
             raise LostError(msg)
         self.tally.counts["runs compared"] += 1
 
@@ -197,7 +197,7 @@ def differences(one: Path, other: Path, tolerance: float = 0.0, *, kept: bool = 
 
 def _tensors(which: str, a: Checkpoint, b: Checkpoint, tolerance: float) -> list[str]:
     if a.tensors.keys() != b.tensors.keys():
-        return [f"{which}: names of tensors"]
+        return [f"{which}: tensor names"]
     if tolerance:
         return [
             f"{which}: {name}"

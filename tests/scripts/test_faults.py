@@ -1,4 +1,4 @@
-"""What happens to trainings of a week, done to trainings of a second: scripts/faults in short."""
+"""Faults that week-long trainings meet, injected into short ones: cases of scripts/faults."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ def training(faults, tmp_path_factory):
 
 
 @pytest.mark.long
-def test_a_training_killed_again_and_again_ends_bit_for_bit_as_one_left_alone(faults, training):
+def test_a_training_killed_again_and_again_ends_bit_for_bit_as_an_undisturbed_one(faults, training):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     faults.kills(training, 4, random.Random(seed))
@@ -75,7 +75,7 @@ def test_a_fault_loses_nothing(faults, training, case, arguments):
         ("clock", ()),
     ],
 )
-def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, arguments):
+def test_a_failing_disk_or_clock_loses_nothing(faults, training, case, arguments):
     before = len(training.tally.not_run)
     getattr(faults, case)(training, *arguments)
     assert training.tally.problems == []
@@ -84,10 +84,8 @@ def test_a_disk_or_a_clock_that_fails_loses_nothing(faults, training, case, argu
 
 
 @pytest.mark.long
-def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
-    faults, training, tmp_path, monkeypatch
-):
-    """A copy of xpnet without that flush, under the layer that cuts the power."""
+def test_a_missing_flush_before_a_rename_is_detected(faults, training, tmp_path, monkeypatch):
+    """Run a copy of xpnet without that flush under the layer that cuts the power."""
     layer = faults.layered.build(tmp_path)
     if layer is None:
         pytest.skip(reason="the layer needs a C compiler and Linux")
@@ -105,7 +103,7 @@ def test_a_file_that_is_not_flushed_before_it_is_renamed_is_found_lost(
 
 
 @pytest.mark.long
-def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp_path):
+def test_memory_and_open_files_stay_constant_and_the_history_readable(faults, tmp_path):
     if not Path("/proc/self/fd").exists():
         pytest.skip(reason="memory and files are read from /proc")
     measured = faults.long_run(tmp_path, 5_000, faults.Tally())
@@ -113,7 +111,7 @@ def test_memory_and_open_files_stay_flat_and_the_history_is_readable(faults, tmp
 
 
 @pytest.mark.long
-def test_a_checkpoint_of_one_backend_goes_on_on_another(faults, tmp_path):
+def test_a_checkpoint_of_one_backend_is_resumed_on_another(faults, tmp_path):
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     settings = (*faults.COMMON, *faults.NETWORKS[list(faults.NETWORKS)[1]])
     training = faults.Training(tmp_path, settings, faults.Tally())
@@ -121,7 +119,7 @@ def test_a_checkpoint_of_one_backend_goes_on_on_another(faults, tmp_path):
     assert training.tally.counts["runs compared"] == 1
 
 
-def test_a_difference_in_one_bit_is_found_and_counted(faults, training, tmp_path):
+def test_a_difference_of_one_bit_is_found_and_counted(faults, training, tmp_path):
     copy = Path(shutil.copytree(training.whole(), tmp_path / "copy"))
     newest = list(CheckpointFolder(copy / "checkpoints").steps().values())[-1]
     held = load(newest)
@@ -134,7 +132,7 @@ def test_a_difference_in_one_bit_is_found_and_counted(faults, training, tmp_path
     assert tally.problems[0].endswith("last: slots/m/0.dense.W")
 
 
-def test_the_report_has_the_counts_and_names_no_host(faults):
+def test_the_report_has_the_counts_but_not_the_name_of_the_host(faults):
     result = {"command": "scripts/faults", "seconds": 1, "counts": {"kills": 1234, "lost": 0}}
     result |= {"conditions": faults.conditions(), "not run": ["a: because"], "long": None}
     result |= {"fuzzed": {"csv": {"accepted": 1, "refused": 2, "escaped": 0}}}
@@ -153,7 +151,7 @@ def trainer_and_data():
     return Trainer([Dense(2)], backend="numpy", batch_size=4), (x, y)
 
 
-def test_a_kill_between_the_best_checkpoint_and_its_name_is_mended(tmp_path, monkeypatch):
+def test_a_kill_before_the_best_checkpoint_is_linked_is_repaired(tmp_path, monkeypatch):
     trainer, data = trainer_and_data()
     folder = CheckpointFolder(tmp_path)
 
@@ -175,11 +173,9 @@ def test_a_kill_between_the_best_checkpoint_and_its_name_is_mended(tmp_path, mon
     assert folder.best().meta == newest.meta
 
 
-def test_the_best_epoch_of_a_time_without_disk_space_is_saved_when_there_is_some(
-    tmp_path, monkeypatch
-):
+def test_the_best_epoch_on_a_full_disk_is_saved_once_there_is_space(tmp_path, monkeypatch):
     trainer, data = trainer_and_data()
-    folder, said = CheckpointFolder(tmp_path, keep=1), []
+    folder, lines = CheckpointFolder(tmp_path, keep=1), []
     write = xpnet.storage.checkpoint_folder.save
 
     def full_until_step_4(path, tensors, meta):
@@ -189,17 +185,17 @@ def test_the_best_epoch_of_a_time_without_disk_space_is_saved_when_there_is_some
         write(path, tensors, meta)
 
     monkeypatch.setattr(xpnet.storage.checkpoint_folder, "save", full_until_step_4)
-    callback = Checkpointing(folder, every_steps=1, report=said.append)
+    callback = Checkpointing(folder, every_steps=1, report=lines.append)
     trainer.fit(data, epochs=1, validation=data, callbacks=[callback])
     assert folder.best() is None
     callback.best = -math.inf  # no later epoch is better
     trainer.fit(data, epochs=2, validation=data, callbacks=[callback])
-    assert any("training continues" in line for line in said)
+    assert any("training continues" in line for line in lines)
     assert folder.best().meta["position"]["step"] == 3
     assert folder.newest().meta["position"]["step"] == 6
 
 
-def test_a_clock_that_goes_backwards_delays_no_checkpoint(tmp_path, monkeypatch):
+def test_a_clock_that_runs_backwards_delays_no_checkpoint(tmp_path, monkeypatch):
     trainer, data = trainer_and_data()
     wall = iter(range(10**6, 0, -1))
     monkeypatch.setattr(xpnet.training.callbacks.time, "time", lambda: next(wall))
@@ -208,7 +204,7 @@ def test_a_clock_that_goes_backwards_delays_no_checkpoint(tmp_path, monkeypatch)
     assert list(callback.folder.steps()) == [1, 2, 3]
 
 
-def test_the_script_prints_the_counts_and_exits_with_1_where_something_is_lost(tmp_path):
+def test_the_script_prints_the_counts_and_exits_with_1_if_anything_is_lost(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import faults\n"
         "def campaign(folder, options, tally):\n"

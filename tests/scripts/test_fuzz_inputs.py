@@ -1,7 +1,7 @@
-"""Hostile input: whatever comes in, a reader works or raises an error of one line.
+"""Hostile input: whatever it is, a reader succeeds or raises an error of one line.
 
-The targets and their mutations are those of scripts/fuzz.py; here Hypothesis drives them, a config
-is also made up setting by setting, and the command line meets the worst files in a process whose
+The targets and their mutations are those of scripts/fuzz.py; here Hypothesis drives them and also
+generates configs setting by setting, and the command line gets the worst files in a process whose
 memory is limited.
 """
 
@@ -34,7 +34,7 @@ def bench(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", list(fuzz.TARGETS))
-def test_a_target_works_or_raises_an_error_of_one_line(bench, name):
+def test_a_target_succeeds_or_raises_an_error_of_one_line(bench, name):
     if name == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     examples = 10 if name in fuzz.SLOW else 40
@@ -68,8 +68,8 @@ TABLES = st.recursive(
 )
 
 
-def complaint(make):
-    """The message of the ConfigError that `make` raises, or what it returns."""
+def result_or_message(make):
+    """Return what `make` returns, or the message of the ConfigError that it raises."""
     try:
         return make()
     except ConfigError as error:
@@ -85,7 +85,7 @@ def complaint(make):
 def test_any_table_is_a_config_or_a_config_error_of_one_line(table):
     from xpnet.settings import build
 
-    made = complaint(lambda: build(Config, table))
+    made = result_or_message(lambda: build(Config, table))
     if isinstance(made, Config):
         made = to_toml(made).replace("\n", "")
     assert "\n" not in made
@@ -94,7 +94,7 @@ def test_any_table_is_a_config_or_a_config_error_of_one_line(table):
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=30), key=st.sampled_from(["", "optimizer.lr=", "model.layers=", "a="]))
 def test_any_text_is_an_override_or_a_config_error_of_one_line(text, key):
-    made = complaint(lambda: load_config("digits", [key + text]))
+    made = result_or_message(lambda: load_config("digits", [key + text]))
     assert isinstance(made, Config) or "\n" not in made
 
 
@@ -102,7 +102,7 @@ def test_any_text_is_an_override_or_a_config_error_of_one_line(text, key):
     "content",
     [b"\xff\xfe", b"a = [" + b"[" * 5000, b"epochs = " + b"9" * 5000, b"epochs = 1\nepochs = 2"],
 )
-def test_a_hostile_toml_file_is_named(tmp_path, content):
+def test_an_error_names_the_hostile_toml_file(tmp_path, content):
     path = tmp_path / "my.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"my\.toml") as caught:
@@ -113,7 +113,7 @@ def test_a_hostile_toml_file_is_named(tmp_path, content):
 # ------------------------------------------------------------------------------------- the files
 
 
-def test_a_path_in_an_archive_leads_nowhere(tmp_path):
+def test_a_path_inside_an_archive_is_not_followed(tmp_path):
     (tmp_path / "inner").mkdir()
     path = tmp_path / "inner" / "a.npz"
     eye = fuzz.npy_bytes(np.eye(2))
@@ -126,7 +126,7 @@ def test_a_path_in_an_archive_leads_nowhere(tmp_path):
         read(path, label=None)
 
 
-def test_a_symbolic_link_is_read_as_what_it_leads_to(tmp_path):
+def test_a_symbolic_link_is_read_as_its_target(tmp_path):
     (tmp_path / "a.csv").write_text(fuzz.csv_text(4))
     links = {"b.csv": "a.csv", "loop.csv": "loop.csv", "gone.csv": "no.csv", "folder.csv": "."}
     for name, target in links.items():
@@ -138,7 +138,7 @@ def test_a_symbolic_link_is_read_as_what_it_leads_to(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_or_device_is_refused_rather_than_waited_for(tmp_path):
+def test_a_pipe_or_device_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     for name in ("pipe.csv", "zero.csv"):
@@ -146,7 +146,7 @@ def test_a_pipe_or_device_is_refused_rather_than_waited_for(tmp_path):
             read(tmp_path / name)
 
 
-# ----------------------------------------------------------------- the command, memory limited
+# ------------------------------------------------------------ the command line, memory limited
 
 LIMITED = """
 import resource, sys
@@ -164,7 +164,7 @@ main(sys.argv[2:])
 
 
 def limited(*arguments, extra=2**26):
-    """Run the command line with so much memory beyond what the libraries take."""
+    """Run the command line with ``extra`` bytes of memory beyond what the libraries take."""
     command = [sys.executable, "-c", LIMITED, str(extra), *map(str, arguments)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
@@ -173,7 +173,7 @@ def limited(*arguments, extra=2**26):
 
 
 def bomb():
-    """128 MiB of zeros that are really there, in 128 KiB."""
+    """Return 128 MiB of zeros, compressed into 128 KiB."""
     return fuzz.npz_bytes(x=np.zeros((2**17, 2**10), np.uint8))
 
 
@@ -209,7 +209,7 @@ HOSTILE = {
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
 @pytest.mark.parametrize("name", list(HOSTILE))
 def test_a_hostile_file_costs_one_line_and_exit_code_2_and_leaves_no_run(tmp_path, name):
-    make, says = HOSTILE[name]
+    make, message = HOSTILE[name]
     content = make()
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -219,20 +219,20 @@ def test_a_hostile_file_costs_one_line_and_exit_code_2_and_leaves_no_run(tmp_pat
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert says in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not out.exists()
 
 
-def test_a_constant_feature_is_no_obstacle(tmp_path):
+def test_a_constant_feature_is_accepted(tmp_path):
     (tmp_path / "flat.csv").write_text(rows(a=lambda i: 7.0))
     paths = (str(tmp_path / "flat.csv"), "--out", str(tmp_path / "run"))
-    said = fuzz.command("train", *paths, "--set", "epochs=1", "--backend", "numpy")
-    assert "test accuracy" in said
+    printed = fuzz.command("train", *paths, "--set", "epochs=1", "--backend", "numpy")
+    assert "test accuracy" in printed
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
-def test_a_checkpoint_of_a_size_beyond_the_file_is_refused_within_the_memory(tmp_path, bench):
+def test_a_checkpoint_that_declares_more_than_the_file_is_refused_in_little_memory(bench):
     run = bench.copy()
     newest = max((run / "checkpoints").glob("step-*"))
     for other in {*(run / "checkpoints").iterdir()} - {newest}:
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_a_size_beyond_the_file_is_refused_within_the_memory(tmp
         *("checkpoints/best.safetensors", "checkpoints/step-0000009999.safetensors"),
     ],
 )
-def test_a_pipe_or_device_in_a_run_folder_is_not_waited_for(bench, name):
+def test_a_run_folder_with_a_pipe_or_device_does_not_hang(bench, name):
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         run = bench.copy()
         (run / name).unlink(missing_ok=True)
@@ -262,19 +262,19 @@ def test_a_pipe_or_device_in_a_run_folder_is_not_waited_for(bench, name):
             done = limited(*command, extra=2**30)
             assert done.returncode in (0, 2), done.stderr
             if done.returncode == 2:
-                said = done.stderr.splitlines()[-1]
-                assert "not a regular file" in said or "symbolic links" in said
-                assert name in said
+                error = done.stderr.splitlines()[-1]
+                assert "not a regular file" in error or "symbolic links" in error
+                assert name in error
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_config_that_is_no_file_or_too_large_is_refused(tmp_path):
+def test_a_config_that_is_not_a_regular_file_or_too_large_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "zero.toml").symlink_to("/dev/zero")
     with (tmp_path / "huge.toml").open("wb") as file:
         file.truncate(2**40)
-    says = {"pipe": "not a regular file", "zero": "not a regular file", "huge": "are more than"}
-    for name, reason in says.items():
+    reasons = {"pipe": "not a regular file", "zero": "not a regular file", "huge": "are more than"}
+    for name, reason in reasons.items():
         with pytest.raises(ConfigError, match=rf"{name}\.toml.*{reason}"):
             load_config(str(tmp_path / f"{name}.toml"))
 
@@ -291,19 +291,19 @@ print(folder.newest().path.name, *folder.skipped, sep="\\n")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by /proc")
-def test_a_checkpoint_that_does_not_fit_into_memory_is_named_and_passed_over(bench):
+def test_a_checkpoint_that_does_not_fit_into_memory_is_named_and_skipped(bench):
     from xpnet.storage import save
 
     folder = bench.copy() / "checkpoints"
     path = folder / "step-0000009999.safetensors"
     save(path, {"x": np.zeros(2**27, np.uint8)}, {})
     command = [sys.executable, "-c", NEWEST, str(folder)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     size = path.stat().st_size
-    assert said == [bench.newest.name, f"{path} does not fit into memory: it has {size:,} bytes"]
+    assert lines == [bench.newest.name, f"{path} does not fit into memory: it has {size:,} bytes"]
 
 
-def test_an_error_names_the_file_also_where_the_rows_do_not_tell_of_it(tmp_path, bench):
+def test_an_error_about_the_values_names_the_file(tmp_path, bench):
     large = bench.file("large.csv", fuzz.csv_text(4).encode().replace(b"-", b"9e300", 1))
     few = bench.file("few.npz", fuzz.npz_bytes(x=np.eye(4), y=np.arange(4) % 2))
     for words in (
@@ -319,29 +319,29 @@ def test_an_error_names_the_file_also_where_the_rows_do_not_tell_of_it(tmp_path,
 ESCAPES = "\x1b]0;title\x07\x9b31m\u202e[/b]"
 
 
-def test_names_are_shown_and_not_obeyed(tmp_path, bench):
-    """A class, a file and a record may be named so that a terminal, or rich, would act on it."""
+def test_names_are_escaped_on_the_terminal(tmp_path, bench):
+    """Classes, files and records whose names contain control characters and rich's markup."""
     text = fuzz.csv_text().replace("yes", ESCAPES)
     data = bench.file("escapes.csv", text.encode())
     run = tmp_path / "run"
     settings = ("--set", "epochs=1", "--set", "model.hidden=[2]", "--backend", "numpy")
-    said = fuzz.command("train", str(data), "--out", str(run), *settings)
-    said += fuzz.command("evaluate", str(run))
-    assert r"\x1b]0;title\x07\x9b31m\u202e[/b]" in said
+    printed = fuzz.command("train", str(data), "--out", str(run), *settings)
+    printed += fuzz.command("evaluate", str(run))
+    assert r"\x1b]0;title\x07\x9b31m\u202e[/b]" in printed
     (run / "run.json").write_text(json.dumps({"status": ESCAPES}))
     (run / "history.jsonl").write_text(json.dumps({"epoch": ESCAPES}) + "\n")
-    said += fuzz.command("show", str(run))
+    printed += fuzz.command("show", str(run))
     data.write_text(text.replace("no\n", f"maybe{ESCAPES}\n"))
     for words in (["evaluate", str(run), str(data)], ["predict", str(run), f"no{ESCAPES}.csv"]):
         with pytest.raises(XpnetError) as caught:
             fuzz.command(*words)
-        said += str(caught.value)
-    assert not {c for c in said if not c.isprintable() and c != "\n"}
+        printed += str(caught.value)
+    assert not {c for c in printed if not c.isprintable() and c != "\n"}
     predicted = fuzz.command("predict", str(run), str(bench.data))
-    assert f"p_{ESCAPES}" in predicted  # as it is, to a file or a pipe
+    assert f"p_{ESCAPES}" in predicted  # unchanged in a file or a pipe
 
 
-@pytest.mark.skipif(os.name == "nt", reason="file names are of bytes elsewhere")
+@pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on Windows")
 def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.csv")
     with open(path, "w") as file:
@@ -352,13 +352,13 @@ def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_sizes_beyond_counting_are_refused_before_anything_is_written(tmp_path, bench):
-    for setting, says in {
+def test_sizes_that_are_too_large_are_refused_before_anything_is_written(tmp_path, bench):
+    for setting, message in {
         "model.hidden=[4611686018427387904]": "parameters; lower the sizes",
         "epochs=4611686018427387904": "are more than 2147483647 steps",
     }.items():
         words = ("train", str(bench.data), "--out", str(tmp_path / "run"))
-        with pytest.raises(XpnetError, match=says):
+        with pytest.raises(XpnetError, match=message):
             fuzz.command(*words, "--set", setting)
         assert not (tmp_path / "run").exists()
 
@@ -381,7 +381,7 @@ def test_an_output_that_is_a_device_or_a_link_stays_one(tmp_path, bench):
         fuzz.command(*words, "/dev/full")
 
 
-def test_a_folder_with_files_of_a_run_s_names_is_not_written_over(tmp_path, bench):
+def test_a_folder_with_a_file_that_a_run_would_write_is_not_overwritten(tmp_path, bench):
     for name in ("history.jsonl", "run.json", "report.json", "config.toml"):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
@@ -391,7 +391,7 @@ def test_a_folder_with_files_of_a_run_s_names_is_not_written_over(tmp_path, benc
         assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
 
 
-def test_labels_out_of_range_of_a_trained_run_are_named(bench):
+def test_an_error_names_a_label_that_the_run_does_not_know(bench):
     path = bench.file("other.csv", fuzz.csv_text(4).replace("yes", "maybe").encode())
     with pytest.raises(XpnetError, match="label 'maybe' is not among the 2 known classes"):
         fuzz.command("evaluate", str(bench.good), str(path))

@@ -1,4 +1,4 @@
-"""scripts/gpu-{report,bench,tests} without a GPU: what they do around what they call."""
+"""scripts/gpu-{report,bench,tests} without a GPU, with stubs of the programs that they call."""
 
 import argparse
 import importlib
@@ -34,17 +34,17 @@ def program(code):
 # -- gpu-report ------------------------------------------------------------------------------------
 
 
-def test_a_stage_that_fails_or_takes_too_long_is_noted_and_the_rest_goes_on(scripts, tmp_path):
+def test_a_stage_that_fails_or_takes_too_long_is_recorded_and_the_rest_runs(scripts, tmp_path):
     report_of, Stage = scripts[0].campaign, scripts[0].Stage
     figures, table, torn = tmp_path / "a.json", tmp_path / "a.md", tmp_path / "torn.json"
-    leave = f"open({str(figures)!r}, 'w').write('[1.5]'); open({str(table)!r}, 'w').write('| x |')"
-    tear = f"open({str(torn)!r}, 'w').write('[1'); import time; time.sleep(60)"
-    said = "import sys; print('why it failed'); sys.exit(7)"
+    good = f"open({str(figures)!r}, 'w').write('[1.5]'); open({str(table)!r}, 'w').write('| x |')"
+    slow = f"open({str(torn)!r}, 'w').write('[1'); import time; time.sleep(60)"
+    bad = "import sys; print('why it failed'); sys.exit(7)"
     options = argparse.Namespace(seconds=30.0, rehearse=False, folder=tmp_path / "kept")
     stages = [
-        Stage("good", 20, program(leave), figures, table),
-        Stage("bad", 20, program(said)),
-        Stage("slow", 0.5, program(tear), torn),
+        Stage("good", 20, program(good), figures, table),
+        Stage("bad", 20, program(bad)),
+        Stage("slow", 0.5, program(slow), torn),
         Stage("absent", 20, [str(tmp_path / "no-such-program")]),
         Stage("last", 20, program("print('done')")),
     ]
@@ -72,16 +72,16 @@ def test_a_stage_that_fails_or_takes_too_long_is_noted_and_the_rest_goes_on(scri
     ]
 
 
-def test_stages_beyond_the_time_are_not_begun(scripts, tmp_path):
+def test_no_stage_starts_when_no_time_is_left(scripts, tmp_path):
     options = argparse.Namespace(seconds=0.0, rehearse=True, folder=tmp_path)
     report = scripts[0].campaign([scripts[0].Stage("late", 9, ["false"])], options, {})
-    assert report["stages"][0]["outcome"] == "not run: the time was up"
+    assert report["stages"][0]["outcome"] == "not run: no time was left"
     text = (tmp_path / "gpu-report.md").read_text()
     assert text.startswith("# A rehearsal on a CPU: nothing here ran on a GPU\n")
 
 
 @pytest.mark.long
-def test_the_processes_of_a_stage_end_with_it(scripts, tmp_path):
+def test_the_child_processes_of_a_stage_end_with_it(scripts, tmp_path):
     alive = tmp_path / "alive"
     child = f"import time; time.sleep(2); open({str(alive)!r}, 'w')"
     parent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {child!r}])"
@@ -91,7 +91,7 @@ def test_the_processes_of_a_stage_end_with_it(scripts, tmp_path):
     assert not alive.exists()
 
 
-def test_a_rehearsal_has_the_stages_of_the_real_run_and_touches_no_gpu(scripts, tmp_path):
+def test_a_rehearsal_has_the_stages_of_a_real_run_and_uses_no_gpu(scripts, tmp_path):
     real, rehearsal = (scripts[0].stages(tmp_path, rehearse) for rehearse in (False, True))
 
     def kinds(stages):
@@ -106,17 +106,17 @@ def test_a_rehearsal_has_the_stages_of_the_real_run_and_touches_no_gpu(scripts, 
     assert not {"JSON", "MD"} & {word for s in (*real, *rehearsal) for word in s.command}
 
 
-@pytest.mark.parametrize(("gpus", "said"), [(0, "needs an NVIDIA GPU with its driver"), (1, "")])
-def test_the_report_needs_a_gpu(gpus, said, scripts, monkeypatch):
+@pytest.mark.parametrize(("gpus", "message"), [(0, "needs an NVIDIA GPU with its driver"), (1, "")])
+def test_the_report_needs_a_gpu(gpus, message, scripts, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", stub_of_cupy(gpus))
     reason = scripts[0].missing(False)
-    assert said in reason
-    assert bool(reason) == bool(said)
+    assert message in reason
+    assert bool(reason) == bool(message)
     monkeypatch.setitem(scripts[0].NEEDED, "no_such_module", "some-package")
     assert scripts[0].missing(True) == "not installed: pip install some-package"
 
 
-def test_what_is_missing_ends_it_with_3_and_nothing_is_written(tmp_path):
+def test_a_missing_gpu_is_exit_code_3_and_nothing_is_written(tmp_path):
     out = tmp_path / "report"
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import gpu_report\n"
@@ -130,7 +130,7 @@ def test_what_is_missing_ends_it_with_3_and_nothing_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(("outcome", "code"), [("passed", 0), ("failed with exit code 1", 1)])
-def test_the_exit_code_says_whether_all_stages_passed(
+def test_the_exit_code_tells_whether_all_stages_passed(
     outcome, code, scripts, tmp_path, monkeypatch, capsys
 ):
     chosen = []
@@ -154,8 +154,8 @@ def test_the_exit_code_says_whether_all_stages_passed(
 
 
 @pytest.mark.parametrize(("tolerance", "code"), [("1e-4", 0), ("1e-12", 1)])
-def test_the_curves_are_held_to_numpys(tolerance, code, scripts, tmp_path, monkeypatch, capsys):
-    """By array-api-strict, in few enough steps for a test."""
+def test_the_curves_must_agree_with_numpys(tolerance, code, scripts, tmp_path, monkeypatch, capsys):
+    """With array-api-strict in place of a GPU, and few steps."""
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     stages = scripts[1]
     monkeypatch.setattr(stages, "STEPS", 30)
@@ -163,12 +163,10 @@ def test_the_curves_are_held_to_numpys(tolerance, code, scripts, tmp_path, monke
     assert stages.curves("cpu", tolerance, str(tmp_path / "curves.json")) == code
     kept = json.loads((tmp_path / "curves.json").read_text())
     assert len(kept["numpy"]) == len(kept["backends"]["array-api-strict"]["losses"]) == 30
-    assert "array-api-strict on cpu (portable): at most " in capsys.readouterr().out
+    assert "array-api-strict on cpu (portable): largest difference " in capsys.readouterr().out
 
 
-def test_a_curve_that_is_not_finite_or_fails_is_no_agreement(
-    scripts, tmp_path, monkeypatch, capsys
-):
+def test_a_curve_that_is_not_finite_or_fails_does_not_agree(scripts, tmp_path, monkeypatch, capsys):
     stages = scripts[1]
     falling = np.linspace(2.0, 0.5, 5)
 
@@ -176,7 +174,7 @@ def test_a_curve_that_is_not_finite_or_fails_is_no_agreement(
         if name == "torch":
             msg = "no kernel image"
             raise RuntimeError(msg)
-        return (falling * (np.nan if name == "jax" else 1.0)), "as told"
+        return (falling * (np.nan if name == "jax" else 1.0)), "portable"
 
     monkeypatch.setattr(stages, "curve", curve)
     monkeypatch.setattr(stages, "seen", lambda name, device: "cpu")
@@ -186,7 +184,7 @@ def test_a_curve_that_is_not_finite_or_fails_is_no_agreement(
     assert "torch on cpu: RuntimeError: no kernel image" in capsys.readouterr().out
 
 
-def test_libraries_that_see_no_gpu_have_no_tests_there(scripts, monkeypatch, capsys):
+def test_only_the_libraries_that_see_a_gpu_are_tested_there(scripts, monkeypatch, capsys):
     monkeypatch.setattr(scripts[1], "seen", lambda name, device: None)
     assert scripts[1].tests("cuda") == 0
     assert "neither PyTorch nor JAX sees cuda" in capsys.readouterr().out
@@ -202,7 +200,7 @@ def test_libraries_that_see_no_gpu_have_no_tests_there(scripts, monkeypatch, cap
     ]
 
 
-def test_all_files_of_docker_mean_one_version_of_cuda():
+def test_the_docker_files_agree_on_the_version_of_cuda():
     docker = SCRIPTS.parent / "docker"
     (version,) = re.findall(
         "^ARG CUDA_VERSION=(.+)$", (docker / "Dockerfile.gpu").read_text(), re.M
@@ -215,7 +213,7 @@ def test_all_files_of_docker_mean_one_version_of_cuda():
 
 @pytest.fixture
 def only(tmp_path, monkeypatch):
-    """A PATH that holds what the scripts need of the system, and stubs: only(name, script)."""
+    """Set PATH to a folder of the few tools that are needed; only(name, script) adds a stub."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("bash", "cat", "dirname", "grep", "mktemp", "rm", "sed"):
@@ -236,7 +234,7 @@ def called(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-# What an answering engine, a driver and the toolkit say, and where the containers' calls go.
+# Stubs of a running engine, a driver and the toolkit; `docker` appends its calls to $CALLS.
 ENGINE = """
 case $1 in
   info) [ -z "$2" ] || echo '{"nvidia":{},"runc":{}}' ;;
@@ -253,7 +251,7 @@ NO_TOOLKIT = """[ -z "$2" ] || echo '{"runc":{}}'"""
 
 
 @pytest.mark.parametrize(
-    ("stubs", "said"),
+    ("stubs", "message"),
     [
         ({}, "a Docker client"),
         ({"docker": "exit 1"}, "a Docker engine that answers"),
@@ -263,17 +261,17 @@ NO_TOOLKIT = """[ -z "$2" ] || echo '{"runc":{}}'"""
         ({"docker": ENGINE, "nvidia-smi": DRIVER}, "a driver for CUDA 13."),
     ],
 )
-def test_the_gpu_tests_say_what_is_missing(stubs, said, only, monkeypatch):
+def test_the_gpu_tests_report_what_is_missing(stubs, message, only, monkeypatch):
     monkeypatch.delenv("CUDA_VERSION", raising=False)
     for name, script in stubs.items():
         only(name, script)
     done = called("gpu-tests")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith(f"missing: {said}")
+    assert done.stderr.startswith(f"missing: {message}")
     assert done.stderr.count("\n") == 1
 
 
-def test_the_gpu_tests_run_in_the_image_and_end_as_pytest_does(only, tmp_path, monkeypatch):
+def test_the_gpu_tests_run_in_the_image_and_exit_as_pytest_does(only, tmp_path, monkeypatch):
     calls = tmp_path / "calls"
     monkeypatch.setenv("CUDA_VERSION", "12.8.1")
     monkeypatch.setenv("CALLS", str(calls))
@@ -303,13 +301,13 @@ done
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_the_gpu_bench_puts_the_precisions_together(code, only, tmp_path, monkeypatch):
+def test_the_gpu_bench_combines_the_precisions(code, only, tmp_path, monkeypatch):
     monkeypatch.setenv("TF32_CODE", str(code))
     monkeypatch.setenv("XPNET", only("xpnet", XPNET) + " as-given")
     table, times = tmp_path / "table.md", tmp_path / "times.json"
     done = called("gpu-bench", table, times)
     assert done.returncode == code, done.stderr
-    if code == 2:  # it could not be timed
+    if code == 2:  # the timing failed
         assert not table.exists()
         return
     found = [each["precision"] for each in json.loads(times.read_text())]
@@ -319,14 +317,14 @@ def test_the_gpu_bench_puts_the_precisions_together(code, only, tmp_path, monkey
     assert len(json.loads(times.read_text())) == 1
 
 
-def test_the_gpu_bench_says_how_it_is_called():
+def test_the_gpu_bench_prints_its_usage():
     done = called("gpu-bench", "table.md")
     assert done.returncode == 2
     assert done.stderr.endswith("gpu-bench TABLE.md TIMES.json [PRECISION...]\n")
 
 
-def test_the_conditions_of_the_gpu_bench_are_ones():
-    """Each is parsed by the command, and names a row and a contender that there are."""
+def test_the_conditions_of_the_gpu_bench_are_valid():
+    """The command can parse each of them, and the rows and contenders that they name exist."""
     from xpnet.bench import STANDARD_ON_GPU, Expectation
     from xpnet.bench.contenders import ON_GPU
 
