@@ -75,7 +75,7 @@ def choose_step(step: Step, request: StepRequest) -> ChosenStep:
             return ChosenStep("fused", _fused(request))
         except UnsupportedError as error:
             if step == "fused":
-                msg = f"there is no fused step for this training: {error}"
+                msg = f"there is no fused step for this training ({error})"
                 raise BackendError(msg, **_instead("auto")) from error
             if backend.name in FUSED:
                 why = str(error)
