@@ -58,7 +58,7 @@ def test_a_full_disk_under_the_log_is_reported_once_and_ends_no_training(tmp_pat
         child = started(tmp_path / "run", stdout=full, stderr=subprocess.PIPE)
         _, err = child.communicate()
     assert child.returncode == 0
-    assert err == "standard output cannot be written: No space left on device; training continues\n"
+    assert err == "cannot write to standard output: No space left on device; training continues\n"
     assert ended(tmp_path / "run") == whole
 
 
