@@ -333,6 +333,8 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--only", "xpnet cupy"], "unknown contender 'xpnet cupy' on cpu"),
         (["--crossover"], "the second contender cannot run: device 'cuda' needs"),
         (["--crossover", "--only", "xpnet numpy"], "takes two --only contenders, or none"),
+        (["--rows", "4-1000000000-2:5:sgd"], "takes widths and batch sizes below 10^9"),
+        (["--rows", f"4-2:{10**20}:sgd"], "takes widths and batch sizes below 10^9"),
         (["--threads", "1"], "must be set before NumPy is loaded"),
         (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: 'nowhere' is not a folder"),
     ],

@@ -15,6 +15,8 @@ import pytest
 
 from xpnet import __version__
 from xpnet.cli.main import COMMANDS, main
+from xpnet.cli.output import check_places
+from xpnet.errors import DataError
 from xpnet.run import load
 
 COLUMNS = ("a", "b", "c", "d")
@@ -124,6 +126,8 @@ print([m for m in ("numpy", "rich", "torch", "jax", "pooch", "asyncio") if m in 
         (["predict", "absent", "x.csv"], "no run folder 'absent'"),
         (["show", "absent"], "no run folder 'absent'"),
         (["show", "absent", "--epochs", "x"], "'x' is not a valid integer"),
+        (["show", "absent", "--epochs", "0"], "0 is not in the range x>=1"),
+        (["init", ""], "the name of the file is empty"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(xpnet, args, says, tmp_path, monkeypatch):
@@ -163,6 +167,26 @@ def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
     assert err.startswith("error: IndexError: list index out of range (a bug in xpnet; --debug")
     with pytest.raises(IndexError):
         main(["--debug", "train"])
+
+
+def test_a_thread_that_cannot_be_started_is_not_a_bug(xpnet, monkeypatch, tmp_path):
+    def start(self):
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    code, _, err = xpnet("train", "--out", tmp_path / "run", "--set", "epochs=1", "--quiet")
+    assert (code, err) == (
+        2,
+        "error: no thread can be started: raise the limit on processes (ulimit -u)\n",
+    )
+
+
+def test_a_file_that_is_not_asked_for_needs_no_folder(monkeypatch):
+    monkeypatch.setattr("os.access", lambda folder, mode: False)
+    check_places(None, "-")
+    with pytest.raises(DataError, match=r"cannot write b\.json: '\.' is not writable"):
+        check_places("b.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -13,6 +13,7 @@ from xpnet.settings import did_you_mean
 __all__ = ["STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
 
 SEED = 0
+DIGITS = 9  # of a width or batch size, so that the bytes of a matrix fit into 63 bits
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def parse_network(text: str) -> Network:
         raise ConfigError(msg)
     if match[3] not in OPTIMIZERS:
         msg = f"unknown optimizer {match[3]!r}; {did_you_mean(match[3], OPTIMIZERS)}"
+        raise ConfigError(msg)
+    if max(map(len, re.split("[-:]", text))) > DIGITS:
+        msg = f"--rows takes widths and batch sizes below 10^{DIGITS}; got {text!r}"
         raise ConfigError(msg)
     return Network(tuple(map(int, match[1].split("-"))), int(match[2]), match[3])
 

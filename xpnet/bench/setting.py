@@ -31,10 +31,10 @@ class Setting:
             msg = f"--device must be cpu, cuda or cuda:N; got {self.device!r}"
             raise ConfigError(msg)
         if self.precision not in PRECISIONS:
-            msg = f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            msg = f"--precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
             raise ConfigError(msg)
         if self.precision == "tf32" and not self.on_gpu:
-            msg = "precision tf32 needs an NVIDIA GPU: use --device cuda or --precision float32"
+            msg = "--precision tf32 needs an NVIDIA GPU: use --device cuda or --precision float32"
             raise ConfigError(msg)
 
     @property

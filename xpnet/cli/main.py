@@ -107,4 +107,6 @@ def _explanation(error: Exception) -> str:
         return error.at_command_line
     if isinstance(error, OSError):
         return str(error)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "no thread can be started: raise the limit on processes (ulimit -u)"
     return f"{type(error).__name__}: {error} (a bug in xpnet; --debug shows the traceback)"

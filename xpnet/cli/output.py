@@ -14,9 +14,9 @@ __all__ = ["check_places", "write_output"]
 
 def check_places(*paths: str | None) -> None:
     """Raise DataError if a file could not be written, before minutes are spent computing it."""
-    for path in paths:
-        folder = Path(path or ".").parent
-        if not os.access(folder, os.W_OK):
+    for path in filter(None, paths):
+        folder = Path(path).parent
+        if path != "-" and not os.access(folder, os.W_OK):
             why = "is not writable" if folder.is_dir() else "is not a folder"
             msg = f"cannot write {path}: {str(folder)!r} {why}; choose another folder"
             raise DataError(msg)

@@ -19,6 +19,9 @@ def init(path: str, force: bool) -> int:
     from xpnet.cli.output import write_output
     from xpnet.errors import ConfigError
 
+    if not path:
+        msg = "the name of the file is empty: give one, such as my.toml"
+        raise ConfigError(msg)
     if Path(path).exists() and not force:
         msg = f"{path} already exists: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)

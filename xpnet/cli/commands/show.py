@@ -8,7 +8,13 @@ from xpnet.escape import escape
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--epochs", default=10, show_default=True, help="Number of last epochs to show.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Number of last epochs to show.",
+)
 def show(run: str, epochs: int) -> int:
     """Show a run: its layers with shapes and parameter counts, its history and its config.
 

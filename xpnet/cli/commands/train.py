@@ -9,11 +9,11 @@ from xpnet.cli.options import device_options, set_option
 @click.argument("source", default="digits", metavar="[RECIPE | FILE]")
 @device_options
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
-@click.option("--batch-size", metavar="N|auto", help="Rows per step; auto is what fits.")
-@click.option("--step", metavar="S", help="Who takes the step: auto, portable, fused or jit.")
-@click.option("--data-dir", metavar="DIR", help="Where mnist and fashion-mnist lie.")
-@click.option("--quiet", is_flag=True, help="Print nothing but the last line.")
+@click.option("--resume", is_flag=True, help="Resume from the newest checkpoint in --out.")
+@click.option("--batch-size", metavar="N|auto", help="Rows per step; auto: the most that fit.")
+@click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
+@click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
+@click.option("--quiet", is_flag=True, help="Print only the last line.")
 @set_option
 def train(
     source: str,
