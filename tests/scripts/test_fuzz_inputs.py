@@ -354,7 +354,7 @@ def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp
 
 def test_sizes_that_are_too_large_are_refused_before_anything_is_written(tmp_path, bench):
     for setting, message in {
-        "model.hidden=[4611686018427387904]": "parameters; lower the sizes",
+        "model.hidden=[4611686018427387904]": "parameters: make its layers smaller",
         "epochs=4611686018427387904": "are more than 2147483647 steps",
     }.items():
         words = ("train", str(bench.data), "--out", str(tmp_path / "run"))
