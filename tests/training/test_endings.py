@@ -18,6 +18,7 @@ from xpnet.cli.streams import TolerantStream
 from xpnet.run import load
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.callbacks import Callback, Checkpointing, HistoryFile, StopOnSignal
+from xpnet.training.signals import SIGNALS, Signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs the signals and devices of POSIX")
 
@@ -174,6 +175,23 @@ def test_a_signal_during_the_validation_stops_after_it(tmp_path):
     assert folder.newest().meta["position"]["step"] == 6
     assert signal.getsignal(signal.SIGTERM) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_where_no_thread_can_be_started_the_signals_stay_as_they_were(monkeypatch):
+    def start(self):
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    handlers = [signal.getsignal(s) for s in SIGNALS]
+    closed = []
+    close = os.close
+    monkeypatch.setattr("os.close", lambda file: closed.append(file) or close(file))
+    with pytest.raises(RuntimeError, match="new thread"):
+        Signals().begin()
+    assert [signal.getsignal(s) for s in SIGNALS] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
+    assert len(set(closed)) == 2  # both ends of the pipe
 
 
 def test_a_second_signal_ends_a_process_that_is_deep_in_one_instruction():

@@ -39,7 +39,7 @@ class Signals:
         self._pipe: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Take over the signals."""
+        """Take over the signals. They stay as they were where no thread can be started."""
         self.received = None
         if threading.current_thread() is not threading.main_thread():
             return
@@ -79,7 +79,12 @@ class Signals:
             return
         self._pipe = read, write
         numbers = {int(s) for s in self._before}
-        threading.Thread(target=_second, args=(read, numbers), daemon=True).start()
+        try:
+            threading.Thread(target=_second, args=(read, numbers), daemon=True).start()
+        except BaseException:
+            self.end()
+            os.close(read)  # which the thread would have done
+            raise
 
 
 def _second(pipe: int, numbers: set[int]) -> None:
