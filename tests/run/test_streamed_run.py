@@ -153,7 +153,7 @@ def test_what_cannot_be_streamed_is_one_line_at_the_prompt(file, tmp_path, capsy
 def test_the_other_commands_take_rows_out_of_the_file(file, tmp_path, capsys):
     train(config(file, "epochs=1"), tmp_path / "run", report=quiet)
     assert command("explain", tmp_path / "run", "--sample", 7) == 0
-    assert "sample 7 of the test part" in capsys.readouterr().out
+    assert "sample 7 of the test data" in capsys.readouterr().out
     assert command("evaluate", tmp_path / "run") == 0
     assert "accuracy" in capsys.readouterr().out
     toml = tmp_path / "streamed.toml"
