@@ -17,9 +17,9 @@ from typing import Annotated, Any, NamedTuple, Never
 
 import numpy as np
 
-from xpnet.backends import Backend, backend_of, resolve
+from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
-from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.nn.summary import Table
@@ -31,8 +31,9 @@ from xpnet.step import StepInputs, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training.callbacks import Callback, EpochMetrics, overridden
 from xpnet.training.engine import Engine, Metrics
-from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.training.loader import Loader
 from xpnet.training.memory import footprint, shortage
+from xpnet.training.placement import Placement
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 
@@ -95,8 +96,7 @@ class Trainer:
             msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
             msg += f"got {batch_size}, {accumulate} and {seed}"
             raise ConfigError(msg)
-        self.backend = backend if isinstance(backend, Backend) else None
-        self._asked = (backend if isinstance(backend, str) else "auto", device, dtype)
+        self._placement = Placement(backend, device, dtype)
         self.batch_size, self.seed, self.clip, self.step = batch_size, seed, clip, step
         self.accumulate, self.mixed = accumulate, mixed
 
@@ -142,8 +142,8 @@ class Trainer:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
-        loader = self._labelled(data)
-        checks = None if validation is None else self._labelled(validation)
+        loader = self._loader(data)
+        checks = None if validation is None else self._loader(validation)
         self.epochs, self.rows = epochs, loader.rows
         self.steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, self.steps_per_epoch)
@@ -279,7 +279,7 @@ class Trainer:
         Nothing is kept of them here, so it is for data of any size.
         """
         with self._memory_errors():
-            loader, to_host = self._labelled(data), self.engine.backend.to_host
+            loader, to_host = self._loader(data), self.engine.backend.to_host
             return self.engine.evaluate(
                 loader.batches(EVALUATION_BATCH),
                 lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
@@ -292,10 +292,17 @@ class Trainer:
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with self._memory_errors():
-            loader = self._loader(x if isinstance(x, Loader | StreamedDataset) else (x,))
+            loader = self._loader(
+                x if isinstance(x, Loader | StreamedDataset) else (x,), labelled=False
+            )
             yield from self.engine.predictions(loader.batches(EVALUATION_BATCH))
 
     # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> Backend | None:
+        """Where it trains; None while that is still to be chosen, by the first data."""
+        return self._placement.backend
 
     @property
     def engine(self) -> Engine:
@@ -304,7 +311,7 @@ class Trainer:
         Raises TrainingError before that.
         """
         shape = self.model.input_shape
-        if self._engine is None and shape is not None and not self._follows_data:
+        if self._engine is None and shape is not None and not self._placement.follows_data:
             self._prepare(shape)
         if self._engine is None:
             msg = "the model has no sizes yet: call fit, or build the model with its input shape"
@@ -385,7 +392,7 @@ class Trainer:
         return self.model._repr_html_() + self._facts().html()
 
     def __repr__(self) -> str:
-        where = self.backend or self._asked[0]
+        where = self.backend or self._placement.name
         return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
 
     def _facts(self) -> Table:
@@ -402,18 +409,11 @@ class Trainer:
             *([] if self.clip == Clip() else [("clip", repr(self.clip))]),
             *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
             ("batch", f"{self.batch_size} rows{parts}"),
-            ("runs on", self._where()),
+            ("runs on", str(self._placement)),
             ("step", taken),
             ("trained", f"{epoch} epochs{part}; {step} steps"),
         ]
         return Table([rows], "<<")
-
-    def _where(self) -> str:
-        if self.backend is not None:
-            return "{backend} {version} on {device}, {dtype}".format(**self.backend.describe())
-        if self._follows_data:
-            return "the backend chosen from the data"
-        return " on ".join(word for word in self._asked[:2] if word != "auto")
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:
@@ -430,26 +430,13 @@ class Trainer:
 
     # -- preparation -------------------------------------------------------------------------------
 
-    @property
-    def _follows_data(self) -> bool:
-        """Whether the backend is still to be chosen, by the first data."""
-        return self.backend is None and self._asked[:2] == ("auto", "auto")
-
-    def _resolve(self, x: Any) -> Backend:
-        """The backend, chosen at the first sight of data."""
-        if self.backend is None:
-            name, device, dtype = self._asked
-            follows = backend_of(x, dtype) if name == device == "auto" else None
-            self.backend = follows or resolve(name, device, dtype or "float32").backend
-        return self.backend
-
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Build the model and its engine for examples of ``shape``, once."""
         if self._engine is None:
             if self.model.input_shape != shape:
                 self.model = self.model.build(shape)
             self._engine = Engine(
-                self._resolve(None),
+                self._placement.resolve(),
                 self.model,
                 self.loss,
                 self.optimizer,
@@ -465,33 +452,16 @@ class Trainer:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
-    def _loader(self, data: Any) -> Loader:
-        """A loader or its arrays as a loader; the model is built for its examples."""
-        if isinstance(data, StreamedDataset):
-            data = StreamedLoader(self._resolve(None), data)
-        elif not isinstance(data, Loader):
-            data = Loader(self._resolve(data[0]), *data)
-        elif self._follows_data:
-            self.backend = data.backend
-        if repr(backend := self._resolve(None)) != repr(data.backend):
-            msg = f"the loader is for {data.backend}, but the training is on {backend}"
-            raise BackendError(msg)
-        self._prepare(data.example_shape)
-        return data
-
-    def _labelled(self, data: Any) -> Loader:
-        """A loader with targets that fit the loss and the model."""
-        listed = isinstance(data, tuple | list) and len(data) in (2, 3)
-        if not listed and not isinstance(data, Loader | StreamedDataset):
-            msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
-            msg += f"got {type(data).__name__}"
-            raise DataError(msg)
-        loader = self._loader(data)
-        y = loader.targets()
-        if y is None:
-            msg = "training and evaluation need targets; got none"
-            raise DataError(msg)
-        self.loss.check_target(y, self.model.output_shape[-1])
+    def _loader(self, data: Any, *, labelled: bool = True) -> Loader:
+        """Data as a loader whose examples, and targets where there must be some, fit the model."""
+        loader = self._placement.labelled(data) if labelled else self._placement.loader(data)
+        self._prepare(loader.example_shape)
+        if labelled:
+            y = loader.targets()
+            if y is None:
+                msg = "training and evaluation need targets; got none"
+                raise DataError(msg)
+            self.loss.check_target(y, self.model.output_shape[-1])
         return loader
 
 

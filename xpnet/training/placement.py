@@ -1,0 +1,68 @@
+"""Where a training runs: a backend that was asked for or follows the data, and loaders for it."""
+
+from typing import Any
+
+from xpnet.backends import Backend, backend_of, resolve
+from xpnet.data import StreamedDataset
+from xpnet.errors import BackendError, DataError
+from xpnet.training.loader import Loader, StreamedLoader
+
+__all__ = ["Placement"]
+
+
+class Placement:
+    """The backend of a training, chosen at the first sight of data unless an object was given.
+
+    ``backend`` is a name, a Backend or None, which with ``device="auto"`` follows the data;
+    ``dtype`` None follows arrays that are used where they are, and is float32 otherwise.
+    """
+
+    def __init__(self, backend: Backend | str | None, device: str, dtype: str | None) -> None:
+        self.backend = backend if isinstance(backend, Backend) else None
+        self.name = backend if isinstance(backend, str) else "auto"
+        self.device, self.dtype = device, dtype
+
+    @property
+    def follows_data(self) -> bool:
+        """Whether the backend is still to be chosen, by the first data."""
+        return self.backend is None and self.name == self.device == "auto"
+
+    def resolve(self, x: Any = None) -> Backend:
+        """Return the backend; the first call chooses it, by ``x`` where it follows the data."""
+        if self.backend is None:
+            follows = backend_of(x, self.dtype) if self.follows_data else None
+            asked = self.name, self.device, self.dtype or "float32"
+            self.backend = follows or resolve(*asked).backend
+        return self.backend
+
+    def loader(self, data: Any) -> Loader:
+        """Return a loader on the backend, of arrays (x,), (x, y), (x, y, weight) or a stream.
+
+        A Loader is returned as it is. Raises BackendError if it is for another backend.
+        """
+        if isinstance(data, StreamedDataset):
+            return StreamedLoader(self.resolve(), data)
+        if not isinstance(data, Loader):
+            return Loader(self.resolve(data[0]), *data)
+        if self.follows_data:
+            self.backend = data.backend
+        if repr(backend := self.resolve()) != repr(data.backend):
+            msg = f"the loader is for {data.backend}, but the training is on {backend}"
+            raise BackendError(msg)
+        return data
+
+    def labelled(self, data: Any) -> Loader:
+        """Return a loader of examples with targets. Raises DataError for anything else."""
+        listed = isinstance(data, tuple | list) and len(data) in (2, 3)
+        if not listed and not isinstance(data, Loader | StreamedDataset):
+            msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
+            msg += f"got {type(data).__name__}"
+            raise DataError(msg)
+        return self.loader(data)
+
+    def __str__(self) -> str:
+        if self.backend is not None:
+            return "{backend} {version} on {device}, {dtype}".format(**self.backend.describe())
+        if self.follows_data:
+            return "the backend chosen from the data"
+        return " on ".join(word for word in (self.name, self.device) if word != "auto")
