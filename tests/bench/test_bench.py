@@ -162,6 +162,7 @@ def test_the_products_are_those_of_a_step():
 # -- a simulated GPU -------------------------------------------------------------------------------
 
 
+@pytest.mark.long_but(narrow=["float16"])
 @pytest.mark.parametrize("narrow", [None, "float16", "bfloat16"])
 def test_the_limit_of_a_gpu_is_a_graph_of_the_same_products(narrow, folder):
     executor = CpuExecutor("float32", folder, narrow=narrow)

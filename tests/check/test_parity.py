@@ -178,6 +178,7 @@ def test_a_fault_that_shows_only_later_is_found_in_its_step():
     assert str(result.faults[0]).startswith("1.relu output: [")
 
 
+@pytest.mark.long
 def test_training_that_overflows_float32_is_no_fault_of_the_library():
     names = [name for name in ("numpy", "torch", "jax") if name in INSTALLED]
     report = run(names, "optimizer=sgd", "optimizer.lr=1e25", steps=5)

@@ -102,6 +102,7 @@ def run(*args):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.long_where(library=[["array_api_strict"]])
 @pytest.mark.parametrize("library", [[], ["numpy"], ["array_api_strict"], ["array-api-strict"]])
 def test_as_a_script_it_prints_what_it_found(library):
     if "strict" in str(library):

@@ -156,6 +156,7 @@ def test_every_step_lights_the_summed_index_in_the_operands_and_picks_a_result(p
         assert not panel.find_elements("css selector", ".result .on")
 
 
+@pytest.mark.long_but(convention=["column"])
 @pytest.mark.parametrize("convention", ["rows", "column"])
 def test_the_written_out_sum_is_the_picked_number(page, convention):
     if convention == "column":
@@ -250,6 +251,7 @@ def test_the_page_is_never_wider_than_the_window(page, width):
     assert wide <= width
 
 
+@pytest.mark.long_but(convention=["column"])
 @pytest.mark.parametrize(
     ("subject", "convention"),
     [

@@ -272,6 +272,7 @@ def trainer(backend, narrow):
     return Trainer(layers, optimizer=Adam(0.01), backend=backend, batch_size=16, mixed=mixed)
 
 
+@pytest.mark.long_but(narrow=["float16"])
 def test_a_training_learns_records_its_step_and_resumes_bitwise(folder, narrow, rng):
     y = rng.integers(0, 3, size=96)
     x = rng.normal(size=(96, 5)) + 3.0 * y[:, None]

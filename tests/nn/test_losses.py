@@ -89,6 +89,7 @@ def combinations(make):
     return output, made
 
 
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("make", [SoftmaxCrossEntropy, CrossEntropy])
 def test_every_combination_is_the_spelled_out_sum_and_its_gradient_the_numerical_one(backend, make):
     output, made = combinations(make)

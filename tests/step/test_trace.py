@@ -79,6 +79,7 @@ def test_it_computes_no_more_than_was_asked_for(backend, rng):
     assert [call.place.layer for call in recorder.calls] == [0]
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_micro_batches_are_those_of_the_accumulated_step(backend, rng):
     params, batch, keys = step_on(backend, rng, rows=7)
     loss, new = SoftmaxCrossEntropy(), {}
@@ -107,6 +108,7 @@ def test_parts_add_up_to_the_gradient_of_the_accumulated_step(backend, rng):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_narrow_arrays_and_scaled_gradients_are_those_of_the_step(backend32, rng):
     if backend32.name == "array-api-strict":
         pytest.skip("it has no float16")
@@ -173,6 +175,7 @@ def big_rows(factor):
     return factor * np.ones((8, 64), np.float32), np.arange(8) % 3
 
 
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 def test_an_overflowing_float16_layer_is_named(backend):
     """In float32 it does not overflow: what is repeated is the step that was taken."""
