@@ -83,7 +83,7 @@ def test_rounding_that_grows_is_distinguished_from_a_fault():
     assert report.ok
     for result in report.results:
         assert result.verdict == "rounding"
-        assert result.parting[:3] == (1, "0.dense", "output")
+        assert result.first_difference[:3] == (1, "0.dense", "output")
         assert result.sentence().startswith("every operation agrees to 1e-09; rounding alone")
 
 
@@ -94,7 +94,7 @@ def test_a_gradient_of_mere_rounding_that_adam_turns_into_a_step_is_no_fault(nam
     report = run([name], "model.normalization=batch_norm", "optimizer=adam")
     (result,) = report.results
     assert result.verdict == "rounding", result.sentence()
-    assert result.parting[:3] == (1, "update", "0.dense.b")
+    assert result.first_difference[:3] == (1, "update", "0.dense.b")
 
 
 def test_a_custom_library_agrees_operation_by_operation():

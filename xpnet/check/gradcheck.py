@@ -228,8 +228,8 @@ def _faults(problems: dict[str, Problem], samples: int, seed: int, tolerance: fl
     return faults
 
 
-def _shape(place: str, found: Array, wanted: Array) -> str:
-    return f"{place}: the gradient has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
+def _shape(place: str, actual: Array, expected: Array) -> str:
+    return f"{place}: the gradient has shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
 
 
 def _check(

@@ -115,54 +115,54 @@ class CheckedStep:
             self.tensors |= {(layer, k): np.asarray(v) for k, v in named.items()}
             return named, kept
         host = lift(operands, self.backend.to_host)
-        wanted, rest = operation(*host)
+        expected, rest = operation(*host)
         try:
             named, kept = operation(*operands)
-            found = {k: np.asarray(lift(v, self.backend.to_host, None)) for k, v in named.items()}
+            actual = {k: np.asarray(lift(v, self.backend.to_host, None)) for k, v in named.items()}
         except Exception as error:  # a library under test may raise anything
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.faults.append(Fault(layer, next(iter(wanted), "track"), what))
-            return self._replaced(layer, wanted, rest)
+            self.faults.append(Fault(layer, next(iter(expected), "track"), what))
+            return self._replaced(layer, expected, rest)
         rounding = Rounding(operation, host, self.backend.dtype_name)
-        for tensor, value in found.items():
+        for tensor, value in actual.items():
             self.rounding[layer, tensor] = rounding
-            fault = self.judge(layer, tensor, value, wanted[tensor], rounding)
+            fault = self.judge(layer, tensor, value, expected[tensor], rounding)
             if fault is not None:
                 self.faults.append(fault)
                 if fault.difference is None:
-                    return self._replaced(layer, wanted, rest)
-        self.tensors |= {(layer, k): v for k, v in found.items()}
+                    return self._replaced(layer, expected, rest)
+        self.tensors |= {(layer, k): v for k, v in actual.items()}
         return named, kept
 
     def judge(
         self,
         layer: str,
         tensor: str,
-        found: np.ndarray,
-        wanted: Any,
+        actual: np.ndarray,
+        expected: Any,
         rounding: Rounding,
     ) -> Fault | None:
         """Say what is wrong with a result: its shape, its dtype, or a value."""
-        wanted = np.asarray(wanted)
-        if found.shape != wanted.shape:
-            return Fault(layer, tensor, f"has shape {found.shape}, not {wanted.shape}")
-        if wanted.dtype.kind == "f" and found.dtype.name != self.backend.dtype_name:
-            what = f"has dtype {found.dtype.name}, not {self.backend.dtype_name}"
+        expected = np.asarray(expected)
+        if actual.shape != expected.shape:
+            return Fault(layer, tensor, f"has shape {actual.shape}, not {expected.shape}")
+        if expected.dtype.kind == "f" and actual.dtype.name != self.backend.dtype_name:
+            what = f"has dtype {actual.dtype.name}, not {self.backend.dtype_name}"
             return Fault(layer, tensor, what)
-        worst = difference(found, wanted)
+        worst = difference(actual, expected)
         if worst.error > self.tolerance:
             if math.isinf(rounding(tensor)):
                 return None
             # Terms that cancel leave their rounding: NumPy's own says how much that is here.
-            worst = difference(found, wanted, floor=rounding(tensor) / self.tolerance)
+            worst = difference(actual, expected, floor=rounding(tensor) / self.tolerance)
         if worst.error <= self.tolerance:
             return None
-        what = f"{list(worst.place)} is {worst.found:.9g}, not {worst.expected:.9g}"
+        what = f"{list(worst.place)} is {worst.actual:.9g}, not {worst.expected:.9g}"
         return Fault(layer, tensor, what, worst)
 
-    def _replaced(self, layer: str, wanted: dict[str, Any], rest: Any) -> Results:
-        self.tensors |= {(layer, k): np.asarray(v) for k, v in wanted.items()}
-        return lift(wanted, self._place), lift(rest, self._place)
+    def _replaced(self, layer: str, expected: dict[str, Any], rest: Any) -> Results:
+        self.tensors |= {(layer, k): np.asarray(v) for k, v in expected.items()}
+        return lift(expected, self._place), lift(rest, self._place)
 
     def _place(self, x: Any) -> Array:
         return self.backend.asarray(np.array(x))

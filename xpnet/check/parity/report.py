@@ -10,10 +10,10 @@ from xpnet.check.parity.checked_step import Fault
 from xpnet.check.parity.compare import Difference
 from xpnet.check.parity.operations import Row
 
-__all__ = ["Growth", "Parting", "Report", "Result", "to_json", "to_markdown"]
+__all__ = ["Growth", "FirstDifference", "Report", "Result", "to_json", "to_markdown"]
 
 
-class Parting(NamedTuple):
+class FirstDifference(NamedTuple):
     """The first tensor of the run that differs by more than the tolerance."""
 
     step: int  # from 1
@@ -42,7 +42,7 @@ class Result:
     tolerance: float = 0.0
     faults: list[Fault] = field(default_factory=list)
     fault_step: int | None = None
-    parting: Parting | None = None
+    first_difference: FirstDifference | None = None
     growth: list[Growth] = field(default_factory=list)
     operations: list[Row] = field(default_factory=list)  # of a library under test
 
@@ -58,7 +58,7 @@ class Result:
             return "not run"
         if self.faults or self.bad_operations:
             return "fault"
-        return "rounding" if self.parting else "agrees"
+        return "rounding" if self.first_difference else "agrees"
 
     def sentence(self) -> str:
         """Return the result in one line."""
@@ -70,12 +70,12 @@ class Result:
             return f"FAULT in step {self.fault_step}, {fault}{more}"
         if self.bad_operations:
             return f"FAULT in {len(self.bad_operations)} operations of the library"
-        if self.parting is None:
+        if self.first_difference is None:
             return f"agrees to {self.tolerance:g} over {len(self.growth)} steps"
-        step, layer, tensor, worst = self.parting
+        step, layer, tensor, worst = self.first_difference
         return (
             f"every operation agrees to {self.tolerance:g}; rounding alone has grown past it in "
-            f"step {step}, {layer} {tensor}{list(worst.place)}: {worst.found:.9g}, "
+            f"step {step}, {layer} {tensor}{list(worst.place)}: {worst.actual:.9g}, "
             f"reference {worst.expected:.9g}"
         )
 

@@ -13,7 +13,7 @@ from xpnet.check.parity.checked_step import CheckedStep, Fault, Key, Rounding
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
 from xpnet.check.parity.module import ModuleBackend
 from xpnet.check.parity.operations import check_operations
-from xpnet.check.parity.report import Growth, Parting, Report, Result
+from xpnet.check.parity.report import FirstDifference, Growth, Report, Result
 from xpnet.check.sample import Sample, sample_rows
 from xpnet.errors import BackendError, ConfigError
 from xpnet.nn.layout import merge
@@ -168,25 +168,25 @@ class _Side:
         return {**checked.tensors, **{("update", name): value for name, value in after.items()}}
 
     def compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
-        """Take the step and note faults, the first parting and the growth."""
+        """Take the step and note faults, the first difference and the growth."""
         if self.result.faults:
             return
         number = moment.inputs.step + 1
         try:
-            found = self.step(moment)
+            actual = self.step(moment)
         except Exception as error:  # a library under test may raise anything
             self.checked.faults.append(_failed("train step", error))
-            found = {}
+            actual = {}
         if self.checked.faults:
             self.result.faults, self.result.fault_step = list(self.checked.faults), number
-        apart = self._apart(found, expected)
-        self.result.growth.append(_growth(number, apart))
-        first = next((k for k, d in apart.items() if d.error > self.tolerance), None)
-        if first is not None and self.result.parting is None:
-            self.result.parting = Parting(number, *first, apart[first])
+        differences = self._differences(actual, expected)
+        self.result.growth.append(_growth(number, differences))
+        first = next((k for k, d in differences.items() if d.error > self.tolerance), None)
+        if first is not None and self.result.first_difference is None:
+            self.result.first_difference = FirstDifference(number, *first, differences[first])
 
-    def _apart(
-        self, found: dict[Key, np.ndarray], expected: dict[Key, np.ndarray]
+    def _differences(
+        self, actual: dict[Key, np.ndarray], expected: dict[Key, np.ndarray]
     ) -> dict[Key, Difference]:
         """How far each tensor is from the reference's.
 
@@ -194,8 +194,8 @@ class _Side:
         held to the rounding, and a parameter to the size of all of them.
         """
         sizes = _sizes(expected)
-        apart = {}
-        for key, value in found.items():
+        differences = {}
+        for key, value in actual.items():
             if value.shape != expected[key].shape:
                 continue
             worst = difference(value, expected[key], sizes.get(_role(key), 0.0))
@@ -203,8 +203,8 @@ class _Side:
                 rounding = self.checked.rounding[key](key[1])
                 if float(np.abs(expected[key]).max()) <= rounding < math.inf:
                     worst = difference(value, expected[key], rounding / self.tolerance)
-            apart[key] = worst
-        return apart
+            differences[key] = worst
+        return differences
 
     def _check_update(
         self, moment: _Moment, before: TrainState, after: dict[str, np.ndarray]
@@ -221,13 +221,13 @@ class _Side:
             return _named(engine, before._replace(params=made[0], slots=made[1])), None
 
         host = (_wide(before.params), _wide(grad), tuple(map(_wide, before.slots)))
-        wanted = update(*host)[0]
-        wanted |= engine.stats_layout.named(engine.stats_layout.join(checked.stats, np.zeros(0)))
-        wanted["C"] = next(v for (_, tensor), v in checked.tensors.items() if tensor == "C")
+        expected = update(*host)[0]
+        expected |= engine.stats_layout.named(engine.stats_layout.join(checked.stats, np.zeros(0)))
+        expected["C"] = next(v for (_, tensor), v in checked.tensors.items() if tensor == "C")
         rounding = Rounding(update, host, self.backend.dtype_name)
         for tensor, value in after.items():
-            fault = checked.judge("update", tensor, value, wanted[tensor], rounding)
-            if fault and not (self.compiled and self._near(update, host, tensor, value, wanted)):
+            fault = checked.judge("update", tensor, value, expected[tensor], rounding)
+            if fault and not (self.compiled and self._near(update, host, tensor, value, expected)):
                 checked.faults.append(fault)
 
     def _near(
@@ -235,15 +235,15 @@ class _Side:
         update: Callable[..., Results],
         host: tuple[Any, ...],
         tensor: str,
-        found: np.ndarray,
-        wanted: dict[str, np.ndarray],
+        actual: np.ndarray,
+        expected: dict[str, np.ndarray],
     ) -> bool:
         """Whether a compiled step agrees as a whole.
 
         It may round otherwise than the trace: put a ReLU's input on the other side of 0, and give
         a gradient of nothing but rounding another sign, which Adam turns into a whole step.
         """
-        if found.shape != wanted[tensor].shape:
+        if actual.shape != expected[tensor].shape:
             return False
         parts = []
         for e in self.engine.params_layout.entries:
@@ -253,12 +253,12 @@ class _Side:
         params, grad, slots = host
         by = np.concatenate(parts)
         low, high = (update(params, near, slots)[0] for near in (grad - by, grad + by))
-        apart = np.abs(_wide(found) - wanted[tensor])
+        differences = np.abs(_wide(actual) - expected[tensor])
         if tensor in low:
-            moved = (np.abs(other[tensor] - wanted[tensor]) for other in (low, high))
-            apart = np.maximum(apart - np.maximum(*moved), 0.0)
-        limit = math.sqrt(self.tolerance) * float(np.linalg.norm(wanted[tensor]))
-        return float(np.linalg.norm(apart)) <= limit
+            moved = (np.abs(other[tensor] - expected[tensor]) for other in (low, high))
+            differences = np.maximum(differences - np.maximum(*moved), 0.0)
+        limit = math.sqrt(self.tolerance) * float(np.linalg.norm(expected[tensor]))
+        return float(np.linalg.norm(differences)) <= limit
 
 
 def _named(engine: Engine, state: TrainState) -> dict[str, np.ndarray]:
@@ -269,9 +269,9 @@ def _named(engine: Engine, state: TrainState) -> dict[str, np.ndarray]:
     return named | engine.stats_layout.named(state.stats)
 
 
-def _growth(number: int, apart: dict[Key, Difference]) -> Growth:
+def _growth(number: int, differences: dict[Key, Difference]) -> Growth:
     largest = dict.fromkeys(Growth._fields[1:], 0.0)
-    for (layer, tensor), worst in apart.items():
+    for (layer, tensor), worst in differences.items():
         kind = _kind(layer, tensor)
         largest[kind] = max(largest[kind], worst.error)
     return Growth(number, **largest)
