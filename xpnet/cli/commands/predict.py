@@ -74,7 +74,8 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
         try:
             return loaded.read(path, labelled=False)
         except DataError as error:
-            raise DataError(str(error).replace(str(path), "standard input")) from None
+            message = error.message.replace(str(path), "standard input")
+            raise DataError(message, python=error.python, command=error.command) from None
 
 
 def _lines(batches, classes):  # type: ignore[no-untyped-def]
