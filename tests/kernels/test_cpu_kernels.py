@@ -2,6 +2,9 @@
 
 import itertools
 import logging
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -364,6 +367,29 @@ def test_without_numba_everything_still_runs(monkeypatch, rng):
     trainer.fit((rng.normal(size=(20, 4)), rng.integers(0, 3, 20)), epochs=1)
     why = "Numba is not installed: pip install 'xpnet[fast]'"
     assert trainer.engine.step.note == f"portable: {why}"
+
+
+@pytest.mark.parametrize(
+    ("begin", "environment", "why"),
+    [
+        ("", {"NUMBA_DISABLE_JIT": "1"}, "its compiler is switched off by NUMBA_DISABLE_JIT"),
+        ("import sys; sys.modules['numba'] = None", {}, "import of numba halted"),
+    ],
+)
+def test_a_numba_that_cannot_be_used_leaves_the_portable_step(begin, environment, why):
+    script = f"""{begin}
+from xpnet import Dense, Sequential, Trainer
+trainer = Trainer(Sequential([Dense(3)]).build((4,)), backend="numpy")
+print(trainer.engine.step.note)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith(f"portable: Numba cannot be used: {why}"), done.stderr
 
 
 def test_a_blas_that_is_missing_or_miscalculates_is_not_used(monkeypatch, caplog):

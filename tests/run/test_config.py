@@ -274,6 +274,11 @@ def test_a_data_file_of_an_override_is_taken_from_the_current_folder(tmp_path, m
     assert load_config("mnist", ["data.data_dir=~/d"]).data.data_dir == os.path.expanduser("~/d")
 
 
+def test_the_home_folder_of_nobody_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.source = '~nosuchuser/x\.csv' names the home"):
+        load_config("digits", ["data.source=~nosuchuser/x.csv"])
+
+
 def test_a_folder_named_like_a_data_set_is_not_taken_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()

@@ -288,7 +288,12 @@ def _anchor_files(data: Any, folder: Path) -> None:
     for key in ("source", "test", "data_dir"):
         value = data.get(key) if isinstance(data, Mapping) else None
         if isinstance(value, str) and not (key == "source" and value in NAMES):
-            data[key] = os.path.abspath(folder / Path(value).expanduser())
+            try:
+                path = Path(value).expanduser()
+            except RuntimeError:  # ~name, where nobody has that name
+                msg = f"data.{key} = {value!r} names the home folder of a user who does not exist"
+                raise ConfigError(msg) from None
+            data[key] = os.path.abspath(folder / path)
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -121,8 +121,11 @@ def _fused_numpy(r: StepRequest) -> Callable:
     if installed_version(("numba",), "numba") is None:
         msg = "Numba is not installed: pip install 'xpnet[fast]'"
         raise UnsupportedError(msg)
-    from xpnet.kernels.cpu.fused_step import FusedStep
-
+    try:
+        from xpnet.kernels.cpu.fused_step import FusedStep
+    except ImportError as error:  # one for another NumPy, or switched off
+        msg = f"Numba cannot be used: {error}"
+        raise UnsupportedError(msg) from error
     return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name)
 
 

@@ -4,9 +4,13 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from numba import config, njit
 
 __all__ = ["kernel"]
+
+if config.DISABLE_JIT:
+    msg = "its compiler is switched off by NUMBA_DISABLE_JIT"
+    raise ImportError(msg)
 
 # Sums may be reordered and products fused, but a NaN or an infinity stays what it is.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
