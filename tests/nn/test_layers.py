@@ -54,6 +54,7 @@ def test_the_table_has_every_layer():
     assert {type(layer) for layer in CASES.values()} == set(LAYERS.values())
 
 
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("case", CASES)
 def test_backward_is_the_adjoint_of_the_numerical_jacobian(backend, case, train, rng):

@@ -94,6 +94,7 @@ def test_micro_batches_are_those_of_the_accumulated_step(backend, rng):
     assert {part for _, part in new} == {0, 1, 2}
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_parts_add_up_to_the_gradient_of_the_accumulated_step(backend, rng):
     params, batch, keys = step_on(backend, rng, rows=7)
     batch, loss = batch._replace(weight=backend.asarray(np.arange(7.0))), SoftmaxCrossEntropy()
