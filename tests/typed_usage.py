@@ -168,7 +168,8 @@ def from_a_config_to_a_folder_and_back() -> None:
 
 def the_mathematics() -> None:
     assert_type(gradcheck(Sequential([Dense(3)]), SoftmaxCrossEntropy(), x, y).ok, bool)
-    assert_type(explain(tiny()), Explanation)
+    assert_type(explain([784, 128, 10], batch=32), Explanation)
+    print(explain(tiny()), explain("runs/first", sample=17).render("markdown"))
     a = softmax(x)
     print(softmax_backward(a, a), ops.dense(x, x.T))
     assert_type(xpnet.__version__, str)

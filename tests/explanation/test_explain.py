@@ -221,17 +221,35 @@ def test_a_saturated_sigmoid_says_so_instead_of_agreeing():
     [
         (lambda: tiny("crossentropy"), "did you mean"),
         (lambda: tiny(activation="rellu"), "did you mean"),
-        (lambda: tiny(label=3), "--label must be a class from 0 to 2"),
+        (lambda: tiny(label=3), "label must be a class from 0 to 2"),
         (lambda: of_sizes([3]), "give at least two sizes, inputs and outputs"),
-        (lambda: of_config("digits", sample=10**6), "--sample must be a row from 0 to "),
+        (lambda: of_config("digits", sample=10**6), "sample must be a row from 0 to "),
         (lambda: explain(of_sizes([2, 300], batch=300)), "too large to form"),
         (lambda: of_config("no-such-recipe"), "no recipe or file"),
+        (lambda: explain(batch=0), r"batch must be 1 to 1000000, .*; got 0, 0 and 0"),
     ],
 )
 def test_what_cannot_be_explained_is_an_error_of_one_line(make, message):
     with pytest.raises((ConfigError, DataError), match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_source_is_what_the_command_line_takes():
+    assert str(explain()) == str(explain(tiny()))
+    assert str(explain([4, 3], batch=2, label=1)) == str(explain(of_sizes([4, 3], 2, label=1)))
+    assert str(explain(batch=2)) == str(explain(of_sizes([3, 3], 2)))
+    assert str(explain("digits", sample=3)) == str(explain(of_config("digits", sample=3)))
+
+
+def test_a_label_of_a_regression_is_refused_in_the_words_of_the_interface(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("a,price\n" + "".join(f"{i},{i / 7}\n" for i in range(40)))
+    config = tmp_path / "config.toml"
+    config.write_text(f'[data]\nsource = "{table}"\ntask = "regression"\n[loss]\nname = "huber"\n')
+    with pytest.raises(ConfigError, match=r"predicts a value, not a class: omit label$") as caught:
+        explain(config, label=2)
+    assert caught.value.at_command_line.endswith("not a class: omit --label")
 
 
 def test_a_trained_run_is_explained_on_a_sample_that_it_did_not_see(tmp_path):
@@ -247,6 +265,9 @@ def test_a_trained_run_is_explained_on_a_sample_that_it_did_not_see(tmp_path):
     np.testing.assert_allclose(explanation.ways.a, expected, atol=1e-5)
     assert subject.y[0] == run.test_part().y[17]
     assert explanation.ways.spread < 1e-12
+    assert str(explain(tmp_path / "run", sample=17)) == str(explanation)
+    with pytest.raises(ConfigError, match=r"a run has its own .*: omit loss, activation and seed"):
+        explain(tmp_path / "run", loss="huber")
 
 
 def test_importing_the_package_does_not_import_what_only_one_renderer_needs():

@@ -5,16 +5,19 @@ import io
 import re
 import shutil
 import subprocess
+from typing import get_args
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from xpnet.cli.commands.explain import FORMATS
 from xpnet.cli.commands.explain import explain as command
 from xpnet.errors import ConfigError
 from xpnet.explanation import explain, html, latex, markdown, of_sizes, terminal, tiny, wording
 from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
+from xpnet.explanation.model import Format
 from xpnet.explanation.notation import latex as to_latex
 from xpnet.explanation.notation import mathml, plain
 from xpnet.nn import ACTIVATIONS
@@ -25,7 +28,7 @@ CONVENTIONS = ["rows", "column", "both"]
 
 def on_terminal(explanation, width=80):
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    terminal.render(explanation, console)
+    terminal.show(explanation, console)
     return console.file.getvalue()
 
 
@@ -35,6 +38,16 @@ RENDERERS = {
     "latex": latex.render,
     "html": html.render,
 }
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_an_explanation_renders_itself_in_the_formats_of_the_command(name):
+    assert tuple(RENDERERS) == FORMATS == get_args(Format)
+    explanation = explain(tiny())
+    assert explanation.render(name) == RENDERERS[name](explanation)
+    assert str(explanation) == RENDERERS["terminal"](explanation)
+    with pytest.raises(ConfigError, match="form must be one of terminal, markdown, latex, html"):
+        explanation.render("pdf")
 
 
 @pytest.mark.parametrize("name", RENDERERS)
@@ -201,12 +214,12 @@ def test_the_command_takes_the_format_from_the_name_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "--batch 1 to"),
+        (["--batch", "0"], "batch must be 1 to"),
         (["digits", "mnist"], "give sizes such as"),
         (["²", "³"], "give sizes such as"),
         (["9" * 5000, "3"], "give sizes such as"),
-        (["--batch", "100000000000000000000"], "needs --batch 1 to 1000000"),
-        (["--seed", str(2**63)], r"--seed 0 to 2\^63 - 1"),
+        (["--batch", "100000000000000000000"], "batch must be 1 to 1000000"),
+        (["--seed", str(2**63)], r"seed 0 to 2\^63 - 1"),
         (["784"], "give at least two sizes, inputs and outputs"),
         (["no-such-thing"], "no recipe or file"),
     ],

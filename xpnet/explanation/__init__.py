@@ -1,11 +1,16 @@
 """Where does the gradient come from? One training step explained, on the user's own numbers.
 
-    from xpnet.explanation import explain, tiny
-    explanation = explain(tiny())
+    explanation = explain()                        # numbers small enough to follow
+    explanation = explain([784, 128, 10], batch=32)
+    explanation = explain("runs/first", sample=17)
+    print(explanation.render("markdown"))
 
 An :class:`Explanation` is plain data. It is computed once, by the functions that training runs, and
 rendered by four modules: ``terminal``, ``markdown``, ``latex`` and ``html``.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,23 +19,51 @@ from xpnet.escape import escape
 from xpnet.explanation.beside import beside, bridge, playground
 from xpnet.explanation.layer_pass import layer_pass
 from xpnet.explanation.model import Convention, Explanation
-from xpnet.explanation.subject import Subject, of_config, of_run, of_sizes, setting_of, tiny
+from xpnet.explanation.subject import (
+    Subject,
+    of_config,
+    of_run,
+    of_sizes,
+    setting_of,
+    subject_of,
+    tiny,
+)
 from xpnet.explanation.ways import five_ways
 
 __all__ = ["Explanation", "Subject", "explain", "of_config", "of_run", "of_sizes", "tiny"]
 
 
 def explain(
-    subject: Subject, backend: Backend | None = None, convention: Convention = "both"
+    source: Subject | Sequence[int] | str | Path | None = None,
+    backend: Backend | None = None,
+    convention: Convention = "both",
+    *,
+    batch: int = 1,
+    sample: int = 0,
+    label: int | None = None,
+    loss: str | None = None,
+    activation: str | None = None,
+    seed: int | None = None,
 ) -> Explanation:
-    """Explain one training step of ``subject`` on ``backend`` (NumPy float64 by default).
+    """Explain one training step on ``backend`` (NumPy float64 by default).
 
-    Raises ConfigError if there is no dense layer at the end or a Jacobian is too large to form.
+    ``source`` is the widths of a network, a recipe, a TOML file, a run folder, a Subject, or None
+    for an example that fits on a page. ``batch`` rows are explained, of data from row ``sample``
+    on; ``label`` is the class of the first. ``loss``, ``activation`` of the hidden layers and
+    ``seed`` are names and a number as in a config; a trained run has its own.
 
-    >>> explanation = explain(tiny())
+    Raises ConfigError if there is no dense layer at the end, a Jacobian is too large to form or an
+    option does not go with the source; CheckpointError or DataError for what cannot be read.
+
+    >>> explanation = explain()
     >>> explanation.ways.spread < 1e-14
     True
+    >>> explain([4, 3], batch=2, label=1).title
+    'A network 4-3 and a batch of 2'
     """
+    subject = source
+    if not isinstance(subject, Subject):
+        subject = subject_of(source, batch, sample, label, loss, activation, seed)
     backend = backend or get_backend("numpy", "cpu", "float64")
     with np.errstate(all="ignore"):  # a probability of 0 gives inf or nan, which is shown
         passed = layer_pass(subject, backend)

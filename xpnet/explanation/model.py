@@ -4,12 +4,14 @@ Values are host float64 arrays, copies of what the real functions returned.
 """
 
 import dataclasses
+import importlib
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from xpnet.errors import ConfigError
 from xpnet.explanation.notation import columns, indices
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Code",
     "Convention",
     "Explanation",
+    "Format",
     "Playground",
     "Step",
     "Tensor",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 Convention = Literal["rows", "column", "both"]
+Format = Literal["terminal", "markdown", "latex", "html"]  # each a module that renders
 
 
 class Code(NamedTuple):
@@ -213,3 +217,13 @@ class Explanation:
             return [(step.column(), None) for step in self.steps]
         both = self.convention == "both"
         return [(step, step.column() if both else None) for step in self.steps]
+
+    def render(self, form: Format = "terminal") -> str:
+        """Return it as text; that for a terminal has 80 columns. Raises ConfigError."""
+        if form not in get_args(Format):
+            msg = f"form must be one of {', '.join(get_args(Format))}; got {form!r}"
+            raise ConfigError(msg)
+        return importlib.import_module(f"xpnet.explanation.{form}").render(self)
+
+    def __str__(self) -> str:
+        return self.render()

@@ -16,7 +16,9 @@ from xpnet.random import generator
 from xpnet.run.config import ModelConfig, load_config
 from xpnet.settings import build_named
 
-__all__ = ["Subject", "of_config", "of_run", "of_sizes", "tiny"]
+__all__ = ["Subject", "of_config", "of_run", "of_sizes", "subject_of", "tiny"]
+
+MOST_ROWS = 10**6
 
 # Small enough to follow by hand. The label is not the likeliest class, so the gradient is large.
 X = ((1.0, 2.0, -1.0),)
@@ -51,6 +53,41 @@ def _first_weights(model: Sequential, seed: int) -> list[dict[str, np.ndarray]]:
         layout.split(v) for layout, v in zip(layouts(model), initialize(model, seed), strict=True)
     ]
     return [dict(layer) for layer in merge(*split)]
+
+
+def subject_of(
+    source: Any,
+    batch: int = 1,
+    sample: int = 0,
+    label: int | None = None,
+    loss: str | None = None,
+    activation: str | None = None,
+    seed: int | None = None,
+) -> Subject:
+    """Return the subject that ``source`` names: None, widths, a recipe, a TOML file or a run.
+
+    Raises ConfigError, CheckpointError or DataError.
+    """
+    if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
+        msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
+        msg += f"got {batch}, {sample} and {seed or 0}"
+        raise ConfigError(msg)
+    if source is None and batch == 1:
+        return tiny(loss, activation, label, seed)
+    if source is None:
+        source = [3, 3]
+    if not isinstance(source, str | Path):
+        return of_sizes(list(source), batch, loss, activation, label, seed)
+    if not Path(source).is_dir():
+        return of_config(str(source), batch, sample, loss, activation, label, seed)
+    if (loss, activation, seed) != (None, None, None):
+        msg = "a run has its own loss, activation and seed"
+        raise ConfigError(
+            msg,
+            python="omit loss, activation and seed",
+            command="omit --loss, --activation and --seed",
+        )
+    return of_run(source, batch, sample, label)
 
 
 def tiny(
@@ -114,7 +151,7 @@ def _targets(loss: Loss, labels: np.ndarray, n_classes: int, label: int | None) 
     """
     if label is not None:
         if not 0 <= label < n_classes:
-            msg = f"--label must be a class from 0 to {n_classes - 1}; got {label}"
+            msg = f"label must be a class from 0 to {n_classes - 1}; got {label}"
             raise ConfigError(msg)
         labels = labels.copy()
         labels[0] = label
@@ -144,8 +181,8 @@ def of_config(
     if config.loss.predicts == "class":
         y = _targets(config.loss, y, rows.model.output_shape[0], label)
     elif label is not None:
-        msg = f"the loss of {source} predicts a {config.loss.predicts}, not a class: omit --label"
-        raise ConfigError(msg)
+        msg = f"the loss of {source} predicts a {config.loss.predicts}, not a class"
+        raise ConfigError(msg, python="omit label", command="omit --label")
     return Subject(
         f"{source}: "
         + (f"row {sample}" if len(y) == 1 else f"rows {sample}..{sample + len(y) - 1}"),
@@ -176,8 +213,8 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
     if loss.predicts == "class":
         y = _targets(loss, y, preprocessing.outputs, label)
     elif label is not None:
-        msg = f"the run's loss predicts a {loss.predicts}, not a class: omit --label"
-        raise ConfigError(msg)
+        msg = f"the run's loss predicts a {loss.predicts}, not a class"
+        raise ConfigError(msg, python="omit label", command="omit --label")
     elif preprocessing.target_scaler is not None:
         y = preprocessing.target_scaler.apply(y, "float64")
     engine = run.trainer.engine
@@ -201,7 +238,7 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
 
 def _check_sample(sample: int, count: int, where: str) -> None:
     if not 0 <= sample < count:
-        msg = f"--sample must be a row from 0 to {count - 1} of {where}; got {sample}"
+        msg = f"sample must be a row from 0 to {count - 1} of {where}; got {sample}"
         raise ConfigError(msg)
 
 

@@ -1,5 +1,6 @@
 """The explanation as terminal output, in 80 columns."""
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,13 +8,22 @@ from xpnet.explanation import wording
 from xpnet.explanation.model import Beside, Explanation, Step, Tensor
 from xpnet.explanation.notation import plain, prose
 
-__all__ = ["render"]
+__all__ = ["render", "show"]
 
 WIDTH = 80
 SUMMED = "bold magenta"
 
 
-def render(explanation: Explanation, console: Any) -> None:
+def render(explanation: Explanation) -> str:
+    """Return the text, without colours."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    show(explanation, Console(file=buffer, highlight=False, width=WIDTH))
+    return buffer.getvalue()
+
+
+def show(explanation: Explanation, console: Any) -> None:
     """Print to a rich console, never wider than 80 columns."""
     from rich.padding import Padding
 

@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 FORMATS = ("terminal", "markdown", "latex", "html")
-MOST_ROWS = 10**6
 
 
 @click.command()
@@ -54,8 +53,17 @@ def explain(
     from xpnet.backends import resolve
     from xpnet.explanation import explain as explanation_of
 
-    subject = _subject(source, batch, sample, label, loss, activation, seed)
-    explanation = explanation_of(subject, resolve(backend, "auto", "float64").backend, convention)
+    explanation = explanation_of(
+        _source(source),
+        resolve(backend, "auto", "float64").backend,
+        convention,
+        batch=batch,
+        sample=sample,
+        label=label,
+        loss=loss,
+        activation=activation,
+        seed=seed,
+    )
     endings = {".md": "markdown", ".tex": "latex", ".html": "html"}
     if form is None:
         form = next((v for k, v in endings.items() if (output or "").endswith(k)), "terminal")
@@ -63,66 +71,31 @@ def explain(
     return 0
 
 
-def _subject(
-    source: tuple[str, ...],
-    batch: int,
-    sample: int,
-    label: int | None,
-    loss: str | None,
-    activation: str | None,
-    seed: int | None,
-) -> Any:
+def _source(words: tuple[str, ...]) -> list[int] | str | None:
+    """The words as widths, or as the one recipe, file or run that they must be."""
     import re
-    from pathlib import Path
 
     from xpnet.errors import ConfigError
-    from xpnet.explanation import of_config, of_run, of_sizes, tiny
 
-    if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
-        msg = f"explain needs --batch 1 to {MOST_ROWS}, --sample >= 0 and --seed 0 to 2^63 - 1; "
-        msg += f"got {batch}, {sample} and {seed or 0}"
+    if all(re.fullmatch("[0-9]{1,19}", word) for word in words):
+        return [int(word) for word in words] or None
+    if len(words) > 1:
+        msg = f"give sizes such as 784 128 10, or one recipe, file or run; got {' '.join(words)}"
         raise ConfigError(msg)
-    if not source and batch == 1:
-        return tiny(loss, activation, label, seed)
-    if not source or all(re.fullmatch("[0-9]{1,19}", s) for s in source):
-        sizes = [int(s) for s in source] or [3, 3]
-        return of_sizes(sizes, batch, loss, activation, label, seed)
-    if len(source) > 1:
-        msg = f"give sizes such as 784 128 10, or one recipe, file or run; got {' '.join(source)}"
-        raise ConfigError(msg)
-    if not Path(source[0]).is_dir():
-        return of_config(source[0], batch, sample, loss, activation, label, seed)
-    if (loss, activation, seed) != (None, None, None):
-        msg = "a run has its own loss, activation and seed: omit --loss, --activation and --seed"
-        raise ConfigError(msg)
-    return of_run(source[0], batch, sample, label)
+    return words[0]
 
 
 def _write(explanation: Any, form: str, output: str | None) -> None:
-    import importlib
-
-    renderer = importlib.import_module(f"xpnet.explanation.{form}")
-    if form == "terminal":
-        import io
-
-        from rich.console import Console
-
-        buffer = None if output is None else io.StringIO()
-        renderer.render(explanation, Console(file=buffer, highlight=False, width=_width(output)))
-        text = buffer.getvalue() if buffer else None
-    else:
-        text = renderer.render(explanation)
-    if text is None:
-        return
-    if output is None:
-        click.echo(text, nl=False)
-        return
     from xpnet.cli.output import write_output
 
-    write_output(output, text)
-    click.echo(f"wrote {output}", err=True)
+    if output is not None:
+        write_output(output, explanation.render(form))
+        click.echo(f"wrote {output}", err=True)
+    elif form != "terminal":
+        click.echo(explanation.render(form), nl=False)
+    else:  # in the colours and the width of this one
+        from rich.console import Console
 
+        from xpnet.explanation import terminal
 
-def _width(output: str | None) -> int | None:
-    """Return 80 columns for a file, None (its own width) for a terminal."""
-    return 80 if output is not None else None
+        terminal.show(explanation, Console(highlight=False))
