@@ -226,6 +226,9 @@ def test_a_saturated_sigmoid_says_so_instead_of_agreeing():
         (lambda: of_config("digits", sample=10**6), "sample must be a row from 0 to "),
         (lambda: explain(of_sizes([2, 300], batch=300)), "too large to form"),
         (lambda: of_config("no-such-recipe"), "no recipe or file"),
+        (lambda: explain(784), r"explain takes widths such as .*; got int$"),
+        (lambda: explain([4, 3], sample=2), "synthetic rows have no sample .*: omit sample$"),
+        (lambda: explain(tiny(), loss="huber"), "a Subject has its own rows, loss and weights"),
         (lambda: explain(batch=0), r"batch must be 1 to 1000000, .*; got 0, 0 and 0"),
     ],
 )

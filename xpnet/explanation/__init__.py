@@ -61,9 +61,7 @@ def explain(
     >>> explain([4, 3], batch=2, label=1).title
     'A network 4-3 and a batch of 2'
     """
-    subject = source
-    if not isinstance(subject, Subject):
-        subject = subject_of(source, batch, sample, label, loss, activation, seed)
+    subject = subject_of(source, batch, sample, label, loss, activation, seed)
     backend = backend or get_backend("numpy", "cpu", "float64")
     with np.errstate(all="ignore"):  # a probability of 0 gives inf or nan, which is shown
         passed = layer_pass(subject, backend)

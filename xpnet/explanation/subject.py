@@ -66,18 +66,28 @@ def subject_of(
 ) -> Subject:
     """Return the subject that ``source`` names: None, widths, a recipe, a TOML file or a run.
 
-    Raises ConfigError, CheckpointError or DataError.
+    A Subject is returned as it is. Raises ConfigError, CheckpointError or DataError.
     """
+    if isinstance(source, Subject):
+        if (batch, sample, label, loss, activation, seed) != (1, 0, None, None, None, None):
+            msg = "a Subject has its own rows, loss and weights: omit the options"
+            raise ConfigError(msg)
+        return source
     if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
         msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
         msg += f"got {batch}, {sample} and {seed or 0}"
         raise ConfigError(msg)
-    if source is None and batch == 1:
-        return tiny(loss, activation, label, seed)
-    if source is None:
-        source = [3, 3]
+    if not isinstance(source, str | Path | Sequence | None):
+        msg = "explain takes widths such as [784, 128, 10], a recipe, a TOML file or a run folder; "
+        msg += f"got {type(source).__name__}"
+        raise ConfigError(msg)
     if not isinstance(source, str | Path):
-        return of_sizes(list(source), batch, loss, activation, label, seed)
+        if sample:
+            msg = "synthetic rows have no sample to choose"
+            raise ConfigError(msg, python="omit sample", command="omit --sample")
+        if source is None and batch == 1:
+            return tiny(loss, activation, label, seed)
+        return of_sizes((3, 3) if source is None else source, batch, loss, activation, label, seed)
     if not Path(source).is_dir():
         return of_config(str(source), batch, sample, loss, activation, label, seed)
     if (loss, activation, seed) != (None, None, None):
