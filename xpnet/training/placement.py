@@ -52,7 +52,10 @@ class Placement:
         return data
 
     def labelled(self, data: Any) -> Loader:
-        """Return a loader of examples with targets. Raises DataError for anything else."""
+        """Return a loader of (x, y), (x, y, weight), a Loader or a stream.
+
+        Raises DataError for data of another kind.
+        """
         listed = isinstance(data, tuple | list) and len(data) in (2, 3)
         if not listed and not isinstance(data, Loader | StreamedDataset):
             msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "

@@ -142,8 +142,8 @@ class Trainer:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
-        loader = self._loader(data)
-        checks = None if validation is None else self._loader(validation)
+        loader = self._labelled(data)
+        checks = None if validation is None else self._labelled(validation)
         self.epochs, self.rows = epochs, loader.rows
         self.steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, self.steps_per_epoch)
@@ -279,7 +279,7 @@ class Trainer:
         Nothing is kept of them here, so it is for data of any size.
         """
         with self._memory_errors():
-            loader, to_host = self._loader(data), self.engine.backend.to_host
+            loader, to_host = self._labelled(data), self.engine.backend.to_host
             return self.engine.evaluate(
                 loader.batches(EVALUATION_BATCH),
                 lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
@@ -292,9 +292,8 @@ class Trainer:
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with self._memory_errors():
-            loader = self._loader(
-                x if isinstance(x, Loader | StreamedDataset) else (x,), labelled=False
-            )
+            x = x if isinstance(x, Loader | StreamedDataset) else (x,)
+            loader = self._built_for(self._placement.loader(x))
             yield from self.engine.predictions(loader.batches(EVALUATION_BATCH))
 
     # -- state ------------------------------------------------------------------------------------
@@ -452,16 +451,19 @@ class Trainer:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
-    def _loader(self, data: Any, *, labelled: bool = True) -> Loader:
-        """Data as a loader whose examples, and targets where there must be some, fit the model."""
-        loader = self._placement.labelled(data) if labelled else self._placement.loader(data)
+    def _built_for(self, loader: Loader) -> Loader:
+        """The loader, for whose examples the model is built."""
         self._prepare(loader.example_shape)
-        if labelled:
-            y = loader.targets()
-            if y is None:
-                msg = "training and evaluation need targets; got none"
-                raise DataError(msg)
-            self.loss.check_target(y, self.model.output_shape[-1])
+        return loader
+
+    def _labelled(self, data: Any) -> Loader:
+        """A loader with targets that fit the loss and the model."""
+        loader = self._built_for(self._placement.labelled(data))
+        y = loader.targets()
+        if y is None:
+            msg = "training and evaluation need targets; got none"
+            raise DataError(msg)
+        self.loss.check_target(y, self.model.output_shape[-1])
         return loader
 
 
