@@ -57,12 +57,12 @@ def _first_weights(model: Sequential, seed: int) -> list[dict[str, np.ndarray]]:
 
 def subject_of(
     source: Any,
-    batch: int = 1,
-    sample: int = 0,
-    label: int | None = None,
-    loss: str | None = None,
-    activation: str | None = None,
-    seed: int | None = None,
+    batch: int,
+    sample: int,
+    label: int | None,
+    loss: str | None,
+    activation: str | None,
+    seed: int | None,
 ) -> Subject:
     """Return the subject that ``source`` names: None, widths, a recipe, a TOML file or a run.
 
@@ -77,27 +77,27 @@ def subject_of(
         msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
         msg += f"got {batch}, {sample} and {seed or 0}"
         raise ConfigError(msg)
-    if not isinstance(source, str | Path | Sequence | None):
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        if (loss, activation, seed) != (None, None, None):
+            msg = "a run has its own loss, activation and seed"
+            raise ConfigError(
+                msg,
+                python="omit loss, activation and seed",
+                command="omit --loss, --activation and --seed",
+            )
+        return of_run(source, batch, sample, label)
+    if isinstance(source, str | Path):
+        return of_config(str(source), batch, sample, loss, activation, label, seed)
+    if not isinstance(source, Sequence | None):
         msg = "explain takes widths such as [784, 128, 10], a recipe, a TOML file or a run folder; "
         msg += f"got {type(source).__name__}"
         raise ConfigError(msg)
-    if not isinstance(source, str | Path):
-        if sample:
-            msg = "synthetic rows have no sample to choose"
-            raise ConfigError(msg, python="omit sample", command="omit --sample")
-        if source is None and batch == 1:
-            return tiny(loss, activation, label, seed)
-        return of_sizes((3, 3) if source is None else source, batch, loss, activation, label, seed)
-    if not Path(source).is_dir():
-        return of_config(str(source), batch, sample, loss, activation, label, seed)
-    if (loss, activation, seed) != (None, None, None):
-        msg = "a run has its own loss, activation and seed"
-        raise ConfigError(
-            msg,
-            python="omit loss, activation and seed",
-            command="omit --loss, --activation and --seed",
-        )
-    return of_run(source, batch, sample, label)
+    if sample:
+        msg = "synthetic rows have no sample to choose"
+        raise ConfigError(msg, python="omit sample", command="omit --sample")
+    if source is None and batch == 1:
+        return tiny(loss, activation, label, seed)
+    return of_sizes((3, 3) if source is None else source, batch, loss, activation, label, seed)
 
 
 def tiny(
@@ -168,6 +168,21 @@ def _targets(loss: Loss, labels: np.ndarray, n_classes: int, label: int | None) 
     return labels if loss.predicts == "class" else np.eye(n_classes)[labels]
 
 
+def _relabelled(
+    loss: Loss, y: np.ndarray, n_classes: int, label: int | None, whose: str
+) -> np.ndarray:
+    """Return targets that come with the data, with ``label`` in the first row.
+
+    Raises ConfigError for a label where they are not classes.
+    """
+    if loss.predicts == "class":
+        return _targets(loss, y, n_classes, label)
+    if label is not None:
+        msg = f"{whose} predicts a {loss.predicts}, not a class"
+        raise ConfigError(msg, python="omit label", command="omit --label")
+    return y
+
+
 def of_config(
     source: str,
     batch: int = 1,
@@ -188,11 +203,7 @@ def of_config(
     rows = sample_rows(config, sample + batch)
     _check_sample(sample, len(rows.x), rows.source)
     y = rows.y[sample:].astype(np.int32 if config.loss.predicts == "class" else np.float64)
-    if config.loss.predicts == "class":
-        y = _targets(config.loss, y, rows.model.output_shape[0], label)
-    elif label is not None:
-        msg = f"the loss of {source} predicts a {config.loss.predicts}, not a class"
-        raise ConfigError(msg, python="omit label", command="omit --label")
+    y = _relabelled(config.loss, y, rows.model.output_shape[0], label, f"the loss of {source}")
     return Subject(
         f"{source}: "
         + (f"row {sample}" if len(y) == 1 else f"rows {sample}..{sample + len(y) - 1}"),
@@ -220,13 +231,8 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
     some = part.take(np.arange(sample, min(sample + batch, len(part))))
     x = preprocessing.scaler.apply(some.x, "float64")
     loss, y = run.config.loss, np.asarray(some.y)
-    if loss.predicts == "class":
-        y = _targets(loss, y, preprocessing.outputs, label)
-    elif label is not None:
-        msg = f"the run's loss predicts a {loss.predicts}, not a class"
-        raise ConfigError(msg, python="omit label", command="omit --label")
-    elif preprocessing.target_scaler is not None:
-        y = preprocessing.target_scaler.apply(y, "float64")
+    y = _relabelled(loss, y, preprocessing.outputs, label, "the run's loss")
+    y = preprocessing.scaled_targets(y)
     engine = run.trainer.engine
     state = engine.host_state()
     split = engine.params_layout.split(state.params), layouts(engine.model)[1].split(state.stats)

@@ -49,7 +49,7 @@ class Preprocessing:
                 backend,
                 dataset,
                 transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
-                target_transform=self._scaled_targets,
+                target_transform=self.scaled_targets,
                 augment=augment,
             )
         check(
@@ -60,13 +60,14 @@ class Preprocessing:
         return Loader(
             backend,
             dataset.x,
-            None if dataset.y is None else self._scaled_targets(dataset.y),
+            None if dataset.y is None else self.scaled_targets(dataset.y),
             resident=RESIDENT[placement],
             transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
             augment=augment,
         )
 
-    def _scaled_targets(self, y: np.ndarray) -> np.ndarray:
+    def scaled_targets(self, y: np.ndarray) -> np.ndarray:
+        """Return targets in the units that the model is trained in: scaled for a regression."""
         return y if self.target_scaler is None else self.target_scaler.apply(y, "float64")
 
     def check_shape(self, path: str | Path, shape: tuple[int, ...]) -> None:
