@@ -28,10 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 HELPER = str(Path(__file__).with_name("gpu_stages.py"))
 PYTHON = sys.executable
 XPNET = (PYTHON, "-m", "xpnet")
-PYTEST = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+# pytest-benchmark warns where pytest-xdist runs, and warnings are errors.
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:benchmark")
+PYTEST = (PYTHON, "-m", "pytest", "-q", "-rfE", "--tb=short", *PLUGINS)
 PRECISIONS = ("tf32", "bfloat16", "float32")
 TOLERANCE = "1e-4"  # relative, between the losses on the CPU and on the GPU
 TAIL = 100  # lines of a stage's output that are kept
+GRACE = 10.0  # seconds that a stage has to write what it found, after SIGINT
 NEEDED = {  # module -> the package that provides it
     "numpy": "numpy",
     "array_api_compat": "array-api-compat",
@@ -77,7 +80,9 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
     else:
         required = ["--require-backend=cupy", "--min-gpu-tests=500"]
         some = ["tests"]
-        tests = [*PYTEST, "--long", *some, "-k", "cupy", *required]
+        chosen = "(cupy or real_gpu) and not nvrtc"  # NVRTC compiles the kernels without a GPU, too
+        parallel = ["-n", "12"] if find_spec("xdist") else []
+        tests = [*PYTEST, "--long", *parallel, *some, "-k", chosen, *required]
         names = ("cupy", "torch:cuda:0", "jax:cuda:0")
         backends = ",".join(f"{n}:{dtype}" for n in names for dtype in ("float32", "float64"))
         timed = PRECISIONS
@@ -86,7 +91,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         crossover = []
     return [
         stage("environment", 60, PYTHON, HELPER, "environment", device, "JSON"),
-        stage("tests", 180, *tests),
+        stage("tests", 150, *tests),
         stage("curves", 60, PYTHON, HELPER, "curves", device, TOLERANCE, "JSON"),
         stage("parity", 60, *XPNET, "parity", "digits", "--backends", backends, "--allow-missing",
               "--json", "JSON"),
@@ -134,12 +139,20 @@ def outcome_of(stage: Stage, seconds: float, environment: dict[str, str], output
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
+        interrupt(process)
         return f"stopped after {seconds:.0f} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return "passed" if code == 0 else f"failed with exit code {code}"
+
+
+def interrupt(process: subprocess.Popen) -> None:
+    """Ask the process group to end: pytest then prints the failures it has seen."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(GRACE)
 
 
 def found(stage: Stage) -> object:
@@ -195,6 +208,7 @@ def environment(work: Path, rehearse: bool) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",  # otherwise the output of a stopped stage is lost
         "XPNET": " ".join(XPNET),
+        "CUPY_NVRTC_USE_PCH": "1",  # CuPy compiles a kernel in 0.1 s, not in 0.8 s
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # otherwise JAX reserves most of the memory
         "HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis"),
         "COLUMNS": "140",

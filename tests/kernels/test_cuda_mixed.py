@@ -1,13 +1,17 @@
 """The GPU's training step in mixed precision: what it rounds, the loss scale, whole trainings."""
 
+from functools import cache
+
 import numpy as np
 import pytest
+from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor, rounded, widened
 from test_cuda_step import class_batches, inputs, placed
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
 from xpnet.backends import backend_class
 from xpnet.kernels.cuda.buffers import arrays
+from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.kernels.cuda.sources import STORED
 from xpnet.nn import (
@@ -41,9 +45,29 @@ def narrow(request):
     return request.param
 
 
-@pytest.fixture
-def executor(folder, narrow):
-    return CpuExecutor("float32", folder, narrow=narrow)
+@cache
+def on_gpu(narrow):
+    return CupyExecutor(make_backend("cupy", "float32").device, "float32", narrow=narrow)
+
+
+@pytest.fixture(params=["emulator", *(["cupy"] if "cupy" in AVAILABLE else [])])
+def executor(request, narrow):
+    """What runs the kernels: the emulator, and CuPy if there is a GPU."""
+    if request.param == "emulator":
+        yield CpuExecutor("float32", request.getfixturevalue("folder"), narrow=narrow)
+        return
+    yield on_gpu(narrow)
+    ran["cupy"] += 1
+
+
+def check_guards(executor):
+    """Check that nothing was written outside a buffer; a GPU's buffers have no guards."""
+    if isinstance(executor, CpuExecutor):
+        executor.check_guards()
+
+
+def on_host(executor, state):
+    return [executor.to_host(x) for x in arrays(state)]
 
 
 def rounding(narrow):
@@ -70,7 +94,8 @@ def test_what_is_stored_is_the_nearest_number(executor, narrow, rng):
     ties = 1.0 + np.arange(64) * 2.0**-12, 1.0 + np.arange(64) * 2.0**-9
     x = np.concatenate([bits.view(np.float32), np.float32(edges), *map(np.float32, ties)])
     y = executor.empty(x.shape, executor.stored)
-    executor.launch("narrowed", (3, 1), 64, x, y, x.size)()
+    executor.launch("narrowed", (3, 1), 64, executor.place(x), y, x.size)()
+    y = executor.to_host(y)
     got = widened(y, np.float32)
     if narrow == "float16":
         with np.errstate(over="ignore"):
@@ -81,7 +106,7 @@ def test_what_is_stored_is_the_nearest_number(executor, narrow, rng):
         normal = np.isfinite(x) & (np.abs(x) > 1e-37) & (np.abs(x) < 3e38)
         assert (np.abs(wanted[normal] - x[normal]) <= np.abs(x[normal]) * STEP[narrow]).all()
     np.testing.assert_array_equal(got, wanted)
-    executor.check_guards()
+    check_guards(executor)
 
 
 def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng):
@@ -91,9 +116,10 @@ def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng)
     layers = [Dense(9), ReLU(), Dense(5)]
     model, step, state = fused(executor, layers, (6,), SoftmaxCrossEntropy(), SGD(lr), mixed)
     batch = next(class_batches(rng, "float32", [N]))
-    before = state.params.copy()
+    before = executor.to_host(state.params).copy()
     first, _, last = (dict(t) for t in layouts(model)[0].split(before))
-    state, cost = step(state, batch, StepInputs(0, SGD(lr).coefficients(lr, 1)))
+    given = StepInputs(0, SGD(lr).coefficients(lr, 1))
+    state, cost = step(state, placed(executor, batch), given)
 
     W, b, V, c = (q(x) for x in (first["W"], first["b"], last["W"], last["b"]))
     x = q(batch.x)
@@ -108,12 +134,12 @@ def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng)
     dh = np.where(a > 0, da, 0)
     gradient = [(x.T @ dh) / S, dh.sum(axis=0) / S, (a.T @ dz) / S, dz.sum(axis=0) / S]
     np.testing.assert_allclose(float(cost), wanted_cost, rtol=1e-6)
-    after = layouts(model)[0].split(state.params)
+    after = layouts(model)[0].split(executor.to_host(state.params))
     got = [after[0]["W"], after[0]["b"], after[2]["W"], after[2]["b"]]
     old = [first["W"], first["b"], last["W"], last["b"]]
     for new, was, g in zip(got, old, gradient, strict=True):
         np.testing.assert_allclose(new, was - lr * g, rtol=1e-5, atol=1e-6)
-    executor.check_guards()
+    check_guards(executor)
 
 
 MODELS = {
@@ -181,11 +207,11 @@ def test_it_steps_as_the_portable_step_up_to_rounding(name, loss, parts, executo
     model, step, state = fused(
         executor, MODELS[name], (6,), LOSSES[loss], optimizer, mixed, clip, parts
     )
-    begun = state.params.copy()
+    begun = executor.to_host(state.params).copy()
     for i, batch in enumerate(batches):
-        state, _ = step(state, batch, inputs(i, model, optimizer))
+        state, _ = step(state, placed(executor, batch), inputs(i, model, optimizer))
     wanted = portable_steps(narrow, model, LOSSES[loss], optimizer, clip, mixed, batches, parts)
-    got = arrays(state)
+    got = on_host(executor, state)
     moved = np.abs(wanted[0] - begun).max()
     assert moved > 0.01
     assert np.abs(got[0] - wanted[0]).max() < 30 * STEP[narrow] * moved
@@ -195,7 +221,7 @@ def test_it_steps_as_the_portable_step_up_to_rounding(name, loss, parts, executo
     np.testing.assert_allclose(got[5::2], wanted[5::2], rtol=1e-6)  # denominator and count
     assert abs(got[6] - wanted[6]) <= 2 * parts  # correct, where two outputs are nearly equal
     assert got[8] == wanted[8] == -1
-    executor.check_guards()
+    check_guards(executor)
     assert step.note.startswith("CUDA graph of ")
 
 

@@ -80,6 +80,15 @@ def test_no_stage_starts_when_no_time_is_left(scripts, tmp_path):
     assert text.startswith("# A rehearsal on a CPU: nothing here ran on a GPU\n")
 
 
+def test_a_stage_that_is_stopped_may_say_what_it_found(scripts, tmp_path):
+    code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('found so far')"
+    options = argparse.Namespace(seconds=9.0, rehearse=True, folder=tmp_path)
+    stage = scripts[0].Stage("slow", 1.0, program(code))
+    report = scripts[0].campaign([stage], options, dict(os.environ))
+    assert report["stages"][0]["outcome"] == "stopped after 1 s"
+    assert report["stages"][0]["output"] == ["found so far"]
+
+
 @pytest.mark.long
 def test_the_child_processes_of_a_stage_end_with_it(scripts, tmp_path):
     alive = tmp_path / "alive"

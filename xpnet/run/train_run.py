@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from xpnet.backends import Resolved, resolve
+from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config import Config, load_config, parse_duration
@@ -229,7 +229,7 @@ class _Job:
         return {
             **self.chosen.backend.describe(),
             "reason": self.chosen.reason,
-            "xpnet": metadata.version("xpnet"),
+            "xpnet": installed_version(("xpnet",), "xpnet"),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "seed": self.config.seed,
