@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from xpnet.settings import Checked, PositiveFloat
 from xpnet.typing import Array
 
-__all__ = ["Clip", "clip_by_norm", "clip_by_value"]
+__all__ = ["Clip", "clip_by_norm", "clip_by_value", "factor_of_norm"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,13 @@ def clip_by_norm(grad: Array, max_norm: float) -> Array:
     array([0.6, 0.8])
     """
     xp = array_namespace(grad)
-    norm = xp.linalg.vector_norm(grad)  # ()
-    grad *= xp.minimum(max_norm / (norm + 1e-6), 1.0)
+    grad *= factor_of_norm(xp.linalg.vector_norm(grad), max_norm)
     return grad
+
+
+def factor_of_norm(norm: Array, max_norm: float) -> Array:
+    """Return the factor, (), that brings a gradient of this norm, (), down to ``max_norm``."""
+    return array_namespace(norm).minimum(max_norm / (norm + 1e-6), 1.0)
 
 
 def clip_by_value(grad: Array, limit: float) -> Array:

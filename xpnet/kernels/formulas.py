@@ -1,0 +1,174 @@
+"""The formulas of a training step that kernels are printed from: what portable code computes.
+
+Each function calls the portable code with symbols. A layer, a loss or a rule of the user's own is
+traced like the library's; where one cannot be, UnsupportedError says which operation stands in the
+way.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from xpnet.errors import UnsupportedError
+from xpnet.kernels.printing import NUMBA as PYTHON
+from xpnet.kernels.printing import printed
+from xpnet.kernels.tracing import Formula, Symbol, traced
+from xpnet.nn import Activation, Layer
+from xpnet.nn.losses import Loss
+from xpnet.optim.clipping import Clip, clip_by_value, factor_of_norm
+from xpnet.optim.optimizers import Optimizer
+
+__all__ = [
+    "ElementLoss",
+    "Elementwise",
+    "activation",
+    "descent",
+    "element_loss",
+    "norm_factor",
+    "squared_gradient",
+    "update",
+]
+
+
+class Elementwise(NamedTuple):
+    """An activation: a = value(z), and dz = derivative(da, kept)."""
+
+    value: Formula
+    derivative: Formula
+    keeps_output: bool  # whether `kept` is a, else it is z
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it is a = z, which needs no kernel."""
+        return not isinstance(self.value.outputs[0], float) and (
+            self.value.outputs[0].operation == "input"
+        )
+
+
+class ElementLoss(NamedTuple):
+    """A loss of elements: (e, de/dz) of (z, y), and whether an element is correct, if it can be."""
+
+    value: Formula
+    correct: Formula | None
+
+
+@lru_cache(maxsize=64)
+def activation(layer: Layer) -> Elementwise:
+    """Return the formulas of an element-wise layer without parameters.
+
+    Raises UnsupportedError.
+    """
+    if not isinstance(layer, Activation):
+        msg = f"{type(layer).__name__} is no Activation, so it is not element-wise"
+        raise UnsupportedError(msg)
+    value = traced(lambda z: layer.forward({}, z, train=True), "z")
+    if len(value.outputs) != 2:
+        msg = "it keeps more than one array for its backward"
+        raise UnsupportedError(msg)
+    a, kept = value.outputs
+    if kept is not a and getattr(kept, "operation", "") != "input":
+        msg = "it keeps neither its input nor its output for its backward"
+        raise UnsupportedError(msg)
+    derivative = traced(lambda da, kept: layer.backward({}, kept, da)[0], "da", "kept")
+    return Elementwise(value._replace(outputs=(a,)), derivative, kept is a)
+
+
+@lru_cache(maxsize=64)
+def element_loss(loss: Loss) -> ElementLoss:
+    """Return the formulas of an element-wise loss. Raises UnsupportedError."""
+    value = traced(lambda z, y: loss.terms(z, y)[:2], "z", "y")
+    if loss.predicts == "value":
+        return ElementLoss(value, None)
+    correct = traced(lambda z, y: loss.correct(z, y)[0], "z", "y", total=True)
+    return ElementLoss(value, correct)
+
+
+def update(optimizer: Optimizer, clip: Clip = Clip(), *, divided: bool = False) -> Formula:
+    """Return the formula of a rule after clipping: p and the slots after an update.
+
+    Its inputs are p, g, ``slot_*`` and ``c_*``, the coefficients of the update; ``factor`` where
+    the norm is clipped; and ``denominator``, if g is to be divided by that first. Raises
+    UnsupportedError.
+    """
+    slots = [f"slot_{name}" for name in optimizer.slots]
+    like = optimizer.coefficients(optimizer.lr, 1)
+    numbers = [f"c_{name}" for name in like._fields]
+
+    def updated(p: Any, g: Any, factor: Any, denominator: Any, *rest: Any) -> Any:
+        g = _clipped(g, factor, denominator, clip, divided=divided)
+        return optimizer.update(p, g, rest[: len(slots)], type(like)(*rest[len(slots) :]))
+
+    formula = traced(updated, "p", "g", "factor", "denominator", *slots, *numbers)
+    if len(formula.outputs) != 1 + len(slots):
+        msg = f"it returns {len(formula.outputs) - 1} slots; it has {len(slots)}"
+        raise UnsupportedError(msg)
+    return formula
+
+
+def squared_gradient(clip: Clip, *, divided: bool = False) -> Formula:
+    """Return what the norm adds up: the square of g, each component clipped."""
+
+    def squared(g: Any, denominator: Any) -> Any:
+        g = _clipped(g, 1.0, denominator, Clip(value=clip.value), divided=divided)
+        return g * g
+
+    return traced(squared, "g", "denominator")
+
+
+def norm_factor(max_norm: float) -> Formula:
+    """Return the factor that clips a gradient, as a function of its ``norm``."""
+    return traced(lambda norm: factor_of_norm(norm, max_norm), "norm")
+
+
+def _clipped(g: Any, factor: Any, denominator: Any, clip: Clip, *, divided: bool) -> Any:
+    g = g / denominator if divided else g
+    if clip.value is not None:
+        g = clip_by_value(g, clip.value)
+    return g if clip.norm is None else g * factor
+
+
+def descent(optimizer: Optimizer, clip: Clip) -> Callable[[Any], tuple[float, float]] | None:
+    """Return (α, β) as a function of the coefficients if the update is p = α g + β p, else None.
+
+    Such an update needs no pass of its own: the product that computes g adds to p.
+    """
+    if optimizer.slots or clip != Clip():
+        return None
+    try:
+        formula = update(optimizer)
+    except UnsupportedError:
+        return None
+    if _degree(formula.outputs[0]) != 1 or _constant(formula):
+        return None
+    code = printed(formula, PYTHON)
+    names = {"real": float, **{f"k{i}": x for i, x in enumerate(code.numbers)}}
+    body = "; ".join((*code.statements, f"return {code.outputs[0]}"))
+    arguments = ", ".join(["p", "g", *formula.inputs[4:]])
+    exec(f"def step({arguments}): {body}", names)
+    step = names["step"]
+    return lambda c: (step(0.0, 1.0, *c), step(1.0, 0.0, *c))  # type: ignore[operator]
+
+
+def _degree(x: Any) -> int | None:
+    """The degree of an expression in p and g; None where it is not linear."""
+    if not isinstance(x, Symbol):
+        return 0
+    if x.operation == "input":
+        return int(x.operands[0] in ("p", "g"))
+    degrees = [_degree(operand) for operand in x.operands]
+    if None in degrees:
+        return None
+    if x.operation in ("+", "-", "neg"):
+        return max(degrees)  # type: ignore[type-var]
+    if x.operation == "*" and min(degrees) == 0:  # type: ignore[type-var]
+        return max(degrees)  # type: ignore[type-var]
+    return 0 if max(degrees) == 0 else None  # type: ignore[type-var]
+
+
+def _constant(formula: Formula) -> bool:
+    """Whether a term has neither p nor g."""
+    return any(
+        x.operation in ("+", "-") and 0 in (degrees := [_degree(y) for y in x.operands])
+        and max(degrees) == 1  # type: ignore[type-var]
+        for x in formula.order()
+    )  # fmt: skip
