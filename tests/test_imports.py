@@ -55,6 +55,7 @@ MAY_USE = {
     "torch": "backends bench check",
     "click": "cli",
     "matplotlib": "bench",
+    "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
     "rich": "cli explanation training",
@@ -66,7 +67,7 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("optax", "pooch", "pyarrow", "rich", "sklearn", "torch"),
+    *("optax", "platformdirs", "pooch", "pyarrow", "rich", "sklearn", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 

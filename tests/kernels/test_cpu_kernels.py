@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
 from xpnet.backends import get_backend
 from xpnet.backends.numpy import NumpyBackend
@@ -46,8 +47,11 @@ pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip inst
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu import blas
-from xpnet.kernels.cpu.blas import gemm, gemm_address
+from xpnet.kernels.cpu.blas import gemm_address
+from xpnet.kernels.cpu.compiled import compiled, jitted
 from xpnet.kernels.cpu.fused_step import FusedStep
+from xpnet.kernels.cpu.memory import ROW
+from xpnet.kernels.cpu.rows import PRODUCT
 
 I, K = 6, 5  # noqa: E741 - features and classes
 SIZES = [12, 12, 5, 12] * 5  # rows of 20 batches, some of them ragged
@@ -116,9 +120,10 @@ def test_the_product_is_numpys_with_either_factor_transposed(ta, tb, dtype, rng)
     a, b, c = (rng.normal(size=s).astype(dtype) for s in ((7, 5), (5, 9), (7, 9)))
     wanted = 2.0 * (a @ b) + 3.0 * c
     left, right = (np.ascontiguousarray(m.T) if t else m for m, t in ((a, ta), (b, tb)))
-    real = c.dtype.type
-    at = [m.ctypes.data for m in (left, right, c)]
-    gemm(gemm_address(dtype), ta, tb, (7, 9, 5), real(2.0), at[0], at[1], real(3.0), at[2])
+    row, pair = np.zeros((), ROW), np.array([2.0, 3.0])
+    row["sizes"] = 7, 9, 5, ta, tb, gemm_address(dtype)
+    row["at"][:4] = [m.ctypes.data for m in (left, right, c, pair)]
+    compiled(PRODUCT.text, dtype).ctypes(row.ctypes.data)
     np.testing.assert_allclose(c, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -171,10 +176,11 @@ def test_a_batch_of_one_row_is_normalized_as_in_the_portable_step():
         np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_the_note_names_what_is_portable_inside_the_step():
-    fused = compare([Dense(9), Softmax(), Dense(K), Softmax()], "float64")
-    assert fused.note.endswith("portable inside it: softmax, softmax")
-    for name in ("one dense layer", "normalized"):
+def test_the_note_names_what_is_portable_inside_the_step_and_why():
+    fused = compare([Dense(9), Softmax(axis=0), Dense(K), Softmax(axis=0)], "float64")
+    why = "softmax (it calls max with axis=0, keepdims=True; kernels work along rows)"
+    assert fused.note.endswith(f"portable inside it: {why}, {why}")
+    for name in ("one dense layer", "normalized", "softmax", "log_softmax"):
         assert compare(MODELS[name], "float64").note == "fused step compiled by Numba"
 
 
@@ -217,7 +223,8 @@ def test_a_loss_without_a_kernel_is_portable_inside_the_step(dtype):
     layers, rule = [Dense(9), ReLU(), Dense(K), Softmax()], SGD(0.1)
     fused = compare(layers, dtype, CrossEntropy(), rule, weighted=True)
     compare(layers, dtype, CrossEntropy(class_weights=WEIGHTS), rule, target=soft_rows)
-    assert fused.note.endswith("portable inside it: softmax, CrossEntropy")
+    why = "CrossEntropy (it depends on the number of rows or columns)"
+    assert fused.note.endswith(f"portable inside it: {why}")
 
 
 def test_the_tables_have_every_loss_and_rule():
@@ -255,16 +262,31 @@ def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(rule, clip, dty
     compare(layers, dtype, optimizer=RULES[rule], clip=CLIPS[clip])
 
 
-class Halving(SGD):
-    """A third-party rule."""
+class Normalized(SGD):
+    """A step of the same length every time: its norm is over all parameters."""
 
     def update(self, params, grad, slots, c):
-        return params - 0.5 * c.step_size * grad, slots
+        xp = array_namespace(grad)
+        return params - c.step_size * grad / xp.sqrt(xp.sum(grad * grad)), slots
 
 
-def test_a_rule_without_a_kernel_is_portable_inside_the_step(dtype):
-    fused = compare([Dense(K)], dtype, optimizer=Halving(0.1))
-    assert fused.note.endswith("portable inside it: Halving")
+class Centred(SGD):
+    """One that computes with NumPy whatever the array is."""
+
+    def update(self, params, grad, slots, c):
+        return params - c.step_size * np.where(grad > 0, grad, 0.5 * grad), slots
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (Normalized(0.1), "it calls sum, which is not a function of one element"),
+        (Centred(0.1), "it calls NumPy whatever the array is: array_namespace(x) is"),
+    ],
+)
+def test_a_rule_that_is_not_element_wise_is_portable_inside_the_step(rule, why, dtype):
+    fused = compare([Dense(9), ReLU(), Dense(K)], dtype, optimizer=rule)
+    assert f"portable inside it: {type(rule).__name__} ({why}" in fused.note
 
 
 # -- the state, and numbers that are not finite ----------------------------------------------------
@@ -439,21 +461,16 @@ def test_a_steady_step_allocates_no_array(optimizer, rng):
 # --------------------------------------------------------------------------------- Numba's cache
 
 
-def test_kernels_are_compiled_even_without_a_place_for_the_cache():
-    from xpnet.kernels.cpu.compiled import kernel
-
-    names = {}
-    exec("def successor(x):\n    return x + 1", names)  # without a file, so without a cache
-    assert kernel(names["successor"])(1) == 2
+SUCCESSOR = "def run(x):\n    return x + {}\n"
 
 
-def successor(x):
-    return x + 1
+def test_kernels_are_compiled_even_without_a_place_for_the_cache(monkeypatch, tmp_path):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "a file"))
+    assert jitted(SUCCESSOR.format(1))(1) == 2
 
 
 def test_a_cache_on_a_full_disk_or_torn_by_a_crash_is_ignored():
-    from xpnet.kernels.cpu.compiled import kernel
-
     def fail(error):
         def method(*args):
             done.append(type(error))
@@ -461,9 +478,9 @@ def test_a_cache_on_a_full_disk_or_torn_by_a_crash_is_ignored():
 
         return method
 
-    done, compiled = [], kernel(successor)
-    compiled._cache._cache.load_overload = fail(EOFError())
-    compiled._cache._cache.flush = fail(OSError())
-    compiled._cache._cache.save_overload = fail(OSError())
-    assert compiled(1) == 2
+    done, made = [], jitted(SUCCESSOR.format(2))
+    made._cache._cache.load_overload = fail(EOFError())
+    made._cache._cache.flush = fail(OSError())
+    made._cache._cache.save_overload = fail(OSError())
+    assert made(1) == 3
     assert done == [EOFError, OSError, OSError]

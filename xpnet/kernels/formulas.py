@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.printing import NUMBA as PYTHON
 from xpnet.kernels.printing import printed
-from xpnet.kernels.tracing import Formula, Symbol, traced
+from xpnet.kernels.tracing import Formula, Symbol, traced, traced_by_rows
 from xpnet.nn import Activation, Layer
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip, clip_by_value, factor_of_norm
@@ -172,3 +172,61 @@ def _constant(formula: Formula) -> bool:
         and max(degrees) == 1  # type: ignore[type-var]
         for x in formula.order()
     )  # fmt: skip
+
+
+class RowLayer(NamedTuple):
+    """A layer that works along each row: y, what backward needs, and backward itself.
+
+    ``forward`` has y and then the residuals as outputs, of inputs x and the parameters;
+    ``backward`` dx, if it is asked for, and the gradients of the parameters, of inputs dy,
+    ``r0``, ``r1``, ... (the residuals) and the parameters.
+    """
+
+    forward: Formula
+    backward: Formula
+    without_dx: Formula | None  # None where nothing is trained
+    residuals: tuple[str, ...]  # "x", "y", a parameter, or "element" or "row" for a new array
+
+
+def row_layer(layer: Layer, parameters: tuple[str, ...]) -> RowLayer:
+    """Return the formulas of a layer whose sums are along rows, and its parameters per column.
+
+    Raises UnsupportedError.
+    """
+    made: dict[str, Any] = {}
+
+    def forward(x: Any, *values: Any) -> Any:
+        made["x"], made["parameters"] = x, values
+        y, made["residuals"] = layer.forward(
+            dict(zip(parameters, values, strict=True)), x, train=True
+        )
+        return y, made["residuals"]
+
+    columns = dict.fromkeys(parameters, "column")
+    formula = traced_by_rows(forward, x="element", **columns)
+    names = {id(made["x"]): "x", id(formula.outputs[0]): "y"}
+    names |= {id(v): name for v, name in zip(made["parameters"], parameters, strict=True)}
+    found = formula.outputs[1:]
+    if not all(isinstance(r, Symbol) and r.level in ("element", "row", "column") for r in found):
+        msg = "it keeps a number for its backward"
+        raise UnsupportedError(msg)
+    kinds = tuple(names.get(id(r), r.level) for r in found)
+    if "column" in kinds:
+        msg = "it keeps a number of each column for its backward"
+        raise UnsupportedError(msg)
+    levels = {f"r{i}": r.level for i, r in enumerate(found)}
+    alone = isinstance(made["residuals"], Symbol)
+
+    def backward(dx: bool) -> Formula:
+        def run(dy: Any, *given: Any) -> Any:
+            kept, values = given[: len(found)], given[len(found) :]
+            new, grads = layer.backward(
+                dict(zip(parameters, values, strict=True)), kept[0] if alone else kept, dy,
+                input_gradient=dx,
+            )  # fmt: skip
+            return ([new] if dx else []), [grads[name] for name in parameters]
+
+        return traced_by_rows(run, dy="element", **levels, **columns)
+
+    without = backward(dx=False) if parameters else None
+    return RowLayer(formula, backward(dx=True), without, kinds)

@@ -11,11 +11,11 @@ same buffer share memory.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels import formulas
-from xpnet.kernels.formulas import ElementLoss, Elementwise
+from xpnet.kernels.formulas import ElementLoss, Elementwise, RowLayer
 from xpnet.kernels.tracing import Formula
 from xpnet.nn import (
     BatchNorm,
@@ -35,8 +35,8 @@ from xpnet.optim.optimizers import Optimizer
 
 __all__ = [
     "Affine", "AffineBackward", "Drop", "LossStep", "Map", "MapBackward", "Norm", "NormBackward",
-    "Operation", "Place", "Plan", "PortableBackward", "PortableForward", "SoftmaxBackward",
-    "SoftmaxForward", "Update", "make_plan",
+    "Operation", "Place", "Plan", "PortableBackward", "PortableForward", "RowBackward",
+    "RowForward", "SoftmaxBackward", "SoftmaxForward", "Update", "make_plan",
 ]  # fmt: skip
 
 # Losses of rows, which have a kernel written by hand: kernels/README says why.
@@ -97,6 +97,27 @@ class SoftmaxForward:
     layer: int
     z: Place
     a: Place
+
+
+@dataclass(frozen=True)
+class RowForward:
+    """y, and what backward keeps, of a layer whose sums are along rows."""
+
+    layer: int
+    x: Place
+    y: Place
+    formulas: RowLayer
+    kept: tuple[Place | None, ...]  # a place where a residual is a new matrix
+
+
+@dataclass(frozen=True)
+class RowBackward:
+    """dy becomes dx, if that is asked for; and the gradients of the layer's parameters."""
+
+    layer: int
+    dy: Place
+    forward: RowForward
+    input_gradient: bool
 
 
 @dataclass(frozen=True)
@@ -192,7 +213,8 @@ class Update:
 
 Operation = (
     Affine | Map | Norm | SoftmaxForward | Drop | PortableForward | LossStep | MapBackward
-    | AffineBackward | NormBackward | SoftmaxBackward | PortableBackward | Update
+    | AffineBackward | NormBackward | SoftmaxBackward | PortableBackward | RowForward
+    | RowBackward | Update
 )  # fmt: skip
 
 
@@ -201,17 +223,15 @@ class Plan:
     """The operations of a step in order, and what they work on."""
 
     forward: list[Operation] = field(default_factory=list)
-    loss: LossStep | None = None
+    loss: LossStep = field(init=False)
     backward: list[Operation] = field(default_factory=list)
-    update: Update | None = None
+    update: Update = field(init=False)
     widths: list[int] = field(default_factory=list)  # of each buffer; the first is the batch
     portable: list[tuple[str, str]] = field(default_factory=list)  # what has no kernel, and why
 
     def operations(self) -> Iterator[Operation]:
         """All operations in order."""
         yield from self.forward
-        assert self.loss is not None
-        assert self.update is not None
         yield self.loss
         yield from self.backward
         yield self.update
@@ -223,15 +243,17 @@ def make_plan(
     optimizer: Optimizer,
     clip: Clip,
     *,
-    softmax: bool = True,
+    by_rows: bool = False,
     divided: bool = False,
 ) -> Plan:
     """Return the plan of a training step of a built model.
 
-    ``softmax`` says whether there are kernels for softmax as a layer and for the cross-entropy of
-    its output, ``divided`` whether the update divides the gradient by the loss's denominator.
+    ``by_rows`` says whether layers with sums along rows are printed from their formulas; without
+    it softmax and layer normalisation have operations of their own, and so has the cross-entropy
+    of probabilities. ``divided`` says whether the update divides the gradient by the loss's
+    denominator.
     """
-    return _Planner(model, loss, optimizer, clip, softmax, divided).plan
+    return _Planner(model, loss, optimizer, clip, by_rows, divided).plan
 
 
 class _Planner:
@@ -241,11 +263,11 @@ class _Planner:
         loss: Loss,
         optimizer: Optimizer,
         clip: Clip,
-        softmax: bool,
+        by_rows: bool,
         divided: bool,
     ) -> None:
         self.divided = divided
-        self.layers, self.loss, self.softmax, self.plan = model.layers, loss, softmax, Plan()
+        self.layers, self.loss, self.by_rows, self.plan = model.layers, loss, by_rows, Plan()
         self.shapes = [tuple(model.input_shape or ()), *model.shapes()]
         self.first_trained, self.random = model.first_trained, 0
         self.undo: list[Callable[[Place], Place | None]] = []
@@ -286,21 +308,24 @@ class _Planner:
         layer, shape = self.layers[i], self.shapes[i + 1]
         if type(layer) is Dense:
             return self.dense(i, x)
-        if type(layer) in (BatchNorm, LayerNorm):
+        if type(layer) is BatchNorm or (type(layer) is LayerNorm and not self.by_rows):
             return self.norm(i, x)
         if type(layer) is Flatten:
-            self.then(i, lambda dy: dy)
-            return Place(x.name, shape, x.buffer), i + 1
+            self.then(i, lambda dy: replace(dy, shape=x.shape))
+            return replace(x, shape=shape), i + 1
         if type(layer) is Dropout:
             return self.dropout(i, x), i + 1
         if isinstance(layer, Softmax | LogSoftmax) and self.has_softmax_kernel(layer, shape):
             return self.softmax_layer(i, x), i + 1
         if (f := self.traced(layer)) is not None:
             return self.activation(i, f, x), i + 1
-        return self.portable(i, x), i + 1
+        try:
+            return self.along_rows(i, x), i + 1
+        except UnsupportedError as error:
+            return self.portable(i, x, str(error)), i + 1
 
     def has_softmax_kernel(self, layer: Softmax | LogSoftmax, shape: tuple[int, ...]) -> bool:
-        return self.softmax and layer.axis in (-1, len(shape))
+        return not self.by_rows and layer.axis in (-1, len(shape))
 
     def traced(self, layer: Layer | None) -> Elementwise | None:
         """The formulas of an element-wise layer, or None."""
@@ -387,6 +412,23 @@ class _Planner:
         self.then(i, undo)
         return a
 
+    def along_rows(self, i: int, x: Place) -> Place:
+        """Add a layer whose sums are along rows, printed. Raises UnsupportedError."""
+        layer, shape = self.layers[i], self.shapes[i + 1]
+        _check_row_layer(layer, x.shape, shape, self.by_rows)
+        made = formulas.row_layer(layer, tuple(layer.variables()))
+        kept = tuple(self.place(f"r{i}", shape) if r == "element" else None for r in made.residuals)
+        forward = RowForward(i, x, self.place(f"y{i}", shape), made, kept)
+        self.plan.forward.append(forward)
+
+        def undo(dy: Place) -> Place | None:
+            needed = i > self.first_trained
+            self.plan.backward.append(RowBackward(i, dy, forward, needed))
+            return dy if needed else None
+
+        self.then(i, undo)
+        return forward.y
+
     def dropout(self, i: int, x: Place) -> Place:
         y, index = self.place(f"y{i}", x.shape), self.random
         self.random += 1
@@ -399,10 +441,10 @@ class _Planner:
         self.then(i, undo)
         return y
 
-    def portable(self, i: int, x: Place) -> Place:
+    def portable(self, i: int, x: Place, why: str) -> Place:
         layer, y, index = self.layers[i], self.place(f"y{i}", self.shapes[i + 1]), self.random
         self.random += layer.random
-        self.plan.portable.append((layer_name(layer), _why_no_kernel(layer)))
+        self.plan.portable.append((layer_name(layer), why))
         self.plan.forward.append(PortableForward(i, index, x, y))
 
         def undo(dy: Place) -> Place | None:
@@ -418,7 +460,7 @@ class _Planner:
 
     def has_loss_kernel(self) -> bool:
         """Whether the loss has a kernel: its own, or printed ones."""
-        kernels = ROW_LOSSES if self.softmax else (SoftmaxCrossEntropy,)
+        kernels = (SoftmaxCrossEntropy,) if self.by_rows else ROW_LOSSES
         return type(self.loss) in kernels or not isinstance(self.element(), str)
 
     def element(self) -> ElementLoss | str:
@@ -436,7 +478,7 @@ class _Planner:
         # Backward of an activation may need its output, so only a dense layer's is overwritten.
         dz = z if ends_dense else Place("dC", z.shape, self.scratch[0])
         bias = last if ends_dense and isinstance(dense, Dense) and dense.bias else None
-        element = None if type(self.loss) in ROW_LOSSES else self.element()
+        element = self.element()
         if not kernel:
             self.plan.portable.append((type(self.loss).__name__, str(element)))
         elements = element if isinstance(element, ElementLoss) else None
@@ -451,9 +493,16 @@ class _Planner:
             return None
 
 
-def _why_no_kernel(layer: Layer) -> str:
-    try:
-        formulas.activation(layer)
-    except UnsupportedError as error:
-        return str(error)
-    return "it has no kernel here"
+def _check_row_layer(
+    layer: Layer, before: tuple[int, ...], after: tuple[int, ...], by_rows: bool
+) -> None:
+    """Raise UnsupportedError for a layer that cannot be printed as a loop over rows."""
+    if not by_rows:
+        formulas.activation(layer)  # says why it is not even element-wise
+    variables = layer.variables().values()
+    if layer.random or not all(v.trained for v in variables):
+        msg = "it draws random numbers, or tracks statistics"
+        raise UnsupportedError(msg)
+    if before != after or any(v.shape != after[-1:] for v in variables):
+        msg = "its output or its parameters have another width than a row"
+        raise UnsupportedError(msg)

@@ -7,6 +7,7 @@ one branch of a choice needs is computed only there.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from xpnet.errors import UnsupportedError
@@ -56,24 +57,39 @@ class Printed(NamedTuple):
 
     statements: tuple[str, ...]
     outputs: tuple[str, ...]
-    numbers: tuple[float, ...]  # the values of k0, k1, ...
+    numbers: tuple[float, ...]  # the values of k0, k1, ... so far
 
 
-def printed(formula: Formula, language: Language, prefix: str = "") -> Printed:
-    """Write a formula; the kernel defines each input, and k0, k1, ... (after ``prefix``).
+def printed(
+    formula: Formula,
+    language: Language,
+    prefix: str = "",
+    known: Mapping[int, str] | None = None,
+    numbers: list[float] | None = None,
+) -> Printed:
+    """Write a formula; the kernel defines each input, and k0, k1, ...
 
-    Raises UnsupportedError for a formula of too many numbers.
+    Of several formulas in one kernel each has its ``prefix`` of variables, and all share
+    ``numbers``, which grows. ``known`` has the names of symbols, by their ids, that the kernel has
+    computed before. Raises UnsupportedError for a formula of too many numbers.
     """
-    return _Printer(formula, language, prefix).printed()
+    numbers = [] if numbers is None else numbers
+    return _Printer(formula, language, prefix, dict(known or {}), numbers).printed()
 
 
 class _Printer:
-    def __init__(self, formula: Formula, language: Language, prefix: str) -> None:
+    def __init__(
+        self,
+        formula: Formula,
+        language: Language,
+        prefix: str,
+        names: dict[int, str],
+        numbers: list[float],
+    ) -> None:
         self.formula, self.language, self.prefix = formula, language, prefix
-        self.numbers: list[float] = []
-        self.names: dict[int, str] = {}
+        self.numbers, self.names = numbers, names
         self.uses: Counter = Counter(id(x) for x in formula.outputs)
-        self.order = formula.order()
+        self.order = [x for x in formula.order(names) if id(x) not in names]
         for symbol in self.order:
             for operand in symbol.operands:
                 self.uses[id(operand)] += 2 if symbol.operation in TWICE else 1
@@ -98,16 +114,16 @@ class _Printer:
         """An operand: a variable, a number, or an expression in parentheses."""
         if not isinstance(x, Symbol):
             return self.number(x)
-        if x.operation == "input":
-            return str(x.operands[0])
-        return self.names.get(id(x)) or self.expression(x)
+        if id(x) in self.names:
+            return self.names[id(x)]
+        return str(x.operands[0]) if x.operation == "input" else self.expression(x)
 
     def number(self, x: float) -> str:
         if x in WRITTEN_OUT:
             return self.language.literal.format(repr(x))
         if x not in self.numbers:
             self.numbers.append(x)
-        return f"{self.prefix}k{self.numbers.index(x)}"
+        return f"k{self.numbers.index(x)}"
 
     def expression(self, symbol: Symbol) -> str:
         operation, language = symbol.operation, self.language

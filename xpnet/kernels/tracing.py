@@ -12,12 +12,12 @@ Equal expressions are one symbol, so what a formula computes twice is computed o
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 from xpnet.errors import UnsupportedError
 
-__all__ = ["BOOLEAN", "Formula", "Symbol", "traced"]
+__all__ = ["BOOLEAN", "Formula", "Symbol", "traced", "traced_by_rows"]
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 BOOLEAN = {*COMPARISONS, "not", "and", "or", "isnan", "isfinite", "isinf"}
@@ -59,8 +59,11 @@ class Symbol:
     ndim = 2
     device = "kernel"
 
-    def __init__(self, tracer: "_Tracer", operation: str, operands: tuple[Any, ...]) -> None:
+    def __init__(
+        self, tracer: "_Tracer", operation: str, operands: tuple[Any, ...], level: str
+    ) -> None:
         self.tracer, self.operation, self.operands = tracer, operation, operands
+        self.level = level
 
     @property
     def shape(self) -> Any:
@@ -81,7 +84,7 @@ class Symbol:
         words = [str(x) for x in self.operands]
         if self.operation == "neg":
             return f"(-{words[0]})"
-        if self.operation.isalnum():
+        if self.operation.isidentifier():
             return f"{self.operation}({', '.join(words)})"
         return f"({words[0]} {self.operation} {words[1]})"
 
@@ -93,6 +96,11 @@ class Symbol:
         msg = "it asks for the number in an array, which no kernel can hand to Python"
         raise UnsupportedError(msg)
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        msg = "it calls NumPy whatever the array is: array_namespace(x) is the library of x"
+        raise UnsupportedError(msg)
+
+    __array_ufunc__ = None  # so NumPy's functions ask for the array
     __float__ = __int__ = __index__ = __iter__ = __len__ = _refuse
 
     def __getitem__(self, key: Any) -> "Symbol":
@@ -132,15 +140,28 @@ for _name, _operation in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=
     setattr(Symbol, f"__{_name}__", _operator(_operation)[0])
 
 
+DTYPES = {"bool": "bool", "float32": "real", "float64": "real"}
+# What a symbol has one of: each "element", each "row", each "column", or one "number" in all.
+LEVELS = {"row_sum": "row", "row_max": "row", "total": "column"}
+
+
+def _joined(operands: tuple[Any, ...]) -> str:
+    """The level of what is computed from operands."""
+    levels = {x.level for x in operands if isinstance(x, Symbol)} - {"number"}
+    if len(levels) > 1:  # a row and a column meet in an element
+        return "element"
+    return levels.pop() if levels else "number"
+
+
 class _Tracer:
     """The array namespace of symbols, and all symbols of one formula in the order of computing."""
 
     __name__ = "xpnet.kernels.tracing"  # by which array-api-compat tells namespaces apart
-    bool, float32, float64 = "bool", "real", "real"
     pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 
-    def __init__(self, shape: Any) -> None:
-        self.shape, self._known = shape, {}  # type: ignore[var-annotated]
+    def __init__(self, shape: Any, *, by_rows: bool = False) -> None:
+        self.shape, self.by_rows = shape, by_rows
+        self._known: dict[tuple, Symbol] = {}
 
     def node(self, operation: str, *operands: Any) -> Any:
         """Return the symbol of an operation, or the number if all operands are numbers."""
@@ -149,28 +170,49 @@ class _Tracer:
             return FOLDED[operation](*operands)
         key = (operation, *(id(x) if isinstance(x, Symbol) else ("number", x) for x in operands))
         if key not in self._known:
-            self._known[key] = Symbol(self, operation, operands)
+            level = LEVELS.get(operation) or _joined(operands)
+            self._known[key] = Symbol(self, operation, operands, level)
         return self._known[key]
 
-    def node_of(self, name: str) -> Symbol:
+    def input(self, name: str, level: str = "element") -> Symbol:
         """Return the symbol of an input."""
-        return self._known.setdefault(("input", name), Symbol(self, "input", (name,)))
+        return self._known.setdefault(("input", name), Symbol(self, "input", (name,), level))
 
     def __getattr__(self, name: str) -> Any:
         operation = SAME.get(name, name)
         if operation in UNARY or name in SAME:
             return lambda *operands: self.node(operation, *operands)
-        msg = f"it calls {name}, which has no form for one element"
+        if name in DTYPES:
+            return DTYPES[name]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        msg = f"it calls {name}, which is not a function of one element"
         raise UnsupportedError(msg)
 
     def where(self, condition: Symbol, a: Any, b: Any) -> Any:
         return self.node("where", condition, a, b)
 
-    def sum(self, x: Symbol) -> Symbol:
-        if isinstance(self.shape, _Shape):
-            msg = "it adds up elements (sum), so it is not element-wise"
+    def sum(self, x: Symbol, *, axis: Any = None, keepdims: bool = False, **_: Any) -> Symbol:
+        if axis is None and not isinstance(self.shape, _Shape):
+            return x  # a total over all elements: the loop adds up
+        if self.by_rows and axis in (0, (0,)) and not keepdims:
+            return self.node("total", x)
+        return self._reduced("row_sum", "sum", x, axis, keepdims)
+
+    def max(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
+        return self._reduced("row_max", "max", x, axis, keepdims)
+
+    def mean(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
+        return self._reduced("row_sum", "mean", x, axis, keepdims) / self.input("width", "row")
+
+    def _reduced(self, operation: str, name: str, x: Symbol, axis: Any, keepdims: bool) -> Any:
+        if not self.by_rows:
+            msg = f"it calls {name}, which is not a function of one element"
             raise UnsupportedError(msg)
-        return x
+        if axis not in (-1, (-1,)) or not keepdims or x.level != "element":
+            msg = f"it calls {name} with axis={axis}, keepdims={keepdims}; kernels work along rows"
+            raise UnsupportedError(msg)
+        return self.node(operation, x)
 
     def square(self, x: Symbol) -> Symbol:
         return x**2
@@ -226,11 +268,14 @@ class Formula(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[Any, ...]  # symbols, or numbers
 
-    def order(self) -> list[Symbol]:
-        """Return all operations that the outputs need, each after its operands."""
+    def order(self, known: Container[int] = ()) -> list[Symbol]:
+        """Return all operations that the outputs need, each after its operands.
+
+        Those whose id is in ``known`` count as inputs: what they need is left out.
+        """
         found: dict[int, Symbol] = {}
         for output in self.outputs:
-            _visit(output, found)
+            _visit(output, found, known)
         return list(found.values())
 
     def used(self) -> set[str]:
@@ -238,10 +283,10 @@ class Formula(NamedTuple):
         return {s.operands[0] for s in self.order() if s.operation == "input"}
 
 
-def _visit(x: Any, found: dict[int, Symbol]) -> None:
+def _visit(x: Any, found: dict[int, Symbol], known: Container[int]) -> None:
     if isinstance(x, Symbol) and id(x) not in found:
-        for operand in x.operands:
-            _visit(operand, found)
+        for operand in () if id(x) in known else x.operands:
+            _visit(operand, found, known)
         found[id(x)] = x
 
 
@@ -253,14 +298,28 @@ def traced(function: Callable[..., Any], *inputs: str, total: bool = False) -> F
     arithmetic.
     """
     tracer = _Tracer(() if total else _Shape())
+    return _followed(function, [tracer.input(name) for name in inputs])
+
+
+def traced_by_rows(function: Callable[..., Any], **levels: str) -> Formula:
+    """Return the formula of a function that also adds up, or takes the largest, along rows.
+
+    ``levels`` says of each input what it has one of: each "element", "row" or "column". Sums over
+    the rows are possible outputs. Raises UnsupportedError.
+    """
+    tracer = _Tracer(_Shape(), by_rows=True)
+    return _followed(function, [tracer.input(name, level) for name, level in levels.items()])
+
+
+def _followed(function: Callable[..., Any], inputs: list[Symbol]) -> Formula:
     try:
-        result = function(*(tracer.node_of(name) for name in inputs))
+        result = function(*inputs)
     except UnsupportedError:
         raise
     except Exception as error:  # a formula of the user's own may do anything
         msg = f"it cannot be followed ({type(error).__name__}: {error})"
         raise UnsupportedError(msg) from error
-    return Formula(inputs, tuple(_flat(result)))
+    return Formula(tuple(str(x) for x in inputs), tuple(_flat(result)))
 
 
 def _flat(result: Any) -> Iterator[Any]:

@@ -16,15 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from xpnet.kernels.cpu.compiled import kernel
-from xpnet.typing import Array
-
-__all__ = ["gemm", "gemm_address"]
+__all__ = ["call_gemm", "gemm_address"]
 
 # Its names in NumPy's wheels, Accelerate and other builds of BLAS; NAMES take 64-bit integers.
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm$NEWLAPACK$ILP64")
 NAMES_32 = ("scipy_cblas_{}gemm", "cblas_{}gemm")
-ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
+ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h; rows.product has them, too
 
 
 @functools.cache
@@ -50,19 +47,34 @@ def _libraries() -> list[ctypes.CDLL]:
 
 
 def _multiplies(address: int, dtype: str) -> bool:
+    real: Any = {"float32": ctypes.c_float, "float64": ctypes.c_double}[dtype]
+    enum, long, at = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+    arguments: list[Any] = [
+        enum,
+        enum,
+        enum,
+        long,
+        long,
+        long,
+        real,
+        at,
+        long,
+        at,
+        long,
+        real,
+        at,
+        long,
+    ]
     a, b = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(12, dtype=dtype).reshape(3, 4)
     c = np.ones((2, 4), dtype)
-    gemm(address, False, False, (2, 4, 3), c.dtype.type(2.0), _at(a), _at(b), c.dtype.type(3.0),
-         _at(c))  # fmt: skip
+    x, y, z = (v.ctypes.data for v in (a, b, c))
+    gemm = ctypes.CFUNCTYPE(None, *arguments)(address)
+    gemm(ROWS, PLAIN, PLAIN, 2, 4, 3, 2.0, x, 3, y, 4, 3.0, z, 4)
     return bool((c == 2.0 * (a @ b) + 3.0).all())
 
 
-def _at(x: Array) -> int:
-    return x.ctypes.data
-
-
 @intrinsic
-def _call(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc):
+def call_gemm(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc):
     """Call ``cblas_?gemm`` at ``address``; the type of alpha is that of the matrices."""
     enum, long, real = types.int32, types.int64, alpha
     c_types = [enum, enum, enum, long, long, long, real, long, long, long, long, real, long, long]
@@ -75,16 +87,3 @@ def _call(typingctx, address, ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, l
         return context.get_dummy_value()
 
     return signature, generate
-
-
-@kernel
-def gemm(address, ta, tb, sizes, alpha, A, B, beta, C):
-    """C = α A B + β C for contiguous C (M, N), A (M, K) and B (K, N) at these addresses.
-
-    ``sizes`` is (M, N, K); ``ta`` and ``tb`` say that A or B is stored transposed.
-    """
-    M, N, K = sizes
-    _call(
-        address, TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, M, N, K,
-        alpha, A, M if ta else K, B, K if tb else N, beta, C, N,
-    )  # fmt: skip

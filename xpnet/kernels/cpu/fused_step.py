@@ -9,33 +9,22 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu.blas import gemm_address
-from xpnet.kernels.cpu.losses import COST, SUMS
-from xpnet.kernels.cpu.machine import ELEMENTWISE_LOSS, NOWHERE, OP, SOFTMAX_LOSS, run
-from xpnet.kernels.cpu.program import (
-    Backward,
-    Forward,
-    Output,
-    Part,
-    Place,
-    Program,
-    Rows,
-    compile_program,
-    has_kernel,
-    has_loss_kernel,
-)
-from xpnet.kernels.cpu.updates import RULES, clip, make_update
-from xpnet.nn import Dense, Sequential, layer_name
+from xpnet.kernels.cpu.loops import COST, SUMS
+from xpnet.kernels.cpu.machine import machine
+from xpnet.kernels.cpu.program import Buffers, Part, Program, Rows, compile_program, work_size
+from xpnet.kernels.formulas import descent
+from xpnet.kernels.plan import LossStep, Plan, PortableBackward, PortableForward, make_plan
+from xpnet.nn import Dense, Sequential
 from xpnet.nn.layout import layouts, merge
 from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import SGD, Optimizer
+from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, Totals, TrainState
 from xpnet.typing import Array
 
 __all__ = ["FusedStep"]
 
 PROGRAMS = 4  # batch sizes whose programs are kept
-ALPHA, BETA = 5, 6  # among the arguments of a run
 INT32 = np.dtype(np.int32)
 LINE, PAGE = 64, 4096  # bytes
 
@@ -56,50 +45,32 @@ class FusedStep:
             msg = "the model has no dense layer"
             raise UnsupportedError(msg)
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
-        self.dtype, self.product = np.dtype(dtype), product
-        self.params_layout, self.stats_layout = layouts(model)
-        # The products that compute the gradient do plain gradient descent themselves.
-        plain = type(optimizer) is SGD and not optimizer.momentum
-        self.descends = plain and clip == Clip()
-        size, n_slots = self.params_layout.size, len(optimizer.slots)
-        vectors = _vectors(n_slots + 1 if self.descends else n_slots + 2, size, self.dtype)
-        self.params, *slots = vectors[: n_slots + 1]
-        self.target = self.params if self.descends else vectors[-1]
-        self.sums, self.bad_step = np.zeros(SUMS, self.dtype), np.full((), -1, np.int32)
-        loss_, denominator, correct, count = (self.sums[i : i + 1].reshape(()) for i in range(COST))
-        totals = Totals(loss_, denominator, correct, count, self.bad_step)
-        stats = np.zeros(self.stats_layout.size, self.dtype)
-        self.state = TrainState(self.params, stats, tuple(slots), totals)
-        self.tensors = merge(self.params_layout.split(self.params), self.stats_layout.split(stats))
-        self.gradients = self.params_layout.split(self.target)
-        self._update = self._updates()
-
+        self.dtype, self.by_class = np.dtype(dtype), loss.predicts == "class"
+        self.plan = make_plan(model, loss, optimizer, clip, by_rows=True)
+        self.note = _note(self.plan)
+        self._descent = descent(optimizer, clip)
+        self.state, self._buffers = self._allocated(product)
         self.programs: dict[tuple, Program] = {}
         self.work = np.zeros(0, self.dtype)
-        self.keys = np.zeros((model.n_random, 2), np.int32)
-        self.no_labels = np.zeros(0, np.int32)
-        self.no_rows, self.none = np.zeros((0, 0), self.dtype), np.zeros(0, self.dtype)
-        weights = getattr(loss, "class_weights", None)
-        self.class_weights = self.none if weights is None else np.array(weights, self.dtype)
-        self.by_class = loss.predicts == "class"
+        self.none = np.zeros(0, self.dtype)
         self.residuals: dict[int, Any] = {}
-        self.note = _note(model, loss, optimizer)
 
     def __call__(
         self, state: TrainState, batch: Batch, inputs: StepInputs
     ) -> tuple[TrainState, Array]:
         if state is not self.state:
             state = self._adopt(state)
-        program, arguments = self._bound(batch, inputs)
+        program, run = self._bound(batch, inputs)
         for part in program.parts:
             if type(part) is Rows:
-                run(program.rows, program.settings, part.first, part.last, *arguments)
+                run(*part)
             else:
-                self._portable(part, batch, arguments[ALPHA], arguments[BETA])
-        self._optimize(inputs)
-        cost = self.sums[COST]
-        if not math.isfinite(cost) and self.bad_step < 0:
-            self.bad_step[...] = inputs.step
+                self._portable(part, batch)
+        if self.plan.update.formula is None:
+            self._portable_update(inputs.coefficients)
+        cost = self._buffers.sums[COST]
+        if not math.isfinite(cost) and state.totals.bad_step < 0:
+            state.totals.bad_step[...] = inputs.step
         return state, cost
 
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
@@ -107,47 +78,66 @@ class FusedStep:
 
         Raises UnsupportedError if something in the step is portable.
         """
-        program, arguments = self._bound(batch, inputs)
-        if len(program.parts) > 1:
+        if self.plan.portable:
             msg = f"a step with portable parts cannot be divided into phases: {self.note}"
             raise UnsupportedError(msg)
-        ops = program.rows[:, OP].tolist()
-        loss = next(i for i, op in enumerate(ops) if op in (SOFTMAX_LOSS, ELEMENTWISE_LOSS))
-        bounds = {"forward": (0, loss), "loss": (loss, loss + 1), "backward": (loss + 1, len(ops))}
-        calls: dict[str, Callable[[], None]] = {
-            name: partial(run, program.rows, program.settings, *ends, *arguments)
-            for name, ends in bounds.items()
-        }
-        return calls | {"optimizer": partial(self._optimize, inputs)}
+        program, run = self._bound(batch, inputs)
+        return {name: partial(run, *rows) for name, rows in program.phases.items()}
 
-    def _optimize(self, inputs: StepInputs) -> None:
-        if not self.descends:
-            self._update(inputs.coefficients)
-
-    def _bound(self, batch: Batch, inputs: StepInputs) -> tuple[Program, tuple[Any, ...]]:
-        """The program for this form of batch, and the arguments of its run."""
+    def _bound(self, batch: Batch, inputs: StepInputs) -> tuple[Program, Callable[[int, int], Any]]:
+        """The program for this form of batch, and what runs some of its rows on the batch."""
         x, y, weight = batch
         form = (x.shape, y.shape, weight is None)
         program = self.programs.get(form) or self._program(form, batch)
-        x, labels, rows = _contiguous(x, self.dtype, 2), self.no_labels, self.no_rows
+        x = _contiguous(x, self.dtype, 2)
         if self.by_class and y.ndim == 1:
-            labels = _contiguous(y, INT32, 1)
+            y = _contiguous(y, INT32, 1)
         else:
-            rows = _contiguous(y, self.dtype, 2)
+            y = _contiguous(y, self.dtype, 2)
         weight = self.none if weight is None else _contiguous(weight, self.dtype, 1)
         if program.copied is not None:
-            np.copyto(self._view(program.copied), batch.x)
+            np.copyto(program.copied, batch.x)
+        b = self._buffers
         if inputs.keys:
-            self.keys[:] = inputs.keys
-        c, alpha, beta = inputs.coefficients, 1.0, 0.0
-        if self.descends:
-            alpha, beta = -c.step_size, 1.0 - c.step_size * self.optimizer.weight_decay
-        return program, (
-            program.N, self.work, self.params, self.state.stats, self.target, alpha, beta, x,
-            labels, rows, weight, self.class_weights, self.keys, self.sums, self.product,
-        )  # fmt: skip
+            b.keys[:] = inputs.keys
+        if self._descent is None:
+            b.numbers[:] = inputs.coefficients
+        else:
+            b.pairs[1] = self._descent(inputs.coefficients)
+        rows, places = program.addresses
+        n = len(program.places)
+        return program, lambda first, last: machine(rows, first, last, places, n, x, y, weight)
 
     # -- buffers ----------------------------------------------------------------------------------
+
+    def _allocated(self, product: int) -> tuple[TrainState, Buffers]:
+        """The state that training overwrites, and the buffers around it."""
+        params_layout, stats_layout = layouts(self.model)
+        n_slots, dtype = len(self.optimizer.slots), self.dtype
+        # The products that compute the gradient do plain gradient descent themselves.
+        own = 1 if self._descent else 2
+        vectors = _vectors(n_slots + own, params_layout.size, dtype)
+        params, *slots = vectors[: n_slots + 1]
+        target = params if self._descent else vectors[-1]
+        sums, bad_step = np.zeros(SUMS, dtype), np.full((), -1, np.int32)
+        loss, denominator, correct, count = (sums[i : i + 1].reshape(()) for i in range(COST))
+        totals = Totals(loss, denominator, correct, count, bad_step)
+        stats = np.zeros(stats_layout.size, dtype)
+        tensors = merge(params_layout.split(params), stats_layout.split(stats))
+        weights = getattr(self.loss, "class_weights", None)
+        c = self.optimizer.coefficients(self.optimizer.lr, 1)
+        buffers = Buffers(
+            tensors,
+            params_layout.split(target),
+            (params, target, *slots),
+            sums,
+            np.zeros(0, dtype) if weights is None else np.array(weights, dtype),
+            np.zeros((self.model.n_random, 2), np.int32),
+            np.array([(1.0, 0.0), (1.0, 0.0)]),
+            np.zeros(len(c)),
+            product,
+        )
+        return TrainState(params, stats, tuple(slots), totals), buffers
 
     def _adopt(self, state: TrainState) -> TrainState:
         """Adopt another state: copy what is not ours already."""
@@ -158,81 +148,64 @@ class FusedStep:
                 mine[...] = x
         return self.state
 
-    def _updates(self) -> Callable[[Any], None]:
-        """Clipping and the update rule on our vectors, as a function of the coefficients."""
-        grad, limit, norm = self.target, self.clip.value or 0.0, self.clip.norm or 0.0
-        rule: Callable[[Any], None] = self._portable_update
-        if type(self.optimizer) in RULES:
-            rule = make_update(self.optimizer, self.params, grad, self.state.slots)
-        if not limit and not norm:
-            return rule
-
-        def clipped(c: Any) -> None:
-            clip(grad, limit, norm)
-            rule(c)
-
-        return clipped
-
-    def _portable_update(self, c: Any) -> None:
-        slots = self.state.slots
-        params, moved = self.optimizer.update(self.params, self.target, slots, c)
-        for own, x in zip((self.params, *slots), (params, *moved), strict=True):
-            if own is not x:
-                own[...] = x
-
     def _program(self, form: tuple, batch: Batch) -> Program:
         if len(self.programs) == PROGRAMS:
             self.programs.pop(next(iter(self.programs)))
         N = form[0][0]
-        program = compile_program(self.model, self.loss, self.params_layout, self.stats_layout, N)
         # The portable loss raises the error for shapes that do not fit.
         self.loss.sums(np.ones((N, *self.model.output_shape), self.dtype), batch.y, batch.weight)
-        if self.work.size < program.size:
-            (self.work,) = _vectors(1, program.size, self.dtype)
+        if self.work.size < (size := work_size(self.plan, N)):
+            self.programs.clear()  # their rows point into the smaller one
+            (self.work,) = _vectors(1, size, self.dtype)
+        program = compile_program(self.plan, self.model, self.loss, self._buffers, batch, self.work)
         self.programs[form] = program
         return program
 
-    def _view(self, place: Place) -> Array:
-        size = math.prod(place.shape)
-        return self.work[place.start : place.start + size].reshape(place.shape)
-
     # -- parts without a kernel -------------------------------------------------------------------
 
-    def _portable(self, part: Part, batch: Batch, alpha: float, beta: float) -> None:
-        if isinstance(part, Forward):
-            layer = self.model.layers[part.layer]
-            x = batch.x if part.x.start == NOWHERE else self._view(part.x)
-            keys = tuple(map(int, self.keys[part.key])) if layer.random else None
-            y, residuals = layer.forward(
-                self.tensors[part.layer], x.reshape(part.x.shape), train=True, keys=keys
-            )
-            self._view(part.y)[...] = y
+    def _portable_update(self, c: Any) -> None:
+        params, gradient, *slots = self._buffers.flat
+        gradient = self.clip.apply(gradient)
+        new, moved = self.optimizer.update(params, gradient, tuple(slots), c)
+        for own, x in zip((params, *slots), (new, *moved), strict=True):
+            if own is not x:
+                own[...] = x
+
+    def _portable(self, part: Part, batch: Batch) -> None:
+        view = self.programs[batch.x.shape, batch.y.shape, batch.weight is None].views
+        if isinstance(part, PortableForward):
+            layer, tensors = self.model.layers[part.layer], self._buffers.params[part.layer]
+            x = view[part.x]
+            keys = tuple(map(int, self._buffers.keys[part.index])) if layer.random else None
+            y, residuals = layer.forward(tensors, x, train=True, keys=keys)
+            view[part.y][...] = y
             self.residuals[part.layer] = residuals
-        elif isinstance(part, Backward):
-            self._portable_backward(part, alpha, beta)
-        elif isinstance(part, Output):
-            sums = self.loss.sums(self._view(part.output), batch.y, batch.weight)
-            self._view(part.gradient)[...] = quotient(sums.gradient, sums.denominator)
+        elif isinstance(part, PortableBackward):
+            dx = None if part.dx is None else view[part.dx]
+            self._portable_backward(part.layer, view[part.dy], dx)
+        elif isinstance(part, LossStep):
+            output, totals = view[part.output], self._buffers.sums
+            sums = self.loss.sums(output, batch.y, batch.weight)
+            view[part.gradient][...] = quotient(sums.gradient, sums.denominator)
             correct = (0.0, 0.0)
             if self.loss.predicts != "value":
-                correct = self.loss.correct(self._view(part.output), batch.y)
-            self.sums[:COST] += (sums.loss, sums.denominator, *correct)
-            self.sums[COST] = quotient(sums.loss, sums.denominator)
+                correct = self.loss.correct(output, batch.y)
+            totals[:COST] += (sums.loss, sums.denominator, *correct)
+            totals[COST] = quotient(sums.loss, sums.denominator)
 
-    def _portable_backward(self, part: Backward, alpha: float, beta: float) -> None:
-        i, layer = part.layer, self.model.layers[part.layer]
+    def _portable_backward(self, i: int, dy: Array, dx: Array | None) -> None:
+        layer, tensors = self.model.layers[i], self._buffers.params[i]
         residuals = self.residuals.pop(i)
-        stats = layer.track(self.tensors[i], residuals)
-        dx, grads = layer.backward(
-            self.tensors[i], residuals, self._view(part.dy), input_gradient=part.dx is not None
-        )
-        if part.dx is not None:
-            self._view(part.dx)[...] = dx
+        stats = layer.track(tensors, residuals)
+        new, grads = layer.backward(tensors, residuals, dy, input_gradient=dx is not None)
+        if dx is not None:
+            dx[...] = new
+        alpha, beta = self._buffers.pairs[1]
         for name, grad in grads.items():
-            view = self.gradients[i][name]
+            view = self._buffers.target[i][name]
             view[...] = alpha * grad if beta == 0.0 else beta * view + alpha * grad
         for name, value in stats.items():
-            self.tensors[i][name][...] = value
+            tensors[name][...] = value
 
 
 def _vectors(count: int, size: int, dtype: np.dtype) -> list[Array]:
@@ -255,10 +228,8 @@ def _contiguous(x: Array, dtype: np.dtype, ndim: int) -> Array:
     return x if x.ndim == ndim else x.reshape((len(x), -1)[:ndim])
 
 
-def _note(model: Sequential, loss: Loss, optimizer: Optimizer) -> str:
+def _note(plan: Plan) -> str:
     """What runs the steps, for a run's record."""
-    portable = [layer_name(layer) for layer in model.layers if not has_kernel(layer)]
-    portable += [] if has_loss_kernel(loss) else [type(loss).__name__]
-    portable += [] if type(optimizer) in RULES else [type(optimizer).__name__]
+    portable = [f"{name} ({why})" for name, why in plan.portable]
     note = "fused step compiled by Numba"
     return f"{note}; portable inside it: {', '.join(portable)}" if portable else note

@@ -1,54 +1,29 @@
-"""A model and a batch size as a program: rows for compiled code, and portable parts between them.
+"""A plan and a batch size as a program: rows for compiled code, and portable parts between them.
 
-Activations and their gradients have places in one flat vector, ``work``. The row of a dense layer
-includes the activation after it, and that of the loss the bias of a last dense layer.
+All places of the plan are in one flat vector, ``work``. A row is a kernel with the addresses of
+what it works on (memory.ROW), so it holds for as long as the buffers do.
 """
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.kernels.cpu import machine as m
-from xpnet.kernels.cpu.elements import IDENTITY, KINDS
-from xpnet.kernels.cpu.losses import ELEMENTWISE, REDUCTIONS
-from xpnet.nn import (
-    Activation,
-    BatchNorm,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LayerNorm,
-    Sequential,
-)
-from xpnet.nn.layout import Layout
+from xpnet.kernels import plan as p
+from xpnet.kernels.cpu import loops, rows
+from xpnet.kernels.cpu.compiled import Kernel, compiled
+from xpnet.kernels.cpu.loops import Loop
+from xpnet.kernels.cpu.memory import ROW
+from xpnet.kernels.plan import Operation, Place, Plan
+from xpnet.nn import BatchNorm, Dropout, Params, Sequential
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
+from xpnet.typing import Array
 
-__all__ = [
-    "Backward",
-    "Forward",
-    "Output",
-    "Part",
-    "Place",
-    "Program",
-    "Rows",
-    "compile_program",
-    "has_kernel",
-    "has_loss_kernel",
-]
+__all__ = ["Buffers", "Part", "Program", "Rows", "compile_program", "work_size"]
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
 GAP = 17 * ALIGNED  # after a place: fused_step._vectors says why none are whole pages apart
-NORMS = (BatchNorm, LayerNorm)
-
-
-class Place(NamedTuple):
-    """The place of an array in ``work``; with start NOWHERE it is the batch itself."""
-
-    start: int
-    shape: tuple[int, ...]
+X, Y, WEIGHT = range(3)  # the arrays of a batch
 
 
 class Rows(NamedTuple):
@@ -58,252 +33,300 @@ class Rows(NamedTuple):
     last: int
 
 
-class Forward(NamedTuple):
-    """The portable forward of a layer without a kernel."""
-
-    layer: int
-    key: int  # among the random layers
-    x: Place
-    y: Place
-
-
-class Backward(NamedTuple):
-    """The portable backward of a layer without a kernel."""
-
-    layer: int
-    dy: Place
-    dx: Place | None
-
-
-class Output(NamedTuple):
-    """The portable form of a loss without a kernel."""
-
-    output: Place
-    gradient: Place
-
-
-Part = Rows | Forward | Backward | Output
+Part = Rows | p.PortableForward | p.PortableBackward | p.LossStep
 
 
 class Program(NamedTuple):
     """What a step on N rows does, in order."""
 
     parts: tuple[Part, ...]
-    rows: np.ndarray  # (rows, machine.COLUMNS) int64
-    settings: np.ndarray  # (rows, 2) float64
-    N: int
-    size: int  # of `work`
-    copied: Place | None  # where the batch is first copied to, if at all
+    rows: np.ndarray  # of memory.ROW
+    places: np.ndarray  # (n, 2) int64: where a row has the address of an array of the batch, which
+    phases: dict[str, Rows]  # forward, loss, backward, optimizer
+    copied: Array | None  # where x is first copied to, if at all
+    views: dict[Place, Array]  # what the portable parts work on
+    kept: tuple[Any, ...]  # what must live as long as the rows
+    addresses: tuple[int, int]  # of the rows and the places
+
+
+class Buffers(NamedTuple):
+    """The arrays that all programs of a step share."""
+
+    params: list[Params]  # and running statistics, per layer
+    target: list[dict[str, Array]]  # where the gradients of the parameters go
+    flat: tuple[Array, ...]  # params, gradient, and the slots: (P,) each
+    sums: Array  # (loops.SUMS,)
+    class_weights: Array
+    keys: Array  # (random layers, 2) int32
+    pairs: Array  # (2, 2) float64: (α, β) of a product, and of one that adds a gradient
+    numbers: Array  # float64: the coefficients of the update
+    product: int  # the address of the BLAS's matrix product
 
 
 def compile_program(
-    model: Sequential, loss: Loss, layout: Layout, stats_layout: Layout, N: int
+    plan: Plan, model: Sequential, loss: Loss, buffers: Buffers, batch: Any, work: Array
 ) -> Program:
-    """Return the program of a training step on N rows."""
-    return _Compiler(model, loss, layout, stats_layout, N).program()
+    """Return the program of a training step on batches of this form, in the buffer ``work``."""
+    return _Compiler(plan, model, loss, buffers, batch, work).program()
+
+
+def work_size(plan: Plan, N: int) -> int:
+    """Return how many elements ``work`` must have for N rows."""
+    return sum(_room(N * width) for width in plan.widths)
+
+
+def _room(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED + GAP
 
 
 class _Compiler:
     def __init__(
-        self, model: Sequential, loss: Loss, layout: Layout, stats_layout: Layout, N: int
+        self, plan: Plan, model: Sequential, loss: Loss, buffers: Buffers, batch: Any, work: Array
     ) -> None:
-        self.layers, self.loss, self.N, self.size = model.layers, loss, N, 0
-        shapes = [tuple(model.input_shape or ()), *model.shapes()]
-        self.shapes = [(N, *shape) for shape in shapes]
-        self.tensors: list[dict[str, int]] = [{} for _ in model.layers]
-        for entry in (*layout.entries, *stats_layout.entries):
-            self.tensors[entry.layer][entry.variable] = entry.start
-        self.first_trained = model.first_trained
-        self.rows: list[list[int]] = []
-        self.settings: list[tuple[float, float]] = []
+        self.plan, self.layers, self.loss, self.b = plan, model.layers, loss, buffers
+        self.N, self.work, self.size, self.x_shape = len(batch.x), work, 0, batch.x.shape
+        self.by_label = loss.predicts == "class" and batch.y.ndim == 1
+        self.weighted = batch.weight is not None
+        self.rows: list[np.ndarray] = []
         self.parts: list[Part] = []
-        self.backward: list[Callable[[Place], Place | None]] = []
-        self.random = 0
-        widest = max(self.shapes, key=math.prod)
-        self.scratch = [self.place(widest).start for _ in range(2)]
+        self.places: list[tuple[int, int]] = []  # (byte in the rows, which array)
+        self.kept: list[Any] = [work, buffers]
+        self.starts = [self.reserve(self.N * width) for width in plan.widths]
+        self.copies = self.reads_copy()
+        self.inverse: dict[int, Array] = {}  # 1/√(v + ε) of a batch normalisation, by its layer
+        self.residuals: dict[int, list[Any]] = {}  # places and vectors, by their layer
 
     def program(self) -> Program:
-        x, copied, i = Place(m.NOWHERE, self.shapes[0]), None, 0
-        first = next(layer for layer in self.layers if type(layer) is not Flatten)
-        if type(first) is not Dense:
-            x = copied = self.place(self.shapes[0])
-        while i < len(self.layers):
-            x, i = self.forward(i, x)
-        dy: Place | None = self.output(x)
-        for backward in reversed(self.backward):
-            if dy is not None:
-                dy = backward(dy)
-        rows = np.array(self.rows, np.int64).reshape(-1, m.COLUMNS)
-        settings = np.array(self.settings, np.float64).reshape(-1, 2)
-        return Program(tuple(self.parts), rows, settings, self.N, self.size, copied)
+        phases = {}
+        for name, operations in self.phases():
+            first = len(self.rows)
+            for operation in operations:
+                WRITERS[type(operation)](self, operation)
+            phases[name] = Rows(first, len(self.rows))
+        table = np.array(self.rows, ROW)
+        start = table.ctypes.data
+        places = np.array([(start + at, which) for at, which in self.places], np.int64)
+        places = places.reshape(-1, 2)
+        portable = [part for part in self.parts if not isinstance(part, Rows)]
+        views = {v: self.view(v) for part in portable for v in vars(part).values()
+                 if isinstance(v, Place)}  # fmt: skip
+        x = Place("x", self.x_shape[1:], 0)
+        copied = self.view(x) if self.copies else None
+        at = table.ctypes.data, places.ctypes.data
+        return Program(
+            tuple(self.parts), table, places, phases, copied, views, tuple(self.kept), at
+        )
 
-    # -- places and rows --------------------------------------------------------------------------
+    def phases(self) -> list[tuple[str, list[Operation]]]:
+        plan = self.plan
+        return [("forward", plan.forward), ("loss", [plan.loss]), ("backward", plan.backward),
+                ("optimizer", [plan.update])]  # fmt: skip
 
-    def place(self, shape: tuple[int, ...]) -> Place:
+    def reads_copy(self) -> bool:
+        """Whether the batch has to be copied to ``work``; products read it where it is."""
+        others = (o for o in self.plan.forward if not isinstance(o, p.Affine))
+        places = (v for o in others for v in vars(o).values() if isinstance(v, Place))
+        return any(place.buffer == 0 for place in places)
+
+    # -- memory -----------------------------------------------------------------------------------
+
+    def reserve(self, size: int) -> int:
         start = self.size
-        self.size += -(-math.prod(shape) // ALIGNED) * ALIGNED + GAP
-        return Place(start, shape)
+        self.size += _room(size)
+        return start
 
-    def other(self, used: Place, shape: tuple[int, ...]) -> Place:
-        """A place for a gradient: the scratch buffer that is not in use."""
-        return Place(self.scratch[used.start == self.scratch[0]], shape)
+    def extra(self, size: int) -> Array:
+        """A vector that is no place of the plan: sums, or a number of each row."""
+        made = np.zeros(size, self.work.dtype)
+        self.kept.append(made)
+        return made
 
-    def row(self, op: int, setting: float = 0.0, second: float = 0.0, **columns: int) -> None:
-        row = [m.NOWHERE] * m.COLUMNS
-        row[m.OP] = op
-        for name, value in columns.items():
-            row[getattr(m, name)] = value
+    def view(self, place: Place) -> Array:
+        start = self.starts[place.buffer]
+        return self.work[start : start + self.N * place.width].reshape(self.N, *place.shape)
+
+    def at(self, x: Any) -> int:
+        """The address of a place, of an array, or 0 for None."""
+        if x is None:
+            return 0
+        if isinstance(x, Place):
+            return self.work.ctypes.data + self.starts[x.buffer] * self.work.itemsize
+        return x.ctypes.data
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def row(self, loop: Loop, sizes: tuple[int, ...], *arrays: Any) -> None:
+        """Add a row; an array is a place, an array, None, or X, Y or WEIGHT of the batch."""
+        kernel: Kernel = compiled(loop.text, str(self.work.dtype))
+        row = np.zeros((), ROW)
+        row["kernel"] = kernel.address
+        row["sizes"][: len(sizes)] = sizes
+        row["numbers"][: len(loop.numbers)] = loop.numbers
+        begin = len(self.rows) * ROW.itemsize + ROW.fields["at"][1]  # type: ignore[index]
+        for i, x in enumerate(arrays):
+            if isinstance(x, int):
+                self.places.append((begin + 8 * i, x))
+            else:
+                row["at"][i] = self.at(x)
+        self.kept.append(kernel)
         self.rows.append(row)
-        self.settings.append((setting, second))
         n, last = len(self.rows), self.parts[-1] if self.parts else None
         if isinstance(last, Rows):
             self.parts[-1] = Rows(last.first, n)
         else:
             self.parts.append(Rows(n - 1, n))
 
-    def add_backward(self, layer: int, backward: Callable[[Place], Place | None]) -> None:
-        if layer >= self.first_trained:
-            self.backward.append(backward)
+    def input(self, x: Place) -> Any:
+        """The input of a product: the batch is read where it is, unless it is copied."""
+        return X if x.buffer == 0 and not self.copies else x
 
-    # -- layers -----------------------------------------------------------------------------------
+    def product(self, a: Any, b: Any, out: Any, sizes: tuple[int, ...], given: str = "") -> None:
+        ta, tb = "a" in given, "b" in given
+        pair = self.b.pairs[1 if "add" in given else 0]
+        self.row(rows.PRODUCT, (*sizes, int(ta), int(tb), self.b.product), a, b, out, pair)
 
-    def forward(self, i: int, x: Place) -> tuple[Place, int]:
-        """Add layer i; return the place of its output, and the index of the layer after it."""
-        layer = self.layers[i]
-        if type(layer) is Dense:
-            return self.dense(i, x)
-        if type(layer) is Flatten:
-            self.add_backward(i, lambda dy: dy)
-            return Place(x.start, self.shapes[i + 1]), i + 1
-        if type(layer) is Dropout:
-            return self.dropout(i, layer, x), i + 1
-        if _is_compiled(layer):
-            return self.activation(i, layer, x), i + 1
-        if isinstance(layer, BatchNorm | LayerNorm) and has_kernel(layer):
-            return self.norm(i, layer, x), i + 1
-        return self.portable(i, x), i + 1
+    def affine(self, o: p.Affine) -> None:
+        W = self.b.params[o.layer]["W"]
+        self.product(self.input(o.x), W, o.z, (self.N, o.z.width, o.x.width))
 
-    def dense(self, i: int, x: Place) -> tuple[Place, int]:
-        """Add a dense layer and the activation after it, if any."""
-        I, J = x.shape[-1], self.shapes[i + 1][-1]  # noqa: E741
-        W, b = self.tensors[i]["W"], self.tensors[i].get("b", m.NOWHERE)
-        last = i + 1 == len(self.layers)
-        lazy = last and has_loss_kernel(self.loss)  # the loss adds the bias
-        follows = None if last else self.layers[i + 1]
-        z = y = self.place((self.N, J))
-        kind, s, after = IDENTITY, 0.0, i + 1
-        if _is_compiled(follows):
-            kind, s, after = KINDS.index(type(follows)), follows.setting, i + 2
-            y = z if follows.keeps_output else self.place(z.shape)
-        now = m.NOWHERE if lazy or (kind == IDENTITY and b == m.NOWHERE) else kind
-        columns = {"I_": I, "J_": J, "X": x.start, "W": W, "B": b}
-        self.row(m.AFFINE, s, KIND=now, Z=z.start, Y=y.start, **columns)
-        db = self.place((J,))
+    def affine_backward(self, o: p.AffineBackward) -> None:
+        W, I, J = self.b.params[o.layer]["W"], o.x.width, o.dz.width  # noqa: E741
+        if o.dx is not None:
+            self.product(o.dz, W, o.dx, (self.N, I, J), "b")
+        self.product(self.input(o.x), o.dz, self.b.target[o.layer]["W"], (I, J, self.N), "a add")
 
-        def backward(dy: Place) -> Place | None:
-            dx = self.other(dy, x.shape) if i > self.first_trained else None
-            to = {"DY": dy.start, "DX": dx.start if dx else m.NOWHERE, "DB": db.start}
-            self.row(m.AFFINE_BACKWARD, s, KIND=kind, Y=z.start, **columns, **to)
-            return dx
+    def map(self, o: p.Map) -> None:
+        b = None if o.bias is None else self.b.params[o.bias]["b"]
+        loop = loops.map_forward(o.f, bias=b is not None, keeps_z=o.z is not None)
+        self.row(loop, (self.N, o.a.width), o.x, b, o.z, o.a)
 
-        self.add_backward(i, backward)
-        return y, after
+    def map_backward(self, o: p.MapBackward) -> None:
+        db = out = None
+        if o.bias is not None:
+            db, out = self.extra(o.da.width), self.b.target[o.bias]["b"]
+        loop = loops.map_backward(o.f, bias=o.bias is not None)
+        self.row(loop, (self.N, o.da.width), o.da, o.kept, db, out, self.b.pairs[1])
 
-    def activation(self, i: int, layer: Activation, x: Place) -> Place:
-        z = self.place(x.shape)
-        if i and type(self.layers[i - 1]) in NORMS:
-            z = x  # which nothing else reads
-        y = z if layer.keeps_output else self.place(x.shape)
-        kind, s, J = KINDS.index(type(layer)), layer.setting, math.prod(x.shape[1:])
-        self.row(m.ACTIVATION, s, KIND=kind, J_=J, X=x.start, Z=z.start, Y=y.start)
+    def batch_norm(self, o: p.Norm) -> None:
+        layer, tensors, J = self.layers[o.layer], self.b.params[o.layer], o.x.shape[-1]
+        assert isinstance(layer, BatchNorm)
+        inverse = self.inverse[o.layer] = self.extra(J)
+        self.row(
+            rows.chosen(rows.batch_norm, (layer.eps, layer.momentum)), self.matrix(o.x), o.x,
+            o.x_hat, o.y, tensors["gamma"], tensors["beta"], inverse, self.extra(2 * J),
+            tensors["mean"],
+        )  # fmt: skip
+        if o.f is not None:
+            loop = loops.map_forward(o.f, bias=False, keeps_z=False)
+            self.row(loop, (self.N, o.a.width), o.y, None, None, o.a)
 
-        def backward(dy: Place) -> Place:
-            self.row(m.ACTIVATION_BACKWARD, s, KIND=kind, J_=J, Y=z.start, DY=dy.start)
-            return dy
+    def batch_norm_backward(self, o: p.NormBackward) -> None:
+        if o.f is not None:
+            loop = loops.map_backward(o.f, bias=False)
+            self.row(loop, (self.N, o.da.width), o.da, o.kept)
+        tensors, target, J = self.b.params[o.layer], self.b.target[o.layer], o.x.shape[-1]
+        self.row(
+            rows.chosen(rows.batch_norm_backward), self.matrix(o.x), o.da, o.x_hat,
+            tensors["gamma"], self.inverse[o.layer], self.extra(2 * J), target["gamma"],
+            target["beta"], self.b.pairs[1],
+        )  # fmt: skip
 
-        self.add_backward(i, backward)
-        return y
+    def row_forward(self, o: p.RowForward) -> None:
+        names = ["y", *(f"r{i}" if r in ("element", "row") else None
+                        for i, r in enumerate(o.formulas.residuals))]  # fmt: skip
+        kept = self.residuals[o.layer] = [
+            self.extra(self.matrix(o.x)[0]) if r == "row" else place
+            for r, place in zip(o.formulas.residuals, o.kept, strict=True)
+        ]
+        loop = loops.along_rows(o.formulas.forward, names, keeps=True)
+        parameters = self.b.params[o.layer].values()
+        stored = [x for name, x in zip(names[1:], kept, strict=True) if name]
+        self.row(loop, self.matrix(o.x), o.x, *parameters, o.y, *stored)
 
-    def dropout(self, i: int, layer: Dropout, x: Place) -> Place:
-        y, key, scale = self.place(x.shape), self.random, 1.0 / (1.0 - layer.rate)
-        self.random += 1
-        columns = {"KIND": round(layer.rate * 2**24), "J_": math.prod(x.shape[1:]), "KEY": key}
-        self.row(m.DROPOUT, scale, X=x.start, Y=y.start, **columns)
+    def row_backward(self, o: p.RowBackward) -> None:
+        f, formulas, J = o.forward, o.forward.formulas, o.dy.shape[-1]
+        parameters, target = self.b.params[o.layer], self.b.target[o.layer]
+        where = {"x": f.x, "y": f.y, **parameters}
+        kept = [where.get(r, own) for r, own in
+                zip(formulas.residuals, self.residuals[o.layer], strict=True)]  # fmt: skip
+        formula = formulas.backward if o.input_gradient else formulas.without_dx
+        assert formula is not None
+        names = ["dx"] * o.input_gradient + [None] * len(parameters)
+        totals = [a for name in parameters for a in (self.extra(J), target[name])]
+        self.row(
+            loops.along_rows(formula, names), self.matrix(o.dy), o.dy, *kept, *parameters.values(),
+            *[o.dy] * o.input_gradient, *totals, self.b.pairs[1],
+        )  # fmt: skip
 
-        def backward(dy: Place) -> Place:
-            self.row(m.DROPOUT, scale, X=dy.start, Y=dy.start, **columns)
-            return dy
+    def matrix(self, x: Place) -> tuple[int, int]:
+        """R and J: images have several rows each."""
+        return self.N * x.width // x.shape[-1], x.shape[-1]
 
-        self.add_backward(i, backward)
-        return y
+    def drop(self, o: p.Drop) -> None:
+        layer = self.layers[o.layer]
+        assert isinstance(layer, Dropout)
+        kernel = rows.chosen(rows.dropout, (1.0 / (1.0 - layer.rate),))
+        sizes = self.N * o.x.width, round(layer.rate * 2**24)
+        self.row(kernel, sizes, o.x, o.y, self.b.keys[o.index])
 
-    def norm(self, i: int, layer: BatchNorm | LayerNorm, x: Place) -> Place:
-        J, R, tensors = x.shape[-1], math.prod(x.shape[:-1]), self.tensors[i]
-        x_hat, y, of_batch = self.place(x.shape), self.place(x.shape), type(layer) is BatchNorm
-        columns = {
-            "KIND": m.BATCH if of_batch else m.LAYER,
-            **{"R_": R, "J_": J, "W": tensors["gamma"], "B": tensors["beta"], "Z": x_hat.start},
-            "INV_STD": self.place((J if of_batch else R,)).start,
-            "SUMS": self.place((2 * J,)).start,
-        }
-        stats = tensors.get("mean", m.NOWHERE)
-        momentum = layer.momentum if isinstance(layer, BatchNorm) else 0.0
-        self.row(m.NORM, layer.eps, momentum, X=x.start, Y=y.start, STATS=stats, **columns)
+    def portable(self, o: Any) -> None:
+        self.parts.append(o)
 
-        def backward(dy: Place) -> Place:
-            self.row(m.NORM_BACKWARD, DY=dy.start, **columns)
-            return dy
+    # -- the loss and the update ------------------------------------------------------------------
 
-        self.add_backward(i, backward)
-        return y
+    def loss_step(self, o: p.LossStep) -> None:
+        if o.portable:
+            self.parts.append(o)
+            return
+        b = None if o.bias is None else self.b.params[o.bias]["b"]
+        sizes, weight = (self.N, o.output.width), WEIGHT if self.weighted else None
+        if o.element is not None:
+            loop = loops.element_loss(
+                o.element, self.loss.reduction, bias=b is not None, weighted=self.weighted
+            )
+            self.row(loop, sizes, o.output, b, o.gradient, Y, weight, self.b.sums)
+            return
+        kernel, ignored = self.softmax_loss(bias=b is not None)
+        arrays = o.output, b, o.gradient, Y, weight, self.b.class_weights, self.b.sums
+        self.row(kernel, (*sizes, ignored), *arrays)
 
-    def portable(self, i: int, x: Place) -> Place:
-        y, key = self.place(self.shapes[i + 1]), self.random
-        self.random += self.layers[i].random
-        self.parts.append(Forward(i, key, x, y))
+    def softmax_loss(self, *, bias: bool) -> tuple[Loop, int]:
+        loss = self.loss
+        assert isinstance(loss, SoftmaxCrossEntropy)
+        smoothing, weights = loss.label_smoothing, loss.class_weights is not None
+        numbers = 1.0 - smoothing, smoothing / self.plan.loss.output.width
+        ignores = self.by_label and loss.ignore_label is not None
+        kernel = rows.chosen(
+            rows.softmax_cross_entropy, numbers, BIAS=bias, BY_LABEL=self.by_label,
+            IGNORES=ignores, WEIGHTED=self.weighted, CLASS_WEIGHTS=weights,
+            ALONE=self.by_label and not weights and not smoothing,
+            DENOMINATOR=loops.DENOMINATORS[loss.reduction],
+        )  # fmt: skip
+        return kernel, loss.ignore_label or 0
 
-        def backward(dy: Place) -> Place | None:
-            dx = self.other(dy, x.shape) if i > self.first_trained else None
-            self.parts.append(Backward(i, dy, dx))
-            return dx
-
-        self.add_backward(i, backward)
-        return y
-
-    # -- the loss ---------------------------------------------------------------------------------
-
-    def output(self, z: Place) -> Place:
-        """Add the loss; return the place of its gradient."""
-        loss, last = self.loss, len(self.layers) - 1
-        if not has_loss_kernel(loss):
-            dz = Place(self.scratch[0], z.shape)
-            self.parts.append(Output(z, dz))
-            return dz
-        dense = type(self.layers[last]) is Dense
-        dz = z if dense else Place(self.scratch[0], z.shape)  # backward of an activation may need z
-        bias = self.tensors[last].get("b", m.NOWHERE) if dense else m.NOWHERE
-        columns = {"J_": z.shape[-1], "Z": z.start, "DY": dz.start, "B": bias}
-        columns["REDUCTION"] = REDUCTIONS[loss.reduction]
-        if isinstance(loss, SoftmaxCrossEntropy):
-            ignores = loss.ignore_label is not None
-            columns |= {"IGNORES": ignores, "IGNORED": loss.ignore_label or 0}
-            self.row(m.SOFTMAX_LOSS, loss.label_smoothing, **columns)
-        else:
-            p = getattr(loss, "delta", getattr(loss, "positive_weight", 0.0))
-            self.row(m.ELEMENTWISE_LOSS, p, KIND=ELEMENTWISE[type(loss)], **columns)
-        return dz
-
-
-def has_kernel(layer: Layer) -> bool:
-    """Say whether compiled code runs the layer."""
-    return type(layer) in (Dense, Dropout, Flatten, *NORMS, *KINDS)
-
-
-def has_loss_kernel(loss: Loss) -> bool:
-    """Say whether compiled code computes the loss."""
-    return type(loss) is SoftmaxCrossEntropy or type(loss) in ELEMENTWISE
+    def update(self, o: p.Update) -> None:
+        if o.formula is None or self.b.flat[0] is self.b.flat[1]:
+            return  # the rule is portable, or the products that compute the gradient are the update
+        size, (params, gradient, *slots) = (len(self.b.flat[0]),), self.b.flat
+        factor = self.extra(1)
+        if o.clip.norm is not None:
+            self.row(loops.norm(o.clip), size, gradient, factor)
+        self.row(loops.update(o.formula), size, params, gradient, factor, self.b.numbers, *slots)
 
 
-def _is_compiled(layer: Layer | None) -> TypeGuard[Activation]:
-    """Whether the layer is an activation that compiled code has, not a subclass of one."""
-    return type(layer) in KINDS
+# Operation -> what writes its rows.
+WRITERS: dict[type, Callable[[_Compiler, Any], None]] = {
+    p.Affine: _Compiler.affine,
+    p.AffineBackward: _Compiler.affine_backward,
+    p.Map: _Compiler.map,
+    p.MapBackward: _Compiler.map_backward,
+    p.Norm: _Compiler.batch_norm,
+    p.NormBackward: _Compiler.batch_norm_backward,
+    p.RowForward: _Compiler.row_forward,
+    p.RowBackward: _Compiler.row_backward,
+    p.Drop: _Compiler.drop,
+    p.PortableForward: _Compiler.portable,
+    p.PortableBackward: _Compiler.portable,
+    p.LossStep: _Compiler.loss_step,
+    p.Update: _Compiler.update,
+}

@@ -1,0 +1,55 @@
+"""What several kernels have in common. Numba compiles these anew into each kernel that calls them.
+
+None is cached by itself: a kernel's bits would depend on whether it was.
+"""
+
+import numpy as np
+from numba import njit
+
+__all__ = ["OPTIONS", "finish", "first_largest", "give", "mix"]
+
+# Sums may be reordered and products fused, but a NaN or an infinity stays what it is.
+OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
+part = njit(**OPTIONS)
+
+
+@part
+def give(gradient, out, start, J, pair):
+    """out = β out + α gradient, from ``start`` on; with β = 0 ``out`` may be uninitialised."""
+    real = type(gradient[0])
+    alpha, beta = real(pair[0]), real(pair[1])
+    for j in range(J):
+        old = real(0.0) if beta == real(0.0) else beta * out[start + j]
+        out[start + j] = old + alpha * gradient[j]
+
+
+@part
+def first_largest(x, start, K):
+    """argmax of K entries: the first of equals, and a NaN is the largest."""
+    best = 0
+    for k in range(1, K):
+        top = x[start + best]
+        if top == top and not x[start + k] <= top:
+            best = k
+    return best
+
+
+@part
+def finish(dz, size, D, loss, sums):
+    """Add Σ ℓ and D to the totals, set C, and divide dz by D."""
+    one = type(D)(1.0)
+    sums[0] += loss
+    sums[1] += D
+    D = one if D == 0 else D
+    sums[4] = loss / D
+    if one != D:
+        for i in range(size):
+            dz[i] /= D
+
+
+@part
+def mix(h):
+    """The mixer of xpnet.ops.dropout on unsigned integers: the same bits."""
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B))
+    return np.uint32(h ^ (h >> np.uint32(16)))

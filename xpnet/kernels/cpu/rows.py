@@ -1,0 +1,183 @@
+"""Kernels written by hand, each for the reason in its docstring: their text is printed as it is.
+
+They see one row of a program (memory.ROW): ``size``, ``vector``, ``number`` and the like read it,
+``real`` is the dtype. A name in capitals is a choice that is made when the text is printed.
+"""
+
+# ruff: noqa: F821 - the names that compiled.HEADER and `chosen` define
+# mypy: ignore-errors
+
+import re
+
+from xpnet.kernels.cpu.compiled import text_of
+from xpnet.kernels.cpu.loops import Loop
+
+__all__ = [
+    "PRODUCT",
+    "batch_norm",
+    "batch_norm_backward",
+    "chosen",
+    "dropout",
+    "softmax_cross_entropy",
+]
+
+
+def product(row):
+    """C = α A B + β C for contiguous C (M, N), A (M, K) and B (K, N). Arrays: A, B, C, (α, β).
+
+    NumPy's BLAS does it; ``sizes`` are M, N, K, whether A or B is stored transposed, and its
+    address.
+    """
+    M, N, K = size(row, 0), size(row, 1), size(row, 2)
+    ta, tb, pair = size(row, 3), size(row, 4), doubles(row, 3)
+    call_gemm(
+        size(row, 5), 112 if ta else 111, 112 if tb else 111, M, N, K, real(pair[0]),
+        address(row, 0), M if ta else K, address(row, 1), K if tb else N, real(pair[1]),
+        address(row, 2), N,
+    )  # fmt: skip
+
+
+def dropout(row):
+    """y = x m / (1 - p), m by position as in xpnet.ops.dropout. Arrays: x, y, keys.
+
+    By hand: its integers are not of the array API.
+    """
+    x, y, keys = vector(row, 0), vector(row, 1), integers(row, 2)
+    threshold, scale, zero = size(row, 1), number(row, 0), real(0.0)
+    first, second = np.uint32(keys[0]), np.uint32(keys[1])
+    for i in range(size(row, 0)):
+        h = mix(np.uint32(mix(np.uint32(i) ^ first) + second))
+        y[i] = x[i] * (scale if (h >> np.uint32(8)) >= threshold else zero)
+
+
+def softmax_cross_entropy(row):
+    """dz (N, K) from logits z (N, K), after adding the bias b; dz may be z. Adds to the sums.
+
+    Arrays: z, b, dz, labels (N,) or rows (N, K), weight (N,), class weights (K,), sums.
+    By hand: the printed one takes 1.6 (K = 10) to 2.6 (K = 1000) times as long, exp twice.
+    """
+    N, K = size(row, 0), size(row, 1)
+    z, b, dz, sums = vector(row, 0), vector(row, 1), vector(row, 2), vector(row, 6)
+    labels, rows = integers(row, 3), vector(row, 3)
+    weight, class_weights = vector(row, 4), vector(row, 5)
+    zero, one = real(0.0), real(1.0)
+    kept, uniform, ignored = number(row, 0), number(row, 1), size(row, 2)
+    loss, weights, correct, count = zero, zero, zero, zero
+    if BIAS:
+        for n in range(N):
+            for k in range(K):
+                z[n * K + k] += b[k]
+    for n in range(N):
+        at = n * K
+        top = first_largest(z, at, K)
+        peak, sum_exp = z[at + top], zero
+        label = labels[n] if BY_LABEL else first_largest(rows, at, K)
+        counted = zero if IGNORES and label == ignored else one
+        factor = counted * weight[n] if WEIGHTED else counted
+        sum_v, sum_vz, sum_y, sum_wy = zero, zero, zero, zero
+        if ALONE:  # v is 0 for all but the label
+            sum_v = factor if 0 <= label < K else zero
+            sum_vz = sum_v * (z[at + label] - peak) if sum_v != 0 else zero
+        else:
+            for k in range(K):
+                y = (one if k == label else zero) if BY_LABEL else rows[at + k]
+                w = class_weights[k] if CLASS_WEIGHTS else one
+                v = (kept * y + uniform) * w * factor
+                sum_vz += v * (z[at + k] - peak) if v != 0 else zero  # 0 times -inf would be NaN
+                sum_v += v
+                sum_y += y
+                sum_wy += w * y
+        for k in range(K):
+            dz[at + k] = math.exp(z[at + k] - peak)
+            sum_exp += dz[at + k]
+        scale = sum_v / sum_exp
+        for k in range(K):
+            dz[at + k] *= scale
+        if not ALONE:
+            for k in range(K):
+                y = (one if k == label else zero) if BY_LABEL else rows[at + k]
+                w = class_weights[k] if CLASS_WEIGHTS else one
+                dz[at + k] -= (kept * y + uniform) * w * factor
+        elif sum_v != 0:
+            dz[at + label] -= sum_v
+        loss += math.log(sum_exp) * sum_v - sum_vz
+        weights += factor * sum_wy / (one if sum_y == 0 else sum_y) if CLASS_WEIGHTS else factor
+        correct += counted if top == label else zero
+        count += counted
+    sums[2] += correct
+    sums[3] += count
+    finish(dz, N * K, DENOMINATOR, loss, sums)
+
+
+def batch_norm(row):
+    """x̂ and y = γ x̂ + β with mean and variance of each column; moves the running ones.
+
+    Arrays: x, x_hat, y, gamma, beta, inv_std (J,), sums (2 J,), running (2 J,).
+    By hand: its sums are over the rows, along which memory is not contiguous.
+    """
+    R, J = size(row, 0), size(row, 1)
+    x, x_hat, y = vector(row, 0), vector(row, 1), vector(row, 2)
+    gamma, beta, inv_std = vector(row, 3), vector(row, 4), vector(row, 5)
+    sums, running = vector(row, 6), vector(row, 7)
+    eps, momentum, zero = number(row, 0), number(row, 1), real(0.0)
+    for j in range(2 * J):
+        sums[j] = zero
+    for n in range(R):
+        for j in range(J):
+            sums[j] += x[n * J + j]
+    for j in range(J):
+        sums[j] /= R
+    for n in range(R):
+        for j in range(J):
+            centred = x[n * J + j] - sums[j]
+            x_hat[n * J + j] = centred
+            sums[J + j] += centred * centred
+    for j in range(J):
+        sums[J + j] /= R
+        inv_std[j] = real(1.0) / math.sqrt(sums[J + j] + eps)
+    for n in range(R):
+        for j in range(J):
+            h = x_hat[n * J + j] * inv_std[j]
+            x_hat[n * J + j] = h
+            y[n * J + j] = h * gamma[j] + beta[j]
+    kept, unbiased = real(1.0) - momentum, real(R) / real(max(R - 1, 1))
+    for j in range(J):
+        running[j] = kept * running[j] + momentum * sums[j]
+        running[J + j] = kept * running[J + j] + momentum * (sums[J + j] * unbiased)
+
+
+def batch_norm_backward(row):
+    """Turn dy into dx in place, and write dγ and dβ.
+
+    Arrays: dy, x_hat, gamma, inv_std, sums (2 J,), out γ, out β, (α, β). With sums over the rows,
+    the derivation of xpnet.ops.normalization becomes dβ = Σ dy, dγ = Σ dy x̂ and
+    dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε). By hand, as batch_norm.
+    """
+    R, J = size(row, 0), size(row, 1)
+    dy, x_hat, gamma = vector(row, 0), vector(row, 1), vector(row, 2)
+    inv_std, sums, pair = vector(row, 3), vector(row, 4), doubles(row, 7)
+    for j in range(2 * J):
+        sums[j] = real(0.0)
+    for n in range(R):
+        for j in range(J):
+            sums[j] += dy[n * J + j] * x_hat[n * J + j]
+            sums[J + j] += dy[n * J + j]
+    for n in range(R):
+        for j in range(J):
+            along = sums[J + j] + x_hat[n * J + j] * sums[j]
+            dy[n * J + j] = gamma[j] * inv_std[j] * (dy[n * J + j] - along / R)
+    give(sums, vector(row, 5), 0, J, pair)
+    for j in range(J):
+        sums[j] = sums[J + j]
+    give(sums, vector(row, 6), 0, J, pair)
+
+
+def chosen(kernel, numbers=(), **choices) -> Loop:
+    """Return the text of a kernel in which each name in capitals is what ``choices`` says."""
+    text = text_of(kernel).replace(f"def {kernel.__name__}(", "def kernel(", 1)
+    for name, choice in choices.items():
+        text = re.sub(rf"\b{name}\b", str(choice), text)
+    return Loop(text, numbers)
+
+
+PRODUCT = chosen(product)
