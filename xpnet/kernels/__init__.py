@@ -1,1 +1,11 @@
-"""Fused replacements for the portable step, each tested against it."""
+"""Fused replacements for the portable step, printed from the portable formulas.
+
+    tracing.py     a formula, called with symbols, as an expression
+    formulas.py    the formulas of a step: of activations, losses, rules, and layers along rows
+    plan.py        what a step does, in order: decided once
+    plan_table.py  a plan as a table to read
+    printing.py    an expression as Python for Numba, or as C for CUDA
+    cpu, cuda      the loops around the expressions, and what runs them
+
+Each fused step is tested against the portable one.
+"""

@@ -12,7 +12,7 @@ Equal expressions are one symbol, so what a formula computes twice is computed o
 """
 
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from xpnet.errors import UnsupportedError
@@ -81,7 +81,10 @@ class Symbol:
     def __str__(self) -> str:
         if self.operation == "input":
             return str(self.operands[0])
-        words = [str(x) for x in self.operands]
+        return self.written([str(x) for x in self.operands])
+
+    def written(self, words: Sequence[str]) -> str:
+        """Return the operation as text, of the texts of its operands."""
         if self.operation == "neg":
             return f"(-{words[0]})"
         if self.operation.isidentifier():
@@ -96,11 +99,16 @@ class Symbol:
         msg = "it asks for the number in an array, which no kernel can hand to Python"
         raise UnsupportedError(msg)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Any:
+        operation = SAME.get(ufunc.__name__, "")
+        if operation.isidentifier() or not operation:
+            return self.__array__()
+        return self.tracer.node(operation, *operands)  # of a NumPy float and a symbol
+
     def __array__(self, *_: Any, **__: Any) -> Any:
         msg = "it calls NumPy whatever the array is: array_namespace(x) is the library of x"
         raise UnsupportedError(msg)
 
-    __array_ufunc__ = None  # so NumPy's functions ask for the array
     __float__ = __int__ = __index__ = __iter__ = __len__ = _refuse
 
     def __getitem__(self, key: Any) -> "Symbol":

@@ -1,9 +1,14 @@
 """``xpnet show``."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from xpnet.cli.options import open_run
 from xpnet.escape import escape
+
+if TYPE_CHECKING:
+    from xpnet.training.trainer import Trainer
 
 
 @click.command()
@@ -15,11 +20,15 @@ from xpnet.escape import escape
     show_default=True,
     help="Number of last epochs to show.",
 )
-def show(run: str, epochs: int) -> int:
+@click.option(
+    "--plan", is_flag=True, help="Show what a fused training step does, operation by operation."
+)
+def show(run: str, epochs: int, *, plan: bool) -> int:
     """Show a run: its layers with shapes and parameter counts, its history and its config.
 
     \b
     xpnet show runs/first
+    xpnet show runs/first --plan
     """
     from rich.console import Console
 
@@ -27,6 +36,9 @@ def show(run: str, epochs: int) -> int:
 
     loaded = open_run(run, "numpy", "cpu")
     console = Console(highlight=False)
+    if plan:
+        _show_plan(loaded.trainer)
+        return 0
     click.echo(f"{loaded.trainer.model.summary()}\n")
     history = loaded.folder.history()
     if history:
@@ -47,6 +59,26 @@ def show(run: str, epochs: int) -> int:
     for line in to_toml(loaded.config).splitlines():
         click.echo(escape(line))
     return 0
+
+
+def _show_plan(trainer: "Trainer") -> None:
+    from xpnet.kernels.plan import make_plan
+    from xpnet.kernels.plan_table import plan_lines
+
+    engine = trainer.engine
+    plan = make_plan(engine.model, engine.loss, engine.optimizer, trainer.clip, by_rows=True)
+    N, itemsize = trainer.batch_size, engine.state.params.dtype.itemsize
+    lines = plan_lines(plan, engine.model, N, itemsize)
+    click.echo(f"A fused training step on {N} rows; bytes are read and written, each array once.")
+    phase = ""
+    for line in lines:
+        if line.phase != phase:
+            phase = line.phase
+            click.echo(f"\n{phase}")
+        portable = "" if line.fused else "  (portable: no kernel)"
+        click.echo(f"  {line.formula}\n      {line.shapes}, {line.bytes:,} bytes{portable}")
+    for name, why in plan.portable:
+        click.echo(f"\nportable: {name}, because {why}")
 
 
 def _history(epochs):  # type: ignore[no-untyped-def]

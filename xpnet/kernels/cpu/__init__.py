@@ -1,16 +1,16 @@
 """The training step on a CPU: products through NumPy's own BLAS, loops compiled by Numba.
 
-    compiled.py       how Numba compiles and caches every kernel
+    memory.py         how compiled code reads a row: sizes, numbers and addresses
+    compiled.py       how a kernel's text is compiled and cached
+    loops.py          kernels that are printed from formulas: loops over elements and rows
+    rows.py           kernels that are written by hand, each with the reason
+    parts.py          what several kernels have in common
     blas.py           the matrix product of NumPy's BLAS, called from compiled code
-    elements.py       activations and dropout, forward and backward, bias included
-    normalization.py  layer and batch normalisation, forward and backward
-    losses.py         losses with their gradients, bias and totals included
-    updates.py        each update rule, and clipping, as one pass over the flat vector
     machine.py        the loop that runs a program of those
-    program.py        a model and a batch size as such a program
+    program.py        a plan and a batch size as such a program
     fused_step.py     the step
 
-The step is tested against :func:`xpnet.step.make_train_step`. A layer, loss or rule without a
-kernel runs its portable formula inside the step. Loops run on one thread: a second thread pool
+The step is tested against :func:`xpnet.step.make_train_step`. A layer, loss or rule that cannot be
+printed runs its portable formula inside the step. Loops run on one thread: a second thread pool
 beside that of the BLAS would make each wait for the other.
 """

@@ -1,0 +1,76 @@
+"""The bits of a training do not depend on what Numba's cache holds: real processes, cold and warm.
+
+LLVM inlines a function that was just compiled, and not one that comes from the cache, so code that
+is cached in pieces rounds otherwise the second time.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install 'xpnet[fast]'")
+
+SCRIPT = """
+import hashlib, sys
+import numpy as np
+from xpnet.nn import ACTIVATIONS, BatchNorm, Dense, Dropout, LayerNorm, Sequential
+from xpnet.nn.layout import initialize
+from xpnet.nn.losses import LOSSES
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import OPTIMIZERS
+from xpnet.kernels.cpu.fused_step import FusedStep
+from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, zero_totals
+
+every = sys.argv[1] == "every"
+layers = {name: [cls()] for name, cls in ACTIVATIONS.items()}
+layers |= {"norms": [LayerNorm(), BatchNorm(), Dropout(0.2)]}
+cases = {f"layer {name}": (more, "softmax_cross_entropy", "sgd") for name, more in layers.items()}
+cases |= {f"rule {name}": ([], "softmax_cross_entropy", name) for name in OPTIMIZERS}
+cases |= {f"loss {name}": ([], name, "sgd") for name in LOSSES}
+some = ("layer gelu", "layer norms", "rule adam", "loss huber")
+for case in cases if every else some:
+    more, loss, rule = cases[case]
+    loss, rule = LOSSES[loss](), OPTIMIZERS[rule]()
+    model = Sequential([Dense(9), *more, Dense(4)]).build((6,))
+    step = FusedStep(model, loss, rule, Clip(norm=0.3, value=0.1), "float32")
+    params, stats = (np.array(v, "float32") for v in initialize(model, 0))
+    state = TrainState(params, stats, rule.init(params), zero_totals(params))
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        x = rng.normal(size=(33, 6)).astype("float32")
+        y = rng.integers(0, 4, 33).astype("int32")
+        y = y if loss.predicts == "class" else np.eye(4, dtype="float32")[y]
+        keys = dropout_keys(0, i, model.n_random)
+        inputs = StepInputs(i, rule.coefficients(rule.lr, i + 1), keys)
+        with np.errstate(all="ignore"):  # a cross-entropy of what are no probabilities
+            state, _ = step(state, Batch(x, y), inputs)
+    arrays = (state.params, state.stats, *state.slots, *state.totals)
+    print(case, hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
+"""
+
+
+def bits(which, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, which],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(folder), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.long_but(which=["some"])
+@pytest.mark.parametrize("which", ["some", "every"])
+def test_a_cold_a_warm_and_a_half_warm_cache_give_the_same_bits(which, tmp_path):
+    cold = bits(which, tmp_path)
+    assert len(cold) == len(set(cold)) >= 4
+    kept = sorted(tmp_path.rglob("*.nbi"))
+    assert len(kept) > len(cold)
+    assert bits(which, tmp_path) == cold
+    for path in kept[::2]:
+        path.unlink()
+    assert bits(which, tmp_path) == cold

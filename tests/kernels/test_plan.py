@@ -1,0 +1,99 @@
+"""What a fused step does, decided once: the plan, and the table that shows it."""
+
+import pytest
+
+from xpnet.kernels.plan import Affine, LossStep, Map, MapBackward, Place, make_plan
+from xpnet.kernels.plan_table import plan_lines
+from xpnet.nn import GELU, BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Sequential, Softmax
+from xpnet.nn.losses import CrossEntropy, Huber, SoftmaxCrossEntropy
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import SGD, Adam
+
+
+def plan_of(layers, loss=None, rule=None, shape=(6,), clip=Clip(), **options):
+    loss, rule = loss or SoftmaxCrossEntropy(), rule or SGD()
+    model = Sequential(layers).build(shape)
+    plan = make_plan(model, loss, rule, clip, **{"by_rows": True, **options})
+    return plan, plan_lines(plan, model, 8)
+
+
+def formulas(*given, **options):
+    return [line.formula for line in plan_of(*given, **options)[1]]
+
+
+def test_a_step_line_by_line():
+    plan, lines = plan_of([Dense(4), ReLU(), Dense(3)])
+    assert [(line.phase, line.formula, line.shapes) for line in lines] == [
+        ("forward", "z0 = x W0", "(8, 4)"),
+        ("forward", "z0 = max((z0 + b0), 0)", "(8, 4)"),
+        ("forward", "z2 = z0 W2", "(8, 3)"),
+        ("loss", "C and z2 = dC/d(z2 + b2)", "(8, 3)"),
+        ("backward", "db2 = Σ z2", "(3,)"),
+        ("backward", "dW2 = z0ᵀ z2; dz0 = z2 W2ᵀ", "(4, 3) (8, 4)"),
+        ("backward", "dz0 = where((z0 > 0), dz0, 0); db0 = Σ dz0", "(8, 4) (4,)"),
+        ("backward", "dW0 = xᵀ dz0", "(6, 4)"),
+        ("update", "p = (p - (step_size * g))", "(43,)"),
+    ]
+    assert plan.portable == []
+    assert all(line.fused for line in lines)
+    assert lines[0].bytes == 4 * (8 * 6 + 6 * 4 + 8 * 4)
+    assert lines[-1].bytes == 4 * 3 * 43
+
+
+def test_what_backward_needs_is_kept_and_nothing_else():
+    plan, _ = plan_of([Dense(4), GELU(), Dense(3)])
+    forward = plan.forward[1]
+    assert isinstance(forward, Map)
+    assert forward.z == forward.x  # z + b is kept: the derivative needs it
+    assert forward.a.buffer != forward.z.buffer
+    plan, _ = plan_of([Dense(4, bias=False), GELU(), Dense(3)])
+    assert plan.forward[1].z is None  # it is there already
+
+
+def test_backward_ends_at_the_first_trained_layer():
+    lines = formulas([ReLU(), Dropout(0.1), Dense(4), ReLU(), Dense(3)])
+    backward = lines[lines.index("C and z4 = dC/d(z4 + b4)") + 1 : -1]
+    assert backward[-1] == "dW2 = y1ᵀ dz2"
+    assert not any("m1" in line for line in backward)
+
+
+def test_places_that_are_needed_at_once_share_no_buffer():
+    layers = [Dense(5), LayerNorm(), ReLU(), Dropout(0.1), Dense(5), BatchNorm(), GELU(), Dense(3)]
+    plan, _ = plan_of(layers)
+    for operation in plan.backward:
+        if isinstance(operation, MapBackward) and operation.f is not None:
+            assert operation.da.buffer != operation.kept.buffer
+    forward = [v for o in plan.forward for v in vars(o).values() if isinstance(v, Place)]
+    scratch = {o.dx.buffer for o in plan.backward if getattr(o, "dx", None)}
+    assert scratch
+    assert not scratch & {place.buffer for place in forward}
+
+
+def test_images_keep_their_rows_on_the_way_back():
+    plan, _ = plan_of([BatchNorm(), LayerNorm(), Flatten(), Dense(3)], shape=(2, 4))
+    (norm,) = [o for o in plan.backward if type(o).__name__ == "RowBackward"]
+    assert norm.dy.shape == (2, 4)
+
+
+def test_a_loss_that_is_portable_leaves_the_bias_to_a_map():
+    plan, lines = plan_of([Dense(4), ReLU(), Dense(3), Softmax()], CrossEntropy())
+    assert plan.portable == [("CrossEntropy", "it depends on the number of rows or columns")]
+    assert not next(line for line in lines if line.phase == "loss").fused
+    assert "z2 = (z2 + b2)" in [line.formula for line in lines]
+
+
+def test_a_loss_of_elements_is_written_out():
+    plan, lines = plan_of([Dense(1)], Huber(), Adam(), clip=Clip(value=0.5))
+    assert isinstance(plan.loss, LossStep)
+    (loss,) = [line.formula for line in lines if line.phase == "loss"]
+    assert loss.startswith("C = Σ (min(abs(((z0 + b0) - y)), 1) * ")
+    assert "min(max(g, -0.5), 0.5)" in lines[-1].formula
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_every_operation_has_a_line(by_rows):
+    layers = [LayerNorm(), Dense(5), BatchNorm(), ReLU(), Softmax(), Dropout(0.1), Softmax(axis=0)]
+    plan, lines = plan_of([*layers, Dense(3)], by_rows=by_rows)
+    assert len(lines) == len([*plan.operations()])
+    assert sum(isinstance(o, Affine) for o in plan.forward) == 2
+    assert [name for name, _ in plan.portable] == ["softmax"]
