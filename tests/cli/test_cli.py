@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,6 +335,16 @@ def test_show_prints_the_layers_the_history_and_the_config(xpnet, trained):
     assert "last 2 of 3 epochs" in out
     assert "status finished" in out
     assert "[optimizer]\nname = " in out
+
+
+def test_show_prints_the_plan_of_a_step(xpnet, trained):
+    code, out, err = xpnet("show", trained / "run", "--plan")
+    assert (code, err) == (0, "")
+    assert "forward\n  z0 = x W0\n" in out
+    assert "dW0 = xᵀ d" in out
+    assert re.search(r"\nupdate\n  p = \(.*step_size.*; m = .*; v = ", out)
+    assert re.search(r"\(\d+, 128\), [\d,]+ bytes\n", out)
+    assert "portable" not in out
 
 
 def test_show_escapes_control_characters_of_the_config(xpnet, tmp_path):
