@@ -13,7 +13,7 @@ from xpnet.backends import backend_class
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
-from xpnet.kernels.cuda.sources import STORED
+from xpnet.kernels.cuda.sources import STORED, WRITTEN
 from xpnet.nn import (
     ELU,
     GELU,
@@ -94,7 +94,7 @@ def test_what_is_stored_is_the_nearest_number(executor, narrow, rng):
     ties = 1.0 + np.arange(64) * 2.0**-12, 1.0 + np.arange(64) * 2.0**-9
     x = np.concatenate([bits.view(np.float32), np.float32(edges), *map(np.float32, ties)])
     y = executor.empty(x.shape, executor.stored)
-    executor.launch("narrowed", (3, 1), 64, executor.place(x), y, x.size)()
+    executor.launch(WRITTEN["narrowed"], (3, 1), 64, executor.place(x), y, x.size)()
     y = executor.to_host(y)
     got = widened(y, np.float32)
     if narrow == "float16":

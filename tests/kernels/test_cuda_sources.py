@@ -8,7 +8,32 @@ import subprocess
 import numpy as np
 import pytest
 
-from xpnet.kernels.cuda.sources import arguments, now, signatures, source
+from xpnet.kernels import formulas
+from xpnet.kernels.cuda import printed
+from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text
+from xpnet.nn import ACTIVATIONS, LogSoftmax, Softmax
+from xpnet.nn.losses import BinaryCrossEntropy, Huber, MeanSquaredError
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import OPTIMIZERS
+
+FORWARD = ("bias_activation", "batch_norm", "layer_norm")
+BACKWARD = ("activation_backward", "norm_gradients", "batch_norm_backward", "layer_norm_backward")
+
+
+def every_kernel():
+    """Those written by hand, and those printed for every activation, loss and rule."""
+    clip = Clip(norm=1.0, value=0.5)
+    layers = [cls() for cls in ACTIVATIONS.values() if cls not in (Softmax, LogSoftmax)]
+    elements = [formulas.activation(layer) for layer in layers]
+    kernels = [printed.activation(frame, f) for frame in FORWARD for f in elements]
+    kernels += [printed.derivative(frame, f) for frame in BACKWARD for f in elements]
+    for loss in (Huber(), BinaryCrossEntropy(), MeanSquaredError()):
+        kernels.append(printed.element_loss(formulas.element_loss(loss)))
+    for name, rule in OPTIMIZERS.items():
+        formula = formulas.update(rule(), clip, divided=True)
+        kernels.append(printed.update(formula, name))
+    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
+
 
 ARCHITECTURES = ["75", "80", "90"]
 KINDS = [("float32", None), ("float64", None), ("float32", "float16"), ("float32", "bfloat16")]
@@ -20,7 +45,7 @@ KINDS = [("float32", None), ("float64", None), ("float32", "float16"), ("float32
 def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architecture, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")
-    (tmp_path / "kernels.cu").write_text(source(dtype, narrow))
+    (tmp_path / "kernels.cu").write_text(source(every_kernel(), dtype, narrow))
     command = ["nvcc", "-ptx", f"-arch=sm_{architecture}", "-Werror", "all-warnings"]
     done = subprocess.run(
         [*command, "-o", "kernels.ptx", "kernels.cu"],
@@ -28,7 +53,7 @@ def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architectur
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     entries = re.findall(r"\.visible \.entry (\w+)", (tmp_path / "kernels.ptx").read_text())
-    assert sorted(entries) == sorted(signatures())
+    assert sorted(entries) == sorted({kernel.name for kernel in every_kernel()})
 
 
 def nvrtc():
@@ -48,7 +73,7 @@ def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
     The options are those of cupy/cuda/compiler.py (14.2); among them, denormals become zeros.
     """
     library, program = nvrtc(), ctypes.c_void_p()
-    text = source(dtype, narrow).encode()
+    text = source(every_kernel(), dtype, narrow).encode()
     created = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
     assert created == 0
     options = [b"--std=c++17", b"-ftz=true", f"-arch=sm_{architecture}".encode()]
@@ -61,7 +86,7 @@ def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
 
 
 def test_no_kernel_uses_what_makes_runs_differ_or_breaks_a_graph():
-    text = re.sub(r"//.*", "", source("float32"))
+    text = re.sub(r"//.*", "", source(every_kernel(), "float32"))
     assert set(re.findall(r"atomic\w*", text)) == {"atomicInc"}  # which counts blocks: last_block
     assert text.count("atomicInc(") == 1
     assert "printf" not in text
@@ -70,29 +95,52 @@ def test_no_kernel_uses_what_makes_runs_differ_or_breaks_a_graph():
 
 def test_the_sources_are_ascii():
     """CuPy writes them to a file in the encoding of the locale (cupy/cuda/compiler.py)."""
-    assert source("float32").isascii()
+    assert source(every_kernel(), "float32").isascii()
+
+
+def test_a_unit_contains_what_is_needed_and_nothing_else():
+    relu = printed.activation("bias_activation", formulas.activation(ACTIVATIONS["relu"]()))
+    code = source([relu], "float32")
+    assert {name for name in FILES if text(name).partition("\n")[0] in code} == {
+        "common.cuh", "narrow.cuh", "elementwise.cu"
+    }  # fmt: skip
+    assert [kernel.name for kernel in contained([relu])] == ["column_sums", relu.name]
+    assert re.findall(r"^KERNEL (\w+)", code, re.MULTILINE) == ["column_sums", relu.name]
+
+
+def test_settings_share_a_text_and_their_numbers_are_arguments():
+    a, b = (
+        printed.activation("bias_activation", formulas.activation(ACTIVATIONS["leaky_relu"](slope)))
+        for slope in (0.1, 0.3)
+    )
+    assert a.printed == b.printed
+    assert (a.numbers, b.numbers) == ((0.1,), (0.3,))
 
 
 def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
     x = np.zeros(3, "float32")
-    good = arguments("column_sums", (x, x, 1, 3, 0), "float32")
+    good = arguments(WRITTEN["column_sums"], (x, x, 1, 3, 0), "float32")
     assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32, np.int32]
-    assert arguments("dropout", (x, x, None, 3, 0, 1.0, 0), "float32")[2] == np.uint64(0)
-    assert arguments("dropout", (x, x, None, 3, 0, 1.0, 0), "float32")[5].dtype == np.float32
+    assert arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0), "float32")[2] == np.uint64(0)
+    assert (
+        arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0), "float32")[5].dtype == np.float32
+    )
     stored = np.zeros(3, "uint16")
-    assert arguments("narrowed", (x, stored, 3), "float32", "uint16")[1] is stored
+    assert arguments(WRITTEN["narrowed"], (x, stored, 3), "float32", "uint16")[1] is stored
     with pytest.raises(TypeError, match="takes a contiguous uint16 array as y; got float32"):
-        arguments("narrowed", (x, x, 3), "float32", "uint16")
+        arguments(WRITTEN["narrowed"], (x, x, 3), "float32", "uint16")
     with pytest.raises(TypeError, match="column_sums takes 5 arguments; got 3"):
-        arguments("column_sums", (x, x, 1), "float32")
+        arguments(WRITTEN["column_sums"], (x, x, 1), "float32")
     with pytest.raises(TypeError, match="takes a contiguous float64 array as x; got float32"):
-        arguments("column_sums", (x, x, 1, 3, 0), "float64")
+        arguments(WRITTEN["column_sums"], (x, x, 1, 3, 0), "float64")
     with pytest.raises(TypeError, match="takes a contiguous float32 array as out"):
-        arguments("column_sums", (x, np.zeros((3, 2), "float32")[:, 0], 1, 3, 0), "float32")
+        arguments(
+            WRITTEN["column_sums"], (x, np.zeros((3, 2), "float32")[:, 0], 1, 3, 0), "float32"
+        )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
-        arguments("dropout", (x, x, x, 3, 0, 1.0, 0), "float32")
+        arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
     given = [now("float32"), *[None] * 4, 0, None, 0, None, None, 0, None, 0]
-    assert arguments("begin_step", tuple(given), "float32")[0] is given[0]
+    assert arguments(WRITTEN["begin_step"], tuple(given), "float32")[0] is given[0]
     for wrong in (now("float64"), now("float32")[()], 1.0):
         with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):
-            arguments("begin_step", (wrong, *given[1:]), "float32")
+            arguments(WRITTEN["begin_step"], (wrong, *given[1:]), "float32")

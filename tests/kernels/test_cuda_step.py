@@ -6,21 +6,25 @@ CuPy sees a GPU, every test with an ``executor`` runs there too, and counts for 
 
 import contextlib
 import itertools
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
 from xpnet.errors import BackendError, DataError, UnsupportedError
+from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.blas import Blas, find_cublas, product
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import PROGRAMS, FusedStep
 from xpnet.kernels.cuda.sources import MOST_RANDOM
-from xpnet.kernels.cuda.stages import KINDS
+from xpnet.kernels.formulas import activation, update
 from xpnet.nn import (
+    ACTIVATIONS,
     ELU,
     GELU,
     BatchNorm,
@@ -34,6 +38,7 @@ from xpnet.nn import (
     ReLU,
     Sequential,
     Sigmoid,
+    SiLU,
     Softmax,
     Tanh,
 )
@@ -59,6 +64,7 @@ from xpnet.step import (
 )
 from xpnet.step.microbatch import accumulated
 
+KINDS = [cls for cls in ACTIVATIONS.values() if cls not in (Softmax, LogSoftmax)]
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
 
 
@@ -238,8 +244,6 @@ def test_a_norm_far_from_zero_keeps_its_digits(norm, executor, dtype, rng):
 
 
 def test_the_table_has_every_element_wise_activation():
-    from xpnet.nn import ACTIVATIONS
-
     assert {c.__name__ for c in ACTIVATIONS.values()} - {"Softmax", "LogSoftmax"} <= set(MODELS)
 
 
@@ -571,27 +575,34 @@ def test_a_planted_bug_is_found(bug, folder):
         run_in_every_order()
 
 
+@pytest.mark.parametrize("J", [7, 20])  # the second in packs
 @pytest.mark.parametrize(("grid", "block"), [(1, 32), (1, 1024), (3, 64), (50, 256)])
-def test_a_kernel_is_right_on_any_grid(grid, block, folder, rng):
+def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
     executor = CpuExecutor("float64", folder)
-    z, b, p, g = (rng.normal(size=n) for n in (700, 7, 700, 700))
-    a, y = np.empty(700), np.empty(700)
-    executor.launch("bias_activation", (grid, 1), block, z1 := z.copy(), b, a, 3, 700, 7, 0.0)()
-    np.testing.assert_allclose(z1, z + np.tile(b, 100), rtol=1e-15)
-    np.testing.assert_allclose(a, 1 / (1 + np.exp(-z1)), rtol=1e-13)
+    x = {name: rng.normal(size=100 * J) for name in "zpgv"}
+    z, p, g, v = (executor.placed(x[name]) for name in "zpgv")
+    bias, a = executor.placed(rng.normal(size=J)), executor.empty((100 * J,), "float64")
+    f = printed.activation("bias_activation", activation(SiLU()))
+    executor.launch(f, (grid, 1), block, z, bias, a, 100, J)()
+    np.testing.assert_allclose(z, x["z"] + np.tile(bias, 100), rtol=1e-15)
+    np.testing.assert_allclose(a, z / (1 + np.exp(-z)), rtol=1e-13)
     partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
     turns = np.zeros(1, "uint32")
-    executor.launch(
-        "clip_factor", (grid, 1), block, g, one, 0.0, partial, turns, 1.0, factor, 700
-    )()
+    clip = printed.clip_factor(Clip(norm=1.0))
+    executor.launch(clip, (grid, 1), block, g, one, partial, turns, factor, g.size)()
     assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
-    c = np.array([0.1, 0.0, 1.0])
-    executor.launch("sgd", (grid, 1), block, p1 := p.copy(), g, one, 0.0, factor, 0.0, None, None,
-                    c, 700, None, 0.0, 0)()  # fmt: skip
-    np.testing.assert_allclose(p1, p - 0.1 * factor * g, rtol=1e-13)
-    executor.launch("column_sums", (grid, 1), block, g.reshape(100, 7), y[:7], 100, 7, 0)()
-    np.testing.assert_allclose(y[:7], g.reshape(100, 7).sum(axis=0), rtol=1e-12)
+    rule = printed.update(update(SGD(momentum=0.5), Clip(norm=1.0), divided=True), "SGD")
+    c = np.array([0.1, *[0.0] * 7])
+    for n in (g.size, g.size - 1):
+        executor.launch(rule, (grid, 1), block, p, g, one, factor, None, None, c, n, v)()
+        x["v"][:n] = 0.5 * x["v"][:n] + factor * g[:n]
+        x["p"][:n] -= 0.1 * x["v"][:n]
+        np.testing.assert_allclose(p, x["p"], rtol=1e-12)
+        np.testing.assert_allclose(v, x["v"], rtol=1e-12)
+    executor.launch("column_sums", (grid, 1), block, g.reshape(100, J), a[:J], 100, J, 0)()
+    np.testing.assert_allclose(a[:J], g.reshape(100, J).sum(axis=0), rtol=1e-12)
+    executor.check_guards()
 
 
 def test_a_step_in_the_graph_launches_copies_and_reads_no_more_than_this(folder, rng):
@@ -717,6 +728,15 @@ def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
         fused(state, batch, inputs(0, model, SGD()))
 
 
+@dataclass(frozen=True)
+class Centred(SGD):
+    """Gradient descent with the mean of the gradient removed: more than an element's."""
+
+    def update(self, params, grad, slots, c):
+        xp = array_namespace(grad)
+        return params - c.step_size * (grad - xp.mean(grad)), slots
+
+
 @pytest.mark.parametrize(
     ("layers", "loss", "optimizer", "reason"),
     [
@@ -724,16 +744,16 @@ def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
             [Dense(3), Softmax(axis=0)],
             MeanSquaredError(),
             SGD(),
-            r"layer 1 \(softmax\) has no kernel",
+            "softmax has no kernel: it calls max, which has no form for one element",
         ),
         (
             [type("MyNorm", (LayerNorm,), {})()],
             MeanSquaredError(),
             SGD(),
-            r"layer 0 \(MyNorm\) has no",
+            "MyNorm has no kernel: MyNorm is no Activation",
         ),
-        ([Dense(3)], type("Mine", (Huber,), {})(), SGD(), "the loss Mine has no kernel"),
-        ([ReLU()], MeanSquaredError(), SGD(), "no parameters"),
+        ([Dense(3)], type("Mine", (SoftmaxCrossEntropy,), {})(), SGD(), "Mine has no kernel: it"),
+        ([ReLU()], MeanSquaredError(), SGD(), "0 parameters and"),
         (
             [*[Dropout(0.1)] * (MOST_RANDOM + 1), Dense(3)],
             Huber(),
@@ -741,7 +761,7 @@ def test_targets_that_do_not_fit_raise_the_portable_error(folder, rng):
             "65 layers that draw random",
         ),
         ([Dense(3)], MeanSquaredError("none"), SGD(), "the reduction 'none' has no kernel"),
-        ([Dense(3)], MeanSquaredError(), type("Mine", (SGD,), {})(), "optimizer Mine has no"),
+        ([Dense(3)], Huber(), Centred(), r"Centred has no kernel: it calls mean"),
     ],
 )
 def test_what_has_no_kernel_is_named(layers, loss, optimizer, reason, folder):

@@ -34,7 +34,7 @@ class CupyBackend(Backend):
             return Probe(None, (), note)
         try:
             import cupy
-        except ImportError as error:
+        except Exception as error:  # also a folder for its cache that cannot be made
             reason = str(error).strip().partition("\n")[0]
             return Probe(version, (), f"CuPy {version} cannot be imported: {reason}")
         if not cupy.cuda.is_available():
@@ -47,7 +47,7 @@ class CupyBackend(Backend):
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
-        self._tf32 = os.environ.get("CUPY_TF32") == "1"
+        self._tf32 = _is_positive(os.environ.get("CUPY_TF32", ""))
         # CuPy computes on the thread's current device, wherever the arrays are.
         self.device.use()
 
@@ -116,3 +116,11 @@ class CupyBackend(Backend):
         versions = {"cuda": runtime.runtimeGetVersion(), "driver_cuda": runtime.driverGetVersion()}
         named = {key: f"{v // 1000}.{v % 1000 // 10}" for key, v in versions.items()}
         return {**super().describe(), "gpu": name, **named}
+
+
+def _is_positive(setting: str) -> bool:
+    """Whether CuPy takes a variable for on: a whole number above 0."""
+    try:
+        return int(setting) > 0
+    except ValueError:
+        return False

@@ -15,6 +15,7 @@ from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
 from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
+from xpnet.kernels.cuda.sources import Kernel
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.optimizers import Optimizer
@@ -46,8 +47,8 @@ class Labelling:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
-    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Launch:
-        return Launch(kernel, self._executor.launch(kernel, grid, block, *given))
+    def launch(self, kernel: Kernel, grid: tuple[int, int], block: int, *given: Any) -> Launch:
+        return Launch(kernel.label, self._executor.launch(kernel, grid, block, *given))
 
     def product(self, a: Any, b: Any, out: Any, **options: Any) -> Launch:
         return Launch("matrix products", self._executor.product(a, b, out, **options))

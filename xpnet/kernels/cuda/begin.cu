@@ -5,7 +5,7 @@
 
 // See now() in sources.py. An address is 0 if there is no such array.
 struct Now {
-  real step_size, eps, keep;
+  real numbers[MOST_NUMBERS];
   int step;
   unsigned long long cost, x, y, weight;
   int keys[2 * MOST_RANDOM];
@@ -21,9 +21,7 @@ __device__ inline void take(unsigned long long from, To* to, int n) {
 KERNEL begin_step(Now now, real* c, int* step, unsigned long long* cost_at, int* keys, int n_keys,
                   act* x, int x_size, int* labels, real* rows, int y_size, real* weights, int N) {
   if (FIRST == 0) {
-    c[0] = now.step_size;
-    c[1] = now.eps;
-    c[2] = now.keep;
+    for (int k = 0; k < MOST_NUMBERS; k++) c[k] = now.numbers[k];
     *step = now.step;
     *cost_at = now.cost;
   }

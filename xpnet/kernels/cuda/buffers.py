@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.sources import now
-from xpnet.kernels.cuda.stages import Stage
+from xpnet.kernels.cuda.sources import MOST_NUMBERS, now
+from xpnet.kernels.plan import Plan
+from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
@@ -15,25 +16,32 @@ from xpnet.step import Totals, TrainState
 from xpnet.step.mixed_precision import Mixed
 from xpnet.typing import Array
 
-__all__ = ["Buffers", "Task", "arrays", "blocks"]
+__all__ = ["WARP", "Buffers", "Task", "arrays", "blocks"]
 
 MOST_BLOCKS = 1024
+WARP = 32  # threads
 
 
 class Task(NamedTuple):
-    """What is trained, as stages."""
+    """What is trained, and the plan of its step."""
 
-    stages: list[Stage]
-    widths: list[int]  # of the input and of each layer's output
+    model: Sequential
+    plan: Plan
     layout: Layout
     stats_layout: Layout
     loss: Loss
     optimizer: Optimizer
     clip: Clip
-    n_random: int
     threads: int  # in a block
     mixed: Mixed | None = None
     micro_batches: int = 1  # that the gradient of a batch is accumulated over
+
+    @property
+    def bias_of_loss(self) -> int | None:
+        """The layer whose bias the loss adds, if it also sums up the gradient of that."""
+        op = self.plan.loss
+        assert op is not None
+        return op.bias if op.element is None and op.output.width <= WARP else None
 
 
 class Buffers(NamedTuple):
@@ -46,7 +54,7 @@ class Buffers(NamedTuple):
     factor: Array  # (1,) for clipping by norm
     partial: Array  # (MOST_BLOCKS,) sums of squares
     turns: Array  # (1,) how many blocks of a launch have finished
-    coefficients: Array  # (3,) lr, eps, keep
+    coefficients: Array  # (MOST_NUMBERS,) of the update
     step: Array
     cost_at: Array  # the address of this step's loss
     keys: Array  # (2 random layers,)
@@ -87,10 +95,10 @@ class Buffers(NamedTuple):
             e.empty((1,), real),
             e.empty((MOST_BLOCKS,), real),
             e.place(np.zeros(1, "uint32")),
-            e.empty((3,), real),
+            e.empty((MOST_NUMBERS,), real),
             e.empty((1,), "int32"),
             e.empty((1,), "uint64"),
-            e.empty((2 * task.n_random,), "int32"),
+            e.empty((2 * task.model.n_random,), "int32"),
             e.empty(state.params.shape, e.stored) if mixed else None,
             e.empty((1,), "int32") if scales else None,
             e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,

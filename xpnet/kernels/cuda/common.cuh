@@ -1,5 +1,5 @@
 // What all kernels share. `real` is float or double; NaN propagates, as in xpnet.ops. Layers store
-// `act`: narrow.cuh.
+// `act`: narrow.cuh. A FRAME is a kernel without its formula f, which is printed: printed.py.
 //
 // A kernel gives the right result for any block size that is a multiple of 32 (at most 1024) and,
 // unless it works on patches, for any grid. The same launch gives the same bits every time: sums
@@ -8,32 +8,65 @@
 // device memory.
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(1024)
+#define FRAME template <class F> __device__ inline void
 #define WARP 32
+#define MOST_SUMS 8     // that a block adds up at once
+#define MOST_NUMBERS 8  // that change from one update to the next
 
 // Index of this thread's first element, and the distance to its next.
 #define FIRST (blockIdx.x * blockDim.x + threadIdx.x)
 #define STRIDE (gridDim.x * blockDim.x)
 
-__device__ inline real clamp(real x, real low, real high) {
-  return x < low ? low : x > high ? high : x;
+// Numbers that are loaded or stored together. 16 bytes of them take one instruction, if they are
+// aligned; a tensor inside the flat vector of parameters may not be.
+template <class T, int V> struct alignas(sizeof(T) * V) Pack { T x[V]; };
+
+#define WIDE (16 / (int)sizeof(act))  // numbers of a layer in 16 bytes
+#define WIDE_REAL (16 / (int)sizeof(real))
+
+template <int V, class T> __device__ inline Pack<T, V> load(const T* from) {
+  return *(const Pack<T, V>*)from;
+}
+
+template <int V, class T> __device__ inline void store(T* to, const Pack<T, V>& x) {
+  *(Pack<T, V>*)to = x;
+}
+
+__device__ inline bool aligned(const void* x) { return (size_t)x % 16 == 0; }
+
+template <int n> __device__ inline void warp_sums(real (&x)[n]) {  // the same in all lanes
+  for (int offset = WARP / 2; offset > 0; offset /= 2)
+    for (int k = 0; k < n; k++) x[k] += __shfl_xor_sync(0xffffffffu, x[k], offset);
 }
 
 __device__ inline real warp_sum(real x) {
-  for (int offset = WARP / 2; offset > 0; offset /= 2)
-    x += __shfl_xor_sync(0xffffffffu, x, offset);
-  return x;  // the same in all lanes
+  real sums[] = {x};
+  warp_sums(sums);
+  return sums[0];
 }
 
-// The sum over the block, valid in thread 0. Every thread must call it.
-__device__ inline real block_sum(real x) {
-  __shared__ real of_warp[WARP];
+__device__ inline real* shared_sums() {
+  __shared__ real of_warps[MOST_SUMS * WARP];
+  return of_warps;
+}
+
+// The sums over the block, in every thread. Every thread must call it.
+template <int n> __device__ inline void block_sums(real (&x)[n]) {
+  real* of_warp = shared_sums();
   int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  x = warp_sum(x);
+  warp_sums(x);
   __syncthreads();  // the last use of of_warp is over
-  if (lane == 0) of_warp[warp] = x;
+  for (int k = 0; lane == 0 && k < n; k++) of_warp[k * WARP + warp] = x[k];
   __syncthreads();
-  x = lane < (int)blockDim.x / WARP ? of_warp[lane] : (real)0;
-  return warp_sum(x);
+  for (int k = 0; k < n; k++)
+    x[k] = lane < (int)blockDim.x / WARP ? of_warp[k * WARP + lane] : (real)0;
+  warp_sums(x);
+}
+
+__device__ inline real block_sum(real x) {
+  real sums[] = {x};
+  block_sums(sums);
+  return sums[0];
 }
 
 // Whether this block is the last of the launch to get here; it sees what the others wrote before
@@ -70,12 +103,25 @@ __device__ inline Best warp_best(Best x) {
   return x;
 }
 
-// A patch of 32 columns, one per lane, and `rows` rows of a matrix (N, J): block (x, y) has columns
-// 32x .. 32x+31 and rows rows*y .. rows*(y+1)-1, which its warps take in turn.
+// The best of the block, in every thread. Every thread must call it.
+__device__ inline Best block_best(Best x) {
+  __shared__ real values[WARP];
+  __shared__ int indices[WARP];
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  x = warp_best(x);
+  __syncthreads();  // the last use of values is over
+  if (lane == 0) values[warp] = x.value, indices[warp] = x.index;
+  __syncthreads();
+  int from = lane < (int)blockDim.x / WARP ? lane : 0;
+  return warp_best(Best{values[from], indices[from]});
+}
+
+// A patch of 32 V columns, V to a lane, and `rows` rows of a matrix (N, J): block (x, y) has the
+// columns from 32 V x and the rows from rows y, which its warps take in turn.
 struct Patch { int j, group, groups, first, last, count; };  // last: first where j >= J
 
-__device__ inline Patch patch_of(int N, int J, int rows) {
-  int j = blockIdx.x * WARP + threadIdx.x % WARP, first = blockIdx.y * rows;
+__device__ inline Patch patch_of(int N, int J, int rows, int V = 1) {
+  int j = (blockIdx.x * WARP + threadIdx.x % WARP) * V, first = blockIdx.y * rows;
   int last = first + rows < N ? first + rows : N;
   int group = threadIdx.x / WARP, groups = blockDim.x / WARP;
   return {j, group, groups, first, j < J ? last : first, last - first};
@@ -99,3 +145,18 @@ __device__ inline real column_sum(real x) {
 
 // *out = x, or *out += x.
 __device__ inline void put(real* out, real x, int add) { *out = add ? *out + x : x; }
+
+// The elements of a matrix with J columns that a thread has, V at a time: the number i of the first,
+// its row and its column, without a division for each.
+struct Walk {
+  unsigned i, n, j, step, rows, columns, J;
+
+  __device__ Walk(unsigned J, unsigned V) : i(FIRST * V), step(STRIDE * V), J(J) {
+    n = i / J, j = i % J, rows = step / J, columns = step % J;
+  }
+
+  __device__ void next() {
+    i += step, n += rows, j += columns;
+    if (j >= J) j -= J, n++;
+  }
+};

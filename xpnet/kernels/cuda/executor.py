@@ -1,7 +1,8 @@
 """What the step needs from a device, and CuPy's implementation of it."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from xpnet.errors import BackendError, UnsupportedError
 from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
-from xpnet.kernels.cuda.sources import STORED, arguments, source
+from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor"]
@@ -35,7 +36,11 @@ class Executor(Protocol):
     def address(self, x: Array) -> int: ...
     def copy(self, target: Array, x: Array) -> None: ...
 
-    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Call:
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        """Compile kernels together, if they are not. Raises UnsupportedError if that fails."""
+        ...
+
+    def launch(self, kernel: Kernel, grid: tuple[int, int], block: int, *given: Any) -> Call:
         """Return a function that launches a kernel with these arguments."""
         ...
 
@@ -61,17 +66,12 @@ class CupyExecutor:
 
         self.dtype, self._cupy, self._device = dtype, cupy, device
         self.stored = STORED[narrow] if narrow else dtype
-        self._module = cupy.RawModule(code=source(dtype, narrow), options=("--std=c++17",))
+        self._narrow = narrow
+        self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
         self._blas: Blas | None = None
         with device:
-            try:
-                self._module.compile()
-            except Exception as error:  # headers or NVRTC missing, or too old for the GPU
-                reason = str(error).strip().partition("\n")[0]
-                msg = f"the kernels do not compile here ({type(error).__name__}: {reason})"
-                raise UnsupportedError(msg) from error
             self._capture_stream = cupy.cuda.Stream(non_blocking=True)
             try:
                 workspace = cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8)
@@ -105,10 +105,27 @@ class CupyExecutor:
         else:
             self._cupy.copyto(target, x)
 
-    def launch(self, kernel: str, grid: tuple[int, int], block: int, *given: Any) -> Call:
-        function = self._functions.get(kernel)
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        missing = [kernel for kernel in kernels if kernel.name not in self._modules]
+        if not missing:
+            return
+        code = source(missing, self.dtype, self._narrow)
+        module = self._cupy.RawModule(code=code, options=("--std=c++17",))
+        with self._device:
+            try:
+                module.compile()
+            except Exception as error:  # headers or NVRTC missing, or too old for the GPU
+                reason = str(error).strip().partition("\n")[0]
+                msg = f"the kernels do not compile here ({type(error).__name__}: {reason})"
+                raise UnsupportedError(msg) from error
+        self._modules |= {kernel.name: module for kernel in contained(missing)}
+
+    def launch(self, kernel: Kernel, grid: tuple[int, int], block: int, *given: Any) -> Call:
+        self.prepare([kernel])
+        function = self._functions.get(kernel.name)
         if function is None:
-            function = self._functions[kernel] = self._module.get_function(kernel)
+            function = self._modules[kernel.name].get_function(kernel.name)
+            self._functions[kernel.name] = function
         typed = tuple(arguments(kernel, given, self.dtype, self.stored))
         return partial(function, grid, (block,), typed)
 
@@ -125,19 +142,32 @@ class CupyExecutor:
         if self._blas is None:
             raise CaptureError(self._no_blas)
         cupy, stream, graph = self._cupy, self._capture_stream, None
+        gc.collect()  # what is freed during a capture may call CUDA, which would end it
         try:
-            with stream, cupy.cuda.using_allocator(_no_allocation):
+            with stream, cupy.cuda.using_allocator(_no_allocation), _no_garbage_collection():
                 self._blas.use(stream.ptr)
                 stream.begin_capture()
                 try:
                     work()
                 finally:  # or a failed capture would leave the stream unusable
                     graph = stream.end_capture()
-            graph.upload()  # on the launching stream; a failure does no harm yet
         except Exception as error:
             msg = f"the step could not be captured: {type(error).__name__}: {error}"
             raise CaptureError(msg) from error
+        with suppress(Exception):  # a hint: else the first replay uploads it
+            graph.upload()
         return graph.launch
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _no_allocation(size: int) -> Any:

@@ -8,7 +8,6 @@ device only for that one comparison.
 """
 
 import logging
-import math
 
 import numpy as np
 
@@ -16,9 +15,9 @@ from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
-from xpnet.kernels.cuda.rules import check_rules
-from xpnet.kernels.cuda.sources import MOST_RANDOM
-from xpnet.kernels.cuda.stages import stages
+from xpnet.kernels.cuda.sources import MOST_RANDOM, WRITTEN
+from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
+from xpnet.kernels.plan import make_plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import Loss
@@ -60,6 +59,7 @@ class FusedStep:
     ) -> None:
         self.executor, self.graph = executor, graph
         self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads)
+        executor.prepare(kernels(self.task))
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
         self.programs: dict[tuple, _Repeated] = {}
@@ -95,14 +95,16 @@ class FusedStep:
         if b is not None and b.narrow is not None:
             size, threads = b.narrow.shape[0], self.task.threads
             grid = (blocks(size, threads), 1)
-            self.executor.launch("narrowed", grid, threads, b.state.params, b.narrow, size)()
+            self.executor.launch(
+                WRITTEN["narrowed"], grid, threads, b.state.params, b.narrow, size
+            )()
 
     def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
         key = (batch.x.shape, batch.y.shape, batch.weight is None)
         if key not in self.programs:
             if len(self.programs) == PROGRAMS:
                 self.programs.pop(next(iter(self.programs)))
-            program = Program(self.executor, self.task, buffers, batch)
+            program = recorded(self.executor, self.task, buffers, batch)
             self.programs[key] = _Repeated(program)
         return self.programs[key]
 
@@ -113,7 +115,7 @@ class FusedStep:
             self._taken = 0
         costs, i, now = self._costs[-1], self._taken, buffers.now
         self._taken += 1
-        now["step_size"], now["eps"], now["keep"] = inputs.coefficients
+        now["numbers"][: len(inputs.coefficients)] = inputs.coefficients
         now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
         now["cost"] = self.executor.address(costs) + i * costs.itemsize
         for k, pair in enumerate(inputs.keys):
@@ -190,20 +192,24 @@ def _task(
     micro_batches: int,
     threads: int,
 ) -> Task:
-    check_rules(loss, optimizer)
     layout, stats_layout = layouts(model)
-    if len(model.output_shape) != 1 or layout.size >= LIMIT:
+    if len(model.output_shape) != 1 or not 0 < layout.size < LIMIT:
         msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
         raise UnsupportedError(msg)
     if model.n_random > MOST_RANDOM:
         msg = f"{model.n_random} layers that draw random numbers are too many for the kernels: "
         msg += f"at most {MOST_RANDOM}"
         raise UnsupportedError(msg)
-    widths = [math.prod(shape) for shape in (model.input_shape or (), *model.shapes())]
+    if loss.reduction not in REDUCTIONS:
+        msg = f"the reduction {loss.reduction!r} has no kernel"
+        raise UnsupportedError(msg)
+    plan = make_plan(model, loss, optimizer, clip, softmax=True, divided=True)
+    if plan.portable:
+        msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
+        raise UnsupportedError(msg)
     return Task(
-        stages(model), widths, layout, stats_layout, loss, optimizer, clip, model.n_random,
-        threads, mixed, micro_batches,
-    )  # fmt: skip
+        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches
+    )
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:

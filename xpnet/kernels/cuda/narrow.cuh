@@ -5,6 +5,7 @@
 
 struct act {
   unsigned short bits;
+  act() = default;
 #ifdef __CUDACC__
   __device__ act(real x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x)); }
   __device__ operator real() const {
@@ -22,6 +23,7 @@ struct act {
 
 struct act {
   unsigned short bits;
+  act() = default;
   __device__ act(real x) {  // to nearest, ties to even
     unsigned u = __float_as_uint(x);
     bool nan = x != x;
@@ -35,8 +37,3 @@ struct act {
 typedef real act;
 
 #endif
-
-// y = x, rounded to act.
-KERNEL narrowed(const real* x, act* y, int n) {
-  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) y[i] = x[i];
-}

@@ -43,10 +43,9 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
 }
 
 // The running statistics (J) move towards the batch's mean and variance; unbiased = R / (R - 1).
-KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
+FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
-                  int R, int J, int rows, real eps, real retained, real momentum, real unbiased,
-                  int kind, real p) {
+                  int R, int J, int rows, real eps, real retained, real momentum, real unbiased) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
   Moments m = partial ? all_moments(partial, patch, R, J, rows) : moments(x, patch, J);
@@ -60,19 +59,20 @@ KERNEL batch_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
   EACH_ROW(n, patch) {
     size_t i = (size_t)n * J + j;
     real value = y[i] = ((real)x[i] - m.mean) * inverse * (real)gamma[j] + (real)beta[j];
-    a[i] = activate(kind, value, p);
+    a[i] = f(value);
   }
 }
 
 // The gradient of y, from that of a and what the activation kept.
-#define DY(i) activate_backward(kind, da[i], kept[i], p)
+#define DY(i) f(da[i], kept[i])
 
 struct Gradients { real gamma, beta; };  // the sums of dy x_hat and of dy over rows
 
 // by_row: whether mean and inv_std are per row, not per column.
-__device__ inline Gradients gradients(const act* da, const act* kept, const act* x,
+template <class F>
+__device__ inline Gradients gradients(F f, const act* da, const act* kept, const act* x,
                                       const real* mean, const real* inv_std, int by_row,
-                                      Patch patch, int J, int kind, real p) {
+                                      Patch patch, int J) {
   real dgamma = 0, dbeta = 0;
   EACH_ROW(n, patch) {
     size_t i = (size_t)n * J + patch.j;
@@ -85,11 +85,10 @@ __device__ inline Gradients gradients(const act* da, const act* kept, const act*
   return {dgamma, column_sum(dbeta)};
 }
 
-KERNEL norm_gradients(const act* da, const act* kept, const act* x, const real* mean,
-                      const real* inv_std, real* partial, int by_row, int R, int J, int rows,
-                      int kind, real p) {
+FRAME norm_gradients(F f, const act* da, const act* kept, const act* x, const real* mean,
+                      const real* inv_std, real* partial, int by_row, int R, int J, int rows) {
   Patch patch = patch_of(R, J, rows);
-  Gradients sums = gradients(da, kept, x, mean, inv_std, by_row, patch, J, kind, p);
+  Gradients sums = gradients(f, da, kept, x, mean, inv_std, by_row, patch, J);
   if (patch.group > 0 || patch.j >= J) return;
   partial[(size_t)blockIdx.y * 2 * J + patch.j] = sums.gamma;
   partial[((size_t)blockIdx.y * 2 + 1) * J + patch.j] = sums.beta;
@@ -106,14 +105,13 @@ __device__ inline Gradients all_gradients(const real* partial, int splits, int J
 
 // dgamma and dbeta, and dx in place of da if has_dx:
 // dx = gamma (dy - dbeta / R - x_hat dgamma / R) inv_std.
-KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
+FRAME batch_norm_backward(F f, act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J, int rows,
-                           int kind, real p) {
+                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J, int rows) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
   Gradients sums = partial ? all_gradients(partial, gridDim.y, J, j)
-                           : gradients(da, kept, x, mean, inv_std, 0, patch, J, kind, p);
+                           : gradients(f, da, kept, x, mean, inv_std, 0, patch, J);
   if (blockIdx.y == 0 && patch.group == 0 && j < J) {
     put(dgamma + j, sums.gamma, add);
     put(dbeta + j, sums.beta, add);
@@ -128,8 +126,8 @@ KERNEL batch_norm_backward(act* da, const act* kept, const act* x, const act* ga
 }
 
 // One warp per row.
-KERNEL layer_norm(const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
-                  real* inv_std, int R, int J, real eps, int kind, real p) {
+FRAME layer_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
+                  real* inv_std, int R, int J, real eps) {
   int lane = threadIdx.x % WARP;
   for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {
     const act* xn = x + (size_t)n * J;
@@ -145,17 +143,17 @@ KERNEL layer_norm(const act* x, act* y, act* a, const act* gamma, const act* bet
     for (int j = lane; j < J; j += WARP) {
       size_t i = (size_t)n * J + j;
       real value = y[i] = ((real)xn[j] - mu) * inverse * (real)gamma[j] + (real)beta[j];
-      a[i] = activate(kind, value, p);
+      a[i] = f(value);
     }
   }
 }
 
 // dgamma and dbeta from their partial sums, and dx in place of da if has_dx, a warp per row: with
 // g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
-KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* gamma,
+FRAME layer_norm_backward(F f, act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
                            real* dgamma, real* dbeta, int add, int has_dx, int R, int J,
-                           int splits, int kind, real p) {
+                           int splits) {
   for (int j = FIRST; j < J; j += STRIDE) {
     Gradients sums = all_gradients(partial, splits, J, j);
     put(dgamma + j, sums.gamma, add);
@@ -178,10 +176,4 @@ KERNEL layer_norm_backward(act* da, const act* kept, const act* x, const act* ga
       da[i] = (g - along_mean - x_hat * along_x_hat) * inv_std[n];
     }
   }
-}
-
-// to = from, unless *unless: a skipped step leaves the running statistics as they were.
-KERNEL copied(const real* from, real* to, int n, const int* unless) {
-  if (unless && *unless) return;
-  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) to[i] = from[i];
 }

@@ -1,10 +1,12 @@
 """The kernels' C sources, and the parameters of each kernel.
 
-One translation unit holds them all, for one floating type and one type that layers store. CuPy
+A translation unit holds the kernels that a network needs, written by hand or printed
+(:mod:`xpnet.kernels.cuda.printed`), for one floating type and one type that layers store. CuPy
 passes it to NVRTC; the tests also pass it to nvcc, and to g++ with a header that emulates a GPU.
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -13,91 +15,157 @@ import numpy as np
 
 __all__ = [
     "FILES",
+    "LONGEST_ROW",
+    "MOST_NUMBERS",
     "MOST_RANDOM",
     "STORED",
+    "WRITTEN",
+    "Kernel",
     "Parameter",
     "arguments",
+    "contained",
+    "declared",
+    "listed",
     "now",
-    "signatures",
+    "parameters",
     "source",
+    "text",
 ]
 
+# In the order of a translation unit: the first two in each, a header before what includes it.
 FILES = (
-    "common.cuh", "narrow.cuh", "begin.cu", "activation.cu", "softmax.cu", "normalization.cu",
-    "loss.cu", "optimizer.cu",
+    "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
+    "elementwise.cu", "normalization.cu", "softmax_cross_entropy.cu",
+    "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
 MOST_RANDOM = 64  # begin.cu
+MOST_NUMBERS = 8  # common.cuh
+LONGEST_ROW = 16 * 1024  # entries that a block holds: softmax_cross_entropy.cu
 
 
-def now(dtype: str) -> np.ndarray:
-    """Return the struct Now of begin.cu; CuPy passes a NumPy array of one element by value."""
-    reals = [(name, dtype) for name in ("step_size", "eps", "keep")]
-    addresses = [(name, "uint64") for name in ("cost", "x", "y", "weight")]
-    fields = [*reals, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
-    return np.zeros((), np.dtype(fields, align=True))
+class Kernel(NamedTuple):
+    """A kernel of a file, or one that is printed around what a file has."""
+
+    name: str
+    label: str  # the name for people
+    file: str
+    printed: tuple[str, ...] = ()  # the struct of a formula, and the kernel
+    numbers: tuple[float, ...] = ()  # its last arguments
 
 
 class Parameter(NamedTuple):
     """A parameter of a kernel."""
 
-    dtype: str  # a NumPy dtype's name, "real", "act" or "Now"
+    kind: str  # its C type without const and *
     pointer: bool
     name: str
 
+    @property
+    def dtype(self) -> str:
+        """A NumPy dtype's name, "real", "act" or "Now"."""
+        return DTYPES.get(self.kind, self.kind)
 
-def source(dtype: str, narrow: str | None = None) -> str:
-    """Return the kernels in C for ``"float32"`` or ``"float64"``.
+
+def now(dtype: str) -> np.ndarray:
+    """Return the struct Now of begin.cu; CuPy passes a NumPy array of one element by value."""
+    numbers = ("numbers", dtype, (MOST_NUMBERS,))
+    addresses = [(name, "uint64") for name in ("cost", "x", "y", "weight")]
+    fields = [numbers, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
+    return np.zeros((), np.dtype(fields, align=True))
+
+
+def source(kernels: Iterable[Kernel], dtype: str, narrow: str | None = None) -> str:
+    """Return these kernels in C for ``"float32"`` or ``"float64"``.
 
     ``narrow`` is "float16" or "bfloat16" if layers store that beside float32.
     """
+    kernels = list(kernels)
+    needed = {"common.cuh", "narrow.cuh"}
+    for kernel in kernels:
+        needed |= {kernel.file, *re.findall(r'^#include "(.+)"', text(kernel.file), re.MULTILINE)}
+    files = [text(name) for name in FILES if name in needed]
+    printed = dict.fromkeys(part for kernel in kernels for part in kernel.printed)
     defined = f"#define {narrow.upper()}\n" if narrow else ""
-    return f"typedef {C_NAMES[dtype]} real;\n{defined}{_text()}"
+    body = re.sub(r"^#include .*\n", "", "\n".join([*files, *printed]), flags=re.MULTILINE)
+    return f"typedef {C_NAMES[dtype]} real;\n{defined}{body}"
+
+
+def contained(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """Return all kernels in the source of these: a file comes as a whole."""
+    kernels = list(kernels)
+    files = {kernel.file for kernel in kernels}
+    return [k for k in WRITTEN.values() if k.file in files] + [k for k in kernels if k.printed]
 
 
 @cache
-def _text() -> str:
-    folder = resources.files("xpnet.kernels.cuda")
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in FILES)
+def text(file: str) -> str:
+    """Return one of the files."""
+    return (resources.files("xpnet.kernels.cuda") / file).read_text(encoding="utf-8")
 
 
 @cache
-def signatures() -> dict[str, tuple[Parameter, ...]]:
-    """Return the parameters of each kernel, parsed from the sources.
+def declared(file: str, kind: str) -> dict[str, str]:
+    """Return the parameters of each ``"KERNEL"`` or ``"FRAME"`` in a file, macros written out."""
+    included = re.findall(r'^#include "(.+)"', text(file), re.MULTILINE)
+    whole = "\n".join(map(text, (*included, file))).replace("\\\n", "")
+    found = dict(re.findall(rf"^{kind} (\w+)\(([^)]*)\)", whole, re.MULTILINE))
+    for name, value in re.findall(r"^#define (\w+) +(\w[^\n]* \*?\w+)$", whole, re.MULTILINE):
+        found = {kernel: re.sub(rf"\b{name}\b", value, given) for kernel, given in found.items()}
+    return {kernel: re.sub(r"\s+", " ", given) for kernel, given in found.items()}
 
-    >>> [p.name for p in signatures()["copied"]]
+
+def _written() -> dict[str, Kernel]:
+    return {k: Kernel(k, k, file) for file in FILES for k in declared(file, "KERNEL")}
+
+
+# The kernels that are written by hand.
+WRITTEN = _written()
+
+
+@cache
+def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
+    """Return the parameters of a kernel, parsed from its text.
+
+    >>> [p.name for p in parameters(WRITTEN["copied"])]
     ['from', 'to', 'n', 'unless']
     """
-    text = _text().replace("\\\n", "")
-    for name, value in re.findall(r"#define (\w+) (const [^\n]+)", text):
-        text = re.sub(rf"\b{name}\b", value, text)
-    kernels = re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, flags=re.MULTILINE)
-    return {name: tuple(map(_parameter, listed.split(","))) for name, listed in kernels}
+    if kernel.printed:
+        found = re.search(r"^KERNEL \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        assert found is not None
+        return listed(found[1])
+    return listed(declared(kernel.file, "KERNEL")[kernel.name])
 
 
-def _parameter(text: str) -> Parameter:
-    kind, star, name = re.fullmatch(r"\s*(?:const )?([\w ]+?)(\*?) (\w+)\s*", text).groups()  # type: ignore[union-attr]
-    return Parameter(DTYPES.get(kind, kind), bool(star), name)
+def listed(given: str) -> tuple[Parameter, ...]:
+    """Parse a list of parameters."""
+    return tuple(map(_parameter, given.split(",")))
+
+
+def _parameter(written: str) -> Parameter:
+    pattern = r"\s*(?:const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
+    kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
+    return Parameter(kind, bool(star), name)
 
 
 def arguments(
-    kernel: str, given: tuple[Any, ...], dtype: str, stored: str | None = None
+    kernel: Kernel, given: tuple[Any, ...], dtype: str, stored: str | None = None
 ) -> list[Any]:
     """Return the arguments of a launch: arrays as they are, 0 for None, numbers in their C type.
 
-    ``stored`` is the dtype that layers store, if not ``dtype``.
-
-    Raises TypeError for what the kernel does not take: a GPU would silently read other bytes.
+    ``given`` are those before the kernel's own numbers; ``stored`` is the dtype that layers store,
+    if not ``dtype``. Raises TypeError for what the kernel does not take: a GPU would silently read
+    other bytes.
     """
-    expected = signatures()[kernel]
+    expected, given = parameters(kernel), (*given, *kernel.numbers)
     if len(given) != len(expected):
-        msg = f"{kernel} takes {len(expected)} arguments; got {len(given)}"
+        msg = f"{kernel.name} takes {len(expected)} arguments; got {len(given)}"
         raise TypeError(msg)
     types = {"real": dtype, "act": stored or dtype}
-    return [_argument(kernel, p, x, types) for p, x in zip(expected, given, strict=True)]
+    return [_argument(kernel.name, p, x, types) for p, x in zip(expected, given, strict=True)]
 
 
 def _argument(kernel: str, parameter: Parameter, x: Any, types: dict[str, str]) -> Any:

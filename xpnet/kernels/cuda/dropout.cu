@@ -1,0 +1,19 @@
+// Dropout: xpnet/ops/dropout.py.
+
+__device__ inline unsigned mix(unsigned h) {
+  h = (h ^ (h >> 16)) * 0x7FEB352Du;
+  h = (h ^ (h >> 15)) * 0x846CA68Bu;
+  return h ^ (h >> 16);
+}
+
+// y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
+// The adjoint is the same kernel: the mask is recomputed, not kept. first: position of x[0] in the
+// batch.
+KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
+               int first) {
+  unsigned key = (unsigned)keys[0], second = (unsigned)keys[1];
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
+    int hash = (int)(mix(mix((i + (unsigned)first) ^ key) + second) >> 8);
+    y[i] = (real)x[i] * (hash >= threshold ? scale : (real)0);
+  }
+}

@@ -1,0 +1,186 @@
+"""The launches of the operations of layers, forward and backward: one function for each."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from xpnet.kernels.cuda.batch_program import Program
+from xpnet.kernels.cuda.buffers import WARP, Task
+from xpnet.kernels.cuda.printed import activation, derivative
+from xpnet.kernels.plan import (
+    Affine,
+    AffineBackward,
+    Drop,
+    Map,
+    MapBackward,
+    Norm,
+    NormBackward,
+    SoftmaxBackward,
+    SoftmaxForward,
+)
+from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax
+from xpnet.typing import Array
+
+__all__ = ["RECORD", "Patches", "differentiates", "patches"]
+
+ROWS = 256  # of a patch of 32 columns, at least: eight for each warp of a block
+BLOCKS = 264  # of a launch by patches, at most: two on each multiprocessor of an H100
+WIDE_FROM = 2**18  # elements of a matrix from which a lane has several columns
+
+
+class Patches(NamedTuple):
+    """How a matrix is divided for sums over its rows: common.cuh."""
+
+    grid: tuple[int, int]
+    rows: int  # of a patch
+
+    @property
+    def splits(self) -> int:
+        """How many patches lie one below another."""
+        return self.grid[1]
+
+
+def patches(N: int, J: int, wide: int = 1) -> Patches:
+    """Divide a matrix (N, J), a lane having ``wide`` columns.
+
+    >>> patches(128, 70), patches(300, 70)
+    (Patches(grid=(3, 1), rows=128), Patches(grid=(3, 2), rows=150))
+    """
+    columns = -(-J // (WARP * wide))
+    splits = max(1, min(-(-N * wide // ROWS), BLOCKS // columns))
+    rows = -(-N // splits)
+    return Patches((columns, -(-N // rows)), rows)
+
+
+def affine(work: Program, op: Affine) -> None:
+    work.product(work.at(op.x), work.parameter(op.layer, "W"), work.at(op.z))
+
+
+def affine_backward(work: Program, op: AffineBackward) -> None:
+    dz, dW = work.at(op.dz), work.gradient(op.layer, "W")
+    work.product(work.at(op.x).T, dz, dW, add=work.add)
+    if op.dx is not None:
+        work.product(dz, work.parameter(op.layer, "W").T, work.at(op.dx))
+
+
+def map_(work: Program, op: Map) -> None:
+    x, bias = work.at(op.x), None if op.bias is None else work.parameter(op.bias, "b")
+    a = None if op.a.buffer == op.x.buffer else work.at(op.a)
+    N, J = x.shape
+    threads = N * J // work.wide if J % work.wide == 0 else N * J
+    work.launch(activation("bias_activation", op.f), work.blocks(threads), x, bias, a, N, J)
+
+
+def differentiates(task: Task, op: MapBackward) -> bool:
+    """Whether anything is left to do: the loss may have summed up the gradient of the bias."""
+    return op.f is not None or op.bias not in (None, task.bias_of_loss)
+
+
+def map_backward(work: Program, op: MapBackward) -> None:
+    """Turn da into dz and sum it into db: in one launch, or two over several blocks of rows."""
+    if not differentiates(work.task, op):
+        return
+    da, db = work.at(op.da), None if op.bias is None else work.gradient(op.bias, "b")
+    kept = None if op.f is None else work.at(op.kept)
+    N, J = da.shape
+    address = work.executor.address
+    aligned = (
+        J % work.wide == 0 and (address(da) | (0 if kept is None else address(kept))) % 16 == 0
+    )
+    wide = aligned and N * J >= WIDE_FROM
+    cut = patches(N, J, work.wide if wide else 1)
+    split = db is not None and cut.splits > 1
+    sums, add = (work.sums("columns", (cut.splits, J)), 0) if split else (db, work.add)
+    work.launch_patches(
+        derivative("activation_backward", op.f), cut.grid, da, kept, sums, add, N, J, cut.rows, wide
+    )
+    if split:
+        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add)
+
+
+def drop(work: Program, op: Drop) -> None:
+    """Drop, or in backward compute the same mask again."""
+    layer, x = work.layer(op.layer), work.at(op.x)
+    assert isinstance(layer, Dropout)
+    N, J = x.shape
+    threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
+    work.launch("dropout", work.blocks(N * J), x, work.at(op.y), work.keys(op.index), N * J,
+                threshold, scale, work.first * J)  # fmt: skip
+
+
+# -- along rows or columns ------------------------------------------------------------------------
+# These see rows of the last axis: all axes before it, also those of images, are R rows.
+
+
+def _rows(x: Array, J: int) -> Array:
+    return x.reshape((math.prod(x.shape) // J, J))
+
+
+def _statistics(work: Program, op: Norm | NormBackward, n: int) -> list[Array]:
+    return [work.sums(f"{name} of layer {op.layer}", (n,)) for name in ("mean", "inv_std")]
+
+
+def norm(work: Program, op: Norm) -> None:
+    layer, J = work.layer(op.layer), op.x.shape[-1]
+    x, y, a = (_rows(work.at(place), J) for place in (op.x, op.y, op.a))
+    R = x.shape[0]
+    parameters = [work.parameter(op.layer, name) for name in ("gamma", "beta")]
+    if isinstance(layer, LayerNorm):
+        given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, layer.eps)
+        work.launch(activation("layer_norm", op.f), work.blocks(R * WARP), *given)
+        return
+    assert isinstance(layer, BatchNorm)
+    cut, partial, m = patches(R, J), None, layer.momentum
+    if cut.splits > 1:
+        partial = work.sums("moments", (cut.splits, 2, J))
+        work.launch_patches("column_moments", cut.grid, x, partial, R, J, cut.rows)
+    running = [work.statistic(op.layer, name) for name in ("mean", "var")]
+    unbiased = R / max(R - 1, 1)
+    work.launch_patches(
+        activation("batch_norm", op.f), cut.grid, x, y, a, *parameters, *_statistics(work, op, J),
+        partial, *running, R, J, cut.rows, layer.eps, 1.0 - m, m, unbiased,
+    )  # fmt: skip
+
+
+def norm_backward(work: Program, op: NormBackward) -> None:
+    J = op.x.shape[-1]
+    da, kept, x = (_rows(work.at(place), J) for place in (op.da, op.kept, op.x))
+    by_row, cut, partial = isinstance(work.layer(op.layer), LayerNorm), patches(*x.shape), None
+    R = x.shape[0]
+    statistics = _statistics(work, op, R if by_row else J)
+    if by_row or cut.splits > 1:
+        partial = work.sums("norm gradients", (cut.splits, 2, J))
+        work.launch_patches(
+            derivative("norm_gradients", op.f), cut.grid, da, kept, x, *statistics, partial, by_row,
+            R, J, cut.rows,
+        )  # fmt: skip
+    sums = [work.gradient(op.layer, name) for name in ("gamma", "beta")]
+    given = (da, kept, x, work.parameter(op.layer, "gamma"), *statistics, partial, *sums, work.add,
+             op.input_gradient, R, J)  # fmt: skip
+    if by_row:
+        blocks = work.blocks(R * WARP if op.input_gradient else J)
+        work.launch(derivative("layer_norm_backward", op.f), blocks, *given, cut.splits)
+    else:
+        kernel = derivative("batch_norm_backward", op.f)
+        work.launch_patches(kernel, cut.grid, *given, cut.rows)
+
+
+def softmax(work: Program, op: SoftmaxForward) -> None:
+    _softmax(work, op.layer, "softmax", work.at(op.z), work.at(op.a), op.z.shape[-1])
+
+
+def softmax_backward(work: Program, op: SoftmaxBackward) -> None:
+    _softmax(work, op.layer, "softmax_backward", work.at(op.da), work.at(op.a), op.a.shape[-1])
+
+
+def _softmax(work: Program, layer: int, kernel: str, x: Array, a: Array, J: int) -> None:
+    x, a = _rows(x, J), _rows(a, J)
+    logarithm = isinstance(work.layer(layer), LogSoftmax)
+    work.launch(kernel, work.blocks(x.shape[0] * WARP), x, a, *x.shape, logarithm)
+
+
+RECORD: dict[type, Callable[[Program, Any], None]] = {
+    Affine: affine, AffineBackward: affine_backward, Map: map_, MapBackward: map_backward,
+    Drop: drop, Norm: norm, NormBackward: norm_backward, SoftmaxForward: softmax,
+    SoftmaxBackward: softmax_backward,
+}  # fmt: skip

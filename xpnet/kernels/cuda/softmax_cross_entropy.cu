@@ -1,0 +1,140 @@
+#include "totals.cuh"
+
+// Cross-entropy with its gradient: xpnet/nn/losses.py, with the last layer's bias and the sums fused.
+
+// One row of class targets. v_k = s w_k t_k, t the smoothed target: xpnet.nn.losses.
+struct Target {
+  int label;              // the class, if targets are labels
+  const real* row;        // (K), if targets are rows
+  const real* class_weights;
+  real kept, uniform;     // t = kept y + uniform: label smoothing
+  real counted, weight;   // 0 if the label is ignored, and s
+
+  __device__ real y(int k) const { return row ? row[k] : (real)(k == label); }
+  __device__ real v(int k) const {
+    real t = (kept * y(k) + uniform) * counted;
+    return (class_weights ? t * class_weights[k] : t) * weight;
+  }
+};
+
+#define ROWS_GIVEN act* z, const act* bias, act* dz, const int* labels, const real* rows, \
+                   const real* class_weights, const real* weights, int N, int K, real kept, \
+                   real uniform, int ignores, int ignored, int probabilities, real* columns, \
+                   real* dbias
+#define ROWS_SAME z, bias, dz, labels, rows, class_weights, weights, N, K, kept, uniform, ignores, \
+                  ignored, probabilities, columns, dbias
+
+// The lanes of a row are a warp, or with BLOCK a block.
+template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
+  if (BLOCK) block_sums(x); else warp_sums(x);
+}
+
+// Loops over the entries of a row that a lane has: packs of V, whose first is k. It holds HELD of
+// them in x, or with 0 none, and then x is the pack at hand.
+#define EACH_PACK(h, k) \
+  for (int h = 0, k = lane * V; HELD ? h < HELD : k < K; h += V, k += lanes * V) if (k < K)
+
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. probabilities:
+// whether z holds those instead of logits. dbias (K), null if K > 32, becomes the sum of dz over
+// the whole batch, by way of columns (blocks, K). Targets are labels (N) or rows (N, K), the other
+// one null; class_weights (K) and weights (N) may be null.
+template <int HELD, int V, bool BLOCK>
+__device__ inline void cross_entropy_rows(ROWS_GIVEN, FINISH) {
+  real larger = enlarged(scale, share), sums[ALL] = {}, column = 0;
+  int lanes = BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
+  int first_row = FIRST / lanes, row_step = STRIDE / lanes;
+  real held[HELD ? HELD : V];
+
+  for (int n = first_row; n < N; n += row_step) {
+    act *zn = z + (size_t)n * K, *dn = dz + (size_t)n * K;
+    Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
+                     kept, uniform, 1, weights ? weights[n] : (real)1};
+    if (labels && ignores && target.label == ignored) target.counted = 0;
+
+    real lowest = log((real)0);
+    Best top = {lowest, K}, expected = {lowest, K};
+    auto fetch = [&](real* x, int k) {
+      Pack<act, V> of_z = load<V>(zn + k), b = bias ? load<V>(bias + k) : of_z;
+      for (int v = 0; v < V; v++)
+        x[v] = bias ? (real)(act)((real)of_z.x[v] + (real)b.x[v]) : (real)of_z.x[v];
+    };
+    EACH_PACK(h, k) {
+      real* x = held + (HELD ? h : 0);
+      fetch(x, k);
+      for (int v = 0; v < V; v++) {
+        top = better(top, Best{x[v], k + v});
+        if (rows) expected = better(expected, Best{target.row[k + v], k + v});
+      }
+    }
+    top = BLOCK ? block_best(top) : warp_best(top);
+    if (rows) expected = BLOCK ? block_best(expected) : warp_best(expected);
+    else expected.index = target.label;
+
+    enum { EXP, TARGET, LIKELIHOOD, Y, WY, PARTS };  // LIKELIHOOD but for the logarithm of EXP
+    real part[PARTS] = {};
+    EACH_PACK(h, k) {
+      real* x = held + (HELD ? h : 0);
+      if (!HELD) fetch(x, k);
+      for (int u = 0; u < V; u++) {
+        real v = target.v(k + u), log_a = probabilities ? log(x[u]) : x[u] - top.value;
+        if (v != 0) part[LIKELIHOOD] += v * log_a;  // 0 times -inf would be NaN
+        if (!probabilities) part[EXP] += x[u] = exp(log_a);
+        part[TARGET] += v;
+        if (!class_weights) continue;
+        part[Y] += target.y(k + u);
+        part[WY] += target.y(k + u) * class_weights[k + u];
+      }
+    }
+    row_sums<BLOCK>(part);
+
+    EACH_PACK(h, k) {
+      real* x = held + (HELD ? h : 0);
+      Pack<act, V> d;
+      if (!HELD) fetch(x, k);
+      for (int u = 0; u < V; u++) {
+        real v = target.v(k + u), e = HELD || probabilities ? x[u] : exp(x[u] - top.value);
+        real from_a = v != 0 ? -v / e : (real)0, from_z = e / part[EXP] * part[TARGET] - v;
+        d.x[u] = (probabilities ? from_a : from_z) * larger;
+        column += (real)d.x[u];  // of one column, if K is small enough
+      }
+      store(dn + k, d);
+    }
+    if (lane != 0) continue;
+    bool counts = !probabilities && part[TARGET] != 0;
+    sums[LOSS] += (counts ? part[TARGET] * log(part[EXP]) : (real)0) - part[LIKELIHOOD];
+    real of_class = class_weights ? part[WY] / (part[Y] == 0 ? (real)1 : part[Y]) : (real)1;
+    sums[WEIGHTS] += target.counted * of_class * target.weight;
+    sums[CORRECT] += target.counted * (real)(top.index == expected.index);
+    sums[COUNTED] += target.counted;
+  }
+  int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
+  bool alone = finishes && blocks == 1;
+  if (dbias) {
+    column = column_sum(column);
+    real* to = alone ? dbias : columns + (first + blockIdx.x) * K;
+    if (group == 0 && lane < K) to[lane] = column;
+  }
+  if (!finish(sums, SAME) || !dbias || alone) return;
+  column = 0;
+  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
+  column = column_sum(column);
+  if (group == 0 && lane < K) dbias[lane] = column;
+}
+
+#define MOST_HELD 16
+
+// A warp per row.
+KERNEL softmax_cross_entropy(ROWS_GIVEN, FINISH) {
+  if (K <= WARP)
+    cross_entropy_rows<1, 1, false>(ROWS_SAME, SAME);
+  else
+    cross_entropy_rows<0, 1, false>(ROWS_SAME, SAME);
+}
+
+// A block per row, of K <= MOST_HELD blockDim.x entries: each is read once and written once.
+KERNEL softmax_cross_entropy_of_long_rows(ROWS_GIVEN, FINISH) {
+  if (K % WIDE == 0 && aligned(z) && aligned(bias) && aligned(dz))
+    cross_entropy_rows<MOST_HELD, WIDE, true>(ROWS_SAME, SAME);
+  else
+    cross_entropy_rows<MOST_HELD, 1, true>(ROWS_SAME, SAME);
+}

@@ -1,0 +1,27 @@
+// What else happens to the state in a step.
+
+// y = x, rounded to act.
+KERNEL narrowed(const real* x, act* y, int n) {
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) y[i] = x[i];
+}
+
+// *good = 0 if a gradient is not finite; the loss set it to 1. All writers write the same value.
+KERNEL find_overflow(const real* g, int* good, int n) {
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)
+    if (g[i] - g[i] != 0) *good = 0;
+}
+
+// One thread updates the loss scale (S, good steps since it changed) after a step:
+// xpnet/step/mixed_precision.py.
+KERNEL next_scale(real* scale, const int* good, real growth) {
+  if (FIRST != 0) return;
+  bool grown = scale[1] + 1 >= growth;
+  scale[0] *= !*good ? (real)0.5 : grown ? (real)2 : (real)1;
+  scale[1] = *good && !grown ? scale[1] + 1 : (real)0;
+}
+
+// to = from, unless *unless: a skipped step leaves the running statistics as they were.
+KERNEL copied(const real* from, real* to, int n, const int* unless) {
+  if (unless && *unless) return;
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) to[i] = from[i];
+}

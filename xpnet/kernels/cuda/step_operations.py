@@ -1,0 +1,178 @@
+"""The launches of a whole step: those of the layers, of the loss and of the update."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from xpnet.kernels.cuda import printed
+from xpnet.kernels.cuda.batch_program import Program
+from xpnet.kernels.cuda.buffers import WARP, Buffers, Task
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
+from xpnet.kernels.cuda.sources import LONGEST_ROW, WRITTEN, Kernel
+from xpnet.kernels.plan import (
+    Drop,
+    LossStep,
+    Map,
+    MapBackward,
+    Norm,
+    NormBackward,
+    Operation,
+    SoftmaxForward,
+    Update,
+)
+from xpnet.nn import BatchNorm
+from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
+from xpnet.step import Batch
+
+__all__ = ["REDUCTIONS", "kernels", "recorded"]
+
+REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
+LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
+FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
+HELD = 16  # entries of a long row that a thread holds: softmax_cross_entropy.cu
+
+
+def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
+    """Return the program of a batch's size with all its launches."""
+    work = Program(executor, task, buffers, batch)
+    b, plan = buffers, task.plan
+    if b.stats_before is not None:
+        S = b.stats_before.shape[0]
+        work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
+    assert plan.loss is not None
+    loss = _Loss(work, plan.loss)
+    for _ in work.micro_batches():
+        for op in plan.forward:
+            RECORD[type(op)](work, op)
+        loss.record()
+        for op in plan.backward:
+            RECORD[type(op)](work, op)
+    _update(work)
+    return work
+
+
+class _Loss:
+    """The loss of the micro-batches, which share the sums of the blocks."""
+
+    def __init__(self, work: Program, op: LossStep) -> None:
+        self.work, self.op, self.before = work, op, 0
+        e, loss, K = work.executor, work.task.loss, op.output.width
+        self.K, self.by_row = K, op.element is None
+        self.kernel = loss_kernel(op)
+        blocks = sum(self.shape(last - first)[0] for first, last in work.parts)
+        self.partial = e.empty((blocks, 4), e.dtype)
+        sums_bias = work.task.bias_of_loss is not None
+        self.columns = e.empty((blocks, K), e.dtype) if sums_bias else None
+        weights = getattr(loss, "class_weights", None) if self.by_row else None
+        self.class_weights = None if weights is None else e.place(np.array(weights, e.dtype))
+
+    def shape(self, rows: int) -> tuple[int, int]:
+        """The blocks for so many rows, and their threads."""
+        threads = self.work.task.threads
+        if self.by_row and self.K > LONG_ROW and self.K <= LONGEST_ROW:
+            warps = max(4, -(-self.K // (HELD * WARP)))
+            return min(rows, 1024), min(warps * WARP, 1024)
+        if self.by_row and self.K <= WARP and rows <= FEW_ROWS:
+            return 1, min(rows, 32) * WARP
+        return self.work.blocks(rows * (WARP if self.by_row else self.K)), threads
+
+    def record(self) -> None:
+        work, op, loss, K = self.work, self.op, self.work.task.loss, self.K
+        z, dz = work.at(op.output), work.at(op.gradient)
+        bias = None if op.bias is None else work.parameter(op.bias, "b")
+        N, y, weight = work.rows, work.part(work.y), work.part(work.weight)
+        blocks, threads = self.shape(N)
+        given: tuple
+        if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy) and self.by_row:
+            targets = (y, None) if len(work.y.shape) == 1 else (None, y)
+            ignored, smoothing = loss.ignore_label, loss.label_smoothing
+            dbias = None
+            if work.task.bias_of_loss is not None:
+                dbias = work.gradient(work.task.bias_of_loss, "b")
+            given = (*targets, self.class_weights, weight, N, K, 1.0 - smoothing, smoothing / K,
+                     ignored is not None, ignored or 0, isinstance(loss, CrossEntropy),
+                     self.columns, dbias)  # fmt: skip
+        else:
+            given = (y, weight, N, K)
+        work.launch_of(threads, self.kernel, blocks, z, bias, dz, *given, *self.finish())
+        self.before += blocks
+
+    def finish(self) -> tuple:
+        """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
+        work, loss = self.work, self.work.task.loss
+        b = work.buffers
+        # In 16 bits the gradient is multiplied by this, to fit however many terms the loss has.
+        terms = work.N * (1 if self.by_row else self.K)
+        share = 1.0 if loss.reduction == "sum" else 1.0 / terms
+        element = self.op.element
+        has_correct = element is None or element.correct is not None
+        return (b.state.scale, share, self.partial, self.before, work.last == work.N, b.turns,
+                REDUCTIONS[loss.reduction], has_correct, b.denominator, *b.state.totals, b.step,
+                b.cost_at, b.good)  # fmt: skip
+
+
+def loss_kernel(op: LossStep) -> Kernel:
+    """Return the kernel of a loss."""
+    if op.element is not None:
+        return printed.element_loss(op.element)
+    long = LONG_ROW < op.output.width <= LONGEST_ROW
+    return WRITTEN["softmax_cross_entropy" + ("_of_long_rows" if long else "")]
+
+
+def _update(work: Program) -> None:
+    b, task = work.buffers, work.task
+    size, factor, grid = b.grad.shape[0], None, work.blocks(b.grad.shape[0])
+    if b.good is not None:
+        work.launch("find_overflow", grid, b.grad, b.good, size)
+    if task.clip.norm is not None:
+        factor = b.factor
+        work.launch(printed.clip_factor(task.clip), grid, b.grad, b.denominator, b.partial,
+                    b.turns, factor, size)  # fmt: skip
+    work.launch(update_kernel(task), grid, b.state.params, b.grad, b.denominator, factor, b.good,
+                b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
+    if b.stats_before is not None:
+        S = b.stats_before.shape[0]
+        work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
+    if task.mixed is not None and b.good is not None:
+        work.launch("next_scale", 1, b.state.scale, b.good, task.mixed.growth)
+
+
+def update_kernel(task: Task) -> Kernel:
+    """Return the kernel of the update rule."""
+    assert task.plan.update is not None
+    assert task.plan.update.formula is not None
+    return printed.update(task.plan.update.formula, type(task.optimizer).__name__)
+
+
+def kernels(task: Task) -> list[Kernel]:
+    """Return the kernels that the steps of a task may launch."""
+    always = [WRITTEN["begin_step"], WRITTEN["copied"]]
+    found = [kernel for op in task.plan.operations() for kernel in _of(task, op)]
+    return list(dict.fromkeys(always + found))
+
+
+def _of(task: Task, op: Operation) -> Iterator[Kernel]:
+    layer = task.model.layers[getattr(op, "layer", 0)]
+    if isinstance(op, Map):
+        yield printed.activation("bias_activation", op.f)
+    elif isinstance(op, MapBackward) and differentiates(task, op):
+        yield printed.derivative("activation_backward", op.f)
+    elif isinstance(op, Norm):
+        yield printed.activation(
+            "batch_norm" if isinstance(layer, BatchNorm) else "layer_norm", op.f
+        )
+    elif isinstance(op, NormBackward):
+        kind = "batch_norm" if isinstance(layer, BatchNorm) else "layer_norm"
+        yield printed.derivative("norm_gradients", op.f)
+        yield printed.derivative(f"{kind}_backward", op.f)
+    elif isinstance(op, SoftmaxForward):
+        yield WRITTEN["softmax"]
+    elif isinstance(op, Drop):
+        yield WRITTEN["dropout"]
+    elif isinstance(op, LossStep):
+        yield loss_kernel(op)
+    elif isinstance(op, Update):
+        yield update_kernel(task)
+        if task.clip.norm is not None:
+            yield printed.clip_factor(task.clip)

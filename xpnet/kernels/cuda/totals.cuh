@@ -1,0 +1,58 @@
+// What ends every loss: its sums, with those of the epoch.
+//
+// Each block writes its sums to partial (blocks, 4): loss, weights, correct, counted; the last
+// block of the batch adds them up. The gradient is that of the sum of the losses; the update divides
+// it by the denominator, which is known only after the whole batch. In mixed precision it is
+// multiplied by the loss scale and `share`, one over the usual denominator, and later divided by
+// both together with the denominator.
+
+enum { MEAN, MEAN_COUNT, SUM };                // reductions
+enum { LOSS, WEIGHTS, CORRECT, COUNTED, ALL };  // columns of partial
+
+__device__ inline real enlarged(const real* scale, real share) {
+  return scale ? *scale * share : (real)1;
+}
+
+// first: how many blocks the earlier micro-batches had; finishes: whether this micro-batch is the
+// last. good: null, or the flag that find_overflow may clear.
+#define FINISH const real* scale, real share, real* partial, int first, int finishes, \
+               unsigned* turns, int reduction, int has_correct, real* denominator, \
+               real* total_loss, real* total_denominator, real* total_correct, real* total_count, \
+               int* bad_step, const int* step, const unsigned long long* cost_at, int* good
+#define SAME scale, share, partial, first, finishes, turns, reduction, has_correct, denominator, \
+             total_loss, total_denominator, total_correct, total_count, bad_step, step, cost_at, \
+             good
+
+// Adds the batch to the totals, and writes C to where *cost_at points and the denominator that the
+// gradient is to be divided by. Every thread of every block must call it with its sums; it is true
+// in the block that did it, the last one.
+__device__ inline bool finish(real (&sums)[ALL], FINISH) {
+  // Loaded now: a thread waits for all at once, and not after the sums.
+  real loss = *total_loss, D = *total_denominator, right = *total_correct, count = *total_count;
+  real larger = enlarged(scale, share), *cost = (real*)*cost_at;
+  int bad = *bad_step, now = *step;
+  block_sums(sums);
+  if (!finishes || first + gridDim.x > 1) {
+    if (threadIdx.x == 0)
+      for (int k = 0; k < ALL; k++) partial[(first + blockIdx.x) * ALL + k] = sums[k];
+    if (!finishes || !last_block(turns)) return false;
+    for (int k = 0; k < ALL; k++) sums[k] = 0;
+    for (unsigned i = threadIdx.x; i < first + gridDim.x; i += blockDim.x)
+      for (int k = 0; k < ALL; k++) sums[k] += partial[i * ALL + k];
+    block_sums(sums);
+  }
+  if (threadIdx.x != 0) return true;
+  real d = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
+  *total_loss = loss + sums[LOSS];
+  *total_denominator = D + d;
+  if (has_correct) {
+    *total_correct = right + sums[CORRECT];
+    *total_count = count + sums[COUNTED];
+  }
+  if (sums[LOSS] - sums[LOSS] != 0 && bad < 0) *bad_step = now;
+  d = d == 0 ? (real)1 : d;
+  *cost = sums[LOSS] / d;
+  *denominator = d * larger;
+  if (good) *good = 1;
+  return true;
+}
