@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from importlib.abc import MetaPathFinder
 from types import ModuleType, SimpleNamespace
 
 import array_api_strict
@@ -12,6 +13,7 @@ from array_api_compat import device
 
 from xpnet.backends import backend_class, backend_names, backend_of, get_backend, resolve
 from xpnet.backends.backend import Backend, Probe
+from xpnet.backends.cupy import CupyBackend
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError, DataError
 from xpnet.nn import Dense, ReLU
@@ -99,6 +101,22 @@ def test_auto_with_cupy_but_no_gpu_is_numpy_and_says_why(cupy_without_gpu):
     assert reason == "auto: CuPy sees no GPU"
 
 
+@pytest.mark.parametrize("error", [ImportError("libcuda\nmore"), OSError(2, "No such file")])
+def test_a_cupy_that_cannot_be_imported_is_a_reason_and_no_error(error, monkeypatch):
+    """It makes a folder for its cache when it is imported, which may fail."""
+
+    class Failing(MetaPathFinder):
+        def find_spec(self, name, *given):
+            if name == "cupy":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr("xpnet.backends.cupy.installed_version", lambda *given: "14.2.0")
+    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    said = str(error).partition("\n")[0]
+    assert CupyBackend.probe().note == f"CuPy 14.2.0 cannot be imported: {said}"
+
+
 def test_auto_with_a_gpu_is_cupy_on_the_first(cupy_with_two_gpus):
     backend, reason = resolve(dtype="float64")
     assert (backend.name, backend.device_name, backend.dtype_name) == ("cupy", "cuda:0", "float64")
@@ -146,8 +164,9 @@ def test_tf32_of_cupy_is_off_until_it_is_allowed(cupy_linalg, monkeypatch):
     assert (backend.tf32(), cupy_linalg) == ("on", {"float32": 7})
     backend.allow_tf32(False)
     assert (backend.tf32(), cupy_linalg) == ("off", {"float32": 1})
-    monkeypatch.setenv("CUPY_TF32", "1")
-    assert get_backend("cupy", "cuda:0").tf32() == "on"
+    for setting, said in {"1": "on", "3": "on", "0": "off", "-1": "off", "yes": "off"}.items():
+        monkeypatch.setenv("CUPY_TF32", setting)
+        assert get_backend("cupy", "cuda:0").tf32() == said
     assert get_backend("cupy", "cuda:0", "float64").tf32() == "does not apply"
 
 

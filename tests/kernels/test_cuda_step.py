@@ -16,7 +16,7 @@ from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
 from xpnet.errors import BackendError, DataError, UnsupportedError
-from xpnet.kernels.cuda import printed
+from xpnet.kernels.cuda import layer_operations, printed
 from xpnet.kernels.cuda.blas import Blas, find_cublas, product
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
@@ -273,6 +273,15 @@ def test_many_rows_are_summed_by_several_blocks(executor, dtype, rng):
         assert executor.counts["column_sums"] == 2
 
 
+@pytest.mark.parametrize("rows", [40, 300])
+def test_a_lane_may_have_several_columns(rows, executor, dtype, rng, monkeypatch):
+    """As for large matrices; 33 columns cannot be loaded in packs."""
+    monkeypatch.setattr(layer_operations, "WIDE_FROM", 0)
+    layers = [Dense(300), Tanh(), Dense(33), SiLU(), Dense(40), Dense(5)]
+    batches = class_batches(rng, dtype, [rows] * 2)
+    compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+
 def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, rng):
     for kind, factor in itertools.product(KINDS, (1.0, 300.0)):
         batch = next(class_batches(rng, dtype, [8]))
@@ -333,6 +342,20 @@ def test_cross_entropy_in_every_form(options, form, weights, reduction, executor
 def test_any_number_of_classes(K, rows, executor, dtype, rng):
     batches = class_batches(rng, dtype, [rows, rows], K=K)
     compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+
+
+@pytest.mark.parametrize("form", ["indices", "soft rows"])
+@pytest.mark.parametrize("K", [1026, 1540, 8400])  # in packs where 4 divides K, the last not held
+def test_a_block_for_each_row_of_many_classes(K, form, executor, dtype, rng):
+    batches = list(class_batches(rng, dtype, [3, 3], K=K, weights=True))
+    if form == "soft rows":
+        batches = [b._replace(y=rng.uniform(size=(3, K)).astype(dtype) / K) for b in batches]
+    weights = tuple(rng.uniform(size=K))
+    loss = SoftmaxCrossEntropy(label_smoothing=0.1, class_weights=weights)
+    compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, loss, SGD(0.1))
+    loss = CrossEntropy(class_weights=weights)
+    batches = [b._replace(x=0.1 * b.x) for b in batches]
+    compare(executor, [Dense(K), Softmax()], (6,), batches, loss, SGD(1e-4))
 
 
 def test_a_batch_that_is_all_ignored_changes_nothing(executor, dtype, rng):
@@ -744,7 +767,7 @@ class Centred(SGD):
             [Dense(3), Softmax(axis=0)],
             MeanSquaredError(),
             SGD(),
-            "softmax has no kernel: it calls max, which has no form for one element",
+            "softmax has no kernel: it calls max, which is not a function of one element",
         ),
         (
             [type("MyNorm", (LayerNorm,), {})()],

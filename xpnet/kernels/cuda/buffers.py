@@ -16,7 +16,7 @@ from xpnet.step import Totals, TrainState
 from xpnet.step.mixed_precision import Mixed
 from xpnet.typing import Array
 
-__all__ = ["WARP", "Buffers", "Task", "arrays", "blocks"]
+__all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks"]
 
 MOST_BLOCKS = 1024
 WARP = 32  # threads
@@ -40,7 +40,6 @@ class Task(NamedTuple):
     def bias_of_loss(self) -> int | None:
         """The layer whose bias the loss adds, if it also sums up the gradient of that."""
         op = self.plan.loss
-        assert op is not None
         return op.bias if op.element is None and op.output.width <= WARP else None
 
 

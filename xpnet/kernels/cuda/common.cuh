@@ -7,7 +7,8 @@
 // compared with an eager step bit by bit. Numbers that change from step to step are read from
 // device memory.
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(1024)
+#define KERNEL_OF(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL KERNEL_OF(1024)
 #define FRAME template <class F> __device__ inline void
 #define WARP 32
 #define MOST_SUMS 8     // that a block adds up at once

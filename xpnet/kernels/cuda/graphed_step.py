@@ -203,7 +203,7 @@ def _task(
     if loss.reduction not in REDUCTIONS:
         msg = f"the reduction {loss.reduction!r} has no kernel"
         raise UnsupportedError(msg)
-    plan = make_plan(model, loss, optimizer, clip, softmax=True, divided=True)
+    plan = make_plan(model, loss, optimizer, clip, divided=True)
     if plan.portable:
         msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
         raise UnsupportedError(msg)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels import formulas
@@ -25,55 +24,48 @@ __all__ = ["activation", "clip_factor", "derivative", "element_loss", "update"]
 VALUE, DERIVATIVE = traced(lambda z: z, "z"), traced(lambda da, kept: da, "da", "kept")
 
 
-class Method(NamedTuple):
-    """A function of a struct: its head, the code, and the numbers in it."""
+class Struct:
+    """The functions of a kernel, printed, and the numbers in them."""
 
-    code: str
-    numbers: tuple[tuple[str, float], ...]
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+        self.numbers: list[float] = []
 
-
-def method(
-    head: str,
-    formula: Formula,
-    ends: Sequence[str],
-    before: Sequence[str] = (),
-    after: Sequence[str] = (),
-    prefix: str = "",
-) -> Method:
-    """Write a formula as a function; each of ``ends`` takes one of its outputs."""
-    code = printed(formula, C, prefix)
-    outputs = [end.format(x) for end, x in zip(ends, code.outputs, strict=True)]
-    body = "\n    ".join([*before, *code.statements, *outputs, *after])
-    numbers = tuple((f"{prefix}k{i}", x) for i, x in enumerate(code.numbers))
-    return Method(f"  __device__ {head} const {{\n    {body}\n  }}\n", numbers)
+    def add(
+        self,
+        head: str,
+        formula: Formula,
+        ends: Sequence[str] = ("return {};",),
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+    ) -> "Struct":
+        """Print a formula as a function; each of ``ends`` takes one of its outputs."""
+        code = printed(formula, C, numbers=self.numbers)
+        outputs = [end.format(x) for end, x in zip(ends, code.outputs, strict=True)]
+        body = "\n    ".join([*before, *code.statements, *outputs, *after])
+        self.functions.append(f"  __device__ {head} const {{\n    {body}\n  }}\n")
+        return self
 
 
 def kernel(
-    frame: str,
-    file: str,
-    methods: Sequence[Method],
-    slots: Sequence[str] | None = None,
-    label: str = "",
+    frame: str, file: str, functions: Struct, slots: Sequence[str] | None = None, label: str = ""
 ) -> Kernel:
     """Return a frame of a file as a kernel that calls these functions, and updates these slots."""
-    numbers = [pair for m in methods for pair in m.numbers]
-    fields = [f"  real {name};\n" for name, _ in numbers]
+    label = label or frame
+    names = [f"k{i}" for i in range(len(functions.numbers))]
+    fields, values = [f"  real {name};\n" for name in names], list(names)
     if slots is not None:
         fields.insert(0, f"  enum {{ SLOTS = {len(slots)} }};\n  real* slots[SLOTS + 1];\n")
-    body = "".join(["{\n", *fields, *(m.code for m in methods), "};\n"])
-    struct = f"{label or frame}_of_{_hash(body)}"
+        values.insert(0, f"{{{', '.join(slots)}}}")
+    body = "".join(["{\n", *fields, *functions.functions, "};\n"])
     given = declared(file, "FRAME")[frame].removeprefix("F f, ")
-    head = ", ".join(
-        [given, *(f"real* {s}" for s in slots or ()), *(f"real {n}" for n, _ in numbers)]
-    )
-    held = [name for name, _ in numbers]
-    if slots is not None:
-        held.insert(0, f"{{{', '.join(slots)}}}")
-    passed = ", ".join([f"{struct}{{{', '.join(held)}}}", *(p.name for p in listed(given))])
+    head = ", ".join([given, *(f"real* {x}" for x in slots or ()), *(f"real {x}" for x in names)])
+    struct = f"{label}_of_{_hash(body)}"
+    passed = ", ".join([f"{struct}{{{', '.join(values)}}}", *(p.name for p in listed(given))])
     call = f"({head}) {{\n  {frame}({passed});\n}}\n"
-    name = f"{label or frame}_{_hash(body + call)}"
+    name = f"{label}_{_hash(body + call)}"
     texts = (f"struct {struct} {body}", f"KERNEL {name}{call}")
-    return Kernel(name, label or frame, file, texts, tuple(x for _, x in numbers))
+    return Kernel(name, label, file, texts, tuple(functions.numbers))
 
 
 def _hash(text: str) -> str:
@@ -84,16 +76,15 @@ def _hash(text: str) -> str:
 def activation(frame: str, f: Elementwise | None) -> Kernel:
     """Return a frame that computes a = f(z), f being the identity if it is None."""
     formula = VALUE if f is None else f.value
-    code = method("real operator()(real z)", formula, ["return {};"])
-    return kernel(frame, _file(frame), [code])
+    return kernel(frame, _file(frame), Struct().add("real operator()(real z)", formula))
 
 
 @lru_cache(maxsize=256)
 def derivative(frame: str, f: Elementwise | None) -> Kernel:
     """Return a frame that computes dz = f'(kept) da."""
     formula = DERIVATIVE if f is None else f.derivative
-    code = method("real operator()(real da, real kept)", formula, ["return {};"])
-    return kernel(frame, _file(frame), [code])
+    functions = Struct().add("real operator()(real da, real kept)", formula)
+    return kernel(frame, _file(frame), functions)
 
 
 def _file(frame: str) -> str:
@@ -109,8 +100,8 @@ def element_loss(element: ElementLoss) -> Kernel:
         formula = Formula(("z", "y"), (*outputs, 0.0))
     else:
         formula = Formula(("z", "y"), (*outputs, *element.correct.outputs))
-    code = method("real operator()(real z, real y, real& e, real& de)", formula, ends)
-    return kernel("elementwise_loss", "elementwise_loss.cu", [code])
+    functions = Struct().add("real operator()(real z, real y, real& e, real& de)", formula, ends)
+    return kernel("elementwise_loss", "elementwise_loss.cu", functions)
 
 
 @lru_cache(maxsize=64)
@@ -118,11 +109,8 @@ def clip_factor(clip: Clip) -> Kernel:
     """Return the kernel of the factor that clips the norm of a gradient."""
     assert clip.norm is not None
     square, factor = formulas.squared_gradient(clip, divided=True), formulas.norm_factor(clip.norm)
-    methods = [
-        method("real square(real g, real denominator)", square, ["return {};"]),
-        method("real factor(real norm)", factor, ["return {};"], prefix="f"),
-    ]
-    return kernel("clip_factor", "update.cu", methods)
+    functions = Struct().add("real square(real g, real denominator)", square)
+    return kernel("clip_factor", "update.cu", functions.add("real factor(real norm)", factor))
 
 
 @lru_cache(maxsize=64)
@@ -145,6 +133,6 @@ def update(formula: Formula, label: str) -> Kernel:
     after = [f"{place} = next{i};" for i, place in enumerate(places)]
     head = "void operator()(real& p, real g, real* slot, real denominator, real factor,\n"
     head += "                             const real* c)"
-    code = method(head, formula, ends, before, after)
+    functions = Struct().add(head, formula, ends, before, after)
     label = re.sub(r"\W", "_", label.lower())
-    return kernel("update", "update.cu", [code], slots, label)
+    return kernel("update", "update.cu", functions, slots, label)

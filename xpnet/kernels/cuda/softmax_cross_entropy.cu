@@ -131,9 +131,11 @@ KERNEL softmax_cross_entropy(ROWS_GIVEN, FINISH) {
     cross_entropy_rows<0, 1, false>(ROWS_SAME, SAME);
 }
 
-// A block per row, of K <= MOST_HELD blockDim.x entries: each is read once and written once.
-KERNEL softmax_cross_entropy_of_long_rows(ROWS_GIVEN, FINISH) {
-  if (K % WIDE == 0 && aligned(z) && aligned(bias) && aligned(dz))
+// A block per row. One of K <= MOST_HELD blockDim.x entries is read once and written once.
+KERNEL_OF(512) softmax_cross_entropy_of_long_rows(ROWS_GIVEN, FINISH) {
+  if (K > MOST_HELD * (int)blockDim.x)
+    cross_entropy_rows<0, 1, true>(ROWS_SAME, SAME);
+  else if (K % WIDE == 0 && aligned(z) && aligned(bias) && aligned(dz))
     cross_entropy_rows<MOST_HELD, WIDE, true>(ROWS_SAME, SAME);
   else
     cross_entropy_rows<MOST_HELD, 1, true>(ROWS_SAME, SAME);

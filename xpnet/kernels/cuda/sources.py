@@ -15,7 +15,6 @@ import numpy as np
 
 __all__ = [
     "FILES",
-    "LONGEST_ROW",
     "MOST_NUMBERS",
     "MOST_RANDOM",
     "STORED",
@@ -44,7 +43,6 @@ STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
 MOST_RANDOM = 64  # begin.cu
 MOST_NUMBERS = 8  # common.cuh
-LONGEST_ROW = 16 * 1024  # entries that a block holds: softmax_cross_entropy.cu
 
 
 class Kernel(NamedTuple):
@@ -112,7 +110,7 @@ def declared(file: str, kind: str) -> dict[str, str]:
     """Return the parameters of each ``"KERNEL"`` or ``"FRAME"`` in a file, macros written out."""
     included = re.findall(r'^#include "(.+)"', text(file), re.MULTILINE)
     whole = "\n".join(map(text, (*included, file))).replace("\\\n", "")
-    found = dict(re.findall(rf"^{kind} (\w+)\(([^)]*)\)", whole, re.MULTILINE))
+    found = dict(re.findall(rf"^{kind}(?:_OF\(\d+\))? (\w+)\(([^)]*)\)", whole, re.MULTILINE))
     for name, value in re.findall(r"^#define (\w+) +(\w[^\n]* \*?\w+)$", whole, re.MULTILINE):
         found = {kernel: re.sub(rf"\b{name}\b", value, given) for kernel, given in found.items()}
     return {kernel: re.sub(r"\s+", " ", given) for kernel, given in found.items()}

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.batch_program import Program
-from xpnet.kernels.cuda.buffers import WARP, Buffers, Task
+from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
-from xpnet.kernels.cuda.sources import LONGEST_ROW, WRITTEN, Kernel
+from xpnet.kernels.cuda.sources import WRITTEN, Kernel
 from xpnet.kernels.plan import (
     Drop,
     LossStep,
@@ -40,7 +41,6 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> 
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
-    assert plan.loss is not None
     loss = _Loss(work, plan.loss)
     for _ in work.micro_batches():
         for op in plan.forward:
@@ -70,9 +70,9 @@ class _Loss:
     def shape(self, rows: int) -> tuple[int, int]:
         """The blocks for so many rows, and their threads."""
         threads = self.work.task.threads
-        if self.by_row and self.K > LONG_ROW and self.K <= LONGEST_ROW:
-            warps = max(4, -(-self.K // (HELD * WARP)))
-            return min(rows, 1024), min(warps * WARP, 1024)
+        if self.by_row and self.K > LONG_ROW:
+            warps = -(-self.K // (HELD * WARP))
+            return min(rows, MOST_BLOCKS), min(warps * WARP, 512)
         if self.by_row and self.K <= WARP and rows <= FEW_ROWS:
             return 1, min(rows, 32) * WARP
         return self.work.blocks(rows * (WARP if self.by_row else self.K)), threads
@@ -116,7 +116,7 @@ def loss_kernel(op: LossStep) -> Kernel:
     """Return the kernel of a loss."""
     if op.element is not None:
         return printed.element_loss(op.element)
-    long = LONG_ROW < op.output.width <= LONGEST_ROW
+    long = op.output.width > LONG_ROW
     return WRITTEN["softmax_cross_entropy" + ("_of_long_rows" if long else "")]
 
 
@@ -140,16 +140,29 @@ def _update(work: Program) -> None:
 
 def update_kernel(task: Task) -> Kernel:
     """Return the kernel of the update rule."""
-    assert task.plan.update is not None
     assert task.plan.update.formula is not None
     return printed.update(task.plan.update.formula, type(task.optimizer).__name__)
 
 
 def kernels(task: Task) -> list[Kernel]:
-    """Return the kernels that the steps of a task may launch."""
-    always = [WRITTEN["begin_step"], WRITTEN["copied"]]
-    found = [kernel for op in task.plan.operations() for kernel in _of(task, op)]
-    return list(dict.fromkeys(always + found))
+    """Return the kernels that the steps of a task launch.
+
+    Raises UnsupportedError where a formula has more numbers than a kernel takes.
+    """
+    found = [WRITTEN["begin_step"], WRITTEN["copied"]]
+    for op in task.plan.operations():
+        try:
+            found.extend(_of(task, op))
+        except UnsupportedError as error:
+            msg = f"{_name(task, op)} has no kernel: {error}"
+            raise UnsupportedError(msg) from error
+    return list(dict.fromkeys(found))
+
+
+def _name(task: Task, op: Operation) -> str:
+    if isinstance(op, LossStep | Update):
+        return type(task.loss if isinstance(op, LossStep) else task.optimizer).__name__
+    return f"layer {op.layer}"
 
 
 def _of(task: Task, op: Operation) -> Iterator[Kernel]:
