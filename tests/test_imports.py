@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "cli": "explanation bench",
     "examples": "data",
 }
-BASE = ("errors", "escape", "random", "settings", "typing")
+BASE = ("errors", "escape", "random", "registry", "settings", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 

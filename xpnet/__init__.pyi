@@ -18,26 +18,34 @@ from .errors import (
 )
 from .explanation import explain as explain
 from .nn import (
-    ELU as ELU,
-    GELU as GELU,
-    SELU as SELU,
     Activation as Activation,
     BatchNorm as BatchNorm,
+    CELU as CELU,
     Dense as Dense,
     Dropout as Dropout,
+    ELU as ELU,
     Flatten as Flatten,
+    GELU as GELU,
     GELUTanh as GELUTanh,
+    GroupNorm as GroupNorm,
+    HardSigmoid as HardSigmoid,
+    HardSwish as HardSwish,
     Identity as Identity,
     Layer as Layer,
     LayerNorm as LayerNorm,
     LeakyReLU as LeakyReLU,
     LogSoftmax as LogSoftmax,
+    Mish as Mish,
+    PReLU as PReLU,
+    RMSNorm as RMSNorm,
     ReLU as ReLU,
+    SELU as SELU,
     Sequential as Sequential,
     SiLU as SiLU,
     Sigmoid as Sigmoid,
     Softmax as Softmax,
     Softplus as Softplus,
+    Softsign as Softsign,
     Tanh as Tanh,
     Variable as Variable,
 )
@@ -57,23 +65,33 @@ from .nn.initializers import (
 from .nn.losses import (
     BinaryCrossEntropy as BinaryCrossEntropy,
     CrossEntropy as CrossEntropy,
+    ElementwiseLoss as ElementwiseLoss,
+    Hinge as Hinge,
     Huber as Huber,
     Loss as Loss,
     MeanSquaredError as MeanSquaredError,
+    NegativeLogLikelihood as NegativeLogLikelihood,
+    Poisson as Poisson,
     SoftmaxCrossEntropy as SoftmaxCrossEntropy,
+    SquaredHinge as SquaredHinge,
 )
 from .optim import schedules as schedules
 from .optim.clipping import Clip as Clip
 from .optim.optimizers import (
     SGD as SGD,
+    Adadelta as Adadelta,
     Adagrad as Adagrad,
     Adam as Adam,
+    Adamax as Adamax,
     AdamW as AdamW,
     Lion as Lion,
+    NAdam as NAdam,
     Optimizer as Optimizer,
+    RAdam as RAdam,
     RMSProp as RMSProp,
 )
 from .optim.schedules import Schedule as Schedule
+from .registry import register as register
 from .run import Run as Run, load as load, train as train
 from .run.config import Config as Config, load_config as load_config
 from .step.mixed_precision import Mixed as Mixed

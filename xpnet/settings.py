@@ -23,6 +23,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from xpnet.errors import ConfigError
+from xpnet.registry import load_installed
 
 __all__ = [
     "Checked",
@@ -180,6 +181,8 @@ def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
         msg = f"{path} must be a name or a table with a name; got {value!r}"
         raise ConfigError(msg)
     name = value["name"]
+    if name not in table:
+        load_installed()  # which may bring it
     if name not in table:
         msg = f"unknown {path} {name!r}; {did_you_mean(name, table)}"
         raise ConfigError(msg)

@@ -23,6 +23,7 @@ from xpnet.nn import (
     Flatten,
     Identity,
     LayerNorm,
+    LogSoftmax,
     ReLU,
     Sequential,
     Softmax,
@@ -30,12 +31,28 @@ from xpnet.nn import (
 from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
+    Hinge,
     Huber,
     MeanSquaredError,
+    NegativeLogLikelihood,
+    Poisson,
     SoftmaxCrossEntropy,
+    SquaredHinge,
 )
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, RMSProp
+from xpnet.optim.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSProp,
+)
 from xpnet.optim.schedules import Cosine
 from xpnet.step import StepInputs, dropout_keys
 from xpnet.training.engine import Engine
@@ -54,6 +71,12 @@ RULES = [
     Adam(weight_decay=0.01),
     AdamW(),
     Lion(),
+    SGD(0.05, momentum=0.9, dampening=0.1),
+    Adam(amsgrad=True),
+    NAdam(),
+    RAdam(),
+    Adamax(),
+    Adadelta(),
 ]
 
 
@@ -161,6 +184,10 @@ def test_all_optimizers_are_among_those_tried():
         (BinaryCrossEntropy(positive_weight=2.0), "rows", []),
         (MeanSquaredError(), "values", []),
         (Huber(delta=0.5), "values", []),
+        (Poisson(), "values", []),
+        (Hinge(), "rows", []),
+        (SquaredHinge(), "rows", []),
+        (NegativeLogLikelihood(), "labels", [LogSoftmax()]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
 )

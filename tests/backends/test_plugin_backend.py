@@ -1,4 +1,4 @@
-"""A package of someone else's adds a backend by an entry point."""
+"""A package of someone else's adds a backend, or a formula, by an entry point."""
 
 import os
 import subprocess
@@ -50,6 +50,17 @@ def test_the_command_line_takes_it(installed, tmp_path):
     options = ["--backend", "example", "--out", out, "--set", "epochs=1", "--quiet"]
     done = run(installed, "-m", "xpnet", "train", *options)
     assert done.stdout.startswith("test accuracy "), done.stderr
+
+
+def test_an_installed_formula_is_known_by_its_name(installed, tmp_path):
+    settings = ["epochs=1", "model.activation=cube", "model.hidden=[4]"]
+    options = [a for s in settings for a in ("--set", s)]
+    out = str(tmp_path / "run")
+    done = run(installed, "-m", "xpnet", "train", "--out", out, *options, "--quiet")
+    assert done.stdout.startswith("test accuracy "), done.stderr
+    path = tmp_path / "my.toml"
+    assert run(installed, "-m", "xpnet", "init", str(path)).returncode == 0
+    assert "cube" in path.read_text()
 
 
 def test_one_that_cannot_be_loaded_says_so_in_one_line(installed):

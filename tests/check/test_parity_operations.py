@@ -12,9 +12,13 @@ from xpnet.nn import LAYERS, Dense, Sequential
 from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
+    Hinge,
     Huber,
     MeanSquaredError,
+    NegativeLogLikelihood,
+    Poisson,
     SoftmaxCrossEntropy,
+    SquaredHinge,
 )
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, RMSProp
 
@@ -25,6 +29,10 @@ LOSSES = {
     "binary_cross_entropy": BinaryCrossEntropy(positive_weight=2.0),
     "mean_squared_error": MeanSquaredError("sum"),
     "huber": Huber(),
+    "negative_log_likelihood": NegativeLogLikelihood(),
+    "poisson": Poisson(),
+    "hinge": Hinge(),
+    "squared_hinge": SquaredHinge(),
 }
 
 
@@ -35,7 +43,7 @@ def used(layers, loss=SoftmaxCrossEntropy(), optimizer=Adam(), **settings):
     x = rng.normal(size=(7, 2, 2)).astype(np.float32)
     y = rng.integers(3, size=7).astype(np.int32)
     if loss.predicts != "class":
-        y = rng.uniform(size=(7, 3)).astype(np.float32)
+        y = rng.integers(2, size=(7, 3)).astype(np.float32)
     model = Sequential((LAYERS["flatten"](), *layers))
     trainer = Trainer(model, loss, optimizer, backend=ModuleBackend(lib), batch_size=4, **settings)
     trainer.fit((x, y, np.ones(7, np.float32)), epochs=2, validation=(x, y))
@@ -55,7 +63,7 @@ def test_every_function_that_a_layer_uses_is_in_the_list(layer):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_function_that_a_loss_uses_is_in_the_list(loss):
-    last = [LAYERS["softmax"]()] if loss == "cross_entropy" else []
+    last = [LAYERS[LOSSES[loss].output_layer]()]
     assert used([Dense(3), *last], LOSSES[loss]) <= KNOWN
 
 

@@ -14,10 +14,19 @@ import xpnet
 from xpnet.backends import get_backend
 from xpnet.errors import ConfigError, DataError
 from xpnet.explanation import explain, of_config, of_run, of_sizes, tiny
-from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
 from xpnet.explanation.layer_pass import jacobian, layer_pass
 from xpnet.explanation.source import code_of
-from xpnet.nn import ACTIVATIONS, Dense, Dropout, LayerNorm, Sequential, Softmax
+from xpnet.nn import (
+    ACTIVATIONS,
+    Dense,
+    Dropout,
+    GroupNorm,
+    LayerNorm,
+    PReLU,
+    RMSNorm,
+    Sequential,
+    Softmax,
+)
 from xpnet.nn.layout import initialize, layouts
 from xpnet.nn.losses import LOSSES, CrossEntropy, SoftmaxCrossEntropy
 from xpnet.ops.softmax import softmax, softmax_jacobian
@@ -128,9 +137,11 @@ def test_the_code_of_a_function_leaves_out_its_docstring_and_its_namespace():
 
 
 def test_every_activation_and_loss_of_the_library_has_a_formula():
-    assert set(ACTIVATION_FORMULAS) == set(ACTIVATIONS) - {"softmax", "log_softmax"}
-    cross_entropies = {"cross_entropy", "softmax_cross_entropy"}
-    assert set(LOSS_FORMULAS) == set(LOSSES) - cross_entropies
+    layers = {name for name, cls in ACTIVATIONS.items() if getattr(cls, "formula", None)}
+    assert layers == set(ACTIVATIONS) - {"softmax", "log_softmax"}
+    cross_entropies = {"cross_entropy", "softmax_cross_entropy", "negative_log_likelihood"}
+    losses = {name for name, cls in LOSSES.items() if getattr(cls, "formula", None)}
+    assert losses == set(LOSSES) - cross_entropies
 
 
 def test_the_jacobian_by_unit_vectors_is_the_one_by_formula(backend):
@@ -189,7 +200,8 @@ def test_label_smoothing_class_weights_and_ignored_labels_are_explained():
 @pytest.mark.long_where(backend=["jax"])
 def test_normalisation_and_dropout_are_explained(backend):
     subject = of_sizes([4, 3], batch=3)
-    model = Sequential((Dense(5), LayerNorm(), Dropout(0.3), Dense(3), Softmax())).build((4,))
+    norms = (LayerNorm(), Dense(4), RMSNorm(), Dense(4), GroupNorm(groups=2), PReLU())
+    model = Sequential((Dense(5), *norms, Dropout(0.3), Dense(3), Softmax())).build((4,))
     split = [
         layout.split(v) for layout, v in zip(layouts(model), initialize(model, 0), strict=True)
     ]
@@ -199,7 +211,7 @@ def test_normalisation_and_dropout_are_explained(backend):
     for step in steps:
         if step.einsum:
             np.testing.assert_allclose(evaluate(step), step.result.values, rtol=0, atol=1e-12)
-    assert {"dγ", "dβ"} <= {s.result.name for s in steps}
+    assert {"dγ", "dβ", "dα"} <= {s.result.name for s in steps}
 
 
 def test_a_recipe_is_explained_on_its_data():

@@ -16,7 +16,6 @@ from xpnet.cli.commands.explain import FORMATS
 from xpnet.cli.commands.explain import explain as command
 from xpnet.errors import ConfigError
 from xpnet.explanation import explain, html, latex, markdown, of_sizes, terminal, tiny, wording
-from xpnet.explanation.formulas import ACTIVATION_FORMULAS, LOSS_FORMULAS
 from xpnet.explanation.model import Format
 from xpnet.explanation.notation import latex as to_latex
 from xpnet.explanation.notation import mathml, plain
@@ -106,9 +105,9 @@ def test_large_arrays_are_told_by_shape_and_norm(name, large):
 
 FORMULAS = [
     part
-    for table in (ACTIVATION_FORMULAS, LOSS_FORMULAS)
-    for pair in table.values()
-    for part in pair
+    for table in (ACTIVATIONS, LOSSES)
+    for cls in table.values()
+    for part in getattr(cls, "formula", None) or ()
 ]
 
 

@@ -22,7 +22,9 @@ from xpnet.nn import (
     Flatten,
     LayerNorm,
     LeakyReLU,
+    LogSoftmax,
     ReLU,
+    RMSNorm,
     Sequential,
     SiLU,
     Softmax,
@@ -33,12 +35,28 @@ from xpnet.nn.losses import (
     LOSSES,
     BinaryCrossEntropy,
     CrossEntropy,
+    Hinge,
     Huber,
     MeanSquaredError,
+    NegativeLogLikelihood,
+    Poisson,
     SoftmaxCrossEntropy,
+    SquaredHinge,
 )
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, RMSProp
+from xpnet.optim.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSProp,
+)
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
 from xpnet.training.engine import Engine
 from xpnet.training.trainer import Trainer
@@ -139,6 +157,7 @@ MODELS = {
     "dropout after the last": [Dense(9), ReLU(), Dense(K), Dropout(0.2)],
     "normalized": [LayerNorm(), Dense(9), LayerNorm(), ReLU(), Dropout(0.2), Dense(K)],
     "batch normalized": [Dense(9, bias=False), BatchNorm(), ReLU(), Dense(K), BatchNorm()],
+    "root mean squares": [RMSNorm(), Dense(9), RMSNorm(eps=0.1), ReLU(), Dense(K)],
     "normalized first": [BatchNorm(momentum=0.3), Dense(9), ReLU(), Dense(K)],
     "normalized by other numbers": [
         *(Dense(9), LayerNorm(eps=0.1), GELU(), Dense(8), BatchNorm(eps=0.2, momentum=1.0)),
@@ -180,7 +199,7 @@ def test_the_note_names_what_is_portable_inside_the_step_and_why():
     fused = compare([Dense(9), Softmax(axis=0), Dense(K), Softmax(axis=0)], "float64")
     why = "softmax (it calls max with axis=0, keepdims=True; kernels work along rows)"
     assert fused.note.endswith(f"portable inside it: {why}, {why}")
-    for name in ("one dense layer", "normalized", "softmax", "log_softmax"):
+    for name in ("one dense layer", "normalized", "softmax", "log_softmax", "root mean squares"):
         assert compare(MODELS[name], "float64").note == "fused step compiled by Numba"
 
 
@@ -200,6 +219,9 @@ VALUE_LOSSES = {
     "huber": Huber(delta=0.5, reduction="mean_count"),
     "binary": BinaryCrossEntropy(positive_weight=2.0),
     "binary sum": BinaryCrossEntropy(reduction="sum"),
+    "hinge": Hinge(),
+    "squared hinge": SquaredHinge(reduction="mean_count"),
+    "poisson": Poisson(),
 }
 
 
@@ -225,11 +247,13 @@ def test_a_loss_without_a_kernel_is_portable_inside_the_step(dtype):
     compare(layers, dtype, CrossEntropy(class_weights=WEIGHTS), rule, target=soft_rows)
     why = "CrossEntropy (it depends on the number of rows or columns)"
     assert fused.note.endswith(f"portable inside it: {why}")
+    fused = compare([Dense(K), LogSoftmax()], dtype, NegativeLogLikelihood(), rule, weighted=True)
+    assert "portable inside it: NegativeLogLikelihood (" in fused.note
 
 
 def test_the_tables_have_every_loss_and_rule():
-    losses = {type(v) for v in (*CLASS_LOSSES.values(), *VALUE_LOSSES.values(), CrossEntropy())}
-    assert losses == set(LOSSES.values())
+    losses = {type(v) for v in (*CLASS_LOSSES.values(), *VALUE_LOSSES.values())}
+    assert losses | {CrossEntropy, NegativeLogLikelihood} == set(LOSSES.values())
     assert {type(rule) for rule in RULES.values()} == set(OPTIMIZERS.values())
 
 
@@ -246,6 +270,13 @@ RULES = {
     "adam": Adam(0.01, weight_decay=0.1),
     "adamw": AdamW(0.01, weight_decay=0.1),
     "lion": Lion(0.01),
+    "damped": SGD(0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
+    "adam, amsgrad": Adam(0.01, amsgrad=True),
+    "adamw, amsgrad": AdamW(0.01, amsgrad=True, weight_decay=0.1),
+    "nadam": NAdam(0.01, weight_decay=0.1),
+    "radam": RAdam(0.01, weight_decay=0.1),
+    "adamax": Adamax(0.01, weight_decay=0.1),
+    "adadelta": Adadelta(1.0, weight_decay=0.1),
 }
 CLIPS = {
     "no clip": Clip(),

@@ -3,7 +3,6 @@
 They are defined here and nowhere else, as portable formulas.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,7 +15,7 @@ from test_cuda_step import compare, inputs
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.nn import Activation, BatchNorm, Dense, Sequential
-from xpnet.nn.losses import Huber, SoftmaxCrossEntropy, _ElementwiseLoss
+from xpnet.nn.losses import ElementwiseLoss, Huber, SoftmaxCrossEntropy
 from xpnet.ops.activations import sigmoid, softplus
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD, Optimizer
@@ -36,7 +35,7 @@ def mish_backward(da, z):
 
 @dataclass(frozen=True)
 class Mish(Activation):
-    f, f_backward = mish, mish_backward
+    value, backward_value = staticmethod(mish), staticmethod(mish_backward)
 
 
 class Rates(NamedTuple):
@@ -70,22 +69,20 @@ class Adadelta(Optimizer):
 
 
 @dataclass(frozen=True)
-class Hinge(_ElementwiseLoss):
+class Hinge(ElementwiseLoss):
     """max(0, margin - t z) with t = 2y - 1 in {-1, 1}."""
 
     margin: PositiveFloat = 1.0
     predicts: ClassVar = "binary"
 
-    def _elements(self, output, target):
-        xp = array_namespace(output)
-        t = 2.0 * target - 1.0
-        slack = self.margin - t * output
-        return xp.maximum(slack, 0.0), xp.where(slack > 0.0, -t, 0.0)
+    def slack(self, z, y):
+        return self.margin - (2.0 * y - 1.0) * z
 
-    def correct(self, output, target):
-        xp = array_namespace(output)
-        right = (output > 0.0) == (target > 0.5)
-        return xp.sum(xp.astype(right, output.dtype)), float(math.prod(output.shape))
+    def value(self, z, y):
+        return array_namespace(z).maximum(self.slack(z, y), 0.0)
+
+    def backward_value(self, z, y):
+        return array_namespace(z).where(self.slack(z, y) > 0.0, 1.0 - 2.0 * y, 0.0)
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -164,7 +161,8 @@ def by_hand(z):
     ],
 )
 def test_what_cannot_be_traced_is_refused_with_the_reason(f, why, folder):
-    layer = type("Mine", (Activation,), {"f": f, "f_backward": lambda da, z: da})
+    functions = {"value": staticmethod(f), "backward_value": staticmethod(lambda da, z: da)}
+    layer = type("Mine", (Activation,), functions)
     model = Sequential([Dense(3), layer(), Dense(2)]).build((4,))
     with pytest.raises(UnsupportedError, match=f"Mine has no kernel: ({why})"):
         FusedStep(CpuExecutor("float64", folder), model, SoftmaxCrossEntropy(), SGD())

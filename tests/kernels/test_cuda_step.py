@@ -46,12 +46,26 @@ from xpnet.nn.layout import initialize
 from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
+    Hinge,
     Huber,
     MeanSquaredError,
+    Poisson,
     SoftmaxCrossEntropy,
+    SquaredHinge,
 )
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSProp
+from xpnet.optim.optimizers import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSProp,
+)
 from xpnet.step import (
     Batch,
     StepInputs,
@@ -64,7 +78,7 @@ from xpnet.step import (
 )
 from xpnet.step.microbatch import accumulated
 
-KINDS = [cls for cls in ACTIVATIONS.values() if cls not in (Softmax, LogSoftmax)]
+KINDS = [cls for cls in ACTIVATIONS.values() if getattr(cls, "elementwise", False)]
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
 
 
@@ -244,7 +258,8 @@ def test_a_norm_far_from_zero_keeps_its_digits(norm, executor, dtype, rng):
 
 
 def test_the_table_has_every_element_wise_activation():
-    assert {c.__name__ for c in ACTIVATIONS.values()} - {"Softmax", "LogSoftmax"} <= set(MODELS)
+    others = {"Softmax", "LogSoftmax", "PReLU"}  # the last one has a parameter, and no kernel
+    assert {c.__name__ for c in ACTIVATIONS.values()} - others <= set(MODELS)
 
 
 def test_blocks_are_as_large_as_on_a_gpu(executor, dtype, rng):
@@ -396,6 +411,9 @@ ELEMENTWISE = {
     "huber of 0.3": lambda **k: Huber(delta=0.3, **k),
     "bce": BinaryCrossEntropy,
     "bce of 2.5": lambda **k: BinaryCrossEntropy(positive_weight=2.5, **k),
+    "hinge": Hinge,
+    "squared hinge": SquaredHinge,
+    "poisson": Poisson,
 }
 
 
@@ -435,6 +453,12 @@ OPTIMIZERS = {
     "adam with decay": Adam(0.01, weight_decay=0.1),
     "adamw": AdamW(0.01, weight_decay=0.1),
     "lion": Lion(0.01),
+    "damped": SGD(0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
+    "adam, amsgrad": Adam(0.01, amsgrad=True),
+    "nadam": NAdam(0.01, weight_decay=0.1),
+    "radam": RAdam(0.01, weight_decay=0.1),
+    "adamax": Adamax(0.01, weight_decay=0.1),
+    "adadelta": Adadelta(1.0, weight_decay=0.1),
 }
 CLIPS = {
     "no clip": Clip(),

@@ -12,11 +12,14 @@ from xpnet.nn import (
     Dense,
     Dropout,
     Flatten,
+    GroupNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
+    RMSNorm,
     Sequential,
     Softmax,
 )
@@ -34,6 +37,8 @@ CASES = {
     "flatten": Flatten(),
     "leaky_relu of slope 0.3": LeakyReLU(0.3),
     "elu of alpha 0.7": ELU(0.7),
+    "group_norm of 2 groups": GroupNorm(groups=2),
+    "prelu per feature": PReLU(per="feature"),
     "softmax over rows": Softmax(axis=0),
     "log_softmax over rows": LogSoftmax(axis=0),
     **{name: cls() for name, cls in LAYERS.items() if name not in ("dense", "flatten")},
@@ -144,6 +149,27 @@ def test_layer_norm_agrees_with_torch(rng):
     y, _ = LayerNorm().forward({"gamma": np.ones(4), "beta": np.zeros(4)}, x)
     expected = torch.nn.functional.layer_norm(torch.tensor(x), (4,))
     np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(N, 6), (N, 5, 6)])
+def test_rms_norm_and_group_norm_agree_with_torch(backend, shape, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    F = torch.nn.functional
+    x, gamma, beta = rng.normal(size=shape), rng.normal(size=6), rng.normal(size=6)
+    xt, gt, bt = map(torch.tensor, (x, gamma, beta))
+    first = torch.movedim(xt, -1, 1)  # PyTorch's channels
+    params = {"gamma": backend.asarray(gamma), "beta": backend.asarray(beta)}
+    for layer, expected in (
+        (RMSNorm(eps=1e-3), F.rms_norm(xt, (6,), gt, eps=1e-3)),
+        (GroupNorm(groups=3), torch.movedim(F.group_norm(first, 3, gt, bt, 1e-5), 1, -1)),
+    ):
+        y, _ = layer.build(shape[1:])[0].forward(params, backend.asarray(x))
+        np.testing.assert_allclose(backend.to_host(y), expected, rtol=1e-11, atol=1e-14)
+
+
+def test_groups_that_do_not_divide_the_features_are_refused():
+    with pytest.raises(ConfigError, match="5 features cannot be divided into 2 groups"):
+        GroupNorm(groups=2).build((5,))
 
 
 def test_dropout_keeps_the_expectation_and_does_nothing_in_evaluation(backend):

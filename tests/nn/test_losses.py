@@ -14,10 +14,14 @@ from xpnet.nn.losses import (
     LOSSES,
     BinaryCrossEntropy,
     CrossEntropy,
+    Hinge,
     Huber,
     Loss,
     MeanSquaredError,
+    NegativeLogLikelihood,
+    Poisson,
     SoftmaxCrossEntropy,
+    SquaredHinge,
 )
 
 N, K = 5, 4
@@ -142,6 +146,10 @@ def test_softmax_cross_entropy_agrees_with_torch(form, weights, smoothing, reduc
         Huber(delta=0.7),
         BinaryCrossEntropy(),
         BinaryCrossEntropy(positive_weight=3.0),
+        Poisson(),
+        Poisson(log_input=False),
+        Hinge(),
+        SquaredHinge(),
     ],
     ids=repr,
 )
@@ -150,6 +158,10 @@ def test_an_element_wise_loss_agrees_with_torch_and_finite_differences(
 ):
     loss = type(loss)(**{**vars(loss), "reduction": reduction})
     z, y = rng.normal(size=(N, K)), rng.uniform(size=(N, K))
+    if isinstance(loss, Hinge | SquaredHinge):
+        y = np.round(y)
+    if isinstance(loss, Poisson) and not loss.log_input:
+        z = np.exp(z)
     placed = [None if v is None else backend.asarray(v) for v in (y, sample)]
     value, gradient = loss(backend.asarray(z), *placed)
     numeric = numerical_gradient(lambda x: float(np.sum(loss(x, y, sample)[0])), z)
@@ -167,6 +179,9 @@ def test_an_element_wise_loss_agrees_with_torch_and_finite_differences(
             pos_weight=torch.full((K,), getattr(loss, "positive_weight", 1.0)),
             reduction="none",
         ),
+        Poisson: lambda: F.poisson_nll_loss(zt, yt, loss.log_input, reduction="none"),
+        Hinge: lambda: torch.clamp(1 - (2 * yt - 1) * zt, min=0),  # Keras's formula
+        SquaredHinge: lambda: torch.square(torch.clamp(1 - (2 * yt - 1) * zt, min=0)),
     }[type(loss)]()
     s = np.ones(N) if sample is None else sample
     weighted = elements.numpy() * s[:, None]
@@ -177,6 +192,59 @@ def test_an_element_wise_loss_agrees_with_torch_and_finite_differences(
         "none": weighted,
     }[reduction]
     np.testing.assert_allclose(backend.to_host(value), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("ignore", [None, 3])
+@pytest.mark.parametrize("weights", [None, CLASS_WEIGHTS])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_negative_log_likelihood_is_pytorchs(backend, reduction, weights, ignore, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    z = rng.normal(size=(N, K))
+    log_a = torch.log_softmax(torch.tensor(z), 1).requires_grad_()
+    expected = torch.nn.functional.nll_loss(
+        log_a,
+        torch.tensor(LABELS),
+        None if weights is None else torch.tensor(weights, dtype=torch.float64),
+        ignore_index=-100 if ignore is None else ignore,
+        reduction=reduction,
+    )
+    expected.sum().backward()
+    loss = NegativeLogLikelihood(reduction, weights, ignore_label=ignore)
+    value, gradient = loss(backend.asarray(log_a.detach().numpy()), backend.asarray(LABELS))
+    np.testing.assert_allclose(backend.to_host(value), expected.detach(), rtol=1e-12)
+    np.testing.assert_allclose(backend.to_host(gradient), log_a.grad, rtol=1e-12)
+    fused = SoftmaxCrossEntropy(reduction, weights, ignore_label=ignore)
+    np.testing.assert_allclose(backend.to_host(value), fused(z, LABELS)[0], rtol=1e-12)
+
+
+def test_a_hinge_takes_both_spellings_of_its_targets(backend):
+    z = backend.asarray(np.array([[0.5], [0.5], [-2.0]]))
+    for other in (0.0, -1.0):
+        y = backend.asarray(np.array([[1.0], [other], [other]]))
+        value, gradient = Hinge("none")(z, y)
+        assert backend.to_host(value).tolist() == [[0.5], [1.5], [0.0]]
+        assert backend.to_host(gradient).tolist() == [[-1.0], [1.0], [0.0]]
+        assert float(Hinge().correct(z, y)[0]) == 2.0
+    assert backend.to_host(Hinge().predict(z)).tolist() == [[1.0], [1.0], [0.0]]
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "message"),
+    [
+        (Hinge(), [0.0, 0.5], "takes targets 0 and 1, or -1 and 1; the target of row 1 is 0.5"),
+        (SquaredHinge(), [2.0], "takes targets 0 and 1, or -1 and 1; the target of row 0 is 2.0"),
+        (Poisson(), [3.0, -0.5], "takes counts; the target of row 1 is -0.5: leave them unscaled"),
+        (Poisson(), [math.nan], "the target of row 0 is not finite"),
+    ],
+)
+def test_targets_that_a_loss_does_not_take_are_refused(loss, target, message):
+    with pytest.raises(DataError, match=message):
+        loss.check_target(np.array(target), 1)
+
+
+def test_a_poisson_prediction_is_a_rate():
+    assert Poisson().predict(np.array([[0.0]])).tolist() == [[1.0]]
+    assert Poisson(log_input=False).predict(np.array([[2.0]])).tolist() == [[2.0]]
 
 
 def test_logits_ten_thousand_apart_give_a_finite_loss_and_the_right_gradient(backend32):

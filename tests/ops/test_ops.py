@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from xpnet.nn import ACTIVATIONS
+from xpnet.nn import ACTIVATIONS, CELU, PReLU
 from xpnet.ops.cross_entropy import cross_entropy_backward, one_hot, smooth
 from xpnet.ops.dense import dense, dense_backward
 from xpnet.ops.dropout import position_hash
@@ -82,27 +82,82 @@ SCALAR = {
     "softplus": lambda z: math.log1p(math.exp(z)),
     "elu": lambda z: z if z > 0 else math.expm1(z),
     "selu": lambda z: 1.0507009873554805 * (z if z > 0 else 1.6732632423543772 * math.expm1(z)),
+    "celu": lambda z: z if z > 0 else math.expm1(z),
+    "mish": lambda z: z * math.tanh(math.log1p(math.exp(z))),
+    "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
+    "hard_swish": lambda z: z * min(max(z + 3, 0), 6) / 6,
+    "softsign": lambda z: z / (1 + abs(z)),
+    "prelu": lambda z: z if z > 0 else 0.25 * z,
 }
 ELEMENTWISE = sorted(set(ACTIVATIONS) - {"softmax", "log_softmax"})
+
+
+def with_parameters(layer, backend, features):
+    """The built layer, and its first parameters on the backend."""
+    layer, _ = layer.build((features,))
+    rng = np.random.default_rng(0)
+    first = {k: v.initializer.init(rng, v.shape) for k, v in layer.variables().items()}
+    return layer, {k: backend.asarray(v) for k, v in first.items()}
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_activation_is_its_scalar_formula(backend, name):
     z = np.linspace(-6.0, 6.0, 49)
-    layer = ACTIVATIONS[name]()
-    a = backend.to_host(layer.forward({}, backend.asarray(z))[0])
+    layer, params = with_parameters(ACTIVATIONS[name](), backend, 49)
+    a = backend.to_host(layer.forward(params, backend.asarray(z))[0])
     np.testing.assert_allclose(a, [SCALAR[name](v) for v in z], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_an_activation_and_its_adjoint_are_finite_at_extreme_inputs(backend32, name):
     z = np.array([[-1e4, -100.0, 0.0, 100.0, 1e4]])
-    layer = ACTIVATIONS[name]()
-    a, residuals = layer.forward({}, backend32.asarray(z))
-    dz, _ = layer.backward({}, residuals, backend32.asarray(np.ones_like(z)))
+    layer, params = with_parameters(ACTIVATIONS[name](), backend32, 5)
+    a, residuals = layer.forward(params, backend32.asarray(z))
+    dz, _ = layer.backward(params, residuals, backend32.asarray(np.ones_like(z)))
     for result in (a, dz):
         assert result.dtype == backend32.dtype
         assert np.isfinite(backend32.to_host(result)).all()
+
+
+TORCH = {
+    "celu": ("celu", ACTIVATIONS["celu"](), {}),
+    "celu of alpha 0.5": ("celu", CELU(0.5), {"alpha": 0.5}),
+    "mish": ("mish", ACTIVATIONS["mish"](), {}),
+    "hard sigmoid": ("hardsigmoid", ACTIVATIONS["hard_sigmoid"](), {}),
+    "hard swish": ("hardswish", ACTIVATIONS["hard_swish"](), {}),
+    "softsign": ("softsign", ACTIVATIONS["softsign"](), {}),
+}
+
+
+@pytest.mark.parametrize("case", TORCH)
+def test_an_activation_and_its_gradient_are_pytorchs(backend, case, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    name, layer, options = TORCH[case]
+    z, da = rng.normal(scale=4.0, size=(50, 3)), rng.normal(size=(50, 3))
+    zt = torch.tensor(z, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(zt, **options)
+    expected.backward(torch.tensor(da))
+    a = layer.value(backend.asarray(z))
+    dz = layer.backward_value(backend.asarray(da), backend.asarray(z))
+    np.testing.assert_allclose(backend.to_host(a), expected.detach(), rtol=1e-12, atol=1e-15)
+    rtol = 1e-7 if name == "hardsigmoid" else 1e-11  # PyTorch's 1/6 is of float32 there
+    np.testing.assert_allclose(backend.to_host(dz), zt.grad, rtol=rtol, atol=1e-14)
+
+
+@pytest.mark.parametrize("per", ["layer", "feature"])
+def test_prelu_and_the_gradient_of_its_slope_are_pytorchs(backend, per, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    z, da = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
+    theirs = torch.nn.PReLU(3 if per == "feature" else 1, init=0.1, dtype=torch.float64)
+    zt = torch.tensor(z, requires_grad=True)
+    expected = theirs(zt)
+    expected.backward(torch.tensor(da))
+    layer, params = with_parameters(PReLU(0.1, per=per), backend, 3)
+    a, kept = layer.forward(params, backend.asarray(z))
+    dz, grads = layer.backward(params, kept, backend.asarray(da))
+    np.testing.assert_allclose(backend.to_host(a), expected.detach(), rtol=1e-14)
+    np.testing.assert_allclose(backend.to_host(dz), zt.grad, rtol=1e-14)
+    np.testing.assert_allclose(backend.to_host(grads["alpha"]), theirs.weight.grad, rtol=1e-12)
 
 
 def test_erf_agrees_with_the_c_library(backend):

@@ -12,11 +12,15 @@ from xpnet.optim.clipping import Clip, clip_by_norm, clip_by_value
 from xpnet.optim.optimizers import (
     OPTIMIZERS,
     SGD,
+    Adadelta,
     Adagrad,
     Adam,
+    Adamax,
     AdamW,
     Lion,
+    NAdam,
     Optimizer,
+    RAdam,
     RMSProp,
 )
 from xpnet.settings import build_named
@@ -31,7 +35,7 @@ LR = [0.05 * 0.9**t for t in range(STEPS)]
 
 def scalar_sgd(o, s, p, g, lr, t):
     g = g + o.weight_decay * p
-    s.v = o.momentum * s.v + g
+    s.v = o.momentum * s.v + (g if t == 1 else (1 - o.dampening) * g)
     if o.nesterov:
         return p - lr * (g + o.momentum * s.v)
     return p - lr * s.v
@@ -58,7 +62,8 @@ def scalar_adam(o, s, p, g, lr, t):
     s.m = o.beta1 * s.m + (1 - o.beta1) * g
     s.v = o.beta2 * s.v + (1 - o.beta2) * g**2
     m_hat = s.m / (1 - o.beta1**t)
-    v_hat = s.v / (1 - o.beta2**t)
+    s.r = max(s.r, s.v)
+    v_hat = (s.r if o.amsgrad else s.v) / (1 - o.beta2**t)
     return p - lr * m_hat / (math.sqrt(v_hat) + o.eps)
 
 
@@ -72,6 +77,44 @@ def scalar_lion(o, s, p, g, lr, t):
     return p - lr * ((u > 0) - (u < 0) + o.weight_decay * p)
 
 
+def scalar_nadam(o, s, p, g, lr, t):
+    g = g + o.weight_decay * p
+    mu, after = (o.beta1 * (1 - 0.96 ** (i * o.momentum_decay) / 2) for i in (t, t + 1))
+    s.product = (s.product if t > 1 else 1.0) * mu
+    s.m = o.beta1 * s.m + (1 - o.beta1) * g
+    s.v = o.beta2 * s.v + (1 - o.beta2) * g**2
+    m_hat = after * s.m / (1 - s.product * after) + (1 - mu) * g / (1 - s.product)
+    return p - lr * m_hat / (math.sqrt(s.v / (1 - o.beta2**t)) + o.eps)
+
+
+def scalar_radam(o, s, p, g, lr, t):
+    g = g + o.weight_decay * p
+    s.m = o.beta1 * s.m + (1 - o.beta1) * g
+    s.v = o.beta2 * s.v + (1 - o.beta2) * g**2
+    m_hat = s.m / (1 - o.beta1**t)
+    top = 2 / (1 - o.beta2) - 1
+    rho = top - 2 * t * o.beta2**t / (1 - o.beta2**t)
+    if rho <= 5:
+        return p - lr * m_hat
+    r = math.sqrt((rho - 4) * (rho - 2) * top / ((top - 4) * (top - 2) * rho))
+    return p - lr * m_hat * r * math.sqrt(1 - o.beta2**t) / (math.sqrt(s.v) + o.eps)
+
+
+def scalar_adamax(o, s, p, g, lr, t):
+    g = g + o.weight_decay * p
+    s.m = o.beta1 * s.m + (1 - o.beta1) * g
+    s.v = max(o.beta2 * s.v, abs(g) + o.eps)
+    return p - lr / (1 - o.beta1**t) * s.m / s.v
+
+
+def scalar_adadelta(o, s, p, g, lr, t):
+    g = g + o.weight_decay * p
+    s.r = o.rho * s.r + (1 - o.rho) * g**2
+    step = math.sqrt(s.v + o.eps) / math.sqrt(s.r + o.eps) * g
+    s.v = o.rho * s.v + (1 - o.rho) * step**2
+    return p - lr * step
+
+
 # class -> (the loop, PyTorch's class or None, PyTorch's names for our settings)
 ORACLES = {
     SGD: (scalar_sgd, "SGD", {}),
@@ -80,6 +123,10 @@ ORACLES = {
     Adam: (scalar_adam, "Adam", {}),
     AdamW: (scalar_adamw, "AdamW", {}),
     Lion: (scalar_lion, None, {}),
+    NAdam: (scalar_nadam, "NAdam", {}),
+    RAdam: (scalar_radam, "RAdam", {}),
+    Adamax: (scalar_adamax, "Adamax", {}),
+    Adadelta: (scalar_adadelta, "Adadelta", {}),
 }
 
 CASES = [
@@ -100,6 +147,17 @@ CASES = [
     AdamW(beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.3),
     Lion(weight_decay=0.0),
     Lion(beta1=0.8, beta2=0.9, weight_decay=0.3),
+    SGD(momentum=0.9, dampening=0.3, weight_decay=0.1),
+    Adam(amsgrad=True, beta2=0.5),
+    AdamW(amsgrad=True, beta2=0.5),
+    NAdam(),
+    NAdam(beta1=0.5, beta2=0.9, eps=1e-3, momentum_decay=0.5, weight_decay=0.1),
+    RAdam(),
+    RAdam(beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1),
+    Adamax(),
+    Adamax(beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1),
+    Adadelta(),
+    Adadelta(rho=0.5, eps=1e-3, weight_decay=0.1),
 ]
 CLIPS = [Clip(), Clip(norm=1.0), Clip(value=0.5)]
 
@@ -167,6 +225,17 @@ def test_an_update_is_the_papers_formula_in_every_component(backend, optimizer, 
     np.testing.assert_allclose(history, train_by_loop(optimizer, problem), rtol=1e-10, atol=1e-12)
 
 
+@pytest.fixture
+def wide_torch():
+    """PyTorch's scalars in float64: its NAdam keeps a product of them."""
+    torch = pytest.importorskip("torch", reason="the oracle is PyTorch's optimizer")
+    kept = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(kept)
+
+
+@pytest.mark.usefixtures("wide_torch")
 @pytest.mark.parametrize("clip", CLIPS, ids=str)
 @pytest.mark.parametrize("optimizer", [o for o in CASES if type(o) is not Lion], ids=str)
 def test_an_update_is_that_of_pytorch(backend, optimizer, clip, problem):
@@ -301,6 +370,7 @@ def test_the_table_builds_every_optimizer_by_its_name():
     [
         (lambda: SGD(0), "SGD.lr must be > 0; got 0"),
         (lambda: SGD(nesterov=True), "SGD.nesterov needs a momentum"),
+        (lambda: SGD(dampening=0.1), "SGD.dampening is for momentum without nesterov"),
         (lambda: SGD(momentum=1.0), "SGD.momentum must be >= 0 and < 1; got 1.0"),
         (lambda: Adam(beta2=1), "Adam.beta2 must be >= 0 and < 1; got 1"),
         (lambda: AdamW(weight_decay=-1), "AdamW.weight_decay must be >= 0; got -1"),

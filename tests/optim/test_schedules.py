@@ -14,6 +14,7 @@ from xpnet.optim.schedules import (
     Exponential,
     OneCycle,
     Plateau,
+    Power,
     Schedule,
     Step,
 )
@@ -197,6 +198,11 @@ def test_a_very_short_run_has_finite_rates_within_the_base_rate(name, total, fra
 def test_past_the_end_the_rate_stays_at_its_minimum(schedule):
     last = schedule.lr({}, BASE_LR, TOTAL, TOTAL, STEPS_PER_EPOCH)
     assert schedule.lr({}, BASE_LR, TOTAL + 7, TOTAL, STEPS_PER_EPOCH) == last
+
+
+def test_a_power_divides_the_rate_by_the_number_of_the_update():
+    expected = [BASE_LR, BASE_LR / 2**0.25, BASE_LR / 3**0.25]
+    assert rates(Power(0.25), total=3) == pytest.approx(expected, rel=1e-15)
 
 
 def test_the_table_builds_every_schedule_and_only_plateau_has_a_state():

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 import tomllib
-from importlib import resources
 
 import pytest
 from hypothesis import given
@@ -23,10 +22,11 @@ from xpnet.run.config import (
     parse_duration,
     recipe_names,
     recipe_text,
+    template_text,
     to_toml,
 )
 
-TEMPLATE = (resources.files("xpnet.run") / "template.toml").read_text("utf-8")
+TEMPLATE = template_text()
 
 
 def error(*overrides, source="digits"):
@@ -182,8 +182,8 @@ def test_the_last_override_wins():
         ("checkpoint.every=10", "checkpoint.every must be a string; got 10"),
         ("checkpoint.every=10 m", "not a duration: '10 m'"),
         ("loss.reduction=none", "loss.reduction 'none' gives no single loss"),
-        ("data.task=regression", "use mean_squared_error or huber for regression"),
-        ("loss=huber", "a cross-entropy for classes"),
+        ("data.task=regression", "use mean_squared_error, huber or poisson for regression"),
+        ("loss=huber", "use softmax_cross_entropy, cross_entropy, "),
         ("epochs", "--set takes KEY=VALUE, such as optimizer.lr=0.01; got 'epochs'"),
         ("=3", "--set takes KEY=VALUE"),
         ("epochs.x=3", "epochs is not a table"),

@@ -65,14 +65,28 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xpnet")
 @click.option("--debug", is_flag=True, help="Show tracebacks; may stand anywhere on the line.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=click.Path(),
+    envvar="XPNET_PLUGINS",
+    metavar="FILE",
+    help="Run a Python file that registers layers, losses or update rules (repeatable).",
+)
+def cli(debug: bool, plugins: tuple[str, ...]) -> None:
     """Train dense neural networks on any Array API library.
 
     \b
     xpnet train                            the built-in digits, on the best device
     xpnet train mnist --device cuda        on a GPU, with CuPy
     xpnet train my.toml --out runs/first   your own config and run folder
+    xpnet --plugin mish.py train my.toml   with a formula of your own
     """
+    from xpnet.registry import load_plugin
+
+    for path in plugins:
+        load_plugin(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -95,7 +95,7 @@ def layer_pass(subject: Subject, backend: Backend) -> LayerPass:
 def _last_dense(layers: tuple[Layer, ...]) -> int:
     dense = [i for i, layer in enumerate(layers) if isinstance(layer, Dense)]
     after = layers[dense[-1] + 1 :] if dense else ()
-    if not dense or not all(isinstance(layer, Softmax) for layer in after):
+    if not dense or not all(isinstance(layer, Softmax | LogSoftmax) for layer in after):
         msg = "explain needs a model that ends in a dense layer, with or without a softmax"
         raise ConfigError(msg)
     return dense[-1]
@@ -111,7 +111,7 @@ def _pass(layer: Layer, forward: Call, backward: Call, host: Callable[[Array], n
     if isinstance(layer, Softmax):
         check_size(y.shape)
         J = host(softmax_jacobian(y)) if len(y.shape) == 2 else None
-    elif isinstance(layer, Activation) and not isinstance(layer, LogSoftmax):
+    elif isinstance(layer, Activation) and layer.elementwise:
         slopes = layer.backward({}, residuals, xp.ones_like(y))[0]
     kept = residuals
     if isinstance(kept, tuple) and all(hasattr(r, "dtype") for r in kept):

@@ -6,20 +6,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import ops
-from xpnet.explanation.formulas import ACTIVATION_FORMULAS
 from xpnet.explanation.model import Step, Tensor
-from xpnet.explanation.source import code_of
+from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn import (
+    Activation,
     BatchNorm,
     Dense,
     Dropout,
     Flatten,
+    GroupNorm,
     Layer,
     LayerNorm,
     LogSoftmax,
+    RMSNorm,
     Softmax,
     layer_name,
 )
+from xpnet.nn.normalization import Norm
 
 __all__ = ["Pass", "backward_steps", "forward_steps"]
 
@@ -51,8 +54,7 @@ def backward_steps(p: Pass) -> list[Step]:
         Dense: _dense_backward,
         Flatten: _flatten_backward,
         Dropout: _dropout_backward,
-        LayerNorm: _norm_backward,
-        BatchNorm: _norm_backward,
+        **dict.fromkeys((LayerNorm, BatchNorm, GroupNorm, RMSNorm), _norm_backward),
     }
     return _of(p, table, _backward_other)
 
@@ -208,7 +210,7 @@ def _forward_other(p: Pass) -> Iterator[Step]:
     """Yield the step of an activation, a normalisation or a custom layer."""
     layer, name = p.layer, layer_name(p.layer)
     z, a = Tensor("z", "nj", p.x), Tensor("a", "nj", p.y)
-    formula, einsum, title, code = "a = f(z)", "", f"{name}: its own function", None
+    formula, einsum, title, note = "a = f(z)", "", f"{name}: its own function", ""
     if isinstance(layer, Softmax | LogSoftmax):
         z, a = Tensor("z", "ns", p.x), Tensor("a", "nk", p.y)
         title = "Softmax: every output depends on every input"
@@ -222,28 +224,43 @@ def _forward_other(p: Pass) -> Iterator[Step]:
             einsum = 'z - log(einsum("ns->n", exp(z)))[:, None]'
         if layer.axis not in (-1, p.x.ndim - 1):
             formula, einsum = "a = f(z)", ""
-    elif isinstance(layer, LayerNorm | BatchNorm):
+    elif isinstance(layer, Norm):
         operands = (z._replace(name="x"), *_gamma_beta(p))
-        formula = "y_nj = γ_j x̂_nj + β_j, x̂_nj = ⟨x_nj - μ|√(v + ε)⟩"
-        title = f"{type(layer).__name__}: mean 0 and variance 1, then γ and β"
-        codes = code_of(ops.normalize), code_of(type(layer).forward, "return")
+        shift, what = " + β_j", "mean 0 and variance 1, then γ and β"
+        normalize: Callable = ops.normalize
+        if isinstance(layer, RMSNorm):
+            shift, what, normalize = "", "mean square 1, then γ", ops.rms_normalize
+        formula = f"y_nj = γ_j x̂_nj{shift}, x̂_nj = {layer.formula[0]}"
+        title = f"{type(layer).__name__}: {what}"
+        codes = code_of(normalize), code_of(type(layer).forward, "return")
         result = a._replace(name="y")
         yield Step(p.place, title, "forward", formula, "", "", codes, operands, result)
         return
-    elif name in ACTIVATION_FORMULAS:
-        title = f"{name}: applied to each element"
-        formula = f"a_nj = {ACTIVATION_FORMULAS[name].value}"
-    code = code_of(getattr(type(layer), "f", type(layer).forward))
-    yield Step(p.place, title, "forward", formula, "", einsum, (code,), (z,), a)
+    elif text := _text(layer):
+        title, formula = f"{name}: applied to each element", f"a_nj = {text[0]}"
+        note = IN_CODE if text is UNNAMED else ""
+    code = formula_code(type(layer), "value", "forward")
+    yield Step(p.place, title, "forward", formula, "", einsum, (code,), (z,), a, note=note)
 
 
-def _gamma_beta(p: Pass) -> tuple[Tensor, Tensor]:
-    return Tensor("γ", "j", p.params["gamma"]), Tensor("β", "j", p.params["beta"])
+UNNAMED = "f(z_nj)", "f′(z_nj)"
+
+
+def _text(layer: Layer) -> tuple[str, str] | None:
+    """f and f' of an element-wise layer in index letters, from its class if that has them."""
+    if formula := getattr(layer, "formula", None):
+        return formula
+    return UNNAMED if isinstance(layer, Activation) and layer.elementwise else None
+
+
+def _gamma_beta(p: Pass) -> tuple[Tensor, ...]:
+    names = {"γ": "gamma", "β": "beta"}
+    return tuple(Tensor(k, "j", p.params[v]) for k, v in names.items() if v in p.params)
 
 
 def _backward_other(p: Pass) -> Iterator[Step]:
     layer, name = p.layer, layer_name(p.layer)
-    code = (code_of(getattr(type(layer), "f_backward", type(layer).backward)),)
+    code = (formula_code(type(layer), "backward_value", "backward"),)
     along_last = getattr(layer, "axis", -1) in (-1, p.x.ndim - 1)
     if isinstance(layer, Softmax) and along_last and p.jacobian is not None:
         yield _softmax_backward(p, (*code, code_of(ops.softmax_jacobian)))
@@ -257,15 +274,19 @@ def _backward_other(p: Pass) -> Iterator[Step]:
         dz = dz._replace(letters="ns")
         yield Step(p.place, title, "backward", formula, "", einsum, code, operands, dz)
         return
-    if name not in ACTIVATION_FORMULAS:
+    text = _text(layer)
+    if text is None or p.grads:
         title, formula = f"{name}: its own adjoint", "dz = da J"
+        if text:
+            formula = f"dz_nj = da_nj g_nj, g_nj = {text[1]}"
+        yield from _parameters_of_other(p, code)
         yield Step(p.place, title, "backward", formula, "", "", code, (da,), dz)
         return
     yield Step(
         p.place,
         f"{name}: its Jacobian is diagonal, so the product is element by element",
         "backward",
-        f"dz_nj = da_nj g_nj, g_nj = {ACTIVATION_FORMULAS[name].derivative}",
+        f"dz_nj = da_nj g_nj, g_nj = {text[1]}",
         "$dz = da ∘ g$",
         'einsum("nj,nj->nj", da, g)',
         code,
@@ -274,6 +295,17 @@ def _backward_other(p: Pass) -> Iterator[Step]:
         ("da", "g"),
         note="$g_nj = ∂a_nj/∂z_nj$. An output depends on its own input only: there is no sum.",
     )
+
+
+def _parameters_of_other(p: Pass, code: tuple) -> Iterator[Step]:
+    """Yield a step for each parameter of a layer that is not known here."""
+    da, z = Tensor("da", "nj", p.dy), Tensor("z", "nj", p.x)
+    for key, gradient in p.grads.items():
+        title = f"{layer_name(p.layer)}: the gradient of {key}"
+        symbol = {"alpha": "α", "beta": "β", "gamma": "γ"}.get(key, key)
+        formula = f"d{symbol} = ∂C/∂{symbol}"
+        result = Tensor(f"d{symbol}", "ijk"[: gradient.ndim], gradient)
+        yield Step(p.place, title, "backward", formula, "", "", code, (da, z), result, note=IN_CODE)
 
 
 def _softmax_backward(p: Pass, code: tuple) -> Step:
@@ -297,25 +329,29 @@ def _softmax_backward(p: Pass, code: tuple) -> Step:
 
 
 def _norm_backward(p: Pass) -> Iterator[Step]:
+    layer: Any = p.layer
     x_hat, dy = Tensor("x̂", "nj", p.residuals[0]), Tensor("dy", "nj", p.dy)
     gamma = _gamma_beta(p)[0]
-    own = code_of(type(p.layer)._affine_gradients)  # type: ignore[attr-defined]
+    rms = type(layer) is RMSNorm
+    own = code_of(RMSNorm.backward, "grads") if rms else code_of(layer._affine_gradients)
     yield Step(
         p.place, "Normalisation: the gradient of γ", "backward",
         "dγ_j = Σ_n dy_nj x̂_nj", "", 'einsum("nj,nj->j", dy, x̂)', (own,),
         (dy, x_hat), Tensor("dγ", "j", p.grads["gamma"]), ("dy", "x̂"),
     )  # fmt: skip
-    yield Step(
-        p.place, "Normalisation: the gradient of β", "backward",
-        "dβ_j = Σ_n dy_nj", "", 'einsum("nj->j", dy)', (own,),
-        (dy,), Tensor("dβ", "j", p.grads["beta"]), ("dy",),
-    )  # fmt: skip
+    if "beta" in p.grads:
+        yield Step(
+            p.place, "Normalisation: the gradient of β", "backward",
+            "dβ_j = Σ_n dy_nj", "", 'einsum("nj->j", dy)', (own,),
+            (dy,), Tensor("dβ", "j", p.grads["beta"]), ("dy",),
+        )  # fmt: skip
+    function: Callable = ops.rms_normalize_backward if rms else ops.normalize_backward
+    formula = f"dx_nj = {layer.formula[1]}"
     # Two residuals mean batch normalisation with running statistics, which are constants.
-    fixed = type(p.layer) is BatchNorm and len(p.residuals) == 2
-    function = ops.normalize_fixed_backward if fixed else ops.normalize_backward
-    formula = "dx_nj = ⟨dx̂_nj - mean(dx̂) - x̂_nj mean(dx̂ x̂)|√(v + ε)⟩, dx̂_nj = γ_j dy_nj"
+    if type(layer) is BatchNorm and len(p.residuals) == 2:
+        function, formula = ops.normalize_fixed_backward, "dx_nj = ⟨γ_j dy_nj|√(v + ε)⟩"
+    through = "the mean square" if rms else "the mean and the variance"
     yield Step(
-        p.place, "Normalisation: through x, the mean and the variance", "backward",
-        "dx_nj = ⟨γ_j dy_nj|√(v + ε)⟩" if fixed else formula, "", "", (code_of(function),),
-        (dy, gamma, x_hat), Tensor("dx", "nj", p.dx),
+        p.place, f"Normalisation: through x, {through}", "backward", formula, "", "",
+        (code_of(function),), (dy, gamma, x_hat), Tensor("dx", "nj", p.dx),
     )  # fmt: skip

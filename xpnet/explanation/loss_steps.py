@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import ops
-from xpnet.explanation.formulas import LOSS_FORMULAS
 from xpnet.explanation.model import Code, Step, Tensor
-from xpnet.explanation.source import code_of
+from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn.losses import (
-    LOSSES,
-    BinaryCrossEntropy,
     CrossEntropy,
-    Huber,
     Loss,
     MeanSquaredError,
+    NegativeLogLikelihood,
     SoftmaxCrossEntropy,
     quotient,
 )
@@ -47,8 +44,10 @@ def run_loss(
     sums, terms = loss.sums(output, target), loss.terms(output, target)
     v: Any = None
     log_a = a = None
-    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy):
+    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy | NegativeLogLikelihood):
         v = loss._targets(output, target, None)[0]
+    if isinstance(loss, NegativeLogLikelihood):
+        log_a = host(output)
     if isinstance(loss, SoftmaxCrossEntropy):
         log_a, a = host(ops.log_softmax(output)), host(ops.softmax(output))
     return LossPass(
@@ -108,17 +107,18 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
         )
         return
     log_a = Tensor("l", "nk", p.log_a)
-    yield Step(
-        PLACE,
-        "Log-softmax: the logarithm first, so that no logit overflows",
-        "forward",
-        "l_nk = log a_nk = z_nk - log Σ_s exp z_ns",
-        "",
-        'z - log(einsum("ns->n", exp(z)))[:, None]',
-        (code_of(ops.log_softmax),),
-        (Tensor("z", "ns", p.output),),
-        log_a,
-    )
+    if p.a is not None:
+        yield Step(
+            PLACE,
+            "Log-softmax: the logarithm first, so that no logit overflows",
+            "forward",
+            "l_nk = log a_nk = z_nk - log Σ_s exp z_ns",
+            "",
+            'z - log(einsum("ns->n", exp(z)))[:, None]',
+            (code_of(ops.log_softmax),),
+            (Tensor("z", "ns", p.output),),
+            log_a,
+        )
     yield Step(
         PLACE,
         "Cross-entropy of each example",
@@ -126,7 +126,7 @@ def _cross_entropy(p: LossPass) -> Iterator[Step]:
         "ℓ_n = -Σ_k v_nk l_nk",
         "",
         '-einsum("nk,nk->n", v, l)',
-        (code_of(ops.softmax_cross_entropy, "return"),),
+        (code_of(ops.negative_log_likelihood),),
         (v, log_a),
         losses,
         ("v", "l"),
@@ -151,6 +151,18 @@ def _mean(p: LossPass, name: str, letters: str) -> Step:
 def _cross_entropy_backward(p: LossPass) -> Step:
     assert p.v is not None
     D = Tensor("D", "", p.denominator)
+    if p.a is None and p.log_a is not None:
+        return Step(
+            PLACE,
+            "Negative log-likelihood: a gradient for every log-probability",
+            "backward",
+            "dl_nk = ⟨-v_nk|D⟩",
+            "",
+            "-v / D",
+            (code_of(ops.negative_log_likelihood_backward), _divide()),
+            (Tensor("v", "nk", p.v), D),
+            Tensor("dl", "nk", p.gradient),
+        )
     if p.a is None:
         return Step(
             PLACE,
@@ -179,50 +191,52 @@ def _cross_entropy_backward(p: LossPass) -> Step:
     )
 
 
-FUNCTIONS: dict[type[Loss], tuple[Callable, Callable]] = {
-    MeanSquaredError: (ops.squared_error, ops.squared_error_backward),
-    Huber: (ops.huber, ops.huber_backward),
-    BinaryCrossEntropy: (
-        ops.binary_cross_entropy,
-        ops.binary_cross_entropy_backward,
-    ),
+EINSUM: dict[type[Loss], tuple[str, str]] = {
+    MeanSquaredError: ("(z - y) ** 2", "2 * (z - y) / D"),
 }
-EXPRESSIONS = {"mean_squared_error": ("(z - y) ** 2", "2 * (z - y) / D")}
-
-
-def _elementwise_parts(p: LossPass) -> tuple[str, tuple[Tensor, Tensor], tuple[str, str]]:
-    name = next(n for n, cls in LOSSES.items() if cls is type(p.loss))
-    target = p.target.reshape(p.output.shape)
-    operands = Tensor("z", "nj", p.output), Tensor("y", "nj", target)
-    return name, operands, EXPRESSIONS.get(name, ("", ""))
 
 
 def _elementwise(p: LossPass) -> Iterator[Step]:
-    name, operands, (einsum, _) = _elementwise_parts(p)
+    formula, note = _formula(p.loss)
+    operands = _output_and_target(p)
+    result = Tensor("e", operands[0].letters[: p.losses.ndim], p.losses)
     yield Step(
         PLACE,
         "The loss of each element",
         "forward",
-        f"e_nj = {LOSS_FORMULAS[name].value}",
+        f"{result.name}_{result.letters} = {formula[0]}",
         "",
-        einsum,
-        (code_of(FUNCTIONS[type(p.loss)][0]),),
+        EINSUM.get(type(p.loss), ("", ""))[0],
+        (formula_code(type(p.loss), "value", "terms"),),
         operands,
-        Tensor("e", "nj", p.losses),
+        result,
+        note=note,
     )
-    yield _mean(p, "e", "nj")
+    yield _mean(p, "e", result.letters)
 
 
 def _elementwise_backward(p: LossPass) -> Step:
-    name, operands, (_, einsum) = _elementwise_parts(p)
+    formula, note = _formula(p.loss)
     return Step(
         PLACE,
         "The gradient of each element's loss",
         "backward",
-        f"dz_nj = ⟨{LOSS_FORMULAS[name].derivative}|D⟩",
+        f"dz_nj = ⟨{formula[1]}|D⟩",
         "",
-        einsum,
-        (code_of(FUNCTIONS[type(p.loss)][1]), _divide()),
-        (*operands, Tensor("D", "", p.denominator)),
+        EINSUM.get(type(p.loss), ("", ""))[1],
+        (formula_code(type(p.loss), "backward_value", "terms"), _divide()),
+        (*_output_and_target(p), Tensor("D", "", p.denominator)),
         Tensor("dz", "nj", p.gradient),
+        note=note,
     )
+
+
+def _formula(loss: Loss) -> tuple[tuple[str, str], str]:
+    """The value and the derivative in index letters, and a note where a class gives none."""
+    formula = getattr(loss, "formula", None)
+    return formula or ("e(z_nj, y_nj)", "∂e_nj/∂z_nj"), "" if formula else IN_CODE
+
+
+def _output_and_target(p: LossPass) -> tuple[Tensor, Tensor]:
+    target = p.target.reshape(p.output.shape) if p.target.size == p.output.size else p.target
+    return Tensor("z", "nj", p.output), Tensor("y", "nj"[: target.ndim], target)

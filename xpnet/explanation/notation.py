@@ -25,7 +25,7 @@ GREEK = {
 }  # fmt: skip
 POWERS = {"²": "2", "³": "3", "ᵀ": r"\mathsf{T}"}
 SYMBOLS = {
-    "∂": r"\partial ", "·": r"\cdot ", "≤": r"\le ", "≠": r"\ne ", "√": r"\surd ",
+    "∂": r"\partial ", "·": r"\cdot ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "√": r"\surd ",
     "∘": r"\odot ", "½": r"\tfrac12 ", "…": r"\dots ", "∈": r"\in ",
 }  # fmt: skip
 

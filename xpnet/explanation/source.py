@@ -1,13 +1,16 @@
 """The source code of the functions that run, so that what is shown is always what is executed."""
 
 import ast
+import contextlib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 
 from xpnet.explanation.model import Code
 
-__all__ = ["code_of"]
+__all__ = ["IN_CODE", "code_of", "formula_code"]
+
+IN_CODE = "The class gives no formula in index letters: it is the code that is shown."
 
 
 def code_of(function: Callable, *targets: str) -> Code:
@@ -35,6 +38,29 @@ def code_of(function: Callable, *targets: str) -> Code:
         path = path.removesuffix(".py") + "/__init__.py"
     name = function.__qualname__
     return Code(name, path, first + begin - 1, textwrap.dedent("\n".join(kept)))
+
+
+def formula_code(cls: type, *methods: str) -> Code:
+    """Return the code of the first method that ``cls`` has, or of the function that it calls.
+
+    The latter where the call is all that the method does.
+
+    >>> from xpnet.nn import LeakyReLU
+    >>> formula_code(LeakyReLU, "value").function
+    'leaky_relu'
+    """
+    function = next(getattr(cls, method) for method in methods if hasattr(cls, method))
+    (statement, *others) = _statements(_tree(function), ())
+    call = statement.value if isinstance(statement, ast.Return) else None
+    if isinstance(call, ast.Call) and not others:
+        with contextlib.suppress(NameError, AttributeError):
+            called = eval(ast.unparse(call.func), function.__globals__)
+            function = called if inspect.isfunction(called) else function
+    return code_of(function)
+
+
+def _tree(function: Callable) -> ast.stmt:
+    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
 
 
 def _statements(function: ast.stmt, targets: tuple[str, ...]) -> Iterator[ast.stmt]:

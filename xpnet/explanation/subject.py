@@ -13,6 +13,7 @@ from xpnet.nn import ACTIVATIONS, ReLU, Sequential
 from xpnet.nn.layout import initialize, layouts, merge
 from xpnet.nn.losses import LOSSES, CrossEntropy, Loss
 from xpnet.random import generator
+from xpnet.registry import name_of
 from xpnet.run.config import ModelConfig, load_config
 from xpnet.settings import build_named
 
@@ -264,11 +265,10 @@ def setting_of(subject: Subject, backend: Any) -> tuple[tuple[str, str], ...]:
     widths = [model.input_shape or (), *model.shapes()]
     chain = ["x".join(map(str, shape)) for shape in widths]
     chain = [w for i, w in enumerate(chain) if i == 0 or w != chain[i - 1] or i == 1]
-    name = next((n for n, cls in LOSSES.items() if cls is type(subject.loss)), "loss")
     described = backend.describe()
     return (
         ("network", "-".join(chain)),
-        ("loss", f"{name}, reduction {subject.loss.reduction}"),
+        ("loss", f"{name_of(subject.loss)}, reduction {subject.loss.reduction}"),
         ("batch", f"N = {len(subject.x)}, {subject.rows}"),
         ("weights", subject.weights),
         ("computed by", "{backend} {version} on {device}, {dtype}".format(**described)),

@@ -9,8 +9,15 @@ from array_api_compat import array_namespace, device
 from xpnet.backends import Backend
 from xpnet.explanation.layer_pass import Head, check_size, jacobian
 from xpnet.explanation.model import Way, Ways
-from xpnet.nn import Identity, Layer, Sigmoid
-from xpnet.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss, SoftmaxCrossEntropy, quotient
+from xpnet.nn import LAYERS, Identity, Layer, Sigmoid
+from xpnet.nn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Loss,
+    NegativeLogLikelihood,
+    SoftmaxCrossEntropy,
+    quotient,
+)
 from xpnet.ops.activations import identity_backward, sigmoid_backward
 from xpnet.ops.cross_entropy import cross_entropy_backward, softmax_cross_entropy_backward
 from xpnet.ops.dense import dense, dense_backward
@@ -86,7 +93,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
 
 
 def _output(head: Head, loss: Loss) -> _Output:
-    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy):
+    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy | NegativeLogLikelihood):
         return _softmax(head, loss)
     z, D = head.z, _denominator(head, loss, head.z)
     if isinstance(loss, BinaryCrossEntropy):
@@ -105,7 +112,9 @@ def _denominator(head: Head, loss: Loss, output: Array) -> Array:
     return loss.sums(output, head.target).denominator
 
 
-def _softmax(head: Head, loss: SoftmaxCrossEntropy | CrossEntropy) -> _Output:
+def _softmax(
+    head: Head, loss: SoftmaxCrossEntropy | CrossEntropy | NegativeLogLikelihood
+) -> _Output:
     z = head.z
     a = softmax(z)
     D = _denominator(head, loss, a)
@@ -173,8 +182,8 @@ def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tupl
 
     def cost_of_output(z: np.ndarray) -> float:
         output = backend.asarray(z)
-        if isinstance(loss, CrossEntropy):
-            output = softmax(output)
+        if loss.output_layer != "identity":
+            output, _ = LAYERS[loss.output_layer]().forward({}, output)
         return float(host(loss(output, head.target)[0]))
 
     def cost_of_weights(weights: np.ndarray) -> float:

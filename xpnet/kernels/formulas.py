@@ -6,7 +6,6 @@ way.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpnet.errors import UnsupportedError
@@ -52,7 +51,6 @@ class ElementLoss(NamedTuple):
     correct: Formula | None
 
 
-@lru_cache(maxsize=64)
 def activation(layer: Layer) -> Elementwise:
     """Return the formulas of an element-wise layer without parameters.
 
@@ -73,7 +71,6 @@ def activation(layer: Layer) -> Elementwise:
     return Elementwise(value._replace(outputs=(a,)), derivative, kept is a)
 
 
-@lru_cache(maxsize=64)
 def element_loss(loss: Loss) -> ElementLoss:
     """Return the formulas of an element-wise loss. Raises UnsupportedError."""
     value = traced(lambda z, y: loss.terms(z, y)[:2], "z", "y")

@@ -1,20 +1,20 @@
 """The dense layer: z = x W + b."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer, Zeros
 from xpnet.nn.layer import Layer, Params, Shape, Variable
 from xpnet.ops.dense import dense, dense_backward
+from xpnet.registry import register
 from xpnet.settings import OneOf, PositiveInt
 from xpnet.typing import Array
 
 __all__ = ["Dense"]
 
 
-@dataclass(frozen=True)
+@register("dense")
 class Dense(Layer):
     """z = x W + b with ``units`` outputs J; the number of inputs I is inferred.
 

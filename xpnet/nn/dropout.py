@@ -1,18 +1,18 @@
 """The dropout layer."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from xpnet.errors import ConfigError
 from xpnet.nn.layer import Layer, Params
 from xpnet.ops.dropout import dropout, dropout_backward
+from xpnet.registry import register
 from xpnet.settings import Fraction
 from xpnet.typing import Array
 
 __all__ = ["Dropout"]
 
 
-@dataclass(frozen=True)
+@register("dropout")
 class Dropout(Layer):
     """In training, set each element to 0 with probability ``rate`` and scale up the rest."""
 

@@ -1,18 +1,18 @@
 """The layer that turns each example into a vector."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from xpnet.nn.layer import Layer, Params, Shape
+from xpnet.registry import register
 from xpnet.typing import Array
 
 __all__ = ["Flatten"]
 
 
-@dataclass(frozen=True)
+@register("flatten")
 class Flatten(Layer):
     """y (N, I) for x (N, ...), in row-major order."""
 

@@ -16,11 +16,12 @@ rules differ in what they keep from exploding or vanishing (z, dx or both) and f
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from array_api_compat import array_namespace
 
 from xpnet.errors import ConfigError
+from xpnet.registry import register
 from xpnet.settings import Checked, PositiveFloat, Range
 from xpnet.typing import Array
 
@@ -46,16 +47,21 @@ Shape = tuple[int, ...]
 FiniteFloat = Annotated[float, Range(gt=-math.inf, lt=math.inf)]
 
 
+INITIALIZERS: dict[str, type["Initializer"]] = {}  # by the names that they are registered by
+
+
 @dataclass(frozen=True)
 class Initializer(Checked, ABC):
     """Base class of the initializers."""
+
+    table: ClassVar[dict[str, type["Initializer"]]] = INITIALIZERS
 
     @abstractmethod
     def init(self, rng: "Generator", shape: Shape) -> Array:
         """Return a float64 array on the host; raises ConfigError for a shape without fans."""
 
 
-@dataclass(frozen=True)
+@register("glorot_uniform")
 class GlorotUniform(Initializer):
     """U(-a, a), a = √(6 / (I + J)), of variance 2 / (I + J): a compromise between z and dx.
 
@@ -68,7 +74,7 @@ class GlorotUniform(Initializer):
         return _uniform(rng, shape, 2.0 / (n_in + n_out))
 
 
-@dataclass(frozen=True)
+@register("glorot_normal")
 class GlorotNormal(Initializer):
     """N(0, σ²), σ² = 2 / (I + J): Glorot and Bengio's equation 12, as a normal distribution."""
 
@@ -77,7 +83,7 @@ class GlorotNormal(Initializer):
         return _normal(rng, shape, 2.0 / (n_in + n_out))
 
 
-@dataclass(frozen=True)
+@register("he_uniform")
 class HeUniform(Initializer):
     """U(-a, a), a = √(6 / I), of variance 2 / I: He et al.'s, as a uniform distribution."""
 
@@ -85,7 +91,7 @@ class HeUniform(Initializer):
         return _uniform(rng, shape, 2.0 / _fans(self, shape)[0])
 
 
-@dataclass(frozen=True)
+@register("he_normal")
 class HeNormal(Initializer):
     """N(0, σ²), σ² = 2 / I, for ReLU: the gain √2 makes up for the half that ReLU sets to 0.
 
@@ -96,7 +102,7 @@ class HeNormal(Initializer):
         return _normal(rng, shape, 2.0 / _fans(self, shape)[0])
 
 
-@dataclass(frozen=True)
+@register("lecun_uniform")
 class LeCunUniform(Initializer):
     """U(-a, a), a = √(3 / I), of variance 1 / I: LeCun et al.'s, as a uniform distribution."""
 
@@ -104,7 +110,7 @@ class LeCunUniform(Initializer):
         return _uniform(rng, shape, 1.0 / _fans(self, shape)[0])
 
 
-@dataclass(frozen=True)
+@register("lecun_normal")
 class LeCunNormal(Initializer):
     """N(0, σ²), σ² = 1 / I, which preserves the variance of z; SELU requires it.
 
@@ -116,7 +122,7 @@ class LeCunNormal(Initializer):
         return _normal(rng, shape, 1.0 / _fans(self, shape)[0])
 
 
-@dataclass(frozen=True)
+@register("orthogonal")
 class Orthogonal(Initializer):
     """``gain`` times a random matrix with orthonormal columns, or rows where I < J.
 
@@ -137,7 +143,7 @@ class Orthogonal(Initializer):
         return q if n_in >= n_out else xp.matrix_transpose(q)
 
 
-@dataclass(frozen=True)
+@register("constant")
 class Constant(Initializer):
     """``value`` everywhere, in any shape."""
 
@@ -147,7 +153,7 @@ class Constant(Initializer):
         return _filled(rng, shape, self.value)
 
 
-@dataclass(frozen=True)
+@register("zeros")
 class Zeros(Initializer):
     """0 everywhere, for biases and shifts; as weights it would leave a layer's units equal."""
 
@@ -155,7 +161,7 @@ class Zeros(Initializer):
         return _filled(rng, shape, 0.0)
 
 
-@dataclass(frozen=True)
+@register("ones")
 class Ones(Initializer):
     """1 everywhere, for scales."""
 
@@ -183,17 +189,3 @@ def _normal(rng: "Generator", shape: Shape, variance: float) -> Array:
 
 def _filled(rng: "Generator", shape: Shape, value: float) -> Array:
     return rng.uniform(value, value, shape)  # an interval of width 0
-
-
-INITIALIZERS: dict[str, type[Initializer]] = {
-    "glorot_uniform": GlorotUniform,
-    "glorot_normal": GlorotNormal,
-    "he_uniform": HeUniform,
-    "he_normal": HeNormal,
-    "lecun_uniform": LeCunUniform,
-    "lecun_normal": LeCunNormal,
-    "orthogonal": Orthogonal,
-    "zeros": Zeros,
-    "ones": Ones,
-    "constant": Constant,
-}

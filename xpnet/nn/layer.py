@@ -9,14 +9,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Initializer
-from xpnet.settings import Checked
+from xpnet.settings import Checked, PositiveInt
 from xpnet.typing import Array
 
-__all__ = ["Layer", "Params", "Shape", "Variable"]
+__all__ = ["LAYERS", "FeatureLayer", "Layer", "Params", "Shape", "Variable"]
 
 Params = Mapping[str, Array]
 Shape = tuple[int, ...]
@@ -30,10 +31,14 @@ class Variable(NamedTuple):
     trained: bool = True
 
 
+LAYERS: dict[str, type["Layer"]] = {}  # by the names that they are registered by
+
+
 @dataclass(frozen=True)
 class Layer(Checked, ABC):
     """Base class of the layers."""
 
+    table: ClassVar[dict[str, type["Layer"]]] = LAYERS
     random: ClassVar[bool] = False  # whether `forward` uses `keys` in training
 
     def build(self, in_shape: Shape) -> tuple["Layer", Shape]:
@@ -65,3 +70,28 @@ class Layer(Checked, ABC):
     def track(self, params: Params, residuals: Any) -> dict[str, Array]:
         """Return the new values of the variables that are not trained, after a training forward."""
         return {}
+
+
+@dataclass(frozen=True)
+class FeatureLayer(Layer):
+    """Base class of the layers that have parameters for the features, the last axis."""
+
+    features: PositiveInt | None = field(default=None, kw_only=True)  # filled in by build
+
+    def build(self, in_shape: Shape) -> tuple["FeatureLayer", Shape]:
+        name = type(self).__name__
+        if not in_shape:
+            msg = f"{name} needs at least one axis besides the batch; got scalars"
+            raise ConfigError(msg)
+        if self.features not in (None, in_shape[-1]):
+            msg = f"this {name} takes {self.features} features; got {in_shape[-1]}"
+            raise ConfigError(msg)
+        return replace(self, features=in_shape[-1]), in_shape
+
+    @property
+    def built_features(self) -> int:
+        """The number of features; raises ConfigError before :meth:`build`."""
+        if self.features is None:
+            msg = "the layer has not been built: call build(input_shape) on the model first"
+            raise ConfigError(msg)
+        return self.features

@@ -15,30 +15,27 @@ A batch in which nothing counts has value 0 and gradient 0.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from array_api_compat import array_namespace, device
 
 from xpnet.errors import DataError
+from xpnet.ops import regression as ops
 from xpnet.ops.activations import sigmoid
 from xpnet.ops.cross_entropy import (
     cross_entropy,
     cross_entropy_backward,
+    negative_log_likelihood,
+    negative_log_likelihood_backward,
     one_hot,
     smooth,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
 )
-from xpnet.ops.regression import (
-    binary_cross_entropy,
-    binary_cross_entropy_backward,
-    huber,
-    huber_backward,
-    squared_error,
-    squared_error_backward,
-)
 from xpnet.ops.softmax import softmax
+from xpnet.registry import register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, PositiveFloat
 from xpnet.typing import Array
 
@@ -46,10 +43,15 @@ __all__ = [
     "LOSSES",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "ElementwiseLoss",
+    "Hinge",
     "Huber",
     "Loss",
     "MeanSquaredError",
+    "NegativeLogLikelihood",
+    "Poisson",
     "SoftmaxCrossEntropy",
+    "SquaredHinge",
     "Sums",
     "Terms",
     "quotient",
@@ -81,6 +83,9 @@ def quotient(x: Array, denominator: Array) -> Array:
     return x / xp.where(denominator == 0.0, 1.0, denominator)
 
 
+LOSSES: dict[str, type["Loss"]] = {}  # by the names that they are registered by
+
+
 @dataclass(frozen=True)
 class Loss(Checked, ABC):
     """Base class of the losses.
@@ -89,8 +94,12 @@ class Loss(Checked, ABC):
     and :meth:`correct` if a prediction is either correct or not.
     """
 
+    table: ClassVar[dict[str, type["Loss"]]] = LOSSES
+
     reduction: Reduction = "mean"
 
+    # The name of the layer that makes of the model's last numbers what the loss takes.
+    output_layer: ClassVar[str] = "identity"
     # What a prediction is: one of several classes, yes or no per column, or numbers.
     predicts: ClassVar[Literal["class", "binary", "value"]] = "class"
 
@@ -232,7 +241,7 @@ class _ClassificationLoss(Loss):
         return xp.sum(correct * counted), xp.sum(counted)
 
 
-@dataclass(frozen=True)
+@register("softmax_cross_entropy")
 class SoftmaxCrossEntropy(_ClassificationLoss):
     """C = -1/D Σ_n s_n Σ_k w_k t_nk log softmax(z)_nk, from logits z (N, K).
 
@@ -256,7 +265,7 @@ class SoftmaxCrossEntropy(_ClassificationLoss):
         return softmax(output)
 
 
-@dataclass(frozen=True)
+@register("cross_entropy")
 class CrossEntropy(_ClassificationLoss):
     """C = -1/D Σ_n s_n Σ_k w_k t_nk log a_nk, from probabilities a (N, K).
 
@@ -265,25 +274,58 @@ class CrossEntropy(_ClassificationLoss):
     loss here is infinite, as its formula says. The options are the same.
     """
 
+    output_layer = "softmax"
+
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         v, weights, counted = self._targets(output, target, weight)
         losses = cross_entropy(output, v)
         return Terms(losses, cross_entropy_backward(output, v), weights, counted)
 
 
+@register("negative_log_likelihood")
+class NegativeLogLikelihood(_ClassificationLoss):
+    """C = -1/D Σ_n s_n Σ_k w_k t_nk l_nk, from log-probabilities l (N, K), as of LogSoftmax.
+
+    PyTorch's NLLLoss, here with the options of the other cross-entropies and with rows as targets.
+    After LogSoftmax it is :class:`SoftmaxCrossEntropy`, in two layers.
+    """
+
+    output_layer = "log_softmax"
+
+    def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
+        v, weights, counted = self._targets(output, target, weight)
+        losses = negative_log_likelihood(output, v)
+        return Terms(losses, negative_log_likelihood_backward(output, v), weights, counted)
+
+    def predict(self, output: Array) -> Array:
+        return array_namespace(output).exp(output)
+
+
 @dataclass(frozen=True)
-class _ElementwiseLoss(Loss):
-    """A loss per element: output and target are (N, J); a target (N,) is a single column."""
+class ElementwiseLoss(Loss):
+    """A loss per element: output and target are (N, J); a target (N,) is a single column.
+
+    Its value and its derivative are functions of arrays of any shape and real floating dtype, by
+    the Array API alone, and without a Python branch on what is in an array: then they are also
+    compiled. One that ``predicts`` "binary" takes targets 0 and 1, and an output above 0 for 1.
+    """
 
     predicts: ClassVar[Literal["class", "binary", "value"]] = "value"
+    # e and de/dz in index letters, for `explain`; without them it shows the code alone.
+    formula: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
-    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
-        """Return the loss and the derivative of each element."""
+    def value(self, z: Array, y: Array, /) -> Array:
+        """Return the loss e of each element, of output z and target y, all of one shape."""
+
+    @abstractmethod
+    def backward_value(self, z: Array, y: Array, /) -> Array:
+        """Return de/dz of each element."""
 
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         xp = array_namespace(output)
-        losses, gradient = self._elements(output, _columns(output, target))
+        target = _columns(output, target)
+        losses, gradient = self.value(output, target), self.backward_value(output, target)
         counted = xp.ones_like(losses)
         if weight is None:
             return Terms(losses, gradient, counted, counted)
@@ -291,9 +333,17 @@ class _ElementwiseLoss(Loss):
         weights = xp.reshape(weight, (-1,) + (1,) * (len(output.shape) - 1)) * counted
         return Terms(losses * weights, gradient * weights, weights, counted)
 
+    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
+        """Count the elements of a binary loss that are on the right side of 0."""
+        if self.predicts != "binary":
+            return super().correct(output, target)
+        xp = array_namespace(output)
+        correct = (output > 0.0) == (_columns(output, target) > 0.5)
+        return xp.sum(xp.astype(correct, output.dtype)), float(math.prod(output.shape))
 
-@dataclass(frozen=True)
-class BinaryCrossEntropy(_ElementwiseLoss):
+
+@register("binary_cross_entropy")
+class BinaryCrossEntropy(ElementwiseLoss):
     """C = 1/D Σ_nj s_n (p y softplus(-z) + (1 - y) softplus(z)), from logits z (N, J).
 
     Targets y in [0, 1]; one column for two classes, or one per label. ``positive_weight`` p
@@ -301,42 +351,134 @@ class BinaryCrossEntropy(_ElementwiseLoss):
     """
 
     positive_weight: PositiveFloat = 1.0
-    predicts: ClassVar[Literal["class", "binary", "value"]] = "binary"
+    predicts = "binary"
+    formula = (
+        "p y_nj softplus(-z_nj) + (1 - y_nj) softplus(z_nj)",
+        "(1 - y_nj) σ(z_nj) - p y_nj σ(-z_nj)",
+    )
 
-    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
-        p = self.positive_weight
-        gradient = binary_cross_entropy_backward(output, target, p)
-        return binary_cross_entropy(output, target, p), gradient
+    def value(self, z: Array, y: Array) -> Array:
+        return ops.binary_cross_entropy(z, y, self.positive_weight)
+
+    def backward_value(self, z: Array, y: Array) -> Array:
+        return ops.binary_cross_entropy_backward(z, y, self.positive_weight)
 
     def predict(self, output: Array) -> Array:
         return sigmoid(output)
 
-    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Count the elements on the correct side of 1/2."""
-        xp = array_namespace(output)
-        correct = (output > 0.0) == (_columns(output, target) > 0.5)
-        return xp.sum(xp.astype(correct, output.dtype)), float(math.prod(output.shape))
 
-
-@dataclass(frozen=True)
-class MeanSquaredError(_ElementwiseLoss):
+@register("mean_squared_error")
+class MeanSquaredError(ElementwiseLoss):
     """C = 1/D Σ_nj s_n (z_nj - y_nj)²; "mean" divides by the sum of the elements' weights.
 
     There is no factor 1/2, as in PyTorch, Keras and JAX.
     """
 
-    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
-        return squared_error(output, target), squared_error_backward(output, target)
+    formula = "(z_nj - y_nj)²", "2 (z_nj - y_nj)"
+    value = staticmethod(ops.squared_error)
+    backward_value = staticmethod(ops.squared_error_backward)
 
 
-@dataclass(frozen=True)
-class Huber(_ElementwiseLoss):
+@register("huber")
+class Huber(ElementwiseLoss):
     """C = 1/D Σ_nj s_n h(z_nj - y_nj), h(r) = r²/2 where |r| <= δ, else δ (|r| - δ/2)."""
 
     delta: PositiveFloat = 1.0
+    formula = (
+        "½ r_nj² where |r_nj| ≤ δ, else δ (|r_nj| - ½ δ), r_nj = z_nj - y_nj",
+        "clip(z_nj - y_nj, -δ, δ)",
+    )
 
-    def _elements(self, output: Array, target: Array) -> tuple[Array, Array]:
-        return huber(output, target, self.delta), huber_backward(output, target, self.delta)
+    def value(self, z: Array, y: Array) -> Array:
+        return ops.huber(z, y, self.delta)
+
+    def backward_value(self, z: Array, y: Array) -> Array:
+        return ops.huber_backward(z, y, self.delta)
+
+
+@register("poisson")
+class Poisson(ElementwiseLoss):
+    """C = 1/D Σ_nj s_n (exp z_nj - y_nj z_nj): counts y of rate exp z, as of a log-linear model.
+
+    Without ``log_input`` the model's output is the rate itself, which must be positive:
+    z - y log(z + ε). The constant log y! is left out. PyTorch's PoissonNLLLoss; Nelder and
+    Wedderburn, "Generalized linear models", J. R. Stat. Soc. A 135, 1972. A prediction is the rate.
+    """
+
+    log_input: bool = True
+    eps: PositiveFloat = 1e-8
+    formula = "exp z_nj - y_nj z_nj", "exp z_nj - y_nj"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return ops.poisson(z, y, log_input=self.log_input, eps=self.eps)
+
+    def backward_value(self, z: Array, y: Array) -> Array:
+        return ops.poisson_backward(z, y, log_input=self.log_input, eps=self.eps)
+
+    def predict(self, output: Array) -> Array:
+        return array_namespace(output).exp(output) if self.log_input else output
+
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check that the counts are not negative, as scaled ones are."""
+        super().check_target(target, n_outputs)
+        _refuse(target, target < 0, "a Poisson loss takes counts", COUNTS)
+
+
+COUNTS = {"python": "leave them unscaled", "command": "--set data.target_scaling=none"}
+
+
+@dataclass(frozen=True)
+class _Hinge(ElementwiseLoss):
+    predicts = "binary"
+
+    def predict(self, output: Array) -> Array:
+        """Return 1 where the output is above 0, else 0: a hinge estimates no probability."""
+        return array_namespace(output).astype(output > 0.0, output.dtype)
+
+    def check_target(self, target: Array, n_outputs: int) -> None:
+        """Check that the targets are 0 and 1, or -1 and 1."""
+        wrong = (target != 0) & (target != 1) & (target != -1)
+        _refuse(target, wrong, "a hinge takes targets 0 and 1, or -1 and 1", {})
+
+
+@register("hinge")
+class Hinge(_Hinge):
+    """C = 1/D Σ_nj s_n max(1 - t_nj z_nj, 0), t = 1 where the target is 1, else -1.
+
+    Targets are 1 and 0, or 1 and -1; one column for two classes, or one per label. Keras's Hinge;
+    Cortes and Vapnik, "Support-vector networks", Machine Learning 20, 1995. With decay of the
+    weights it makes a linear model a support vector machine.
+    """
+
+    formula = (
+        "max(1 - t_nj z_nj, 0), t_nj = 1 where y_nj > 0, else -1",
+        "(-t_nj where t_nj z_nj < 1, else 0)",
+    )
+    value, backward_value = staticmethod(ops.hinge), staticmethod(ops.hinge_backward)
+
+
+@register("squared_hinge")
+class SquaredHinge(_Hinge):
+    """C = 1/D Σ_nj s_n max(1 - t_nj z_nj, 0)², t = 1 where the target is 1, else -1.
+
+    Targets as in :class:`Hinge`. Keras's SquaredHinge and the loss of scikit-learn's LinearSVC;
+    Lee and Mangasarian, "SSVM: a smooth support vector machine", Comput. Optim. Appl. 20, 2001.
+    """
+
+    formula = (
+        "max(1 - t_nj z_nj, 0)², t_nj = 1 where y_nj > 0, else -1",
+        "-2 t_nj max(1 - t_nj z_nj, 0)",
+    )
+    value = staticmethod(ops.squared_hinge)
+    backward_value = staticmethod(ops.squared_hinge_backward)
+
+
+def _refuse(target: Array, wrong: Array, what: str, remedy: Mapping[str, str]) -> None:
+    """Raise DataError for the first row with a wrong target, if there is one."""
+    if wrong.any():
+        row = int(wrong.nonzero()[0][0])
+        msg = f"{what}; the target of row {row} is {target[row]}"
+        raise DataError(msg, **remedy)
 
 
 def _columns(output: Array, target: Array) -> Array:
@@ -354,12 +496,3 @@ def _check_weight(weight: Array, N: int) -> None:
     if weight.shape != (N,):
         msg = f"sample weights must be one per row, {(N,)}; got {tuple(weight.shape)}"
         raise DataError(msg)
-
-
-LOSSES: dict[str, type[Loss]] = {
-    "softmax_cross_entropy": SoftmaxCrossEntropy,
-    "cross_entropy": CrossEntropy,
-    "binary_cross_entropy": BinaryCrossEntropy,
-    "mean_squared_error": MeanSquaredError,
-    "huber": Huber,
-}

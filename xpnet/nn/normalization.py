@@ -1,42 +1,44 @@
-"""Layer and batch normalisation: y = γ x̂ + β over the last axis' features."""
+"""Normalisations: y = γ x̂ + β over the last axis' features."""
 
-import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from array_api_compat import array_namespace
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Constant, Zeros
-from xpnet.nn.layer import Layer, Params, Shape, Variable
-from xpnet.ops.normalization import normalize, normalize_backward, normalize_fixed_backward
+from xpnet.nn.layer import FeatureLayer, Params, Shape, Variable
+from xpnet.ops.normalization import (
+    normalize,
+    normalize_backward,
+    normalize_fixed_backward,
+    rms_normalize,
+    rms_normalize_backward,
+)
+from xpnet.registry import register
 from xpnet.settings import PositiveFloat, PositiveInt, Range
 from xpnet.typing import Array
 
-__all__ = ["BatchNorm", "LayerNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Norm", "RMSNorm"]
 
 ONES = Constant(1.0)
 
 
 @dataclass(frozen=True)
-class _Norm(Layer):
-    eps: PositiveFloat = 1e-5
-    features: PositiveInt | None = None
+class Norm(FeatureLayer):
+    """Base class of the normalisations."""
 
-    def build(self, in_shape: Shape) -> tuple["_Norm", Shape]:
-        if not in_shape:
-            msg = "a normalisation needs at least one axis besides the batch; got scalars"
-            raise ConfigError(msg)
-        if self.features not in (None, in_shape[-1]):
-            msg = f"this normalisation takes {self.features} features; got {in_shape[-1]}"
-            raise ConfigError(msg)
-        return dataclasses.replace(self, features=in_shape[-1]), in_shape
+    # x̂ and dx in index letters, for `explain`.
+    formula: ClassVar[tuple[str, str]] = (
+        "⟨x_nj - μ|√(v + ε)⟩",
+        "⟨dx̂_nj - mean(dx̂) - x̂_nj mean(dx̂ x̂)|√(v + ε)⟩, dx̂_nj = γ_j dy_nj",
+    )
+
+    eps: PositiveFloat = 1e-5
 
     def variables(self) -> dict[str, Variable]:
-        if self.features is None:
-            msg = "the layer has not been built: call build(input_shape) on the model first"
-            raise ConfigError(msg)
-        shape = (self.features,)
+        shape = (self.built_features,)
         return {"gamma": Variable(shape, ONES), "beta": Variable(shape, Zeros())}
 
     def _affine_gradients(self, dy: Array, x_hat: Array) -> dict[str, Array]:
@@ -46,8 +48,8 @@ class _Norm(Layer):
         return {"gamma": xp.sum(dy * x_hat, axis=rows), "beta": xp.sum(dy, axis=rows)}
 
 
-@dataclass(frozen=True)
-class LayerNorm(_Norm):
+@register("layer_norm")
+class LayerNorm(Norm):
     """x̂ = (x - μ) / √(v + ε), μ and v over the last axis of each example."""
 
     def forward(
@@ -66,8 +68,84 @@ class LayerNorm(_Norm):
         return normalize_backward(dy * params["gamma"], x_hat, inv_std, -1), grads
 
 
-@dataclass(frozen=True)
-class BatchNorm(_Norm):
+@register("group_norm")
+class GroupNorm(Norm):
+    """x̂ = (x - μ) / √(v + ε), μ and v of each example over a group of features and all other axes.
+
+    The features, the last axis, are divided into ``groups`` of neighbours of one size; PyTorch,
+    whose channels come first, has the same formula. One group is, for vectors, layer normalisation.
+    Wu and He, "Group normalization", ECCV 2018, equations 1 to 7.
+    """
+
+    groups: PositiveInt = 1
+
+    def build(self, in_shape: Shape) -> tuple[FeatureLayer, Shape]:
+        built, shape = super().build(in_shape)
+        if shape[-1] % self.groups:
+            msg = f"{shape[-1]} features cannot be divided into {self.groups} groups: choose "
+            msg += "groups that divide them"
+            raise ConfigError(msg)
+        return built, shape
+
+    def forward(
+        self, params: Params, x: Array, *, train: bool = False, keys: Any = None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        grouped, inv_std, _, _ = normalize(self._grouped(x), (1, 3), self.eps)
+        x_hat = array_namespace(x).reshape(grouped, x.shape)
+        return x_hat * params["gamma"] + params["beta"], (x_hat, inv_std)
+
+    def backward(
+        self, params: Params, residuals: Any, dy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, dict[str, Array]]:
+        x_hat, inv_std = residuals
+        grads = self._affine_gradients(dy, x_hat)
+        if not input_gradient:
+            return None, grads
+        grouped = self._grouped(dy * params["gamma"]), self._grouped(x_hat)
+        dx = normalize_backward(*grouped, inv_std, (1, 3))
+        return array_namespace(dy).reshape(dx, dy.shape), grads
+
+    def _grouped(self, x: Array) -> Array:
+        """The array with axes for the example, its other axes, the group, the feature in it."""
+        N, J = x.shape[0], x.shape[-1]
+        shape = (N, math.prod(x.shape[1:-1]), self.groups, J // self.groups)
+        return array_namespace(x).reshape(x, shape)
+
+
+@register("rms_norm")
+class RMSNorm(Norm):
+    """y = γ x / √(mean(x²) + ε), the mean over the last axis of each example: no μ, and no β.
+
+    Zhang and Sennrich, "Root mean square layer normalization", NeurIPS 2019, equation 4; PyTorch's
+    RMSNorm, whose ε is by default the dtype's.
+    """
+
+    formula = (
+        "⟨x_nj|√(mean(x²) + ε)⟩",
+        "⟨dx̂_nj - x̂_nj mean(dx̂ x̂)|√(mean(x²) + ε)⟩, dx̂_nj = γ_j dy_nj",
+    )
+
+    def variables(self) -> dict[str, Variable]:
+        return {"gamma": Variable((self.built_features,), ONES)}
+
+    def forward(
+        self, params: Params, x: Array, *, train: bool = False, keys: Any = None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        x_hat, inv_rms = rms_normalize(x, self.eps)
+        return x_hat * params["gamma"], (x_hat, inv_rms)
+
+    def backward(
+        self, params: Params, residuals: Any, dy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, dict[str, Array]]:
+        x_hat, inv_rms = residuals
+        grads = {"gamma": array_namespace(dy).sum(dy * x_hat, axis=_all_but_last(dy))}
+        if not input_gradient:
+            return None, grads
+        return rms_normalize_backward(dy * params["gamma"], x_hat, inv_rms), grads
+
+
+@register("batch_norm")
+class BatchNorm(Norm):
     """x̂ = (x - μ) / √(v + ε), μ and v per feature: the batch's in training, else running ones.
 
     The running statistics move by ``momentum`` towards each batch's mean and unbiased variance,

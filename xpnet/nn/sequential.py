@@ -7,26 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from xpnet.errors import ConfigError
-from xpnet.nn.activation import ACTIVATIONS
-from xpnet.nn.dense import Dense
-from xpnet.nn.dropout import Dropout
-from xpnet.nn.flatten import Flatten
-from xpnet.nn.layer import Layer, Params, Shape, Variable
-from xpnet.nn.normalization import BatchNorm, LayerNorm
+from xpnet.nn.layer import LAYERS, Layer, Params, Shape, Variable
 from xpnet.nn.summary import Table, architecture
+from xpnet.registry import name_of
 from xpnet.settings import Checked, OneOf, PositiveInt
 from xpnet.typing import Array
 
-__all__ = ["LAYERS", "Sequential"]
-
-LAYERS: dict[str, type[Layer]] = {
-    "dense": Dense,
-    "dropout": Dropout,
-    "layer_norm": LayerNorm,
-    "batch_norm": BatchNorm,
-    "flatten": Flatten,
-    **ACTIVATIONS,
-}
+__all__ = ["Sequential"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class Sequential(Checked):
     ``Sequential([Dense(256), ReLU(), Dense(10)])`` leaves the sizes open;
     ``.build((784,))`` fills them in and returns a new model.
 
-    >>> from xpnet.nn import ReLU
+    >>> from xpnet.nn import Dense, ReLU
     >>> model = Sequential([Dense(4), ReLU(), Dense(3)])
     >>> model
     Sequential([Dense(4), ReLU(), Dense(3)])
@@ -61,7 +48,7 @@ class Sequential(Checked):
             try:
                 layer, shape = layer.build(shape)
             except ConfigError as error:
-                msg = f"layer {i} ({layer_name(layer)}): {error}"
+                msg = f"layer {i} ({name_of(layer)}): {error}"
                 raise ConfigError(msg) from None
             built.append(layer)
         return dataclasses.replace(self, layers=tuple(built), input_shape=tuple(input_shape))
@@ -80,6 +67,7 @@ class Sequential(Checked):
     def summary(self) -> str:
         """Return a table of the layers: output shapes, arrays and parameters, "?" before build.
 
+        >>> from xpnet.nn import Dense
         >>> print(Sequential([Dense(4), Dense(3, bias=False)]).build((2,)).summary())
            layer  output shape  arrays            parameters
         ----------------------------------------------------
@@ -95,7 +83,7 @@ class Sequential(Checked):
         return self._table().html()
 
     def _table(self) -> Table:
-        return architecture([*map(layer_name, self.layers)], self.layers, self.input_shape)
+        return architecture([*map(name_of, self.layers)], self.layers, self.input_shape)
 
     def __repr__(self) -> str:
         shape = "" if self.input_shape is None else f", input_shape={self.input_shape}"
@@ -165,12 +153,3 @@ class Sequential(Checked):
         """Return each layer's new statistics after a training pass."""
         triples = zip(self.layers, params, residuals, strict=True)
         return [layer.track(p, r) for layer, p, r in triples]
-
-
-def layer_name(layer: Layer) -> str:
-    """Return the name of the layer's class in a config, or else the class's own.
-
-    >>> layer_name(Dense(3))
-    'dense'
-    """
-    return next((n for n, cls in LAYERS.items() if cls is type(layer)), type(layer).__name__)

@@ -31,13 +31,14 @@ by what it differentiates (dz is dC/dz). Every function takes its namespace from
 new arrays and writes to none of its arguments. Python floats are the only scalars, so float32
 stays float32. N batch, I in, J out, K classes.
 
-    activations.py     ReLU, leaky ReLU, sigmoid, tanh, GELU, SiLU, softplus, ELU, SELU
+    activations.py     ReLU, sigmoid, GELU and the other element-wise activations
     softmax.py         softmax, log-softmax, log-sum-exp
     dense.py           x W + b
-    normalization.py   layer and batch normalisation
+    normalization.py   layer, group, batch and root-mean-square normalisation
     dropout.py         the counter-based mask
     cross_entropy.py   (softmax) cross-entropy for index, one-hot and soft targets
-    regression.py      squared error, Huber, and binary cross-entropy from logits
+    regression.py      the element-wise losses: squared error, Huber, Poisson, hinges, and
+                       binary cross-entropy from logits
     special.py         erf
 
 Each function can be imported from here: ``from xpnet.ops import softmax, softmax_backward``. Where

@@ -13,16 +13,26 @@ from xpnet.ops.special import erf
 from xpnet.typing import Array
 
 __all__ = [
+    "celu",
+    "celu_backward",
     "elu",
     "elu_backward",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
     "gelu_tanh_backward",
+    "hard_sigmoid",
+    "hard_sigmoid_backward",
+    "hard_swish",
+    "hard_swish_backward",
     "identity",
     "identity_backward",
     "leaky_relu",
     "leaky_relu_backward",
+    "mish",
+    "mish_backward",
+    "prelu",
+    "prelu_backward",
     "relu",
     "relu_backward",
     "selu",
@@ -33,6 +43,8 @@ __all__ = [
     "silu_backward",
     "softplus",
     "softplus_backward",
+    "softsign",
+    "softsign_backward",
     "tanh",
     "tanh_backward",
 ]
@@ -187,3 +199,82 @@ def selu(z: Array) -> Array:
 def selu_backward(da: Array, z: Array) -> Array:
     """dz = λ elu'(z, α) da."""
     return SELU_SCALE * elu_backward(da, z, SELU_ALPHA)
+
+
+def celu(z: Array, alpha: float = 1.0) -> Array:
+    """a = z where z > 0, else alpha (exp(z / alpha) - 1): an ELU of slope 1 at 0. Barron 2017."""
+    xp = array_namespace(z)
+    return xp.where(z > 0.0, z, alpha * xp.expm1(xp.minimum(z, 0.0) / alpha))
+
+
+def celu_backward(da: Array, z: Array, alpha: float = 1.0) -> Array:
+    """dz = da where z > 0, else exp(z / alpha) da."""
+    xp = array_namespace(da)
+    return da * xp.exp(xp.minimum(z, 0.0) / alpha)
+
+
+def mish(z: Array) -> Array:
+    """a = z tanh(softplus z). Misra 2020."""
+    xp = array_namespace(z)
+    return z * xp.tanh(softplus(z))
+
+
+def mish_backward(da: Array, z: Array) -> Array:
+    """dz = (t + z (1 - t²) σ(z)) da, t = tanh(softplus z)."""
+    xp = array_namespace(da)
+    t = xp.tanh(softplus(z))
+    return da * (t + z * (1.0 - t * t) * sigmoid(z))
+
+
+def hard_sigmoid(z: Array) -> Array:
+    """a = z/6 + 1/2 between 0 and 1, in three pieces. Howard et al. 2019 (MobileNetV3)."""
+    xp = array_namespace(z)
+    return xp.clip(z * (1.0 / 6.0) + 0.5, min=0.0, max=1.0)
+
+
+def hard_sigmoid_backward(da: Array, z: Array) -> Array:
+    """dz = da/6 where -3 < z < 3, else 0: at the kinks the derivative is taken as 0."""
+    xp = array_namespace(da)
+    return xp.where(xp.abs(z) < 3.0, da * (1.0 / 6.0), 0.0)
+
+
+def hard_swish(z: Array) -> Array:
+    """a = z hard_sigmoid(z). Howard et al. 2019 (MobileNetV3)."""
+    return z * hard_sigmoid(z)
+
+
+def hard_swish_backward(da: Array, z: Array) -> Array:
+    """dz = 0 where z <= -3, da where z >= 3, else (z/3 + 1/2) da."""
+    xp = array_namespace(da)
+    inner = xp.where(z < 3.0, z * (1.0 / 3.0) + 0.5, 1.0)
+    return xp.where(z > -3.0, da * inner, 0.0)
+
+
+def softsign(z: Array) -> Array:
+    """a = z / (1 + |z|). Turian, Bergstra and Bengio 2009."""
+    xp = array_namespace(z)
+    return z / (1.0 + xp.abs(z))
+
+
+def softsign_backward(da: Array, z: Array) -> Array:
+    """dz = da / (1 + |z|)²."""
+    xp = array_namespace(da)
+    inverse = 1.0 / (1.0 + xp.abs(z))
+    return da * inverse * inverse
+
+
+def prelu(z: Array, slope: Array) -> Array:
+    """a = z where z > 0, else slope z, with a trained slope of shape (1,) or (J,). He et al. 2015.
+
+    >>> import numpy as np
+    >>> prelu(np.array([[-2.0, 3.0]]), np.array([0.25]))
+    array([[-0.5,  3. ]])
+    """
+    xp = array_namespace(z)
+    return xp.where(z > 0.0, z, slope * z)
+
+
+def prelu_backward(da: Array, z: Array, slope: Array) -> tuple[Array, Array]:
+    """Return dz = da where z > 0, else slope da, and each element's part min(z, 0) da of dslope."""
+    xp = array_namespace(da)
+    return xp.where(z > 0.0, da, slope * da), da * xp.minimum(z, 0.0)

@@ -13,6 +13,8 @@ from xpnet.typing import Array
 __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
+    "negative_log_likelihood",
+    "negative_log_likelihood_backward",
     "one_hot",
     "smooth",
     "softmax_cross_entropy",
@@ -69,6 +71,22 @@ def _where_used(v: Array, x: Array) -> Array:
     return xp.where(v == 0.0, 0.0, x)
 
 
+def negative_log_likelihood(log_a: Array, v: Array) -> Array:
+    """ℓ_n = -Σ_k v_nk l_nk, (N,) for log-probabilities l and targets v, both (N, K).
+
+    >>> import numpy as np
+    >>> negative_log_likelihood(np.array([[-0.5, -1.0]]), np.array([[0.0, 1.0]]))
+    array([1.])
+    """
+    xp = array_namespace(log_a)
+    return -xp.sum(v * _where_used(v, log_a), axis=-1)  # 0 times -inf would be NaN
+
+
+def negative_log_likelihood_backward(log_a: Array, v: Array) -> Array:
+    """dl_nk = -v_nk, (N, K)."""
+    return -v
+
+
 def softmax_cross_entropy(z: Array, v: Array) -> tuple[Array, Array]:
     """ℓ_n = -Σ_k v_nk log softmax(z)_nk from logits; returns ℓ (N,) and log softmax(z) (N, K).
 
@@ -79,10 +97,8 @@ def softmax_cross_entropy(z: Array, v: Array) -> tuple[Array, Array]:
     >>> softmax_cross_entropy(np.array([[10000.0, 0.0]]), np.array([[0.0, 1.0]]))[0]
     array([10000.])
     """
-    xp = array_namespace(z)
     log_a = log_softmax(z)
-    # 0 times -inf would be NaN.
-    return -xp.sum(v * _where_used(v, log_a), axis=-1), log_a
+    return negative_log_likelihood(log_a, v), log_a
 
 
 def softmax_cross_entropy_backward(log_a: Array, v: Array) -> Array:

@@ -1,4 +1,7 @@
-"""Element-wise losses and their derivatives: e_nj = f(z_nj, y_nj), all shapes equal."""
+"""Element-wise losses and their derivatives: e_nj = f(z_nj, y_nj), all shapes equal.
+
+The hinges and the binary cross-entropy are for two classes, the others for numbers.
+"""
 
 from array_api_compat import array_namespace
 
@@ -8,10 +11,16 @@ from xpnet.typing import Array
 __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
+    "hinge",
+    "hinge_backward",
     "huber",
     "huber_backward",
+    "poisson",
+    "poisson_backward",
     "squared_error",
     "squared_error_backward",
+    "squared_hinge",
+    "squared_hinge_backward",
 ]
 
 
@@ -60,3 +69,58 @@ def binary_cross_entropy(z: Array, y: Array, positive_weight: float = 1.0) -> Ar
 def binary_cross_entropy_backward(z: Array, y: Array, positive_weight: float = 1.0) -> Array:
     """dz = (1 - y) σ(z) - p y σ(-z), which is σ(z) - y where p = 1."""
     return (1.0 - y) * sigmoid(z) - positive_weight * y * sigmoid(-z)
+
+
+def hinge(z: Array, y: Array) -> Array:
+    """e = max(1 - s z, 0), s = 1 where y > 0, else -1: targets are 1 and 0, or 1 and -1.
+
+    Cortes and Vapnik 1995.
+
+    >>> import numpy as np
+    >>> hinge(np.array([0.5, 0.5, 2.0]), np.array([1.0, 0.0, 1.0]))
+    array([0.5, 1.5, 0. ])
+    """
+    xp = array_namespace(z)
+    return xp.maximum(1.0 - _sign(y) * z, 0.0)
+
+
+def hinge_backward(z: Array, y: Array) -> Array:
+    """dz = -s where s z < 1, else 0: at the kink the derivative is taken as 0."""
+    xp = array_namespace(z)
+    s = _sign(y)
+    return xp.where(s * z < 1.0, -s, 0.0)
+
+
+def squared_hinge(z: Array, y: Array) -> Array:
+    """e = max(1 - s z, 0)², s = 1 where y > 0, else -1. Lee and Mangasarian 2001."""
+    margin = hinge(z, y)
+    return margin * margin
+
+
+def squared_hinge_backward(z: Array, y: Array) -> Array:
+    """dz = -2 s max(1 - s z, 0)."""
+    return -2.0 * _sign(y) * hinge(z, y)
+
+
+def _sign(y: Array) -> Array:
+    """1 where y > 0, else -1."""
+    return 2.0 * array_namespace(y).astype(y > 0.0, y.dtype) - 1.0
+
+
+def poisson(z: Array, y: Array, *, log_input: bool = True, eps: float = 1e-8) -> Array:
+    """e = -log P(y) + log y! of a Poisson variable of rate exp z, or of rate z.
+
+    exp(z) - y z, or z - y log(z + eps) without ``log_input``.
+
+    >>> import numpy as np
+    >>> poisson(np.array([0.0]), np.array([3.0])), poisson(np.array([1.0]), np.array([3.0]))
+    (array([1.]), array([-0.28171817]))
+    """
+    xp = array_namespace(z)
+    return xp.exp(z) - y * z if log_input else z - y * xp.log(z + eps)
+
+
+def poisson_backward(z: Array, y: Array, *, log_input: bool = True, eps: float = 1e-8) -> Array:
+    """dz = exp(z) - y, or 1 - y / (z + eps)."""
+    xp = array_namespace(z)
+    return xp.exp(z) - y if log_input else 1.0 - y / (z + eps)

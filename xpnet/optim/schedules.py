@@ -11,9 +11,9 @@ hold. All but :class:`Plateau` leave it empty. A trainer treats every schedule t
             state = schedule.observe(state, metric)
 
 Granularity is part of each rule, and PyTorch's default for the rule of that name: Step,
-Exponential and Plateau change the rate between epochs, Cosine and OneCycle at every step. Below,
-t is the step and e = ⌊t / steps_per_epoch⌋ the epoch, both from 0, T = total_steps, and η the base
-rate, which is the optimizer's ``lr``.
+Exponential and Plateau change the rate between epochs; Power, Cosine and OneCycle at every step.
+Below, t is the step and e = ⌊t / steps_per_epoch⌋ the epoch, both from 0, T = total_steps, and η
+the base rate, which is the optimizer's ``lr``.
 
 >>> [Step(every=2, gamma=0.5).lr({}, 1.0, epoch, 6, 1) for epoch in range(6)]
 [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
@@ -23,8 +23,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from xpnet.registry import register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Exponential",
     "OneCycle",
     "Plateau",
+    "Power",
     "Schedule",
     "Step",
 ]
@@ -43,9 +45,14 @@ Decay = Annotated[float, Range(gt=0, le=1)]
 AtLeastOne = Annotated[float, Range(ge=1)]
 
 
+SCHEDULES: dict[str, type["Schedule"]] = {}  # by the names that they are registered by
+
+
 @dataclass(frozen=True)
 class Schedule(Checked, ABC):
     """Base class of the schedules."""
+
+    table: ClassVar[dict[str, type["Schedule"]]] = SCHEDULES
 
     def init(self) -> State:
         """Return the state before the first epoch."""
@@ -62,7 +69,7 @@ class Schedule(Checked, ABC):
         """Return the learning rate of ``step`` = 0, 1, ..., total_steps - 1."""
 
 
-@dataclass(frozen=True)
+@register("constant")
 class Constant(Schedule):
     """η throughout."""
 
@@ -72,7 +79,7 @@ class Constant(Schedule):
         return base_lr
 
 
-@dataclass(frozen=True)
+@register("step")
 class Step(Schedule):
     """η γ^⌊e / every⌋: reduced by the factor γ every ``every`` epochs (PyTorch's StepLR)."""
 
@@ -86,7 +93,7 @@ class Step(Schedule):
         return base_lr * self.gamma ** (step // steps_per_epoch // self.every)
 
 
-@dataclass(frozen=True)
+@register("exponential")
 class Exponential(Schedule):
     """η γ^e: reduced by the factor γ after each epoch (PyTorch's ExponentialLR)."""
 
@@ -98,7 +105,24 @@ class Exponential(Schedule):
         return base_lr * self.gamma ** (step // steps_per_epoch)
 
 
-@dataclass(frozen=True)
+@register("power")
+class Power(Schedule):
+    """η / (t + 1)^power: inverse scaling, by which the sum of the rates has no limit.
+
+    Robbins and Monro, "A stochastic approximation method", Ann. Math. Statist. 22, 1951, for
+    1/2 < power <= 1. Scikit-learn's ``learning_rate="invscaling"`` with ``power_t``, counted in
+    updates as in its SGDRegressor.
+    """
+
+    power: Annotated[float, Range(gt=0)] = 0.5
+
+    def lr(
+        self, state: State, base_lr: float, step: int, total_steps: int, steps_per_epoch: int
+    ) -> float:
+        return base_lr / (step + 1) ** self.power
+
+
+@register("cosine")
 class Cosine(Schedule):
     """Half a cosine from η down to ``minimum`` η, after a linear warm-up over ``warmup`` T steps.
 
@@ -124,7 +148,7 @@ class Cosine(Schedule):
         return _cosine(base_lr, self.minimum * base_lr, (step - warm) / (total_steps - warm))
 
 
-@dataclass(frozen=True)
+@register("one_cycle")
 class OneCycle(Schedule):
     """Up from η / div_factor to η over the first ``pct_start`` of the steps, then down to almost 0.
 
@@ -152,7 +176,7 @@ class OneCycle(Schedule):
         return _cosine(base_lr, start / self.final_div_factor, done)
 
 
-@dataclass(frozen=True)
+@register("plateau")
 class Plateau(Schedule):
     """Reduced by ``factor``, but not below ``min_lr``, when the metric stops improving.
 
@@ -206,13 +230,3 @@ class Plateau(Schedule):
 def _cosine(start: float, end: float, done: float) -> float:
     """Half a cosine from ``start`` to ``end``, at the fraction ``done`` of the way."""
     return end + (start - end) * (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant,
-    "step": Step,
-    "exponential": Exponential,
-    "cosine": Cosine,
-    "one_cycle": OneCycle,
-    "plateau": Plateau,
-}

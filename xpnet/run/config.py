@@ -6,6 +6,7 @@ so a wrong type, a value out of range and an unknown name give one-line errors w
 
 import os
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,21 +20,19 @@ from xpnet.errors import ConfigError
 from xpnet.nn import (
     ACTIVATIONS,
     LAYERS,
-    BatchNorm,
     Dense,
     Dropout,
     Flatten,
     Layer,
-    LayerNorm,
     ReLU,
     Sequential,
-    Softmax,
 )
 from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer
-from xpnet.nn.losses import LOSSES, CrossEntropy, Loss, SoftmaxCrossEntropy
+from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
+from xpnet.registry import load_installed, name_of
 from xpnet.settings import (
     Checked,
     Fraction,
@@ -61,10 +60,19 @@ __all__ = [
     "read_toml",
     "recipe_names",
     "recipe_text",
+    "template_text",
     "to_toml",
 ]
 
 Placement = Literal["auto", "device", "host"]
+
+TABLES: dict[str, Mapping[str, type]] = {
+    "ACTIVATIONS": ACTIVATIONS,
+    "INITIALIZERS": INITIALIZERS,
+    "LOSSES": LOSSES,
+    "OPTIMIZERS": OPTIMIZERS,
+    "SCHEDULES": SCHEDULES,
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class ModelConfig(Checked):
 
     hidden: tuple[PositiveInt, ...] = (128,)
     activation: Annotated[Layer, OneOf(ACTIVATIONS)] = ReLU()
-    normalization: Literal["none", "batch_norm", "layer_norm"] = "none"
+    normalization: Literal["none", "batch_norm", "layer_norm", "rms_norm"] = "none"
     dropout: Fraction = 0.0
     initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
     layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...] | None = None
@@ -110,8 +118,8 @@ class ModelConfig(Checked):
         else:
             layers = [Flatten(), *self._hidden()] if len(input_shape) > 1 else self._hidden()
         layers.append(Dense(n_outputs, initializer=self.initializer))
-        if isinstance(loss, CrossEntropy):  # it takes probabilities
-            layers.append(Softmax())
+        if loss.output_layer != "identity":  # such as softmax for a loss of probabilities
+            layers.append(LAYERS[loss.output_layer]())
         return Sequential(tuple(layers)).build(input_shape)
 
     def _hidden(self) -> list[Layer]:
@@ -119,7 +127,7 @@ class ModelConfig(Checked):
         for units in self.hidden:
             layers.append(Dense(units, initializer=self.initializer))
             if self.normalization != "none":
-                layers.append(BatchNorm() if self.normalization == "batch_norm" else LayerNorm())
+                layers.append(LAYERS[self.normalization]())
             layers.append(self.activation)
             if self.dropout:
                 layers.append(Dropout(self.dropout))
@@ -183,9 +191,9 @@ class Config(Checked):
             raise ConfigError(msg)
         regression = self.data.task == "regression"
         if regression != (self.loss.predicts == "value"):
-            name = next(n for n, cls in LOSSES.items() if cls is type(self.loss))
-            msg = f"loss {name!r} does not fit data.task {self.data.task!r}; "
-            msg += "use mean_squared_error or huber for regression, a cross-entropy for classes"
+            msg = f"loss {name_of(self.loss)!r} does not fit data.task {self.data.task!r}; "
+            fit = [n for n, c in LOSSES.items() if (c.predicts == "value") == regression]
+            msg += f"use {', '.join(fit[:-1])} or {fit[-1]} for {self.data.task}"
             raise ConfigError(msg)
         if regression and self.early_stopping.monitor == "accuracy":
             msg = "early_stopping.monitor: a regression has no accuracy; use 'loss'"
@@ -214,6 +222,19 @@ def recipe_names() -> list[str]:
 def recipe_text(name: str) -> str:
     """Return the TOML of a recipe."""
     return (resources.files("xpnet.run") / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
+def template_text() -> str:
+    """Return the commented config to start from, with the names that are registered.
+
+    A line ``# {LOSSES}`` of template.toml stands for the names in that table.
+    """
+    load_installed()
+    text = (resources.files("xpnet.run") / "template.toml").read_text("utf-8")
+    for name, table in TABLES.items():
+        lines = textwrap.wrap(", ".join(table), 98, initial_indent="# ", subsequent_indent="# ")
+        text = text.replace(f"# {{{name}}}", "\n".join(lines))
+    return text
 
 
 def load_config(

@@ -10,6 +10,7 @@ from xpnet.backends import Backend
 from xpnet.data import Augment, Dataset, Scaler, StreamedDataset, check
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn.losses import Loss
+from xpnet.registry import name_of
 from xpnet.run.config import Config, Placement
 from xpnet.training.loader import Loader, StreamedLoader
 
@@ -163,7 +164,7 @@ def outputs_for(loss: Loss, name: str, classes: tuple[str, ...] | None, columns:
     if loss.predicts != "binary":
         return count
     if count != 2:
-        msg = f"binary_cross_entropy is for two classes; {name} has {count}: "
+        msg = f"{name_of(loss)} is for two classes; {name} has {count}: "
         msg += "use softmax_cross_entropy"
         raise ConfigError(msg)
     return 1

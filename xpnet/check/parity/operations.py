@@ -180,6 +180,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _op(">", "", lambda xp, x: x > 0.0, A),
     _op(">=", "0-d int32", lambda xp, i: i[0] >= 0, I32),
     _op(">=", "int32", lambda xp, i: i >= 2, I32),
+    _op("<", "", lambda xp, x: x < 0.5, A),
     _op("<=", "", lambda xp, x: x <= 0.5, A),
     _op("==", "broadcast int32", lambda xp, i: i[:, None] == i[None, :], I32),
     _op("==", "Python float", lambda xp, x: x == 0.0, A),

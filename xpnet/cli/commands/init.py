@@ -13,11 +13,11 @@ def init(path: str, force: bool) -> int:
     xpnet init my.toml
     xpnet train my.toml
     """
-    from importlib import resources
     from pathlib import Path
 
     from xpnet.cli.output import write_output
     from xpnet.errors import ConfigError
+    from xpnet.run.config import template_text
 
     if not path:
         msg = "the name of the file is empty: give one, such as my.toml"
@@ -25,7 +25,6 @@ def init(path: str, force: bool) -> int:
     if Path(path).exists() and not force:
         msg = f"{path} already exists: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)
-    text = (resources.files("xpnet.run") / "template.toml").read_text("utf-8")
-    write_output(path, text)
+    write_output(path, template_text())
     click.echo(f"wrote {path}; train with: xpnet train {path}")
     return 0
