@@ -60,6 +60,7 @@ MAY_USE = {
     "pyarrow": "data",
     "rich": "cli explanation training",
     "safetensors": "storage",
+    "threadpoolctl": "backends",
     "tomli_w": "run",
 }
 
@@ -67,7 +68,7 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("optax", "platformdirs", "pooch", "pyarrow", "rich", "sklearn", "torch"),
+    *("optax", "platformdirs", "pooch", "pyarrow", "rich", "sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 

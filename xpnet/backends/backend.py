@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from array_api_compat import device as array_device
 
+from xpnet.backends.threads import ThreadPool
 from xpnet.errors import BackendError, DataError
 from xpnet.typing import Array
 
@@ -171,6 +172,10 @@ class Backend(ABC):
 
     def synchronize(self, x: Array) -> None:  # noqa: B027 - nothing to wait for by default
         """Wait until ``x`` has been computed."""
+
+    def threads(self) -> ThreadPool | None:
+        """Return the threads that compute on a CPU; None where their number cannot be changed."""
+        return None
 
     @property
     def has_jit(self) -> bool:

@@ -6,6 +6,7 @@ import array_api_compat.numpy
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe
+from xpnet.backends.threads import ThreadPool, blas_threads
 from xpnet.typing import Array
 
 __all__ = ["NumpyBackend"]
@@ -36,3 +37,6 @@ class NumpyBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, np.ndarray)
+
+    def threads(self) -> ThreadPool | None:
+        return blas_threads()

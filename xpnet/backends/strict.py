@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.threads import ThreadPool, blas_threads
 from xpnet.typing import Array
 
 __all__ = ["StrictBackend"]
@@ -46,3 +47,6 @@ class StrictBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return type(x).__module__.startswith("array_api_strict")
+
+    def threads(self) -> ThreadPool | None:
+        return blas_threads()

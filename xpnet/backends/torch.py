@@ -1,15 +1,23 @@
 """PyTorch, on the CPU or on CUDA, without its autograd: the gradients are ours."""
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.threads import ThreadPool
 from xpnet.typing import Array
 
 __all__ = ["TorchBackend"]
+
+
+@functools.cache
+def _threads() -> ThreadPool:
+    import torch
+
+    return ThreadPool([(torch.get_num_threads, torch.set_num_threads)])
 
 
 class TorchBackend(Backend):
@@ -79,6 +87,9 @@ class TorchBackend(Backend):
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
 
+    def threads(self) -> ThreadPool | None:
+        return _threads() if self.device_name == "cpu" else None
+
     def tf32(self) -> str:
         import torch
 
@@ -104,4 +115,4 @@ class TorchBackend(Backend):
             return compiled
         from xpnet.backends.torch_graph import GraphedStep, cuda_graph
 
-        return GraphedStep(compiled, partial(cuda_graph, device=self.device))
+        return GraphedStep(compiled, functools.partial(cuda_graph, device=self.device))

@@ -47,6 +47,7 @@ from xpnet.settings import (
 from xpnet.step.mixed_precision import Mixed
 from xpnet.storage.safe_open import MAX_TOML, read_regular
 from xpnet.training.step_choice import Step
+from xpnet.training.threads import ThreadsSetting
 
 __all__ = [
     "CheckpointConfig",
@@ -175,6 +176,7 @@ class Config(Checked):
     mixed: Mixed | None = None  # a narrower dtype for the layers; weights stay in dtype
     accumulate: PositiveInt = 1  # micro-batches that a batch's gradient is accumulated over
     step: Step = "auto"  # who takes the training step: training/step_choice.py
+    threads: ThreadsSetting = "auto"  # on a CPU; auto: measured, training/threads.py
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: Annotated[Loss, OneOf(LOSSES)] = SoftmaxCrossEntropy()

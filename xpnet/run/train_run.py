@@ -38,7 +38,7 @@ __all__ = ["new_folder", "train"]
 # What may change when a run is resumed: how long, where, and how often it is saved. The data may be
 # elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
-    *("epochs", "backend", "device", "step", "tf32", "accumulate"),
+    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
     *("checkpoint", "early_stopping"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
@@ -190,6 +190,8 @@ class _Job:
             raise
         finally:
             record["step"] = self.trainer.engine.step.note
+            if (threads := self.trainer.chosen_threads) is not None:
+                record |= {"threads": threads.number, "threads_reason": threads.why}
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
                 record |= {"seconds": seconds, "status": status}

@@ -126,6 +126,7 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
         step=config.step,
         accumulate=config.accumulate,
         mixed=config.mixed,
+        threads=config.threads,
     )
 
 
@@ -162,8 +163,10 @@ def load(
     try:
         preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
         _check_classes(config, preprocessing)
-        # Mixed precision is for training; not every backend has its dtypes.
-        trainer = make_trainer(replace(config, mixed=None), preprocessing, chosen)
+        # Mixed precision is for training; not every backend has its dtypes. The number of threads
+        # is in the checkpoint, and is not insisted on where there are fewer cores.
+        here = replace(config, mixed=None, threads="auto")
+        trainer = make_trainer(here, preprocessing, chosen)
         trainer.restore(checkpoint.tensors, checkpoint.meta)
     except (LookupError, TypeError, AttributeError) as error:
         msg = f"{checkpoint.path} was not saved by a run: {error}"

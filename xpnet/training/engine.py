@@ -1,6 +1,7 @@
 """A built model on one backend: its training state, and the steps that use it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,6 +159,15 @@ class Engine:
     def set_state(self, host: TrainState) -> None:
         """Place a copy of a host state."""
         self.state = _map(lambda x: _placed(self.backend, x), host)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Forget the steps that are taken within: at its end the state is as it was."""
+        host = self.host_state()
+        try:
+            yield
+        finally:
+            self.set_state(host)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the state as named host arrays, such as ``params/0.dense.W``."""

@@ -68,6 +68,15 @@ class Loader:
         y = self.arrays.get("y")
         return y if y is None or isinstance(y, np.ndarray) else self.backend.to_host(y)
 
+    def sample(self, rows: int) -> Batch:
+        """Return a batch of so many rows that are at hand, over and over where these are fewer."""
+        indices = np.arange(rows) % self.arrays["x"].shape[0]
+        if self.resident:
+            return self._take(self.backend.asarray(indices, dtype="int32"))
+        return _batch(
+            {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
+        )
+
     def batches(
         self,
         batch_size: int,

@@ -34,6 +34,8 @@ class Progress(Callback):
 
     def on_step_end(self, trainer: Any) -> None:
         now = time.monotonic()
+        if trainer.position.step == self._first + 1 and trainer.chosen_threads.number:
+            self._say(f"threads {trainer.chosen_threads}")
         if trainer.position.step == self._first + 2:  # at its start the first one was done
             self._began, self._from = self._last, self._first + 1
         self._last = now
@@ -49,19 +51,19 @@ class Progress(Callback):
             width = len(str(trainer.epochs))
             place = f"epoch {epoch + 1:>{width}}/{trainer.epochs} "
             place += f"batch {batch}/{trainer.steps_per_epoch}"
-            self._print(f"{place}  {_numbers(record)}{self._left(trainer)}")
+            self._say(f"{place}  {_numbers(record)}{self._left(trainer)}")
 
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         line = epoch_line(record, trainer.epochs)
         if self._bar:  # which has the pace, and on 80 columns no room for the validation
-            self._bar.print(line)
+            self._say(line)
             means: EpochMetrics = {
                 name: record[name] for name in ("loss", "accuracy") if name in record
             }
             self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
             pace = f"  {record['samples_per_second']:>7,.0f} samples/s"
-            self._print(line + pace + self._left(trainer))
+            self._say(line + pace + self._left(trainer))
         self._shown = time.monotonic()
 
     def on_train_end(self, trainer: Any) -> None:
@@ -81,8 +83,11 @@ class Progress(Callback):
         seconds = self._pace(trainer)[1]
         return f"  {clock(seconds)} left" if seconds else ""
 
-    def _print(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+    def _say(self, line: str) -> None:
+        if self._bar:
+            self._bar.print(line)
+        else:
+            print(line, file=self.stream, flush=True)
 
 
 def epoch_line(record: EpochMetrics, epochs: int) -> str:

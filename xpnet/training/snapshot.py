@@ -38,6 +38,7 @@ class Resumed(NamedTuple):
     schedule: dict[str, Any]
     history: list[dict[str, Any]]
     callbacks: dict[str, dict[str, Any]]
+    threads: dict[str, int]  # by the name of the backend, if one was chosen
 
 
 def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
@@ -53,14 +54,17 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "schedule": lambda value: _is_like(value, schedule.init()),
         "history": lambda value: isinstance(value, list) and all(map(_is_record, value)),
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
+        "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
     }
+    meta = {"threads": {}, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
         if not is_good(meta.get(key)):
             shown = " ".join(str(meta.get(key)).split())[:80]
             msg = f"cannot resume from the checkpoint: invalid {key} {shown}"
             raise CheckpointError(msg)
     position = Position(**meta["position"])
-    return Resumed(position, meta["schedule"], list(meta["history"]), meta["callbacks"])
+    history = list(meta["history"])
+    return Resumed(position, meta["schedule"], history, meta["callbacks"], meta["threads"])
 
 
 def _is_position(value: Any) -> bool:

@@ -36,6 +36,7 @@ from xpnet.training.memory import footprint, shortage
 from xpnet.training.placement import Placement
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
+from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
@@ -59,7 +60,9 @@ class Trainer:
     they are, host data as ``resolve("auto", device)`` chooses. ``dtype`` None follows arrays that
     are trained on where they are, and is float32 otherwise. ``step`` is "auto", "portable", "fused"
     or "jit" (:mod:`xpnet.training.step_choice`). The gradient of a batch is accumulated over
-    ``accumulate`` micro-batches; ``mixed`` computes it in float16 or bfloat16.
+    ``accumulate`` micro-batches; ``mixed`` computes it in float16 or bfloat16. ``threads`` is how
+    many the library computes with on a CPU within ``fit`` and, after it, evaluation and prediction:
+    "auto" finds it by measuring (:mod:`xpnet.training.threads`).
 
     The same seed gives the same first weights, batches and dropout on every backend.
     """
@@ -80,6 +83,7 @@ class Trainer:
         step: Step = "auto",
         accumulate: int = 1,
         mixed: Mixed | None = None,
+        threads: ThreadsSetting = "auto",
         **unknown: Never,
     ) -> None:
         _refuse(unknown)
@@ -98,7 +102,7 @@ class Trainer:
             raise ConfigError(msg)
         self._placement = Placement(backend, device, dtype)
         self.batch_size, self.seed, self.clip, self.step = batch_size, seed, clip, step
-        self.accumulate, self.mixed = accumulate, mixed
+        self.accumulate, self.mixed, self.threads = accumulate, mixed, checked(threads)
 
         self.position = Position()
         self.history: list[EpochMetrics] = []
@@ -108,6 +112,8 @@ class Trainer:
         self.callbacks: list[Callback] = []
         self._schedule_state = self.schedule.init()
         self._engine: Engine | None = None
+        self._recorded_threads: Mapping[str, int] = {}
+        self.chosen_threads: Threads | None = None  # None before the first step
         self._restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
         if self.backend is not None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
@@ -154,9 +160,9 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_train_begin(self)
                 begun.append(callback)
-            while self.position.epoch < epochs and self.stopped is None:
-                if self._train_epoch(loader):
-                    self._end_epoch(checks)
+            self._choose_threads(loader)
+            with limited(self.engine.backend, self.chosen_threads):
+                self._train(loader, checks)
         except BaseException as error:
             self.failed = error
             raise
@@ -164,6 +170,21 @@ class Trainer:
             for callback in begun:
                 callback.on_train_end(self)
         return self.history
+
+    def _train(self, loader: Loader, checks: Loader | None) -> None:
+        while self.position.epoch < self.epochs and self.stopped is None:
+            if self._train_epoch(loader):
+                self._end_epoch(checks)
+
+    def _choose_threads(self, loader: Loader) -> None:
+        """Measure how many threads are the fastest, unless that is known or nothing is left."""
+        steps = self.epochs * self.steps_per_epoch - self.position.step
+        if self.chosen_threads is None and steps > 0:
+            batch = loader.sample(min(self.batch_size, loader.rows))
+            # At a learning rate of 0 the weights stay, however often the step is taken.
+            still = self.optimizer.coefficients(0.0, self.position.step + 1)
+            inputs = self._inputs()._replace(coefficients=still)
+            self.chosen_threads = choose(self.engine, batch, inputs, steps)
 
     def stop(self, reason: str) -> None:
         """End training after the current step, or after the epoch when asked at its end."""
@@ -280,10 +301,11 @@ class Trainer:
         """
         with self._memory_errors():
             loader, to_host = self._labelled(data), self.engine.backend.to_host
-            return self.engine.evaluate(
-                loader.batches(EVALUATION_BATCH),
-                lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
-            )
+            with limited(self.engine.backend, self.chosen_threads):
+                return self.engine.evaluate(
+                    loader.batches(EVALUATION_BATCH),
+                    lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
+                )
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
@@ -294,7 +316,13 @@ class Trainer:
         with self._memory_errors():
             x = x if isinstance(x, Loader | StreamedDataset) else (x,)
             loader = self._built_for(self._placement.loader(x))
-            yield from self.engine.predictions(loader.batches(EVALUATION_BATCH))
+            parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
+            while True:
+                with limited(self.engine.backend, self.chosen_threads):  # not while others compute
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -334,6 +362,7 @@ class Trainer:
             "callbacks": {type(c).__name__: dict(c.state()) for c in self.callbacks},
             "history": [dict(record) for record in self.history],
             "backend": self.engine.backend.describe(),
+            "threads": self._threads_by_backend(),
         }
         return self.engine.tensors(), meta
 
@@ -343,14 +372,24 @@ class Trainer:
         Raises CheckpointError if it is not a snapshot or, once the model's sizes are known, if it
         does not fit.
         """
-        checked = resumed(meta, self.schedule)
-        self._restored = (tensors, checked.callbacks)
-        self.position, self._schedule_state = checked.position, checked.schedule
-        self.history = checked.history
+        found = resumed(meta, self.schedule)
+        self._restored = (tensors, found.callbacks)
+        self.position, self._schedule_state = found.position, found.schedule
+        self.history, self._recorded_threads = found.history, found.threads
         if self._engine is not None:
             self._engine.load_tensors(tensors)
+            self.chosen_threads = self._settled_threads()
         elif self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
+
+    def _threads_by_backend(self) -> dict[str, int]:
+        chosen = self.chosen_threads
+        if chosen is None or chosen.number is None:
+            return {}
+        return {self.engine.backend.name: chosen.number}
+
+    def _settled_threads(self) -> Threads | None:
+        return settled(self.engine.backend, self.threads, self._recorded_threads)
 
     def _restore_callbacks(self) -> None:
         states = self._restored[1] if self._restored else {}
@@ -401,6 +440,7 @@ class Trainer:
         taken = f"{self.step}, chosen when the model is built"
         if self._engine is not None:
             taken = self._engine.step.note
+        threads = self.chosen_threads
         rows = [
             ("loss", repr(self.loss)),
             ("optimizer", repr(self.optimizer)),
@@ -410,6 +450,7 @@ class Trainer:
             ("batch", f"{self.batch_size} rows{parts}"),
             ("runs on", str(self._placement)),
             ("step", taken),
+            *([] if threads is None else [("threads", str(threads))]),
             ("trained", f"{epoch} epochs{part}; {step} steps"),
         ]
         return Table([rows], "<<")
@@ -445,6 +486,7 @@ class Trainer:
                 accumulate=self.accumulate,
                 mixed=self.mixed,
             )
+            self.chosen_threads = self._settled_threads()
             if self._restored is not None:
                 self._engine.load_tensors(self._restored[0])
         elif self.model.input_shape != shape:

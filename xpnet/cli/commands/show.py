@@ -48,6 +48,8 @@ def show(run: str, epochs: int, *, plan: bool) -> int:
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
         click.echo(escape("{backend} {version} on {device}, {dtype}".format_map(record)))
+    if record.get("threads") and "threads_reason" in record:
+        click.echo(escape("threads {threads}: {threads_reason}".format_map(record)))
     for key in ("status", "seconds", "started"):
         if key in record:
             click.echo(f"{key} {escape(str(record[key]))}")

@@ -12,6 +12,7 @@ from xpnet.cli.options import device_options, set_option
 @click.option("--resume", is_flag=True, help="Resume from the newest checkpoint in --out.")
 @click.option("--batch-size", metavar="N|auto", help="Rows per step; auto: the most that fit.")
 @click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
+@click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
 @click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
 @set_option
@@ -23,6 +24,7 @@ def train(
     resume: bool,
     batch_size: str | None,
     step: str | None,
+    threads: str | None,
     data_dir: str | None,
     quiet: bool,
     overrides: tuple[str, ...],
@@ -54,6 +56,7 @@ def train(
         "data.data_dir": data_dir,
         "batch_size": batch_size,
         "step": step,
+        "threads": threads,
     }
     if out == "":  # a shell variable that is not set, and not the current folder
         msg = "--out is empty; name the folder, . for the current one"
