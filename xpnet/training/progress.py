@@ -34,7 +34,7 @@ class Progress(Callback):
 
     def on_step_end(self, trainer: Any) -> None:
         now = time.monotonic()
-        if trainer.position.step == self._first + 1 and trainer.chosen_threads.number:
+        if trainer.position.step == self._first + 1 and trainer.chosen_threads.measured:
             self._say(f"threads {trainer.chosen_threads}")
         if trainer.position.step == self._first + 2:  # at its start the first one was done
             self._began, self._from = self._last, self._first + 1

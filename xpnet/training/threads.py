@@ -45,6 +45,7 @@ class Threads(NamedTuple):
 
     number: int | None
     why: str
+    measured: bool = False
 
     def __str__(self) -> str:
         return f"{self.number or 'of the library'}: {self.why}"
@@ -156,7 +157,7 @@ def _measure(
     medians = {number: statistics.median(found) for number, found in times.items()}
     best = min(n for n in numbers if medians[n] <= TOLERANCE * min(medians.values()))
     found = ", ".join(f"{1e6 * t:,.0f} with {n}" for n, t in medians.items())
-    return Threads(best, f"measured in {clock() - began:.2f} s, µs a step: {found}")
+    return Threads(best, f"measured in {clock() - began:.2f} s, µs a step: {found}", measured=True)
 
 
 def _seconds_a_step(step: Callable[[], None], turn: float, clock: Callable[[], float]) -> float:
