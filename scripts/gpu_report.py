@@ -43,6 +43,7 @@ NEEDED = {  # module -> the package that provides it
     "pooch": "pooch",
     "rich": "rich",
     "safetensors": "safetensors",
+    "threadpoolctl": "threadpoolctl",
     "tomli_w": "tomli-w",
     "pytest": "pytest",
     "hypothesis": "hypothesis",

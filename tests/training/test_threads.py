@@ -20,7 +20,7 @@ from xpnet.training import threads
 from xpnet.training.callbacks import Callback
 from xpnet.training.loader import Loader
 from xpnet.training.progress import Progress
-from xpnet.training.threads import Threads, _measure, _numbers
+from xpnet.training.threads import Threads, _measure, candidates
 from xpnet.training.trainer import Trainer
 
 
@@ -112,7 +112,7 @@ def test_a_small_training_is_measured_less(cost, steps, number, why):
 
 
 def test_the_numbers_to_try():
-    assert [_numbers(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
+    assert [candidates(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
 
 
 # --------------------------------------------------------------------------------------- the pool

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from xpnet.backends.threads import cores
 from xpnet.bench.limit import LIMIT
 from xpnet.bench.measure import Row
 from xpnet.bench.setting import Setting
@@ -31,9 +32,7 @@ def machine(setting: Setting) -> dict[str, Any]:
     threads = {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")}
     facts: dict[str, Any] = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "threads": threads or "default",
         "python": platform.python_version(),
         "versions": versions,

@@ -28,7 +28,16 @@ from xpnet.settings import PositiveInt, convert
 from xpnet.step import Batch, StepInputs
 from xpnet.training.engine import Engine
 
-__all__ = ["Threads", "ThreadsSetting", "checked", "choose", "limited", "settled"]
+__all__ = [
+    "VARIABLES",
+    "Threads",
+    "ThreadsSetting",
+    "candidates",
+    "checked",
+    "choose",
+    "limited",
+    "settled",
+]
 
 ThreadsSetting = PositiveInt | Literal["auto"]
 
@@ -107,7 +116,7 @@ def choose(engine: Engine, batch: Batch, inputs: StepInputs, steps: int) -> Thre
     how = (engine.step.kind, engine.request.accumulate, engine.request.mixed)
     key = (repr(engine.backend), shapes, batch.x.shape, how, pool.given)
     if key not in _measured:
-        numbers = _numbers(pool.given)
+        numbers = candidates(pool.given)
         if len(numbers) == 1:
             return Threads(1, "the library has no more")
         with engine.rehearsal():
@@ -115,10 +124,10 @@ def choose(engine: Engine, batch: Batch, inputs: StepInputs, steps: int) -> Thre
     return _measured[key]
 
 
-def _numbers(most: int) -> list[int]:
-    """The numbers to try: 1, 2, 4, ... and ``most``.
+def candidates(most: int) -> list[int]:
+    """Return the numbers to try: 1, 2, 4, ... and ``most``.
 
-    >>> _numbers(6)
+    >>> candidates(6)
     [1, 2, 4, 6]
     """
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
