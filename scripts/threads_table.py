@@ -3,8 +3,8 @@
     python scripts/threads_table.py DATA_DIR scripts/reports/threads.md
 
 DATA_DIR holds `mnist/` and UCI's `letter/letter-recognition.data`. Networks are trained for some
-seconds in processes of their own, in turns, with the machine as it is ("quiet") and beside as many
-spinning processes as it has cores ("busy"). Takes about ten minutes; begin on an idle machine.
+seconds in processes of their own, in turns, with the machine as it is and beside as many
+spinning processes as it has cores. Takes about ten minutes; begin on an idle machine.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def measured(rounds: int, seconds: float, folder: Path) -> dict[tuple, list[dict
 def table(found: dict[tuple, list[dict]]) -> Iterator[str]:
     """The lines of a Markdown table of medians, and of the lowest and highest."""
     fixed = [str(n) for n in candidates(cores())]
-    heads = ["network", "machine", *(f"{n} thread{'s' * (n != '1')}" for n in fixed), "auto"]
+    heads = ["network", "beside it", *(f"{n} thread{'s' * (n != '1')}" for n in fixed), "auto"]
     yield "| " + " | ".join([*heads, "auto / best", "it chose"]) + " |"
     yield "| --- | --- |" + " ---: |" * (len(fixed) + 2) + " --- |"
     for name, beside in dict.fromkeys(key[:2] for key in found):
@@ -128,7 +128,10 @@ def table(found: dict[tuple, list[dict]]) -> Iterator[str]:
         medians = {t: statistics.median(values) for t, values in rates.items()}
         best = max(medians[t] for t in fixed)
         chosen = Counter(r["threads"] for r in found[name, beside, "auto"])
-        (hidden, batch_size), state = NETWORKS[name], "busy" if beside else "quiet"
+        (hidden, batch_size), state = (
+            NETWORKS[name],
+            f"{beside} spinning" if beside else "nothing of ours",
+        )
         cells = [f"{name}, {'-'.join(map(str, hidden))}, batch {batch_size}", state]
         cells += [f"{medians[t]:,.0f} ({min(v):,.0f} to {max(v):,.0f})" for t, v in rates.items()]
         cells += [
@@ -143,10 +146,10 @@ def report(rounds: int, seconds: float, folder: Path) -> str:
     before = os.getloadavg()[0]
     found = measured(rounds, seconds, folder)
     lines = [
-        "Rows per second of training on NumPy with Adam, in float32: medians (and the lowest and",
-        f"highest) of {rounds} processes of {seconds:g} s, taken in turns. Busy: beside {cores()}",
-        "processes that spin. `auto` is what xpnet chooses when a training begins. Written by",
-        f"`scripts/threads_table.py`; the load average before it was {before:.2f}.",
+        "Rows per second of training on NumPy with Adam, in float32: medians, lowest and highest",
+        f"of {rounds} processes of {seconds:g} s, taken in turns, with the machine as it was and",
+        f"beside {cores()} processes that spin. `auto` is what xpnet chooses when training begins.",
+        f"Written by `scripts/threads_table.py`; the load average before it was {before:.2f}.",
         "",
         *table(found),
         "",

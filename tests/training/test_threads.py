@@ -302,6 +302,12 @@ def test_a_number_that_is_asked_for_is_not_measured(machine):
     assert set(seen.numbers) == {3}
     assert (machine.measured, machine.number) == (0, 4)
     assert str(trainer.chosen_threads) == "3: as asked for"
+    trainer.threads = 1
+    trainer.fit(classes(), epochs=2, callbacks=[seen])
+    assert seen.numbers == [3] * 8 + [1] * 8
+    trainer.threads = 0
+    with pytest.raises(ConfigError, match="got 0"):
+        trainer.fit(classes(), epochs=3)
 
 
 @pytest.mark.parametrize("name", threads.VARIABLES)

@@ -1,7 +1,7 @@
 """The folder of a run: its files and their names.
 
 config.toml          the resolved config
-run.json             versions, backend and device, the data's fingerprint, how it ended
+run.json             versions, backend, device and threads, the data's fingerprint, how it ended
 history.jsonl        one record per epoch, appended while training
 checkpoints/         the last few, and the best
 report.json          the scores on the test part

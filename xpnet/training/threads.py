@@ -77,7 +77,7 @@ def settled(
     ``recorded`` has the number of the training that is resumed, by the name of its backend. Raises
     BackendError for a number that is asked of a backend that cannot change it.
     """
-    pool = backend.threads()
+    threads, pool = checked(threads), backend.threads()
     if pool is None:
         if threads != "auto":
             msg = f"backend {backend.name!r} on {backend.device_name} cannot change its threads"

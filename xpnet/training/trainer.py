@@ -178,6 +178,7 @@ class Trainer:
 
     def _choose_threads(self, loader: Loader) -> None:
         """Measure how many threads are the fastest, unless that is known or nothing is left."""
+        self.chosen_threads = self._settled_threads() or self.chosen_threads
         steps = self.epochs * self.steps_per_epoch - self.position.step
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
