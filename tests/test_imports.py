@@ -34,14 +34,14 @@ MAY_IMPORT = {
     "cli": "explanation bench",
     "examples": "data",
 }
-BASE = ("errors", "escape", "random", "registry", "settings", "typing")
+BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "numpy": "base backends bench check data explanation kernels run storage training",
-    "array_api_compat": "backends check examples explanation nn ops optim step training",
+    "array_api_compat": "backends base check examples explanation nn ops optim step training",
     "array_api_strict": "backends",
     "cupy": "backends kernels",
     "cupyx": "backends",

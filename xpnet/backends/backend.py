@@ -40,6 +40,9 @@ class Backend(ABC):
 
     name: ClassVar[str]
     jit_by_default: ClassVar[bool] = False  # whether training goes through `jit` unasked
+    # Whether training keeps each vector of parameters as a SplitVector, which `owns`, `to_host`
+    # (flat), `synchronize` and `jit` then take like an array.
+    splits: ClassVar[bool] = False
     streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -1,5 +1,6 @@
 """JAX, on the device it is given; the whole step is one compiled program."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.errors import BackendError
+from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
 __all__ = ["JaxBackend"]
@@ -21,9 +23,11 @@ class JaxBackend(Backend):
 
     name = "jax"
     jit_by_default = True
+    splits = True
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
+        _register_split_vectors()
         if dtype == "float64":
             import jax
 
@@ -74,19 +78,23 @@ class JaxBackend(Backend):
         return jax.numpy.array(host, device=self.device, copy=True)
 
     def to_host(self, x: Array) -> np.ndarray:
+        if isinstance(x, SplitVector):
+            return np.concatenate([np.ravel(t) for t in x.tensors])
         return np.array(x)
 
     def owns(self, x: Any) -> bool:
         import jax
 
-        return isinstance(x, jax.Array)
+        return isinstance(x, jax.Array | SplitVector)
 
     def out_of_memory(self, error: BaseException) -> bool:
         # XLA has one error class for everything; its text begins with the status.
         return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
     def synchronize(self, x: Array) -> None:
-        x.block_until_ready()
+        import jax
+
+        jax.block_until_ready(x)
 
     def tf32(self) -> str:
         import jax
@@ -108,3 +116,11 @@ class JaxBackend(Backend):
         import jax
 
         return jax.jit(function, donate_argnums=(0,) if donate else ())
+
+
+@functools.cache
+def _register_split_vectors() -> None:
+    """Tell JAX, once, what a split vector is made of."""
+    import jax
+
+    jax.tree_util.register_dataclass(SplitVector, data_fields=["tensors"], meta_fields=[])

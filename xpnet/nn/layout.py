@@ -2,7 +2,8 @@
 
 Parameters, their gradient and each optimizer moment are vectors of the same layout, so an update,
 clipping, a checkpoint or an all-reduce is one operation on one array. A layer sees reshaped
-slices, which NumPy, CuPy and PyTorch make without a copy and a compiler folds away.
+slices, which NumPy, CuPy and PyTorch make without a copy. A backend whose compiler copies them
+keeps each vector as a :class:`~xpnet.split_vector.SplitVector` of its tensors.
 """
 
 import math
@@ -14,6 +15,7 @@ from array_api_compat import array_namespace
 from xpnet.errors import ConfigError
 from xpnet.nn import Params, Sequential, Shape, layer_name
 from xpnet.random import generator
+from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
 __all__ = ["Entry", "Layout", "initialize", "layouts", "merge"]
@@ -45,28 +47,38 @@ class Layout(NamedTuple):
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
         """Return the tensors in ``flat`` (size,), one mapping per layer; views where possible."""
-        xp = array_namespace(flat)
         layers: list[dict[str, Array]] = [{} for _ in range(self.n_layers)]
-        for e in self.entries:
-            layers[e.layer][e.variable] = xp.reshape(flat[e.start : e.stop], e.shape)
+        for e, tensor in zip(self.entries, self.tensors(flat), strict=True):
+            layers[e.layer][e.variable] = tensor
         return layers
 
     def join(self, layers: Sequence[Params], like: Array) -> Array:
-        """Return the flat vector of the tensors in ``layers``; ``like`` if there are none."""
-        xp = array_namespace(like)
-        parts = [xp.reshape(layers[e.layer][e.variable], (-1,)) for e in self.entries]
-        return xp.concat(parts) if parts else like
+        """Return the vector of the tensors in ``layers``, as ``like`` is kept.
+
+        Without any tensor it is ``like``.
+        """
+        return self._vector([layers[e.layer][e.variable] for e in self.entries], like)
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Return the tensors in ``flat`` by their names within the model."""
-        xp = array_namespace(flat)
-        return {e.name: xp.reshape(flat[e.start : e.stop], e.shape) for e in self.entries}
+        return {e.name: t for e, t in zip(self.entries, self.tensors(flat), strict=True)}
 
     def join_named(self, tensors: Mapping[str, Array], like: Array) -> Array:
-        """Return the flat vector of named tensors: the inverse of :meth:`named`."""
+        """Return the vector of named tensors: the inverse of :meth:`named`."""
+        return self._vector([tensors[e.name] for e in self.entries], like)
+
+    def tensors(self, flat: Array) -> Sequence[Array]:
+        """Return the tensors in ``flat`` in order; views where possible."""
+        if isinstance(flat, SplitVector):
+            return flat.tensors
+        xp = array_namespace(flat)
+        return [xp.reshape(flat[e.start : e.stop], e.shape) for e in self.entries]
+
+    def _vector(self, tensors: Sequence[Array], like: Array) -> Array:
+        if isinstance(like, SplitVector):
+            return SplitVector(tuple(tensors))
         xp = array_namespace(like)
-        parts = [xp.reshape(tensors[e.name], (-1,)) for e in self.entries]
-        return xp.concat(parts) if parts else like
+        return xp.concat([xp.reshape(t, (-1,)) for t in tensors]) if tensors else like
 
 
 def layouts(model: Sequential) -> tuple[Layout, Layout]:

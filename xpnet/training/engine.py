@@ -14,6 +14,7 @@ from xpnet.nn.layout import Layout, initialize, layouts, merge
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
+from xpnet.split_vector import SplitVector
 from xpnet.step import (
     Batch,
     StepInputs,
@@ -65,7 +66,8 @@ class Engine:
     ) -> None:
         self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
         self.params_layout, self.stats_layout = layouts(model)
-        params, stats = (_placed(backend, v) for v in initialize(model, seed))
+        pairs = zip(layouts(model), initialize(model, seed), strict=True)
+        params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
         scale = first_scale(mixed, params) if mixed else None
         slots = optimizer.init(params)
         self.state = TrainState(params, stats, slots, zero_totals(params), scale)
@@ -153,12 +155,18 @@ class Engine:
         return None
 
     def host_state(self) -> TrainState:
-        """Return a copy of the state in host arrays."""
+        """Return a copy of the state in host arrays, each vector flat."""
         return _map(self.backend.to_host, self.state)
 
     def set_state(self, host: TrainState) -> None:
         """Place a copy of a host state."""
-        self.state = _map(lambda x: _placed(self.backend, x), host)
+        backend = self.backend
+        placed = _map(lambda x: _placed(backend, x), host._replace(params=(), stats=(), slots=()))
+        self.state = placed._replace(
+            params=_vector(backend, self.params_layout, host.params),
+            stats=_vector(backend, self.stats_layout, host.stats),
+            slots=tuple(_vector(backend, self.params_layout, slot) for slot in host.slots),
+        )
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -204,6 +212,13 @@ def _placed(backend: Backend, host: Any) -> Array:
     """A copy on the device, for a step to write into."""
     kind = "int32" if np.asarray(host).dtype.kind == "i" else backend.dtype_name
     return backend.place(np.array(host, dtype=kind))
+
+
+def _vector(backend: Backend, layout: Layout, flat: np.ndarray) -> Array:
+    """A copy of a flat vector on the device, as the backend keeps it."""
+    if not backend.splits or not layout.entries:
+        return _placed(backend, flat)
+    return SplitVector(tuple(_placed(backend, t) for t in layout.tensors(flat)))
 
 
 def _total(field: str) -> str:
