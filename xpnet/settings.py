@@ -39,6 +39,7 @@ __all__ = [
     "convert",
     "did_you_mean",
     "dump",
+    "flattened",
 ]
 
 T = TypeVar("T")
@@ -212,7 +213,22 @@ def _plain(kind: Any, value: Any) -> Any:
             msg = f"{type(value).__name__} has no name, so it cannot be written to a config"
             raise ConfigError(msg)
         return {"name": names[type(value)], **dump(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
     return dump(value) if is_dataclass(value) else value
+
+
+def flattened(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a table of tables as one table with dotted keys.
+
+    >>> flattened({"a": {"b": 1, "c.d": 2}, "e": 3})
+    {'a.b': 1, 'a.c.d': 2, 'e': 3}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        flat.update(flattened(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
 
 
 def _join(path: str, key: str) -> str:
@@ -273,6 +289,12 @@ def convert(kind: Any, value: Any, path: str) -> Any:
             raise ConfigError(msg)
         inner = typing.get_args(kind)[0]
         return tuple(convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:  # of names with dots in them, which TOML takes for tables in tables
+        if not isinstance(value, Mapping):
+            msg = f"{path} must be a table; got {value!r}"
+            raise ConfigError(msg)
+        inner = typing.get_args(kind)[1]
+        return {k: convert(inner, v, f"{path}.{k}") for k, v in flattened(value).items()}
     if is_dataclass(kind):
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value

@@ -160,6 +160,7 @@ CASES = [
     Adadelta(rho=0.5, eps=1e-3, weight_decay=0.1),
 ]
 CLIPS = [Clip(), Clip(norm=1.0), Clip(value=0.5)]
+OF_GROUPS = ("decay", "freeze", "lr_factors")  # for them see test_groups.py
 
 
 @pytest.fixture
@@ -198,7 +199,8 @@ def train_by_loop(optimizer, problem):
 def train_by_torch(optimizer, problem, clip):
     torch = pytest.importorskip("torch", reason="the oracle is PyTorch's optimizer")
     _, name, renamed = ORACLES[type(optimizer)]
-    options = {renamed.get(k, k): v for k, v in vars(optimizer).items()}
+    settings = {k: v for k, v in vars(optimizer).items() if k not in OF_GROUPS}
+    options = {renamed.get(k, k): v for k, v in settings.items()}
     if "beta1" in options:
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     p = torch.tensor(problem[0], requires_grad=True)

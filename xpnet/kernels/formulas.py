@@ -15,6 +15,7 @@ from xpnet.kernels.tracing import Formula, Symbol, traced, traced_by_rows
 from xpnet.nn import Activation, Layer
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip, clip_by_value, factor_of_norm
+from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
 
 __all__ = [
@@ -129,7 +130,7 @@ def descent(optimizer: Optimizer, clip: Clip) -> Callable[[Any], tuple[float, fl
 
     Such an update needs no pass of its own: the product that computes g adds to p.
     """
-    if optimizer.slots or clip != Clip():
+    if optimizer.slots or clip != Clip() or isinstance(optimizer, Grouped):
         return None
     try:
         formula = update(optimizer)

@@ -29,8 +29,10 @@ from xpnet.nn import (
     Softmax,
     layer_name,
 )
+from xpnet.nn.layout import layouts
 from xpnet.nn.losses import CrossEntropy, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
+from xpnet.optim.groups import Part, parts
 from xpnet.optim.optimizers import Optimizer
 
 __all__ = [
@@ -205,10 +207,11 @@ class PortableBackward:
 
 @dataclass(frozen=True)
 class Update:
-    """Clipping, and the update rule on the flat vectors; without a formula it is portable."""
+    """Clipping of the whole gradient, and the update of a part of the flat vectors."""
 
     clip: Clip
-    formula: Formula | None
+    part: Part
+    formula: Formula | None  # None: the update of all parts is portable
 
 
 Operation = (
@@ -225,16 +228,21 @@ class Plan:
     forward: list[Operation] = field(default_factory=list)
     loss: LossStep = field(init=False)
     backward: list[Operation] = field(default_factory=list)
-    update: Update = field(init=False)
+    updates: list[Update] = field(default_factory=list)  # one for each group of parameters
     widths: list[int] = field(default_factory=list)  # of each buffer; the first is the batch
     portable: list[tuple[str, str]] = field(default_factory=list)  # what has no kernel, and why
+
+    @property
+    def updates_fused(self) -> bool:
+        """Whether the update of every group of parameters has a formula."""
+        return all(o.formula is not None for o in self.updates)
 
     def operations(self) -> Iterator[Operation]:
         """All operations in order."""
         yield from self.forward
         yield self.loss
         yield from self.backward
-        yield self.update
+        yield from self.updates
 
 
 def make_plan(
@@ -281,7 +289,8 @@ class _Planner:
         for undo in reversed(self.undo):
             if dy is not None:
                 dy = undo(dy)
-        self.plan.update = Update(clip, self.rule(optimizer, clip))
+        size = layouts(model)[0].size
+        self.plan.updates = [self.update(part, clip) for part in parts(optimizer, size)]
 
     # -- places -----------------------------------------------------------------------------------
 
@@ -485,12 +494,14 @@ class _Planner:
         self.plan.loss = LossStep(z, dz, bias, elements, not kernel)
         return dz
 
-    def rule(self, optimizer: Optimizer, clip: Clip) -> Formula | None:
+    def update(self, part: Part, clip: Clip) -> Update:
+        rule = part.group.rule
         try:
-            return formulas.update(optimizer, clip, divided=self.divided)
+            return Update(clip, part, formulas.update(rule, clip, divided=self.divided))
         except UnsupportedError as error:
-            self.plan.portable.append((type(optimizer).__name__, str(error)))
-            return None
+            why = type(rule).__name__, str(error)
+            self.plan.portable += [why] * (why not in self.plan.portable)
+            return Update(clip, part, None)
 
 
 def _check_row_layer(

@@ -29,7 +29,7 @@ class PlanLine(NamedTuple):
 def plan_lines(plan: Plan, model: Sequential, N: int, itemsize: int = 4) -> list[PlanLine]:
     """Return a line for each operation of a step on N rows, in order."""
     writer = _Writer(model, N, itemsize)
-    phases: Any = (plan.forward, [plan.loss], plan.backward, [plan.update])
+    phases: Any = (plan.forward, [plan.loss], plan.backward, plan.updates)
     return [
         writer.line(phase, operation)
         for phase, operations in zip(PASSES, phases, strict=True)
@@ -139,14 +139,23 @@ class _Writer:
         return text, self.of(o.output), self.of(o.gradient)
 
     def update(self, o: p.Update) -> Any:
-        P = layouts(self.model)[0].size
+        P = sum(b - a for a, b in o.part.ranges)
         if o.formula is None:
-            return "p = the rule's update", [(P,)] * 2, [(P,)]
+            return f"p = the rule's update{self.of_group(o)}", [(P,)] * 2, [(P,)]
         names = {name: name.split("_", 1)[1] for name in o.formula.inputs if "_" in name}
         slots = [name for name in o.formula.inputs if name.startswith("slot_")]
         targets = ["p", *(names[name] for name in slots)]
         texts = [f"{t} = {_text(o.formula, names, i)}" for i, t in enumerate(targets)]
-        return "; ".join(texts), [(P,)] * (2 + len(slots)), [(P,)] * len(targets)
+        text = "; ".join(texts) + self.of_group(o)
+        return text, [(P,)] * (2 + len(slots)), [(P,)] * len(targets)
+
+    def of_group(self, o: p.Update) -> str:
+        """Which tensors an update is of, if not of all."""
+        entries = layouts(self.model)[0].entries
+        names = [e.name for e in entries if any(a <= e.start < b for a, b in o.part.ranges)]
+        text = "" if len(names) == len(entries) else f" for {', '.join(names)}"
+        factor = o.part.group.lr_factor
+        return text if factor == 1.0 else f"{text}, at {factor:g} of the learning rate"
 
 
 def _value(f: Elementwise | None, z: str) -> str:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from xpnet.errors import ConfigError
-from xpnet.nn import Params, Sequential, Shape, layer_name
+from xpnet.nn import Params, Sequential, Shape
+from xpnet.nn.sequential import variable_name
 from xpnet.random import generator
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     shape: Shape
     start: int
     stop: int
+    frozen: bool = False  # whether its gradient is taken to be zero
 
 
 class Layout(NamedTuple):
@@ -55,9 +57,17 @@ class Layout(NamedTuple):
     def join(self, layers: Sequence[Params], like: Array) -> Array:
         """Return the vector of the tensors in ``layers``, as ``like`` is kept.
 
-        Without any tensor it is ``like``.
+        Those that are frozen are zero, and may be missing in ``layers``. Without any tensor it is
+        ``like``.
         """
-        return self._vector([layers[e.layer][e.variable] for e in self.entries], like)
+        xp = array_namespace(like)
+        tensors = [
+            xp.zeros(e.shape, dtype=like.dtype, device=device(like))
+            if e.frozen
+            else layers[e.layer][e.variable]
+            for e in self.entries
+        ]
+        return self._vector(tensors, like)
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Return the tensors in ``flat`` by their names within the model."""
@@ -97,8 +107,9 @@ def _layout(model: Sequential, *, trained: bool) -> Layout:
         for name, variable in variables.items():
             if variable.trained == trained:
                 stop = start + math.prod(variable.shape)
-                full_name = f"{i}.{layer_name(layer)}.{name}"
-                entries.append(Entry(i, name, full_name, variable.shape, start, stop))
+                full_name = variable_name(i, layer, name)
+                frozen = full_name in model.frozen
+                entries.append(Entry(i, name, full_name, variable.shape, start, stop, frozen))
                 start = stop
     return Layout(tuple(entries), len(model.layers))
 

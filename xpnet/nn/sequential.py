@@ -13,7 +13,7 @@ from xpnet.registry import name_of
 from xpnet.settings import Checked, OneOf, PositiveInt
 from xpnet.typing import Array
 
-__all__ = ["Sequential"]
+__all__ = ["Sequential", "variable_name"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Sequential(Checked):
     """A model: ``layers`` applied in order.
 
     ``Sequential([Dense(256), ReLU(), Dense(10)])`` leaves the sizes open;
-    ``.build((784,))`` fills them in and returns a new model.
+    ``.build((784,))`` fills them in and returns a new model. ``frozen`` names parameters whose
+    gradient training takes to be zero; the ``freeze`` of an update rule sets it.
 
     >>> from xpnet.nn import Dense, ReLU
     >>> model = Sequential([Dense(4), ReLU(), Dense(3)])
@@ -33,10 +34,16 @@ class Sequential(Checked):
 
     layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...]
     input_shape: tuple[PositiveInt, ...] | None = None
+    frozen: tuple[str, ...] = ()
 
     if TYPE_CHECKING:  # any sequence of layers becomes a tuple
 
-        def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None) -> None: ...
+        def __init__(
+            self,
+            layers: Sequence[Layer],
+            input_shape: Shape | None = None,
+            frozen: Sequence[str] = (),
+        ) -> None: ...
 
     def build(self, input_shape: Shape) -> "Sequential":
         """Return the model for examples of ``input_shape``, which excludes the batch.
@@ -87,7 +94,8 @@ class Sequential(Checked):
 
     def __repr__(self) -> str:
         shape = "" if self.input_shape is None else f", input_shape={self.input_shape}"
-        return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}]{shape})"
+        frozen = f", frozen={self.frozen}" if self.frozen else ""
+        return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}]{shape}{frozen})"
 
     @property
     def output_shape(self) -> Shape:
@@ -106,8 +114,11 @@ class Sequential(Checked):
     @functools.cached_property
     def first_trained(self) -> int:
         """The first layer with trained parameters, where backward may end; their number if none."""
-        has_trained = [any(v.trained for v in vs.values()) for vs in self.variables()]
-        return has_trained.index(True) if True in has_trained else len(self.layers)
+        for i, variables in enumerate(self.variables()):
+            names = (variable_name(i, self.layers[i], k) for k, v in variables.items() if v.trained)
+            if not set(self.frozen).issuperset(names):
+                return i
+        return len(self.layers)
 
     def forward(
         self,
@@ -153,3 +164,13 @@ class Sequential(Checked):
         """Return each layer's new statistics after a training pass."""
         triples = zip(self.layers, params, residuals, strict=True)
         return [layer.track(p, r) for layer, p, r in triples]
+
+
+def variable_name(index: int, layer: Layer, variable: str) -> str:
+    """Return the name within the model of a variable of its layer ``index``.
+
+    >>> from xpnet.nn import Dense
+    >>> variable_name(0, Dense(3), "W")
+    '0.dense.W'
+    """
+    return f"{index}.{name_of(layer)}.{variable}"

@@ -19,7 +19,8 @@ constants. A compiled update therefore takes the coefficients as arguments and i
 
 The rules are PyTorch's of the same name, and optax's for Lion. ``weight_decay`` λ acts on every
 parameter: through the gradient, as that of (λ/2) Σ p² ("coupled"), or directly on the parameters
-in AdamW and Lion ("decoupled").
+in AdamW and Lion ("decoupled"). What a rule does otherwise for some layers of a model is in
+:mod:`xpnet.optim.groups`.
 
 >>> import numpy as np
 >>> params, slots = SGD().update(np.array([1.0, 2.0]), np.array([1.0, -1.0]), (), Coefficients(0.5))
@@ -30,8 +31,9 @@ array([0.5, 2.5])
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -76,13 +78,21 @@ OPTIMIZERS: dict[str, type["Optimizer"]] = {}  # by the names that they are regi
 
 @dataclass(frozen=True)
 class Optimizer(Checked, ABC):
-    """Base class of the update rules; ``lr`` is the learning rate that a schedule starts from."""
+    """Base class of the update rules; ``lr`` is the learning rate that a schedule starts from.
+
+    The last three settings divide a model's parameters into groups, for which
+    :func:`xpnet.optim.groups.grouped` makes the rule; without it they do nothing.
+    """
 
     table: ClassVar[dict[str, type["Optimizer"]]] = OPTIMIZERS
 
     lr: PositiveFloat = 0.01
     _: KW_ONLY
     weight_decay: NonNegativeFloat = 0.0
+    decay: Literal["all", "weights"] = "all"  # weights: what has two or more dimensions
+    freeze: tuple[str, ...] = ()  # layers that stay as they are
+    # Layer -> the factor of its learning rate. A dict has no hash.
+    lr_factors: Mapping[str, PositiveFloat] = field(default_factory=dict, hash=False)
 
     @property
     def slots(self) -> tuple[str, ...]:

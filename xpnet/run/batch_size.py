@@ -31,7 +31,7 @@ def with_batch_size(
         shape = (rows,) if loss.predicts == "class" else (rows, preprocessing.outputs)
         y = xp.zeros(shape, dtype=kind, device=where)
         keys = dropout_keys(config.seed, 0, model.n_random)
-        inputs = StepInputs(0, optimizer.coefficients(optimizer.lr, 1), keys)
+        inputs = StepInputs(0, engine.optimizer.coefficients(optimizer.lr, 1), keys)
         backend.synchronize(engine.train(Batch(x, y), inputs))
 
     size = fitting_batch(need, backend, len(splits.train), attempt)

@@ -21,7 +21,7 @@ from xpnet.run.scores import scores
 from xpnet.run.splits import load_splits
 from xpnet.run.streamed_splits import is_streamed, with_stream
 from xpnet.run.trained_run import Run, load, make_trainer
-from xpnet.settings import dump
+from xpnet.settings import dump, flattened
 from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import (
     Callback,
@@ -288,7 +288,7 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
         config = replace(config, batch_size=earlier.batch_size)
     if config.data.stream == "auto":
         config = replace(config, data=replace(config.data, stream=earlier.data.stream))
-    ours, theirs = _flat(dump(config)), _flat(dump(earlier))
+    ours, theirs = flattened(dump(config)), flattened(dump(earlier))
     for key in sorted({*ours, *theirs}):
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
         if not free and ours.get(key) != theirs.get(key):
@@ -296,14 +296,6 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
             msg += f"with {theirs.get(key)!r}"
             raise ConfigError(msg, python="choose another out", command="choose another --out")
     return config
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
 
 
 def _position(trainer: Trainer, config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout, initialize, layouts, merge
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
+from xpnet.optim.groups import frozen, grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.split_vector import SplitVector
 from xpnet.step import (
@@ -48,7 +50,8 @@ class Engine:
 
     ``step`` says who takes the train step (:mod:`xpnet.training.step_choice`); with ``accumulate``
     the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
-    narrower dtype. The state begins with ``seed``'s first weights.
+    narrower dtype. The state begins with ``seed``'s first weights. The attribute ``optimizer`` is
+    the rule that makes the updates: the one given, or what its groups of parameters make of it.
     """
 
     def __init__(
@@ -64,6 +67,9 @@ class Engine:
         accumulate: int = 1,
         mixed: Mixed | None = None,
     ) -> None:
+        layout = layouts(model)[0]
+        optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
+        model = replace(model, frozen=left_out) if left_out else model
         self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
         self.params_layout, self.stats_layout = layouts(model)
         pairs = zip(layouts(model), initialize(model, seed), strict=True)

@@ -217,7 +217,8 @@ class Trainer:
         """The numbers of the step at this position."""
         step = self.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        return StepInputs(step, self.optimizer.coefficients(self._lr(step), step + 1), keys)
+        rule = self.engine.optimizer
+        return StepInputs(step, rule.coefficients(self._lr(step), step + 1), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch

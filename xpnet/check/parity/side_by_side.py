@@ -16,7 +16,8 @@ from xpnet.check.parity.operations import check_operations
 from xpnet.check.parity.report import FirstDifference, Growth, Report, Result
 from xpnet.check.sample import Sample, sample_rows
 from xpnet.errors import BackendError, ConfigError
-from xpnet.nn.layout import merge
+from xpnet.nn.layout import layouts, merge
+from xpnet.optim.groups import grouped
 from xpnet.random import generator
 from xpnet.run.config import Config
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
@@ -82,13 +83,14 @@ def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_M
     """Yield the steps that training would take on these rows."""
     per_epoch = math.ceil(len(rows.x) / size)
     schedule, total = config.schedule.init(), config.epochs * per_epoch
+    rule = grouped(config.optimizer, layouts(rows.model)[0])
     for step in range(steps):
         epoch, batch = divmod(step, per_epoch)
         order = generator(config.seed, "shuffle", epoch).permutation(len(rows.x))
         chosen = order[batch * size : (batch + 1) * size]
         lr = config.schedule.lr(schedule, config.optimizer.lr, step, total, per_epoch)
         keys = dropout_keys(config.seed, step, rows.model.n_random)
-        inputs = StepInputs(step, config.optimizer.coefficients(lr, step + 1), keys)
+        inputs = StepInputs(step, rule.coefficients(lr, step + 1), keys)
         yield _Moment(inputs, rows.x[chosen], rows.y[chosen])
 
 

@@ -1,7 +1,7 @@
 """The whole train step, on buffers that are allocated once per batch size."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,7 @@ class FusedStep:
                 run(*part)
             else:
                 self._portable(part, batch)
-        if self.plan.update.formula is None:
+        if not self.plan.updates_fused:
             self._portable_update(inputs.coefficients)
         cost = self._buffers.sums[COST]
         if not math.isfinite(cost) and state.totals.bad_step < 0:
@@ -124,11 +124,15 @@ class FusedStep:
         totals = Totals(loss, denominator, correct, count, bad_step)
         stats = np.zeros(stats_layout.size, dtype)
         tensors = merge(params_layout.split(params), stats_layout.split(stats))
+        gradients = params_layout.split(target)
+        for e in params_layout.entries:
+            if e.frozen:  # its gradient goes nowhere, and stays zero in the vector
+                gradients[e.layer][e.variable] = np.zeros(e.shape, dtype)
         weights = getattr(self.loss, "class_weights", None)
         c = self.optimizer.coefficients(self.optimizer.lr, 1)
         buffers = Buffers(
             tensors,
-            params_layout.split(target),
+            gradients,
             (params, target, *slots),
             sums,
             np.zeros(0, dtype) if weights is None else np.array(weights, dtype),
@@ -179,7 +183,10 @@ class FusedStep:
             keys = tuple(map(int, self._buffers.keys[part.index])) if layer.random else None
             y, residuals = layer.forward(tensors, x, train=True, keys=keys)
             view[part.y][...] = y
-            self.residuals[part.layer] = residuals
+            if part.layer < self.model.first_trained:  # backward does not get there
+                self._keep(part.layer, layer.track(tensors, residuals))
+            else:
+                self.residuals[part.layer] = residuals
         elif isinstance(part, PortableBackward):
             dx = None if part.dx is None else view[part.dx]
             self._portable_backward(part.layer, view[part.dy], dx)
@@ -204,8 +211,11 @@ class FusedStep:
         for name, grad in grads.items():
             view = self._buffers.target[i][name]
             view[...] = alpha * grad if beta == 0.0 else beta * view + alpha * grad
+        self._keep(i, stats)
+
+    def _keep(self, i: int, stats: Mapping[str, Array]) -> None:
         for name, value in stats.items():
-            tensors[name][...] = value
+            self._buffers.params[i][name][...] = value
 
 
 def _vectors(count: int, size: int, dtype: np.dtype) -> list[Array]:

@@ -4,6 +4,7 @@ All places of the plan are in one flat vector, ``work``. A row is a kernel with 
 what it works on (memory.ROW), so it holds for as long as the buffers do.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ class _Compiler:
     def phases(self) -> list[tuple[str, list[Operation]]]:
         plan = self.plan
         return [("forward", plan.forward), ("loss", [plan.loss]), ("backward", plan.backward),
-                ("optimizer", [plan.update])]  # fmt: skip
+                ("optimizer", [*plan.updates])]  # fmt: skip
 
     def reads_copy(self) -> bool:
         """Whether the batch has to be copied to ``work``; products read it where it is."""
@@ -305,13 +306,21 @@ class _Compiler:
         return kernel, loss.ignore_label or 0
 
     def update(self, o: p.Update) -> None:
-        if o.formula is None or self.b.flat[0] is self.b.flat[1]:
+        if not self.plan.updates_fused or self.b.flat[0] is self.b.flat[1]:
             return  # the rule is portable, or the products that compute the gradient are the update
-        size, (params, gradient, *slots) = (len(self.b.flat[0]),), self.b.flat
-        factor = self.extra(1)
-        if o.clip.norm is not None:
-            self.row(loops.norm(o.clip), size, gradient, factor)
-        self.row(loops.update(o.formula), size, params, gradient, factor, self.b.numbers, *slots)
+        assert o.formula is not None
+        factor, numbers = self.norm_factor, self.b.numbers[o.part.first :]
+        for a, b in o.part.ranges:
+            params, gradient, *slots = (vector[a:b] for vector in self.b.flat)
+            self.row(loops.update(o.formula), (b - a,), params, gradient, factor, numbers, *slots)
+
+    @functools.cached_property
+    def norm_factor(self) -> Array:
+        """What the update multiplies the gradient by, computed in a row before the first part's."""
+        factor, gradient, clip = self.extra(1), self.b.flat[1], self.plan.updates[0].clip
+        if clip.norm is not None:
+            self.row(loops.norm(clip), (len(gradient),), gradient, factor)
+        return factor
 
 
 # Operation -> what writes its rows.
