@@ -347,6 +347,22 @@ def test_show_prints_the_plan_of_a_step(xpnet, trained):
     assert "portable" not in out
 
 
+def test_the_plan_of_a_run_has_a_line_for_each_group_of_parameters(xpnet, tmp_path):
+    flowers(tmp_path / "a.csv")
+    groups = [
+        f"--set=optimizer.{s}" for s in ("name=adamw", "decay=weights", "freeze=['0.dense.b']")
+    ]
+    assert xpnet("train", tmp_path / "a.csv", "--out", tmp_path / "run", "--set", "epochs=1",
+                 *groups)[0] == 0  # fmt: skip
+    code, out, err = xpnet("show", tmp_path / "run", "--plan")
+    assert (code, err) == (0, "")
+    updates = out.partition("update\n")[2]
+    assert [line.rpartition(" for ")[2] for line in updates.splitlines()[::2]] == [
+        "0.dense.W, 2.dense.W",
+        "2.dense.b",
+    ]
+
+
 def test_show_escapes_control_characters_of_the_config(xpnet, tmp_path):
     data = flowers(tmp_path / "a\u202eb\x9b2J.csv")
     assert xpnet("train", data, "--out", tmp_path / "run", "--set", "epochs=1")[0] == 0

@@ -5,8 +5,10 @@ import pytest
 from xpnet.kernels.plan import Affine, LossStep, Map, MapBackward, Place, make_plan
 from xpnet.kernels.plan_table import plan_lines
 from xpnet.nn import GELU, BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Sequential, Softmax
+from xpnet.nn.layout import layouts
 from xpnet.nn.losses import CrossEntropy, Huber, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
+from xpnet.optim.groups import grouped
 from xpnet.optim.optimizers import SGD, Adam
 
 
@@ -88,6 +90,22 @@ def test_a_loss_of_elements_is_written_out():
     (loss,) = [line.formula for line in lines if line.phase == "loss"]
     assert loss.startswith("C = Σ (min(abs(((z0 + b0) - y)), 1) * ")
     assert "min(max(g, -0.5), 0.5)" in lines[-1].formula
+
+
+def test_a_group_of_parameters_is_a_line():
+    layers = [Dense(4), ReLU(), Dense(3)]
+    layout = layouts(Sequential(layers).build((6,)))[0]
+    rule = SGD(
+        weight_decay=0.5, decay="weights", lr_factors={"2.dense.W": 0.1}, freeze=("0.dense",)
+    )
+    plan, lines = plan_of(layers, rule=grouped(rule, layout))
+    assert [(line.formula, line.shapes) for line in lines if line.phase == "update"] == [
+        ("p = (p - (step_size * (g + (0.5 * p)))) for 2.dense.W, at 0.1 of the learning rate",
+         "(12,)"),
+        ("p = (p - (step_size * g)) for 2.dense.b", "(3,)"),
+    ]  # fmt: skip
+    assert [o.part.ranges for o in plan.updates] == [((28, 40),), ((40, 43),)]
+    assert [o.part.first for o in plan.updates] == [0, 3]
 
 
 @pytest.mark.parametrize("by_rows", [False, True])

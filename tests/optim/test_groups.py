@@ -42,8 +42,8 @@ def trained_by_torch(data, make, group_of, clip=None, frozen=()):
     """PyTorch's own groups: ``group_of`` has the options of a tensor by its name here."""
     torch = pytest.importorskip("torch", reason="the oracle is PyTorch's parameter groups")
     nn, start = torch.nn, first_params()
-    net = nn.Sequential(nn.Linear(WIDTH, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5), nn.GELU(),
-                        nn.Linear(5, K)).double()  # fmt: skip
+    layers = [nn.Linear(WIDTH, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5), nn.GELU()]
+    net = nn.Sequential(*layers, nn.Linear(5, K)).double()
     named = {}
     for name, value in start.items():
         i, _, variable = name.split(".")

@@ -60,6 +60,7 @@ def test_the_examples_in_the_template_are_settings_that_load(toml):
     assert config.checkpoint.every == "10min"
     assert config.model.layers[1] == LeakyReLU(0.1)
     assert config.clip == Clip(norm=1.0, value=0.5)
+    assert config.optimizer == Adam(freeze=("0.dense",), lr_factors={"2.dense": 0.1})
 
 
 def test_the_template_names_every_setting():
@@ -140,6 +141,25 @@ def test_overrides_reach_every_depth_and_type():
     assert config.data.label == -1
     assert config.clip == Clip(norm=1.0)
     assert config.mixed.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.lr_factors.0.dense=0.1"],
+        ['optimizer.lr_factors={"0.dense" = 0.1}'],
+        ["optimizer.lr_factors={0.dense = 9}", "optimizer.lr_factors.0.dense=0.1"],
+    ],
+)
+def test_layers_are_named_with_or_without_quotes(overrides, toml):
+    groups = ["optimizer=adamw", "optimizer.decay=weights", "optimizer.freeze=['2.dense']"]
+    config = load_config("digits", [*groups, *overrides])
+    rule = AdamW(decay="weights", freeze=("2.dense",), lr_factors={"0.dense": 0.1})
+    assert config.optimizer == rule
+    assert load_config(toml(to_toml(config))) == config
+    again = load_config(config, ["optimizer.lr_factors.0.dense=0.5"])
+    assert again.optimizer.lr_factors == {"0.dense": 0.5}
+    assert config.optimizer == rule  # its table is its own
 
 
 def test_another_name_drops_the_settings_of_the_class_before():

@@ -230,6 +230,9 @@ def test_the_batch_that_fits_is_found_once_and_kept(csv, go, tmp_path, monkeypat
         ("model.hidden=[9]", "model.hidden = [9]"),
         ("seed=1", "seed = 1"),
         ("clip.norm=1", "clip.norm = 1.0"),
+        ("optimizer.decay=weights", "optimizer.decay = 'weights'"),
+        ("optimizer.freeze=['0.dense']", "optimizer.freeze = ['0.dense']"),
+        ("optimizer.lr_factors.0.dense=2", "optimizer.lr_factors.0.dense = 2.0"),
         ("loss=cross_entropy", "loss.name = 'cross_entropy'"),
     ],
 )
@@ -238,6 +241,21 @@ def test_another_training_is_refused_by_the_key_that_differs(csv, go, override, 
     with pytest.raises(ConfigError) as caught:
         go(csv, override, resume=True)
     assert f"cannot resume with {key}" in str(caught.value)
+
+
+def test_a_run_with_groups_of_parameters_resumes_bit_for_bit(csv, go, tmp_path):
+    groups = ("optimizer.decay=weights", "optimizer.weight_decay=0.1", "optimizer.freeze=['0']",
+              "optimizer.lr_factors.2.dense=0.5")  # fmt: skip
+    go(csv, *groups, "epochs=5", out="whole")
+    go(csv, *groups)
+    go(csv, *groups, "epochs=5", resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_layer_that_does_not_exist_leaves_no_folder(csv, go, tmp_path):
+    with pytest.raises(ConfigError, match=r"'0.relu'; there are: 0.dense, 2.dense"):
+        go(csv, "optimizer.freeze=['0.relu']")
+    assert not (tmp_path / "run").exists()
 
 
 def test_changed_data_is_refused_and_moved_data_is_not(csv, go, tmp_path):
