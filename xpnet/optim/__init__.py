@@ -1,4 +1,4 @@
-"""Update rules, learning-rate schedules and gradient clipping."""
+"""Update rules, groups of parameters, learning-rate schedules and gradient clipping."""
 
 from xpnet.optim import schedules
 

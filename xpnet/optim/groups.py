@@ -13,7 +13,8 @@ where the norm is clipped, backward ends at the first layer that is not frozen, 
 statistics of a frozen batch normalisation still follow the batches.
 
 :func:`grouped` turns such a rule into a :class:`Grouped` one, which is made of plain ones: each
-updates its part of the flat vectors. State, checkpoints and steps are those of any rule.
+updates its part of the flat vectors. State, checkpoints and steps are those of any rule. A rule of
+your own that takes a norm takes it over the group.
 """
 
 import functools
