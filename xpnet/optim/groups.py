@@ -28,6 +28,7 @@ from array_api_compat import array_namespace
 
 from xpnet.errors import ConfigError
 from xpnet.optim.optimizers import Optimizer, Slots, State
+from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
 if TYPE_CHECKING:  # the rooms nn and optim do not import each other
@@ -89,8 +90,8 @@ class Grouped(Optimizer):
 
     def update(self, params: Array, grad: Array, slots: Slots, c: Any) -> State:
         vectors, made = (params, grad, *slots), []
-        for part in self.parts:
-            p, g, *own = (_joined([v[a:b] for a, b in part.ranges]) for v in vectors)
+        for number, part in enumerate(self.parts):
+            p, g, *own = (self._taken(v, number) for v in vectors)
             of_group = self._kind(*c[part.first :][: len(self._kind._fields)])
             new, moved = part.group.rule.update(p, g, tuple(own), of_group)
             made.append((new, *moved))
@@ -117,8 +118,21 @@ class Grouped(Optimizer):
         runs = [list(run) for _, run in by_group]
         return tuple(Segment(run[0].start, run[-1].stop, run[0].group) for run in runs)
 
+    def _taken(self, vector: Array, group: int) -> Array:
+        """What a vector has of a group, as a vector of its own."""
+        if isinstance(vector, SplitVector):
+            pairs = zip(vector.tensors, self.segments, strict=True)
+            return SplitVector(tuple(t for t, segment in pairs if segment.group == group))
+        return _joined([vector[a:b] for a, b in self.parts[group].ranges])
+
     def _whole(self, vector: Array, of_groups: list[Array]) -> Array:
         """The vector with the new values of each group; what is frozen is that of ``vector``."""
+        if isinstance(vector, SplitVector):
+            new = [iter(v.tensors) for v in of_groups]
+            pairs = zip(vector.tensors, self.segments, strict=True)
+            return SplitVector(
+                tuple(t if s.group is None else next(new[s.group]) for t, s in pairs)
+            )
         taken, pieces = [0] * len(of_groups), []
         for start, stop, group in self._merged:
             if group is None:
