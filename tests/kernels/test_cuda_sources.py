@@ -11,8 +11,8 @@ import pytest
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text
-from xpnet.nn import ACTIVATIONS, LogSoftmax, Softmax
-from xpnet.nn.losses import BinaryCrossEntropy, Huber, MeanSquaredError
+from xpnet.nn import ACTIVATIONS
+from xpnet.nn.losses import LOSSES, ElementwiseLoss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS
 
@@ -23,11 +23,11 @@ BACKWARD = ("activation_backward", "norm_gradients", "batch_norm_backward", "lay
 def every_kernel():
     """Those written by hand, and those printed for every activation, loss and rule."""
     clip = Clip(norm=1.0, value=0.5)
-    layers = [cls() for cls in ACTIVATIONS.values() if cls not in (Softmax, LogSoftmax)]
+    layers = [cls() for cls in ACTIVATIONS.values() if getattr(cls, "elementwise", False)]
     elements = [formulas.activation(layer) for layer in layers]
     kernels = [printed.activation(frame, f) for frame in FORWARD for f in elements]
     kernels += [printed.derivative(frame, f) for frame in BACKWARD for f in elements]
-    for loss in (Huber(), BinaryCrossEntropy(), MeanSquaredError()):
+    for loss in [cls() for cls in LOSSES.values() if issubclass(cls, ElementwiseLoss)]:
         kernels.append(printed.element_loss(formulas.element_loss(loss)))
     for name, rule in OPTIMIZERS.items():
         formula = formulas.update(rule(), clip, divided=True)

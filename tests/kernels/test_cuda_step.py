@@ -40,6 +40,7 @@ from xpnet.nn import (
     Sigmoid,
     SiLU,
     Softmax,
+    Softplus,
     Tanh,
 )
 from xpnet.nn.layout import initialize
@@ -413,7 +414,6 @@ ELEMENTWISE = {
     "bce of 2.5": lambda **k: BinaryCrossEntropy(positive_weight=2.5, **k),
     "hinge": Hinge,
     "squared hinge": SquaredHinge,
-    "poisson": Poisson,
 }
 
 
@@ -432,6 +432,14 @@ def test_element_wise_losses(loss, columns, weights, reduction, executor, dtype,
         executor, layers, (6,), batches, ELEMENTWISE[loss](reduction=reduction),
         SGD(0.01),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("log_input", [True, False])
+def test_a_loss_of_rates(log_input, executor, dtype, rng):
+    batches = [b._replace(y=rng.poisson(2.0, size=9).astype(dtype))
+               for b in class_batches(rng, dtype, [9, 9], weights=True)]  # fmt: skip
+    layers = [Dense(1), *([] if log_input else [Softplus()])]
+    compare(executor, layers, (6,), batches, Poisson(log_input=log_input), SGD(0.01))
 
 
 def test_whole_number_targets_are_numbers_to_a_loss_of_values(executor, dtype, rng):

@@ -183,7 +183,7 @@ class Trainer:
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
             # At a learning rate of 0 the weights stay, however often the step is taken.
-            still = self.optimizer.coefficients(0.0, self.position.step + 1)
+            still = self.engine.optimizer.coefficients(0.0, self.position.step + 1)
             inputs = self._inputs()._replace(coefficients=still)
             self.chosen_threads = choose(self.engine, batch, inputs, steps)
 
