@@ -140,8 +140,8 @@ def _update(work: Program) -> None:
 
 def update_kernel(task: Task) -> Kernel:
     """Return the kernel of the update rule."""
-    assert task.plan.update.formula is not None
-    return printed.update(task.plan.update.formula, type(task.optimizer).__name__)
+    assert task.plan.updates[0].formula is not None
+    return printed.update(task.plan.updates[0].formula, type(task.optimizer).__name__)
 
 
 def kernels(task: Task) -> list[Kernel]:
