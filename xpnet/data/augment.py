@@ -27,7 +27,7 @@ class Augment(Checked):
     noise: NonNegativeFloat = 0.0  # standard deviation, added after scaling
 
     def __bool__(self) -> bool:
-        return self != Augment()
+        return any(vars(self).values())  # the defaults are 0 and False
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if rows of ``shape`` are not images, but images are to be moved."""

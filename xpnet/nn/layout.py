@@ -81,8 +81,8 @@ class Layout(NamedTuple):
         """Return the tensors in ``flat`` in order; views where possible."""
         if isinstance(flat, SplitVector):
             return flat.tensors
-        xp = array_namespace(flat)
-        return [xp.reshape(flat[e.start : e.stop], e.shape) for e in self.entries]
+        xp, parts = array_namespace(flat), ((flat[e.start : e.stop], e.shape) for e in self.entries)
+        return [part if len(shape) == 1 else xp.reshape(part, shape) for part, shape in parts]
 
     def _vector(self, tensors: Sequence[Array], like: Array) -> Array:
         if isinstance(like, SplitVector):

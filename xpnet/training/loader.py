@@ -178,9 +178,11 @@ class Loader:
 
     def _fits(self) -> bool:
         free = self.backend.free_memory()
+        if free is None:
+            return True
         itemsize = int(self.backend.dtype_name.removeprefix("float")) // 8
         needed = sum(int(np.prod(v.shape)) * itemsize for v in self.arrays.values())
-        return free is None or needed < free / 2
+        return needed < free / 2
 
 
 class StreamedLoader(Loader):

@@ -311,7 +311,8 @@ class Trainer:
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""
-        return np.concatenate(list(self.predictions(x)))
+        parts = list(self.predictions(x))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
