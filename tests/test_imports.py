@@ -47,9 +47,12 @@ MAY_USE = {
     "cupyx": "backends",
     "cuda": "kernels",
     "jax": "backends bench check",
+    "keras": "bench",
     "lazy_loader": "xpnet",
     "llvmlite": "kernels",
     "numba": "kernels",
+    "onnx": "bench",
+    "onnxruntime": "bench",
     "optax": "bench",
     "sklearn": "bench",
     "torch": "backends bench check",
@@ -68,7 +71,8 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("optax", "platformdirs", "pooch", "pyarrow", "rich", "sklearn", "threadpoolctl", "torch"),
+    *("keras", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
+    *("sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 

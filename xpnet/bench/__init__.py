@@ -1,8 +1,11 @@
-"""Benchmarks: a training step of xpnet, of other libraries, and of its matrix products alone.
+"""Benchmarks: xpnet beside other libraries, and a training step beside its matrix products alone.
 
-    networks.py     the workload: a network, a batch size and an optimizer
-    limit.py        the lower bound: the step's matrix products alone
-    contenders.py   the table of contenders; each builds a step and a way to wait for it
+    networks.py     the workload of a step: a network, a batch size and an optimizer
+    predictions.py  the workload of a prediction: a network and a number of rows
+    fits.py         the workload of a whole fit: data, hidden layers and how they are trained
+    limit.py        the lower bound of a step: its matrix products alone
+    contenders.py   the tables of contenders; each builds a step and a way to wait for it
+    *peers.py       the contenders of other libraries: of a step, a prediction and a fit
     measure.py      interleaved rounds, medians, and conditions on them
     crossover.py    the width at which one contender overtakes another, by batch size
     profile.py      the breakdown of a step's time on a CPU
@@ -10,15 +13,14 @@
     scale.py        how time and memory grow with width, depth, batch and rows
     results.py      tables, JSON, Markdown and a plot
 
-All contenders take the same step in turn, many times, in one process. Other load on the machine
+All contenders do the same in turn, many times, in one process. Other load on the machine
 affects all of them alike, so a ratio within a row is meaningful even where a time is not. One
 :class:`Setting` fixes the device and the precision for all.
 """
 
-from xpnet.bench.contenders import contenders
-from xpnet.bench.limit import LIMIT
+from xpnet.bench.contenders import comparison, contenders
 from xpnet.bench.measure import Expectation, Row, measure
-from xpnet.bench.networks import STANDARD, STANDARD_ON_GPU, Network, parse_network
+from xpnet.bench.networks import LIMIT, STANDARD, STANDARD_ON_GPU, Network, parse_network
 from xpnet.bench.setting import Setting
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Network",
     "Row",
     "Setting",
+    "comparison",
     "contenders",
     "measure",
     "parse_network",

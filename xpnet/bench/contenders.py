@@ -1,14 +1,18 @@
 """The contenders: each takes the same step of the same network on the same batch.
 
 To add one, write a function from a network and a setting to a :class:`Contender`, and a row in
-``ON_CPU`` or ``ON_GPU``. The function raises BackendError with the reason if it cannot run.
+``ON_CPU`` or ``ON_GPU``; for a prediction or a fit, from that and a setting, and a row in
+``PREDICT`` or ``FIT``. The function raises BackendError with the reason if it cannot run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from xpnet.bench.contender import Contender, Make
-from xpnet.bench.limit import LIMIT, gemm_limit
-from xpnet.bench.networks import SEED, Network
+from xpnet.bench.contender import Contender, Make, Workload
+from xpnet.bench.fit_peers import keras_fit, sklearn_fit, torch_fit, xpnet_fits
+from xpnet.bench.fits import STANDARD_FITS, parse_fit
+from xpnet.bench.limit import gemm_limit
+from xpnet.bench.networks import LIMIT, SEED, STANDARD, STANDARD_ON_GPU, Network, parse_network
 from xpnet.bench.peers import (
     jax_jit,
     sklearn_partial_fit,
@@ -16,16 +20,24 @@ from xpnet.bench.peers import (
     torch_eager,
     torch_graphed,
 )
+from xpnet.bench.predict_peers import (
+    onnx_predict,
+    sklearn_predict,
+    torch_predict,
+    xpnet_predicts,
+)
+from xpnet.bench.predictions import parse_prediction, standard_predictions
 from xpnet.bench.setting import Setting
+from xpnet.errors import ConfigError
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.step import Batch, StepInputs
 from xpnet.training.engine import Engine
 from xpnet.training.step_choice import Step
 
-__all__ = ["ON_CPU", "ON_GPU", "contenders"]
+__all__ = ["FIT", "ON_CPU", "ON_GPU", "PREDICT", "Comparison", "comparison", "contenders"]
 
 
-InSetting = Callable[[Network, Setting], Contender]
+InSetting = Callable[[Any, Setting], Contender]
 
 
 def xpnet_on(name: str, step: Step = "auto") -> InSetting:
@@ -96,12 +108,59 @@ ON_GPU: dict[str, InSetting] = {
     "JAX jit": peer(jax_jit),
 }
 
+PREDICT: dict[str, InSetting] = {
+    "xpnet numpy": xpnet_predicts("numpy"),
+    "xpnet torch": xpnet_predicts("torch"),
+    "xpnet jax": xpnet_predicts("jax"),
+    "PyTorch eager": torch_predict,
+    "onnxruntime": onnx_predict,
+    "scikit-learn": sklearn_predict,
+}
 
-def contenders(setting: Setting) -> dict[str, Make]:
-    """Return the contenders of a setting's device, by name."""
+FIT: dict[str, InSetting] = {
+    "xpnet numpy": xpnet_fits("numpy"),
+    "xpnet numpy, portable": xpnet_fits("numpy", "portable"),
+    "PyTorch eager": torch_fit,
+    "scikit-learn": sklearn_fit,
+    "Keras": keras_fit,
+}
+
+
+class Comparison(NamedTuple):
+    """The rows of a table, and the contenders in it."""
+
+    base: str  # the contender that ratios are to
+    contenders: dict[str, Make]
+    rows: Sequence[Workload]
+
+
+def contenders(setting: Setting, table: dict[str, InSetting] | None = None) -> dict[str, Make]:
+    """Return the contenders by name, by default those of a training step on the device."""
 
     def with_setting(make: InSetting) -> Make:
-        return lambda network: make(network, setting)
+        return lambda workload: make(workload, setting)
 
-    table = ON_GPU if setting.on_gpu else ON_CPU
+    table = table or (ON_GPU if setting.on_gpu else ON_CPU)
     return {name: with_setting(make) for name, make in table.items()}
+
+
+def comparison(
+    what: str, setting: Setting, rows: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Comparison:
+    """Return the comparison of steps, predictions or fits ("step", "prediction" or "fit").
+
+    ``rows`` are as ``str`` of the workload writes them, by default the standard ones; ``settings``
+    are of the data of a fit. Raises ConfigError.
+    """
+    if what == "step":
+        standard = STANDARD_ON_GPU if setting.on_gpu else STANDARD
+        return Comparison(LIMIT, contenders(setting), [*map(parse_network, rows)] or standard)
+    if setting.on_gpu or setting.narrow:
+        msg = f"a {what} is timed on the CPU, in float32 or float64; got {setting}"
+        raise ConfigError(msg)
+    found: Sequence[Workload]
+    if what == "prediction":
+        table, found = PREDICT, [*map(parse_prediction, rows)] or standard_predictions()
+    else:
+        table, found = FIT, [parse_fit(row, settings) for row in rows or STANDARD_FITS]
+    return Comparison(found[0].base, contenders(setting, table), found)

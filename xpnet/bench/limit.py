@@ -6,15 +6,14 @@ from collections.abc import Callable
 import numpy as np
 
 from xpnet.bench.contender import Contender
-from xpnet.bench.networks import SEED, Network
+from xpnet.bench.networks import LIMIT, SEED, Network
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "gemm_limit"]
+__all__ = ["gemm_limit"]
 
-LIMIT = "GEMM limit"
 Place = Callable[[np.ndarray], Array]
 
 

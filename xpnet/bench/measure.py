@@ -4,91 +4,97 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from xpnet.bench.contender import Contender, Make
-from xpnet.bench.limit import LIMIT
-from xpnet.bench.networks import Network
+from xpnet.bench.contender import Contender, Make, Workload
+from xpnet.bench.networks import LIMIT
 from xpnet.errors import BackendError, ConfigError
 
 __all__ = ["Expectation", "Row", "Timing", "measure", "time_steps"]
 
-WARM_UP = 4  # steps, for compilation, first touches of buffers and the capture of a graph
 SLICE = 0.05  # seconds that one contender runs before the next one's turn
 # Seconds between turns. A BLAS library's threads spin for some 30 ms before they sleep (OpenBLAS's
 # THREAD_TIMEOUT), on the cores that the next contender needs.
 PAUSE = 0.05
+LONG = 1.0  # seconds: a step that takes longer needs no other one to wake its threads
 
 
 class Timing(NamedTuple):
-    """Microseconds per step over the rounds."""
+    """Microseconds per step over the rounds, and the median of the scores."""
 
     median: float
     low: float  # first quartile
     high: float  # third quartile
     note: str
     faults: float | None = None  # page faults per step
+    score: float | None = None
 
 
 class Row(NamedTuple):
-    """One network's timings."""
+    """One workload's timings."""
 
-    network: Network
+    workload: Any
     timings: dict[str, Timing]
     absent: dict[str, str]  # contender -> why it could not run
     profiles: Mapping[str, Mapping[str, float]] = {}  # contender -> part -> microseconds
 
-    def ratio(self, name: str, to: str = LIMIT) -> float:
-        """Return the time of ``name``'s step as a multiple of that of ``to``."""
-        return self.timings[name].median / self.timings[to].median
+    def ratio(self, name: str, to: str | None = None) -> float:
+        """Return the time of ``name``'s step as a multiple of that of ``to``, or of the base."""
+        return self.timings[name].median / self.timings[to or self.workload.base].median
 
     def rate(self, name: str) -> float:
         """Return the TFLOP/s of the step's matrix products."""
-        return self.network.flops() / self.timings[name].median / 1e6
+        return self.workload.flops() / self.timings[name].median / 1e6
 
 
 def measure(
-    network: Network,
+    workload: Workload,
     makes: Mapping[str, Make],
     *,
     rounds: int = 9,
     report: Callable[[str], None] = lambda line: None,
 ) -> Row:
-    """Time a network's step for each contender, in turn, ``rounds`` times.
+    """Time the step of a workload for each contender, in turn, ``rounds`` times.
 
-    Contenders that cannot run are listed in the row's ``absent``. Raises BackendError if the GEMM
-    limit is among them: all ratios are relative to it.
+    Contenders that cannot run are listed in the row's ``absent``. Raises BackendError if the base,
+    such as the GEMM limit, is among them: all ratios are relative to it.
     """
     ready: dict[str, Contender] = {}
     absent: dict[str, str] = {}
-    repeats = {}
+    spent = {}
     for name, make in makes.items():
-        report(f"{network}: warming up {name}")
+        report(f"{workload}: warming up {name}")
         try:
-            contender = make(network)
-            time_steps(contender, WARM_UP)
-            seconds = time_steps(contender, 1)
+            contender = make(workload)
+            time_steps(contender, workload.warm_up)
+            spent[name] = time_steps(contender, 1)
         except Exception as error:  # another library may raise anything; time the rest
-            if name == LIMIT:
+            if name == workload.base:
                 raise
             absent[name] = _reason(error)
             continue
-        ready[name], repeats[name] = contender, max(1, round(SLICE / max(seconds, 1e-6)))
+        ready[name] = contender
+    repeats = {name: max(1, round(SLICE / max(seconds, 1e-6))) for name, seconds in spent.items()}
     times: dict[str, list[float]] = {name: [] for name in ready}
+    scores: dict[str, list[float]] = {name: [] for name in ready}
     faults = dict.fromkeys(ready, 0)
     for number in range(rounds):
-        report(f"{network}: round {number + 1} of {rounds}")
+        report(f"{workload}: round {number + 1} of {rounds}")
         for name, contender in ready.items():
             time.sleep(PAUSE)
-            time_steps(contender, 1)  # wakes its threads and loads its parameters into the cache
+            if spent[name] < LONG:  # wakes its threads and loads its parameters into the cache
+                time_steps(contender, 1)
             before = page_faults() or 0
             times[name].append(time_steps(contender, repeats[name]) / repeats[name] * 1e6)
             faults[name] += (page_faults() or 0) - before
+            if contender.score is not None:
+                scores[name].append(contender.score())
     timings = {name: _timing(values, ready[name].note()) for name, values in times.items()}
-    if page_faults() is not None:
-        for name, timing in timings.items():
-            timings[name] = timing._replace(faults=faults[name] / (rounds * repeats[name]))
-    return Row(network, timings, absent)
+    for name, timing in timings.items():
+        per_step = None if page_faults() is None else faults[name] / (rounds * repeats[name])
+        score = statistics.median(scores[name]) if scores[name] else None
+        timings[name] = timing._replace(faults=per_step, score=score)
+    return Row(workload, timings, absent)
 
 
 def _reason(error: Exception) -> str:
@@ -125,8 +131,8 @@ def _timing(values: list[float], note: str) -> Timing:
 class Expectation(NamedTuple):
     """A condition on xpnet's ratio to another contender, such as ``ratio<=1.15``.
 
-    ``ratio`` alone is the ratio to the GEMM limit; ``ratio/PyTorch eager<1`` names another
-    contender. A row may come first: ``64-32-10:32:sgd ratio<=2``.
+    ``ratio`` alone is the ratio to the base, such as the GEMM limit; ``ratio/PyTorch eager<1``
+    names another contender. A row may come first: ``64-32-10:32:sgd ratio<=2``.
     """
 
     row: str | None
@@ -135,30 +141,30 @@ class Expectation(NamedTuple):
     bound: float
 
     @classmethod
-    def parse(cls, text: str) -> "Expectation":
+    def parse(cls, text: str, base: str = LIMIT) -> "Expectation":
         """Parse a condition; raises ConfigError.
 
         >>> Expectation.parse("ratio<=1.15")
         Expectation(row=None, other='GEMM limit', sign='<=', bound=1.15)
         """
-        pattern = r"(?:(\S+:\S+:\S+)\s+)?ratio(?:/([^<>]+?))?\s*(<=|<)\s*(\d+(?:\.\d+)?)"
+        pattern = r"(?:(\S+:\S+)\s+)?ratio(?:/([^<>]+?))?\s*(<=|<)\s*(\d+(?:\.\d+)?)"
         match = re.fullmatch(pattern, text.strip())
         if not match:
             msg = "--expect takes [ROW] ratio[/CONTENDER]<=NUMBER, such as ratio<=1.15; "
             raise ConfigError(msg + f"got {text!r}")
-        return cls(match[1], match[2] or LIMIT, match[3], float(match[4]))
+        return cls(match[1], match[2] or base, match[3], float(match[4]))
 
     def failure(self, row: Row, name: str) -> str | None:
         """Return how ``row`` fails the condition; None if it holds."""
-        if self.row not in (None, str(row.network)):
+        if self.row not in (None, str(row.workload)):
             return None
         if name not in row.timings or self.other not in row.timings:
-            return f"{row.network}: {self.other if name in row.timings else name} was not timed"
+            return f"{row.workload}: {self.other if name in row.timings else name} was not timed"
         ratio = row.ratio(name, self.other)
         holds = ratio <= self.bound if self.sign == "<=" else ratio < self.bound
         if holds:
             return None
         return (
-            f"{row.network}: {name} takes {ratio:.2f} times {self.other}; "
+            f"{row.workload}: {name} takes {ratio:.2f} times {self.other}; "
             f"expected {self.sign} {self.bound:g}"
         )

@@ -1,17 +1,21 @@
-"""The workload of a benchmark: a network, a batch size and an optimizer."""
+"""The workload of a training step: a network, a batch size and an optimizer."""
 
+import itertools
 import re
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
+from xpnet.bench.contender import Unit
 from xpnet.errors import ConfigError
 from xpnet.nn import Dense, Layer, ReLU, Sequential
 from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
 from xpnet.settings import did_you_mean
 
-__all__ = ["STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
+__all__ = ["LIMIT", "STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
 
+LIMIT = "GEMM limit"  # the contender of the matrix products alone
 SEED = 0
 DIGITS = 9  # of a width or batch size, so that the bytes of a matrix fit into 63 bits
 
@@ -19,6 +23,14 @@ DIGITS = 9  # of a width or batch size, so that the bytes of a matrix fit into 6
 @dataclass(frozen=True)
 class Network:
     """Dense layers of these widths with ReLU, trained with softmax cross-entropy."""
+
+    what: ClassVar[str] = "step"
+    title: ClassVar[str] = "network, batch, optimizer"
+    base: ClassVar[str] = LIMIT
+    # For compilation, first touches of buffers and the capture of a graph.
+    warm_up: ClassVar[int] = 4
+    unit: ClassVar[Unit] = Unit("µs", 1.0)
+    score: ClassVar[str] = ""
 
     widths: tuple[int, ...]
     batch_size: int
@@ -44,11 +56,18 @@ class Network:
         x = rng.normal(size=(self.batch_size, self.widths[0])).astype(dtype)
         return x, rng.integers(0, self.widths[-1], self.batch_size).astype(np.int32)
 
+    def facts(self) -> dict[str, Any]:
+        """Return the row and the operations of its step."""
+        return {"network": str(self), "flops": self.flops()}
+
     def flops(self) -> int:
         """Return the floating-point operations of the step's matrix products."""
-        pairs = list(zip(self.widths, self.widths[1:], strict=False))
-        products = sum(i * j * (2 if n == 0 else 3) for n, (i, j) in enumerate(pairs))
-        return 2 * self.batch_size * products  # the first layer has no input gradient
+        first = 2 * self.batch_size * self.widths[0] * self.widths[1]
+        return 3 * self.forward_flops() - first  # the first layer has no input gradient
+
+    def forward_flops(self) -> int:
+        """Return those of a forward pass."""
+        return 2 * self.batch_size * sum(i * j for i, j in itertools.pairwise(self.widths))
 
 
 def parse_network(text: str) -> Network:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from xpnet.backends.threads import cores
-from xpnet.bench.limit import LIMIT
 from xpnet.bench.measure import Row
+from xpnet.bench.networks import LIMIT
 from xpnet.bench.setting import Setting
 from xpnet.errors import require
 
@@ -17,7 +17,8 @@ __all__ = ["check_plot", "machine", "plot", "profile_lines", "sentence", "to_jso
 
 LIBRARIES = (
     *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
-    *("torch", "triton", "jax", "jaxlib", "optax", "scikit-learn"),
+    *("torch", "triton", "jax", "jaxlib", "optax", "scikit-learn", "keras", "tensorflow"),
+    *("onnx", "onnxruntime"),
 )
 
 
@@ -64,24 +65,15 @@ def _driver() -> str:
 
 
 def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the measurement as JSON data; times in microseconds per step."""
+    """Return the measurement as JSON data; times in microseconds."""
     return {
         "machine": facts,
         "device": setting.device,
         "precision": setting.precision,
         "rows": [
             {
-                "network": str(row.network),
-                "flops": row.network.flops(),
-                "timings": {
-                    name: {
-                        **timing._asdict(),
-                        "ratio": row.ratio(name),
-                        "tflops": row.rate(name),
-                        "share": 1.0 / row.ratio(name),
-                    }
-                    for name, timing in row.timings.items()
-                },
+                **row.workload.facts(),
+                "timings": {name: _facts(row, name) for name in row.timings},
                 "absent": row.absent,
                 "profiles": row.profiles,
             }
@@ -90,25 +82,39 @@ def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[st
     }
 
 
+def _facts(row: Row, name: str) -> dict[str, Any]:
+    facts = {**row.timings[name]._asdict(), "ratio": row.ratio(name)}
+    if row.workload.base == LIMIT:
+        facts |= {"tflops": row.rate(name), "share": 1.0 / row.ratio(name)}
+    return facts
+
+
 def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str:
-    """Return Markdown tables of times (ratio to the GEMM limit) and rates (share of its rate)."""
+    """Return a Markdown table of times and ratios to the base.
+
+    There is a second one: of a step, the rates and their shares of the GEMM limit's; of a fit, the
+    scores.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.timings))
-    header = ["| network, batch, optimizer | " + " | ".join(names) + " |"]
-    header += ["| --- |" + " ---: |" * len(names)]
+    kind = rows[0].workload
+    header = [f"| {kind.title} | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     lines = [*header, *(_line(row, names, _time) for row in rows), ""]
     lines += [
-        f"Median microseconds per step in {setting.precision}; in brackets, the ratio to the "
-        f"{LIMIT}. " + sentence(facts),
-        "",
-        *header,
-        *(_line(row, names, _rate) for row in rows),
-        "",
-        f"TFLOP/s of the step's matrix products; in brackets, the share of the {LIMIT}'s rate.",
+        f"Median {'seconds' if kind.unit.name == 's' else 'microseconds'} per {kind.what} in "
+        f"{setting.precision}; in brackets, the ratio to the {kind.base}. " + sentence(facts)
     ]
+    if kind.base == LIMIT:
+        lines += ["", *header, *(_line(row, names, _rate) for row in rows), ""]
+        lines += [
+            f"TFLOP/s of the step's matrix products; in brackets, the share of the {LIMIT}'s rate."
+        ]
+    if kind.score:
+        lines += ["", *header, *(_line(row, names, _score) for row in rows), ""]
+        lines += ["Accuracy (of a regression, R²) on the test rows, the median over the fits."]
     absent = dict.fromkeys(f"{name}: {why}" for row in rows for name, why in row.absent.items())
     if absent:
         lines += ["", "Not timed:", "", *(f"- {line}" for line in absent)]
-    profiled = [f"- {row.network}: {line}" for row in rows for line in profile_lines(row)]
+    profiled = [f"- {row.workload}: {line}" for row in rows for line in profile_lines(row)]
     if profiled:
         lines += ["", "Breakdown of a step's time, in microseconds:", "", *profiled]
     return "\n".join(lines) + "\n"
@@ -125,13 +131,17 @@ def profile_lines(row: Row) -> list[str]:
 
 def _line(row: Row, names: list[str], cell: Any) -> str:
     cells = [cell(row, name) if name in row.timings else "-" for name in names]
-    return f"| {row.network} | " + " | ".join(cells) + " |"
+    return f"| {row.workload} | " + " | ".join(cells) + " |"
 
 
 def _time(row: Row, name: str) -> str:
-    ratio = "" if name == LIMIT else f" ({row.ratio(name):.2f})"
-    median = row.timings[name].median
-    return f"{median:,.{0 if median >= 100 else 1}f}{ratio}"
+    ratio = "" if name == row.workload.base else f" ({row.ratio(name):.2f})"
+    return f"{row.workload.unit.shown(row.timings[name].median)}{ratio}"
+
+
+def _score(row: Row, name: str) -> str:
+    score = row.timings[name].score
+    return "-" if score is None else f"{score:.3f}"
 
 
 def _rate(row: Row, name: str) -> str:
@@ -157,11 +167,12 @@ def check_plot() -> None:
 
 
 def plot(rows: list[Row], path: str) -> None:
-    """Draw the ratios to the GEMM limit as bars; the suffix of ``path`` names the format."""
+    """Draw the ratios to the base as bars; the suffix of ``path`` names the format."""
     check_plot()
     from matplotlib.figure import Figure
 
-    names = [n for n in dict.fromkeys(n for row in rows for n in row.timings) if n != LIMIT]
+    kind = rows[0].workload
+    names = [n for n in dict.fromkeys(n for row in rows for n in row.timings) if n != kind.base]
     figure = Figure(figsize=(9, 1.2 + 1.5 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
     for axis, row in zip(axes, rows, strict=True):
@@ -171,8 +182,9 @@ def plot(rows: list[Row], path: str) -> None:
         bars = axis.barh(timed, ratios, color=colours)
         axis.bar_label(bars, [f"{r:.2f}" for r in ratios], padding=3)
         axis.axvline(1.0, color="black", linewidth=0.8)
-        axis.set_title(str(row.network), loc="left", fontsize=10)
+        axis.set_title(str(row.workload), loc="left", fontsize=10)
         axis.set_xscale("log")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("time per step, as a multiple of its matrix products alone")
+    of = "its matrix products alone" if kind.base == LIMIT else f"that of {kind.base}"
+    axes[-1].set_xlabel(f"time per {kind.what}, as a multiple of {of}")
     figure.savefig(path)

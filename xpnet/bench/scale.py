@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.bench.contenders import contenders
-from xpnet.bench.measure import SLICE, WARM_UP, time_steps
+from xpnet.bench.measure import SLICE, time_steps
 from xpnet.bench.networks import SEED, Network
 from xpnet.bench.results import check_plot, sentence
 from xpnet.bench.setting import Setting
@@ -56,10 +56,10 @@ class Axis(NamedTuple):
 def _step(network: Network) -> tuple[float, float]:
     """Return the median microseconds of a step and the MiB that it needs."""
     make = contenders(Setting())["xpnet numpy"]
-    time_steps(make(TINY), WARM_UP)
+    time_steps(make(TINY), Network.warm_up)
     before = _peak()
     contender = make(network)
-    time_steps(contender, WARM_UP)
+    time_steps(contender, Network.warm_up)
     repeats = max(1, round(SLICE / time_steps(contender, 1)))
     times = [time_steps(contender, repeats) / repeats * 1e6 for _ in range(5)]
     return statistics.median(times), _peak() - before

@@ -92,6 +92,8 @@ class Loader:
         """
         if not self.resident:
             return self._travelling(self._prepared(batch_size, shuffle, start))
+        if shuffle is None and start == 0 and self.rows <= batch_size:
+            return iter((_batch(self.arrays),))
         # The standard leaves a slice past the end open.
         starts = range(start * batch_size, self.rows, batch_size)
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)

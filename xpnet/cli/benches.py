@@ -1,0 +1,189 @@
+"""What ``xpnet bench`` does in each of its modes."""
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from xpnet.bench import Expectation, Network, Row, Setting, comparison, contenders, measure
+from xpnet.bench import scale as growth
+from xpnet.bench.crossover import find_crossover
+from xpnet.bench.results import machine, plot, profile_lines, to_json, to_markdown
+from xpnet.cli.output import write_output
+from xpnet.errors import BackendError, ConfigError
+from xpnet.settings import did_you_mean
+
+__all__ = ["Reports", "compare", "crossover", "scale"]
+
+
+class Reports(NamedTuple):
+    """The files to write, each None where it was not asked for."""
+
+    json: str | None
+    markdown: str | None
+    plot: str | None
+
+    def write(self, data: Any, markdown: Callable[[], str], draw: Callable[[str], None]) -> None:
+        """Write what was asked for."""
+        if self.json:
+            _write_json(self.json, data)
+        if self.markdown:
+            write_output(self.markdown, markdown())
+        if self.plot:
+            draw(self.plot)
+
+
+def compare(
+    what: str,
+    setting: Setting,
+    rows: Sequence[str],
+    settings: Sequence[str],
+    *,
+    only: Sequence[str],
+    skip: Sequence[str],
+    rounds: int,
+    conditions: Sequence[str],
+    profiled: bool,
+    reports: Reports,
+) -> int:
+    """Print a table for each row of "step", "prediction" or "fit"; return 1 if not as expected."""
+    base, makes, workloads = comparison(what, setting, rows, settings)
+    expectations = [Expectation.parse(text, base) for text in conditions]
+    for name in (*only, *skip, *(e.other for e in expectations)):
+        if name not in makes:
+            msg = f"unknown contender {name!r} on {setting.device}; {did_you_mean(name, makes)}"
+            raise ConfigError(msg)
+    if profiled and what != "step":
+        msg = f"--profile breaks down a training step; it has nothing to say of a {what}"
+        raise ConfigError(msg)
+    names = [n for n in (only or makes) if n not in skip]
+    chosen = {name: makes[name] for name in dict.fromkeys([base, *names])}
+    facts = machine(setting)
+    measured = []
+    for workload in workloads:
+        row = measure(workload, chosen, rounds=rounds, report=_status)
+        _status("")
+        if isinstance(workload, Network) and profiled:
+            row = row._replace(profiles=_profiles(workload, setting, chosen))
+        measured.append(row)
+        _print(row, setting)
+    reports.write(
+        to_json(measured, setting, facts),
+        lambda: to_markdown(measured, setting, facts),
+        lambda path: plot(measured, path),
+    )
+    return _judged(e.failure(row, _fastest(row)) for e in expectations for row in measured)
+
+
+def crossover(setting: Setting, only: Sequence[str], rounds: int, json_file: str | None) -> int:
+    """Print a line for each batch size."""
+    on_gpu = setting if setting.on_gpu else Setting("cuda", setting.precision)
+    makes = {**contenders(Setting("cpu", setting.dtype)), **contenders(on_gpu)}
+    pair = only or ("xpnet numpy", "xpnet cupy")
+    if len(pair) != 2 or not set(pair) <= makes.keys():
+        msg = f"--crossover takes two --only contenders, or none; got {', '.join(only)}"
+        raise ConfigError(msg)
+    found = []
+    for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
+        click.echo(crossing.sentence(*pair))
+        found.append(crossing._asdict())
+    if json_file:
+        _write_json(json_file, {"first": pair[0], "second": pair[1], "crossings": found})
+    return 0
+
+
+def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> int:
+    """Print a line for each point; return 1 if something grows faster than expected."""
+    growths = [growth.Growth.parse(text) for text in conditions]
+    for name in only:
+        if name not in growth.AXES:
+            msg = f"unknown axis {name!r}; {did_you_mean(name, growth.AXES)}"
+            raise ConfigError(msg)
+    measured = {}
+    for name in only or growth.AXES:
+        click.echo(f"{name}: {growth.AXES[name].what}")
+        measured[name] = growth.measure_axis(name, lambda point: click.echo(f"  {point}"))
+    facts = machine(Setting())
+    data = {"machine": facts, "axes": growth.to_json(measured)}
+    reports.write(
+        data,
+        lambda: growth.to_markdown(measured, facts),
+        lambda path: growth.plot(measured, path),
+    )
+    return _judged(condition.failure(measured) for condition in growths)
+
+
+def _judged(failures: Iterable[str | None]) -> int:
+    """Print the conditions that failed; return the exit code."""
+    found = [failure for failure in failures if failure]
+    for failure in found:
+        click.echo(f"not as expected: {failure}", err=True)
+    return 1 if found else 0
+
+
+def _write_json(path: str, data: Any) -> None:
+    write_output(path, json.dumps(data, indent=2) + "\n")
+
+
+def _fastest(row: Row) -> str:
+    """Return the fastest of xpnet's own contenders."""
+    ours = [name for name in row.timings if name.startswith("xpnet")]
+    return min(ours, key=lambda name: row.timings[name].median, default="xpnet")
+
+
+def _status(line: str) -> None:
+    """Show progress on a terminal, on a line that the next call overwrites."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", nl=False, err=True)
+
+
+def _print(row: Row, setting: Setting) -> None:
+    """Print a row's contenders, the fastest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    kind = row.workload
+    title = f"{kind}, {setting}"
+    table = Table(title=title, title_justify="left")
+    table.add_column(kind.what, no_wrap=True)
+    last = kind.score or ("TFLOP/s" if setting.on_gpu else "faults")
+    for name in (f"median {kind.unit.name}", "quartiles", "ratio", last):
+        table.add_column(name, justify="right")
+    table.add_column("note", overflow="fold")
+    for name, timing in sorted(row.timings.items(), key=lambda item: item[1].median):
+        last = "-" if timing.faults is None else f"{timing.faults:.1f}"
+        if timing.score is not None:
+            last = f"{timing.score:.4f}"
+        elif setting.on_gpu:
+            last = f"{row.rate(name):.3g} ({1 / row.ratio(name):.0%})"
+        quartiles = f"{kind.unit.shown(timing.low)} to {kind.unit.shown(timing.high)}"
+        cells = (kind.unit.shown(timing.median), quartiles, f"{row.ratio(name):.2f}", last)
+        table.add_row(name, *cells, timing.note)
+    Console(highlight=False).print(table)
+    for name, why in row.absent.items():
+        click.echo(f"not timed: {name}: {why}")
+    for line in profile_lines(row):
+        click.echo(f"µs of {line}")
+
+
+def _profiles(
+    network: Network, setting: Setting, names: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """Return the breakdown of each timed xpnet step, by contender and part."""
+    from xpnet.bench.launches import profile_gpu
+    from xpnet.bench.profile import profile
+
+    found = {}
+    for name, profile_step in {
+        "xpnet cupy": lambda: profile_gpu(network, setting),
+        "xpnet numpy": lambda: profile(network, setting.dtype),
+        "xpnet numpy, portable": lambda: profile(network, setting.dtype, portable=True),
+    }.items():
+        if name in names:
+            try:
+                found[name] = profile_step()
+            except BackendError as error:  # keep the times
+                click.echo(f"not profiled: {name}: {error}")
+    return found
