@@ -12,7 +12,7 @@ from xpnet.bench.fits import parse_fit
 from xpnet.bench.measure import Expectation
 from xpnet.bench.predictions import parse_prediction, standard_predictions
 from xpnet.cli.main import main
-from xpnet.errors import ConfigError
+from xpnet.errors import BackendError, ConfigError
 
 CPU = Setting()
 FEW = parse_prediction("4-5-3:2")
@@ -22,8 +22,9 @@ MANY = parse_prediction("4-5-3:2500")  # three batches, the last one ragged
 def contender(make, workload, setting=CPU):
     try:
         return make(workload, setting)
-    except Exception as error:
-        assert "pip install" in str(error)
+    except BackendError as error:
+        if "pip install" not in str(error):
+            raise
         pytest.skip(str(error))
 
 
@@ -42,11 +43,10 @@ def test_every_contender_predicts_the_same(name, prediction):
 @pytest.mark.parametrize("name", FIT)
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_every_contender_fits_the_digits(name, rule):
-    fit = parse_fit(f"digits:16:64:{rule}:2")
+    fit = parse_fit(f"digits:16:8:{rule}:2")
     taken = contender(FIT[name], fit)
     taken.step()
-    # Two epochs are enough to be better than to guess one class of ten.
-    assert 0.15 < taken.score() <= 1
+    assert 0.25 < taken.score() <= 1
     assert taken.note()
 
 
