@@ -34,7 +34,7 @@ PERMISSIVE = re.compile(
     re.IGNORECASE,
 )
 # Licences of packages whose metadata is incomplete, with the source.
-KNOWN: dict[str, str] = {}
+KNOWN: dict[str, str] = {"namex": "Apache-2.0"}  # LICENSE in its wheel
 
 
 @dataclass(frozen=True)
