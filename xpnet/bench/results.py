@@ -99,9 +99,11 @@ def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str
     kind = rows[0].workload
     header = [f"| {kind.title} | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     lines = [*header, *(_line(row, names, _time) for row in rows), ""]
+    unit = "seconds" if kind.unit.name == "s" else "microseconds"
+    base = f"the {LIMIT}" if kind.base == LIMIT else kind.base
     lines += [
-        f"Median {'seconds' if kind.unit.name == 's' else 'microseconds'} per {kind.what} in "
-        f"{setting.precision}; in brackets, the ratio to the {kind.base}. " + sentence(facts)
+        f"Median {unit} per {kind.what} in {setting.precision}; in brackets, the ratio to {base}. "
+        + sentence(facts)
     ]
     if kind.base == LIMIT:
         lines += ["", *header, *(_line(row, names, _rate) for row in rows), ""]
