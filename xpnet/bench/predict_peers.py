@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends.threads import cores
 from xpnet.bench.contender import Contender
 from xpnet.bench.networks import SEED
 from xpnet.bench.predictions import Prediction
-from xpnet.bench.setting import Setting, cores
+from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError, require
 from xpnet.training.trainer import EVALUATION_BATCH, Trainer
 

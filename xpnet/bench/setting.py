@@ -1,13 +1,12 @@
 """The device and precision of a benchmark, the same for every library."""
 
-import os
 from dataclasses import dataclass
 
 from xpnet.backends import Backend, get_backend
 from xpnet.errors import ConfigError
 from xpnet.step.mixed_precision import Mixed
 
-__all__ = ["PRECISIONS", "Setting", "cores"]
+__all__ = ["PRECISIONS", "Setting"]
 
 PRECISIONS = ("float32", "float64", "tf32", "bfloat16", "float16")
 
@@ -65,8 +64,3 @@ class Setting:
 
     def __str__(self) -> str:
         return f"{self.precision} on {self.device}"
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
