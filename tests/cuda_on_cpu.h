@@ -5,8 +5,7 @@
 // barriers is a parameter: a kernel that gives other bits in another order lacks a barrier. Shared
 // memory is NaN when a block begins. It proves nothing of the memory model, of warps that diverge
 // at a shuffle on a real device, of occupancy or of speed.
-// This header is what a kernel sees; the emulator itself is cuda_on_cpu.cpp, compiled once.
-#pragma once
+// This header is what a kernel sees; the emulator itself is cuda_on_cpu.cpp. Both are compiled once.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

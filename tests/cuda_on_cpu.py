@@ -34,24 +34,23 @@ FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", 
 FLAGS += ["-Wno-unused-function", "-fno-strict-aliasing"]
 
 
-def compiled(cpp):
-    so = cpp.with_suffix(".so")
+def compiled(cpp, so, *flags):
     done = subprocess.run(
-        ["g++", *FLAGS, f"-I{HERE}", "-o", str(so), str(cpp)],
+        ["g++", *FLAGS, *flags, "-o", str(so), str(cpp)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return so
 
 
 @cache
 def emulator(folder):
-    """Compile what runs the threads, once per folder; kernels find it in the process."""
-    cpp = folder / "emulator.cpp"
-    cpp.write_text('#include "cuda_on_cpu.cpp"\n')
-    return ctypes.CDLL(str(compiled(cpp)), ctypes.RTLD_GLOBAL)
+    """Compile what runs the threads, which kernels find in the process, and their header."""
+    compiled(HERE / "cuda_on_cpu.cpp", folder / "emulator.so")
+    header = HERE / "cuda_on_cpu.h"
+    compiled(header, folder / "cuda_on_cpu.h.gch", "-x", "c++-header")
+    return ctypes.CDLL(str(folder / "emulator.so"), ctypes.RTLD_GLOBAL)
 
 
 class Kernels:
@@ -73,10 +72,11 @@ class Kernels:
         names = [kernel.name for kernel in contained(missing)]
         callers = "\n".join(f"CALLER({name})" for name in names)
         cpp = self.folder / f"{sha256(code.encode()).hexdigest()[:16]}.cpp"
-        if not cpp.with_suffix(".so").exists():
+        so = cpp.with_suffix(".so")
+        if not so.exists():
             cpp.write_text(f'#include "cuda_on_cpu.h"\n{code}\n{callers}\n')
-            compiled(cpp)
-        library = ctypes.CDLL(str(cpp.with_suffix(".so")))
+            compiled(cpp, so, "-Winvalid-pch")
+        library = ctypes.CDLL(str(so))
         for name in names:
             pair = getattr(library, f"call_{name}"), library.poison_shared_memory
             self.functions.setdefault(name, pair)

@@ -4,9 +4,9 @@ The formulas of xpnet.ops and of the update rules are Array API code without a b
 Called with :class:`Symbol` they compute nothing: each operation returns a symbol that remembers it.
 What comes out is the formula of one element, which :mod:`xpnet.kernels.printing` writes as code::
 
-    >>> from xpnet.ops.activations import silu
-    >>> print(traced(silu, "z").outputs[0])
-    (z * (where((z >= 0.0), 1.0, exp((-abs(z)))) / (1.0 + exp((-abs(z))))))
+    >>> from xpnet.ops.activations import sigmoid
+    >>> print(traced(sigmoid, "z").outputs[0])
+    (where((z >= 0.0), 1.0, exp((-abs(z)))) / (1.0 + exp((-abs(z)))))
 
 Equal expressions are one symbol, so what a formula computes twice is computed once.
 """
