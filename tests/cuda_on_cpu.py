@@ -31,7 +31,7 @@ else:
 
 
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
-FLAGS += ["-Wno-unused-function", "-fno-strict-aliasing"]
+FLAGS += ["-Wno-unused-function", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
 
 
 def compiled(cpp, so, *flags):

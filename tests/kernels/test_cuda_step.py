@@ -367,11 +367,17 @@ def test_a_block_for_each_row_of_many_classes(K, form, executor, dtype, rng):
     if form == "soft rows":
         batches = [b._replace(y=rng.uniform(size=(3, K)).astype(dtype) / K) for b in batches]
     weights = tuple(rng.uniform(size=K))
+    compare(executor, [Dense(K)], (6,), batches, SoftmaxCrossEntropy(ignore_label=3), SGD(0.1))
     loss = SoftmaxCrossEntropy(label_smoothing=0.1, class_weights=weights)
     compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, loss, SGD(0.1))
     loss = CrossEntropy(class_weights=weights)
     batches = [b._replace(x=0.1 * b.x) for b in batches]
     compare(executor, [Dense(K), Softmax()], (6,), batches, loss, SGD(1e-4))
+    if isinstance(executor, CpuExecutor):
+        in_packs = executor.counts.get("softmax_cross_entropy_of_long_packs", 0)
+        packed = form == "indices" and K < 8192 and K % (16 // np.dtype(dtype).itemsize) == 0
+        assert in_packs == (2 if packed else 0)
+        assert executor.counts["softmax_cross_entropy_of_long_rows"] == 6 - in_packs
 
 
 def test_a_batch_that_is_all_ignored_changes_nothing(executor, dtype, rng):

@@ -123,6 +123,11 @@ class Program:
         """The numbers of a layer that a thread loads at once."""
         return PACK // np.dtype(self.executor.stored).itemsize
 
+    def packed(self, J: int, *arrays: Array | None) -> bool:
+        """Whether a kernel can load rows of J numbers of a layer in packs."""
+        at = [self.executor.address(x) for x in arrays if x is not None]
+        return J % self.wide == 0 and not any(address % PACK for address in at)
+
     def launch(self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any) -> None:
         self.launch_of(self.task.threads, kernel, grid, *given)
 

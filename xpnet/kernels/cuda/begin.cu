@@ -11,9 +11,24 @@ struct Now {
   int keys[2 * MOST_RANDOM];
 };
 
+template <int V, class From, class To>
+__device__ inline void take_packs(const From* from, To* to, unsigned first, unsigned n) {
+  for (unsigned i = first + FIRST * V; i < n; i += STRIDE * V) {
+    Pack<From, V> x = load<V>(from + i);
+    Pack<To, V> y;
+    for (int v = 0; v < V; v++) y.x[v] = x.x[v];
+    store(to + i, y);
+  }
+}
+
 template <class From, class To>
-__device__ inline void take(unsigned long long from, To* to, int n) {
-  for (unsigned i = FIRST; from && i < (unsigned)n; i += STRIDE) to[i] = ((const From*)from)[i];
+__device__ inline void take(unsigned long long address, To* to, unsigned n) {
+  const From* from = (const From*)address;
+  const int V = 16 / sizeof(From);
+  unsigned whole = aligned(from) && aligned(to) ? n - n % V : 0;
+  if (!from) return;
+  take_packs<V>(from, to, 0, whole);
+  take_packs<1>(from, to, whole, n);
 }
 
 // Copies the numbers and the batch: x, rounded to act; labels or rows as targets, the other one

@@ -67,8 +67,8 @@ def map_(work: Program, op: Map) -> None:
     x, bias = work.at(op.x), None if op.bias is None else work.parameter(op.bias, "b")
     a = None if op.a.buffer == op.x.buffer else work.at(op.a)
     N, J = x.shape
-    threads = N * J // work.wide if J % work.wide == 0 else N * J
-    work.launch(activation("bias_activation", op.f), work.blocks(threads), x, bias, a, N, J)
+    packs = N * J // work.wide if work.packed(J, x, bias, a) else N * J
+    work.launch(activation("bias_activation", op.f), work.blocks(packs), x, bias, a, N, J)
 
 
 def differentiates(task: Task, op: MapBackward) -> bool:
@@ -83,11 +83,7 @@ def map_backward(work: Program, op: MapBackward) -> None:
     da, db = work.at(op.da), None if op.bias is None else work.gradient(op.bias, "b")
     kept = None if op.f is None else work.at(op.kept)
     N, J = da.shape
-    address = work.executor.address
-    aligned = (
-        J % work.wide == 0 and (address(da) | (0 if kept is None else address(kept))) % 16 == 0
-    )
-    wide = aligned and N * J >= WIDE_FROM
+    wide = N * J >= WIDE_FROM and work.packed(J, da, kept)
     cut = patches(N, J, work.wide if wide else 1)
     split = db is not None and cut.splits > 1
     sums, add = (work.sums("columns", (cut.splits, J)), 0) if split else (db, work.add)

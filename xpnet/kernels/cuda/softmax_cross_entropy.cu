@@ -32,6 +32,7 @@ template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
 // Loops over the entries of a row that a lane has: packs of V, whose first is k. It holds HELD of
 // them in x, or with 0 none, and then x is the pack at hand.
 #define EACH_PACK(h, k) \
+  _Pragma("unroll (HELD ? HELD : 1)") \
   for (int h = 0, k = lane * V; HELD ? h < HELD : k < K; h += V, k += lanes * V) if (k < K)
 
 // dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. probabilities:
@@ -133,10 +134,15 @@ KERNEL softmax_cross_entropy(ROWS_GIVEN, FINISH) {
 
 // A block per row. One of K <= MOST_HELD blockDim.x entries is read once and written once.
 KERNEL_OF(512) softmax_cross_entropy_of_long_rows(ROWS_GIVEN, FINISH) {
-  if (K > MOST_HELD * (int)blockDim.x)
-    cross_entropy_rows<0, 1, true>(ROWS_SAME, SAME);
-  else if (K % WIDE == 0 && aligned(z) && aligned(bias) && aligned(dz))
-    cross_entropy_rows<MOST_HELD, WIDE, true>(ROWS_SAME, SAME);
-  else
+  if (K <= MOST_HELD * (int)blockDim.x)
     cross_entropy_rows<MOST_HELD, 1, true>(ROWS_SAME, SAME);
+  else
+    cross_entropy_rows<0, 1, true>(ROWS_SAME, SAME);
+}
+
+// The same for logits, labels without weights of classes, and a multiple of WIDE, but at most
+// MOST_HELD blockDim.x classes. What is null here is left out of the compiled code.
+KERNEL_OF(512) softmax_cross_entropy_of_long_packs(ROWS_GIVEN, FINISH) {
+  cross_entropy_rows<MOST_HELD, WIDE, true>(z, bias, dz, labels, 0, 0, weights, N, K, kept,
+                                            uniform, ignores, ignored, 0, 0, 0, SAME);
 }

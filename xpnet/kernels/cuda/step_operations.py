@@ -25,13 +25,14 @@ from xpnet.kernels.plan import (
 from xpnet.nn import BatchNorm
 from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
 from xpnet.step import Batch
+from xpnet.typing import Array
 
 __all__ = ["REDUCTIONS", "kernels", "recorded"]
 
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
 LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
-HELD = 16  # entries of a long row that a thread holds: softmax_cross_entropy.cu
+HELD, MOST_WARPS = 16, 16  # of a long row: entries that a thread holds, and warps
 
 
 def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
@@ -59,7 +60,6 @@ class _Loss:
         self.work, self.op, self.before = work, op, 0
         e, loss, K = work.executor, work.task.loss, op.output.width
         self.K, self.by_row = K, op.element is None
-        self.kernel = loss_kernel(op)
         blocks = sum(self.shape(last - first)[0] for first, last in work.parts)
         self.partial = e.empty((blocks, 4), e.dtype)
         sums_bias = work.task.bias_of_loss is not None
@@ -71,8 +71,8 @@ class _Loss:
         """The blocks for so many rows, and their threads."""
         threads = self.work.task.threads
         if self.by_row and self.K > LONG_ROW:
-            warps = -(-self.K // (HELD * WARP))
-            return min(rows, MOST_BLOCKS), min(warps * WARP, 512)
+            warps = min(-(-self.K // (HELD * WARP)), MOST_WARPS)
+            return min(rows, MOST_BLOCKS), warps * WARP
         if self.by_row and self.K <= WARP and rows <= FEW_ROWS:
             return 1, min(rows, 32) * WARP
         return self.work.blocks(rows * (WARP if self.by_row else self.K)), threads
@@ -83,9 +83,9 @@ class _Loss:
         bias = None if op.bias is None else work.parameter(op.bias, "b")
         N, y, weight = work.rows, work.part(work.y), work.part(work.weight)
         blocks, threads = self.shape(N)
-        given: tuple
+        labels, given = str(work.y.dtype) == "int32", (y, weight, N, K)
         if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy) and self.by_row:
-            targets = (y, None) if len(work.y.shape) == 1 else (None, y)
+            targets = (y, None) if labels else (None, y)
             ignored, smoothing = loss.ignore_label, loss.label_smoothing
             dbias = None
             if work.task.bias_of_loss is not None:
@@ -93,10 +93,19 @@ class _Loss:
             given = (*targets, self.class_weights, weight, N, K, 1.0 - smoothing, smoothing / K,
                      ignored is not None, ignored or 0, isinstance(loss, CrossEntropy),
                      self.columns, dbias)  # fmt: skip
-        else:
-            given = (y, weight, N, K)
-        work.launch_of(threads, self.kernel, blocks, z, bias, dz, *given, *self.finish())
+        kernel = self.kernel(labels, z, bias, dz)
+        work.launch_of(threads, kernel, blocks, z, bias, dz, *given, *self.finish())
         self.before += blocks
+
+    def kernel(self, labels: bool, *arrays: Array | None) -> Kernel:
+        """The kernel for these targets and these arrays."""
+        plain = labels and isinstance(self.work.task.loss, SoftmaxCrossEntropy)
+        if self.K <= LONG_ROW or not self.by_row:
+            return loss_kernel(self.op)
+        held = self.K <= HELD * MOST_WARPS * WARP and self.class_weights is None
+        if plain and held and self.work.packed(self.K, *arrays):
+            return WRITTEN["softmax_cross_entropy_of_long_packs"]
+        return WRITTEN["softmax_cross_entropy_of_long_rows"]
 
     def finish(self) -> tuple:
         """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
@@ -113,11 +122,10 @@ class _Loss:
 
 
 def loss_kernel(op: LossStep) -> Kernel:
-    """Return the kernel of a loss."""
+    """Return the kernel of a loss; its file has those for long rows."""
     if op.element is not None:
         return printed.element_loss(op.element)
-    long = op.output.width > LONG_ROW
-    return WRITTEN["softmax_cross_entropy" + ("_of_long_rows" if long else "")]
+    return WRITTEN["softmax_cross_entropy"]
 
 
 def _update(work: Program) -> None:
