@@ -16,8 +16,7 @@ from xpnet.nn.losses import LOSSES, ElementwiseLoss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS
 
-FORWARD = ("bias_activation", "batch_norm", "layer_norm")
-BACKWARD = ("activation_backward", "norm_gradients", "batch_norm_backward", "layer_norm_backward")
+NORMS = ("norm_gradients", "batch_norm_backward", "layer_norm_backward")
 
 
 def every_kernel():
@@ -25,8 +24,10 @@ def every_kernel():
     clip = Clip(norm=1.0, value=0.5)
     layers = [cls() for cls in ACTIVATIONS.values() if getattr(cls, "elementwise", False)]
     elements = [formulas.activation(layer) for layer in layers]
-    kernels = [printed.activation(frame, f) for frame in FORWARD for f in elements]
-    kernels += [printed.derivative(frame, f) for frame in BACKWARD for f in elements]
+    kernels = [printed.activation("bias_activation", f) for f in elements]
+    kernels += [printed.derivative("activation_backward", f) for f in elements]
+    kernels += [printed.activation(frame, elements[-1]) for frame in ("batch_norm", "layer_norm")]
+    kernels += [printed.derivative(frame, elements[-1]) for frame in NORMS]
     for loss in [cls() for cls in LOSSES.values() if issubclass(cls, ElementwiseLoss)]:
         kernels.append(printed.element_loss(formulas.element_loss(loss)))
     for name, rule in OPTIMIZERS.items():
@@ -65,6 +66,7 @@ def nvrtc():
         pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
 
 
+@pytest.mark.long_but(architecture=["90"], dtype=["float32"])
 @pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):

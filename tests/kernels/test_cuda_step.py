@@ -572,26 +572,28 @@ def test_micro_batches_take_the_memory_of_one(folder, rng):
 # -- order, graph, buffers ------------------------------------------------------------------------
 
 
+ORDERED = {
+    "norms": [
+        *(Dense(40), BatchNorm(), Tanh(), LayerNorm(), Dropout(0.3), Dense(5), Softmax()),
+        Dense(5),
+    ],
+    "packs": [Dense(300), Tanh(), Dense(40), Dense(1028)],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
 @pytest.mark.parametrize("dtype", ["float32"])
-def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, folder):
+def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, name, folder, monkeypatch):
     """A missing barrier, or two blocks that write to the same place, would make it depend on it."""
-    results = []
+    monkeypatch.setattr(layer_operations, "WIDE_FROM", 0)
+    results, norms = [], name == "norms"
     for order in (0, 1, 2, 3):
         executor = CpuExecutor(dtype, folder, order=order)
         rng = np.random.default_rng(5)
-        layers = [
-            Dense(40),
-            BatchNorm(),
-            Tanh(),
-            LayerNorm(),
-            Dropout(0.3),
-            Dense(5),
-            Softmax(),
-            Dense(5),
-        ]
-        batches = class_batches(rng, dtype, [300, 300, 40], weights=True)
-        loss = SoftmaxCrossEntropy(class_weights=CLASS_WEIGHTS)
-        results.append(compare(executor, layers, (6,), batches, loss, SGD(0.02), Clip(norm=0.2))[1])
+        batches = class_batches(rng, dtype, [300, 300, 40] if norms else [70], weights=True)
+        loss = SoftmaxCrossEntropy(class_weights=CLASS_WEIGHTS if norms else None)
+        _, state = compare(executor, ORDERED[name], (6,), batches, loss, SGD(0.02), Clip(norm=0.2))
+        results.append(state)
     for other in results[1:]:
         assert other.params.tobytes() == results[0].params.tobytes()
         assert other.stats.tobytes() == results[0].stats.tobytes()
@@ -609,6 +611,9 @@ PLANTED = {
                                         "  if (lane > 0) __syncthreads();  // the last"),
     "one row too many": ("int last = first + rows < N ? first + rows : N;",
                          "int last = first + rows;"),
+    "no barrier between two rows": ("  __syncthreads();  // the last use of values is over\n", ""),
+    "a column of a pack in another's place": ("j = (blockIdx.x * WARP + of) * V + v;",
+                                              "j = (blockIdx.x * WARP + of) + v * WARP;"),
     "the first block is taken for the last": ("atomicInc(turns, others) == others",
                                               "atomicInc(turns, others) == 0"),
     "the last element is left out": ("i < (unsigned)n; i += STRIDE) {\n    int hash",
@@ -618,15 +623,18 @@ PLANTED = {
 
 @pytest.mark.long_but(bug=["one row too many"])
 @pytest.mark.parametrize("bug", PLANTED)
-def test_a_planted_bug_is_found(bug, folder):
+def test_a_planted_bug_is_found(bug, folder, monkeypatch):
     """Guards, poison, other orders and missed barriers find the bugs of a kernel."""
+    monkeypatch.setattr(layer_operations, "WIDE_FROM", 0)
 
     def run(order):
         executor = CpuExecutor("float64", folder, order=order, planted=PLANTED[bug])
         rng = np.random.default_rng(5)
         batches = class_batches(rng, "float64", [301, 71])
-        layers = [Dense(9), BatchNorm(), Tanh(), Dropout(0.3), Dense(5)]
+        layers = [Dense(9), BatchNorm(), Tanh(), Dropout(0.3), Dense(12), Tanh(), Dense(5)]
         compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
+        rows = Batch(rng.normal(size=(3, 6)), rng.uniform(size=(3, 1030)) / 1030)
+        compare(executor, [Dense(1030)], (6,), [rows], SoftmaxCrossEntropy(), SGD(0.1))
 
     def run_in_every_order():
         for order in (0, 1, 2):

@@ -16,7 +16,7 @@ from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "Program"]
+__all__ = ["LIMIT", "PACK", "Program"]
 
 LIMIT = 2**31  # elements, which an int can no longer count
 PACK = 16  # bytes that a thread loads or stores at once

@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.batch_program import Program
+from xpnet.kernels.cuda.batch_program import PACK, Program
 from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
@@ -130,7 +130,8 @@ def loss_kernel(op: LossStep) -> Kernel:
 
 def _update(work: Program) -> None:
     b, task = work.buffers, work.task
-    size, factor, grid = b.grad.shape[0], None, work.blocks(b.grad.shape[0])
+    size, factor = b.grad.shape[0], None
+    grid = work.blocks(-(-size * b.grad.itemsize // PACK))
     if b.good is not None:
         work.launch("find_overflow", grid, b.grad, b.good, size)
     if task.clip.norm is not None:
