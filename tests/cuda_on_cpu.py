@@ -188,7 +188,8 @@ class CpuExecutor:
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
         self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
-        self.guarded, self.counts, self.recording = [], {}, None
+        self.guarded, self.counts, self.launched = [], {}, set()
+        self.recording = None
         self.cublas = Cublas()
         self.blas = Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype)
 
@@ -247,6 +248,7 @@ class CpuExecutor:
     def launch(self, kernel, grid, block, *given):
         kernel = WRITTEN[kernel] if isinstance(kernel, str) else kernel
         self.prepare([kernel])
+        self.launched.add(kernel.name)
         bound = arguments(kernel, given, self.dtype, self.stored)
         cells = [_cell(x) for x in bound]
         pointers = (ctypes.c_void_p * len(cells))(*(map(_address, cells)))

@@ -33,6 +33,8 @@ def every_kernel():
     for name, rule in OPTIMIZERS.items():
         formula = formulas.update(rule(), clip, divided=True)
         kernels.append(printed.update(formula, name))
+    for held, pack, block, plain in ((1, 1, 0, 0), (0, 1, 0, 0), (16, "WIDE", 1, 1), (16, 1, 1, 0)):
+        kernels.append(printed.cross_entropy(held, str(pack), block=block, plain=plain))
     return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
 
 
@@ -107,7 +109,7 @@ def test_a_unit_contains_what_is_needed_and_nothing_else():
         "common.cuh", "narrow.cuh", "elementwise.cu"
     }  # fmt: skip
     assert [kernel.name for kernel in contained([relu])] == ["column_sums", relu.name]
-    assert re.findall(r"^KERNEL (\w+)", code, re.MULTILINE) == ["column_sums", relu.name]
+    assert re.findall(r"^KERNEL\S* (\w+)", code, re.MULTILINE) == ["column_sums", relu.name]
 
 
 def test_settings_share_a_text_and_their_numbers_are_arguments():

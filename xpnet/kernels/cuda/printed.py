@@ -19,7 +19,7 @@ from xpnet.kernels.printing import C, printed
 from xpnet.kernels.tracing import Formula, traced
 from xpnet.optim.clipping import Clip
 
-__all__ = ["activation", "clip_factor", "derivative", "element_loss", "update"]
+__all__ = ["activation", "clip_factor", "cross_entropy", "derivative", "element_loss", "update"]
 
 VALUE, DERIVATIVE = traced(lambda z: z, "z"), traced(lambda da, kept: da, "da", "kept")
 
@@ -48,9 +48,17 @@ class Struct:
 
 
 def kernel(
-    frame: str, file: str, functions: Struct, slots: Sequence[str] | None = None, label: str = ""
+    frame: str,
+    file: str,
+    functions: Struct,
+    slots: Sequence[str] | None = None,
+    label: str = "",
+    threads: int = 1024,
 ) -> Kernel:
-    """Return a frame of a file as a kernel that calls these functions, and updates these slots."""
+    """Return a frame of a file as a kernel that calls these functions, and updates these slots.
+
+    Blocks have at most ``threads``: with fewer, each may have more registers.
+    """
     label = label or frame
     names = [f"k{i}" for i in range(len(functions.numbers))]
     fields, values = [f"  real {name};\n" for name in names], list(names)
@@ -64,7 +72,7 @@ def kernel(
     passed = ", ".join([f"{struct}{{{', '.join(values)}}}", *(p.name for p in listed(given))])
     call = f"({head}) {{\n  {frame}({passed});\n}}\n"
     name = f"{label}_{_hash(body + call)}"
-    texts = (f"struct {struct} {body}", f"KERNEL {name}{call}")
+    texts = (f"struct {struct} {body}", f"KERNEL_OF({threads}) {name}{call}")
     return Kernel(name, label, file, texts, tuple(functions.numbers))
 
 
@@ -102,6 +110,17 @@ def element_loss(element: ElementLoss) -> Kernel:
         formula = Formula(("z", "y"), (*outputs, *element.correct.outputs))
     functions = Struct().add("real operator()(real z, real y, real& e, real& de)", formula, ends)
     return kernel("elementwise_loss", "elementwise_loss.cu", functions)
+
+
+@lru_cache(maxsize=64)
+def cross_entropy(held: int, pack: str, *, block: bool, plain: bool) -> Kernel:
+    """Return a kernel of the softmax cross-entropy; cross_entropy.cu says what these are."""
+    constants = Struct()
+    constants.functions.append(
+        f"  enum {{ HELD = {held}, V = {pack}, BLOCK = {block:d}, PLAIN = {plain:d} }};\n"
+    )
+    threads, label = (512 if block else 1024), "softmax_cross_entropy"
+    return kernel("cross_entropy", "cross_entropy.cu", constants, label=label, threads=threads)
 
 
 @lru_cache(maxsize=64)

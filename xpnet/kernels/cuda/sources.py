@@ -34,7 +34,7 @@ __all__ = [
 # In the order of a translation unit: the first two in each, a header before what includes it.
 FILES = (
     "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
-    "elementwise.cu", "normalization.cu", "softmax_cross_entropy.cu",
+    "elementwise.cu", "normalization.cu", "cross_entropy.cu",
     "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
@@ -110,7 +110,7 @@ def declared(file: str, kind: str) -> dict[str, str]:
     """Return the parameters of each ``"KERNEL"`` or ``"FRAME"`` in a file, macros written out."""
     included = re.findall(r'^#include "(.+)"', text(file), re.MULTILINE)
     whole = "\n".join(map(text, (*included, file))).replace("\\\n", "")
-    found = dict(re.findall(rf"^{kind}(?:_OF\(\d+\))? (\w+)\(([^)]*)\)", whole, re.MULTILINE))
+    found = dict(re.findall(rf"^{kind} (\w+)\(([^)]*)\)", whole, re.MULTILINE))
     for name, value in re.findall(r"^#define (\w+) +(\w[^\n]* \*?\w+)$", whole, re.MULTILINE):
         found = {kernel: re.sub(rf"\b{name}\b", value, given) for kernel, given in found.items()}
     return {kernel: re.sub(r"\s+", " ", given) for kernel, given in found.items()}
@@ -132,7 +132,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])

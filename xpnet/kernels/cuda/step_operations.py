@@ -32,7 +32,7 @@ __all__ = ["REDUCTIONS", "kernels", "recorded"]
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
 LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
-HELD, MOST_WARPS = 16, 16  # of a long row: entries that a thread holds, and warps
+HELD, MOST_WARPS = 16, 16  # of a long row: entries that a lane holds, and warps
 
 
 def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
@@ -99,13 +99,8 @@ class _Loss:
 
     def kernel(self, labels: bool, *arrays: Array | None) -> Kernel:
         """The kernel for these targets and these arrays."""
-        plain = labels and isinstance(self.work.task.loss, SoftmaxCrossEntropy)
-        if self.K <= LONG_ROW or not self.by_row:
-            return loss_kernel(self.op)
-        held = self.K <= HELD * MOST_WARPS * WARP and self.class_weights is None
-        if plain and held and self.work.packed(self.K, *arrays):
-            return WRITTEN["softmax_cross_entropy_of_long_packs"]
-        return WRITTEN["softmax_cross_entropy_of_long_rows"]
+        packed = self.K > LONG_ROW and labels and self.work.packed(self.K, *arrays)
+        return loss_kernel(self.work.task, packed=packed)
 
     def finish(self) -> tuple:
         """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
@@ -121,11 +116,18 @@ class _Loss:
                 b.cost_at, b.good)  # fmt: skip
 
 
-def loss_kernel(op: LossStep) -> Kernel:
-    """Return the kernel of a loss; its file has those for long rows."""
+def loss_kernel(task: Task, *, packed: bool) -> Kernel:
+    """Return the kernel of the loss; ``packed`` if labels and aligned arrays are likely."""
+    op, loss = task.plan.loss, task.loss
     if op.element is not None:
         return printed.element_loss(op.element)
-    return WRITTEN["softmax_cross_entropy"]
+    K, weights = op.output.width, getattr(loss, "class_weights", None)
+    if K <= LONG_ROW:
+        return printed.cross_entropy(int(K <= WARP), "1", block=False, plain=False)
+    held = HELD if K <= HELD * MOST_WARPS * WARP else 0
+    if packed and held and weights is None and isinstance(loss, SoftmaxCrossEntropy):
+        return printed.cross_entropy(held, "WIDE", block=True, plain=True)
+    return printed.cross_entropy(held, "1", block=True, plain=False)
 
 
 def _update(work: Program) -> None:
@@ -193,7 +195,7 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, Drop):
         yield WRITTEN["dropout"]
     elif isinstance(op, LossStep):
-        yield loss_kernel(op)
+        yield loss_kernel(task, packed=op.output.width % 8 == 0)
     elif isinstance(op, Update):
         yield update_kernel(task)
         if task.clip.norm is not None:

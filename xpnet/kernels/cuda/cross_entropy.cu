@@ -17,14 +17,6 @@ struct Target {
   }
 };
 
-#define ROWS_GIVEN act* z, const act* bias, act* dz, const int* labels, const real* rows, \
-                   const real* class_weights, const real* weights, int N, int K, real kept, \
-                   real uniform, int ignores, int ignored, int probabilities, real* columns, \
-                   real* dbias
-#define ROWS_SAME z, bias, dz, labels, rows, class_weights, weights, N, K, kept, uniform, ignores, \
-                  ignored, probabilities, columns, dbias
-
-// The lanes of a row are a warp, or with BLOCK a block.
 template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
   if (BLOCK) block_sums(x); else warp_sums(x);
 }
@@ -32,15 +24,24 @@ template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
 // Loops over the entries of a row that a lane has: packs of V, whose first is k. It holds HELD of
 // them in x, or with 0 none, and then x is the pack at hand.
 #define EACH_PACK(h, k) \
-  _Pragma("unroll (HELD ? HELD : 1)") \
+  _Pragma("unroll (F::HELD ? F::HELD : 1)") \
   for (int h = 0, k = lane * V; HELD ? h < HELD : k < K; h += V, k += lanes * V) if (k < K)
 
 // dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. probabilities:
 // whether z holds those instead of logits. dbias (K), null if K > 32, becomes the sum of dz over
 // the whole batch, by way of columns (blocks, K). Targets are labels (N) or rows (N, K), the other
 // one null; class_weights (K) and weights (N) may be null.
-template <int HELD, int V, bool BLOCK>
-__device__ inline void cross_entropy_rows(ROWS_GIVEN, FINISH) {
+//
+// F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
+// packs of V. PLAIN, for logits and labels without weights of classes, leaves out what is null.
+FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, const real* rows,
+                    const real* class_weights, const real* weights, int N, int K, real kept,
+                    real uniform, int ignores, int ignored, int probabilities, real* columns,
+                    real* dbias, FINISH) {
+  const int HELD = F::HELD, V = F::V;
+  const bool BLOCK = F::BLOCK;
+  if (F::PLAIN) rows = class_weights = 0, probabilities = 0;
+  if (BLOCK) dbias = 0;
   real larger = enlarged(scale, share), sums[ALL] = {}, column = 0;
   int lanes = BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
   int first_row = FIRST / lanes, row_step = STRIDE / lanes;
@@ -120,29 +121,4 @@ __device__ inline void cross_entropy_rows(ROWS_GIVEN, FINISH) {
   for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
   column = column_sum(column);
   if (group == 0 && lane < K) dbias[lane] = column;
-}
-
-#define MOST_HELD 16
-
-// A warp per row.
-KERNEL softmax_cross_entropy(ROWS_GIVEN, FINISH) {
-  if (K <= WARP)
-    cross_entropy_rows<1, 1, false>(ROWS_SAME, SAME);
-  else
-    cross_entropy_rows<0, 1, false>(ROWS_SAME, SAME);
-}
-
-// A block per row. One of K <= MOST_HELD blockDim.x entries is read once and written once.
-KERNEL_OF(512) softmax_cross_entropy_of_long_rows(ROWS_GIVEN, FINISH) {
-  if (K <= MOST_HELD * (int)blockDim.x)
-    cross_entropy_rows<MOST_HELD, 1, true>(ROWS_SAME, SAME);
-  else
-    cross_entropy_rows<0, 1, true>(ROWS_SAME, SAME);
-}
-
-// The same for logits, labels without weights of classes, and a multiple of WIDE, but at most
-// MOST_HELD blockDim.x classes. What is null here is left out of the compiled code.
-KERNEL_OF(512) softmax_cross_entropy_of_long_packs(ROWS_GIVEN, FINISH) {
-  cross_entropy_rows<MOST_HELD, WIDE, true>(z, bias, dz, labels, 0, 0, weights, N, K, kept,
-                                            uniform, ignores, ignored, 0, 0, 0, SAME);
 }
