@@ -40,6 +40,7 @@ NEEDED = {  # module -> the package that provides it
     "array_api_compat": "array-api-compat",
     "array_api_strict": "array-api-strict",
     "click": "click",
+    "platformdirs": "platformdirs",
     "pooch": "pooch",
     "rich": "rich",
     "safetensors": "safetensors",
