@@ -2,7 +2,8 @@
 
 import pytest
 
-from xpnet.kernels.plan import Affine, LossStep, Map, MapBackward, Place, make_plan
+from xpnet.kernels.operations import Affine, LossStep, Map, MapBackward, Place
+from xpnet.kernels.plan import make_plan
 from xpnet.kernels.plan_table import plan_lines
 from xpnet.nn import GELU, BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Sequential, Softmax
 from xpnet.nn.layout import layouts

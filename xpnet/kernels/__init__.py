@@ -2,7 +2,8 @@
 
     tracing.py     a formula, called with symbols, as an expression
     formulas.py    the formulas of a step: of activations, losses, rules, and layers along rows
-    plan.py        what a step does, in order: decided once
+    operations.py  what a step is made of
+    plan.py        which of them, in order: decided once
     plan_table.py  a plan as a table to read
     printing.py    an expression as Python for Numba, or as C for CUDA
     cpu, cuda      the loops around the expressions, and what runs them

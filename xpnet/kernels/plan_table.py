@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from xpnet.kernels import plan as p
+from xpnet.kernels import operations as p
 from xpnet.kernels.formulas import Elementwise
-from xpnet.kernels.plan import Operation, Place, Plan
+from xpnet.kernels.operations import Operation, Place, Plan
 from xpnet.kernels.tracing import Formula, Symbol
 from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts

@@ -13,7 +13,8 @@ from xpnet.kernels.cpu.loops import COST, SUMS
 from xpnet.kernels.cpu.machine import machine
 from xpnet.kernels.cpu.program import Buffers, Part, Program, Rows, compile_program, work_size
 from xpnet.kernels.formulas import descent
-from xpnet.kernels.plan import LossStep, Plan, PortableBackward, PortableForward, make_plan
+from xpnet.kernels.operations import LossStep, Plan, PortableBackward, PortableForward
+from xpnet.kernels.plan import make_plan
 from xpnet.nn import Dense, Sequential
 from xpnet.nn.layout import layouts, merge
 from xpnet.nn.losses import Loss, quotient

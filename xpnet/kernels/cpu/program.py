@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.kernels import plan as p
+from xpnet.kernels import operations as p
 from xpnet.kernels.cpu import loops, rows
 from xpnet.kernels.cpu.compiled import Kernel, compiled
 from xpnet.kernels.cpu.loops import Loop
 from xpnet.kernels.cpu.memory import ROW
-from xpnet.kernels.plan import Operation, Place, Plan
+from xpnet.kernels.operations import Operation, Place, Plan
 from xpnet.nn import BatchNorm, Dropout, Params, Sequential
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.typing import Array

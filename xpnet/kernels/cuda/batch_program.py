@@ -10,7 +10,8 @@ from xpnet.errors import DataError
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
 from xpnet.kernels.cuda.executor import Call, Executor
 from xpnet.kernels.cuda.sources import WRITTEN, Kernel
-from xpnet.kernels.plan import ROW_LOSSES, Place
+from xpnet.kernels.operations import Place
+from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
 from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows

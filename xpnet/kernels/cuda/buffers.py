@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.sources import MOST_NUMBERS, now
-from xpnet.kernels.plan import Plan
+from xpnet.kernels.operations import Plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss

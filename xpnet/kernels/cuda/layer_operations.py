@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from xpnet.kernels.cuda.batch_program import Program
 from xpnet.kernels.cuda.buffers import WARP, Task
 from xpnet.kernels.cuda.printed import activation, derivative
-from xpnet.kernels.plan import (
+from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
     Drop,

@@ -11,7 +11,7 @@ from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
 from xpnet.kernels.cuda.sources import WRITTEN, Kernel
-from xpnet.kernels.plan import (
+from xpnet.kernels.operations import (
     Drop,
     LossStep,
     Map,
