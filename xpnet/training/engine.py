@@ -75,7 +75,10 @@ class Engine:
         pairs = zip(layouts(model), initialize(model, seed), strict=True)
         params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
         scale = first_scale(mixed, params) if mixed else None
-        slots = optimizer.init(params)
+        # A library that compiles does so for each operation and shape, unless it is asked once.
+        at_once = backend.jit if backend.jit_by_default else lambda function: function
+        self._all_finite = at_once(_all_finite)
+        slots = at_once(optimizer.init)(params)
         self.state = TrainState(params, stats, slots, zero_totals(params), scale)
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
@@ -127,8 +130,7 @@ class Engine:
         return self._finite(self.state.params)
 
     def _finite(self, x: Array) -> bool:
-        xp = array_namespace(x)
-        return bool(self.backend.to_host(xp.all(xp.isfinite(x))))
+        return bool(self.backend.to_host(self._all_finite(x)))
 
     def _metrics(self, totals: Totals) -> Metrics:
         loss, denominator, correct, count, bad_step = (
@@ -212,6 +214,11 @@ class Engine:
             msg = "the checkpoint's model has values that are not finite"
             raise CheckpointError(msg)
         self.set_state(TrainState(params, stats, slots, totals, scale))
+
+
+def _all_finite(x: Array) -> Array:
+    xp = array_namespace(x)
+    return xp.all(xp.isfinite(x))
 
 
 def _placed(backend: Backend, host: Any) -> Array:
