@@ -65,6 +65,7 @@ def history(epochs=15, **settings):
     return trainer.fit((x, y), epochs=epochs)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_they_train_by_their_names(backend):
     records = history(backend=backend, step="portable")
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
@@ -101,6 +102,7 @@ def test_mixed_precision_and_micro_batches_take_them(settings):
     assert history(backend="numpy", **settings)[-1]["accuracy"] > 0.9
 
 
+@pytest.mark.long
 def test_jit_compiles_their_step():
     pytest.importorskip("jax")
     options = {"backend": "jax", "dtype": "float64", "epochs": 3}
@@ -129,6 +131,7 @@ def test_gradcheck_agrees_with_differences_pytorch_and_jax(rng):
     assert report.ok, report.faults
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_a_config_names_them_and_parity_compares_them(rows, backend):
     config = load_config(rows, SETTINGS)
     assert config.model.activation.sharpness == 0.5

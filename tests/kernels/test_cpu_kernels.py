@@ -166,6 +166,7 @@ MODELS = {
 }
 
 
+@pytest.mark.long_but(dtype=["float64"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_layer_steps_as_in_the_portable_step(name, dtype):
     compare(MODELS[name], dtype)
@@ -225,6 +226,7 @@ VALUE_LOSSES = {
 }
 
 
+@pytest.mark.long_but(name=["plain", "all"], dtype=["float64"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("target", [labels, soft_rows, one_hot_rows])
 @pytest.mark.parametrize("name", CLASS_LOSSES)
@@ -233,6 +235,7 @@ def test_cross_entropy_with_every_target(name, target, weighted, dtype):
     compare(layers, dtype, CLASS_LOSSES[name], rule, target=target, weighted=weighted)
 
 
+@pytest.mark.long_but(dtype=["float64"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", VALUE_LOSSES)
 def test_element_wise_losses(name, weighted, dtype):
@@ -286,6 +289,7 @@ CLIPS = {
 }
 
 
+@pytest.mark.long_but(clip=["no clip", "both"], dtype=["float64"])
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_for_20_steps_with_dropout_and_ragged_batches(rule, clip, dtype):
@@ -345,6 +349,7 @@ def test_a_nan_names_its_step_and_stays(rng):
     assert not made.finite()
 
 
+@pytest.mark.long_but(dtype=["float32"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nan_and_infinity_propagate_through_every_activation(name, value, dtype):

@@ -116,6 +116,7 @@ def test_an_activation_after_a_norm_and_one_alone(executor, batches):
     compare(executor, layers, (6,), batches, Huber(), SGD(0.01))
 
 
+@pytest.mark.long_where(executor=["float32"])
 def test_a_setting_does_not_compile_the_kernel_again(executor, batches):
     for margin in (0.5, 1.7):
         compare(executor, [Dense(3)], (6,), batches, Hinge(margin=margin), Adadelta(0.3 * margin))

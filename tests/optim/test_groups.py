@@ -80,6 +80,7 @@ def is_weight(name):
 # -- against PyTorch -------------------------------------------------------------------------------
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_decay_of_weights_is_the_usual_recipe_of_pytorch(backend, data):
     rule = AdamW(0.01, weight_decay=0.3, decay="weights")
     ours = trained(data, rule, backend, batch_size=N)
@@ -91,6 +92,7 @@ def test_decay_of_weights_is_the_usual_recipe_of_pytorch(backend, data):
     assert_same(ours, theirs)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_factors_and_decay_and_frozen_layers_at_once(backend, data):
     rule = AdamW(0.01, weight_decay=0.3, decay="weights",
                  lr_factors={"0": 0.1, HEAD: 3.0}, freeze=("3.dense",))  # fmt: skip
@@ -109,6 +111,7 @@ def test_factors_and_decay_and_frozen_layers_at_once(backend, data):
     assert_same(ours, theirs)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_the_statistics_of_a_frozen_batch_norm_move_as_in_pytorch(backend, data):
     frozen = tuple(n for n in first_params() if n[0] in "01" and not n.endswith(("mean", "var")))
     rule = SGD(0.1, momentum=0.9, freeze=("0.dense", "batch_norm"))
@@ -217,6 +220,7 @@ def test_micro_batches_and_mixed_precision_take_them(data, options):
     assert np.array_equal(other.params["0.dense.W"], plain.params["0.dense.W"])
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_a_training_resumes_bit_for_bit(backend, data):
     rule = Adam(0.01, weight_decay=0.1, freeze=("3.dense",), **GROUPS["factors"] | {
         "decay": "weights", "lr_factors": {"0": 0.5}})  # fmt: skip
