@@ -29,7 +29,7 @@ layers |= {"norms": [LayerNorm(), BatchNorm(), Dropout(0.2)]}
 cases = {f"layer {name}": (more, "softmax_cross_entropy", "sgd") for name, more in layers.items()}
 cases |= {f"rule {name}": ([], "softmax_cross_entropy", name) for name in OPTIMIZERS}
 cases |= {f"loss {name}": ([], name, "sgd") for name in LOSSES}
-some = ("layer gelu", "layer norms", "rule adam", "loss huber")
+some = ("layer gelu", "layer norms", "rule adam")
 for case in cases if every else some:
     more, loss, rule = cases[case]
     loss, rule = LOSSES[loss](), OPTIMIZERS[rule]()
@@ -67,7 +67,7 @@ def bits(which, folder):
 @pytest.mark.parametrize("which", ["some", "every"])
 def test_a_cold_a_warm_and_a_half_warm_cache_give_the_same_bits(which, tmp_path):
     cold = bits(which, tmp_path)
-    assert len(cold) == len(set(cold)) >= 4
+    assert len(cold) == len(set(cold)) >= 3
     kept = sorted(tmp_path.rglob("*.nbi"))
     assert len(kept) > len(cold)
     assert bits(which, tmp_path) == cold

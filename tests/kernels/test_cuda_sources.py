@@ -42,7 +42,7 @@ ARCHITECTURES = ["75", "80", "90"]
 KINDS = [("float32", None), ("float64", None), ("float32", "float16"), ("float32", "bfloat16")]
 
 
-@pytest.mark.long_but(architecture=["90"], dtype=["float32"])
+@pytest.mark.long_but(architecture=["90"], narrow=["float16"])
 @pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architecture, tmp_path):
@@ -68,7 +68,7 @@ def nvrtc():
         pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
 
 
-@pytest.mark.long_but(architecture=["90"], dtype=["float32"])
+@pytest.mark.long_but(architecture=["90"], narrow=["float16"])
 @pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):

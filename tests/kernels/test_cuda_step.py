@@ -207,6 +207,7 @@ MODELS = {
 }
 
 
+@pytest.mark.long_but(dtype=["float64"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_layer_steps_as_in_the_portable_step(name, executor, dtype, rng):
     batches = class_batches(rng, dtype, [11, 11, 11, 11, 3])
