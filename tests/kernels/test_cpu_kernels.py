@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import rules
 from array_api_compat import array_namespace
 
 from xpnet.backends import get_backend
@@ -47,14 +48,8 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import (
     OPTIMIZERS,
     SGD,
-    Adadelta,
-    Adagrad,
     Adam,
-    Adamax,
     AdamW,
-    Lion,
-    NAdam,
-    RAdam,
     RMSProp,
 )
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
@@ -263,30 +258,11 @@ def test_the_tables_have_every_loss_and_rule():
 # -- rules ----------------------------------------------------------------------------------------
 
 RULES = {
-    "sgd": SGD(0.1),
-    "sgd with decay": SGD(0.1, weight_decay=0.1),
-    "momentum": SGD(0.1, momentum=0.9, weight_decay=0.1),
-    "nesterov": SGD(0.1, momentum=0.9, nesterov=True),
-    "rmsprop": RMSProp(0.01, weight_decay=0.1),
+    **rules.RULES,
     "rmsprop, centered, momentum": RMSProp(0.01, eps=1e-3, centered=True, momentum=0.8),
-    "adagrad": Adagrad(0.1, lr_decay=0.1, initial_accumulator=0.1, weight_decay=0.1),
-    "adam": Adam(0.01, weight_decay=0.1),
-    "adamw": AdamW(0.01, weight_decay=0.1),
-    "lion": Lion(0.01),
-    "damped": SGD(0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
-    "adam, amsgrad": Adam(0.01, amsgrad=True),
     "adamw, amsgrad": AdamW(0.01, amsgrad=True, weight_decay=0.1),
-    "nadam": NAdam(0.01, weight_decay=0.1),
-    "radam": RAdam(0.01, weight_decay=0.1),
-    "adamax": Adamax(0.01, weight_decay=0.1),
-    "adadelta": Adadelta(1.0, weight_decay=0.1),
 }
-CLIPS = {
-    "no clip": Clip(),
-    "norm": Clip(norm=0.2),
-    "both": Clip(norm=0.2, value=0.05),
-    "a loose norm": Clip(norm=100.0),
-}
+CLIPS = rules.CLIPS
 
 
 @pytest.mark.long_but(clip=["no clip", "both"], dtype=["float64"])

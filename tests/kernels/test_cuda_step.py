@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import rules
 from array_api_compat import array_namespace
 from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
@@ -57,14 +58,7 @@ from xpnet.nn.losses import (
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import (
     SGD,
-    Adadelta,
-    Adagrad,
     Adam,
-    Adamax,
-    AdamW,
-    Lion,
-    NAdam,
-    RAdam,
     RMSProp,
 )
 from xpnet.step import (
@@ -457,31 +451,11 @@ def test_whole_number_targets_are_numbers_to_a_loss_of_values(executor, dtype, r
 # -- updates --------------------------------------------------------------------------------------
 
 OPTIMIZERS = {
-    "sgd": SGD(0.1),
-    "sgd with decay": SGD(0.1, weight_decay=0.1),
-    "momentum": SGD(0.1, momentum=0.9, weight_decay=0.1),
-    "nesterov": SGD(0.1, momentum=0.9, nesterov=True),
-    "rmsprop": RMSProp(0.01, weight_decay=0.1),
+    **rules.RULES,
     "rmsprop, centered, momentum": RMSProp(0.01, centered=True, momentum=0.8),
-    "adagrad": Adagrad(0.1, lr_decay=0.1, initial_accumulator=0.1, weight_decay=0.1),
     "adam": Adam(0.01),
-    "adam with decay": Adam(0.01, weight_decay=0.1),
-    "adamw": AdamW(0.01, weight_decay=0.1),
-    "lion": Lion(0.01),
-    "damped": SGD(0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
-    "adam, amsgrad": Adam(0.01, amsgrad=True),
-    "nadam": NAdam(0.01, weight_decay=0.1),
-    "radam": RAdam(0.01, weight_decay=0.1),
-    "adamax": Adamax(0.01, weight_decay=0.1),
-    "adadelta": Adadelta(1.0, weight_decay=0.1),
 }
-CLIPS = {
-    "no clip": Clip(),
-    "norm": Clip(norm=0.2),
-    "value": Clip(value=0.05),
-    "both": Clip(norm=0.2, value=0.05),
-    "a loose norm": Clip(norm=100.0),
-}
+CLIPS = {**rules.CLIPS, "value": Clip(value=0.05)}
 
 
 @pytest.mark.long_but(clip=["both"], dtype=["float64"])

@@ -235,13 +235,12 @@ def test_a_training_resumes_bit_for_bit(backend, data):
 
 def test_a_gpu_has_no_kernels_for_them_yet():
     from xpnet.errors import UnsupportedError
-    from xpnet.training.step_choice import FUSED, StepRequest
+    from xpnet.kernels.cuda.graphed_step import FusedStep as StepOnGpu
 
-    layout = layouts(Sequential(LAYERS).build((WIDTH,)))[0]
-    rule = grouped(SGD(lr_factors={"0": 2.0}), layout)
-    request = StepRequest(None, None, None, rule)
+    model = Sequential(LAYERS).build((WIDTH,))
+    rule = grouped(SGD(lr_factors={"0": 2.0}), layouts(model)[0])
     with pytest.raises(UnsupportedError, match="groups of parameters have no kernels on a GPU"):
-        FUSED["cupy"](request)
+        StepOnGpu(None, model, SoftmaxCrossEntropy(), rule)
 
 
 # -- the groups themselves -------------------------------------------------------------------------

@@ -21,10 +21,12 @@ from xpnet.optim.optimizers import Optimizer
 __all__ = [
     "ElementLoss",
     "Elementwise",
+    "RowLayer",
     "activation",
     "descent",
     "element_loss",
     "norm_factor",
+    "row_layer",
     "squared_gradient",
     "update",
 ]
@@ -40,9 +42,7 @@ class Elementwise(NamedTuple):
     @property
     def is_identity(self) -> bool:
         """Whether it is a = z, which needs no kernel."""
-        return not isinstance(self.value.outputs[0], float) and (
-            self.value.outputs[0].operation == "input"
-        )
+        return _is_input(self.value.outputs[0])
 
 
 class ElementLoss(NamedTuple):
@@ -65,11 +65,15 @@ def activation(layer: Layer) -> Elementwise:
         msg = "it keeps more than one array for its backward"
         raise UnsupportedError(msg)
     a, kept = value.outputs
-    if kept is not a and getattr(kept, "operation", "") != "input":
+    if kept is not a and not _is_input(kept):
         msg = "it keeps neither its input nor its output for its backward"
         raise UnsupportedError(msg)
     derivative = traced(lambda da, kept: layer.backward({}, kept, da)[0], "da", "kept")
     return Elementwise(value._replace(outputs=(a,)), derivative, kept is a)
+
+
+def _is_input(x: Any) -> bool:
+    return isinstance(x, Symbol) and x.operation == "input"
 
 
 def element_loss(loss: Loss) -> ElementLoss:

@@ -6,6 +6,7 @@ results overwrite inputs that nothing reads again. A layer, loss or rule without
 portable operation, and :attr:`Plan.portable` says why.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -172,7 +173,7 @@ class _Planner:
             kept = a if f.keeps_output else z
             keep = z if bias is not None and not f.keeps_output else None
             self.plan.forward.append(Map(after - 1, z, bias, keep, a, f))
-        elif bias is not None and not (last and self.has_loss_kernel()):
+        elif bias is not None and not (last and not isinstance(self.element, str)):
             self.plan.forward.append(Map(i, z, bias, None, z, None))
         if f is not None and f.is_identity:
             f = None
@@ -278,13 +279,11 @@ class _Planner:
 
     # -- the loss and the rule --------------------------------------------------------------------
 
-    def has_loss_kernel(self) -> bool:
-        """Whether the loss has a kernel: its own, or printed ones."""
-        kernels = (SoftmaxCrossEntropy,) if self.by_rows else ROW_LOSSES
-        return type(self.loss) in kernels or not isinstance(self.element(), str)
-
-    def element(self) -> ElementLoss | str:
-        """The formulas of an element-wise loss, or why there are none."""
+    @functools.cached_property
+    def element(self) -> ElementLoss | str | None:
+        """The formulas of an element-wise loss, why there are none, or None for one of rows."""
+        if type(self.loss) in ((SoftmaxCrossEntropy,) if self.by_rows else ROW_LOSSES):
+            return None
         try:
             return formulas.element_loss(self.loss)
         except UnsupportedError as error:
@@ -292,17 +291,16 @@ class _Planner:
 
     def output(self, z: Place) -> Place:
         """Add the loss; return the place of its gradient."""
-        last, kernel = len(self.layers) - 1, self.has_loss_kernel()
-        dense = self.layers[last]
-        ends_dense = type(dense) is Dense and kernel
+        element, last = self.element, len(self.layers) - 1
+        dense, portable = self.layers[last], isinstance(element, str)
+        ends_dense = type(dense) is Dense and not portable
         # Backward of an activation may need its output, so only a dense layer's is overwritten.
         dz = z if ends_dense else Place("dC", z.shape, self.scratch[0])
         bias = last if ends_dense and isinstance(dense, Dense) and dense.bias else None
-        element = self.element()
-        if not kernel:
-            self.plan.portable.append((type(self.loss).__name__, str(element)))
-        elements = element if isinstance(element, ElementLoss) else None
-        self.plan.loss = LossStep(z, dz, bias, elements, not kernel)
+        if isinstance(element, str):
+            self.plan.portable.append((type(self.loss).__name__, element))
+            element = None
+        self.plan.loss = LossStep(z, dz, bias, element, portable)
         return dz
 
     def update(self, part: Part, clip: Clip) -> Update:

@@ -21,7 +21,6 @@ from xpnet.errors import BackendError, UnsupportedError
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
-from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.step import make_gradient, make_train_step
 from xpnet.step.microbatch import accumulated
@@ -134,9 +133,6 @@ def _fused_cupy(r: StepRequest) -> Callable:
     from xpnet.kernels.cuda.executor import CupyExecutor
     from xpnet.kernels.cuda.graphed_step import FusedStep
 
-    if isinstance(r.optimizer, Grouped):
-        msg = "groups of parameters have no kernels on a GPU"
-        raise UnsupportedError(msg)
     backend, narrow = r.backend, None if r.mixed is None else r.mixed.dtype
     if narrow and backend.dtype_name != "float32":
         msg = f"mixed precision beside {backend.dtype_name} has no kernel"

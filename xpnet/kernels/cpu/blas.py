@@ -16,12 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["call_gemm", "gemm_address"]
+__all__ = ["PLAIN", "TRANSPOSED", "call_gemm", "gemm_address"]
 
 # Its names in NumPy's wheels, Accelerate and other builds of BLAS; NAMES take 64-bit integers.
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm$NEWLAPACK$ILP64")
 NAMES_32 = ("scipy_cblas_{}gemm", "cblas_{}gemm")
-ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h; rows.product has them, too
+ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
 
 
 @functools.cache
@@ -49,22 +49,8 @@ def _libraries() -> list[ctypes.CDLL]:
 def _multiplies(address: int, dtype: str) -> bool:
     real: Any = {"float32": ctypes.c_float, "float64": ctypes.c_double}[dtype]
     enum, long, at = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-    arguments: list[Any] = [
-        enum,
-        enum,
-        enum,
-        long,
-        long,
-        long,
-        real,
-        at,
-        long,
-        at,
-        long,
-        real,
-        at,
-        long,
-    ]
+    sizes, matrices = [enum, enum, enum, long, long, long], [at, long, at, long]
+    arguments: list[Any] = [*sizes, real, *matrices, real, at, long]
     a, b = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(12, dtype=dtype).reshape(3, 4)
     c = np.ones((2, 4), dtype)
     x, y, z = (v.ctypes.data for v in (a, b, c))

@@ -9,8 +9,8 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu.blas import gemm_address
-from xpnet.kernels.cpu.loops import COST, SUMS
 from xpnet.kernels.cpu.machine import machine
+from xpnet.kernels.cpu.parts import COST, SUMS
 from xpnet.kernels.cpu.program import Buffers, Part, Program, Rows, compile_program, work_size
 from xpnet.kernels.formulas import descent
 from xpnet.kernels.operations import LossStep, Plan, PortableBackward, PortableForward

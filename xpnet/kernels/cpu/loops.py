@@ -15,9 +15,6 @@ from xpnet.optim.clipping import Clip
 
 __all__ = ["Loop", "along_rows", "element_loss", "map_backward", "map_forward", "norm", "update"]
 
-# What a loss adds up: the totals of xpnet.step.Totals, and then C, the loss of this batch.
-LOSS, DENOMINATOR, CORRECT, COUNT, COST, SUMS = range(6)
-
 
 class Loop(NamedTuple):
     """The text of a kernel, and the numbers in its row."""
@@ -49,10 +46,7 @@ EACH = ["for n in range(N):", "    for j in range(J):", "        i = n * J + j"]
 def map_forward(f: Elementwise | None, *, bias: bool, keeps_z: bool) -> Loop:
     """a = f(x + b), and z = x + b if that is kept. Arrays: x, b, z, a."""
     code = printed(f.value, NUMBA) if f else Printed((), ("z",), ())
-    lines = [
-        *MATRIX,
-        "x, b, z_, a = vector(row, 0), vector(row, 1), vector(row, 2), vector(row, 3)",
-    ]
+    lines = [*MATRIX, *_vectors("x", "b", "z_", "a")]
     lines += [*_numbers(code.numbers), *EACH]
     body = ["z = x[i] + b[j]" if bias else "z = x[i]", *["z_[i] = z"] * keeps_z]
     body += [*code.statements, f"a[i] = {code.outputs[0]}"]
@@ -75,7 +69,7 @@ def map_backward(f: Elementwise | None, *, bias: bool) -> Loop:
         body += [f"dz = {code.outputs[0]}", "da_[i] = dz"]
     body += [f"db[j] += {'dz' if f else 'da'}"] * bias
     lines += [*EACH, *_deep(body, 2)]
-    lines += ["give(db, out, 0, J, doubles(row, 4))"] * bias
+    lines += ["give(db, out, J, pair)"] * bias
     return Loop(_text(lines), code.numbers)
 
 
@@ -85,13 +79,11 @@ def element_loss(formulas: ElementLoss, reduction: str, *, bias: bool, weighted:
     Arrays: z, b, dz, y, weight (N,), sums (SUMS,).
     """
     numbers: list[float] = []
-    code = printed(formulas.value, NUMBA, "", None, numbers)
-    correct = printed(formulas.correct, NUMBA, "c", None, numbers) if formulas.correct else None
-    lines = [
-        *MATRIX,
-        "z_, b, dz, y_ = vector(row, 0), vector(row, 1), vector(row, 2), vector(row, 3)",
-    ]
-    lines += ["weight, sums = vector(row, 4), vector(row, 5)", *_numbers(numbers)]
+    code = printed(formulas.value, NUMBA, numbers=numbers)
+    correct = (
+        printed(formulas.correct, NUMBA, prefix="c", numbers=numbers) if formulas.correct else None
+    )
+    lines = [*MATRIX, *_vectors("z_", "b", "dz", "y_", "weight", "sums"), *_numbers(numbers)]
     lines += ["loss = weights = right = real(0.0)", "for n in range(N):"]
     lines += [f"    s = {'weight[n]' if weighted else 'real(1.0)'}", "    for j in range(J):"]
     body = ["i = n * J + j", "z = z_[i] + b[j]" if bias else "z = z_[i]", "y = y_[i]"]
@@ -100,20 +92,20 @@ def element_loss(formulas: ElementLoss, reduction: str, *, bias: bool, weighted:
         body += [*correct.statements, f"right += {correct.outputs[0]}"]
     lines += [*_deep(body, 2), "    weights += s * real(J)", "count = real(N * J)"]
     if correct:
-        lines += [f"sums[{CORRECT}] += right", f"sums[{COUNT}] += count"]
-    lines += [f"finish(dz, N * J, {DENOMINATORS[reduction]}, loss, sums)"]
+        lines += ["sums[CORRECT] += right", "sums[COUNT] += count"]
+    lines += [f"finish(dz, N * J, {DIVISORS[reduction]}, loss, sums)"]
     return Loop(_text(lines), tuple(numbers))
 
 
-DENOMINATORS = {"mean": "weights", "mean_count": "count", "sum": "real(1.0)"}
+DIVISORS = {"mean": "weights", "mean_count": "count", "sum": "real(1.0)"}
 
 
 def norm(clip: Clip) -> Loop:
     """factor = what clips the norm of g (P,), each component clipped before. Arrays: g, factor."""
     assert clip.norm is not None
     numbers: list[float] = []
-    square = printed(squared_gradient(clip), NUMBA, "", None, numbers)
-    factor = printed(norm_factor(clip.norm), NUMBA, "n", None, numbers)
+    square = printed(squared_gradient(clip), NUMBA, numbers=numbers)
+    factor = printed(norm_factor(clip.norm), NUMBA, prefix="n", numbers=numbers)
     lines = ["P = size(row, 0)", "g_, factor = vector(row, 0), vector(row, 1)", *_numbers(numbers)]
     lines += ["total = real(0.0)", "for i in range(P):"]
     body = ["g = g_[i]", *square.statements, f"total += {square.outputs[0]}"]
@@ -186,7 +178,7 @@ class _Rows:
             lines += ["for j in range(J):", f"    {name}[j] = real(0.0)"]
         lines += ["for n in range(R):", *_deep(body, 1)]
         pair = f"doubles(row, {len(arrays) + 2 * len(totals)})"
-        lines += [f"give({name}, {name}_out, 0, J, {pair})" for name, _ in totals]
+        lines += [f"give({name}, {name}_out, J, {pair})" for name, _ in totals]
         return Loop(_text(lines), tuple(self.numbers))
 
     def reduction(self, depth: int, stored: list) -> list[str]:

@@ -29,7 +29,7 @@ __all__ = [
     "word",
 ]
 
-MOST_SIZES, MOST_ARRAYS, MOST_NUMBERS = 6, 13, 28
+MOST_SIZES, MOST_ARRAYS, MOST_NUMBERS = 6, 32, 28
 ROW = np.dtype(
     [
         ("kernel", "i8"),  # the address of its code

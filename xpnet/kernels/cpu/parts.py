@@ -6,7 +6,22 @@ None is cached by itself: a kernel's bits would depend on whether it was.
 import numpy as np
 from numba import njit
 
-__all__ = ["OPTIONS", "finish", "first_largest", "give", "mix"]
+__all__ = [
+    "CORRECT",
+    "COST",
+    "COUNT",
+    "DENOMINATOR",
+    "LOSS",
+    "OPTIONS",
+    "SUMS",
+    "finish",
+    "first_largest",
+    "give",
+    "mix",
+]
+
+# What a loss adds up: the totals of xpnet.step.Totals, and then C, the loss of this batch.
+LOSS, DENOMINATOR, CORRECT, COUNT, COST, SUMS = range(6)
 
 # Sums may be reordered and products fused, but a NaN or an infinity stays what it is.
 OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
@@ -14,13 +29,13 @@ part = njit(**OPTIONS)
 
 
 @part
-def give(gradient, out, start, J, pair):
-    """out = β out + α gradient, from ``start`` on; with β = 0 ``out`` may be uninitialised."""
+def give(gradient, out, J, pair):
+    """out = β out + α gradient; with β = 0 ``out`` may be uninitialised."""
     real = type(gradient[0])
     alpha, beta = real(pair[0]), real(pair[1])
     for j in range(J):
-        old = real(0.0) if beta == real(0.0) else beta * out[start + j]
-        out[start + j] = old + alpha * gradient[j]
+        old = real(0.0) if beta == real(0.0) else beta * out[j]
+        out[j] = old + alpha * gradient[j]
 
 
 @part
@@ -38,10 +53,10 @@ def first_largest(x, start, K):
 def finish(dz, size, D, loss, sums):
     """Add Σ ℓ and D to the totals, set C, and divide dz by D."""
     one = type(D)(1.0)
-    sums[0] += loss
-    sums[1] += D
+    sums[LOSS] += loss
+    sums[DENOMINATOR] += D
     D = one if D == 0 else D
-    sums[4] = loss / D
+    sums[COST] = loss / D
     if one != D:
         for i in range(size):
             dz[i] /= D

@@ -301,7 +301,7 @@ class _Compiler:
             rows.softmax_cross_entropy, numbers, BIAS=bias, BY_LABEL=self.by_label,
             IGNORES=ignores, WEIGHTED=self.weighted, CLASS_WEIGHTS=weights,
             ALONE=self.by_label and not weights and not smoothing,
-            DENOMINATOR=loops.DENOMINATORS[loss.reduction],
+            DIVISOR=loops.DIVISORS[loss.reduction],
         )  # fmt: skip
         return kernel, loss.ignore_label or 0
 

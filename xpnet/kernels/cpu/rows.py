@@ -31,9 +31,9 @@ def product(row):
     M, N, K = size(row, 0), size(row, 1), size(row, 2)
     ta, tb, pair = size(row, 3), size(row, 4), doubles(row, 3)
     call_gemm(
-        size(row, 5), 112 if ta else 111, 112 if tb else 111, M, N, K, real(pair[0]),
-        address(row, 0), M if ta else K, address(row, 1), K if tb else N, real(pair[1]),
-        address(row, 2), N,
+        size(row, 5), TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, M, N, K,
+        real(pair[0]), address(row, 0), M if ta else K, address(row, 1), K if tb else N,
+        real(pair[1]), address(row, 2), N,
     )  # fmt: skip
 
 
@@ -104,9 +104,9 @@ def softmax_cross_entropy(row):
         weights += factor * sum_wy / (one if sum_y == 0 else sum_y) if CLASS_WEIGHTS else factor
         correct += counted if top == label else zero
         count += counted
-    sums[2] += correct
-    sums[3] += count
-    finish(dz, N * K, DENOMINATOR, loss, sums)
+    sums[CORRECT] += correct
+    sums[COUNT] += count
+    finish(dz, N * K, DIVISOR, loss, sums)
 
 
 def batch_norm(row):
@@ -166,10 +166,10 @@ def batch_norm_backward(row):
         for j in range(J):
             along = sums[J + j] + x_hat[n * J + j] * sums[j]
             dy[n * J + j] = gamma[j] * inv_std[j] * (dy[n * J + j] - along / R)
-    give(sums, vector(row, 5), 0, J, pair)
+    give(sums, vector(row, 5), J, pair)
     for j in range(J):
         sums[j] = sums[J + j]
-    give(sums, vector(row, 6), 0, J, pair)
+    give(sums, vector(row, 6), J, pair)
 
 
 def chosen(kernel, numbers=(), **choices) -> Loop:

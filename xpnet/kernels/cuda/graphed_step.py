@@ -22,6 +22,7 @@ from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
+from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, TrainState
 from xpnet.step.mixed_precision import Mixed
@@ -199,6 +200,9 @@ def _task(
     if model.n_random > MOST_RANDOM:
         msg = f"{model.n_random} layers that draw random numbers are too many for the kernels: "
         msg += f"at most {MOST_RANDOM}"
+        raise UnsupportedError(msg)
+    if isinstance(optimizer, Grouped):  # its updates are of parts of the vectors
+        msg = "groups of parameters have no kernels on a GPU"
         raise UnsupportedError(msg)
     if loss.reduction not in REDUCTIONS:
         msg = f"the reduction {loss.reduction!r} has no kernel"
