@@ -29,6 +29,7 @@ from statistics import median_low
 
 import fuzz
 import layered
+import variations
 from training import BACKENDS_TOLERANCE, LostError, Tally, Training
 
 from xpnet.errors import CheckpointError
@@ -49,6 +50,9 @@ NETWORKS = {
     ),
     "streamed rows, noise": (*("data.stream=yes", "data.augment.noise=0.1", "model.hidden=[8]"),),
 }
+
+# Layers whose kernels are compiled into one another; a plateau does not ask how long is left.
+VARIED = ("model.hidden=[16]", "model.normalization=layer_norm", "schedule.name=plateau")
 
 
 def kills(training: Training, count: int, draw: random.Random) -> None:
@@ -480,7 +484,11 @@ def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
         with tally.case(f"kills ({backend})"):
             kills(Training(folder / backend, settings, tally), options.kills // 20, draw)
     few = 1 if short else 8
-    first = Training(folder / "first", (*COMMON, *NETWORKS[names[0]]), tally)
+    first, second = (
+        Training(folder / str(n), (*COMMON, *network), tally)
+        for n, network in enumerate([*NETWORKS.values()][:2])
+    )
+    third = Training(folder / "parts", (*COMMON, *VARIED), tally)
     cases: dict[str, Callable[[], None]] = {
         "damaged checkpoints": lambda: damage(first, 2 * few, draw),
         "a checkpoint cut and altered": lambda: tampered(first, 1 if short else 8),
@@ -492,6 +500,9 @@ def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
         "read-only folder": lambda: read_only(first),
         "changed data": lambda: changed_data(first),
         "two writers": lambda: two_writers(first, few),
+        "settings in other orders": lambda: variations.orders(second, 2 * few, draw),
+        "parts and caches": lambda: variations.parts(third, few, draw),
+        "fits interrupted in Python": lambda: variations.interrupted_fits(100 * few, draw, tally),
     }
     for name, case in cases.items():
         with tally.case(name):

@@ -4,13 +4,16 @@
     python scripts/fuzz.py --atheris csv -- -max_total_time=60    guided by coverage, with atheris
 
 For any input, a reader must either work or raise XpnetError with a one-line message, and the
-command line must exit with 0 or 2 without a traceback. Anything else has escaped: it is printed
-with the seed that reproduces it, and the exit code is 1.
+command line must exit with 0 or 2 without a traceback. What is asked for in another way (settings
+in another order, a table with its columns moved, added, named or not) must give the same answer, or
+be refused where it cannot be told. Anything else has escaped: it is printed with the seed that
+reproduces it, and the exit code is 1.
 """
 
 import argparse
 import contextlib
 import copy
+import csv
 import gzip
 import io
 import json
@@ -119,6 +122,12 @@ SETTINGS = (
     "model.hidden=[256,128]",
     'model.layers=[{name="dense",units=3}]',
     "schedule.name=cosine",
+    "schedule.warmup=0.1",
+    "loss=cross_entropy",
+    "loss.label_smoothing=.1",
+    "optimizer.momentum=9e-1",
+    "optimizer.nesterov=yes",
+    "model.activation=gelu",
     "checkpoint.every=10min",
     "data.label=3",
     "batch_size=auto",
@@ -262,6 +271,10 @@ class Bench:
         self.newest = max((self.good / "checkpoints").glob("step-*"))
         self.checkpoint = load(self.newest)
         self.run_folder = RunFolder
+        self.answers = {
+            "predict": command("predict", str(self.good), str(self.data)),
+            "evaluate": command("evaluate", str(self.good), str(self.data), "--json"),
+        }
 
     def file(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -380,6 +393,88 @@ def prediction(bench: Bench, draw: random.Random) -> None:
     command("predict", str(bench.good), str(path))
 
 
+def order(bench: Bench, draw: random.Random) -> None:
+    """The same settings in two orders: the same config, or both are refused."""
+    from xpnet.errors import XpnetError
+    from xpnet.run.config import load_config
+
+    def loaded(settings: list[str]) -> Any:
+        try:
+            return load_config("digits", settings)
+        except XpnetError as error:
+            return error
+
+    keys: dict[str, str] = {}  # what is given twice has an order: the last holds
+    for setting in draw.sample(SETTINGS, draw.randint(2, 6)):
+        keys.setdefault(setting.partition("=")[0].removesuffix(".name"), setting)
+    one, other = loaded([*keys.values()]), loaded(draw.sample([*keys.values()], len(keys)))
+    if isinstance(one, XpnetError) and isinstance(other, XpnetError):
+        raise one
+    assert one == other, (list(keys.values()), one, other)
+
+
+def columns(bench: Bench, draw: random.Random) -> None:
+    """The rows of the run, in a file with other columns: its answers must stay the same."""
+    from xpnet.errors import XpnetError
+
+    table = list(csv.reader(io.StringIO(csv_text())))
+    cells = dict(zip(table[0], zip(*table[1:], strict=True), strict=True))
+    labelled = draw.random() < 0.5
+    if not labelled:
+        del cells["label"]
+    rows = len(table) - 1
+    changed = draw.choice(["nothing", "order", "order", "more", "no header", "renamed", "gone"])
+    if changed == "more":
+        added = {"vip": "yes", "0": "7", "z": f"{draw.random()}", "Class": "no"}
+        cells |= {name: (added[name],) * rows for name in draw.sample([*added], draw.randint(1, 2))}
+    if changed in ("more", "order"):
+        cells = {name: cells[name] for name in draw.sample([*cells], len(cells))}
+    if changed == "nothing" and draw.random() < 0.5:
+        first = draw.randrange(2)
+        cells = {draw.choice(["", "id"]): tuple(map(str, range(first, first + rows)))} | cells
+    if changed in ("renamed", "gone"):
+        name = draw.choice("abc")
+        column = cells.pop(name)
+        cells |= {"d": column} if changed == "renamed" else {}
+    path = write_table(bench, cells, changed != "no header", draw)
+    asked = ("evaluate", "--json") if labelled else ("predict",)
+    try:
+        got = command(*asked, str(bench.good), str(path))
+    except XpnetError as error:
+        if changed in ("renamed", "gone"):
+            raise
+        got = str(error)
+    want = "" if changed in ("renamed", "gone") else bench.answers[asked[0]]
+    assert got == want, (changed, path.read_bytes()[:200], got, want)
+
+
+def write_table(
+    bench: Bench, cells: dict[str, tuple[str, ...]], header: bool, draw: random.Random
+) -> Path:
+    """Write columns as text with some delimiter, or as Parquet."""
+    if header and parquet_bytes() and draw.random() < 0.3:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = bench.folder / "columns.parquet"
+        typed = {n: c if n == "label" else [_number(v) for v in c] for n, c in cells.items()}
+        pq.write_table(pa.table(typed), path)
+        return path
+    path = bench.folder / "columns.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=draw.choice(",;\t"))
+        writer.writerows([list(cells)] * header)
+        writer.writerows(zip(*cells.values(), strict=True))
+    return path
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def training(bench: Bench, draw: random.Random) -> None:
     """Run the train command; if it refuses the file, it must leave no run folder."""
     from xpnet.errors import XpnetError
@@ -412,9 +507,17 @@ TARGETS: dict[str, Target] = {
     "manifest": manifest,
     "run-folder": run_folder,
     "prediction": prediction,
+    "order": order,
+    "columns": columns,
     "train": training,
 }
-SLOW = {"manifest", "run-folder", "prediction", "train"}  # each takes as long as ten others
+SLOW = {
+    "manifest",
+    "run-folder",
+    "prediction",
+    "columns",
+    "train",
+}  # each takes as long as ten others
 
 # ---------------------------------------------------------------------------------------- driver
 

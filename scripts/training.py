@@ -18,7 +18,15 @@ from fuzz import csv_text
 from xpnet.run import RunFolder
 from xpnet.storage import Checkpoint, CheckpointFolder
 
-__all__ = ["BACKENDS_TOLERANCE", "LostError", "Process", "Tally", "Training", "differences"]
+__all__ = [
+    "BACKENDS_TOLERANCE",
+    "LostError",
+    "Process",
+    "Tally",
+    "Training",
+    "differences",
+    "timeless",
+]
 
 BACKENDS_TOLERANCE = 1e-4
 CLOCKS = ("seconds", "samples_per_second")  # fields in which equal runs may differ
@@ -182,13 +190,13 @@ def differences(one: Path, other: Path, tolerance: float = 0.0, *, kept: bool = 
                 for key in ("position", "schedule", "callbacks", "preparation", "fingerprint")
                 if a.meta[key] != b.meta[key]
             ]
-            if _timeless(a.meta["history"]) != _timeless(b.meta["history"]):
+            if timeless(a.meta["history"]) != timeless(b.meta["history"]):
                 found.append(f"{which}: history")
     if not tolerance:
         steps = [list(CheckpointFolder(run / "checkpoints").steps()) for run in (one, other)]
         if kept and steps[0] != steps[1]:
             found.append(f"kept checkpoints: {steps}")
-        if _timeless(ours.history()) != _timeless(theirs.history()):
+        if timeless(ours.history()) != timeless(theirs.history()):
             found.append("history.jsonl")
         if ours.read_json(ours.report_path) != theirs.read_json(theirs.report_path):
             found.append("report.json")
@@ -211,5 +219,6 @@ def _tensors(which: str, a: Checkpoint, b: Checkpoint, tolerance: float) -> list
     ]
 
 
-def _timeless(history: list[dict]) -> list[dict]:
+def timeless(history: list[dict]) -> list[dict]:
+    """Return the records without what a clock says."""
     return [{k: v for k, v in record.items() if k not in CLOCKS} for record in history]

@@ -64,6 +64,26 @@ def test_a_fault_loses_nothing(faults, training, case, arguments):
     assert training.tally.counts["tracebacks"] == 0
 
 
+@pytest.mark.long
+def test_settings_in_another_order_and_parts_with_cold_caches_change_no_bit(faults, tmp_path):
+    for case, network in (
+        ("orders", list(faults.NETWORKS.values())[1]),
+        ("parts", faults.VARIED),
+    ):
+        tally = faults.Tally()
+        training = faults.Training(tmp_path / case, (*faults.COMMON, *network), tally)
+        getattr(faults.variations, case)(training, 2, random.Random(0))
+        assert tally.counts["runs compared"] == 2
+
+
+def test_a_fit_that_is_interrupted_and_called_again_equals_the_straight_one(faults):
+    tally = faults.Tally()
+    only = {"numpy, portable": faults.variations.TRAINERS["numpy, portable"]}
+    faults.variations.interrupted_fits(40, random.Random(0), tally, only)
+    assert tally.counts["interruptions of fit in Python"] >= 40
+    assert tally.counts["fits compared"] >= 8
+
+
 @pytest.mark.long_but(arguments=[(4, 0)])
 @pytest.mark.parametrize(
     ("case", "arguments"),
