@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from xpnet.data import Assignment, Shuffle, open_rows, read, scan
+from xpnet.data import Assignment, Columns, Shuffle, open_rows, read, scan
 from xpnet.data.row_file import BLOCKS
 from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
@@ -222,11 +222,13 @@ def test_regression_targets_are_numbers(tmp_path, rng):
 def test_parquet_columns_are_selected_by_name(tmp_path, rng):
     x, y = table(rng, 300)
     write_parquet(tmp_path / "t.parquet", x, y)
-    file = open_rows(tmp_path / "t.parquet", "label", ("f2", "f0"))
+    like = Columns((2, 0), 3, ("f0", "f1", "f2", "label"), ((1, "of no use"),))
+    file = open_rows(tmp_path / "t.parquet", like=like)
     np.testing.assert_array_equal(file.read(50, 100).x, x[50:100, [2, 0]])
     assert scanned(file).parts[0].feature_names == ("f2", "f0")
+    like = Columns((0, 2), 1, ("f0", "label", "f9"))
     with pytest.raises(DataError, match="no column 'f9'; known: f0, f1, f2"):
-        open_rows(tmp_path / "t.parquet", "label", ("f0", "f9"))
+        open_rows(tmp_path / "t.parquet", like=like)
 
 
 def test_each_parquet_row_group_is_unpacked_once(tmp_path, rng, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["device_options", "given", "open_run", "set_option", "which_option"]
+__all__ = ["device_options", "given", "open_run", "say_notes", "set_option", "which_option"]
 
 F = TypeVar("F", bound=Callable)
 
@@ -51,6 +51,14 @@ def open_run(run: str, backend: str | None, device: str | None, which: str = "au
     for message in loaded.folder.skipped:
         click.echo(f"skipped: {escape(message)}", err=True)
     return loaded
+
+
+def say_notes(file: str, rows: Any) -> None:
+    """Report on standard error what was decided about the columns of a file."""
+    from xpnet.escape import escape
+
+    for note in rows.columns.notes if rows.columns else ():
+        click.echo(escape(f"{file}: {note}"), err=True)
 
 
 def given(parameter: str) -> bool:

@@ -2,6 +2,7 @@
 
 from xpnet.data.augment import Augment
 from xpnet.data.batches import Shuffle, prefetch
+from xpnet.data.columns import Columns
 from xpnet.data.dataset import Dataset, check, fingerprint
 from xpnet.data.idx import read_idx
 from xpnet.data.named import NAMES, load_named
@@ -13,6 +14,7 @@ from xpnet.data.streamed_dataset import Assignment, StreamedDataset
 
 __all__ = [
     "Augment",
+    "Columns",
     "Dataset",
     "read",
     "read_idx",

@@ -10,18 +10,18 @@ from typing import Any, cast
 
 import numpy as np
 
+from xpnet.data.columns import Columns, Wanted
 from xpnet.data.files import check_declared_size, existing, one_line, read_bytes, reading
-from xpnet.data.labels import Labels, Table, find_label
+from xpnet.data.labels import Labels, Table
 from xpnet.errors import DataError
 
 __all__ = [
-    "X_KEYS",
-    "Y_KEYS",
-    "find_array",
+    "array_columns",
+    "features_key",
     "guarded",
     "labels_beside",
+    "labels_key",
     "member",
-    "no_label_column",
     "npy_header",
     "read_npy_table",
     "read_npz_table",
@@ -33,38 +33,68 @@ MAX_HEADER = 2**16
 Y_KEYS = ("y", "labels", "label", "target", "targets")
 
 
-def read_npz_table(path: Path, label: str | int | None) -> Table:
-    """Read the features and the labels (or the array that ``label`` names) of an archive."""
+def read_npz_table(path: Path, wanted: Wanted) -> Table:
+    """Read the features and the labels (or the array that ``wanted.label`` names) of an archive."""
     with reading(path) as file:
         archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
         names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x_key = find_array(names, X_KEYS, path, "features")
+        x_key = features_key(names, path, wanted)
         x = _real(_read_member(archive, x_key, path), f"{path}[{x_key}]")
-        if label is None:
+        if wanted.label is None:
             return Table(x, None, lambda row: f"{path}[{x_key}]: row {row}")
-        y_keys = Y_KEYS if label == "auto" else (str(label),)
-        y_key = find_array(names, y_keys, path, "labels")
+        y_key, guess = labels_key(names, path, wanted)
         y = _read_member(archive, y_key, path)
-    where = f"{path}[{y_key}]"
-    return Table(x, _labels(y, len(x), where), lambda row: f"{where}: row {row}")
+    where, columns = f"{path}[{y_key}]", Columns((), arrays=(x_key, y_key), guess=guess)
+    return Table(x, _labels(y, len(x), where), lambda row: f"{where}: row {row}", columns)
 
 
-def read_npy_table(path: Path, label: str | int | None) -> Table:
+def features_key(names: list[str], path: Path, wanted: Wanted) -> str:
+    """Return which array of an archive holds the features: that of the run, if there is one."""
+    ours = (wanted.like and wanted.like.arrays) or ("",)
+    return _find_array(names, ours if ours[0] in names else X_KEYS, path, "features")
+
+
+def labels_key(names: list[str], path: Path, wanted: Wanted) -> tuple[str, str]:
+    """Return which array of an archive holds the labels, and why, where that is a guess."""
+    if wanted.label != "auto":
+        return _find_array(names, (str(wanted.label),), path, "labels"), ""
+    if wanted.like and wanted.like.arrays and wanted.like.arrays[0]:
+        return _find_array(names, (wanted.like.arrays[1],), path, "labels"), ""
+    return _find_array(names, Y_KEYS, path, "labels"), "by its name"
+
+
+def read_npy_table(path: Path, wanted: Wanted) -> Table:
     """Read an array (N, columns) whose column ``label``, by default the last, holds the labels.
 
     ``label`` may also name an .npy file of labels in the same folder.
     """
     table = _real(_read_array(path), str(path))
-    if label is None:
-        return Table(table, None, lambda row: f"{path}: row {row}")
-    if (beside := labels_beside(path, label)) is not None:
+    if (beside := labels_beside(path, wanted.label)) is not None:
         y = _labels(_read_array(beside), len(table), str(beside))
-        return Table(table, y, lambda row: f"{beside}: row {row}")
-    if table.ndim != 2 or table.shape[1] < 2:
-        raise no_label_column(path, table.shape)
-    column = find_label(None, table.shape[1], label, path)
-    y = _labels(table[:, column], len(table), f"{path}: column {column}")
-    return Table(np.delete(table, column, axis=1), y, lambda row: f"{path}: row {row}")
+        named = Columns((), arrays=("", beside.name))
+        return Table(table, y, lambda row: f"{beside}: row {row}", named)
+    columns = array_columns(path, table.shape, wanted)
+    if columns is None:
+        return Table(table, None, lambda row: f"{path}: row {row}")
+    label, x = columns.label, table
+    if columns.features != tuple(range(table.shape[1])):
+        x = table[:, columns.features]
+    labels = None if label is None else Labels.of(table[:, label])
+    return Table(x, labels, lambda row: f"{path}: row {row}", columns)
+
+
+def array_columns(path: Path, shape: tuple[int, ...], wanted: Wanted) -> Columns | None:
+    """Return the columns of an array, or None for rows that are more than columns of numbers."""
+    if len(shape) == 2 and shape[1] >= 1 + (wanted.label is not None):
+        return wanted.columns(path, None, shape[1])
+    if wanted.label is None:
+        return None
+    msg = f"{path}: an array of shape {shape} has no label column"
+    raise DataError(
+        msg,
+        python='pass label="labels.npy" (a file in the same folder) or label=None',
+        command="--set data.label=labels.npy (a file in the same folder)",
+    )
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -72,23 +102,14 @@ def _read_array(path: Path) -> np.ndarray:
         return _read_npy(file, path.stat().st_size, str(path))
 
 
-def labels_beside(path: Path, label: str | int) -> Path | None:
+def labels_beside(path: Path, label: str | int | None) -> Path | None:
     """Return the .npy file of labels in the folder of ``path``, if ``label`` names one."""
     if isinstance(label, str) and label.endswith(".npy"):
         return existing(path.with_name(label))
     return None
 
 
-def no_label_column(path: Path, shape: tuple[int, ...]) -> DataError:
-    """Return the error for an array of ``shape`` that has no column to spare for the labels."""
-    return DataError(
-        f"{path}: an array of shape {shape} has no label column",
-        python='pass label="labels.npy" (a file in the same folder) or label=None',
-        command="--set data.label=labels.npy (a file in the same folder)",
-    )
-
-
-def find_array(names: list[str], keys: Sequence[str], path: Path, what: str) -> str:
+def _find_array(names: list[str], keys: Sequence[str], path: Path, what: str) -> str:
     """Return the first of ``keys`` that is in an archive; DataError names what is in it."""
     key = next((key for key in keys if key in names), None)
     if key is None:

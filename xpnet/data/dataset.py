@@ -1,13 +1,13 @@
 """A data set in host memory, its validation and its fingerprint."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xpnet.data.columns import Columns
 from xpnet.errors import DataError
-from xpnet.settings import did_you_mean
 from xpnet.typing import Array
 
 __all__ = ["Dataset", "check", "chunks", "fingerprint"]
@@ -34,7 +34,7 @@ class Dataset:
     y: np.ndarray | None
     classes: tuple[str, ...] | None
     name: str
-    feature_names: tuple[str, ...] | None = None
+    columns: Columns | None = None  # of the table that it was read from
 
     def __post_init__(self) -> None:
         if self.x.ndim < 2 or self.x.size == 0:
@@ -53,6 +53,11 @@ class Dataset:
         return self.x.shape[1:]
 
     @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, if the file has any."""
+        return None if self.columns is None else self.columns.feature_names
+
+    @property
     def labelled(self) -> bool:
         """Whether there are labels or targets."""
         return self.y is not None
@@ -61,23 +66,6 @@ class Dataset:
         """Return the rows at ``indices`` (n,), in that order, as a copy."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y)
-
-    def select(self, names: Sequence[str] | None) -> "Dataset":
-        """Return the features with these column names, in this order.
-
-        Returns all features unchanged if either side has no names, or if ``names`` are not unique.
-        Raises DataError if a column is missing.
-        """
-        ours = self.feature_names
-        if not names or not ours or ours == tuple(names) or len(set(names)) < len(names):
-            return self
-        missing = [name for name in names if name not in ours]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            msg = f"{self.name}: no column {missing[0]!r}{more}; {did_you_mean(missing[0], ours)}"
-            raise DataError(msg)
-        columns = [ours.index(name) for name in names]
-        return replace(self, x=self.x[:, columns], feature_names=tuple(names))
 
 
 def chunks(x: np.ndarray, nbytes: int = 2**22) -> Iterator[slice]:

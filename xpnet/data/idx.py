@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xpnet.data.columns import Columns, Wanted
 from xpnet.data.files import check_declared_size, existing, read_bytes, reading
 from xpnet.data.labels import Labels, Table
 from xpnet.errors import DataError
@@ -50,21 +51,22 @@ def idx_header(
     return shape, dtype
 
 
-def read_idx_table(path: Path, label: str | int | None) -> Table:
+def read_idx_table(path: Path, wanted: Wanted) -> Table:
     """Read the images and, from another file in the same folder, their labels.
 
-    ``label`` names the file of labels; by default it is the name of the images with "labels"
+    ``wanted.label`` names the file of labels; by default it is the name of the images with "labels"
     instead of "images" and idx1 instead of idx3.
     """
     x = read_idx(path)
-    if label is None:
+    if wanted.label is None:
         return Table(x, None, lambda row: f"{path}: row {row}")
-    labels = labels_file(path, label)
+    labels = labels_file(path, wanted.label)
     y = read_idx(labels)
     if y.shape != x.shape[:1]:
         msg = f"{labels}: labels of shape {y.shape} for the {len(x)} rows of {path.name}"
         raise DataError(msg)
-    return Table(x, Labels.of(y), lambda row: f"{labels}: row {row}")
+    columns = Columns((), arrays=("", labels.name))
+    return Table(x, Labels.of(y), lambda row: f"{labels}: row {row}", columns)
 
 
 def labels_file(path: Path, label: str | int) -> Path:

@@ -6,27 +6,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet.data.columns import Columns, number
 from xpnet.data.dataset import chunks
 from xpnet.errors import DataError
 
 __all__ = [
-    "LABEL_NAMES",
+    "DROP",
+    "MISSING",
     "REGRESSION",
     "Labels",
     "Table",
     "check_finite",
     "encode",
-    "find_label",
-    "number",
     "targets",
+    "without_missing",
 ]
 
-# By default, a column of this name (in upper or lower case) holds the labels.
-LABEL_NAMES = ("label", "class", "target", "y")
 # The remedy, for DataError, where labels look like regression targets.
 REGRESSION = {
     "python": 'pass task="regression" and train with MeanSquaredError()',
     "command": "--set data.task=regression --set loss.name=mean_squared_error",
+}
+# What stands for a label that is not there: pandas' texts (its `read_csv`), and the ? of UCI.
+MISSING = {
+    *("", "?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
+    *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "NAN", "NaT", "None", "n/a", "nan", "null"),
+}
+DROP = {
+    "python": 'missing_labels="drop" leaves such rows out',
+    "command": "--set data.missing_labels=drop leaves such rows out",
 }
 
 
@@ -51,7 +59,7 @@ class Table(NamedTuple):
     x: np.ndarray  # (N, ...)
     labels: Labels | np.ndarray | None  # an array only for targets (N, J)
     location: Callable[[int], str]  # names a row in an error
-    feature_names: tuple[str, ...] | None = None
+    columns: Columns | None = None
 
 
 def check_finite(table: Table) -> None:
@@ -62,62 +70,10 @@ def check_finite(table: Table) -> None:
         if not good.all():
             row, column = (int(i) for i in np.argwhere(~good)[0])
             value = x[rows].reshape(len(good), -1)[row, column]
-            name = f" ({table.feature_names[column]!r})" if table.feature_names else ""
+            names = table.columns and table.columns.feature_names
+            name = f" ({names[column]!r})" if names else ""
             msg = f"{table.location(rows.start + row)}, feature {column}{name}: "
             raise DataError(msg + f"{value} is not a finite number")
-
-
-def number(text: Any) -> float | None:
-    """Return the number that ``text`` spells in ASCII, or None.
-
-    >>> number(" 1e3 "), number("1_000"), number("")
-    (1000.0, None, None)
-    """
-    if isinstance(text, str) and ("_" in text or not text.isascii()):
-        return None
-    try:
-        return float(text)
-    except (ValueError, OverflowError):
-        return None
-
-
-def find_label(names: Sequence[str] | None, width: int, label: str | int, path: Any) -> int:
-    """Return the label column by its name or position, or (``"auto"``) the default one."""
-    if label == "auto":
-        lower = [n.strip().lower() for n in names or ()]
-        named = [lower.index(n) for n in LABEL_NAMES if n in lower]
-        return named[0] if named else width - 1
-    if names and label in names:
-        found = [j for j, name in enumerate(names) if name == label]
-        if len(found) > 1:
-            msg = f"{path}: line 1: several columns are named {label!r}"
-            raise DataError(
-                msg,
-                python=f"pass a position, such as label={found[0]}",
-                command=f"name it by its position, such as --set data.label={found[0]}",
-            )
-        return found[0]
-    try:
-        column = int(label)
-    except ValueError:
-        raise _unknown_column(names, width, label, path) from None
-    if not -width <= column < width:
-        msg = f"{path}: no column {column}; its {width} columns are 0 to {width - 1}"
-        raise DataError(msg)
-    return column % width
-
-
-def _unknown_column(
-    names: Sequence[str] | None, width: int, label: str | int, path: Any
-) -> DataError:
-    if names:
-        known = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-        return DataError(f"{path}: no column {label!r}; its columns are {known}")
-    return DataError(
-        f"{path}: no column {label!r}; it has no header",
-        python=f"pass a position, label=0 to label={width - 1}",
-        command=f"name it by its position, --set data.label=0 to {width - 1}",
-    )
 
 
 def encode(
@@ -126,12 +82,14 @@ def encode(
     """Return class indices int32 (N,) and the names of the classes.
 
     Classes are sorted, as numbers if all labels are whole numbers, else as texts. Labels are looked
-    up among ``classes`` if these are given. Raises DataError that names the first row whose label
-    is missing, unknown or a fraction.
+    up among ``classes`` if these are given. True and false are the same in any capitals. Raises
+    DataError that names the first row whose label is missing, unknown or a fraction.
     """
-    raw = [v.strip() if isinstance(v, str) else str(v) for v in labels.values]
+    raw = [_text(v) for v in labels.values]
     numbers = [number(v) for v in labels.values]
-    numeric = all(n is not None for n in numbers)
+    boolean = {v.lower() for v in (*raw, *(classes or ()))} <= {"true", "false"}
+    numeric = not boolean and all(n is not None for n in numbers)
+    key = str.lower if boolean else str
 
     def refuse(bad: list[bool], problem: str, **remedy: str) -> None:
         rows = np.asarray(bad, bool)[labels.codes]
@@ -140,8 +98,10 @@ def encode(
             msg = f"{location(row)}: label {_shown(raw[labels.codes[row]])} {problem}"
             raise DataError(msg, **remedy)
 
-    refuse([v == "" or v.lower() == "nan" for v in raw], "is missing")
+    refuse([v in MISSING for v in raw], "is missing", **DROP)
     names = raw
+    if boolean and len(set(map(key, raw))) < len(set(raw)):
+        names = [key(v) for v in raw]
     if numeric:
         whole = [math.isfinite(n) and n == int(n) for n in numbers if n is not None]
         ask = classes is None  # a model with known classes is no regression
@@ -150,11 +110,40 @@ def encode(
         names = [_integer(v) for v in labels.values]
     if classes is None:
         classes = sorted(set(names), key=int if numeric else str)
-    index = {name: k for k, name in enumerate(classes)}
-    codes = [index.get(a, index.get(b, -1)) for a, b in zip(raw, names, strict=True)]
+    index = {key(name): k for k, name in enumerate(classes)}
+    codes = [index.get(key(a), index.get(b, -1)) for a, b in zip(raw, names, strict=True)]
     known = ", ".join(map(_shown, classes[:10])) + (", ..." if len(classes) > 10 else "")
     refuse([c < 0 for c in codes], f"is not among the {len(classes)} known classes ({known})")
     return np.asarray(codes, np.int32)[labels.codes], tuple(classes)
+
+
+def without_missing(table: Table) -> Table:
+    """Return the rows of a table that have a label, with a note that counts the others."""
+    labels = table.labels
+    if isinstance(labels, Labels):
+        gone = np.asarray([_text(v) in MISSING for v in labels.values], bool)[labels.codes]
+    elif labels is not None and labels.dtype.kind == "f":
+        gone = np.isnan(labels).reshape(len(labels), -1).any(axis=1)
+    else:
+        return table
+    rows = np.flatnonzero(~gone)
+    if len(rows) == len(gone):
+        return table
+    if not len(rows):
+        msg = f"{table.location(0)}: no row has a label"
+        raise DataError(msg)
+    kept = Labels(labels.values, labels.codes[rows]) if isinstance(labels, Labels) else labels[rows]
+    note = f"dropped {len(gone) - len(rows):,} of {len(gone):,} rows, which have no label"
+    return Table(
+        table.x[rows],
+        kept,
+        lambda row: table.location(int(rows[row])),
+        table.columns and table.columns.noting(note),
+    )
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else str(value)
 
 
 def _shown(value: Any) -> str:
@@ -183,6 +172,9 @@ def targets(labels: Labels | np.ndarray, location: Callable[[int], str]) -> np.n
     if bad.any():
         row = int(bad.argmax())
         shown = labels.values[labels.codes[row]] if isinstance(labels, Labels) else values[row]
+        if isinstance(labels, Labels) and _text(shown) in MISSING:
+            msg = f"{location(row)}: target {_shown(shown)} is missing"
+            raise DataError(msg, **DROP)
         msg = f"{location(row)}: target {_shown(shown)} is not a finite number"
         raise DataError(msg)
     return values

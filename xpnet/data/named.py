@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def load_named(
     Raises DataError if the name is unknown, or the files are damaged or cannot be found.
     """
     if name == "digits":
-        return read(Path(__file__).with_name("digits.npz")), None
+        return replace(read(Path(__file__).with_name("digits.npz")), columns=None), None
     if name not in SOURCES:
         msg = f"unknown data set {name!r}; {did_you_mean(name, NAMES)}"
         raise DataError(msg)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from xpnet.data.arrays import read_npy_table, read_npz_table
+from xpnet.data.columns import Columns, MissingLabels, RowNumbers, Wanted
 from xpnet.data.csv_file import Header, read_csv_table
 from xpnet.data.dataset import Dataset
 from xpnet.data.files import existing, memory_errors
 from xpnet.data.idx import read_idx_table
-from xpnet.data.labels import Labels, Table, check_finite, encode, targets
+from xpnet.data.labels import Labels, Table, check_finite, encode, targets, without_missing
 from xpnet.data.parquet import ParquetRows, read_parquet_table
 from xpnet.data.row_file import RowFile
 from xpnet.data.stored import open_stored
@@ -30,6 +31,9 @@ def read(
     delimiter: str | None = None,
     task: Task = "classification",
     classes: Sequence[str] | None = None,
+    like: Columns | None = None,
+    missing_labels: MissingLabels = "refuse",
+    row_numbers: RowNumbers = "drop",
 ) -> Dataset:
     """Read a data set; the suffix of ``path`` determines its format.
 
@@ -49,11 +53,18 @@ def read(
     labels. ``header`` and ``delimiter`` override what is inferred from a text file. ``classes`` are
     those of a trained model: labels are looked up among them. Regression targets are float64.
 
+    ``like`` are the columns of a table that was read before, by which those of this one are found.
+    Columns that number the rows are left out unless ``row_numbers`` is "keep"; rows without a label
+    are an error unless ``missing_labels`` is "drop". ``columns`` of the result has all of that.
+
     Raises DataError that names the file and the location in it, BackendError without pyarrow.
     """
     path = existing(path)
     with memory_errors(path):
-        table = _read_table(path, label, header, delimiter)
+        wanted = Wanted(label, like, row_numbers, missing_labels)
+        table = _read_table(path, wanted, header, delimiter)
+        if missing_labels == "drop":
+            table = without_missing(table)
         check_finite(table)
     y, names = None, None if classes is None else tuple(classes)
     if table.labels is not None:
@@ -64,7 +75,7 @@ def read(
         else:
             msg = f"{table.location(0)}: class labels must be (N,); got {table.labels.shape}"
             raise DataError(msg)
-    return Dataset(table.x, y, names, path.name.partition(".")[0], table.feature_names)
+    return Dataset(table.x, y, names, path.name.partition(".")[0], table.columns)
 
 
 def streamable(path: str | Path) -> bool:
@@ -73,12 +84,14 @@ def streamable(path: str | Path) -> bool:
 
 
 def open_rows(
-    path: str | Path, label: str | int | None = "auto", names: Sequence[str] | None = None
+    path: str | Path,
+    label: str | int | None = "auto",
+    like: Columns | None = None,
+    row_numbers: RowNumbers = "drop",
 ) -> RowFile:
-    """Open a file to stream its rows; ``label`` as in :func:`read`.
+    """Open a file to stream its rows; ``label``, ``like`` and ``row_numbers`` as in :func:`read`.
 
-    ``names`` selects columns by name, in this order, if the columns have names. Raises DataError
-    for a format, or a compression, that can only be read as a whole.
+    Raises DataError for a format, or a compression, that can only be read as a whole.
     """
     path = existing(path)
     if not streamable(path):
@@ -89,24 +102,22 @@ def open_rows(
             command="save it as one of them, or --set data.stream=no",
         )
     if path.suffix.lower() == ".parquet":
-        return ParquetRows(path, label, names)
-    return open_stored(path, label)
+        return ParquetRows(path, Wanted(label, like, row_numbers))
+    return open_stored(path, Wanted(label, like, row_numbers))
 
 
-def _read_table(
-    path: Path, label: str | int | None, header: Header, delimiter: str | None
-) -> Table:
+def _read_table(path: Path, wanted: Wanted, header: Header, delimiter: str | None) -> Table:
     name = path.name.lower()
     if re.search(r"\.(csv|tsv)(\.gz)?$", name):
         tabs = "\t" if ".tsv" in name else None
-        return read_csv_table(path, label, header, delimiter or tabs)
+        return read_csv_table(path, wanted, header, delimiter or tabs)
     if re.search(r"(\.idx|ubyte)(\.gz)?$", name):
-        return read_idx_table(path, label)
+        return read_idx_table(path, wanted)
     if name.endswith(".npy"):
-        return read_npy_table(path, label)
+        return read_npy_table(path, wanted)
     if name.endswith(".npz"):
-        return read_npz_table(path, label)
+        return read_npz_table(path, wanted)
     if name.endswith(".parquet"):
-        return read_parquet_table(path, label)
+        return read_parquet_table(path, wanted)
     msg = f"{path}: unknown format; known: .csv .tsv .npy .npz .parquet .idx and -ubyte"
     raise DataError(msg)

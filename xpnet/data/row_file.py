@@ -4,6 +4,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from xpnet.data.columns import Columns
+
 __all__ = ["BLOCKS", "BLOCK_BYTES", "RowFile", "Rows"]
 
 BLOCK_BYTES = 2 * 2**20  # a hard disk reaches two thirds of its speed with reads of this size
@@ -23,7 +25,7 @@ class RowFile(Protocol):
     shape: tuple[int, ...]  # of the features (N, ...)
     dtype: np.dtype
     bounds: np.ndarray  # (blocks + 1,) first row of each block, and the end
-    feature_names: tuple[str, ...] | None
+    columns: Columns | None
 
     def read(self, start: int, stop: int) -> Rows:
         """Return rows ``start`` to ``stop``, which must be in one block."""

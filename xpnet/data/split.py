@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpnet.data.labels import REGRESSION, number
+from xpnet.data.columns import number
+from xpnet.data.labels import REGRESSION
 from xpnet.errors import ConfigError, DataError
 from xpnet.random import generator
 

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from xpnet.data.arrays import (
-    X_KEYS,
-    Y_KEYS,
-    find_array,
+    array_columns,
+    features_key,
     guarded,
     labels_beside,
+    labels_key,
     member,
-    no_label_column,
     npy_header,
     real_dtype,
 )
+from xpnet.data.columns import Columns, Wanted
 from xpnet.data.files import existing, reading
 from xpnet.data.idx import idx_header, labels_file
-from xpnet.data.labels import find_label
 from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
 from xpnet.errors import DataError
 
@@ -87,12 +86,16 @@ class StoredArray:
 class StoredRows:
     """Rows of an array in a file; labels are a column of it, or another array."""
 
-    feature_names: tuple[str, ...] | None = None
-
-    def __init__(self, x: StoredArray, y: StoredArray | None, column: int | None = None) -> None:
-        self._x, self._y, self._column = x, y, column
+    def __init__(
+        self, x: StoredArray, y: StoredArray | None, columns: Columns | None = None
+    ) -> None:
+        self._x, self._y, self.columns = x, y, columns
         self.dtype = real_dtype(x.dtype, x.shape, str(x.path))
-        self.shape = x.shape if column is None else (x.shape[0], x.shape[1] - 1)
+        # Without labels and with every column in its place, rows are read as they are.
+        self._whole = columns is None or columns.features in ((), tuple(range(x.shape[1])))
+        self.shape = x.shape
+        if columns is not None and not self._whole:
+            self.shape = (x.shape[0], len(columns.features))
         if y is not None and y.shape[:1] != x.shape[:1]:
             msg = f"{y.path}: labels of shape {y.shape} for {len(x)} rows of features"
             raise DataError(msg)
@@ -101,8 +104,9 @@ class StoredRows:
 
     def read(self, start: int, stop: int) -> Rows:
         x, y = self._x.read(start, stop), None
-        if self._column is not None:
-            x, y = np.delete(x, self._column, axis=1), x[:, self._column]
+        if self.columns is not None and not self._whole:
+            y = None if self.columns.label is None else x[:, self.columns.label]
+            x = x[:, self.columns.features]
         elif self._y is not None:
             y = self._y.read(start, stop)
             y = y[:, 0] if y.shape[1:] == (1,) else y
@@ -122,16 +126,18 @@ def _open_npy(path: Path) -> StoredArray:
         return _stored(path, file, path.stat().st_size, str(path))
 
 
-def _open_npz(path: Path, label: str | int | None) -> tuple[StoredArray, StoredArray | None]:
+def _open_npz(path: Path, wanted: Wanted) -> StoredRows:
     """Open the features and the labels of an archive that np.savez wrote."""
     with reading(path) as file:
         archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
         names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x = _member(archive, file, find_array(names, X_KEYS, path, "features"), path)
-        if label is None:
-            return x, None
-        y_keys = Y_KEYS if label == "auto" else (str(label),)
-        return x, _member(archive, file, find_array(names, y_keys, path, "labels"), path)
+        x_key = features_key(names, path, wanted)
+        x = _member(archive, file, x_key, path)
+        if wanted.label is None:
+            return StoredRows(x, None)
+        y_key, guess = labels_key(names, path, wanted)
+        y = _member(archive, file, y_key, path)
+        return StoredRows(x, y, Columns((), arrays=(x_key, y_key), guess=guess))
 
 
 def _member(archive: zipfile.ZipFile, file, name: str, path: Path) -> StoredArray:  # type: ignore[no-untyped-def]
@@ -159,10 +165,13 @@ def _stored(path: Path, file, size: int, where: str) -> StoredArray:  # type: ig
     return StoredArray(path, file.tell(), dtype, shape)
 
 
-def _open_images(path: Path, label: str | int | None) -> tuple[StoredArray, StoredArray | None]:
+def _open_images(path: Path, wanted: Wanted) -> StoredRows:
     """Open the images and the labels of uncompressed IDX files."""
     x = _open_idx(path)
-    return x, None if label is None else _open_idx(existing(labels_file(path, label)))
+    if wanted.label is None:
+        return StoredRows(x, None)
+    labels = existing(labels_file(path, wanted.label))
+    return StoredRows(x, _open_idx(labels), Columns((), arrays=("", labels.name)))
 
 
 def _open_idx(path: Path) -> StoredArray:
@@ -171,22 +180,14 @@ def _open_idx(path: Path) -> StoredArray:
         return StoredArray(path, file.tell(), dtype, shape)
 
 
-def _labels_of_npy(path: Path, label: str | int | None) -> StoredArray | None:
-    """Open the .npy file of labels in the folder of ``path``, if ``label`` names one."""
-    beside = None if label is None else labels_beside(path, label)
-    return None if beside is None else _open_npy(beside)
-
-
-def open_stored(path: Path, label: str | int | None) -> StoredRows:
-    """Open an .npy, .npz or IDX file of rows; ``label`` as in :func:`xpnet.data.read`."""
+def open_stored(path: Path, wanted: Wanted) -> StoredRows:
+    """Open an .npy, .npz or IDX file of rows."""
     name = path.name.lower()
     if name.endswith(".npz"):
-        return StoredRows(*_open_npz(path, label))
+        return _open_npz(path, wanted)
     if not name.endswith(".npy"):
-        return StoredRows(*_open_images(path, label))
-    x, y = _open_npy(path), _labels_of_npy(path, label)
-    if y is not None or label is None:
-        return StoredRows(x, y)
-    if len(x.shape) != 2 or x.shape[1] < 2:
-        raise no_label_column(path, x.shape)
-    return StoredRows(x, None, find_label(None, x.shape[1], label, path))
+        return _open_images(path, wanted)
+    x = _open_npy(path)
+    if (beside := labels_beside(path, wanted.label)) is not None:
+        return StoredRows(x, _open_npy(beside), Columns((), arrays=("", beside.name)))
+    return StoredRows(x, None, array_columns(path, x.shape, wanted))

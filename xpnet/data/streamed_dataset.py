@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xpnet.data.batches import Shuffle, prefetch
+from xpnet.data.columns import Columns
 from xpnet.data.dataset import Dataset
 from xpnet.data.row_file import RowFile, Rows
 from xpnet.random import generator
@@ -72,9 +73,14 @@ class StreamedDataset:
         return int(self._counts.sum())
 
     @property
+    def columns(self) -> Columns | None:
+        """The columns of the table in the file."""
+        return self.file.columns
+
+    @property
     def feature_names(self) -> tuple[str, ...] | None:
         """The names of the columns, if the file has any."""
-        return self.file.feature_names
+        return None if self.columns is None else self.columns.feature_names
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -112,7 +118,7 @@ class StreamedDataset:
             if y is not None:
                 ys.append(y[row])
         y = np.stack(ys) if ys else None
-        return Dataset(np.stack(xs), y, self.classes, self.name, self.feature_names)
+        return Dataset(np.stack(xs), y, self.classes, self.name, self.columns)
 
     def batches(self, size: int, shuffle: Shuffle | None = None, start: int = 0) -> Iterator[Rows]:
         """Yield batches of ``size`` rows, beginning with batch ``start``; the last may be smaller.

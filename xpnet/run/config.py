@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from xpnet.data import NAMES, Augment, Scaling
+from xpnet.data.columns import MissingLabels, RowNumbers
 from xpnet.data.files import existing
 from xpnet.errors import ConfigError
 from xpnet.nn import (
@@ -84,6 +85,8 @@ class DataConfig(Checked):
     test: str | None = None  # a file; without one, test_fraction of the source is held out
     label: str | int | None = None  # label column: name or position
     header: Literal["auto", "yes", "no"] = "auto"  # whether a CSV file has one
+    missing_labels: MissingLabels = "refuse"  # rows without a label: an error, or left out
+    row_numbers: RowNumbers = "drop"  # columns that number the rows: left out, or features
     task: Literal["classification", "regression"] = "classification"
     data_dir: str | None = None  # folder of the named data sets
     test_fraction: Fraction = 0.2

@@ -1,20 +1,20 @@
 """What a run keeps of its data: the splits, and how rows become a model's input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.data import Augment, Dataset, Scaler, StreamedDataset, check
+from xpnet.data import Augment, Columns, Dataset, Scaler, StreamedDataset, check
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn.losses import Loss
 from xpnet.registry import name_of
 from xpnet.run.config import Config, Placement
 from xpnet.training.loader import Loader, StreamedLoader
 
-__all__ = ["Splits", "Preprocessing", "outputs_for", "shares_of"]
+__all__ = ["Splits", "Preprocessing", "columns_of", "label_in", "outputs_for", "shares_of"]
 
 RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": False}
 
@@ -31,8 +31,13 @@ class Preprocessing:
     feature_shape: tuple[int, ...]
     outputs: int  # columns of the model's output
     classes: tuple[str, ...] | None = None  # None for regression
-    feature_names: tuple[str, ...] | None = None
+    columns: Columns | None = None  # None where rows are more than columns, as images are
     target_scaler: Scaler | None = None  # of a regression
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the features, in their order, if the file had any."""
+        return None if self.columns is None else self.columns.feature_names
 
     def loader(
         self,
@@ -102,7 +107,7 @@ class Preprocessing:
             "feature_shape": list(self.feature_shape),
             "outputs": self.outputs,
             "classes": self.classes and list(self.classes),
-            "feature_names": self.feature_names and list(self.feature_names),
+            "columns": self.columns and self.columns.meta(),
         }
 
     @classmethod
@@ -113,20 +118,49 @@ class Preprocessing:
         if not counts or not shape or min([*shape, outputs]) < 1:
             msg = f"the checkpoint's model is invalid: features {shape!r}, outputs {outputs!r}"
             raise CheckpointError(msg)
-        wanted = {"classes": max(2, outputs), "feature_names": shape[0]}
-        for key, count in wanted.items():
-            if meta[key] is not None and not _is_names(meta[key], count):
-                msg = f"the checkpoint's {key} must be {count} strings; got {meta[key]!r}"
-                raise CheckpointError(msg)
+        count = max(2, outputs)
+        if meta["classes"] is not None and not _is_names(meta["classes"], count):
+            msg = f"the checkpoint's classes must be {count} strings; got {meta['classes']!r}"
+            raise CheckpointError(msg)
         targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
         return cls(
             Scaler.from_tensors(tensors),
             tuple(shape),
             outputs,
             meta["classes"] and tuple(meta["classes"]),
-            meta["feature_names"] and tuple(meta["feature_names"]),
+            _columns(meta, tuple(shape)),
             Scaler.from_tensors(targets) if targets else None,
         )
+
+
+def _columns(meta: dict[str, Any], shape: tuple[int, ...]) -> Columns | None:
+    """Return the columns in a checkpoint; those of an earlier version know features alone."""
+    if "columns" not in meta:
+        names = meta["feature_names"]
+        meta = {"features": [*range(shape[0])], "names": names, "label": None, "left_out": ()}
+        columns = Columns.of(meta | {"guess": "", "notes": (), "arrays": None})
+    elif meta["columns"] is None:
+        return None
+    else:
+        columns = Columns.of(meta["columns"])
+    if columns.features and (len(columns.features),) != shape:
+        msg = f"the checkpoint's columns are {len(columns.features)} features; "
+        raise CheckpointError(msg + f"its model takes {shape}")
+    return columns
+
+
+def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
+    """Return the columns to keep with a run; each feature of an array of rows is one."""
+    columns, shape = dataset.columns, dataset.feature_shape
+    if len(shape) == 1 and not (columns and columns.features):
+        return replace(columns or Columns(()), features=tuple(range(shape[0])))
+    return columns
+
+
+def label_in(columns: Columns | None, config: Config) -> str | int:
+    """Return where a file after the first has its labels: in the run's column, if it has one."""
+    given = "auto" if config.data.label is None else config.data.label
+    return given if columns is None or columns.label is None else "auto"
 
 
 def _is_names(value: Any, count: int) -> bool:

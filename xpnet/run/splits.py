@@ -10,6 +10,7 @@ import numpy as np
 
 from xpnet.data import (
     NAMES,
+    Columns,
     Dataset,
     Scaler,
     check,
@@ -23,7 +24,14 @@ from xpnet.data.csv_file import Header
 from xpnet.data.files import naming
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Preprocessing, Splits, outputs_for, shares_of
+from xpnet.run.preprocessing import (
+    Preprocessing,
+    Splits,
+    columns_of,
+    label_in,
+    outputs_for,
+    shares_of,
+)
 from xpnet.run.streamed_splits import is_streamed, stream_splits
 from xpnet.settings import did_you_mean
 
@@ -66,7 +74,7 @@ def load_splits(config: Config) -> Splits:
         train.feature_shape,
         outputs,
         classes,
-        whole.feature_names,
+        columns_of(whole),
         fit_scaler(config.data.target_scaling, _labels(train)) if regression else None,
     )
     for part in (train, validation, held_out):
@@ -84,13 +92,28 @@ def _check_range(part: Dataset, scaler: Scaler, dtype: str) -> None:
 
 
 def read_rows(
-    path: str | Path, config: Config, *, label: str | int | None, classes: Any
+    path: str | Path,
+    config: Config,
+    label: str | int | None,
+    classes: Any = None,
+    like: Columns | None = None,
 ) -> Dataset:
-    """Read a file as the data of ``config`` was read; ``label=None`` reads rows to predict."""
+    """Read a file as the data of ``config`` was read; ``label=None`` reads rows to predict.
+
+    ``like`` are the columns of the run, for every file but the first.
+    """
     settings = config.data
     headers: dict[str, Header] = {"auto": "auto", "yes": True, "no": False}
-    header = headers[settings.header]
-    return read(path, label=label, header=header, task=settings.task, classes=classes)
+    return read(
+        path,
+        label=label,
+        header=headers[settings.header],
+        task=settings.task,
+        classes=classes,
+        like=like,
+        missing_labels=settings.missing_labels,
+        row_numbers=settings.row_numbers,
+    )
 
 
 def _read(config: Config) -> tuple[Dataset, Dataset | None]:
@@ -99,17 +122,19 @@ def _read(config: Config) -> tuple[Dataset, Dataset | None]:
         if settings.test is not None:
             msg = f"data.test is for files; {settings.source} has a test set of its own"
             raise ConfigError(msg)
+        if settings.label is not None:
+            msg = f"data.label is for files; {settings.source} has labels of its own"
+            raise ConfigError(msg)
         return load_named(settings.source, settings.data_dir)
     path = Path(settings.source)
     if not path.suffix and not path.exists():
         msg = f"no data set or file {path.name!r}; {did_you_mean(path.name, NAMES)}"
         raise DataError(msg)
-    label = "auto" if settings.label is None else settings.label
-    whole = read_rows(path, config, label=label, classes=None)
+    whole = read_rows(path, config, "auto" if settings.label is None else settings.label)
     if settings.test is None:
         return whole, None
-    test = read_rows(settings.test, config, label=label, classes=whole.classes)
-    return whole, test.select(whole.feature_names)
+    like = columns_of(whole)
+    return whole, read_rows(settings.test, config, label_in(like, config), whole.classes, like)
 
 
 def _split(

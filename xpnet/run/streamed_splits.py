@@ -9,6 +9,7 @@ import numpy as np
 
 from xpnet.data import (
     NAMES,
+    Columns,
     Scaler,
     Scan,
     StreamedDataset,
@@ -21,7 +22,14 @@ from xpnet.data.files import MAX_BYTES
 from xpnet.data.running_stats import RunningStats
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Preprocessing, Splits, outputs_for, shares_of
+from xpnet.run.preprocessing import (
+    Preprocessing,
+    Splits,
+    columns_of,
+    label_in,
+    outputs_for,
+    shares_of,
+)
 from xpnet.training.memory import host_memory
 
 __all__ = ["is_large", "is_streamed", "open_part", "stream_splits", "with_stream"]
@@ -57,7 +65,7 @@ def open_part(
     path: str | Path, config: Config, preprocessing: Preprocessing, label: str | int | None
 ) -> StreamedDataset:
     """Scan a file of the kind that a model was trained on; raises DataError."""
-    found = _scan(config, path, label, [1.0], preprocessing.classes, preprocessing.feature_names)
+    found = _scan(config, path, label, [1.0], preprocessing.classes, preprocessing.columns)
     part, stats = found.parts[0], found.stats[0]
     preprocessing.check_shape(path, part.feature_shape)
     _check_range(part.name, stats, preprocessing.scaler, config.dtype)
@@ -77,6 +85,10 @@ def stream_splits(config: Config) -> Splits:
 
     Raises DataError, naming the file and the place, for data that cannot be trained on.
     """
+    if config.data.missing_labels == "drop":
+        msg = "data.missing_labels = 'drop' is for rows in memory: set data.stream = 'no', "
+        msg += "or leave the rows without a label out of the file"
+        raise ConfigError(msg)
     shares = shares_of(config, test=config.data.test is None)
     label = "auto" if config.data.label is None else config.data.label
     whole = _scan(config, config.data.source, label, list(shares.values()))
@@ -84,8 +96,9 @@ def stream_splits(config: Config) -> Splits:
     parts, stats = dict(zip(shares, whole.parts, strict=True)), [*whole.stats]
     prints = [whole.fingerprint]
     if config.data.test is not None:
-        names = whole.parts[0].feature_names
-        other = _scan(config, config.data.test, label, [1.0], classes, names)
+        like = columns_of(whole.parts[0])
+        label = label_in(like, config)
+        other = _scan(config, config.data.test, label, [1.0], classes, like)
         parts["test"], stats = other.parts[0], [*stats, *other.stats]
         prints.append(other.fingerprint)
     train = parts["train"]
@@ -98,7 +111,7 @@ def stream_splits(config: Config) -> Splits:
         train.feature_shape,
         outputs,
         classes,
-        train.feature_names,
+        columns_of(train),
         target_scaler=scaler_of(target_scaling, whole.target_stats[0]) if regression else None,
     )
     for part, its in zip(parts.values(), stats, strict=True):
@@ -113,10 +126,10 @@ def _scan(
     label: str | int | None,
     shares: list[float],
     classes: tuple[str, ...] | None = None,
-    names: tuple[str, ...] | None = None,
+    like: Columns | None = None,
 ) -> Scan:
     return scan(
-        open_rows(path, label, names),
+        open_rows(path, label, like, config.data.row_numbers),
         shares,
         seed=config.seed,
         task=config.data.task,

@@ -85,7 +85,8 @@ def train(
         report(f"data {config.data.source}: its rows stay in the file; scanning them once")
     splits = load_splits(config)
     config.data.augment.check(splits.train.feature_shape)
-    report(_describe(splits))
+    for line in _describe(splits):
+        report(line)
     config = with_batch_size(config, chosen.backend, splits, report)
     trainer = make_trainer(config, splits.preprocessing, chosen.backend)
     check_length(config.epochs, math.ceil(len(splits.train) / trainer.batch_size))
@@ -307,13 +308,19 @@ def _position(trainer: Trainer, config: Config) -> str:
     return f"resuming after step {step}: epoch {epoch + 1}, batch {batch + 1}"
 
 
-def _describe(splits: Splits) -> str:
+def _describe(splits: Splits) -> list[str]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     rows = ", ".join(f"{len(p):,} {name}" for name, p in parts.items() if p is not None)
     classes = splits.preprocessing.classes
     kind = f"{len(classes)} classes" if classes else "regression"
     shape = "x".join(map(str, splits.train.feature_shape))
-    return f"data {splits.train.name}: {rows}; {shape} features, {kind}"
+    said = [f"data {splits.train.name}: {rows}; {shape} features, {kind}"]
+    if columns := splits.preprocessing.columns:
+        said += columns.lines(classes)
+    test = splits.test
+    if test is not None and test.columns is not None and test.columns is not splits.train.columns:
+        said += [f"{test.name}: {note}" for note in test.columns.notes]
+    return said
 
 
 def _chain(trainer: Trainer) -> str:

@@ -11,7 +11,7 @@ from xpnet.backends import resolve
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.errors import CheckpointError, DataError
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Preprocessing
+from xpnet.run.preprocessing import Preprocessing, label_in
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
@@ -70,45 +70,28 @@ class Run:
             raise DataError(msg)
         return splits.test
 
-    def read(self, path: str | Path, *, labelled: bool) -> Dataset | StreamedDataset:
+    def read(
+        self, path: str | Path, *, labelled: bool, label: str | int | None = None
+    ) -> Dataset | StreamedDataset:
         """Read a file of the kind that the run was trained on.
 
-        Where both have a header the columns are found by their names, in any order. Without
-        ``labelled`` a column of labels is left out where the file has one. The rows of a large
-        file stay in it, where that can be; without ``labelled`` it must not have a label then.
+        Columns are found by the names that the run knows, in any order, or by position where the
+        file or the run has none. Other columns are left out, which ``columns.notes`` of the result
+        says, and so is the label without ``labelled``. ``label`` names the column of labels where
+        it is another than in training. The rows of a large file stay in it, where that can be.
+        Raises DataError for a column that is missing or ambiguous.
         """
-        label = "auto" if self.config.data.label is None else self.config.data.label
-        classes = self.preprocessing.classes
+        preprocessing = self.preprocessing
+        columns, classes = preprocessing.columns, preprocessing.classes
+        given = label_in(columns, self.config) if label is None else label
         if is_large(path):
-            return open_part(path, self.config, self.preprocessing, label if labelled else None)
+            return open_part(path, self.config, preprocessing, given if labelled else None)
         if labelled:
-            try:
-                return self._rows(path, label, classes)
-            except DataError:
-                if not self._lacks_labels(path):
-                    raise
-                msg = f"{path}: has no labels to score against, only the features"
-                raise DataError(msg) from None
-        try:
-            return self._rows(path, None, None)
-        except DataError as error:
-            try:
-                return replace(self._rows(path, label, None), y=None)
-            except DataError:
-                raise error from None
-
-    def _rows(self, path: str | Path, label: str | int | None, classes: Any) -> Dataset:
-        rows = read_rows(path, self.config, label=label, classes=classes)
-        rows = rows.select(self.preprocessing.feature_names)
-        self.preprocessing.check_shape(path, rows.feature_shape)
+            rows = read_rows(path, self.config, given, classes, columns)
+        else:
+            rows = read_rows(path, self.config, None, None, columns)
+        preprocessing.check_shape(path, rows.feature_shape)
         return rows
-
-    def _lacks_labels(self, path: str | Path) -> bool:
-        try:
-            rows = read_rows(path, self.config, label=None, classes=None)
-        except DataError:
-            return False
-        return rows.feature_shape == self.preprocessing.feature_shape
 
 
 def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpnet.cli.options import device_options, open_run, which_option
+from xpnet.cli.options import device_options, open_run, say_notes, which_option
 from xpnet.escape import escape
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.argument("file", required=False, metavar="[FILE]")
 @device_options
 @which_option
+@click.option("--label", metavar="COLUMN", help="The label in FILE, if not named as in training.")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -31,6 +32,7 @@ def evaluate(
     device: str | None,
     backend: str | None,
     which: str,
+    label: str | None,
     top: int,
     as_json: bool,
 ) -> int:
@@ -50,7 +52,9 @@ def evaluate(
         result = scores(loaded, loaded.test_part(), top)
     else:
         with naming(file):
-            result = scores(loaded, loaded.read(file, labelled=True), top)
+            rows = loaded.read(file, labelled=True, label=label)
+            say_notes(file, rows)
+            result = scores(loaded, rows, top)
     if as_json:
         click.echo(json.dumps(result))
         return 0

@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.cli.options import device_options, open_run, which_option
+from xpnet.cli.options import device_options, open_run, say_notes, which_option
 
 
 @click.command()
@@ -22,8 +22,8 @@ def predict(
     """Predict the rows of FILE (CSV, NPY, NPZ, IDX, Parquet; - reads CSV from standard input).
 
     Writes CSV: the class and the probability of every class, or the predicted values of a
-    regression. If FILE has a header, columns are matched by the names that the run was trained on
-    and a label column is ignored.
+    regression. Columns are found by the names that the run was trained on, or by position where
+    there are none; others, and the label, are left out.
 
     \b
     xpnet predict runs/first new.csv
@@ -33,6 +33,7 @@ def predict(
 
     loaded = open_run(run, backend, device, which)
     rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
+    say_notes("standard input" if file == "-" else file, rows)
     with naming("standard input" if file == "-" else file):
         lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
         if output in (None, "-"):

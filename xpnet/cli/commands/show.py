@@ -40,6 +40,9 @@ def show(run: str, epochs: int, *, plan: bool) -> int:
         _show_plan(loaded.trainer)
         return 0
     click.echo(f"{loaded.trainer.model.summary()}\n")
+    if columns := loaded.preprocessing.columns:
+        for line in columns.lines(loaded.preprocessing.classes):
+            click.echo(escape(line))
     history = loaded.folder.history()
     if history:
         shown = history[-epochs:]

@@ -10,6 +10,7 @@ from xpnet.cli.options import device_options, set_option
 @device_options
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
 @click.option("--resume", is_flag=True, help="Resume from the newest checkpoint in --out.")
+@click.option("--label", metavar="COLUMN", help="Column of the labels, by name or position.")
 @click.option("--batch-size", metavar="N|auto", help="Rows per step; auto: the most that fit.")
 @click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
 @click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
@@ -22,6 +23,7 @@ def train(
     backend: str | None,
     out: str | None,
     resume: bool,
+    label: str | None,
     batch_size: str | None,
     step: str | None,
     threads: str | None,
@@ -37,10 +39,11 @@ def train(
     \b
     xpnet train
     xpnet train mnist --device cuda --out runs/mnist
-    xpnet train flowers.csv --set data.label=species --set epochs=100
+    xpnet train flowers.csv --label species --set epochs=100
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     """
+    import json
     import shlex
 
     from xpnet.cli.options import given
@@ -53,6 +56,7 @@ def train(
     named = {
         "device": device,
         "backend": backend,
+        "data.label": label and json.dumps(label),  # a text, whatever it looks like
         "data.data_dir": data_dir,
         "batch_size": batch_size,
         "step": step,
