@@ -238,7 +238,7 @@ def test_an_instance_and_a_table_raise_the_same_error():
         ({"rule": "momntum"}, "unknown rule 'momntum'; did you mean 'momentum'?"),
         (
             {"rule": {"name": "plain", "momentum": 0.5}},
-            "unknown setting 'rule.momentum'; known: rate",
+            "unknown setting 'rule.momentum': 'plain' takes rate",
         ),
         ({"rule": 3}, "rule must be a name or a table with a name; got 3"),
         ({"rule": {"name": 3}}, "rule must be a name or a table with a name; got {'name': 3}"),

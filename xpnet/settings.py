@@ -36,10 +36,13 @@ __all__ = [
     "Range",
     "build",
     "build_named",
+    "classes_of",
     "convert",
+    "default_name",
     "did_you_mean",
     "dump",
     "flattened",
+    "kinds_of",
 ]
 
 T = TypeVar("T")
@@ -139,8 +142,28 @@ def _types(cls: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in fields(cls) if f.init}
 
 
-def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
-    """Build a ``cls`` from a plain table such as a TOML section; ``path`` names it in errors."""
+def kinds_of(cls: Any) -> Mapping[str, Any]:
+    """Return the annotation of each setting of a class; {} for what has no settings."""
+    return _types(cls) if isinstance(cls, type) and is_dataclass(cls) else {}
+
+
+def classes_of(cls: Any, key: str) -> Mapping[str, type] | None:
+    """Return the classes by name that the setting ``key`` of ``cls`` chooses from, if it does."""
+    one_of = _metadata(kinds_of(cls).get(key), OneOf)
+    return None if one_of is None else one_of.table
+
+
+def default_name(cls: Any, key: str) -> str | None:
+    """Return the name of the class that such a setting has by default, if it has one."""
+    default = type(getattr(cls, key, None))
+    return next((n for n, known in (classes_of(cls, key) or {}).items() if known is default), None)
+
+
+def build(cls: type[T], table: Mapping[str, Any], path: str = "", name: str = "") -> T:
+    """Build a ``cls`` from a plain table such as a TOML section.
+
+    ``path`` names the table in errors, and ``name`` the class, if it is one of several.
+    """
     kinds = _types(cast(Any, cls))
     renamed: Mapping[str, str] = getattr(cls, "RENAMED", {})  # old name -> what to write now
     for key in table:
@@ -148,8 +171,7 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
             msg = f"setting {_join(path, key)!r} is now {renamed[key]}"
             raise ConfigError(msg)
         if key not in kinds:
-            msg = f"unknown setting {_join(path, key)!r}; {did_you_mean(key, kinds)}"
-            raise ConfigError(msg)
+            raise ConfigError(_unknown(_join(path, key), key, list(kinds), name))
     values = {
         key: convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
         for key, value in table.items()
@@ -164,14 +186,22 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "") -> T:
         raise (error.within(path) if path else error) from None
 
 
+def _unknown(path: str, key: str, known: list[str], name: str) -> str:
+    """Say which settings there are: the closest, and all of a class that was chosen by name."""
+    if not name:
+        return f"unknown setting {path!r}; {did_you_mean(key, known)}"
+    closest = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {closest[0]!r}?" if closest else ""
+    takes = ", ".join(known) or "no settings"
+    return f"unknown setting {path!r}: {name!r} takes {takes}{hint}"
+
+
 def _with_default_name(cls: type, key: str, value: Any) -> Any:
     """Give a table without a name, as ``[optimizer]`` with ``lr = 0.1``, that of the default."""
-    one_of = _metadata(_types(cast(Any, cls))[key], OneOf)
-    if one_of is None or not isinstance(value, Mapping) or "name" in value:
+    if not isinstance(value, Mapping) or "name" in value:
         return value
-    default = getattr(cls, key, None)
-    names = [name for name, known in one_of.table.items() if known is type(default)]
-    return {"name": names[0], **value} if names else value
+    name = default_name(cls, key)
+    return value if name is None else {"name": name, **value}
 
 
 def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
@@ -187,7 +217,7 @@ def build_named(table: Mapping[str, type], value: Any, path: str) -> Any:
     if name not in table:
         msg = f"unknown {path} {name!r}; {did_you_mean(name, table)}"
         raise ConfigError(msg)
-    return build(table[name], {k: v for k, v in value.items() if k != "name"}, path)
+    return build(table[name], {k: v for k, v in value.items() if k != "name"}, path, name)
 
 
 def dump(instance: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Settings: the template and the recipes, overrides, and errors a person can act on."""
 
 import dataclasses
+import itertools
 import os
 import re
 import tomllib
@@ -11,9 +12,16 @@ from hypothesis import strategies as st
 
 from xpnet.errors import ConfigError, DataError, XpnetError
 from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, LeakyReLU, ReLU, Softmax
-from xpnet.nn.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from xpnet.nn.initializers import Orthogonal
+from xpnet.nn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import SGD, Adam, AdamW
+from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW
 from xpnet.optim.schedules import Cosine, Plateau
 from xpnet.run.config import (
     Config,
@@ -179,6 +187,118 @@ def test_a_section_without_a_name_is_of_the_default_class(toml):
 
 def test_the_last_override_wins():
     assert load_config("digits", ["epochs=3", "epochs=5"]).epochs == 5
+    assert load_config("digits", ["optimizer=adam", "optimizer.name=sgd"]).optimizer == SGD()
+    assert load_config("digits", ["optimizer.name=sgd", "optimizer=adam"]).optimizer == Adam()
+
+
+STRAIGHT = [  # the settings, and what they mean, written in Python
+    (["optimizer.name=sgd", "optimizer.lr=0.5", "optimizer.nesterov=yes", "optimizer.momentum=.9",
+      "optimizer.weight_decay=0"],
+     {"optimizer": SGD(0.5, momentum=0.9, nesterov=True)}),
+    (["optimizer=adam", "optimizer.lr_factors.0.dense=.1", "optimizer.beta1=0.8"],
+     {"optimizer": Adam(beta1=0.8, lr_factors={"0.dense": 0.1})}),
+    (['optimizer={name="sgd", lr=1}', "optimizer.momentum=0.5"],
+     {"optimizer": SGD(1.0, momentum=0.5)}),
+    (["loss.label_smoothing=.1", "loss.name=cross_entropy"],
+     {"loss": CrossEntropy(label_smoothing=0.1)}),
+    (["loss.delta=2", "loss=huber", "data.task=regression"],
+     {"loss": Huber(delta=2.0), "task": "regression"}),
+    (["schedule.factor=0.5", "schedule.name=plateau", "schedule.patience=1e1"],
+     {"schedule": Plateau(factor=0.5, patience=10)}),
+    (["model.activation.slope=0.2", "model.activation.name=leaky_relu"],
+     {"activation": LeakyReLU(0.2)}),
+    (["model.initializer.gain=.5", "model.initializer.name=orthogonal"],
+     {"initializer": Orthogonal(0.5)}),
+    (["clip.norm=1", "clip={value=2}"], {"clip": Clip(1.0, 2.0)}),
+]  # fmt: skip
+
+
+def straight(base, optimizer=None, loss=None, schedule=None, clip=None, task=None, **model):
+    given = {"optimizer": optimizer, "loss": loss, "schedule": schedule, "clip": clip}
+    data = dataclasses.replace(base.data, **{} if task is None else {"task": task})
+    model = dataclasses.replace(base.model, **model)
+    given = {key: value for key, value in given.items() if value is not None}
+    return dataclasses.replace(base, data=data, model=model, **given)
+
+
+@pytest.mark.parametrize("source", ["default", "digits", "mnist", "file"])
+@pytest.mark.parametrize(("settings", "means"), STRAIGHT)
+def test_the_order_of_the_settings_does_not_matter(settings, means, source, toml):
+    file = "[optimizer]\nname='adam'\nlr=0.7\n[loss]\nreduction='sum'\n[schedule]\nname='step'\n"
+    source = {"default": Config(), "file": toml(file)}.get(source, source)
+    expected = straight(load_config(source), **means)
+    for order in itertools.permutations(settings):
+        assert load_config(source, order) == expected
+
+
+@given(st.sampled_from(sorted(OPTIMIZERS)), st.data())
+def test_the_settings_of_any_optimizer_in_any_order(name, data):
+    default = OPTIMIZERS[name]()
+    keys = [f.name for f in dataclasses.fields(default) if f.name not in ("lr", "lr_factors")]
+    key = data.draw(st.sampled_from(keys))
+    value = getattr(default, key)
+    word = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    texts = [f"optimizer.name={name}", "optimizer.lr=1e-1", f"optimizer.{key}={word}"]
+    order = data.draw(st.permutations([t.replace("()", "[]") for t in texts]))
+    expected = dataclasses.replace(default, lr=0.1)
+    for source in ("digits", Config(optimizer=default)):
+        assert load_config(source, order).optimizer == expected
+
+
+def test_a_setting_keeps_its_class_where_no_other_is_named(toml):
+    file = toml("[optimizer]\nlr = 0.5\n")  # of the default class, Adam
+    assert load_config(file, ["optimizer.name=adam"]).optimizer == Adam(0.5)
+    assert load_config(file, ["optimizer.beta1=0.5"]).optimizer == Adam(0.5, beta1=0.5)
+    assert load_config(file, ["optimizer.name=sgd"]).optimizer == SGD()
+    file = toml("optimizer = 'adam'\n")
+    assert load_config(file, ["optimizer.lr=0.5"]).optimizer == Adam(0.5)
+
+
+def test_what_another_name_leaves_out_is_said(toml):
+    file, said = toml("[optimizer]\nname = 'sgd'\nlr = 0.5\nmomentum = 0.9\n"), []
+    load_config(file, ["optimizer.name=adam", "optimizer.lr=0.1"], said.append)
+    assert said == ["optimizer = 'adam' leaves out what the config sets there: momentum = 0.9"]
+    load_config(file, ["optimizer.name=sgd", "optimizer.lr=0.1", "schedule=cosine"], said.append)
+    assert len(said) == 1
+
+
+def test_an_explicit_setting_of_another_class_is_an_error():
+    for order in itertools.permutations(["optimizer.name=adam", "optimizer.momentum=0.9"]):
+        assert "unknown setting 'optimizer.momentum': 'adam' takes lr, weight_decay" in error(
+            *order
+        )
+    assert "'cosine' takes " in error("schedule.factor=0.5", "schedule.name=cosine")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *((".01", 0.01), ("1.", 1.0), ("+.5", 0.5), ("1e3", 1000.0), ("1E-3", 0.001), ("+1", 1.0)),
+        *(("1_000", 1000.0), ("1.e2", 100.0), (".5e-1", 0.05), ("5", 5.0), ("1e20", 1e20)),
+    ],
+)
+def test_numbers_as_people_write_them(text, number):
+    assert load_config("digits", [f"optimizer.lr={text}"]).optimizer.lr == number
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e3", 1000), ("+5", 5), ("1_000", 1000)])
+def test_counts_as_people_write_them(text, number):
+    assert load_config("digits", [f"epochs={text}"]).epochs == number
+    assert load_config("digits", [f"model.hidden=[{text}, 3]"]).model.hidden == (number, 3)
+
+
+@pytest.mark.parametrize("word", ["true", "yes", "True", "on", "TRUE"])
+def test_yes_is_true(word):
+    assert load_config("digits", [f"optimizer.amsgrad={word}"]).optimizer.amsgrad
+    assert load_config("digits", ["data.stratify=no"]).data.stratify is False
+    if word != "on":
+        assert load_config("digits", [f"data.header={word.lower()}"]).data.header == "yes"
+
+
+def test_text_with_points_and_dates_is_text():
+    assert load_config("digits", ["data.label='1.'"]).data.label == "1."
+    assert load_config("digits", ["data.label=2024-01-31"]).data.label == "2024-01-31"
+    assert load_config("digits", ["data.label=v.1"]).data.label == "v.1"
 
 
 # ---------------------------------------------------------------------------------------- errors
@@ -188,7 +308,17 @@ def test_the_last_override_wins():
     ("override", "says"),
     [
         ("epoch=3", "unknown setting 'epoch'; did you mean 'epochs'?"),
-        ("optimizer.lrr=1", "unknown setting 'optimizer.lrr'; did you mean 'lr'?"),
+        ("optimizer.lrr=1", "unknown setting 'optimizer.lrr': 'adamw' takes lr, weight_decay"),
+        ("optimizer.lrr=1", "; did you mean 'lr'?"),
+        (
+            "optimizer.momentum=0.9",
+            "unknown setting 'optimizer.momentum': 'adamw' takes lr, weight_decay",
+        ),
+        (
+            "model.activation.slope=0.1",
+            "'model.activation.slope': 'relu' takes no settings",
+        ),
+        ("a" + ".a" * 65_000 + "=1", "--set takes KEY=VALUE"),
         ("epochs=0", "epochs must be >= 1; got 0"),
         ("epochs=1.5", "epochs must be a whole number; got 1.5"),
         ("epochs=true", "epochs must be a whole number; got True"),

@@ -5,7 +5,15 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["device_options", "given", "open_run", "say_notes", "set_option", "which_option"]
+__all__ = [
+    "device_options",
+    "given",
+    "open_run",
+    "say_notes",
+    "set_option",
+    "warn",
+    "which_option",
+]
 
 F = TypeVar("F", bound=Callable)
 
@@ -44,21 +52,25 @@ def which_option(command: F) -> F:
 
 def open_run(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
     """Load a run and report its damaged files, which are skipped, on standard error."""
-    from xpnet.escape import escape
     from xpnet.run import load
 
     loaded = load(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
-        click.echo(f"skipped: {escape(message)}", err=True)
+        warn(f"skipped: {message}")
     return loaded
 
 
 def say_notes(file: str, rows: Any) -> None:
     """Report on standard error what was decided about the columns of a file."""
+    for note in rows.columns.notes if rows.columns else ():
+        warn(f"{file}: {note}")
+
+
+def warn(line: str) -> None:
+    """Print a line on standard error."""
     from xpnet.escape import escape
 
-    for note in rows.columns.notes if rows.columns else ():
-        click.echo(escape(f"{file}: {note}"), err=True)
+    click.echo(escape(line), err=True)
 
 
 def given(parameter: str) -> bool:

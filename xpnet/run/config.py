@@ -8,7 +8,7 @@ import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -34,6 +34,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.registry import load_installed, name_of
+from xpnet.run.overrides import overlaid
 from xpnet.settings import (
     Checked,
     Fraction,
@@ -243,13 +244,17 @@ def template_text() -> str:
 
 
 def load_config(
-    source: str | Path | Config = "digits", overrides: Iterable[str] | Mapping[str, Any] = ()
+    source: str | Path | Config = "digits",
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    report: Callable[[str], None] = lambda line: None,
 ) -> Config:
     """Read a recipe by name or a TOML file by path, with settings on top.
 
     The path of a data file stands for the default settings on that data, and a Config for itself.
-    ``overrides`` are ``KEY=VALUE`` texts, as on a command line, or a mapping from keys to values.
-    A relative data file in a TOML file is taken from that file's folder. Raises ConfigError.
+    ``overrides`` are ``KEY=VALUE`` texts, as on a command line, or a mapping from keys to values,
+    in any order: xpnet/run/overrides.py. ``report`` is called with a line for each part of the
+    source that they replace. A relative data file in a TOML file is taken from that file's folder.
+    Raises ConfigError.
 
     >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
     0.01
@@ -257,12 +262,7 @@ def load_config(
     (32,)
     """
     table = dump(source) if isinstance(source, Config) else _read(str(source))
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            _set(table, key, value, f"{key}={value!r}")
-    else:
-        for override in overrides:
-            _override(table, override)
+    table = overlaid(Config, table, overrides, report)
     _anchor_files(table.get("data"), Path())  # of the overrides
     try:
         return build(Config, table)
@@ -320,38 +320,6 @@ def _anchor_files(data: Any, folder: Path) -> None:
                 msg = f"data.{key} = {value!r} names the home folder of a user who does not exist"
                 raise ConfigError(msg) from None
             data[key] = os.path.abspath(folder / path)
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b=value``: a TOML value, or else a string."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
-        raise ConfigError(msg)
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text.strip()
-    _set(table, key, value, override)
-
-
-def _set(table: dict[str, Any], key: str, value: Any, override: str) -> None:
-    """Put ``value`` at the dotted ``key``; ``override`` is how it was written, for an error."""
-    *path, last = [part.strip() for part in key.split(".")]
-    if not all([*path, last]):
-        msg = f"--set takes KEY=VALUE, such as optimizer.lr=0.01; got {override!r}"
-        raise ConfigError(msg)
-    for i, part in enumerate(path):
-        inner = table.setdefault(part, {})
-        if isinstance(inner, str):  # optimizer = "adam" is short for a table with that name
-            inner = table[part] = {"name": inner}
-        if not isinstance(inner, dict):
-            msg = f"--set {override}: {'.'.join(path[: i + 1])} is not a table"
-            raise ConfigError(msg)
-        table = inner
-    if last == "name" and table.get("name") != value:
-        table.clear()  # the settings of another class mean nothing to this one
-    table[last] = value
 
 
 def to_toml(config: Config) -> str:

@@ -75,7 +75,8 @@ def train(
     folder = RunFolder(new_folder(source) if out is None else out)
     if source is None and resume and folder.config_path.exists():
         source = folder.config()
-    config = _consistent(load_config(source or "digits", settings), folder, resume=resume)
+    config = load_config(source or "digits", settings, report)
+    config = _consistent(config, folder, resume=resume)
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)

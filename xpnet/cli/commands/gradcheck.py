@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from xpnet.cli.options import set_option
+from xpnet.cli.options import set_option, warn
 
 
 @click.command()
@@ -47,7 +47,7 @@ def gradcheck(
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
         msg += f"got {batch}, {samples} and {tolerance}"
         raise ConfigError(msg)
-    config = load_config(source, overrides)
+    config = load_config(source, overrides, report=warn)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
     rows = sample_rows(config, batch)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from xpnet.cli.options import set_option
+from xpnet.cli.options import set_option, warn
 
 
 @click.command()
@@ -68,7 +68,7 @@ def parity(
     from xpnet.cli.output import write_output
     from xpnet.run.config import load_config
 
-    config = load_config(source, overrides)
+    config = load_config(source, overrides, report=warn)
     named = [name.strip() for name in (backends or "").split(",") if name.strip()]
     libraries = [load_module(module, config.dtype) for module in modules]
     asked: list[Any] = [*named, *libraries] or backend_names()

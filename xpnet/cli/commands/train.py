@@ -46,7 +46,7 @@ def train(
     import json
     import shlex
 
-    from xpnet.cli.options import given
+    from xpnet.cli.options import given, warn
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
     from xpnet.escape import escape
@@ -78,7 +78,7 @@ def train(
             resume=resume,
             progress=None if quiet else Progress(),
             report=report,
-            warn=lambda line: click.echo(escape(line), err=True),
+            warn=warn,
         )
         report(f"run folder {run.folder.path}")
         if run.interrupted:
