@@ -116,8 +116,53 @@ def test_a_sorted_file_is_split_evenly_by_class(tmp_path):
     parts = scanned(open_rows(tmp_path / "t.npz", "auto")).parts
     for part, share in zip(parts, SHARES, strict=True):
         counts = np.bincount(np.concatenate([b.y for b in part.batches(500)]), minlength=10)
-        # Only the blocks (of 781 rows) in which a class begins or ends are left to chance.
-        np.testing.assert_allclose(counts, share * 5000, atol=400)
+        # A class of 8 pieces (a block has 781 rows) is rounded up or down in each of them.
+        np.testing.assert_allclose(counts, share * 5000, rtol=0, atol=4)
+
+
+@pytest.mark.parametrize("order", ["sorted", "backwards", "shards", "shuffled", "time"])
+@pytest.mark.parametrize("form", ["parquet, one group", "parquet", "npz"])
+def test_every_part_has_its_share_of_every_class(form, order, tmp_path, rng):
+    y = np.repeat(np.arange(10), rng.integers(200, 900, 10))
+    if order == "shards":  # each sorted by itself
+        y = np.concatenate([np.sort(piece) for piece in np.array_split(rng.permutation(y), 5)])
+    if order == "shuffled":
+        y = rng.permutation(y)
+    if order == "time":  # a class becomes rarer as another begins
+        y = y[np.argsort(y + rng.normal(size=len(y)))]
+    y = y[::-1] if order == "backwards" else y
+    x = np.column_stack([np.arange(len(y)), rng.normal(size=(len(y), 3))]).astype(np.float32)
+    path = tmp_path / f"t.{form.partition(',')[0]}"
+    if form == "npz":
+        np.savez(path, x=x, y=y)
+    else:
+        write_parquet(path, x, y, group=len(y) if "one" in form else 700)
+    whole = scanned(open_rows(path, "auto"))
+    taken = [np.concatenate([b.x[:, 0] for b in p.batches(500)]).astype(int) for p in whole.parts]
+    assert sorted(np.concatenate(taken)) == list(range(len(y)))
+    for rows, share, counted in zip(taken, SHARES, whole.class_counts, strict=True):
+        counts = np.bincount(y[rows], minlength=10)
+        np.testing.assert_array_equal(counts, counted)
+        random = np.sqrt(share * (1 - share) * np.bincount(y))  # of a split without stratification
+        off = np.abs(counts - share * np.bincount(y))
+        assert (off <= (4 if order in ("sorted", "backwards") else 4 * random)).all()
+        assert np.ptp(rows) > 0.8 * len(y)
+    again = scanned(open_rows(path, "auto"))
+    other = scanned(open_rows(path, "auto"), seed=1)
+    for a, b, c in zip(taken, again.parts, other.parts, strict=True):
+        assert a.tolist() == np.concatenate([r.x[:, 0] for r in b.batches(500)]).tolist()
+        assert a.tolist() != np.concatenate([r.x[:, 0] for r in c.batches(500)]).tolist()
+
+
+def test_what_is_kept_of_a_split_is_a_fraction_of_the_rows():
+    rows = 2**20
+    assignment = Assignment(np.array([0, rows]), SHARES, 0, 4096)
+    assignment.cut(0, np.arange(rows) % 7)  # changes everywhere: not sorted
+    assert len(assignment.runs(0, 0)) <= 2 * rows // 4096
+    assignment = Assignment(np.array([0, rows]), SHARES, 0, 4096)
+    assignment.cut(0, np.arange(rows) // 1000)  # sorted
+    kept = sum(b.nbytes for b in assignment._borders.values())
+    assert 0 < kept <= rows // 32
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 5000])

@@ -97,6 +97,40 @@ def test_a_regression_is_scored_in_the_units_of_its_targets(tmp_path, rng):
     assert outcome.test["mae"] < 10
 
 
+def test_a_file_sorted_by_class_in_one_row_group_is_learned_and_tested_evenly(tmp_path, rng):
+    pa = pytest.importorskip("pyarrow", reason="it writes Parquet")
+    pq = pytest.importorskip("pyarrow.parquet", reason="it writes Parquet")
+    y = np.repeat(["a", "b", "c"], 500)
+    x = rng.normal(size=(1500, 6)) + 2 * (y[:, None] == np.array(["a", "b", "c"] * 2))
+    path = tmp_path / "sorted.parquet"
+    pq.write_table(pa.table({f"f{j}": x[:, j] for j in range(6)} | {"label": y}), path)
+    scores = {}
+    for stream in ("yes", "no"):
+        made = config(path, f"data.stream={stream}", "epochs=8")
+        scores[stream] = train(made, tmp_path / stream, report=quiet).test
+    assert scores["no"]["support"] == [100, 100, 100]
+    np.testing.assert_allclose(scores["yes"]["support"], 100, rtol=0, atol=2)
+    assert abs(scores["yes"]["accuracy"] - scores["no"]["accuracy"]) < 0.06
+
+
+def test_a_split_that_is_not_stratified_is_refused_or_asked_for(tmp_path, rng):
+    y = np.repeat([0, 1, 2], [700, 297, 3])
+    x = rng.normal(size=(1000, 4)).astype(np.float32)
+    np.savez(tmp_path / "rare.npz", x=x, y=y)
+    says = "class '2' has 3 rows, 0 of them for validation, where"
+    with pytest.raises(DataError, match=says) as e:
+        load_splits(config(tmp_path / "rare.npz"))
+    assert "--set data.stratify=no" in e.value.at_command_line
+    assert len(load_splits(config(tmp_path / "rare.npz", "data.stratify=no")).test) > 190
+
+
+def test_a_run_does_not_go_on_with_another_split(file, tmp_path, monkeypatch):
+    train(config(file, "epochs=1"), tmp_path / "run", report=quiet)
+    monkeypatch.setattr(streamed_module, "SPLIT", "split-1")
+    with pytest.raises(DataError, match="the data has changed since this run began"):
+        train(config(file, "epochs=2"), tmp_path / "run", resume=True, report=quiet)
+
+
 def test_a_test_file_is_looked_up_among_the_classes_of_the_training(file, tmp_path):
     with np.load(file) as data:
         x, y = data["x"], data["y"]
@@ -170,7 +204,7 @@ def test_an_augmented_training_resumes_bitwise_and_is_tested_on_rows_as_they_are
     x[y == 1, 1:4, 1:4] += 150
     np.savez(tmp_path / "images.npz", x=x, y=y)
     settings = ("data.augment.shift=1", "data.augment.noise=0.1", f"data.stream={stream}")
-    made = config(tmp_path / "images.npz", *settings, "checkpoint.every_steps=3", "epochs=15")
+    made = config(tmp_path / "images.npz", *settings, "checkpoint.every_steps=3", "epochs=25")
     whole = train(made, tmp_path / "whole", report=quiet)
     with pytest.raises(TrainingError, match="killed"):
         train(made, tmp_path / "cut", report=quiet, progress=StopAt(14))

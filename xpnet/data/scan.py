@@ -22,6 +22,12 @@ from xpnet.errors import DataError
 __all__ = ["Scan", "scan"]
 
 MAX_CLASSES = 100_000  # more distinct labels than these are not classes
+# Rows that are divided as one piece, where their labels do not change: so few that a part has rows
+# from everywhere, and so many that they are read in runs of kilobytes.
+PIECE_BYTES, PIECES = 2**19, 64
+
+
+Targets = Callable[[np.ndarray], np.ndarray]
 
 
 class Scan(NamedTuple):
@@ -30,6 +36,7 @@ class Scan(NamedTuple):
     parts: tuple[StreamedDataset, ...]
     stats: tuple[RunningStats, ...]  # of the features of each part
     target_stats: tuple[RunningStats, ...]  # of the regression targets of each part
+    class_counts: np.ndarray | None  # (parts, K) rows of each class in each part
     fingerprint: str  # SHA-256 of x and y: dtype, shape and bytes
 
 
@@ -45,6 +52,9 @@ def scan(
 ) -> Scan:
     """Read a file once, from beginning to end, and split its rows by ``shares``.
 
+    Every part has its share of every piece of the file (xpnet/data/streamed_dataset.py);
+    ``class_counts`` tells how evenly the classes came out.
+
     If ``classes`` are given, labels are looked up among them. ``window_bytes`` of rows are shuffled
     at a time; two such windows are in memory. Raises DataError that names the first row with a bad
     value.
@@ -52,36 +62,47 @@ def scan(
         train, test = scan(open_rows("large.npz"), (0.8, 0.2)).parts
         trainer.fit(train, epochs=3, validation=test)
     """
-    assignment, summary = Assignment(file.bounds, shares, seed), _Summary(file, task)
+    row_bytes = max(1, file.dtype.itemsize * int(np.prod(file.shape[1:])))
+    piece_rows = max(1, min(PIECE_BYTES // row_bytes, file.shape[0] // PIECES))
+    assignment = Assignment(file.bounds, shares, seed, piece_rows)
+    summary = _Summary(file, task, len(shares))
     stats = tuple(RunningStats() for _ in shares)
     target_stats = tuple(RunningStats() for _ in shares)
     ends = itertools.pairwise(file.bounds.tolist())
     blocks = ((number, file.read(*block)) for number, block in enumerate(ends))
     for number, rows in prefetch(blocks, depth=2):
         low = int(file.bounds[number])
-        summary.add(rows, low)
+        if task == "classification" and rows.y is not None and len(shares) > 1:
+            assignment.cut(number, rows.y)
+        owner = np.zeros(len(rows.x), np.intp)  # the part of each row
         for part in range(len(shares)):
             for start, stop in assignment.runs(part, number):
-                stats[part].add(rows.x[start - low : stop - low])
-                if task == "regression" and rows.y is not None:
-                    target_stats[part].add(rows.y[start - low : stop - low])
+                owner[start - low : stop - low] = part
+        summary.add(rows, low, owner)
+        for part in range(len(shares)):
+            mine = slice(None) if len(shares) == 1 else owner == part
+            stats[part].add(rows.x[mine])
+            if task == "regression" and rows.y is not None:
+                target_stats[part].add(rows.y[mine])
     targets, names = summary.targets(classes)
+    counts = summary.class_counts(targets, len(names)) if targets and names else None
     parts = tuple(
         StreamedDataset(file, assignment, part, targets, names, name, window_bytes)
         for part in range(len(shares))
     )
-    return Scan(parts, stats, target_stats, summary.fingerprint())
+    return Scan(parts, stats, target_stats, counts, summary.fingerprint())
 
 
 class _Summary:
-    """What is kept of all rows: their digests, and each label once."""
+    """What is kept of all rows: their digests, and each label with its numbers of rows."""
 
-    def __init__(self, file: RowFile, task: Task) -> None:
-        self.file, self.task = file, task
+    def __init__(self, file: RowFile, task: Task, parts: int) -> None:
+        self.file, self.task, self.parts = file, task, parts
         self.digests = {"x": hashlib.sha256(), "y": hashlib.sha256()}
         self.labelled, self.first_row = False, dict[object, int]()  # label -> its first row
+        self.counts: dict[object, np.ndarray] = {}  # label -> its rows in each part
 
-    def add(self, rows: Rows, low: int) -> None:
+    def add(self, rows: Rows, low: int, owner: np.ndarray) -> None:
         self.digests["x"].update(np.ascontiguousarray(rows.x).data)
         self._check_finite("x", rows.x, low)
         if rows.y is None:
@@ -97,8 +118,12 @@ class _Summary:
         if rows.y.ndim > 1:
             msg = f"{self.file.location(low)}: class labels must be (N,); got {rows.y.shape}"
             raise DataError(msg)
-        for value, row in zip(*np.unique(rows.y, return_index=True), strict=True):
-            self.first_row.setdefault(value.item(), low + int(row))
+        values, firsts, codes = np.unique(rows.y, return_index=True, return_inverse=True)
+        table = np.bincount(codes * self.parts + owner, minlength=len(values) * self.parts)
+        per_part = table.reshape(-1, self.parts)
+        for value, row, counts in zip(values.tolist(), firsts.tolist(), per_part, strict=True):
+            self.first_row.setdefault(value, low + row)
+            self.counts[value] = self.counts.get(value, 0) + counts
         if len(self.first_row) > MAX_CLASSES:
             msg = f"{self.file.location(low)}: more than {MAX_CLASSES} distinct labels; "
             raise DataError(msg + "is this a regression?", **REGRESSION)
@@ -112,7 +137,7 @@ class _Summary:
 
     def targets(
         self, classes: Sequence[str] | None
-    ) -> tuple[Callable[[np.ndarray], np.ndarray] | None, tuple[str, ...] | None]:
+    ) -> tuple[Targets | None, tuple[str, ...] | None]:
         """Return the function from labels to targets, and the names of the classes."""
         if not self.labelled:
             return None, None
@@ -127,6 +152,14 @@ class _Summary:
         codes, names = encode(labels, classes, lambda i: self.file.location(rows[i]))
         known = np.array(values)
         return lambda y: codes[np.searchsorted(known, y)], names
+
+    def class_counts(self, targets: Targets, n_classes: int) -> np.ndarray:
+        """Return how many rows each part has of each class."""
+        found = np.zeros((self.parts, n_classes), np.int64)
+        values = sorted(self.counts)  # type: ignore[type-var]
+        for k, value in zip(targets(np.array(values)), values, strict=True):
+            found[:, k] += self.counts[value]
+        return found
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.file.dtype.str} {self.file.shape}".encode())

@@ -1,12 +1,15 @@
 """Data sets larger than memory: rows stay in their file and are read a window at a time.
 
-A file consists of *blocks* of a few megabytes, each of which is read at once. Every part of a split
-gets its share of every block, so that it is read at the speed of the disk and a file that is sorted
-by class is split evenly. An epoch reads the blocks in random order, several of them to a *window*,
-and shuffles the rows of each window. Both orders depend on (seed, epoch) alone: training resumes at
-any batch by reading just the window that contains it.
+A file consists of *blocks* of a few megabytes, or of the row groups of Parquet, each of which is
+read at once, and a block of *pieces*: a run of rows of one class where the file is sorted by class,
+and at most a 64th of the file. Every part of a split gets its share of every piece, so that it has
+its share of every class and is still read at the speed of the disk. An epoch reads the blocks in
+random order, several of them to a *window*, and shuffles the rows of each window. Both orders
+depend on (seed, epoch) alone: training resumes at any batch by reading just the window that
+contains it.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,34 +24,95 @@ from xpnet.random import generator
 __all__ = ["Assignment", "StreamedDataset"]
 
 Transform = Callable[[np.ndarray], np.ndarray]
+Runs = list[tuple[int, int]]
+
+GOLDEN = 0.6180339887498949  # the multiples of it, modulo 1, are the most even of all sequences
+# A block is sorted by its labels if they change seldom; the places where they do are kept.
+FEW_BORDERS, SORTED = 64, 256
+RECENT = 4096  # blocks whose runs are kept
 
 
 class Assignment:
     """Which rows of each block belong to which part.
 
-    Each block is rotated by a random number of rows and then cut, so that a part has at most two
-    runs of rows in it. The positions of the cuts are rounded at random: over many blocks the shares
-    are right, however few rows a block has.
+    Each piece of a block is rotated by a random number of rows and then cut, so that a part has at
+    most two runs of rows in it. The positions of the cuts are rounded up or down by a sequence that
+    is even over consecutive pieces (the multiples of the golden ratio): the shares are right,
+    however few rows a piece has. All of it depends on the seed, the bounds and the pieces alone.
     """
 
-    def __init__(self, bounds: np.ndarray, shares: Sequence[float] = (1.0,), seed: int = 0) -> None:
-        self.bounds, sizes = bounds, np.diff(bounds)
-        draw = generator(seed, "split")
-        self._rotation = draw.integers(sizes) if len(shares) > 1 else np.zeros_like(sizes)
-        inner = np.cumsum(shares)[:-1] * sizes[:, None] + draw.random((len(sizes), 1))
-        edges = [np.zeros((len(sizes), 1)), np.floor(inner), sizes[:, None]]
-        self._edges = np.minimum(np.hstack(edges).astype(np.int64), sizes[:, None])
+    def __init__(
+        self,
+        bounds: np.ndarray,
+        shares: Sequence[float] = (1.0,),
+        seed: int = 0,
+        piece_rows: int | None = None,
+    ) -> None:
+        self.bounds, self._seed, self._piece_rows = bounds, seed, piece_rows
+        self._inner = np.cumsum(shares)[:-1]
+        self._borders: dict[int, np.ndarray] = {}  # by block: rows of it where the label changes
+        self._recent: dict[int, list[Runs]] = {}  # by block: the runs of each part
+
+    def cut(self, block: int, labels: np.ndarray) -> None:
+        """Begin a piece wherever the label changes in a block, if it is sorted by them."""
+        borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+        if 0 < len(borders) <= max(FEW_BORDERS, len(labels) // SORTED):
+            self._borders[block] = borders.astype(np.int32)
 
     def counts(self, part: int) -> np.ndarray:
         """Return how many rows of each block belong to a part."""
-        return self._edges[:, part + 1] - self._edges[:, part]
+        return self._counts[:, part]
 
-    def runs(self, part: int, block: int) -> list[tuple[int, int]]:
+    @functools.cached_property
+    def _counts(self) -> np.ndarray:
+        if not len(self._inner):
+            return np.diff(self.bounds)[:, None]
+        edges = (self._edges(block)[2] for block in range(len(self.bounds) - 1))
+        return np.stack([(e[:, 1:] - e[:, :-1]).sum(axis=0) for e in edges])
+
+    def runs(self, part: int, block: int) -> Runs:
         """Return the begin and end of each run of a part in a block, as rows of the file."""
-        low, n = int(self.bounds[block]), int(self.bounds[block + 1] - self.bounds[block])
-        begin, end = (int(self._rotation[block] + e) for e in self._edges[block, part : part + 2])
-        cut = [(begin - n, end - n)] if begin >= n else [(0, end - n), (begin, min(end, n))]
-        return [(low + a, low + b) for a, b in cut if b > a]
+        low, high = int(self.bounds[block]), int(self.bounds[block + 1])
+        if not len(self._inner):
+            return [(low, high)]
+        found = self._recent.get(block)
+        if found is None:
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            begins, rotations, edges = self._edges(block)
+            sizes = np.append(begins[1:], high - low) - begins
+            found = self._recent[block] = [
+                _runs(low + begins, sizes, rotations + edges[:, p], rotations + edges[:, p + 1])
+                for p in range(edges.shape[1] - 1)
+            ]
+        return found[part]
+
+    def _edges(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the beginnings of a block's pieces, their rotations, and the cuts of each."""
+        n, borders = int(self.bounds[block + 1] - self.bounds[block]), self._borders.get(block)
+        begins = np.arange(0, n, self._piece_rows or n)
+        if borders is not None:
+            begins = np.union1d(begins, borders)
+        sizes, draw = np.append(begins[1:], n) - begins, generator(self._seed, "split", block)
+        rotations, rounding = draw.integers(sizes), draw.random() + GOLDEN * np.arange(len(sizes))
+        edges = np.empty((len(sizes), len(self._inner) + 2), np.int64)
+        edges[:, 0], edges[:, -1] = 0, sizes
+        edges[:, 1:-1] = self._inner * sizes[:, None] + (rounding % 1)[:, None]
+        return begins, rotations, np.minimum(edges, sizes[:, None])
+
+
+def _runs(lows: np.ndarray, sizes: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Runs:
+    """Return the runs of a part in pieces at ``lows``, which go on at 0 from the size of each."""
+    runs = np.empty((len(lows), 2, 2), np.int64)
+    runs[:, 0, 0], runs[:, 0, 1] = np.maximum(begin - sizes, 0), np.maximum(end - sizes, 0)
+    runs[:, 1, 0], runs[:, 1, 1] = np.minimum(begin, sizes), np.minimum(end, sizes)
+    joined: Runs = []
+    for a, b in (runs + lows[:, None, None]).reshape(-1, 2).tolist():
+        if joined and joined[-1][1] == a:
+            joined[-1] = (joined[-1][0], b)
+        elif b > a:
+            joined.append((a, b))
+    return joined
 
 
 @dataclass(frozen=True, eq=False)

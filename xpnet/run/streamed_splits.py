@@ -1,9 +1,10 @@
 """The splits of a file larger than memory: scanned once, and left in the file."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from xpnet.training.memory import host_memory
 
 __all__ = ["is_large", "is_streamed", "open_part", "stream_splits", "with_stream"]
 
+# Which rows are in which part is as much of a run's data as the rows: no run goes on with a split
+# that an earlier version would have made otherwise.
+SPLIT = "split-2"
 SHARE = 0.25  # of the host's memory, which also has to hold scaled copies of the rows
 
 
@@ -94,7 +98,7 @@ def stream_splits(config: Config) -> Splits:
     whole = _scan(config, config.data.source, label, list(shares.values()))
     classes = whole.parts[0].classes
     parts, stats = dict(zip(shares, whole.parts, strict=True)), [*whole.stats]
-    prints = [whole.fingerprint]
+    prints = [whole.fingerprint, SPLIT] if len(shares) > 1 else [whole.fingerprint]
     if config.data.test is not None:
         like = columns_of(whole.parts[0])
         label = label_in(like, config)
@@ -103,6 +107,8 @@ def stream_splits(config: Config) -> Splits:
         prints.append(other.fingerprint)
     train = parts["train"]
     _check_parts(parts)
+    if config.data.stratify and len(shares) > 1 and whole.class_counts is not None:
+        _check_classes(whole, shares, config.data.source)
     outputs = _outputs(config, train, whole.target_stats[0])
     regression = config.data.task == "regression"
     scaling, target_scaling = config.data.scaling, config.data.target_scaling
@@ -149,6 +155,30 @@ def _check_parts(parts: dict[str, StreamedDataset]) -> None:
         if part.feature_shape != train.feature_shape:
             msg = f"{part.name}: features of shape {part.feature_shape}; "
             raise DataError(msg + f"expected {train.feature_shape}")
+
+
+def _check_classes(whole: Scan, shares: Mapping[str, float], source: str) -> None:
+    """Check that every part has its share of every class, as the rows of the file lie.
+
+    It has if the file is shuffled or sorted by class. The bound is that of a random split, far out:
+    6 standard deviations of the binomial distribution, and some rows for rare classes.
+    """
+    counts, names = cast(np.ndarray, whole.class_counts), whole.parts[0].classes or ()
+    total = counts.sum(axis=0)
+    for (part, share), its in zip(shares.items(), counts, strict=True):
+        expected = share * total
+        off = np.abs(its - expected) > 5 + 6 * np.sqrt(expected * (1 - share))
+        for k in np.flatnonzero((its == 0) | off)[:1]:
+            rows = "1 row" if total[k] == 1 else f"{total[k]} rows"
+            msg = f"{source}: class {names[k]!r} has {rows}, {its[k]} of them for {part}, where "
+            msg += (
+                f"{expected[k]:.3g} are its share: add or shuffle rows, read them all into memory"
+            )
+            raise DataError(
+                msg,
+                python="data.stream='no'; data.stratify=False takes the split as it is",
+                command="--set data.stream=no; --set data.stratify=no takes the split as it is",
+            )
 
 
 def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> int:
