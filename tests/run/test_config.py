@@ -331,6 +331,10 @@ def test_text_with_points_and_dates_is_text():
         ("model.dropout=1.0", "model.dropout must be >= 0 and < 1; got 1.0"),
         ("checkpoint.every=10", "checkpoint.every must be a string; got 10"),
         ("checkpoint.every=10 m", "not a duration: '10 m'"),
+        (
+            "accumulate=20000000",
+            "accumulate must be at most batch_size, 32: it divides the rows",
+        ),
         ("loss.reduction=none", "loss.reduction 'none' gives no single loss"),
         ("data.task=regression", "use mean_squared_error, huber or poisson for regression"),
         ("loss=huber", "use softmax_cross_entropy, cross_entropy, "),

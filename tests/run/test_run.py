@@ -421,6 +421,27 @@ def test_a_device_that_is_missing_leaves_no_folder(csv, go, tmp_path, backend_na
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_the_settings_are_checked_again_under_the_lock(resume, csv, go, tmp_path, monkeypatch):
+    """Another process trains, and ends, between the first check and the lock."""
+    from xpnet.run import train_run
+
+    splits_of, others = train_run.load_splits, []
+
+    def slow(config):
+        if not others:
+            others.append(config)
+            go(csv, "optimizer.lr=0.5", out="run")
+        return splits_of(config)
+
+    monkeypatch.setattr(train_run, "load_splits", slow)
+    error = ConfigError if resume else CheckpointError
+    says = r"cannot resume with optimizer\.lr = 0\.25" if resume else "already holds a run"
+    with pytest.raises(error, match=says):
+        go(csv, "optimizer.lr=0.25", resume=resume)
+    assert load(tmp_path / "run").config.optimizer.lr == 0.5
+
+
 # --------------------------------------------------------------------------------- kinds of data
 
 

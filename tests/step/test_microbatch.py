@@ -6,9 +6,19 @@ import pytest
 from xpnet.nn import Dense, Dropout, LayerNorm, ReLU, Sequential
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD
+from xpnet.step.microbatch import micro_batch_rows
 from xpnet.training.trainer import Trainer
 
 N, I, K = 20, 6, 4  # noqa: E741
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(7, 3), (2, 3), (0, 3), (5, 10**12), (64, 64)])
+def test_a_batch_has_at_most_a_micro_batch_for_each_row(rows, parts):
+    found = micro_batch_rows(rows, parts)
+    assert [i for first, last in found for i in range(first, last)] == list(range(rows))
+    sizes = [last - first for first, last in found]
+    assert len(sizes) == min(parts, rows)
+    assert not sizes or 0 < max(sizes) <= min(sizes) + 1
 
 
 @pytest.mark.long_where(backend=["jax"])

@@ -195,6 +195,10 @@ class Config(Checked):
         if self.loss.reduction == "none":
             msg = "loss.reduction 'none' gives no single loss to train on; use mean or sum"
             raise ConfigError(msg)
+        if self.batch_size != "auto" and self.accumulate > self.batch_size:
+            msg = f"accumulate must be at most batch_size, {self.batch_size}: it divides the rows "
+            msg += f"of a batch into micro-batches; got {self.accumulate}"
+            raise ConfigError(msg)
         regression = self.data.task == "regression"
         if regression != (self.loss.predicts == "value"):
             msg = f"loss {name_of(self.loss)!r} does not fit data.task {self.data.task!r}; "

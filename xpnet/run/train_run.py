@@ -95,8 +95,8 @@ def train(
     report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
     job = _Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
-        if not resume:  # another training may have finished since the first check
-            _consistent(config, folder, resume=False)
+        # Another training may have begun or ended here since the first check; now none can.
+        _consistent(config, RunFolder(folder.path), resume=resume)
         job.restore()
         if resume:
             report(_position(trainer, config))

@@ -1,7 +1,6 @@
 """The gradient of a batch taken in parts: the memory of one part, the step of the whole."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 from xpnet.nn.losses import quotient
@@ -50,7 +49,8 @@ def micro_batch_rows(rows: int, parts: int) -> list[tuple[int, int]]:
     >>> micro_batch_rows(7, 3), micro_batch_rows(2, 3)
     ([(0, 2), (2, 4), (4, 7)], [(0, 1), (1, 2)])
     """
-    return list(pairwise(sorted({rows * i // parts for i in range(parts + 1)})))
+    parts = min(parts, rows)
+    return [(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
 
 
 def micro_batches(
