@@ -11,7 +11,8 @@ from xpnet.data import Assignment, Columns, Shuffle, open_rows, read, scan
 from xpnet.data.row_file import BLOCKS
 from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
-from xpnet.nn import Dense, ReLU
+from xpnet.nn import Dense, ReLU, Sigmoid
+from xpnet.nn.losses import Poisson
 from xpnet.training.trainer import Trainer
 
 SHARES = (0.7, 0.1, 0.2)
@@ -262,6 +263,25 @@ def test_regression_targets_are_numbers(tmp_path, rng):
     np.testing.assert_allclose(whole.target_stats[0].mean, y.mean(axis=0))
     assert whole.parts[0].classes is None
     np.testing.assert_array_equal(np.concatenate([b.y for b in whole.parts[0].batches(64)]), y)
+
+
+def test_a_target_that_the_loss_does_not_take_is_named_by_its_row_in_the_file(tmp_path, rng):
+    x, y = rng.normal(size=(200, 3)), rng.poisson(2.0, size=200).astype(float)
+    y[157] = -1.0
+    np.savez(tmp_path / "t.npz", x=x, y=y)
+    rows, loss = open_rows(tmp_path / "t.npz", "auto"), Poisson()
+    place = r"poisson takes counts; the target of .*t.npz.*: row 157 is -1.0"
+    with pytest.raises(DataError, match=place):
+        scan(rows, task="regression", check=lambda y, name: loss.check_target(y, 1, name))
+    whole = scan(rows, task="regression").parts[0]  # which knows of no loss
+    trainer = Trainer([Dense(1)], loss, backend="numpy", batch_size=20)
+    with pytest.raises(DataError, match=place):
+        trainer.fit(whole, epochs=1)
+    bounded = Trainer([Dense(1), Sigmoid()], "mean_squared_error", backend="numpy")
+    with pytest.raises(
+        DataError, match=r"the target of .*t.npz.*: row \d+ is .* sigmoid, are betw"
+    ):
+        bounded.fit(whole, epochs=1)
 
 
 def test_parquet_columns_are_selected_by_name(tmp_path, rng):

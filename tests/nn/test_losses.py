@@ -22,6 +22,7 @@ from xpnet.nn.losses import (
     Poisson,
     SoftmaxCrossEntropy,
     SquaredHinge,
+    check_weights,
 )
 
 N, K = 5, 4
@@ -235,11 +236,71 @@ def test_a_hinge_takes_both_spellings_of_its_targets(backend):
         (SquaredHinge(), [2.0], "takes targets 0 and 1, or -1 and 1; the target of row 0 is 2.0"),
         (Poisson(), [3.0, -0.5], "takes counts; the target of row 1 is -0.5: leave them unscaled"),
         (Poisson(), [math.nan], "the target of row 0 is not finite"),
+        (
+            Hinge(),
+            [1.0, -1.0, 0.0],
+            "takes targets 0 and 1, or -1 and 1; the target of row 1 is -1",
+        ),
+        (BinaryCrossEntropy(), [1.0, -1.0], "takes targets from 0 to 1, .* row 1 is -1.0: two cl"),
+        (BinaryCrossEntropy(), [0.0, 255.0], "has no minimum for others; .* row 1 is 255.0"),
+        (BinaryCrossEntropy(), [[0.0, 1.0], [0.5, 1.5]], r"row 1 is \[0.5 1.5\]"),
+        (BinaryCrossEntropy(), [0.5, -math.inf], "the target of row 1 is not finite: -inf"),
+        (SoftmaxCrossEntropy(), [[0.5, 0.5], [1.5, -0.5]], r"whose sum is 1; .* row 1 is \[ 1.5"),
+        (CrossEntropy(), [[1.0, 1.0]], r"cross_entropy takes .* the target of row 0 is \[1. 1.\]"),
+        (NegativeLogLikelihood(), [[0.0, 0.0]], "whose sum is 1; the target of row 0"),
+        (SoftmaxCrossEntropy(), [[math.nan, 1.0]], "the target of row 0 is not finite"),
+        (SoftmaxCrossEntropy(), [0.0, 1.0], "class labels must be whole numbers 0..1; got float"),
     ],
 )
 def test_targets_that_a_loss_does_not_take_are_refused(loss, target, message):
     with pytest.raises(DataError, match=message):
-        loss.check_target(np.array(target), 1)
+        loss.check_target(np.array(target), 2)
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_label_out_of_range_is_refused_unless_it_is_ignored(label):
+    with pytest.raises(
+        DataError, match=f"the label of row 1 is {label}; the model has classes 0..3"
+    ):
+        SoftmaxCrossEntropy().check_target(np.array([0, label]), 4)
+    SoftmaxCrossEntropy(ignore_label=label).check_target(np.array([0, label]), 4)
+
+
+def test_probabilities_of_any_precision_are_accepted(rng):
+    torch = pytest.importorskip("torch")
+    logits = torch.asarray(rng.normal(size=(50, 1000)), dtype=torch.float32)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        teacher = torch.softmax(logits.to(dtype), dim=-1).double().numpy()
+        SoftmaxCrossEntropy().check_target(teacher, 1000)
+    hinge = np.array([[0, 1], [1, 1]])
+    Hinge().check_target(hinge, 2)
+    Hinge().check_target(2 * hinge - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, -1.0], "must be finite and >= 0; that of row 1 is -1.0"),
+        ([math.nan, 1.0], "that of row 0 is nan"),
+        ([0.0, 0.0], "all 2 sample weights are 0"),
+        ([1.0], r"one per row, \(2,\); got \(1,\)"),
+        ([[1.0], [1.0]], r"one per row, \(2,\); got \(2, 1\)"),
+    ],
+)
+def test_sample_weights_that_mean_nothing_are_refused(weight, message):
+    with pytest.raises(DataError, match=message):
+        check_weights(np.array(weight), 2)
+    check_weights(np.array([0.0, 2.0]), 2)
+
+
+def test_class_weights_that_mean_nothing_are_refused():
+    with pytest.raises(ConfigError, match=r"class_weights are all 0, .* got \(0.0, 0.0\)"):
+        SoftmaxCrossEntropy(class_weights=(0.0, 0.0))
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="class_weights"):
+            SoftmaxCrossEntropy(class_weights=(1.0, bad))
+    with pytest.raises(DataError, match="2 entries for 3 classes"):
+        SoftmaxCrossEntropy(class_weights=(1.0, 2.0)).check_target(np.array([0]), 3)
 
 
 def test_a_poisson_prediction_is_a_rate():

@@ -262,3 +262,30 @@ def test_a_large_file_of_other_rows_is_refused(file, tmp_path, capsys, monkeypat
         assert says in printed.err
         assert printed.out == ""
         assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+def test_counts_are_checked_before_the_first_step(stream, tmp_path, rng):
+    x, y = rng.normal(size=(300, 3)), rng.poisson(2.0, size=300).astype(float)
+    np.savez(tmp_path / "good.npz", x=x, y=y)
+    y[257] = -2.0
+    np.savez(tmp_path / "bad.npz", x=x, y=y)
+    settings = ("data.task=regression", "loss=poisson", f"data.stream={stream}", "epochs=1")
+    unscaled = "data.target_scaling=none"
+    with pytest.raises(DataError, match=r"takes counts; the target of .*row 257 is -2.0"):
+        train(config(tmp_path / "bad.npz", *settings, unscaled), tmp_path / "a", report=quiet)
+    with pytest.raises(DataError, match=r"takes counts; the target of .* is -.*unscaled"):
+        train(config(tmp_path / "good.npz", *settings), tmp_path / "b", report=quiet)
+    assert not (tmp_path / "a").exists()
+    outcome = train(
+        config(tmp_path / "good.npz", *settings, unscaled, "loss.log_input=false"),
+        tmp_path / "c",
+        report=quiet,
+    )
+    assert type(outcome.trainer.model.layers[-1]).__name__ == "Softplus"
+
+
+def test_hidden_layers_that_end_in_a_softmax_are_refused(file, tmp_path):
+    layers = 'model.layers=[{name="dense", units=3}, {name="softmax"}]'
+    with pytest.raises(ConfigError, match="the output layer is added after softmax: leave that"):
+        train(config(file, layers), tmp_path / "run", report=quiet)

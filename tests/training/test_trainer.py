@@ -185,6 +185,54 @@ def test_rows_of_the_ignored_label_count_for_nothing():
     assert [r["accuracy"] for r in a] == [r["accuracy"] for r in b]
 
 
+@pytest.mark.parametrize("backend_name", ["numpy", "torch", "array-api-strict"])
+def test_what_a_loss_cannot_mean_is_refused_before_the_first_step(backend_name):
+    module = {"array-api-strict": "array_api_strict"}.get(backend_name, backend_name)
+    pytest.importorskip(module)
+    x, y = classes(20)
+    sides = np.where(y == 0, 1.0, -1.0)
+    with pytest.raises(ConfigError, match="takes logits, not the outputs of softmax"):
+        trainer((*MODEL, Softmax()), backend_name)
+    run = trainer([Dense(1)], backend_name, loss=BinaryCrossEntropy())
+    with pytest.raises(DataError, match="takes targets from 0 to 1"):
+        run.fit((x, sides), epochs=1)
+    with pytest.raises(DataError, match="takes targets from 0 to 1"):
+        run.fit((x, np.maximum(sides, 0.0)), validation=(x, sides), epochs=1)
+    with pytest.raises(DataError, match="sample weights must be finite and >= 0; that of row 0"):
+        run.fit((x, np.maximum(sides, 0.0), sides - 1.0), epochs=1)
+    assert run.position.step == 0
+    with pytest.raises(DataError, match="takes targets from 0 to 1"):
+        run.evaluate((x, sides))
+
+
+def test_an_evaluation_in_which_no_row_counts_is_no_loss_of_0():
+    run = trainer([Dense(3)], loss=SoftmaxCrossEntropy(ignore_label=2))
+    x, y = classes(20)
+    with pytest.raises(DataError, match="no row counts in this evaluation"):
+        run.evaluate((x, np.full_like(y, 2)))
+
+
+@pytest.mark.parametrize("step", ["portable", "fused"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_loss_of_a_sum_is_the_sum_over_the_rows(step, accumulate):
+    """Not over some batches of them: 2500 rows are evaluated in three, trained on in forty."""
+    if step == "fused":
+        pytest.importorskip("numba")
+    if step == "fused" and accumulate > 1:
+        step = "auto"
+    x, y = classes(2500)
+    settings = {"step": step, "accumulate": accumulate, "batch_size": 64}
+    run = trainer([Dense(3)], loss=SoftmaxCrossEntropy("sum"), optimizer=SGD(1e-12), **settings)
+    record = run.fit((x, y), epochs=1, validation=(x[:1500], y[:1500]))[-1]
+    torch = pytest.importorskip("torch")
+    W, b = (torch.asarray(run.params[f"0.dense.{name}"]) for name in "Wb")
+    z = torch.asarray(x) @ W + b
+    losses = torch.nn.functional.cross_entropy(z, torch.asarray(y).long(), reduction="none")
+    assert record["loss"] == pytest.approx(float(losses.sum()), rel=1e-8)
+    assert record["val_loss"] == pytest.approx(float(losses[:1500].sum()), rel=1e-8)
+    assert run.evaluate((x[:1], y[:1])).loss == pytest.approx(float(losses[0]), rel=1e-8)
+
+
 def test_softmax_then_cross_entropy_trains_like_the_two_in_one():
     joined, apart = trainer(MODEL), trainer((*MODEL, Softmax()), loss=CrossEntropy())
     joined.fit(classes(), epochs=3)

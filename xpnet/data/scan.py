@@ -16,7 +16,7 @@ from xpnet.data.labels import REGRESSION, Labels, encode
 from xpnet.data.read import Task
 from xpnet.data.row_file import RowFile, Rows
 from xpnet.data.running_stats import RunningStats
-from xpnet.data.streamed_dataset import Assignment, StreamedDataset
+from xpnet.data.streamed_dataset import Assignment, Check, StreamedDataset
 from xpnet.errors import DataError
 
 __all__ = ["Scan", "scan"]
@@ -49,6 +49,7 @@ def scan(
     classes: Sequence[str] | None = None,
     name: str = "rows",
     window_bytes: int = 2**27,
+    check: Check | None = None,
 ) -> Scan:
     """Read a file once, from beginning to end, and split its rows by ``shares``.
 
@@ -56,8 +57,8 @@ def scan(
     ``class_counts`` tells how evenly the classes came out.
 
     If ``classes`` are given, labels are looked up among them. ``window_bytes`` of rows are shuffled
-    at a time; two such windows are in memory. Raises DataError that names the first row with a bad
-    value.
+    at a time; two such windows are in memory. ``check`` is given the targets of a regression.
+    Raises DataError that names the first row with a bad value.
 
         train, test = scan(open_rows("large.npz"), (0.8, 0.2)).parts
         trainer.fit(train, epochs=3, validation=test)
@@ -65,7 +66,7 @@ def scan(
     row_bytes = max(1, file.dtype.itemsize * int(np.prod(file.shape[1:])))
     piece_rows = max(1, min(PIECE_BYTES // row_bytes, file.shape[0] // PIECES))
     assignment = Assignment(file.bounds, shares, seed, piece_rows)
-    summary = _Summary(file, task, len(shares))
+    summary = _Summary(file, task, len(shares), check)
     stats = tuple(RunningStats() for _ in shares)
     target_stats = tuple(RunningStats() for _ in shares)
     ends = itertools.pairwise(file.bounds.tolist())
@@ -96,8 +97,8 @@ def scan(
 class _Summary:
     """What is kept of all rows: their digests, and each label with its numbers of rows."""
 
-    def __init__(self, file: RowFile, task: Task, parts: int) -> None:
-        self.file, self.task, self.parts = file, task, parts
+    def __init__(self, file: RowFile, task: Task, parts: int, check: Check | None) -> None:
+        self.file, self.task, self.parts, self.check = file, task, parts, check
         self.digests = {"x": hashlib.sha256(), "y": hashlib.sha256()}
         self.labelled, self.first_row = False, dict[object, int]()  # label -> its first row
         self.counts: dict[object, np.ndarray] = {}  # label -> its rows in each part
@@ -114,6 +115,8 @@ class _Summary:
                 msg = f"{self.file.location(low)}: regression targets must be numbers; "
                 raise DataError(msg + f"got {rows.y.dtype}")
             self._check_finite("y", rows.y, low)
+            if self.check is not None:
+                self.check(rows.y, lambda i: self.file.location(low + i))
             return
         if rows.y.ndim > 1:
             msg = f"{self.file.location(low)}: class labels must be (N,); got {rows.y.shape}"

@@ -10,6 +10,7 @@ contains it.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from xpnet.data.dataset import Dataset
 from xpnet.data.row_file import RowFile, Rows
 from xpnet.random import generator
 
-__all__ = ["Assignment", "StreamedDataset"]
+__all__ = ["Assignment", "Check", "StreamedDataset"]
 
 Transform = Callable[[np.ndarray], np.ndarray]
 Runs = list[tuple[int, int]]
@@ -30,6 +31,8 @@ GOLDEN = 0.6180339887498949  # the multiples of it, modulo 1, are the most even 
 # A block is sorted by its labels if they change seldom; the places where they do are kept.
 FEW_BORDERS, SORTED = 64, 256
 RECENT = 4096  # blocks whose runs are kept
+# Raises DataError for the first of some targets that is wrong, which the function given names.
+Check = Callable[[np.ndarray, Callable[[int], str]], None]
 
 
 class Assignment:
@@ -120,7 +123,8 @@ class StreamedDataset:
     """A part of a file of rows, with the interface of :class:`Dataset` except for the arrays.
 
     ``targets`` converts labels, as stored in the file, to class indices or numbers; ``transform``
-    converts a block of features to ``dtype``, which is that of the file by default.
+    converts a block of features to ``dtype``, which is that of the file by default. ``check`` sees
+    the targets of every block that is read.
     """
 
     file: RowFile
@@ -132,6 +136,7 @@ class StreamedDataset:
     window_bytes: int
     transform: Transform | None = None
     dtype: str | np.dtype | None = None
+    check: Check | None = None
 
     def __len__(self) -> int:
         return int(self._counts.sum())
@@ -167,7 +172,15 @@ class StreamedDataset:
         x = x if self.transform is None else self.transform(x)
         if self.targets is None:
             return Rows(x, None)
-        return Rows(x, self.targets(np.concatenate([rows.y for rows in runs])))
+        y = self.targets(np.concatenate([rows.y for rows in runs]))
+        if self.check is not None:
+            self.check(y, lambda i: self._location(number, i))
+        return Rows(x, y)
+
+    def _location(self, block: int, i: int) -> str:
+        """The place in the file of row ``i`` of this part in a block."""
+        rows = itertools.chain(*(range(*run) for run in self.assignment.runs(self.part, block)))
+        return self.file.location(next(itertools.islice(rows, i, None)))
 
     def take(self, indices: Iterable[int]) -> Dataset:
         """Return the rows at ``indices`` of this part, in that order, as a data set in memory."""

@@ -3,11 +3,12 @@
 ``ACTIVATIONS`` has them by name; CONTRIBUTING.md says how another one is added.
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from xpnet.nn.layer import Layer, Params
+from xpnet.nn.layer import REAL, Layer, Params
 from xpnet.ops import activations as ops
 from xpnet.ops.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from xpnet.registry import register
@@ -79,6 +80,7 @@ class Identity(Activation):
     """a = z."""
 
     keeps_output = True
+    passes = True
     formula = "z_nj", "1"
     value, backward_value = staticmethod(ops.identity), staticmethod(ops.identity_backward)
 
@@ -88,6 +90,7 @@ class ReLU(Activation):
     """a = max(z, 0)."""
 
     keeps_output = True
+    bounds = 0.0, math.inf
     formula = "max(z_nj, 0)", "1 where a_nj > 0, else 0"
     value, backward_value = staticmethod(ops.relu), staticmethod(ops.relu_backward)
 
@@ -98,6 +101,10 @@ class LeakyReLU(Activation):
 
     slope: Annotated[float, Range(ge=0)] = 0.01
     formula = "z_nj where z_nj > 0, else slope · z_nj", "1 where z_nj > 0, else slope"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return REAL if self.slope else (0.0, math.inf)
 
     def value(self, z: Array) -> Array:
         return ops.leaky_relu(z, self.slope)
@@ -111,6 +118,7 @@ class Sigmoid(Activation):
     """a = 1 / (1 + exp(-z))."""
 
     keeps_output = True
+    bounds = 0.0, 1.0
     formula = "⟨1|1 + exp(-z_nj)⟩", "a_nj (1 - a_nj)"
     value, backward_value = staticmethod(ops.sigmoid), staticmethod(ops.sigmoid_backward)
 
@@ -120,6 +128,7 @@ class Tanh(Activation):
     """a = tanh z."""
 
     keeps_output = True
+    bounds = -1.0, 1.0
     formula = "tanh z_nj", "1 - a_nj²"
     value, backward_value = staticmethod(ops.tanh), staticmethod(ops.tanh_backward)
 
@@ -128,6 +137,7 @@ class Tanh(Activation):
 class GELU(Activation):
     """a = z Φ(z), with erf."""
 
+    bounds = -0.17, math.inf
     formula = "z_nj Φ(z_nj)", "Φ(z_nj) + z_nj φ(z_nj)"
     value, backward_value = staticmethod(ops.gelu), staticmethod(ops.gelu_backward)
 
@@ -136,6 +146,7 @@ class GELU(Activation):
 class GELUTanh(Activation):
     """GELU's tanh approximation."""
 
+    bounds = -0.171, math.inf
     formula = (
         "½ z_nj (1 + tanh u_nj), u_nj = √(2/π) (z_nj + 0.044715 z_nj³)",
         "½ (1 + t_nj) + ½ z_nj (1 - t_nj²) u′_nj, t_nj = tanh u_nj",
@@ -147,6 +158,7 @@ class GELUTanh(Activation):
 class SiLU(Activation):
     """a = z σ(z), also called swish."""
 
+    bounds = -0.279, math.inf
     formula = "z_nj σ(z_nj)", "s_nj (1 + z_nj (1 - s_nj)), s_nj = σ(z_nj)"
     value, backward_value = staticmethod(ops.silu), staticmethod(ops.silu_backward)
 
@@ -155,6 +167,7 @@ class SiLU(Activation):
 class Softplus(Activation):
     """a = log(1 + exp z)."""
 
+    bounds = 0.0, math.inf
     formula = "log(1 + exp z_nj)", "σ(z_nj)"
     value, backward_value = staticmethod(ops.softplus), staticmethod(ops.softplus_backward)
 
@@ -165,6 +178,10 @@ class ELU(Activation):
 
     alpha: PositiveFloat = 1.0
     formula = "z_nj where z_nj > 0, else α (exp z_nj - 1)", "1 where z_nj > 0, else α exp z_nj"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -self.alpha, math.inf
 
     def value(self, z: Array) -> Array:
         return ops.elu(z, self.alpha)
@@ -177,6 +194,7 @@ class ELU(Activation):
 class SELU(Activation):
     """a = λ elu(z, α), self-normalising with LeCun-normal weights."""
 
+    bounds = -1.76, math.inf
     formula = (
         "λ z_nj where z_nj > 0, else λ α (exp z_nj - 1)",
         "λ where z_nj > 0, else λ α exp z_nj",
@@ -197,6 +215,10 @@ class CELU(Activation):
         "1 where z_nj > 0, else exp(z_nj / α)",
     )
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -self.alpha, math.inf
+
     def value(self, z: Array) -> Array:
         return ops.celu(z, self.alpha)
 
@@ -212,6 +234,7 @@ class Mish(Activation):
     (arXiv:1908.08681).
     """
 
+    bounds = -0.309, math.inf
     formula = (
         "z_nj tanh(softplus z_nj)",
         "t_nj + z_nj (1 - t_nj²) σ(z_nj), t_nj = tanh(softplus z_nj)",
@@ -226,6 +249,7 @@ class HardSigmoid(Activation):
     Howard et al., "Searching for MobileNetV3", ICCV 2019, section 5.2; PyTorch's and Keras 3's.
     """
 
+    bounds = 0.0, 1.0
     formula = "clip(z_nj / 6 + ½, 0, 1)", "1 / 6 where |z_nj| < 3, else 0"
     value, backward_value = staticmethod(ops.hard_sigmoid), staticmethod(ops.hard_sigmoid_backward)
 
@@ -237,6 +261,7 @@ class HardSwish(Activation):
     Howard et al., "Searching for MobileNetV3", ICCV 2019, section 5.2.
     """
 
+    bounds = -0.375, math.inf
     formula = (
         "z_nj clip(z_nj / 6 + ½, 0, 1)",
         "1 where z_nj ≥ 3, z_nj / 3 + ½ where |z_nj| < 3, else 0",
@@ -252,6 +277,7 @@ class Softsign(Activation):
     NAACL 2009.
     """
 
+    bounds = -1.0, 1.0
     formula = "z_nj / (1 + |z_nj|)", "1 / (1 + |z_nj|)²"
     value, backward_value = staticmethod(ops.softsign), staticmethod(ops.softsign_backward)
 
@@ -263,6 +289,11 @@ class Softmax(Activation):
     axis: int = -1
     elementwise = False
     keeps_output = True
+    bounds = 0.0, 1.0
+
+    @property
+    def gives(self) -> Literal["numbers", "probabilities"]:
+        return "probabilities" if self.axis in (-1, 1) else "numbers"
 
     def value(self, z: Array) -> Array:
         return softmax(z, self.axis)
@@ -278,6 +309,11 @@ class LogSoftmax(Activation):
     axis: int = -1
     elementwise = False
     keeps_output = True
+    bounds = -math.inf, 0.0
+
+    @property
+    def gives(self) -> Literal["numbers", "log-probabilities"]:
+        return "log-probabilities" if self.axis in (-1, 1) else "numbers"
 
     def value(self, z: Array) -> Array:
         return log_softmax(z, self.axis)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer, Zeros
-from xpnet.nn.layer import Layer, Params, Shape, Variable
+from xpnet.nn.layer import REAL, Layer, Params, Shape, Variable
 from xpnet.ops.dense import dense, dense_backward
 from xpnet.registry import register
 from xpnet.settings import OneOf, PositiveInt
@@ -26,6 +26,7 @@ class Dense(Layer):
     initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
     bias_initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = Zeros()
     inputs: PositiveInt | None = None
+    bounds = REAL
 
     def build(self, in_shape: Shape) -> tuple["Dense", Shape]:
         if len(in_shape) != 1:

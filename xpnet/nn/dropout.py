@@ -18,6 +18,7 @@ class Dropout(Layer):
 
     rate: Fraction = 0.5
     random: ClassVar[bool] = True
+    passes: ClassVar[bool] = True
 
     def forward(
         self, params: Params, x: Array, *, train: bool = False, keys: Any = None

@@ -16,6 +16,8 @@ __all__ = ["Flatten"]
 class Flatten(Layer):
     """y (N, I) for x (N, ...), in row-major order."""
 
+    passes = True
+
     def build(self, in_shape: Shape) -> tuple["Flatten", Shape]:
         return self, (math.prod(in_shape),)
 

@@ -7,20 +7,22 @@
 ``params`` and ``grads`` are mappings from the names in :meth:`Layer.variables` to arrays.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Initializer
 from xpnet.settings import Checked, PositiveInt
 from xpnet.typing import Array
 
-__all__ = ["LAYERS", "FeatureLayer", "Layer", "Params", "Shape", "Variable"]
+__all__ = ["LAYERS", "REAL", "FeatureLayer", "Layer", "Params", "Shape", "Variable"]
 
 Params = Mapping[str, Array]
 Shape = tuple[int, ...]
+REAL = -math.inf, math.inf  # the bounds of what can be any number
 
 
 class Variable(NamedTuple):
@@ -40,6 +42,19 @@ class Layer(Checked, ABC):
 
     table: ClassVar[dict[str, type["Layer"]]] = LAYERS
     random: ClassVar[bool] = False  # whether `forward` uses `keys` in training
+    passes: ClassVar[bool] = False  # whether its outputs are its inputs, as far as a loss can tell
+    # Of how many numbers it takes a mean per feature in training, at the least: a variance needs 2.
+    fewest: ClassVar[int] = 1
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between what its outputs lie, for :mod:`xpnet.nn.fit`; None if that is not known."""
+        return None
+
+    @property
+    def gives(self) -> Literal["numbers", "probabilities", "log-probabilities"]:
+        """What a row of its outputs is."""
+        return "numbers"
 
     def build(self, in_shape: Shape) -> tuple["Layer", Shape]:
         """Return this layer with its sizes filled in, and the shape of one output example.

@@ -6,7 +6,7 @@ C = Σ ℓ / D. The reduction names the denominator D, which value and gradient 
 
     "mean"        the sum of the weights that count (sample weight times class weight)
     "mean_count"  the number of rows (or elements) that count, whatever their weights
-    "sum"         1
+    "sum"         1, however many batches C is reported for: an epoch's is the sum over its rows
     "none"        no reduction: the value has one entry per row (or element), and the gradient is
                   that of their sum
 
@@ -15,13 +15,14 @@ A batch in which nothing counts has value 0 and gradient 0.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from xpnet.errors import DataError
+from xpnet.errors import ConfigError, DataError
 from xpnet.ops import regression as ops
 from xpnet.ops.activations import sigmoid
 from xpnet.ops.cross_entropy import (
@@ -35,7 +36,7 @@ from xpnet.ops.cross_entropy import (
     softmax_cross_entropy_backward,
 )
 from xpnet.ops.softmax import softmax
-from xpnet.registry import register
+from xpnet.registry import name_of, register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, PositiveFloat
 from xpnet.typing import Array
 
@@ -53,11 +54,21 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SquaredHinge",
     "Sums",
+    "Takes",
     "Terms",
+    "check_weights",
     "quotient",
 ]
 
 Reduction = Literal["mean", "mean_count", "sum", "none"]
+# "numbers" may be anything; "values" are to come near the targets, and so are "rates", which are
+# not negative; "margins" need both signs, and "logits" all numbers.
+Takes = Literal[
+    "numbers", "values", "rates", "margins", "logits", "probabilities", "log-probabilities"
+]
+OUTPUT_LAYERS = {
+    "rates": "softplus", "probabilities": "softmax", "log-probabilities": "log_softmax"
+}  # fmt: skip
 
 
 class Terms(NamedTuple):
@@ -83,6 +94,8 @@ def quotient(x: Array, denominator: Array) -> Array:
     return x / xp.where(denominator == 0.0, 1.0, denominator)
 
 
+NO_REMEDY: Mapping[str, str] = MappingProxyType({})
+ROUNDED = 0.01  # how far the sum of probabilities may be from 1: those of bfloat16 are, by this
 LOSSES: dict[str, type["Loss"]] = {}  # by the names that they are registered by
 
 
@@ -98,10 +111,21 @@ class Loss(Checked, ABC):
 
     reduction: Reduction = "mean"
 
-    # The name of the layer that makes of the model's last numbers what the loss takes.
-    output_layer: ClassVar[str] = "identity"
+    reason: ClassVar[str] = ""  # why the loss takes what it takes, after its name
+    targets: ClassVar[str] = "finite numbers"  # those that it takes, in words
+    remedy: ClassVar[Mapping[str, str]] = NO_REMEDY  # for others, as of an XpnetError
     # What a prediction is: one of several classes, yes or no per column, or numbers.
     predicts: ClassVar[Literal["class", "binary", "value"]] = "class"
+
+    @property
+    def takes(self) -> Takes:
+        """What the model's outputs are to the loss: :mod:`xpnet.nn.fit` checks the last layer."""
+        return "numbers"
+
+    @property
+    def output_layer(self) -> str:
+        """The name of the layer that makes of any numbers what the loss takes."""
+        return OUTPUT_LAYERS.get(self.takes, "identity")
 
     @abstractmethod
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
@@ -111,17 +135,22 @@ class Loss(Checked, ABC):
         """Turn the model's output into what a user reads: probabilities or values."""
         return output
 
-    def check_target(self, target: Array, n_outputs: int) -> None:
+    def wrong(self, target: Array) -> Array:
+        """Return where a finite target is not one that the loss takes: of its shape, or (N,)."""
+        return target != target
+
+    def check_target(
+        self, target: Array, n_outputs: int, row_name: Callable[[int], str] = "row {}".format
+    ) -> None:
         """Check targets once, on the host, before training: a device would not.
 
         CuPy wraps an out-of-range label around to another class, and JAX turns it into NaN. Raises
-        DataError naming the first invalid row.
+        DataError with the first invalid row and what ``row_name`` calls it.
         """
         finite = array_namespace(target).isfinite(target)
-        if not finite.all():
-            row = int((~finite).nonzero()[0][0])
-            msg = f"the target of row {row} is not finite: {target[row]}"
-            raise DataError(msg)
+        _refuse(target, ~finite, "{row} is not finite: {value}", row_name)
+        msg = f"{name_of(self)} takes {self.targets}; {{row}} is {{value}}"
+        _refuse(target, self.wrong(target), msg, row_name, self.remedy)
 
     def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Return how many predictions are correct, and out of how many; 0-d floats."""
@@ -163,6 +192,13 @@ class _ClassificationLoss(Loss):
     class_weights: tuple[NonNegativeFloat, ...] | None = None
     label_smoothing: Fraction = 0.0
     ignore_label: int | None = None
+    targets = "class indices (N,), or rows (N, K) of probabilities, whose sum is 1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights is not None and not any(self.class_weights):
+            msg = f"class_weights are all 0, so no row would count; got {self.class_weights}"
+            raise ConfigError(msg)
 
     def _targets(
         self, output: Array, target: Array, weight: Array | None
@@ -210,24 +246,32 @@ class _ClassificationLoss(Loss):
             msg = f"class_weights has {count} entries for {K} classes: give one per class"
             raise DataError(msg)
 
-    def check_target(self, target: Array, n_outputs: int) -> None:
-        """Check that class indices are whole numbers 0..K-1, or the ignored label."""
+    def wrong(self, target: Array) -> Array:
+        """Return which rows are not probabilities: from 0 on, with a sum of about 1."""
+        xp = array_namespace(target)
+        sums = xp.sum(xp.astype(target, xp.float64), axis=-1)
+        return xp.any(target < 0, axis=-1) | (xp.abs(sums - 1.0) > ROUNDED)
+
+    def check_target(
+        self, target: Array, n_outputs: int, row_name: Callable[[int], str] = "row {}".format
+    ) -> None:
+        """Check that class indices are whole numbers 0..K-1, or the ignored label.
+
+        Rows (N, K) must be probabilities, though the loss itself is defined for others.
+        """
         if self.class_weights is not None:
             self._check_class_weights(n_outputs)
         if len(target.shape) != 1:
-            super().check_target(target, n_outputs)
+            super().check_target(target, n_outputs, row_name)
             return
         if not array_namespace(target).isdtype(target.dtype, "integral"):
             msg = f"class labels must be whole numbers 0..{n_outputs - 1}; got {target.dtype}"
             raise DataError(msg)
-        wrong = (target < 0) | (target >= n_outputs)
+        outside = (target < 0) | (target >= n_outputs)
         if self.ignore_label is not None:
-            wrong &= target != self.ignore_label
-        if wrong.any():
-            row = int(wrong.nonzero()[0][0])
-            msg = f"the label of row {row} is {target[row]}; the model has classes "
-            msg += f"0..{n_outputs - 1}"
-            raise DataError(msg)
+            outside &= target != self.ignore_label
+        msg = f"{{row}} is {{value}}; the model has classes 0..{n_outputs - 1}"
+        _refuse(target, outside, msg, row_name, what="label")
 
     def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
         """Count the rows whose largest output is the target's class, but for ignored rows."""
@@ -256,6 +300,9 @@ class SoftmaxCrossEntropy(_ClassificationLoss):
     (np.float64(0.2877), array([[ 0.25, -0.25]]))
     """
 
+    takes = "logits"
+    reason = "it contains the softmax, and its gradient softmax(z) - y is that of logits z"
+
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         v, weights, counted = self._targets(output, target, weight)
         losses, log_a = softmax_cross_entropy(output, v)
@@ -274,7 +321,8 @@ class CrossEntropy(_ClassificationLoss):
     loss here is infinite, as its formula says. The options are the same.
     """
 
-    output_layer = "softmax"
+    takes = "probabilities"
+    reason = "it is the -log a of a label's probability a, and rows of other sums have no meaning"
 
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         v, weights, counted = self._targets(output, target, weight)
@@ -290,7 +338,8 @@ class NegativeLogLikelihood(_ClassificationLoss):
     After LogSoftmax it is :class:`SoftmaxCrossEntropy`, in two layers.
     """
 
-    output_layer = "log_softmax"
+    takes = "log-probabilities"
+    reason = "it is the -l of a label's log-probability l, and falls without end for other numbers"
 
     def terms(self, output: Array, target: Array, weight: Array | None = None) -> Terms:
         v, weights, counted = self._targets(output, target, weight)
@@ -352,6 +401,10 @@ class BinaryCrossEntropy(ElementwiseLoss):
 
     positive_weight: PositiveFloat = 1.0
     predicts = "binary"
+    takes = "logits"
+    reason = "it contains the sigmoid, and its gradient σ(z) - y is that of logits z"
+    targets = "targets from 0 to 1, and has no minimum for others"
+    remedy = MappingProxyType({"python": "two classes are 0 and 1"})
     formula = (
         "p y_nj softplus(-z_nj) + (1 - y_nj) softplus(z_nj)",
         "(1 - y_nj) σ(z_nj) - p y_nj σ(-z_nj)",
@@ -362,6 +415,9 @@ class BinaryCrossEntropy(ElementwiseLoss):
 
     def backward_value(self, z: Array, y: Array) -> Array:
         return ops.binary_cross_entropy_backward(z, y, self.positive_weight)
+
+    def wrong(self, target: Array) -> Array:
+        return (target < 0) | (target > 1)
 
     def predict(self, output: Array) -> Array:
         return sigmoid(output)
@@ -374,6 +430,7 @@ class MeanSquaredError(ElementwiseLoss):
     There is no factor 1/2, as in PyTorch, Keras and JAX.
     """
 
+    takes = "values"
     formula = "(z_nj - y_nj)²", "2 (z_nj - y_nj)"
     value = staticmethod(ops.squared_error)
     backward_value = staticmethod(ops.squared_error_backward)
@@ -384,6 +441,7 @@ class Huber(ElementwiseLoss):
     """C = 1/D Σ_nj s_n h(z_nj - y_nj), h(r) = r²/2 where |r| <= δ, else δ (|r| - δ/2)."""
 
     delta: PositiveFloat = 1.0
+    takes = "values"
     formula = (
         "½ r_nj² where |r_nj| ≤ δ, else δ (|r_nj| - ½ δ), r_nj = z_nj - y_nj",
         "clip(z_nj - y_nj, -δ, δ)",
@@ -407,7 +465,16 @@ class Poisson(ElementwiseLoss):
 
     log_input: bool = True
     eps: PositiveFloat = 1e-8
+    reason = "it contains the exponential of log-rates, or without log_input the log of rates"
+    targets = "counts"
+    remedy = MappingProxyType(
+        {"python": "leave them unscaled", "command": "--set data.target_scaling=none"}
+    )
     formula = "exp z_nj - y_nj z_nj", "exp z_nj - y_nj"
+
+    @property
+    def takes(self) -> Takes:
+        return "logits" if self.log_input else "rates"
 
     def value(self, z: Array, y: Array) -> Array:
         return ops.poisson(z, y, log_input=self.log_input, eps=self.eps)
@@ -418,27 +485,25 @@ class Poisson(ElementwiseLoss):
     def predict(self, output: Array) -> Array:
         return array_namespace(output).exp(output) if self.log_input else output
 
-    def check_target(self, target: Array, n_outputs: int) -> None:
-        """Check that the counts are not negative, as scaled ones are."""
-        super().check_target(target, n_outputs)
-        _refuse(target, target < 0, "a Poisson loss takes counts", COUNTS)
-
-
-COUNTS = {"python": "leave them unscaled", "command": "--set data.target_scaling=none"}
+    def wrong(self, target: Array) -> Array:
+        return target < 0
 
 
 @dataclass(frozen=True)
 class _Hinge(ElementwiseLoss):
     predicts = "binary"
+    takes = "margins"
+    reason = "an output above 0 means one class and one below it the other"
+    targets = "targets 0 and 1, or -1 and 1"
 
     def predict(self, output: Array) -> Array:
         """Return 1 where the output is above 0, else 0: a hinge estimates no probability."""
         return array_namespace(output).astype(output > 0.0, output.dtype)
 
-    def check_target(self, target: Array, n_outputs: int) -> None:
-        """Check that the targets are 0 and 1, or -1 and 1."""
-        wrong = (target != 0) & (target != 1) & (target != -1)
-        _refuse(target, wrong, "a hinge takes targets 0 and 1, or -1 and 1", {})
+    def wrong(self, target: Array) -> Array:
+        # 0 and -1 both mean the other class, and a target that has both means something else.
+        other = 0 if (target == 0).any() else -1
+        return (target != 1) & (target != other)
 
 
 @register("hinge")
@@ -473,12 +538,19 @@ class SquaredHinge(_Hinge):
     backward_value = staticmethod(ops.squared_hinge_backward)
 
 
-def _refuse(target: Array, wrong: Array, what: str, remedy: Mapping[str, str]) -> None:
+def _refuse(
+    target: Array,
+    wrong: Array,
+    problem: str,
+    row_name: Callable[[int], str],
+    remedy: Mapping[str, str] = NO_REMEDY,
+    what: str = "target",
+) -> None:
     """Raise DataError for the first row with a wrong target, if there is one."""
     if wrong.any():
         row = int(wrong.nonzero()[0][0])
-        msg = f"{what}; the target of row {row} is {target[row]}"
-        raise DataError(msg, **remedy)
+        place = f"the {what} of {row_name(row)}"
+        raise DataError(problem.format(row=place, value=target[row]), **remedy)
 
 
 def _columns(output: Array, target: Array) -> Array:
@@ -490,6 +562,19 @@ def _columns(output: Array, target: Array) -> Array:
         msg = f"output is {tuple(output.shape)}, but the target is {tuple(target.shape)}"
         raise DataError(msg)
     return xp.astype(target, output.dtype, copy=False)
+
+
+def check_weights(weight: Array, N: int) -> None:
+    """Check the sample weights of N rows on the host: one for each, none negative, not all 0."""
+    _check_weight(weight, N)
+    wrong = ~(array_namespace(weight).isfinite(weight) & (weight >= 0))
+    if wrong.any():
+        row = int(wrong.nonzero()[0][0])
+        msg = f"sample weights must be finite and >= 0; that of row {row} is {weight[row]}"
+        raise DataError(msg)
+    if not (weight > 0).any():
+        msg = f"all {N} sample weights are 0, so no row counts"
+        raise DataError(msg)
 
 
 def _check_weight(weight: Array, N: int) -> None:

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Constant, Zeros
-from xpnet.nn.layer import FeatureLayer, Params, Shape, Variable
+from xpnet.nn.layer import REAL, FeatureLayer, Params, Shape, Variable
 from xpnet.ops.normalization import (
     normalize,
     normalize_backward,
@@ -36,6 +36,7 @@ class Norm(FeatureLayer):
     )
 
     eps: PositiveFloat = 1e-5
+    bounds = REAL
 
     def variables(self) -> dict[str, Variable]:
         shape = (self.built_features,)
@@ -153,6 +154,7 @@ class BatchNorm(Norm):
     """
 
     momentum: Annotated[float, Range(gt=0, le=1)] = 0.1
+    fewest = 2
 
     def variables(self) -> dict[str, Variable]:
         trained = super().variables()

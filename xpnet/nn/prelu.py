@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from xpnet.nn.activation import ACTIVATIONS
 from xpnet.nn.initializers import Constant
-from xpnet.nn.layer import FeatureLayer, Layer, Params, Variable
+from xpnet.nn.layer import REAL, FeatureLayer, Layer, Params, Variable
 from xpnet.ops.activations import prelu, prelu_backward
 from xpnet.registry import register
 from xpnet.settings import Range
@@ -29,6 +29,7 @@ class PReLU(FeatureLayer):
     slope: Annotated[float, Range(ge=0)] = 0.25
     formula: ClassVar = "z_nj where z_nj > 0, else α z_nj", "1 where z_nj > 0, else α"
     per: Literal["layer", "feature"] = "layer"
+    bounds = REAL
 
     def variables(self) -> dict[str, Variable]:
         shape = (self.built_features if self.per == "feature" else 1,)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xpnet.backends import Backend
+from xpnet.nn.fit import alone_in
 from xpnet.run.config import Config
 from xpnet.run.preprocessing import Splits
 from xpnet.step import Batch, StepInputs, dropout_keys
@@ -35,5 +36,7 @@ def with_batch_size(
         backend.synchronize(engine.train(Batch(x, y), inputs))
 
     size = fitting_batch(need, backend, len(splits.train), attempt)
+    while size > 2 and alone_in(model, len(splits.train), size, config.accumulate):
+        size -= 1
     report(f"batch size {size:,} is the largest that fits")
     return replace(config, batch_size=size)

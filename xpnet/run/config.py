@@ -127,6 +127,16 @@ class ModelConfig(Checked):
             layers.append(LAYERS[loss.output_layer]())
         return Sequential(tuple(layers)).build(input_shape)
 
+    def check_hidden(self) -> None:
+        """Raise ConfigError if ``layers`` end as a whole network does: it would go on after that.
+
+        A run of an earlier version may have such layers, so this is for a new training.
+        """
+        if self.layers and (last := self.layers[-1]).gives != "numbers":
+            msg = "model.layers are the hidden layers, and the output layer is added after "
+            msg += f"{name_of(last)}: leave that out, and the last dense layer"
+            raise ConfigError(msg)
+
     def _hidden(self) -> list[Layer]:
         layers: list[Layer] = []
         for units in self.hidden:

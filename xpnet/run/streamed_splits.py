@@ -120,6 +120,9 @@ def stream_splits(config: Config) -> Splits:
         columns_of(train),
         target_scaler=scaler_of(target_scaling, whole.target_stats[0]) if regression else None,
     )
+    if preprocessing.target_scaler is not None:
+        for of_part in whole.target_stats:
+            _check_scaled(config, preprocessing.target_scaler, of_part)
     for part, its in zip(parts.values(), stats, strict=True):
         _check_range(part.name, its, preprocessing.scaler, config.dtype)
     validation, test = (parts.get(name) for name in ("validation", "test"))
@@ -142,6 +145,7 @@ def _scan(
         classes=classes,
         name=Path(path).name.partition(".")[0],
         window_bytes=config.data.buffer * 2**20 // 2,
+        check=lambda y, place: config.loss.check_target(y, 1, place),
     )
 
 
@@ -188,9 +192,16 @@ def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> i
         raise DataError(msg)
     columns = int(np.prod(targets.mean.shape))
     outputs = outputs_for(config.loss, train.name, train.classes, columns)
-    some = np.zeros((1, columns)) if train.classes is None else np.arange(len(train.classes))
-    config.loss.check_target(some, outputs)
+    if train.classes is not None:
+        config.loss.check_target(np.arange(len(train.classes)), outputs)
     return outputs
+
+
+def _check_scaled(config: Config, scaler: Scaler, targets: RunningStats) -> None:
+    """Check that the loss takes the targets once they are scaled; the extremes tell of all."""
+    extremes = np.stack([targets.low, targets.high])
+    names = ("the smallest target, scaled", "the largest target, scaled")
+    config.loss.check_target(scaler.apply(extremes, "float64"), 1, names.__getitem__)
 
 
 def _check_range(name: str, stats: RunningStats, scaler: Scaler, dtype: str) -> None:

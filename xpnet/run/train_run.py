@@ -77,6 +77,7 @@ def train(
         source = folder.config()
     config = load_config(source or "digits", settings, report)
     config = _consistent(config, folder, resume=resume)
+    config.model.check_hidden()
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpnet.backends import Backend
-from xpnet.errors import CheckpointError
+from xpnet.errors import CheckpointError, DataError
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout, initialize, layouts, merge
 from xpnet.nn.losses import Loss
@@ -109,6 +109,9 @@ class Engine:
         for batch in batches:
             totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
             each(batch, predicted)
+        if not float(self.backend.to_host(totals.denominator)):
+            msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
+            raise DataError(msg)
         return self._metrics(totals)
 
     def predictions(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
@@ -137,6 +140,8 @@ class Engine:
             float(self.backend.to_host(total)) for total in totals
         )
         accuracy = None if self.loss.predicts == "value" else correct / max(count, 1.0)
+        if self.loss.reduction == "sum":  # each batch has added its 1
+            denominator = 1.0
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
     def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:

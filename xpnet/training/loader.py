@@ -1,5 +1,6 @@
 """Loaders: batches on the device, from arrays placed there once or prefetched by a thread."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Augment, Shuffle, StreamedDataset
+from xpnet.data.streamed_dataset import Check
 from xpnet.errors import DataError
 from xpnet.step import Batch
 from xpnet.typing import Array
@@ -63,10 +65,13 @@ class Loader:
         """The shape of one example of x."""
         return tuple(self.arrays["x"].shape[1:])
 
-    def targets(self) -> np.ndarray | None:
-        """Return the targets on the host, or of them what has not been checked; None without."""
-        y = self.arrays.get("y")
-        return y if y is None or isinstance(y, np.ndarray) else self.backend.to_host(y)
+    def weights(self) -> np.ndarray | None:
+        """Return the sample weights on the host; None without."""
+        return self._on_host("sample weights")
+
+    def _on_host(self, name: str) -> np.ndarray | None:
+        v = self.arrays.get(name)
+        return v if v is None or isinstance(v, np.ndarray) else self.backend.to_host(v)
 
     def sample(self, rows: int) -> Batch:
         """Return a batch of so many rows that are at hand, over and over where these are fewer."""
@@ -76,6 +81,20 @@ class Loader:
         return _batch(
             {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
         )
+
+    def checked(self, check: Check) -> "Loader":
+        """Return the loader, once its targets are checked; those of a stream are as they are read.
+
+        Raises DataError where there are none.
+        """
+        self._check_labelled()
+        check(self._on_host("y"), "row {}".format)
+        return self
+
+    def _check_labelled(self) -> None:
+        if "y" not in self.arrays:
+            msg = "training and evaluation need targets; got none"
+            raise DataError(msg)
 
     def batches(
         self,
@@ -218,6 +237,12 @@ class StreamedLoader(Loader):
         options: Any = {"resident": False, "transform": transform, "augment": augment}
         super().__init__(backend, first.x, first.y, **options)
         self.rows = len(dataset)
+
+    def checked(self, check: Check) -> Loader:
+        self._check_labelled()
+        checked = copy.copy(self)
+        checked.dataset = replace(self.dataset, check=check)
+        return checked
 
     def batches(
         self,

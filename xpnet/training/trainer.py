@@ -21,7 +21,8 @@ from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
-from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.nn.fit import check_batches, check_output, check_reachable
+from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
 from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
@@ -96,6 +97,7 @@ class Trainer:
         if self.loss.reduction == "none":
             msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
             raise ConfigError(msg)
+        check_output(self.model, self.loss)
         if batch_size < 1 or accumulate < 1 or seed < 0:
             msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
             msg += f"got {batch_size}, {accumulate} and {seed}"
@@ -148,7 +150,8 @@ class Trainer:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
-        loader = self._labelled(data)
+        loader = self._labelled(data, training=True)
+        check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         checks = None if validation is None else self._labelled(validation)
         self.epochs, self.rows = epochs, loader.rows
         self.steps_per_epoch = math.ceil(loader.rows / self.batch_size)
@@ -478,6 +481,7 @@ class Trainer:
         if self._engine is None:
             if self.model.input_shape != shape:
                 self.model = self.model.build(shape)
+            check_output(self.model, self.loss)
             self._engine = Engine(
                 self._placement.resolve(),
                 self.model,
@@ -501,15 +505,19 @@ class Trainer:
         self._prepare(loader.example_shape)
         return loader
 
-    def _labelled(self, data: Any) -> Loader:
-        """A loader with targets that fit the loss and the model."""
+    def _labelled(self, data: Any, *, training: bool = False) -> Loader:
+        """A loader with targets and weights that fit the loss and the model."""
         loader = self._built_for(self._placement.labelled(data))
-        y = loader.targets()
-        if y is None:
-            msg = "training and evaluation need targets; got none"
-            raise DataError(msg)
-        self.loss.check_target(y, self.model.output_shape[-1])
-        return loader
+        outputs = self.model.output_shape[-1]
+
+        def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:
+            self.loss.check_target(y, outputs, row_name)
+            if training:
+                check_reachable(self.model, self.loss, y, row_name)
+
+        if (weight := loader.weights()) is not None:
+            check_weights(weight, loader.rows)
+        return loader.checked(check)
 
 
 def _refuse(unknown: Mapping[str, object]) -> None:
