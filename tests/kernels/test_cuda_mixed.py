@@ -34,7 +34,14 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD, Adam
 from xpnet.step import StepInputs, TrainState, make_gradient, zero_totals
 from xpnet.step.microbatch import accumulated
-from xpnet.step.mixed_precision import Mixed, first_scale, make_mixed_step
+from xpnet.step.mixed_precision import (
+    CANDIDATES,
+    Mixed,
+    candidates,
+    first_scale,
+    first_skipped,
+    make_mixed_step,
+)
 from xpnet.training.trainer import Trainer
 
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit in the last place, relative
@@ -78,8 +85,9 @@ def rounding(narrow):
 
 def first_state(model, optimizer, mixed):
     params, stats = (x.astype("float32") for x in initialize(model, 0))
-    scale = first_scale(mixed, params)
-    return TrainState(params, stats, optimizer.init(params), zero_totals(params), scale)
+    scale, skipped = first_scale(mixed, params), first_skipped(mixed, params)
+    slots, totals = optimizer.init(params), zero_totals(params)
+    return TrainState(params, stats, slots, totals, scale, skipped)
 
 
 def fused(executor, layers, shape, loss, optimizer, mixed, clip=Clip(), parts=1):
@@ -248,6 +256,33 @@ def test_an_overflowing_step_is_skipped_and_halves_the_scale(folder, rng):
     assert state.stats.tobytes() != begun[1].tobytes()
     assert float(state.totals.counted) == 30 * 12
     assert step.note.startswith("CUDA graph of ")
+
+
+@pytest.mark.parametrize("rule", [Adam(0.05), SGD(0.05, momentum=0.9, dampening=0.9)], ids=repr)
+def test_skipped_steps_do_not_count_in_the_bias_corrections(rule, folder, rng):
+    """As if they had not been: the same batches from the first good step on, with its scale."""
+    executor = CpuExecutor("float32", folder, narrow="float16")
+    batches = list(class_batches(rng, "float32", [12] * 30))
+
+    def trained(mixed, batches):
+        _, step, state = fused(executor, [Dense(5)], (6,), SoftmaxCrossEntropy(), rule, mixed)
+        for i, batch in enumerate(batches):
+            if i % CANDIDATES == 0:
+                known = int(executor.to_host(state.skipped))
+            c = candidates(rule, 0.05, i + 1, known, i % CANDIDATES)
+            state, _ = step(state, batch, StepInputs(i, c))
+        assert step.note.startswith("CUDA graph of ")
+        return state
+
+    skipping = trained(Mixed("float16", 2.0**31), batches)
+    n = int(skipping.skipped)
+    assert n > CANDIDATES
+    straight = trained(Mixed("float16", float(skipping.scale[0])), batches[n:])
+    assert int(straight.skipped) == 0
+    for a, b in zip(
+        (skipping.params, *skipping.slots), (straight.params, *straight.slots), strict=True
+    ):
+        assert a.tobytes() == b.tobytes()
 
 
 def test_the_scale_doubles_after_so_many_good_steps(folder, rng):

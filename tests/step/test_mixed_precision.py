@@ -5,8 +5,9 @@ import pytest
 
 from xpnet.errors import BackendError
 from xpnet.nn import BatchNorm, Dense, ReLU, Sequential
-from xpnet.optim.optimizers import SGD, Adam
-from xpnet.step.mixed_precision import Mixed
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam
+from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates
 from xpnet.training.trainer import Trainer
 
 
@@ -111,3 +112,90 @@ def test_a_snapshot_keeps_the_scale(rng):
         second.fit((x, y), epochs=4)
     for name, value in whole.engine.tensors().items():
         assert np.array_equal(value, second.engine.tensors()[name]), name
+
+
+SKIPPING = Mixed("float16", initial_scale=2.0**30, growth=5)
+
+
+def full_batches(optimizer, mixed, x, y, epochs, backend="numpy", step="auto", clip=Clip()):
+    trainer = Trainer(
+        [Dense(2)], SGD_LOSS, optimizer, backend=backend, batch_size=len(x), mixed=mixed,
+        step=step, clip=clip,
+    )  # fmt: skip
+    with np.errstate(over="ignore", invalid="ignore"):
+        trainer.fit((x, y), epochs=epochs)
+    return trainer
+
+
+def test_adam_counts_the_steps_that_pytorchs_grad_scaler_takes(rng):
+    torch = pytest.importorskip("torch")
+    x, y = two_blobs(rng, 64)
+    start = Trainer([Dense(2)], SGD_LOSS, backend="numpy").model.build((5,))
+    trainer = Trainer(start, SGD_LOSS, Adam(0.1), backend="numpy", batch_size=64, mixed=SKIPPING)
+    first = trainer.params
+    W, b = (torch.tensor(first[f"0.dense.{name}"], requires_grad=True) for name in "Wb")
+    optimizer = torch.optim.Adam([W, b], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=5)
+    xt, yt = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for epoch in range(40):
+            trainer.fit((x, y), epochs=epoch + 1)
+            z = (xt.half() @ W.half() + b.half()).float()
+            optimizer.zero_grad()
+            scaler.scale(torch.nn.functional.cross_entropy(z, yt)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            assert trainer.engine.tensors()["scale"][0] == scaler.get_scale(), epoch
+            for name, theirs in (("W", W), ("b", b)):
+                np.testing.assert_allclose(
+                    trainer.params[f"0.dense.{name}"], theirs.detach(), rtol=0, atol=2e-3
+                )
+    assert trainer.engine.tensors()["skipped"] > 12  # at the start, and each time the scale grows
+
+
+COUNTING = {
+    "adam": Adam(0.05),
+    "adamw": AdamW(0.05),
+    "adamax": Adamax(0.05),
+    "nadam": NAdam(0.05),
+    "radam": RAdam(0.05),
+    "adagrad": Adagrad(0.05, lr_decay=0.5),
+    "sgd": SGD(0.05, momentum=0.9, dampening=0.9),
+    "groups": Adam(0.05, lr_factors={"0.dense.b": 0.5}),
+}
+
+
+@pytest.mark.long_but(name=["adam", "sgd"], backend32=["numpy"])
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_training_that_skips_is_the_one_that_does_not_a_few_steps_later(name, backend32, rng):
+    if not narrow_backends(backend32, "float16"):
+        return
+    x, y = two_blobs(rng, 64)
+    rule, steady = COUNTING[name], Mixed("float16", initial_scale=2.0**10)
+    skipping = full_batches(rule, Mixed("float16", 2.0**30), x, y, 30, backend32)
+    skipped = int(skipping.engine.tensors()["skipped"])
+    assert skipped > 9  # more than the candidates of one look at the device
+    straight = full_batches(rule, steady, x, y, 30 - skipped, backend32)
+    assert straight.engine.tensors()["skipped"] == 0
+    for key, value in straight.params.items():
+        np.testing.assert_allclose(skipping.params[key], value, rtol=0, atol=2e-3)
+
+
+def test_the_candidates_are_the_coefficients_of_the_steps_taken():
+    rule = Adam(0.1)
+    first = candidates(rule, 0.1, 20, 3, 2)
+    rows = np.reshape(first[1:], (CANDIDATES, 3))
+    assert first.skipped == 3
+    for row, t in zip(rows, (17, 16, 15, 15, 15, 15, 15, 15), strict=True):
+        assert tuple(row) == rule.coefficients(0.1, t)
+    assert tuple(candidates(rule, 0.1, 2, 1, 7)[-3:]) == rule.coefficients(0.1, 1)
+
+
+def test_what_an_earlier_version_saved_has_skipped_nothing(rng):
+    x, y = two_blobs(rng, 64)
+    trainer = full_batches(Adam(0.1), SKIPPING, x, y, 3)
+    tensors, meta = trainer.snapshot()
+    assert tensors.pop("skipped") == 3
+    again = full_batches(Adam(0.1), SKIPPING, x, y, 1)
+    again.restore(tensors, meta)
+    assert again.engine.tensors()["skipped"] == 0

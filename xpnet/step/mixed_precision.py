@@ -6,8 +6,17 @@ float16 reaches down to 6e-8 only, and gradients are often smaller. The loss, an
 every gradient, is therefore multiplied by a scale S before backward, and the gradient divided by it
 after. S is found while training: a step whose gradient overflows is left out and halves S, and
 after ``growth`` good steps in a row S doubles. bfloat16 has float32's range, and S stays 1.
+
+A step that is left out was not taken: the bias corrections of the rule do not count it, as of
+PyTorch's GradScaler, which does not call the optimizer then. (The schedule does, as does a
+scheduler there that is called after every batch: its length is known beforehand.) How many were
+left out only the device knows, and nobody waits for it. So a step is given :data:`CANDIDATES`,
+which are the coefficients for as many as there may be since the host last looked, and it takes its
+own.
 """
 
+import functools
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +30,9 @@ from xpnet.settings import Checked, PositiveFloat, PositiveInt
 from xpnet.step import Batch, BatchGradient, StepInputs, TrainState, add
 from xpnet.typing import Array
 
-__all__ = ["Mixed", "first_scale", "make_mixed_step"]
+__all__ = ["CANDIDATES", "Mixed", "candidates", "first_scale", "first_skipped", "make_mixed_step"]
+
+CANDIDATES = 8  # numbers of skipped steps that a step is prepared for
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,47 @@ def first_scale(mixed: Mixed, like: Array) -> Array:
     return xp.asarray([scale, 0.0], dtype=like.dtype, device=device(like))
 
 
+def first_skipped(mixed: Mixed, like: Array) -> Array | None:
+    """Return the number of skipped steps before the first one, if there is a loss scale."""
+    xp = array_namespace(like)
+    return xp.zeros((), dtype=xp.int32, device=device(like)) if mixed.scales else None
+
+
+def candidates(optimizer: Optimizer, lr: float, t: int, skipped: int, unseen: int) -> Any:
+    """Return the coefficients of step t for each number of steps that may have been skipped.
+
+    These are ``skipped`` and up to ``unseen`` more, fewer than CANDIDATES: a flat named tuple of
+    ``skipped`` and of the coefficients, which the step finds by its own count.
+    """
+    rows = [optimizer.coefficients(lr, max(t - skipped - i, 1)) for i in range(unseen + 1)]
+    rows += rows[-1:] * (CANDIDATES - len(rows))
+    return _candidates(rows[0]._fields)(float(skipped), *(x for row in rows for x in row))
+
+
+@functools.cache
+def _candidates(fields: tuple[str, ...]) -> Any:
+    """The class of the candidates: one class, for a compiler of steps."""
+    names = [f"{name}_{i}" for i in range(CANDIDATES) for name in fields]
+    return namedtuple("Candidates", ["skipped", *names])
+
+
+def _chosen(c: Any, kind: Any, skipped: Array | None, like: Array) -> Any:
+    """The coefficients for this number of skipped steps, each 0-d, if ``c`` are candidates."""
+    count = len(kind._fields)
+    if skipped is None or len(c) == count:
+        return c
+    xp = array_namespace(like)
+    if isinstance(c[0], float):
+        numbers = xp.asarray(list(c), dtype=like.dtype, device=device(like))
+    else:  # a compiler's
+        numbers = xp.stack([xp.astype(x, like.dtype) for x in c])
+    more = xp.astype(skipped, like.dtype) - numbers[0]
+    row = xp.astype(xp.clip(more, 0.0, CANDIDATES - 1.0), xp.int32)
+    table = xp.reshape(numbers[1:], (CANDIDATES, count))
+    chosen = xp.take(table, xp.reshape(row, (1,)), axis=0)
+    return kind(*(chosen[0, i] for i in range(count)))
+
+
 def make_mixed_step(
     gradient: Callable[..., BatchGradient],
     optimizer: Optimizer,
@@ -53,6 +105,8 @@ def make_mixed_step(
     narrow: Any,
 ) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
     """Return the train step that computes ``gradient`` in the dtype ``narrow`` of the library."""
+
+    kind = type(optimizer.coefficients(optimizer.lr, 1))
 
     def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
         xp = array_namespace(state.params)
@@ -69,20 +123,23 @@ def make_mixed_step(
             params, slots = optimizer.update(
                 state.params, clip.apply(grad), state.slots, inputs.coefficients
             )
-            return TrainState(params, stats, slots, totals, state.scale), cost
+            return state._replace(params=params, stats=stats, slots=slots, totals=totals), cost
         good = xp.all(xp.isfinite(grad))
         # An optimizer consumes its state, and this one may be needed again: without a look from
         # the host, both outcomes are computed and one is chosen.
         copies = [xp.asarray(a, copy=True) for a in (state.params, *state.slots)]
-        params, slots = optimizer.update(
-            copies[0], clip.apply(grad), tuple(copies[1:]), inputs.coefficients
-        )
+        c = _chosen(inputs.coefficients, kind, state.skipped, state.params)
+        params, slots = optimizer.update(copies[0], clip.apply(grad), tuple(copies[1:]), c)
+        skipped = state.skipped
+        if skipped is not None:
+            skipped = skipped + xp.astype(~good, xp.int32)
         kept = TrainState(
             xp.where(good, params, state.params),
             xp.where(good, stats, state.stats),
             tuple(xp.where(good, a, b) for a, b in zip(slots, state.slots, strict=True)),
             totals,
             _next_scale(state.scale, good, mixed),
+            skipped,
         )
         return kept, cost
 

@@ -61,6 +61,7 @@ class TrainState(NamedTuple):
     slots: tuple[Array, ...]  # the optimizer's moments, (P,) each
     totals: Totals
     scale: Array | None = None  # (2,) the loss scale of mixed precision, and steps since it changed
+    skipped: Array | None = None  # 0-d, the steps that overflowed so far, if there is a loss scale
 
 
 class Batch(NamedTuple):

@@ -26,7 +26,7 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
-from xpnet.step.mixed_precision import Mixed, first_scale
+from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.step.trace import describe, trace
 from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
@@ -79,7 +79,9 @@ class Engine:
         at_once = backend.jit if backend.jit_by_default else lambda function: function
         self._all_finite = at_once(_all_finite)
         slots = at_once(optimizer.init)(params)
-        self.state = TrainState(params, stats, slots, zero_totals(params), scale)
+        skipped = first_skipped(mixed, params) if mixed else None
+        self.state = TrainState(params, stats, slots, zero_totals(params), scale, skipped)
+        self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
         self.step = choose_step(step, self.request)
@@ -91,8 +93,21 @@ class Engine:
     def nbytes(self) -> int:
         """How many bytes the state has, and so a checkpoint's tensors."""
         floats = (1 + len(self.state.slots)) * self.params_layout.size + self.stats_layout.size
-        floats += len(Totals._fields) - 1 + (0 if self.state.scale is None else 2)
+        floats += len(Totals._fields) - 1 + (0 if self.state.scale is None else 3)
         return floats * np.dtype(self.backend.dtype_name).itemsize + 4  # and the number of a step
+
+    def coefficients(self, lr: float, t: int) -> Any:
+        """Return what the rule's step t = 1, 2, ... takes, steps that are left out not counted.
+
+        With a loss scale the device counts these; the host looks once in a few steps.
+        """
+        skipped = self.state.skipped
+        if skipped is None:
+            return self.optimizer.coefficients(lr, t)
+        if self._skipped_by is None or not 0 <= t - self._skipped_by[1] < CANDIDATES:
+            self._skipped_by = int(self.backend.to_host(skipped)), t
+        known, at = self._skipped_by
+        return candidates(self.optimizer, lr, t, known, t - at)
 
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
@@ -175,6 +190,7 @@ class Engine:
         """Place a copy of a host state."""
         backend = self.backend
         placed = _map(lambda x: _placed(backend, x), host._replace(params=(), stats=(), slots=()))
+        self._skipped_by = None
         self.state = placed._replace(
             params=_vector(backend, self.params_layout, host.params),
             stats=_vector(backend, self.stats_layout, host.stats),
@@ -199,6 +215,8 @@ class Engine:
             named |= {f"slots/{slot}/{k}": v for k, v in self.params_layout.named(flat).items()}
         if host.scale is not None:
             named["scale"] = host.scale
+        if host.skipped is not None:
+            named["skipped"] = np.asarray(host.skipped)
         totals = host.totals._asdict().items()
         return named | {_total(k): np.asarray(v) for k, v in totals}
 
@@ -215,10 +233,13 @@ class Engine:
         stats = _flat(tensors, self.stats_layout, "stats/")
         totals = Totals(*(_tensor(tensors, _total(k), ()) for k in Totals._fields))
         scale = None if self.state.scale is None else _tensor(tensors, "scale", (2,))
+        skipped = None
+        if self.state.skipped is not None:  # which earlier versions did not count
+            skipped = _tensor({"skipped": np.zeros((), np.int32), **tensors}, "skipped", ())
         if not np.isfinite(params).all() or not np.isfinite(stats).all():
             msg = "the checkpoint's model has values that are not finite"
             raise CheckpointError(msg)
-        self.set_state(TrainState(params, stats, slots, totals, scale))
+        self.set_state(TrainState(params, stats, slots, totals, scale, skipped))
 
 
 def _all_finite(x: Array) -> Array:
@@ -254,7 +275,7 @@ def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
         got = "none" if found is None else tuple(found.shape)
         msg = f"the checkpoint does not fit the model: {name} must have shape {shape}; got {got}"
         raise CheckpointError(msg)
-    kind = "i" if name == "totals/bad_step" else "f"
+    kind = "i" if name in ("totals/bad_step", "skipped") else "f"
     if found.dtype.kind != kind:
         msg = f"the checkpoint does not fit the model: {name} cannot be {found.dtype}"
         raise CheckpointError(msg)
@@ -264,4 +285,6 @@ def _tensor(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 def _map(f: Callable[[Array], Array], state: TrainState) -> TrainState:
     totals = Totals(*(f(total) for total in state.totals))
     scale = None if state.scale is None else f(state.scale)
-    return TrainState(f(state.params), f(state.stats), tuple(map(f, state.slots)), totals, scale)
+    skipped = None if state.skipped is None else f(state.skipped)
+    slots = tuple(map(f, state.slots))
+    return TrainState(f(state.params), f(state.stats), slots, totals, scale, skipped)

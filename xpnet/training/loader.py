@@ -87,14 +87,15 @@ class Loader:
 
         Raises DataError where there are none.
         """
-        self._check_labelled()
-        check(self._on_host("y"), "row {}".format)
+        check(self._targets(), "row {}".format)
         return self
 
-    def _check_labelled(self) -> None:
-        if "y" not in self.arrays:
+    def _targets(self) -> np.ndarray:
+        y = self._on_host("y")
+        if y is None:
             msg = "training and evaluation need targets; got none"
             raise DataError(msg)
+        return y
 
     def batches(
         self,
@@ -239,7 +240,7 @@ class StreamedLoader(Loader):
         self.rows = len(dataset)
 
     def checked(self, check: Check) -> Loader:
-        self._check_labelled()
+        self._targets()  # there are any
         checked = copy.copy(self)
         checked.dataset = replace(self.dataset, check=check)
         return checked

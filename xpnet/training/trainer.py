@@ -186,7 +186,7 @@ class Trainer:
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
             # At a learning rate of 0 the weights stay, however often the step is taken.
-            still = self.engine.optimizer.coefficients(0.0, self.position.step + 1)
+            still = self.engine.coefficients(0.0, self.position.step + 1)
             inputs = self._inputs()._replace(coefficients=still)
             self.chosen_threads = choose(self.engine, batch, inputs, steps)
 
@@ -220,8 +220,7 @@ class Trainer:
         """The numbers of the step at this position."""
         step = self.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        rule = self.engine.optimizer
-        return StepInputs(step, rule.coefficients(self._lr(step), step + 1), keys)
+        return StepInputs(step, self.engine.coefficients(self._lr(step), step + 1), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch

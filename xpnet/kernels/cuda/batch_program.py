@@ -163,8 +163,8 @@ class Program:
         targets = (self.y, None) if labels else (None, self.y)
         self._begin_step = e.launch(
             WRITTEN["begin_step"], (self.blocks(x_size), 1), self.task.threads, b.now,
-            b.coefficients, b.step, b.cost_at, b.keys, b.keys.shape[0], self.x, x_size, *targets,
-            y_size, self.weight, self.N,
+            b.state.skipped, b.coefficients, b.step, b.cost_at, b.keys, b.keys.shape[0],
+            self.x, x_size, *targets, y_size, self.weight, self.N,
         )  # fmt: skip
 
     def begin(self, batch: Batch) -> None:

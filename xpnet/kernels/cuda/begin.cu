@@ -2,11 +2,12 @@
 // arguments and addresses.
 
 #define MOST_RANDOM 64  // layers that draw random numbers
+#define CANDIDATES 8  // xpnet/step/mixed_precision.py
 
 // See now() in sources.py. An address is 0 if there is no such array.
 struct Now {
-  real numbers[MOST_NUMBERS];
-  int step;
+  real numbers[CANDIDATES][MOST_NUMBERS];  // for `skipped` steps left out, and for more of them
+  int skipped, step;
   unsigned long long cost, x, y, weight;
   int keys[2 * MOST_RANDOM];
 };
@@ -32,11 +33,14 @@ __device__ inline void take(unsigned long long address, To* to, unsigned n) {
 }
 
 // Copies the numbers and the batch: x, rounded to act; labels or rows as targets, the other one
-// null; weights or null.
-KERNEL begin_step(Now now, real* c, int* step, unsigned long long* cost_at, int* keys, int n_keys,
-                  act* x, int x_size, int* labels, real* rows, int y_size, real* weights, int N) {
+// null; weights or null. Of the numbers, those for as many steps as were skipped; null counts none.
+KERNEL begin_step(Now now, const int* skipped, real* c, int* step, unsigned long long* cost_at,
+                  int* keys, int n_keys, act* x, int x_size, int* labels, real* rows, int y_size,
+                  real* weights, int N) {
   if (FIRST == 0) {
-    for (int k = 0; k < MOST_NUMBERS; k++) c[k] = now.numbers[k];
+    int more = skipped ? *skipped - now.skipped : 0;
+    more = more < 0 ? 0 : more < CANDIDATES ? more : CANDIDATES - 1;
+    for (int k = 0; k < MOST_NUMBERS; k++) c[k] = now.numbers[more][k];
     *step = now.step;
     *cost_at = now.cost;
   }

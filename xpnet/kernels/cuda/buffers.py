@@ -81,11 +81,14 @@ class Buffers(NamedTuple):
             own(t.counted),
             own(t.bad_step, "int32"),
         )
-        scale = None if state.scale is None else own(state.scale)
-        slots = tuple(map(own, state.slots))
-        state = TrainState(own(state.params), own(state.stats), slots, totals, scale)
         mixed = task.mixed
         scales = mixed is not None and mixed.scales
+        scale = None if state.scale is None else own(state.scale)
+        skipped = None if state.skipped is None else own(state.skipped, "int32")
+        if skipped is None and scales:
+            skipped = e.place(np.zeros((), "int32"))
+        slots = tuple(map(own, state.slots))
+        state = TrainState(own(state.params), own(state.stats), slots, totals, scale, skipped)
         return cls(
             state,
             now(real),
@@ -106,8 +109,8 @@ class Buffers(NamedTuple):
 
 def arrays(state: TrainState) -> list[Array]:
     """Return the arrays that a step writes to."""
-    scale = [] if state.scale is None else [state.scale]
-    return [state.params, state.stats, *state.slots, *scale, *state.totals]
+    scale, skipped = ([] if x is None else [x] for x in (state.scale, state.skipped))
+    return [state.params, state.stats, *state.slots, *scale, *state.totals, *skipped]
 
 
 def blocks(size: int, threads: int) -> int:

@@ -15,7 +15,7 @@ from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
-from xpnet.kernels.cuda.sources import MOST_RANDOM, WRITTEN
+from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_RANDOM, WRITTEN
 from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
 from xpnet.kernels.plan import make_plan
 from xpnet.nn import Sequential
@@ -25,7 +25,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, TrainState
-from xpnet.step.mixed_precision import Mixed
+from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
 
 __all__ = ["FusedStep"]
@@ -116,7 +116,11 @@ class FusedStep:
             self._taken = 0
         costs, i, now = self._costs[-1], self._taken, buffers.now
         self._taken += 1
-        now["numbers"][: len(inputs.coefficients)] = inputs.coefficients
+        now["skipped"], numbers = 0, inputs.coefficients
+        if len(numbers) > MOST_NUMBERS:
+            now["skipped"], *numbers = numbers
+        rows = np.reshape(numbers, (CANDIDATES if len(numbers) > MOST_NUMBERS else 1, -1))
+        now["numbers"][:, : rows.shape[1]] = rows
         now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
         now["cost"] = self.executor.address(costs) + i * costs.itemsize
         for k, pair in enumerate(inputs.keys):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet.step.mixed_precision import CANDIDATES
+
 __all__ = [
     "FILES",
     "MOST_NUMBERS",
@@ -70,9 +72,10 @@ class Parameter(NamedTuple):
 
 def now(dtype: str) -> np.ndarray:
     """Return the struct Now of begin.cu; CuPy passes a NumPy array of one element by value."""
-    numbers = ("numbers", dtype, (MOST_NUMBERS,))
+    numbers = ("numbers", dtype, (CANDIDATES, MOST_NUMBERS))
     addresses = [(name, "uint64") for name in ("cost", "x", "y", "weight")]
-    fields = [numbers, ("step", "int32"), *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
+    integers = [("skipped", "int32"), ("step", "int32")]
+    fields = [numbers, *integers, *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
     return np.zeros((), np.dtype(fields, align=True))
 
 

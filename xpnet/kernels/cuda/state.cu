@@ -11,10 +11,12 @@ KERNEL find_overflow(const real* g, int* good, int n) {
     if (g[i] - g[i] != 0) *good = 0;
 }
 
-// One thread updates the loss scale (S, good steps since it changed) after a step:
+// One thread updates the loss scale (S, good steps since it changed) and the number of steps that
+// were skipped, after a step:
 // xpnet/step/mixed_precision.py.
-KERNEL next_scale(real* scale, const int* good, real growth) {
+KERNEL next_scale(real* scale, int* skipped, const int* good, real growth) {
   if (FIRST != 0) return;
+  *skipped += !*good;
   bool grown = scale[1] + 1 >= growth;
   scale[0] *= !*good ? (real)0.5 : grown ? (real)2 : (real)1;
   scale[1] = *good && !grown ? scale[1] + 1 : (real)0;

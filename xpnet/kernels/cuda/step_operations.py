@@ -146,7 +146,7 @@ def _update(work: Program) -> None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
     if task.mixed is not None and b.good is not None:
-        work.launch("next_scale", 1, b.state.scale, b.good, task.mixed.growth)
+        work.launch("next_scale", 1, b.state.scale, b.state.skipped, b.good, task.mixed.growth)
 
 
 def update_kernel(task: Task) -> Kernel:
