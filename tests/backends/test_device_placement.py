@@ -152,11 +152,11 @@ def run_on_device1(rng, loss, optimizer, layers=None, target="labels", **options
         made = []
         for step, batch in enumerate(loader.batches(BATCH, Shuffle(0, 0))):
             made += [engine.train(batch, step_inputs(engine, step)), *leaves(batch)]
-            totals, predicted = engine._evaluate(
+            totals, output, predicted = engine._evaluate(
                 engine.state.totals, engine.state.params, engine.state.stats, batch
             )
             alone = engine._predict(engine.state.params, engine.state.stats, batch.x)
-            made += [*leaves(totals), predicted, alone]
+            made += [*leaves(totals), output, predicted, alone]
         made += leaves(engine.state)
     assert {device(array) for array in made} == {backend.device}
     after = engine.host_state().params

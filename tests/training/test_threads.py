@@ -252,7 +252,7 @@ def test_the_number_holds_in_training_evaluation_and_prediction_and_is_put_back(
     trainer.fit(classes(), epochs=1, validation=classes(), callbacks=[seen])
     assert seen.numbers == [2] * 8
     assert machine.number == 4
-    trainer.score(classes(), lambda y, predicted: seen.numbers.append(machine.number))
+    trainer.score(classes(), lambda batch, output, predicted: seen.numbers.append(machine.number))
     predictions = trainer.predictions(classes(2000)[0])
     next(predictions)
     assert machine.number == 4  # between two batches others compute

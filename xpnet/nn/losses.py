@@ -152,8 +152,13 @@ class Loss(Checked, ABC):
         msg = f"{name_of(self)} takes {self.targets}; {{row}} is {{value}}"
         _refuse(target, self.wrong(target), msg, row_name, self.remedy)
 
-    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Return how many predictions are correct, and out of how many; 0-d floats."""
+    def correct(
+        self, output: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array | float]:
+        """Return Σ s over the predictions that are correct, and over all that count; 0-d floats.
+
+        s is the weight of a row, or 1; the quotient is the accuracy.
+        """
         msg = f"{type(self).__name__} has no notion of a correct prediction"
         raise TypeError(msg)
 
@@ -273,16 +278,21 @@ class _ClassificationLoss(Loss):
         msg = f"{{row}} is {{value}}; the model has classes 0..{n_outputs - 1}"
         _refuse(target, outside, msg, row_name, what="label")
 
-    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Count the rows whose largest output is the target's class, but for ignored rows."""
+    def correct(
+        self, output: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array | float]:
+        """Add up the rows whose largest output is the target's class, but for ignored rows.
+
+        The first of equal outputs counts as the largest. Class weights are the loss's alone.
+        """
         xp = array_namespace(output)
         predicted = xp.argmax(output, axis=-1)
         label = target if len(target.shape) == 1 else xp.argmax(target, axis=-1)
         correct = xp.astype(predicted == xp.astype(label, predicted.dtype), output.dtype)
         if self.ignore_label is None or len(target.shape) != 1:
-            return xp.sum(correct), float(output.shape[0])
+            return _added_up(correct, weight)
         counted = xp.astype(target != self.ignore_label, output.dtype)
-        return xp.sum(correct * counted), xp.sum(counted)
+        return _added_up(correct, counted if weight is None else counted * weight)
 
 
 @register("softmax_cross_entropy")
@@ -379,16 +389,21 @@ class ElementwiseLoss(Loss):
         if weight is None:
             return Terms(losses, gradient, counted, counted)
         _check_weight(weight, output.shape[0])
-        weights = xp.reshape(weight, (-1,) + (1,) * (len(output.shape) - 1)) * counted
+        weights = _by_row(weight, output) * counted
         return Terms(losses * weights, gradient * weights, weights, counted)
 
-    def correct(self, output: Array, target: Array) -> tuple[Array, Array | float]:
-        """Count the elements of a binary loss that are on the right side of 0."""
+    def correct(
+        self, output: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array | float]:
+        """Add up the elements of a binary loss that are on the right side of 0.
+
+        Of several columns each element counts by itself: the accuracy is 1 - the Hamming loss.
+        """
         if self.predicts != "binary":
-            return super().correct(output, target)
+            return super().correct(output, target, weight)
         xp = array_namespace(output)
         correct = (output > 0.0) == (_columns(output, target) > 0.5)
-        return xp.sum(xp.astype(correct, output.dtype)), float(math.prod(output.shape))
+        return _added_up(xp.astype(correct, output.dtype), weight)
 
 
 @register("binary_cross_entropy")
@@ -575,6 +590,20 @@ def check_weights(weight: Array, N: int) -> None:
     if not (weight > 0).any():
         msg = f"all {N} sample weights are 0, so no row counts"
         raise DataError(msg)
+
+
+def _added_up(correct: Array, weight: Array | None) -> tuple[Array, Array | float]:
+    """Σ s correct and Σ s of entries (N,) or (N, J), s = 1 without weights (N,)."""
+    xp = array_namespace(correct)
+    if weight is None:
+        return xp.sum(correct), float(math.prod(correct.shape))
+    each = math.prod(correct.shape[1:])
+    return xp.sum(correct * _by_row(weight, correct)), xp.sum(weight) * float(each)
+
+
+def _by_row(weight: Array, like: Array) -> Array:
+    """Weights (N,) in a shape that multiplies the rows of ``like``."""
+    return array_namespace(weight).reshape(weight, (-1,) + (1,) * (len(like.shape) - 1))
 
 
 def _check_weight(weight: Array, N: int) -> None:

@@ -96,6 +96,14 @@ class Preprocessing:
             return np.concatenate([1.0 - out, out], axis=1)
         return out
 
+    def ranked(self, output: np.ndarray) -> np.ndarray:
+        """Turn the model's output, of classes, into numbers (N, K) of which the largest wins.
+
+        Unlike probabilities they do not round to 0 and 1. A binary loss predicts class 1 above 0.
+        """
+        zeros = np.zeros_like(output)
+        return output if self.outputs > 1 else np.concatenate([zeros, output], axis=1)
+
     def tensors(self) -> dict[str, np.ndarray]:
         """Its arrays; the rest is :meth:`meta`."""
         targets = self.target_scaler.tensors() if self.target_scaler else {}

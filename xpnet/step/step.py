@@ -48,8 +48,8 @@ class Totals(NamedTuple):
 
     loss: Array  # Σ ℓ
     denominator: Array  # Σ D
-    correct: Array  # predictions that are correct
-    counted: Array  # predictions that could be: ignored labels do not count
+    correct: Array  # Σ of the weights of the rows whose prediction is correct
+    counted: Array  # Σ of the weights of all rows but those of an ignored label
     bad_step: Array  # int32: the first step whose loss was not finite, or -1
 
 
@@ -172,7 +172,7 @@ def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]
         sums, output, residuals, _, grads = gradients(
             model, loss, tensors, batch, keys=keys, scale=scale
         )
-        correct, counted = (0.0, 0.0) if loss.predicts == "value" else loss.correct(output, batch.y)
+        correct, counted = _correct(loss, output, batch)
         grad = params_layout.join(grads, params)
         stats = stats_layout.join(model.track(tensors, residuals), stats)
         return BatchGradient(sums.loss, sums.denominator, correct, counted, grad, stats)
@@ -205,20 +205,26 @@ def make_train_step(
 
 def make_evaluate_step(
     model: Sequential, loss: Loss
-) -> Callable[[Totals, Array, Array, Batch], tuple[Totals, Array]]:
-    """Return ``(totals, params, stats, batch) -> (totals, predictions)``, without dropout."""
+) -> Callable[[Totals, Array, Array, Batch], tuple[Totals, Array, Array]]:
+    """Return ``(totals, params, stats, batch) -> (totals, output, predictions)``; no dropout."""
     output_of = _make_forward(model)
 
     def evaluate_step(
         totals: Totals, params: Array, stats: Array, batch: Batch
-    ) -> tuple[Totals, Array]:
+    ) -> tuple[Totals, Array, Array]:
         output = output_of(params, stats, batch.x)
         sums = loss.sums(output, batch.y, batch.weight)
-        correct, counted = (0.0, 0.0) if loss.predicts == "value" else loss.correct(output, batch.y)
+        correct, counted = _correct(loss, output, batch)
         g = BatchGradient(sums.loss, sums.denominator, correct, counted, params, stats)
-        return add(totals, g, 0), loss.predict(output)
+        return add(totals, g, 0), output, loss.predict(output)
 
     return evaluate_step
+
+
+def _correct(loss: Loss, output: Array, batch: Batch) -> tuple[Array | float, Array | float]:
+    if loss.predicts == "value":
+        return 0.0, 0.0
+    return loss.correct(output, batch.y, batch.weight)
 
 
 def make_predict_step(model: Sequential, loss: Loss) -> Callable[[Array, Array, Array], Array]:

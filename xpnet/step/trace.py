@@ -153,7 +153,7 @@ def trace(
         named, _ = do(place, _cost(loss, scale), output, part.y, part.weight)
         yield from _named(place, named)
         gradient = _cast(named["doutput"], x.dtype)
-        for operation, operands in _predictions(loss, output, part.y):
+        for operation, operands in _predictions(loss, output, part):
             yield from _named(place, do(place, operation, *operands)[0])
         first = 0 if input_gradient else model.first_trained
         for i, place in reversed([*enumerate(at("backward"))][first:]):
@@ -208,10 +208,11 @@ def _cost(loss: Loss, scale: Array | float) -> Operation:
     return cost
 
 
-def _predictions(loss: Loss, output: Array, y: Array) -> Iterator[tuple[Operation, tuple]]:
+def _predictions(loss: Loss, output: Array, part: Batch) -> Iterator[tuple[Operation, tuple]]:
     yield lambda z: ({"prediction": loss.predict(z)}, None), (output,)
     if loss.predicts != "value":
-        yield lambda z, y: ({"correct": loss.correct(z, y)[0]}, None), (output, y)
+        operands = (output, part.y, part.weight)
+        yield lambda z, y, s: ({"correct": loss.correct(z, y, s)[0]}, None), operands
 
 
 def _backward(layer: Layer, *, input_gradient: bool) -> Operation:

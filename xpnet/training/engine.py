@@ -38,7 +38,7 @@ STORED = {"correct": "hits", "counted": "count"}
 
 
 class Metrics(NamedTuple):
-    """What the totals say: means since they were last zeroed."""
+    """What the totals say: means since they were last zeroed, weighted by the rows' weights."""
 
     loss: float
     accuracy: float | None  # None for regression
@@ -117,13 +117,18 @@ class Engine:
     def evaluate(
         self,
         batches: Iterable[Batch],
-        each: Callable[[Batch, Array], None] = lambda batch, predictions: None,
+        each: Callable[[Batch, Array, Array], None] = lambda batch, output, predictions: None,
     ) -> Metrics:
-        """Return loss and accuracy of the model as it is; ``each`` is given what it predicts."""
+        """Return loss and accuracy of the model as it is.
+
+        ``each`` is given every batch, the model's output and what that predicts.
+        """
         totals = zero_totals(self.state.params)
         for batch in batches:
-            totals, predicted = self._evaluate(totals, self.state.params, self.state.stats, batch)
-            each(batch, predicted)
+            totals, output, predicted = self._evaluate(
+                totals, self.state.params, self.state.stats, batch
+            )
+            each(batch, output, predicted)
         if not float(self.backend.to_host(totals.denominator)):
             msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
             raise DataError(msg)
@@ -154,7 +159,7 @@ class Engine:
         loss, denominator, correct, count, bad_step = (
             float(self.backend.to_host(total)) for total in totals
         )
-        accuracy = None if self.loss.predicts == "value" else correct / max(count, 1.0)
+        accuracy = None if self.loss.predicts == "value" else correct / (count or 1.0)
         if self.loss.reduction == "sum":  # each batch has added its 1
             denominator = 1.0
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))

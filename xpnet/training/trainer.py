@@ -28,7 +28,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert, did_you_mean
-from xpnet.step import StepInputs, dropout_keys
+from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training.callbacks import Callback, EpochMetrics, overridden
 from xpnet.training.engine import Engine, Metrics
@@ -38,6 +38,7 @@ from xpnet.training.placement import Placement
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
+from xpnet.typing import Array
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
@@ -295,21 +296,19 @@ class Trainer:
     def evaluate(self, data: Any) -> Evaluation:
         """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader."""
         parts: list[np.ndarray] = []
-        metrics = self.score(data, lambda y, predicted: parts.append(predicted))
+        to_host = self.engine.backend.to_host
+        metrics = self.score(data, lambda batch, output, told: parts.append(to_host(told)))
         return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
 
-    def score(self, data: Any, each: Callable[[np.ndarray, np.ndarray], None]) -> Metrics:
-        """Return loss and accuracy; ``each`` is given targets and predictions of every batch.
+    def score(self, data: Any, each: Callable[[Batch, Array, Array], None]) -> Metrics:
+        """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
 
-        Nothing is kept of them here, so it is for data of any size.
+        These are on the device, and nothing is kept of them here: it is for data of any size.
         """
         with self._memory_errors():
-            loader, to_host = self._labelled(data), self.engine.backend.to_host
+            loader = self._labelled(data)
             with limited(self.engine.backend, self.chosen_threads):
-                return self.engine.evaluate(
-                    loader.batches(EVALUATION_BATCH),
-                    lambda batch, predicted: each(to_host(batch.y), to_host(predicted)),
-                )
+                return self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array."""

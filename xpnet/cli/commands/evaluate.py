@@ -89,6 +89,12 @@ def print_scores(result: dict) -> None:
         if len(result["classes"]) <= 20:
             click.echo("rows of a class (down) by prediction (across)")
             console.print(_confusion(result))
+    if "by_target" in result:
+        names = ("mse", "mae", "r2")
+        table = Table("target", *names)
+        for i, values in enumerate(zip(*map(result["by_target"].get, names), strict=True)):
+            table.add_row(str(i), *(f"{value:.4f}" for value in values))
+        console.print(table)
     top = [key for key in result if key.startswith("top_")]
     for key in ("rows", "loss", *top, "macro_f1", "mse", "mae", "r2", "accuracy"):
         if key in result:

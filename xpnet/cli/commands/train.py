@@ -86,7 +86,7 @@ def train(
             click.echo(f"{run.stopped}; resume with: {command}")
             return 130
         if run.test:
-            name = "accuracy" if "accuracy" in run.test else "r2"
+            name = next(key for key in ("accuracy", "r2", "mse") if key in run.test)
             report(f"test loss {run.test['loss']:.4f}")
             click.echo(f"test {name} {run.test[name]:.4f}")
         return 0

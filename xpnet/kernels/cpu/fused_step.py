@@ -197,7 +197,7 @@ class FusedStep:
             view[part.gradient][...] = quotient(sums.gradient, sums.denominator)
             correct = (0.0, 0.0)
             if self.loss.predicts != "value":
-                correct = self.loss.correct(output, batch.y)
+                correct = self.loss.correct(output, batch.y, batch.weight)
             totals[:COST] += (sums.loss, sums.denominator, *correct)
             totals[COST] = quotient(sums.loss, sums.denominator)
 

@@ -89,10 +89,10 @@ def element_loss(formulas: ElementLoss, reduction: str, *, bias: bool, weighted:
     body = ["i = n * J + j", "z = z_[i] + b[j]" if bias else "z = z_[i]", "y = y_[i]"]
     body += [*code.statements, f"loss += {code.outputs[0]} * s", f"dz[i] = {code.outputs[1]} * s"]
     if correct:
-        body += [*correct.statements, f"right += {correct.outputs[0]}"]
+        body += [*correct.statements, f"right += {correct.outputs[0]} * s"]
     lines += [*_deep(body, 2), "    weights += s * real(J)", "count = real(N * J)"]
     if correct:
-        lines += ["sums[CORRECT] += right", "sums[COUNT] += count"]
+        lines += ["sums[CORRECT] += right", "sums[COUNT] += weights"]
     lines += [f"finish(dz, N * J, {DIVISORS[reduction]}, loss, sums)"]
     return Loop(_text(lines), tuple(numbers))
 

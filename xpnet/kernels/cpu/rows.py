@@ -62,7 +62,7 @@ def softmax_cross_entropy(row):
     weight, class_weights = vector(row, 4), vector(row, 5)
     zero, one = real(0.0), real(1.0)
     kept, uniform, ignored = number(row, 0), number(row, 1), size(row, 2)
-    loss, weights, correct, count = zero, zero, zero, zero
+    loss, weights, count, correct, scored = zero, zero, zero, zero, zero
     if BIAS:
         for n in range(N):
             for k in range(K):
@@ -102,10 +102,11 @@ def softmax_cross_entropy(row):
             dz[at + label] -= sum_v
         loss += math.log(sum_exp) * sum_v - sum_vz
         weights += factor * sum_wy / (one if sum_y == 0 else sum_y) if CLASS_WEIGHTS else factor
-        correct += counted if top == label else zero
         count += counted
+        correct += factor if top == label else zero
+        scored += factor
     sums[CORRECT] += correct
-    sums[COUNT] += count
+    sums[COUNT] += scored
     finish(dz, N * K, DIVISOR, loss, sums)
 
 

@@ -105,9 +105,10 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
     bool counts = !probabilities && part[TARGET] != 0;
     sums[LOSS] += (counts ? part[TARGET] * log(part[EXP]) : (real)0) - part[LIKELIHOOD];
     real of_class = class_weights ? part[WY] / (part[Y] == 0 ? (real)1 : part[Y]) : (real)1;
-    sums[WEIGHTS] += target.counted * of_class * target.weight;
-    sums[CORRECT] += target.counted * (real)(top.index == expected.index);
-    sums[COUNTED] += target.counted;
+    real weight = target.counted * target.weight;
+    sums[DENOMINATOR] += reduction == MEAN ? weight * of_class : target.counted;
+    sums[CORRECT] += weight * (real)(top.index == expected.index);
+    sums[COUNTED] += weight;
   }
   int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
   bool alone = finishes && blocks == 1;

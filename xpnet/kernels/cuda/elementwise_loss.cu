@@ -9,11 +9,11 @@ FRAME elementwise_loss(F f, const act* z, const act* bias, act* dz, const real* 
   for (Walk at(J, 1); at.i < (unsigned)N * J; at.next()) {
     real value = z[at.i], weight = weights ? weights[at.n] : (real)1, e, de;
     if (bias) value = (act)(value + (real)bias[at.j]);
-    sums[CORRECT] += f(value, y[at.i], e, de);
+    sums[CORRECT] += f(value, y[at.i], e, de) * weight;
     dz[at.i] = de * weight * larger;
     sums[LOSS] += e * weight;
-    sums[WEIGHTS] += weight;
-    sums[COUNTED] += 1;
+    sums[DENOMINATOR] += reduction == MEAN ? weight : (real)1;
+    sums[COUNTED] += weight;
   }
   finish(sums, SAME);
 }

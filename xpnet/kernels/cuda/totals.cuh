@@ -1,13 +1,13 @@
 // What ends every loss: its sums, with those of the epoch.
 //
-// Each block writes its sums to partial (blocks, 4): loss, weights, correct, counted; the last
-// block of the batch adds them up. The gradient is that of the sum of the losses; the update divides
+// Each block writes its sums to partial (blocks, 4): loss, its denominator, and the weights of what
+// is correct and of all that counts; the last block of the batch adds them up. The gradient is that of the sum of the losses; the update divides
 // it by the denominator, which is known only after the whole batch. In mixed precision it is
 // multiplied by the loss scale and `share`, one over the usual denominator, and later divided by
 // both together with the denominator.
 
-enum { MEAN, MEAN_COUNT, SUM };                // reductions
-enum { LOSS, WEIGHTS, CORRECT, COUNTED, ALL };  // columns of partial
+enum { MEAN, MEAN_COUNT, SUM };                    // reductions
+enum { LOSS, DENOMINATOR, CORRECT, COUNTED, ALL };  // columns of partial
 
 __device__ inline real enlarged(const real* scale, real share) {
   return scale ? *scale * share : (real)1;
@@ -42,7 +42,7 @@ __device__ inline bool finish(real (&sums)[ALL], FINISH) {
     block_sums(sums);
   }
   if (threadIdx.x != 0) return true;
-  real d = reduction == MEAN ? sums[WEIGHTS] : reduction == MEAN_COUNT ? sums[COUNTED] : (real)1;
+  real d = reduction == SUM ? (real)1 : sums[DENOMINATOR];
   *total_loss = loss + sums[LOSS];
   *total_denominator = D + d;
   if (has_correct) {
