@@ -250,6 +250,9 @@ class _Tracer:
             raise UnsupportedError(msg)
         return x
 
+    def result_type(self, *_: Any) -> str:
+        return "real"
+
     def asarray(self, x: Any, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
         return x
 

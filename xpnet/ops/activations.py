@@ -147,6 +147,7 @@ def gelu_tanh(z: Array) -> Array:
 def gelu_tanh_backward(da: Array, z: Array) -> Array:
     """dz = ((1 + t)/2 + z/2 (1 - t²) u') da, t = tanh u, u' = √(2/π) (1 + 3·0.044715 z²)."""
     xp = array_namespace(da)
+    z = xp.clip(z, min=-10.0, max=10.0)  # beyond it t is ±1, and 1 - t² = 0 times z² = inf is NaN
     t = xp.tanh(_gelu_inner(z))
     slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * z * z)
     return da * (0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * slope)

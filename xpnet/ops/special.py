@@ -1,4 +1,4 @@
-"""Special functions that the standard lacks."""
+"""What the standard lacks: erf, and room for the squares of 16-bit floats."""
 
 import math
 
@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from xpnet.typing import Array
 
-__all__ = ["erf"]
+__all__ = ["erf", "widened"]
 
 # Rational Chebyshev approximations, W. J. Cody, Math. Comp. 23 (1969) 631-637, as in SPECFUN.
 # Each pair is (numerator, denominator), highest power first.
@@ -32,8 +32,19 @@ _LARGE = (  # (1/sqrt(pi) - x erfc(x) exp(x²)) x² in 1/x², for x >= 4
 )  # fmt: skip
 
 
+def widened(x: Array) -> Array:
+    """Return x in float32 if its dtype is narrower, else x: float16 ends at 65504, 256 squared.
+
+    >>> import numpy as np
+    >>> widened(np.ones(1, "float16")).dtype, widened(np.ones(1, "float64")).dtype
+    (dtype('float32'), dtype('float64'))
+    """
+    xp = array_namespace(x)
+    return xp.astype(x, xp.result_type(x.dtype, xp.float32), copy=False)
+
+
 def erf(x: Array) -> Array:
-    """erf x = 2/√π ∫_0^x exp(-t²) dt, to the last digits of float64, for any real shape.
+    """erf x = 2/√π ∫_0^x exp(-t²) dt for any real floating dtype: at most 2 units in the last place.
 
     The standard has no erf; the namespace's own is taken where it has one (PyTorch, and what
     records formulas for kernels).
@@ -45,7 +56,8 @@ def erf(x: Array) -> Array:
     xp = array_namespace(x)
     if hasattr(xp, "erf"):
         return xp.erf(x)
-    size = xp.abs(x)
+    wide = widened(x)
+    size = xp.abs(wide)
     # Every branch of a `where` is computed, so each takes an argument from its own range.
     small = xp.clip(size, max=0.46875)
     middle = xp.clip(size, min=0.46875, max=4.0)
@@ -59,7 +71,8 @@ def erf(x: Array) -> Array:
         xp.exp(-large * large) * erfc_large,
     )
     value = xp.where(size <= 0.46875, small * _ratio(_SMALL, small * small), 1.0 - erfc)
-    return xp.where(x != x, x, xp.sign(x) * value)  # a NaN stays a NaN
+    value = xp.where(x != x, wide, xp.sign(wide) * value)  # a NaN stays a NaN
+    return xp.astype(value, x.dtype, copy=False)
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
