@@ -16,6 +16,7 @@ __all__ = [
     "TrainingError",
     "UnsupportedError",
     "XpnetError",
+    "XpnetWarning",
     "require",
 ]
 
@@ -76,6 +77,10 @@ class CheckpointError(XpnetError, RuntimeError):
 
 class TrainingError(XpnetError, RuntimeError):
     """Training that cannot continue, for example because the loss is no longer finite."""
+
+
+class XpnetWarning(UserWarning):
+    """Something that was done as asked, and is probably not what was meant."""
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

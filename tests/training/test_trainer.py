@@ -14,7 +14,7 @@ import pytest
 
 from xpnet import schedules
 from xpnet.backends import get_backend
-from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Sequential, Softmax, Tanh
 from xpnet.nn.initializers import Zeros
 from xpnet.nn.layer import Layer
@@ -142,7 +142,8 @@ def test_a_second_fit_goes_on_where_the_first_ended():
     once.fit(classes(), epochs=5)
     assert state(twice) == state(once)
     before = state(once)
-    once.fit(classes(), epochs=5)
+    with pytest.warns(XpnetWarning, match=r"all 5 epochs are done.* pass epochs=10 for 5 more"):
+        once.fit(classes(), epochs=5)
     assert state(once) == before
 
 

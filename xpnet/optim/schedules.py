@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+from xpnet.errors import ConfigError
 from xpnet.registry import register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 
@@ -53,6 +54,7 @@ class Schedule(Checked, ABC):
     """Base class of the schedules."""
 
     table: ClassVar[dict[str, type["Schedule"]]] = SCHEDULES
+    monitor: ClassVar[Any] = "loss"  # or "accuracy": the metric that `observe` is given
 
     def init(self) -> State:
         """Return the state before the first epoch."""
@@ -185,15 +187,29 @@ class Plateau(Schedule):
     mode "max" to rise above best (1 + threshold); a metric that is not finite never does.
     PyTorch's ReduceLROnPlateau with its relative threshold and eps = 0. State: the number of
     reductions, the best value and the two counters of that rule.
+
+    The metric is ``monitor``, "loss" or "accuracy", of the validation where there is one; the first
+    needs mode "min", the second "max", and either setting implies the other.
     """
 
     _: KW_ONLY
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = None
+    monitor: Literal["loss", "accuracy"] | None = None  # type: ignore[misc] # each has its own
     factor: Annotated[float, Range(gt=0, lt=1)] = 0.1
     patience: NonNegativeInt = 10
     threshold: Fraction = 1e-4
     cooldown: NonNegativeInt = 0
     min_lr: NonNegativeFloat = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        monitor = self.monitor or ("accuracy" if self.mode == "max" else "loss")
+        mode = "max" if monitor == "accuracy" else "min"
+        if self.mode not in (None, mode):
+            msg = f"{monitor} needs mode {mode!r}; got {self.mode!r}"
+            raise ConfigError(msg)
+        object.__setattr__(self, "monitor", monitor)
+        object.__setattr__(self, "mode", mode)
 
     def init(self) -> State:
         return {"reductions": 0, "best": None, "bad_epochs": 0, "cooldown_left": 0}

@@ -1,16 +1,21 @@
 """Callbacks: what watches, saves or stops a training from outside its loop.
 
 A callback sees the trainer between steps. It must not change the training state, but may ask it to
-stop. Its own memory, where it has one, goes into checkpoints as JSON data by ``state`` and
-``restore``.
+stop. Their order does not matter: those that save come after those that watch, and the end is told
+in the reverse order of the beginning.
+
+What a callback remembers follows from ``trainer.history`` where that is possible, for then it holds
+for another training, after other settings and wherever a training was interrupted. What does not
+goes into checkpoints as JSON data, by ``state`` and ``restore``.
 """
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from xpnet.errors import CheckpointError, ConfigError
 from xpnet.storage import CheckpointFolder, History
@@ -23,7 +28,9 @@ __all__ = [
     "HistoryFile",
     "StopOnSignal",
     "monitored",
+    "named",
     "overridden",
+    "watched",
 ]
 
 EpochMetrics = dict[str, Any]
@@ -31,6 +38,8 @@ EpochMetrics = dict[str, Any]
 
 class Callback:
     """Base of the callbacks: every hook does nothing."""
+
+    saves: ClassVar[bool] = False  # whether it saves a snapshot, in which the others must be
 
     def on_train_begin(self, trainer: Any) -> None:
         """Called before the first step, after a restore."""
@@ -58,8 +67,21 @@ def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
     return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
 
 
-def monitored(record: EpochMetrics, what: str) -> float:
-    """Return the monitored value, of the validation if there is one; lower is better.
+def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
+    """Yield each with its name in a checkpoint: its class, and from the second on a number.
+
+    >>> [name for name, _ in named([EarlyStopping(3), Callback(), EarlyStopping(9)])]
+    ['EarlyStopping', 'Callback', 'EarlyStopping 2']
+    """
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        name = type(callback).__name__
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
+
+
+def watched(record: EpochMetrics, what: str) -> float:
+    """Return the value of that name, of the validation if there is one.
 
     Raises ConfigError where the epochs have no such value.
     """
@@ -67,14 +89,21 @@ def monitored(record: EpochMetrics, what: str) -> float:
     if value is None:
         msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for a classification"
         raise ConfigError(msg)
+    return value
+
+
+def monitored(record: EpochMetrics, what: str) -> float:
+    """Return :func:`watched`'s value so that lower is better."""
+    value = watched(record, what)
     return -value if what == "accuracy" else value
 
 
 class EarlyStopping(Callback):
     """Stop once the watched value has not fallen by ``min_delta`` for ``patience`` epochs.
 
-    ``monitor`` is "loss" or "accuracy", of the validation where there is one. A training that was
-    stopped so stays stopped when it is resumed with the same ``patience``.
+    ``monitor`` is "loss" or "accuracy", of the validation where there is one. What it waits for
+    follows from the history: a training that was stopped so stays stopped when it is resumed, also
+    with other settings if these would have stopped it, and another training begins anew.
     """
 
     def __init__(self, patience: int, monitor: str = "loss", min_delta: float = 0.0) -> None:
@@ -86,26 +115,25 @@ class EarlyStopping(Callback):
         self.best, self.waited = math.inf, 0
 
     def on_train_begin(self, trainer: Any) -> None:
+        self.best, self.waited = math.inf, 0
+        for record in trainer.history:
+            self._observe(record)
         self._stop_if_due(trainer)
 
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
+        self._observe(record)
+        self._stop_if_due(trainer)
+
+    def _observe(self, record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-        self._stop_if_due(trainer)
 
     def _stop_if_due(self, trainer: Any) -> None:
         if self.waited >= self.patience:
             trainer.stop(f"no better {self.monitor} for {self.waited} epochs")
-
-    def state(self) -> Mapping[str, Any]:
-        return {"best": None if math.isinf(self.best) else self.best, "waited": self.waited}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.best = math.inf if state["best"] is None else float(state["best"])
-        self.waited = int(state["waited"])
 
 
 class HistoryFile(Callback):
@@ -153,6 +181,8 @@ class Checkpointing(Callback):
     best that could not be saved as well.
     """
 
+    saves = True
+
     def __init__(
         self,
         folder: CheckpointFolder,
@@ -182,6 +212,15 @@ class Checkpointing(Callback):
                 self.folder.name_best(self.best_step)
             except CheckpointError as error:
                 self.report(f"the best checkpoint could not be linked: {error}")
+        self._take_up(trainer.history)
+
+    def _take_up(self, history: Iterable[EpochMetrics]) -> None:
+        """Set what the best checkpoint has of the value to monitor, if there is one."""
+        found = [record for record in history if record["step"] == self.best_step]
+        if found and (self._unsaved_best or self.folder.best_path.exists()):
+            self.best = monitored(found[0], self.monitor)
+        else:  # of another training, or in another folder
+            self.best, self.best_step, self._unsaved_best = math.inf, None, None
 
     def on_step_end(self, trainer: Any) -> None:
         due = self.every_steps and trainer.position.step % self.every_steps == 0
@@ -222,11 +261,9 @@ class Checkpointing(Callback):
         return self.failure is None
 
     def state(self) -> Mapping[str, Any]:
-        best = None if math.isinf(self.best) else self.best
-        return {"best": best, "best_step": self.best_step}
+        return {"best_step": self.best_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.best = math.inf if state["best"] is None else float(state["best"])
         step = state.get("best_step")
         self.best_step = None if step is None else int(step)
 
@@ -234,8 +271,7 @@ class Checkpointing(Callback):
 class StopOnSignal(Callback):
     """Turn the first SIGINT, SIGTERM or SIGHUP into a stop after the current step or epoch.
 
-    A second one ends the process at once. Put it after :class:`Checkpointing`, so that it watches
-    until the last step is saved.
+    A second one ends the process at once. It watches until the last step is saved.
     """
 
     def __init__(self) -> None:

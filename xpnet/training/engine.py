@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,8 @@ class Engine:
     the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
     narrower dtype. The state begins with ``seed``'s first weights. The attribute ``optimizer`` is
     the rule that makes the updates: the one given, or what its groups of parameters make of it.
+
+    A copy, or what is pickled, has the state as host arrays and makes its steps anew.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Engine:
         accumulate: int = 1,
         mixed: Mixed | None = None,
     ) -> None:
+        options = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
+        self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
         model = replace(model, frozen=left_out) if left_out else model
@@ -84,10 +89,16 @@ class Engine:
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
-        self.step = choose_step(step, self.request)
+        self._asked, self.step = step, choose_step(step, self.request)
         jit = backend.jit if self.step.kind == "jit" else lambda function: function
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_by, (), self.host_state()
+
+    def __setstate__(self, host: TrainState) -> None:
+        self.set_state(host)
 
     @property
     def nbytes(self) -> int:
@@ -201,6 +212,11 @@ class Engine:
             stats=_vector(backend, self.stats_layout, host.stats),
             slots=tuple(_vector(backend, self.params_layout, slot) for slot in host.slots),
         )
+
+    def go_back(self, host: TrainState) -> None:
+        """Place a host state where a step was interrupted, with a step that knows nothing of it."""
+        self.step = choose_step(self._asked, self.request)
+        self.set_state(host)
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:

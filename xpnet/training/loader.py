@@ -73,6 +73,16 @@ class Loader:
         v = self.arrays.get(name)
         return v if v is None or isinstance(v, np.ndarray) else self.backend.to_host(v)
 
+    def check_finite(self, batch_size: int) -> None:
+        """Raise DataError, with the row, where what the batches hold is not finite."""
+        for number, batch in enumerate(self.batches(batch_size)):
+            for name, values in zip(("x", "y", "the sample weights"), batch, strict=True):
+                host = np.zeros(0) if values is None else self.backend.to_host(values)
+                wrong = np.flatnonzero(~np.isfinite(host).reshape(len(host), -1).all(axis=1))
+                if wrong.size:
+                    msg = f"row {number * batch_size + wrong[0]} of {name} is not finite"
+                    raise DataError(msg)
+
     def sample(self, rows: int) -> Batch:
         """Return a batch of so many rows that are at hand, over and over where these are fewer."""
         indices = np.arange(rows) % self.arrays["x"].shape[0]

@@ -7,7 +7,7 @@ from xpnet.data import StreamedDataset
 from xpnet.errors import BackendError, DataError
 from xpnet.training.loader import Loader, StreamedLoader
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "check_labelled"]
 
 
 class Placement:
@@ -51,21 +51,18 @@ class Placement:
             raise BackendError(msg)
         return data
 
-    def labelled(self, data: Any) -> Loader:
-        """Return a loader of (x, y), (x, y, weight), a Loader or a stream.
-
-        Raises DataError for data of another kind.
-        """
-        listed = isinstance(data, tuple | list) and len(data) in (2, 3)
-        if not listed and not isinstance(data, Loader | StreamedDataset):
-            msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
-            msg += f"got {type(data).__name__}"
-            raise DataError(msg)
-        return self.loader(data)
-
     def __str__(self) -> str:
         if self.backend is not None:
             return "{backend} {version} on {device}, {dtype}".format(**self.backend.describe())
         if self.follows_data:
             return "the backend chosen from the data"
         return " on ".join(word for word in (self.name, self.device) if word != "auto")
+
+
+def check_labelled(data: Any) -> None:
+    """Raise DataError for what is not (x, y), (x, y, weight), a Loader or a stream."""
+    listed = isinstance(data, tuple | list) and len(data) in (2, 3)
+    if not listed and not isinstance(data, Loader | StreamedDataset):
+        msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
+        msg += f"got {type(data).__name__}"
+        raise DataError(msg)

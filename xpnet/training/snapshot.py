@@ -37,7 +37,7 @@ class Resumed(NamedTuple):
     position: Position
     schedule: dict[str, Any]
     history: list[dict[str, Any]]
-    callbacks: dict[str, dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
 
 
@@ -64,7 +64,10 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
             raise CheckpointError(msg)
     position = Position(**meta["position"])
     history = list(meta["history"])
-    return Resumed(position, meta["schedule"], history, meta["callbacks"], meta["threads"])
+    # What a schedule remembers is of the value that it watched.
+    watched = meta.get("monitor", "loss") == schedule.monitor
+    state = meta["schedule"] if watched else dict(schedule.init())
+    return Resumed(position, state, history, meta["callbacks"], meta["threads"])
 
 
 def _is_position(value: Any) -> bool:
@@ -76,7 +79,12 @@ def _is_position(value: Any) -> bool:
 
 
 def _is_record(value: Any) -> bool:
-    return _is_table(value) and _is_count(value.get("epoch")) and _is_count(value.get("step"))
+    return (
+        _is_table(value)
+        and _is_count(value.get("epoch"))
+        and _is_count(value.get("step"))
+        and all(type(n) in (int, float) for n in value.values())
+    )
 
 
 def _is_like(value: Any, first: Mapping[str, Any]) -> bool:

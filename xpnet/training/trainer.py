@@ -8,18 +8,21 @@ a step is :func:`xpnet.step.make_train_step`.
     probabilities = trainer.predict(x_test)
 """
 
+import copy
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, Never
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
-from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_output, check_reachable
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
@@ -28,13 +31,14 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert, did_you_mean
-from xpnet.step import Batch, StepInputs, dropout_keys
+from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
-from xpnet.training.callbacks import Callback, EpochMetrics, overridden
+from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
+from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.loader import Loader
 from xpnet.training.memory import footprint, shortage
-from xpnet.training.placement import Placement
+from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
@@ -43,6 +47,8 @@ from xpnet.typing import Array
 __all__ = ["Evaluation", "Position", "Trainer"]
 
 EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
+ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
+OF_A_FIT = ("_batches", "_began", "_kept")  # what a copy does without
 
 
 class Evaluation(NamedTuple):
@@ -51,6 +57,15 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: float | None  # None for regression
     predictions: np.ndarray  # probabilities (N, K), or values
+
+
+class _Kept(NamedTuple):
+    """A copy of all that training changes, to go back to."""
+
+    position: Position
+    state: TrainState  # on the host
+    schedule: Mapping[str, Any]
+    epochs: int  # records of the history
 
 
 class Trainer:
@@ -67,7 +82,29 @@ class Trainer:
     "auto" finds it by measuring (:mod:`xpnet.training.threads`).
 
     The same seed gives the same first weights, batches and dropout on every backend.
+
+    Settings stay as they are given, for a step is made from them; only ``threads`` may be assigned,
+    for the next ``fit``, and ``params``. A copy, or what is pickled, is a trainer of its own at the
+    same position, which goes on bit for bit as this one would, also in another process.
     """
+
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    batch_size: int
+    seed: int
+    clip: Clip
+    step: Step
+    accumulate: int
+    mixed: Mixed | None
+    history: list[EpochMetrics]
+    stopped: str | None  # why training ended before its last epoch
+    failed: BaseException | None
+    epochs: int
+    steps_per_epoch: int
+    rows: int
+    callbacks: list[Callback]
 
     def __init__(
         self,
@@ -89,37 +126,51 @@ class Trainer:
         **unknown: Never,
     ) -> None:
         _refuse(unknown)
-        self.model = model if isinstance(model, Sequential) else Sequential(tuple(model))
-        self.loss: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
+        model = model if isinstance(model, Sequential) else Sequential(tuple(model))
+        loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
-        self.optimizer: Optimizer = convert(rule, optimizer, "optimizer")
+        optimizer = convert(rule, optimizer, "optimizer")
         rule = Annotated[Schedule, OneOf(SCHEDULES)]
-        self.schedule: Schedule = convert(rule, schedule, "schedule")
-        if self.loss.reduction == "none":
-            msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
-            raise ConfigError(msg)
-        check_output(self.model, self.loss)
-        if batch_size < 1 or accumulate < 1 or seed < 0:
-            msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
-            msg += f"got {batch_size}, {accumulate} and {seed}"
-            raise ConfigError(msg)
+        schedule = convert(rule, schedule, "schedule")
+        _check(loss, schedule, batch_size, accumulate, seed)
+        check_output(model, loss)
         self._placement = Placement(backend, device, dtype)
-        self.batch_size, self.seed, self.clip, self.step = batch_size, seed, clip, step
-        self.accumulate, self.mixed, self.threads = accumulate, mixed, checked(threads)
+        self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
+        self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
+        self._set(accumulate=accumulate, mixed=mixed)
+        self.threads = checked(threads)
 
-        self.position = Position()
-        self.history: list[EpochMetrics] = []
-        self.stopped: str | None = None  # why training ended before its last epoch
-        self.failed: BaseException | None = None
-        self.epochs = self.steps_per_epoch = self.rows = 0
-        self.callbacks: list[Callback] = []
+        self._cursor = Cursor(Position())
+        self._set(history=[], stopped=None, failed=None, callbacks=[])
+        self._set(epochs=0, steps_per_epoch=0, rows=0)
         self._schedule_state = self.schedule.init()
+        self._callback_states: dict[str, Mapping[str, Any]] = {}
         self._engine: Engine | None = None
+        self._kept: _Kept | None = None
         self._recorded_threads: Mapping[str, int] = {}
         self.chosen_threads: Threads | None = None  # None before the first step
-        self._restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None
+        self._restored: Mapping[str, np.ndarray] | None = None  # until the sizes are known
+        self._has_weights = self._fitted = False
         if self.backend is not None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
+
+    def _set(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would have no effect: the steps are made, and keep their own count."""
+        if not name.startswith("_") and name not in ASSIGNABLE:
+            raise _not_assignable(name, [*vars(self), *vars(Trainer)])
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._repair()
+        state = {k: v for k, v in vars(self).items() if k not in OF_A_FIT}
+        mine = {"callbacks": [], "failed": None, "_callback_states": self._states(), "_kept": None}
+        return {**state, **mine, "history": [dict(record) for record in self.history]}
+
+    def __copy__(self) -> "Trainer":
+        return copy.deepcopy(self)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -135,14 +186,17 @@ class Trainer:
 
         ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
         StreamedDataset. Called again with more epochs, or after :meth:`restore`, training continues
-        from where it is.
+        from where it is; callbacks take up the states of those before them. After an interruption,
+        be it Ctrl-C or an error, it continues bit for bit as if there had been none.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
 
-        Raises DataError for data that does not fit, TrainingError when the loss is not finite.
+        Warns (XpnetWarning) where an earlier call has done all epochs. Raises DataError for data
+        that does not fit, TrainingError when the loss is not finite.
         """
         # A loss that is not finite is found and explained below; a warning would say less.
-        with self._memory_errors(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with self._memory_errors(), quiet, self._cursor.deferring():
             return self._fit(data, epochs, validation, list(callbacks))
 
     def _fit(
@@ -151,16 +205,21 @@ class Trainer:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
+        self._repair()
         loader = self._labelled(data, training=True)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         checks = None if validation is None else self._labelled(validation)
-        self.epochs, self.rows = epochs, loader.rows
-        self.steps_per_epoch = math.ceil(loader.rows / self.batch_size)
-        check_length(epochs, self.steps_per_epoch)
-        self.callbacks, self.stopped, self.failed = callbacks, None, None
-        self._restore_callbacks()
+        steps_per_epoch = math.ceil(loader.rows / self.batch_size)
+        check_length(epochs, steps_per_epoch)
+        if self._fitted and epochs <= self.position.epoch:
+            _warn_that_all_is_done(self.position.epoch)
+        self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
+        self._set(stopped=None, failed=None)
+        self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
+        self._fitted = False
         begun: list[Callback] = []
         try:
+            self._keep()
             for callback in self.callbacks:
                 callback.on_train_begin(self)
                 begun.append(callback)
@@ -168,11 +227,13 @@ class Trainer:
             with limited(self.engine.backend, self.chosen_threads):
                 self._train(loader, checks)
         except BaseException as error:
-            self.failed = error
+            self._set(failed=error)
+            self._repair()
             raise
         finally:
-            for callback in begun:
+            for callback in reversed(begun):
                 callback.on_train_end(self)
+        self._fitted = True
         return self.history
 
     def _train(self, loader: Loader, checks: Loader | None) -> None:
@@ -188,40 +249,54 @@ class Trainer:
             batch = loader.sample(min(self.batch_size, loader.rows))
             # At a learning rate of 0 the weights stay, however often the step is taken.
             still = self.engine.coefficients(0.0, self.position.step + 1)
-            inputs = self._inputs()._replace(coefficients=still)
-            self.chosen_threads = choose(self.engine, batch, inputs, steps)
+            inputs = self._inputs(self.engine)._replace(coefficients=still)
+            engine, self._cursor.phase = self.engine, TRIAL
+            self.chosen_threads = choose(engine, batch, inputs, steps)
+            self._cursor.phase = WHOLE
 
     def stop(self, reason: str) -> None:
         """End training after the current step, or after the epoch when asked at its end."""
-        self.stopped = reason
+        self._set(stopped=reason)
 
     def _train_epoch(self, loader: Loader) -> bool:
         """Take the steps that are left of the epoch; say whether it came to its end."""
-        self._epoch_began, self._epoch_from = time.perf_counter(), self.position
+        engine, cursor, self._began = self.engine, self._cursor, time.perf_counter()
+        if self._kept is None or self._kept.position != self.position:
+            self._keep()
         shuffle = Shuffle(self.seed, self.position.epoch)
         self._batches = lambda: loader.batches(
             self.batch_size, shuffle, start=self.position.batch, reuse=True
         )
-        self._epoch_state = self.engine.host_state()
         hooks = overridden(self.callbacks, "on_step_end")
         for batch in self._batches():
-            self.engine.train(batch, self._inputs())
-            self._advance()
+            cursor.phase = STEP
+            engine.train(batch, self._inputs(engine))
+            cursor.arrive(_after(cursor.position))
             for hook in hooks:
                 hook(self)
             if self.stopped is not None and self.position.batch < self.steps_per_epoch:
                 return False
         return True
 
-    def _advance(self) -> None:
-        epoch, batch, step = self.position
-        self.position = Position(epoch, batch + 1, step + 1)
+    def _keep(self) -> None:
+        """Keep a copy of the state, for :meth:`_repair` and to explain a failure."""
+        state = self.engine.host_state()
+        self._kept = _Kept(self.position, state, self._schedule_state, len(self.history))
 
-    def _inputs(self) -> StepInputs:
+    def _repair(self) -> None:
+        """Go back to the state that was kept, where a step was interrupted that writes over it."""
+        if self._cursor.torn and self._engine is not None and self._kept is not None:
+            position, state, schedule, epochs = self._kept
+            self._engine.go_back(state)
+            self._schedule_state = schedule
+            del self.history[epochs:]
+            self._cursor.arrive(position)
+
+    def _inputs(self, engine: Engine) -> StepInputs:
         """The numbers of the step at this position."""
         step = self.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        return StepInputs(step, self.engine.coefficients(self._lr(step), step + 1), keys)
+        return StepInputs(step, engine.coefficients(self._lr(step), step + 1), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
@@ -229,8 +304,9 @@ class Trainer:
 
     def _end_epoch(self, checks: Loader | None) -> None:
         means = self.read()  # waits for the device, so the time is taken after it
-        seconds = time.perf_counter() - self._epoch_began
-        done = max(self.rows - self._epoch_from.batch * self.batch_size, 0)
+        seconds = time.perf_counter() - self._began
+        first = 0 if self._kept is None else self._kept.position.batch
+        done = max(self.rows - first * self.batch_size, 0)
         record = {
             "epoch": self.position.epoch + 1,
             "step": self.position.step,
@@ -240,15 +316,21 @@ class Trainer:
             "samples_per_second": done / seconds,
         }
         if checks is not None:
-            result = self.engine.evaluate(checks.batches(EVALUATION_BATCH))
+            try:
+                result = self._evaluate(checks)
+            except DataError as error:
+                where = "validation"
+                raise error.within(where) from None
             record["val_loss"] = result.loss
             if result.accuracy is not None:
                 record["val_accuracy"] = result.accuracy
+        value = watched(record, self.schedule.monitor)
+        schedule_state = self.schedule.observe(self._schedule_state, value)
+        engine, self._cursor.phase = self.engine, STEP
+        engine.zero()
         self.history.append(record)
-        watched = record.get("val_loss", record["loss"])
-        self._schedule_state = self.schedule.observe(self._schedule_state, watched)
-        self.engine.zero()
-        self.position = Position(self.position.epoch + 1, 0, self.position.step)
+        self._schedule_state = schedule_state
+        self._cursor.arrive(Position(self.position.epoch + 1, 0, self.position.step))
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
 
@@ -267,18 +349,22 @@ class Trainer:
 
     def _explain_failure(self, bad_step: int) -> None:
         """Repeat the epoch up to the bad step, which the positions make possible, and look in."""
-        self.engine.set_state(self._epoch_state)
-        self.position, where = self._epoch_from, None
+        assert self._kept is not None
+        engine, cursor, where = self.engine, self._cursor, None
+        cursor.phase = TRIAL
+        engine.set_state(self._kept.state)
+        cursor.position = self._kept.position
         for batch in self._batches():
             # A gradient that is not finite spoils the weights, and so the loss of the step after.
             if self.position.step >= bad_step - 1:
-                where = self.engine.first_nonfinite(batch, self._inputs())
+                where = engine.first_nonfinite(batch, self._inputs(engine))
             if where or self.position.step == bad_step:
                 break
-            self.engine.train(batch, self._inputs())
-            self._advance()
+            engine.train(batch, self._inputs(engine))
+            cursor.position = _after(cursor.position)
         else:  # the last update of the epoch
-            where = self.engine.first_nonfinite(batch, self._inputs())
+            where = engine.first_nonfinite(batch, self._inputs(engine))
+        cursor.phase = WHOLE
         epoch, _, step = self.position
         msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
         if where is None:
@@ -294,7 +380,10 @@ class Trainer:
     # -- prediction -------------------------------------------------------------------------------
 
     def evaluate(self, data: Any) -> Evaluation:
-        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader."""
+        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader.
+
+        Raises TrainingError before there is anything trained, DataError where data is not finite.
+        """
         parts: list[np.ndarray] = []
         to_host = self.engine.backend.to_host
         metrics = self.score(data, lambda batch, output, told: parts.append(to_host(told)))
@@ -306,20 +395,39 @@ class Trainer:
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
         with self._memory_errors():
+            self._check_weights()
             loader = self._labelled(data)
             with limited(self.engine.backend, self.chosen_threads):
-                return self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
+                return self._evaluate(loader, each)
+
+    def _evaluate(
+        self,
+        loader: Loader,
+        each: Callable[[Batch, Array, Array], None] = lambda batch, output, predicted: None,
+    ) -> Metrics:
+        metrics = self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
+        if metrics.bad_step >= 0:  # the data's fault, or a loss that is infinite
+            loader.check_finite(EVALUATION_BATCH)
+        return metrics
+
+    def _check_weights(self) -> None:
+        if self.position.step == 0 and not self._has_weights:
+            msg = "nothing has been trained yet: the weights are random"
+            raise TrainingError(msg, python="call fit or restore first, or assign params")
 
     def predict(self, x: Any) -> np.ndarray:
-        """Return probabilities (N, K), or values for regression, as a host array."""
+        """Return probabilities (N, K), or values for regression, as a host array.
+
+        Raises TrainingError before there is anything trained.
+        """
         parts = list(self.predictions(x))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with self._memory_errors():
-            x = x if isinstance(x, Loader | StreamedDataset) else (x,)
-            loader = self._built_for(self._placement.loader(x))
+            self._check_weights()
+            loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
             while True:
                 with limited(self.engine.backend, self.chosen_threads):  # not while others compute
@@ -329,6 +437,11 @@ class Trainer:
                 yield part
 
     # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """Where the training is."""
+        return self._cursor.position
 
     @property
     def backend(self) -> Backend | None:
@@ -341,6 +454,7 @@ class Trainer:
 
         Raises TrainingError before that.
         """
+        self._repair()
         shape = self.model.input_shape
         if self._engine is None and shape is not None and not self._placement.follows_data:
             self._prepare(shape)
@@ -353,17 +467,42 @@ class Trainer:
         return self._engine
 
     @property
-    def params(self) -> dict[str, np.ndarray]:
-        """Host copies of the parameters and the running statistics, by name."""
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Host copies of the parameters and the running statistics, by name.
+
+        To change some of them, assign a mapping with these; what the optimizer remembers stays.
+        """
         named = {k.partition("/"): v for k, v in self.engine.tensors().items()}
-        return {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
+        found = {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
+        for tensor in found.values():  # writing to a copy would change nothing
+            tensor.flags.writeable = False
+        return MappingProxyType(found)
+
+    @params.setter
+    def params(self, some: Mapping[str, Any]) -> None:
+        tensors = self.engine.tensors()
+        full = {k.partition("/")[2]: k for k in tensors if k.startswith(("params/", "stats/"))}
+        for name, value in some.items():
+            if name not in full:
+                msg = f"the model has no parameter {name!r}; {did_you_mean(name, full)}"
+                raise DataError(msg)
+            mine, value = tensors[full[name]], np.asarray(value)
+            if value.shape != mine.shape or not np.isfinite(value).all():
+                msg = f"{name} must be finite numbers of shape {mine.shape}; got {value.shape}"
+                raise DataError(msg)
+            tensors[full[name]] = value.astype(mine.dtype)
+        self.engine.load_tensors(tensors)
+        self._has_weights = True
+        self._keep()
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return all that a resumed training needs: named host arrays, and JSON data."""
+        self._repair()
         meta = {
             "position": self.position._asdict(),
             "schedule": dict(self._schedule_state),
-            "callbacks": {type(c).__name__: dict(c.state()) for c in self.callbacks},
+            "monitor": self.schedule.monitor,
+            "callbacks": {name: dict(state) for name, state in self._states().items()},
             "history": [dict(record) for record in self.history],
             "backend": self.engine.backend.describe(),
             "threads": self._threads_by_backend(),
@@ -377,14 +516,18 @@ class Trainer:
         does not fit.
         """
         found = resumed(meta, self.schedule)
-        self._restored = (tensors, found.callbacks)
-        self.position, self._schedule_state = found.position, found.schedule
-        self.history, self._recorded_threads = found.history, found.threads
+        if self._engine is None and self.model.input_shape is not None:
+            self._prepare(self.model.input_shape)
         if self._engine is not None:
             self._engine.load_tensors(tensors)
+        self._restored = tensors if self._engine is None else None
+        self._cursor, self._schedule_state = Cursor(found.position), found.schedule
+        self._set(history=found.history, callbacks=[])
+        self._callback_states = dict(found.callbacks)
+        self._recorded_threads, self._kept = found.threads, None
+        self._has_weights, self._fitted = True, False
+        if self._engine is not None:
             self.chosen_threads = self._settled_threads()
-        elif self.model.input_shape is not None:
-            self._prepare(self.model.input_shape)
 
     def _threads_by_backend(self) -> dict[str, int]:
         chosen = self.chosen_threads
@@ -395,17 +538,22 @@ class Trainer:
     def _settled_threads(self) -> Threads | None:
         return settled(self.engine.backend, self.threads, self._recorded_threads)
 
-    def _restore_callbacks(self) -> None:
-        states = self._restored[1] if self._restored else {}
-        for callback in self.callbacks:
-            name = type(callback).__name__
+    def _states(self) -> dict[str, Mapping[str, Any]]:
+        """The states of the callbacks, also of those that took part earlier."""
+        return {**self._callback_states, **{name: c.state() for name, c in named(self.callbacks)}}
+
+    def _take_up(self, callbacks: list[Callback]) -> None:
+        """Let callbacks go on where those of the same names were."""
+        states = self._states()
+        for name, callback in named(callbacks):
             try:
                 if name in states:
                     callback.restore(states[name])
             except (LookupError, TypeError, ValueError, OverflowError) as error:
                 msg = f"the checkpoint has a state that {name} cannot take back: {error}"
                 raise CheckpointError(msg) from error
-        self._restored = None
+        self._set(callbacks=callbacks)
+        self._callback_states = states
 
     # -- display ----------------------------------------------------------------------------------
 
@@ -478,7 +626,7 @@ class Trainer:
         """Build the model and its engine for examples of ``shape``, once."""
         if self._engine is None:
             if self.model.input_shape != shape:
-                self.model = self.model.build(shape)
+                self._set(model=self.model.build(shape))
             check_output(self.model, self.loss)
             self._engine = Engine(
                 self._placement.resolve(),
@@ -493,19 +641,26 @@ class Trainer:
             )
             self.chosen_threads = self._settled_threads()
             if self._restored is not None:
-                self._engine.load_tensors(self._restored[0])
+                self._engine.load_tensors(self._restored)
+                self._restored = None
         elif self.model.input_shape != shape:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
-    def _built_for(self, loader: Loader) -> Loader:
-        """The loader, for whose examples the model is built."""
+    def _loader(self, data: Any) -> Loader:
+        """A loader of data in any form."""
+        return self._placement.loader(data)
+
+    def _built_for(self, data: Any) -> Loader:
+        """A loader, for whose examples the model is built."""
+        loader = self._loader(data)
         self._prepare(loader.example_shape)
         return loader
 
     def _labelled(self, data: Any, *, training: bool = False) -> Loader:
         """A loader with targets and weights that fit the loss and the model."""
-        loader = self._built_for(self._placement.labelled(data))
+        check_labelled(data)
+        loader = self._built_for(data)
         outputs = self.model.output_shape[-1]
 
         def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:
@@ -516,6 +671,43 @@ class Trainer:
         if (weight := loader.weights()) is not None:
             check_weights(weight, loader.rows)
         return loader.checked(check)
+
+
+def _after(position: Position) -> Position:
+    epoch, batch, step = position
+    return Position(epoch, batch + 1, step + 1)
+
+
+def _check(loss: Loss, schedule: Schedule, batch_size: int, accumulate: int, seed: int) -> None:
+    """Raise ConfigError for settings that do not go together or are out of range."""
+    if loss.reduction == "none":
+        msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
+        raise ConfigError(msg)
+    if loss.predicts == "value" and schedule.monitor == "accuracy":
+        msg = f"{schedule!r} watches the accuracy, which a regression does not have"
+        raise ConfigError(msg)
+    if batch_size < 1 or accumulate < 1 or seed < 0:
+        msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
+        msg += f"got {batch_size}, {accumulate} and {seed}"
+        raise ConfigError(msg)
+
+
+def _warn_that_all_is_done(epochs: int) -> None:
+    msg = f"nothing was trained, for all {epochs} epochs are done: epochs counts from the first "
+    msg += f"on, so pass epochs={2 * epochs} for {epochs} more, or begin with a new Trainer"
+    warnings.warn(msg, XpnetWarning, stacklevel=4)
+
+
+def _not_assignable(name: str, known: Iterable[str]) -> ConfigError:
+    if name in inspect.signature(Trainer).parameters:
+        msg = f"{name} is a setting, which a trainer keeps as it was made"
+        remedy = f"make another Trainer(..., {name}=...); its restore(*trainer.snapshot()) goes on "
+        return ConfigError(msg, python=f"{remedy}from here")
+    if name in known:
+        msg = f"{name} of a trainer cannot be assigned"
+        return ConfigError(msg, python="fit, restore and stop change it")
+    public = [k for k in known if not k.startswith("_")]
+    return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, public)}")
 
 
 def _refuse(unknown: Mapping[str, object]) -> None:
