@@ -8,9 +8,13 @@ Tests marked `long` run with `--long`, or where `-m` names the mark; the summary
 out. `long_but(name=[...])` keeps a test short where its parameters have these values only, and
 `long_where(name=[...])` makes it long there only. Under pytest-xdist the workers hand their counts
 to the process that prints the summary.
+
+`XPNET_TEST_BACKENDS=numpy,torch` leaves the other backends out, and does not import them: what has
+to start many times (scripts/mutants) then starts at once.
 """
 
 import contextlib
+import os
 import re
 import signal
 from collections import Counter
@@ -73,7 +77,11 @@ def pytest_addoption(parser):
 
 def available():
     """Return the names of the backends that can run here, and note why the others cannot."""
+    wanted = os.environ.get("XPNET_TEST_BACKENDS", ",".join(UNDER_TEST)).split(",")
     for name, (cls, device) in UNDER_TEST.items():
+        if name not in wanted:
+            missing[name] = "XPNET_TEST_BACKENDS leaves it out"
+            continue
         probe = (backend_class(cls) if isinstance(cls, str) else cls).probe()
         if device not in probe.devices:
             missing[name] = probe.note or f"it has only {', '.join(probe.devices)}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from xpnet.check.gradcheck import DIFFERENCES, gradcheck
+from xpnet.check.gradcheck import DIFFERENCES, _worst, gradcheck
 from xpnet.cli.commands.gradcheck import gradcheck as command
 from xpnet.errors import ConfigError
 from xpnet.nn import (
@@ -273,6 +273,38 @@ def test_a_fault_in_the_chain_is_distinguished_from_one_in_a_layer():
     assert report.faults == (
         "every layer agrees with its own forward; the chain between them is off",
     )
+
+
+@dataclass(frozen=True)
+class SlightlyOff(Dense):
+    """dW a ten-thousandth too large, or only in the entry that is the smallest."""
+
+    smallest: bool = False
+
+    def backward(self, params, residuals, dy, *, input_gradient=True):
+        dx, grads = super().backward(params, residuals, dy, input_gradient=input_gradient)
+        W = np.array(grads["W"])
+        at = np.unravel_index(np.abs(W).argmin(), W.shape) if self.smallest else ...
+        W[at] *= 1.0 + 1e-4
+        return dx, {**grads, "W": W}
+
+
+def test_a_fault_of_a_ten_thousandth_is_found():
+    report = run([SlightlyOff(K)])
+    assert not report.ok
+    assert report.faults[0].startswith("layer 0 (SlightlyOff): dW[")
+    assert run([SlightlyOff(K)], tolerance=1e-3).ok
+
+
+def test_a_fault_of_a_small_entry_is_found_beside_large_ones():
+    x, y = np.array([[10.0, 0.1]]), np.array([[0.3, -0.2]])
+    layers = Sequential((SlightlyOff(2, smallest=True),))
+    report = gradcheck(layers, MeanSquaredError(), x, y, oracles=[])
+    assert not report.ok
+    assert report.checks[0].error == pytest.approx(1e-4, rel=1e-2)
+    worst = _worst(np.array([1.0, 0.01]), np.array([1.0, 0.01 + 1e-7]), [(0,), (1,)], base=1.0)
+    assert worst.error == pytest.approx(1e-5, rel=1e-3)
+    assert worst.place == (1,)
 
 
 def test_a_gradient_that_is_not_a_number_is_wrong():

@@ -111,6 +111,13 @@ def test_an_assignment_is_a_partition_with_the_given_shares(rows):
     assert np.sort(np.concatenate(found)).tolist() == list(range(rows))
 
 
+def test_each_block_is_turned_by_its_own_number_of_rows():
+    bounds = np.arange(0, 6_400, 100)
+    assignment = Assignment(bounds, SHARES, seed=3)
+    firsts = [assignment.runs(0, b)[-1][0] - bounds[b] for b in range(len(bounds) - 1)]
+    assert len(set(firsts)) > 25  # of 63; without the turn the first part begins every block
+
+
 def test_a_sorted_file_is_split_evenly_by_class(tmp_path):
     y = np.repeat(np.arange(10), 5000)
     np.savez(tmp_path / "t.npz", x=np.zeros((len(y), 2), np.float32), y=y)
@@ -201,6 +208,17 @@ def test_every_epoch_has_its_own_order_and_is_mixed_across_the_file(tmp_path, rn
         assert spread.min() > len(x) / 2
         # With 16 blocks to a window, a sixteenth of the order of the file remains.
         assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 2 / 16
+
+
+def test_each_window_has_its_own_order(tmp_path, rng):
+    x, y = table(rng, 20_000)
+    np.savez(tmp_path / "t.npz", x=x, y=y)
+    whole = scanned(open_rows(tmp_path / "t.npz", "auto"), (1.0,), window_bytes=x.nbytes // 4)
+    orders = [order for _, order in whole.parts[0]._windows(Shuffle(0, 0), 0)]
+    assert len(orders) >= 4
+    for a, b in itertools.pairwise(orders):
+        n = min(len(a), len(b))
+        assert (a[:n] == b[:n]).mean() < 0.01
 
 
 def test_memory_is_independent_of_the_rows_and_work_of_the_position(tmp_path):

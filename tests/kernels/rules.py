@@ -18,7 +18,7 @@ RULES = {
     "sgd": SGD(0.1),
     "sgd with decay": SGD(0.1, weight_decay=0.1),
     "momentum": SGD(0.1, momentum=0.9, weight_decay=0.1),
-    "nesterov": SGD(0.1, momentum=0.9, nesterov=True),
+    "nesterov": SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     "rmsprop": RMSProp(0.01, weight_decay=0.1),
     "adagrad": Adagrad(0.1, lr_decay=0.1, initial_accumulator=0.1, weight_decay=0.1),
     "adam with decay": Adam(0.01, weight_decay=0.1),

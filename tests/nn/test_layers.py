@@ -185,6 +185,7 @@ def test_dropout_draws_differ_between_steps_and_layers_and_repeat_by_position():
     keys = [dropout_keys(0, step, 3) for step in range(50)]
     assert len({pair for step in keys for pair in step}) == 150
     assert dropout_keys(0, 7, 3) == keys[7]
+    assert dropout_keys(0, 3, 1) != dropout_keys(0, 3 + 256, 1)  # drawn 256 steps at once
     assert all(-(2**31) <= k < 2**31 for step in keys for pair in step for k in pair)
 
 
@@ -198,6 +199,8 @@ def test_a_first_layer_may_skip_its_input_gradient(backend, rng):
     dx, grads = model.backward(params, residuals, y)
     none, same = model.backward(params, residuals, y, input_gradient=False)
     assert none is None
+    last, dy = model.layers[-1], y
+    assert last.backward(params[-1], residuals[-1], dy, input_gradient=False)[0] is None
     assert dx.shape == (N, 2, 3)
     for ours, theirs in zip(grads, same, strict=True):
         for name in ours:

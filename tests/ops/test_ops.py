@@ -10,7 +10,7 @@ from xpnet.nn import ACTIVATIONS, CELU, PReLU
 from xpnet.ops.cross_entropy import cross_entropy_backward, one_hot, smooth
 from xpnet.ops.dense import dense, dense_backward
 from xpnet.ops.dropout import position_hash
-from xpnet.ops.softmax import softmax, softmax_backward, softmax_jacobian
+from xpnet.ops.softmax import log_softmax, softmax, softmax_backward, softmax_jacobian
 from xpnet.ops.special import erf
 
 N, I, J = 3, 4, 5  # noqa: E741
@@ -49,7 +49,14 @@ def test_the_softmax_jacobian_is_the_numerical_one(rng):
     for s in range(J):
         step = eps * np.eye(J)[s]
         numeric[:, s] = (softmax(z + step) - softmax(z - step))[0] / (2 * eps)
-    np.testing.assert_allclose(softmax_jacobian(softmax(z))[0], numeric, atol=1e-9)
+    np.testing.assert_allclose(softmax_jacobian(softmax(z))[0], numeric, rtol=0, atol=1e-9)
+
+
+def test_rows_far_apart_each_have_their_own_shift(backend):
+    z = backend.asarray(np.array([[0.0, 0.0], [2000.0, 0.0]]))
+    assert backend.to_host(softmax(z)).tolist() == [[0.5, 0.5], [1.0, 0.0]]
+    log_a = backend.to_host(log_softmax(z))
+    np.testing.assert_allclose(log_a, [[-math.log(2)] * 2, [0.0, -2000.0]], rtol=1e-15)
 
 
 def test_the_element_wise_product_with_the_diagonal_is_wrong_for_softmax(rng):
@@ -106,6 +113,25 @@ def test_an_activation_is_its_scalar_formula(backend, name):
     layer, params = with_parameters(ACTIVATIONS[name](), backend, 49)
     a = backend.to_host(layer.forward(params, backend.asarray(z))[0])
     np.testing.assert_allclose(a, [SCALAR[name](v) for v in z], rtol=1e-12, atol=1e-14)
+
+
+# Where there is no derivative: what each takes for it, at which z.
+KINKS = {
+    "relu": {0.0: 0.0},
+    "leaky_relu": {0.0: 0.01},
+    "prelu": {0.0: 0.25},
+    "hard_sigmoid": {-3.0: 0.0, 3.0: 0.0},
+    "hard_swish": {-3.0: 0.0, 3.0: 1.0},
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_at_a_kink_the_derivative_is_the_one_that_the_page_says(backend, name):
+    z = backend.asarray(np.array([list(KINKS[name])]))
+    layer, params = with_parameters(ACTIVATIONS[name](), backend, z.shape[1])
+    _, kept = layer.forward(params, z)
+    dz, _ = layer.backward(params, kept, backend.asarray(np.ones(z.shape)))
+    assert backend.to_host(dz)[0].tolist() == list(KINKS[name].values())
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

@@ -144,6 +144,15 @@ def test_plateau_counts_bad_epochs_one_by_one():
     assert plateau.lr(state, 1.0, 0, 1, 1) == 0.25
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_constant_metric_does_not_improve_even_without_a_threshold(mode):
+    plateau = Plateau(patience=1, threshold=0.0, mode=mode)
+    state = plateau.init()
+    for _ in range(3):
+        state = plateau.observe(state, 1.0)
+    assert state["reductions"] == 1
+
+
 def test_observing_leaves_the_old_state_as_it_was():
     plateau = Plateau()
     before = plateau.init()
@@ -174,6 +183,13 @@ def test_cosine_rises_in_equal_steps_to_the_base_rate_and_is_half_way_down_in_th
     assert lr[:5] == pytest.approx([BASE_LR * k / 5 for k in (1, 2, 3, 4, 5)])
     assert lr[10] == pytest.approx(BASE_LR / 2)
     assert all(a > b for a, b in pairwise(lr[4:]))
+
+
+def test_a_warm_up_of_almost_all_steps_leaves_the_last_one_for_the_base_rate():
+    # round(0.99 * 10) would be all of them.
+    assert rates(Cosine(warmup=0.99), total=10) == pytest.approx(
+        [k / 10 * BASE_LR for k in range(1, 11)]
+    )
 
 
 def test_one_cycle_starts_peaks_and_ends_where_it_says():

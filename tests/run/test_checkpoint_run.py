@@ -110,6 +110,18 @@ def test_content_is_flushed_before_it_is_renamed_and_the_name_after(tmp_path, mo
     assert calls == ["file", "rename", "folder"]
 
 
+def test_the_name_of_each_new_folder_is_flushed_in_its_parent(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def record(fd):
+        flushed.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    durable.make_folder(tmp_path / "a" / "b")
+    assert flushed == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+
+
 def test_a_full_disk_fails_a_save_and_keeps_the_earlier_checkpoints(tmp_path):
     folder = CheckpointFolder(tmp_path, keep=1)
     folder.save(1, {"x": np.ones(10)}, {"step": 1}, best=True)

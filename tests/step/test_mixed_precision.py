@@ -62,7 +62,7 @@ SGD_LOSS = "softmax_cross_entropy"
 def test_an_overflowing_step_is_left_out_and_halves_the_scale(rng):
     x, y = two_blobs(rng, 64)
     trainer = Trainer(
-        [Dense(8), ReLU(), Dense(2)],
+        [Dense(8), BatchNorm(), ReLU(), Dense(2)],
         optimizer=Adam(0.01),
         batch_size=64,
         mixed=Mixed("float16", initial_scale=2.0**30),  # overflows float16 at once
@@ -74,6 +74,8 @@ def test_an_overflowing_step_is_left_out_and_halves_the_scale(rng):
         fresh = Trainer([Dense(8), ReLU(), Dense(2)]).model.build((5,))
         assert fresh.output_shape == (2,)
         assert not before["slots/m/0.dense.W"].any()  # the moments have seen nothing
+        assert not before["stats/1.batch_norm.mean"].any()  # nor have the running statistics
+        assert (before["stats/1.batch_norm.var"] == 1.0).all()
         trainer.fit((x, y), epochs=30)
     scale = trainer.engine.tensors()["scale"][0]
     assert scale < 2.0**29
@@ -101,7 +103,7 @@ def test_a_snapshot_keeps_the_scale(rng):
     x, y = two_blobs(rng, 96)
 
     def make():
-        mixed = Mixed("float16", growth=2)
+        mixed = Mixed("float16", initial_scale=8.0, growth=2)
         return Trainer([Dense(4), ReLU(), Dense(2)], batch_size=32, mixed=mixed)
 
     with np.errstate(over="ignore", invalid="ignore"):

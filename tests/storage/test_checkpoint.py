@@ -1,5 +1,6 @@
 """One checkpoint file, and the folder that keeps several."""
 
+import errno
 import hashlib
 import json
 import math
@@ -366,6 +367,19 @@ def test_nothing_is_deleted_when_the_new_file_cannot_be_read_back(tmp_path, monk
     assert list(folder.steps()) == [1, 2]
     assert folder.best().meta == {"step": 1}
     assert folder.newest().meta == {"step": 1}
+
+
+def test_nothing_is_deleted_before_the_new_file_is_written(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    fill(folder, 2, 3)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        fill(folder, 1)  # resumed from before step 2, which would be deleted after the save
+    assert list(folder.steps()) == [2, 3]
 
 
 KILLED_WRITERS = """
