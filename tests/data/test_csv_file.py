@@ -144,9 +144,11 @@ def test_a_label_that_names_no_column_or_several_is_refused(write):
             "1,0.5\n2,1.5\n",
             "auto",
             "label '0.5' is not a whole number; is this a regression? "
-            'pass task="regression" and train with MeanSquaredError()',
+            'pass task="regression" and train with MeanSquaredError(); '
+            "if another column is the label, name it: label=...",
             "label '0.5' is not a whole number; is this a regression? "
-            "--set data.task=regression --set loss.name=mean_squared_error",
+            "--set data.task=regression --set loss.name=mean_squared_error; "
+            "if another column is the label, name it: --label",
         ),
         (
             "1,2,a\n3,4,b\n",

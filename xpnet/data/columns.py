@@ -78,8 +78,8 @@ class Columns:
         return replace(self, notes=(*self.notes, note))
 
     def shown(self, column: int) -> str:
-        """Return the name of a column, or its position."""
-        return self.names[column] if self.names else f"column {column}"
+        """Return the name of a column, or its position where it has none."""
+        return (self.names and self.names[column]) or f"column {column}"
 
     def lines(self, classes: Sequence[str] | None) -> list[str]:
         """Say in words which column is the label, what was guessed, and what is left out."""
@@ -88,7 +88,7 @@ class Columns:
         if name or self.label is not None:
             why = f", {self.guess}" if self.guess else ""
             guess = ", a guess: --label chooses another" if self.guess else ""
-            count = f"; {len(self.features)} features" if self.label is not None else ""
+            count = f"; {_count(len(self.features), 'feature')}" if self.label is not None else ""
             name = name if self.label is None else self.shown(self.label)
             said.append(f"label: {name}{why} ({_kinds(classes)}){guess}{count}")
         said += self.notes
@@ -274,10 +274,13 @@ class Wanted:
     def is_header(self, first: Sequence[str]) -> bool | None:
         """Say whether the first row of a text file names columns; None if that is not certain."""
         names = [text.strip() for text in first]
+        if self.label in names and number(self.label) is None:
+            return True
         ours = (self.like and self.like.names) or ()
         known = set((self.like and self.like.feature_names) or ())
         if known and known <= {*names}:
-            if names == [n for n in ours if n in names] or None in map(number, known):
+            theirs = [n for n in names if n in ours or not UNNAMED.fullmatch(n)]
+            if theirs == [n for n in ours if n in names] or None in map(number, known):
                 return True
             msg = f"the first row, {_listed(names)}, may be a header or values; "
             raise DataError(msg + "write the columns in the order of the file trained on")
@@ -396,7 +399,11 @@ def _listed(names: Sequence[Any]) -> str:
 
 
 def _kinds(classes: Sequence[str] | None) -> str:
-    return "numbers" if classes is None else f"{len(classes)} classes: {_listed(classes)}"
+    return f"{_count(len(classes), 'class')}: {_listed(classes)}" if classes else "numbers"
+
+
+def _count(n: int, what: str) -> str:
+    return f"1 {what}" if n == 1 else f"{n:,} {what}{'es' if what[-1] == 's' else 's'}"
 
 
 def _alike(classes: Sequence[str] | None) -> list[str]:

@@ -27,6 +27,10 @@ REGRESSION = {
     "python": 'pass task="regression" and train with MeanSquaredError()',
     "command": "--set data.task=regression --set loss.name=mean_squared_error",
 }
+OTHER_LABEL = {
+    "python": "; if another column is the label, name it: label=...",
+    "command": "; if another column is the label, name it: --label",
+}
 # What stands for a label that is not there: pandas' texts (its `read_csv`), and the ? of UCI.
 MISSING = {
     *("", "?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
@@ -77,13 +81,17 @@ def check_finite(table: Table) -> None:
 
 
 def encode(
-    labels: Labels, classes: Sequence[str] | None, location: Callable[[int], str]
+    labels: Labels,
+    classes: Sequence[str] | None,
+    location: Callable[[int], str],
+    columns: Columns | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return class indices int32 (N,) and the names of the classes.
 
     Classes are sorted, as numbers if all labels are whole numbers, else as texts. Labels are looked
     up among ``classes`` if these are given. True and false are the same in any capitals. Raises
-    DataError that names the first row whose label is missing, unknown or a fraction.
+    DataError that names the first row whose label is missing, unknown or a fraction, which asks
+    whether the label is another of the ``columns`` where it was guessed.
     """
     raw = [_text(v) for v in labels.values]
     numbers = [number(v) for v in labels.values]
@@ -106,7 +114,9 @@ def encode(
         whole = [math.isfinite(n) and n == int(n) for n in numbers if n is not None]
         ask = classes is None  # a model with known classes is no regression
         problem = "is not a whole number" + ("; is this a regression?" if ask else "")
-        refuse([not w for w in whole], problem, **(REGRESSION if ask else {}))
+        other = OTHER_LABEL if columns and columns.guess else dict.fromkeys(REGRESSION, "")
+        remedy = {key: REGRESSION[key] + other[key] for key in REGRESSION}
+        refuse([not w for w in whole], problem, **(remedy if ask else {}))
         names = [_integer(v) for v in labels.values]
     if classes is None:
         classes = sorted(set(names), key=int if numeric else str)
@@ -132,7 +142,10 @@ def without_missing(table: Table) -> Table:
     if not len(rows):
         msg = f"{table.location(0)}: no row has a label"
         raise DataError(msg)
-    kept = Labels(labels.values, labels.codes[rows]) if isinstance(labels, Labels) else labels[rows]
+    kept: Labels | np.ndarray = labels[rows] if isinstance(labels, np.ndarray) else labels
+    if isinstance(kept, Labels):
+        used, codes = np.unique(kept.codes[rows], return_inverse=True)
+        kept = Labels([kept.values[k] for k in used], codes)
     note = f"dropped {len(gone) - len(rows):,} of {len(gone):,} rows, which have no label"
     return Table(
         table.x[rows],

@@ -71,7 +71,7 @@ def read(
         if task == "regression":
             y, names = targets(table.labels, table.location), None
         elif isinstance(table.labels, Labels):
-            y, names = encode(table.labels, classes, table.location)
+            y, names = encode(table.labels, classes, table.location, table.columns)
         else:
             msg = f"{table.location(0)}: class labels must be (N,); got {table.labels.shape}"
             raise DataError(msg)

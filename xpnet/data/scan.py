@@ -152,7 +152,8 @@ class _Summary:
             [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values],
             np.arange(len(values)),
         )
-        codes, names = encode(labels, classes, lambda i: self.file.location(rows[i]))
+        where, columns = (lambda i: self.file.location(rows[i])), self.file.columns
+        codes, names = encode(labels, classes, where, columns)
         known = np.array(values)
         return lambda y: codes[np.searchsorted(known, y)], names
 
