@@ -214,10 +214,11 @@ def test_the_last_line_is_the_test_accuracy(xpnet, trained, tmp_path):
     assert (code, err) == (0, "")
     assert lines[0].startswith("backend numpy on cpu (")
     assert lines[1].startswith("data flowers: 42 train, 6 validation, 12 test; 4 features, 3 ")
-    assert lines[2].startswith("model 4-128-3: ")
-    assert lines[3].startswith("epoch  1/2" if lines[3][6] == " " else "epoch 1/2")
-    assert "samples/s" in lines[3]
-    assert "left" in lines[3]
+    assert lines[2].startswith("label: species, the last column (3 classes: aster, rose, tulip), a")
+    assert lines[3].startswith("model 4-128-3: ")
+    assert lines[4].startswith("epoch  1/2" if lines[4][6] == " " else "epoch 1/2")
+    assert "samples/s" in lines[4]
+    assert "left" in lines[4]
     assert lines[-1].startswith("test accuracy ")
     assert "\x1b" not in out
     assert xpnet(*train, "--out", tmp_path / "quiet", "--quiet") == (0, f"{lines[-1]}\n", "")

@@ -75,6 +75,14 @@ def test_softmax_then_cross_entropy_gives_a_minus_y(backend, rng):
     np.testing.assert_allclose(dz, backend.to_host(a) - np.eye(J)[labels], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
+def test_one_hot_of_labels_narrower_than_the_number_of_classes(backend, dtype):
+    labels = np.array([0, 44, 127 if dtype == "int8" else 255 if dtype == "uint8" else 299])
+    placed = backend.asarray(labels.astype(dtype), dtype)
+    y = one_hot(placed, 70_000, backend.asarray(np.zeros(1)))
+    np.testing.assert_array_equal(backend.to_host(y), (np.arange(70_000) == labels[:, None]))
+
+
 SCALAR = {
     "identity": lambda z: z,
     "relu": lambda z: max(z, 0.0),

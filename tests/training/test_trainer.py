@@ -824,3 +824,15 @@ def test_data_of_no_known_form_is_refused():
         trainer().snapshot()
     with pytest.raises(DataError, match="need targets"):
         run.evaluate(Loader(run.backend, x))
+
+
+@pytest.mark.parametrize("form", ["csr_matrix", "csc_array", "coo_array", "dok_array"])
+def test_a_sparse_matrix_is_refused_by_name(form):
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    x, y = getattr(sparse, form)(np.eye(6)), np.arange(6) % 2
+    trainer = Trainer(Sequential([Dense(2)]), backend="numpy")
+    for call in (lambda: trainer.fit((x, y), epochs=1), lambda: trainer.evaluate((x, y))):
+        with pytest.raises(DataError, match=f"x is a sparse {form}; pass x.toarray"):
+            call()
+    with pytest.raises(DataError, match="x is a sparse"):
+        trainer.predict(x)

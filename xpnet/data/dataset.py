@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from xpnet.data.columns import Columns
 from xpnet.errors import DataError
 from xpnet.typing import Array
 
-__all__ = ["Dataset", "check", "chunks", "fingerprint"]
+__all__ = ["Dataset", "check", "chunks", "fingerprint", "refuse_sparse"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class Dataset:
     columns: Columns | None = None  # of the table that it was read from
 
     def __post_init__(self) -> None:
+        refuse_sparse("x", self.x)
         if self.x.ndim < 2 or self.x.size == 0:
             msg = f"{self.name}: features must be (rows, features...), at least one of each; "
             raise DataError(msg + f"got shape {self.x.shape}")
@@ -66,6 +68,15 @@ class Dataset:
         """Return the rows at ``indices`` (n,), in that order, as a copy."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y)
+
+
+def refuse_sparse(name: str, x: Any) -> None:
+    """Raise DataError for a sparse matrix, of SciPy or any library that names it alike."""
+    kind = type(x)  # a table may have a column of such a name
+    if hasattr(kind, "nnz") or hasattr(kind, "nse") or getattr(x, "is_sparse", False) is True:
+        dense = next((n for n in ("toarray", "todense", "to_dense") if hasattr(x, n)), "toarray")
+        msg = f"{name} is a sparse {kind.__name__}; pass {name}.{dense}(), a dense array"
+        raise DataError(msg)
 
 
 def chunks(x: np.ndarray, nbytes: int = 2**22) -> Iterator[slice]:

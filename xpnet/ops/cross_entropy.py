@@ -33,7 +33,9 @@ def one_hot(labels: Array, n_classes: int, like: Array) -> Array:
            [1., 0.]])
     """
     xp = array_namespace(labels)
-    classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))
+    narrow = xp.isdtype(labels.dtype, (xp.int8, xp.uint8, xp.int16))  # K may not fit into these
+    dtype = xp.int32 if narrow else labels.dtype
+    classes = xp.arange(n_classes, dtype=dtype, device=device(labels))
     return xp.astype(labels[:, None] == classes[None, :], like.dtype)
 
 
