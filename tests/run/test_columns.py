@@ -17,7 +17,10 @@ from xpnet.run import load, streamed_splits, train
 from xpnet.run.config import load_config
 from xpnet.storage import save
 
-QUICK = ("epochs=2", "batch_size=32", "model.hidden=[8]", "backend=numpy", "dtype=float64")
+QUICK = (
+    *("epochs=1", "batch_size=90", "model.hidden=[8]", "backend=numpy", "dtype=float64"),
+    *("step=portable", "threads=1"),
+)
 FEATURES = ("a", "b", "c", "d")
 FORMATS = ("csv", "parquet", "streamed")
 
@@ -182,6 +185,33 @@ def test_without_a_header_the_label_is_where_it_was(at, tmp_path):
     numbers = np.transpose([t[n] if n != "species" else y for n in names])
     np.save(tmp_path / "bare.npy", numbers)
     np.testing.assert_array_equal(predicted(at_position, tmp_path / "bare.npy"), p)
+
+
+def test_rows_of_an_array_left_in_their_file_are_found_by_position(tmp_path, monkeypatch):
+    x, y = np.transpose([table()[n] for n in FEATURES]), np.arange(90) % 3
+    np.save(tmp_path / "first.npy", np.ascontiguousarray(np.c_[y, x]))
+    np.save(tmp_path / "alone.npy", np.ascontiguousarray(x))
+    run = go(tmp_path / "first.npy", tmp_path / "run", "streamed", "data.label=0")
+    for large in (True, False):
+        monkeypatch.setattr("xpnet.run.trained_run.is_large", lambda path, large=large: large)
+        np.testing.assert_array_equal(labels(run, tmp_path / "first.npy"), y)
+        for name in ("first", "alone"):
+            np.testing.assert_array_equal(predicted(run, tmp_path / f"{name}.npy"), run.predict(x))
+        with pytest.raises(DataError, match="no labels to score against"):
+            run.read(tmp_path / "alone.npy", labelled=True)
+
+
+@pytest.mark.parametrize("names", [("a", "a", "c", "d"), ("a", "b", "b", "d")])
+def test_columns_of_one_name_are_told_apart_by_their_order_alone(names, tmp_path):
+    path = write_csv(tmp_path / "a.csv", table())
+    _, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([",".join([*names, "species"]), *rows]))
+    plain = write_csv(tmp_path / "plain.csv", table())
+    run, unique = go(path, tmp_path / "run"), go(plain, tmp_path / "unique")
+    np.testing.assert_array_equal(predicted(run, path), predicted(unique, plain))
+    for one, other in ((run, plain), (unique, path)):
+        with pytest.raises(DataError, match=r"several columns are named|no column"):
+            one.read(other, labelled=False)
 
 
 def test_a_width_that_may_mean_two_things_is_refused(tmp_path):

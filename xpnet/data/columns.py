@@ -10,6 +10,7 @@ with the cells of those that may be row numbers.
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
@@ -134,37 +135,41 @@ class Columns:
             found, column = column, None
         elif column is None:
             raise self._no_labels(path)
-        rest = [j for j in range(width) if j not in (*features, column)]
-        known = {self.names[j] for j, _ in self.left_out} if self.names else set()
-        new = [repr(names[j]) for j in rest if names and j != found and names[j] not in known]
-        note = f"left out, because the run was not trained on it: {_listed(new)}"
+        rest = sorted({*range(width)} - {*features, column})
         return Columns(
             features,
             column,
             names,
             tuple((j, "not a column of the run") for j in rest),
-            notes=(note,) if new and self.names else (),
+            notes=self._notes(names, [j for j in rest if j != found]),
         )
+
+    def _notes(self, names: tuple[str, ...] | None, rest: list[int]) -> tuple[str, ...]:
+        """Say what was decided about a table of these names, of which ``rest`` is left out."""
+        if not names or not self.names:
+            one_sided = "columns are found by position: the run and this file do not both name them"
+            return () if names == self.names else (one_sided,)
+        known = {self.names[j] for j, _ in self.left_out}
+        new = [repr(names[j]) for j in rest if names[j] not in known]
+        return (f"left out, because the run was not trained on it: {_listed(new)}",) if new else ()
 
     def _by_name(self, path: Any, names: tuple[str, ...]) -> tuple[tuple[int, ...], int | None]:
         """Find the features and the label, which is None where it is missing."""
         assert self.names is not None
         if names == self.names:
             return self.features, self.label
-        ours = [*self.features, *([] if self.label is None else [self.label])]
-        wanted = [self.names[j] for j in ours]
-        for name in wanted:
-            if names.count(name) > 1 or wanted.count(name) > 1:
-                msg = f"{path}: several columns are named {name!r}; give each a name of its own"
-                raise DataError(msg)
+        features = [self.names[j] for j in self.features]
+        label = None if self.label is None else self.names[self.label]
+        ours, theirs = Counter([*features, *([] if label is None else [label])]), Counter(names)
+        if twice := [name for name in ours if max(ours[name], theirs[name]) > 1]:
+            msg = f"{path}: several columns are named {twice[0]!r}; give each a name of its own"
+            raise DataError(msg)
         at = {name: j for j, name in enumerate(names)}
-        features = wanted[: len(self.features)]
         if missing := [name for name in features if name not in at]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             msg = f"{path}: no column {missing[0]!r}{more}; {did_you_mean(missing[0], names[:99])}"
             raise DataError(msg)
-        label = None if self.label is None else at.get(wanted[-1])
-        return tuple(at[name] for name in features), label
+        return tuple(at[name] for name in features), None if label is None else at.get(label)
 
     def _by_position(
         self, path: Any, usable: list[int], labelled: bool
@@ -279,8 +284,9 @@ class Wanted:
         ours = (self.like and self.like.names) or ()
         known = set((self.like and self.like.feature_names) or ())
         if known and known <= {*names}:
-            theirs = [n for n in names if n in ours or not UNNAMED.fullmatch(n)]
-            if theirs == [n for n in ours if n in names] or None in map(number, known):
+            here, there = {*names}, {*ours}
+            theirs = [n for n in names if n in there or not UNNAMED.fullmatch(n)]
+            if theirs == [n for n in ours if n in here] or None in map(number, known):
                 return True
             msg = f"the first row, {_listed(names)}, may be a header or values; "
             raise DataError(msg + "write the columns in the order of the file trained on")

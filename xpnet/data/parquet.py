@@ -11,7 +11,7 @@ import numpy as np
 
 from xpnet.data.columns import Columns, Wanted
 from xpnet.data.files import MAX_BYTES, one_line, reading
-from xpnet.data.labels import Labels, Table
+from xpnet.data.labels import DROP, Labels, Table
 from xpnet.data.row_file import Rows
 from xpnet.errors import DataError, require
 
@@ -103,8 +103,8 @@ def _unpack(
 ) -> tuple[np.ndarray, Labels | None]:
     """Return features and labels of the rows from ``low``; ``read`` returns a one-column table."""
 
-    def values(name: str, null: bool = False) -> Any:
-        return _column(read(name), name, path, rows, low, null)
+    def values(name: str, null: bool = False, **remedy: str) -> Any:
+        return _column(read(name), name, path, rows, low, null, **remedy)
 
     # The first column shows whether the file holds as many rows as it declares.
     first = values(layout.names[0]).to_numpy()
@@ -114,7 +114,7 @@ def _unpack(
         x[:, j] = values(name).to_numpy()
     if layout.label is None:
         return x, None
-    return x, _labels(values(layout.label, layout.null_labels), path, layout.label)
+    return x, _labels(values(layout.label, layout.null_labels, **DROP), path, layout.label)
 
 
 class ParquetRows:
@@ -202,7 +202,9 @@ def _labels(column: Any, path: Path, name: str) -> Labels:
     return Labels([*texts, None] if found.null_count else texts, codes)
 
 
-def _column(table: Any, name: str, path: Path, rows: int, low: int, null: bool) -> Any:
+def _column(
+    table: Any, name: str, path: Path, rows: int, low: int, null: bool, **remedy: str
+) -> Any:
     column = table.column(0)
     if len(column) != rows:
         msg = f"{path}: column {name!r} has {len(column)} of {rows} rows"
@@ -210,5 +212,5 @@ def _column(table: Any, name: str, path: Path, rows: int, low: int, null: bool) 
     if column.null_count and not null:
         row = low + int(np.argmax(column.is_null().to_numpy()))
         msg = f"{path}: row {row}, column {name!r}: the value is missing"
-        raise DataError(msg)
+        raise DataError(msg, **remedy)
     return column

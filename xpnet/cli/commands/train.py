@@ -56,7 +56,7 @@ def train(
     named = {
         "device": device,
         "backend": backend,
-        "data.label": label and json.dumps(label),  # a text, whatever it looks like
+        "data.label": None if label is None else json.dumps(label),  # a text, as 4 may be a name
         "data.data_dir": data_dir,
         "batch_size": batch_size,
         "step": step,
