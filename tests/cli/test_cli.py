@@ -1,5 +1,6 @@
 """The command line as users and shells call it."""
 
+import ast
 import csv
 import io
 import json
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
 from xpnet import __version__
+from xpnet.cli import benches
 from xpnet.cli.main import COMMANDS, main
 from xpnet.cli.output import check_places
 from xpnet.errors import DataError
@@ -362,6 +365,43 @@ def test_the_plan_of_a_run_has_a_line_for_each_group_of_parameters(xpnet, tmp_pa
         "0.dense.W, 2.dense.W",
         "2.dense.b",
     ]
+
+
+def test_everything_that_is_printed_goes_through_one_place():
+    """No command prints by itself: cli/output.py escapes what comes from files and names."""
+    files = [Path(benches.__file__), *Path(benches.__file__).parent.glob("commands/*.py")]
+    assert len(files) > 10
+    for path in files:
+        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        for called in (ast.unparse(call.func) for call in calls):
+            assert called not in ("print", "click.echo", "click.secho"), path.name
+            assert not called.endswith((".add_row", ".add_column", ".print")), path.name
+
+
+BAD = "a\u202eb\x9b2J\x1b[31m\u200f<img src=x>|c"
+
+
+def test_no_text_of_a_file_acts_on_a_terminal_or_a_page(xpnet, tmp_path):
+    data = flowers(tmp_path / f"{BAD}.csv")
+    data.write_text(data.read_text().replace("rose", f'"{BAD}"').replace("a,b,", f'"{BAD}",b,', 1))
+    run = tmp_path / f"{BAD}run"
+    settings = ["--set", "epochs=1", "--set", "model.hidden=[4]", "--backend", "numpy"]
+    printed = [xpnet("train", data, "--out", run, *settings)]
+    printed += [xpnet(command, run) for command in ("show", "evaluate", "explain")]
+    printed += [xpnet("explain", run, "--format", form) for form in ("html", "markdown", "latex")]
+    printed += [xpnet("gradcheck", data, *settings[:4])]
+    report = tmp_path / "parity.md"
+    parity = ("parity", data, "--backends", "numpy", "--steps", 1, "--markdown", report)
+    printed += [xpnet(*parity), (0, report.read_text(), "")]
+    printed += [xpnet("train", data, "--out", run), xpnet("show", tmp_path / BAD)]
+    for code, out, err in printed:
+        assert code in (0, 2)
+        text = out + err
+        assert not set(text) & set("\u202e\x9b\x1b\u200f"), text
+    html, markdown = printed[4][1], printed[5][1] + report.read_text()
+    assert "<img" not in html
+    assert "\\<img" in markdown
+    assert "<img" not in markdown.replace("\\<img", "")
 
 
 def test_show_escapes_control_characters_of_the_config(xpnet, tmp_path):

@@ -12,6 +12,7 @@ from xpnet.bench.measure import Row
 from xpnet.bench.networks import LIMIT
 from xpnet.bench.setting import Setting
 from xpnet.errors import require
+from xpnet.escape import escape_markdown
 
 __all__ = ["check_plot", "machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
 
@@ -115,7 +116,7 @@ def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str
         lines += ["Accuracy (of a regression, R²) on the test rows, the median over the fits."]
     absent = dict.fromkeys(f"{name}: {why}" for row in rows for name, why in row.absent.items())
     if absent:
-        lines += ["", "Not timed:", "", *(f"- {line}" for line in absent)]
+        lines += ["", "Not timed:", "", *(f"- {escape_markdown(line)}" for line in absent)]
     profiled = [f"- {row.workload}: {line}" for row in rows for line in profile_lines(row)]
     if profiled:
         lines += ["", "Breakdown of a step's time, in microseconds:", "", *profiled]

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import click
-
 from xpnet.bench import Expectation, Network, Row, Setting, comparison, contenders, measure
 from xpnet.bench import scale as growth
 from xpnet.bench.crossover import find_crossover
 from xpnet.bench.results import machine, plot, profile_lines, to_json, to_markdown
-from xpnet.cli.output import write_output
+from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
 from xpnet.errors import BackendError, ConfigError
+from xpnet.escape import escape
 from xpnet.settings import did_you_mean
 
 __all__ = ["Reports", "compare", "crossover", "scale"]
@@ -87,7 +86,7 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, json_file: str
         raise ConfigError(msg)
     found = []
     for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
-        click.echo(crossing.sentence(*pair))
+        say(crossing.sentence(*pair))
         found.append(crossing._asdict())
     if json_file:
         _write_json(json_file, {"first": pair[0], "second": pair[1], "crossings": found})
@@ -103,8 +102,8 @@ def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> i
             raise ConfigError(msg)
     measured = {}
     for name in only or growth.AXES:
-        click.echo(f"{name}: {growth.AXES[name].what}")
-        measured[name] = growth.measure_axis(name, lambda point: click.echo(f"  {point}"))
+        say(f"{name}: {growth.AXES[name].what}")
+        measured[name] = growth.measure_axis(name, lambda point: say(f"  {point}"))
     facts = machine(Setting())
     data = {"machine": facts, "axes": growth.to_json(measured)}
     reports.write(
@@ -119,7 +118,7 @@ def _judged(failures: Iterable[str | None]) -> int:
     """Print the conditions that failed; return the exit code."""
     found = [failure for failure in failures if failure]
     for failure in found:
-        click.echo(f"not as expected: {failure}", err=True)
+        say(f"not as expected: {failure}", err=True)
     return 1 if found else 0
 
 
@@ -136,22 +135,22 @@ def _fastest(row: Row) -> str:
 def _status(line: str) -> None:
     """Show progress on a terminal, on a line that the next call overwrites."""
     if sys.stderr.isatty():
-        click.echo(f"\r\033[K{line}", nl=False, err=True)
+        sys.stderr.write(f"\r\033[K{escape(line)}")
+        sys.stderr.flush()
 
 
 def _print(row: Row, setting: Setting) -> None:
     """Print a row's contenders, the fastest first."""
-    from rich.console import Console
     from rich.table import Table
 
     kind = row.workload
     title = f"{kind}, {setting}"
-    table = Table(title=title, title_justify="left")
-    table.add_column(kind.what, no_wrap=True)
+    table = Table(title=cell(title), title_justify="left")
+    add_column(table, kind.what, no_wrap=True)
     last = kind.score or ("TFLOP/s" if setting.on_gpu else "faults")
     for name in (f"median {kind.unit.name}", "quartiles", "ratio", last):
-        table.add_column(name, justify="right")
-    table.add_column("note", overflow="fold")
+        add_column(table, name, justify="right")
+    add_column(table, "note", overflow="fold")
     for name, timing in sorted(row.timings.items(), key=lambda item: item[1].median):
         last = "-" if timing.faults is None else f"{timing.faults:.1f}"
         if timing.score is not None:
@@ -160,12 +159,12 @@ def _print(row: Row, setting: Setting) -> None:
             last = f"{row.rate(name):.3g} ({1 / row.ratio(name):.0%})"
         quartiles = f"{kind.unit.shown(timing.low)} to {kind.unit.shown(timing.high)}"
         cells = (kind.unit.shown(timing.median), quartiles, f"{row.ratio(name):.2f}", last)
-        table.add_row(name, *cells, timing.note)
-    Console(highlight=False).print(table)
+        add_row(table, name, *cells, timing.note)
+    show(table)
     for name, why in row.absent.items():
-        click.echo(f"not timed: {name}: {why}")
+        say(f"not timed: {name}: {why}")
     for line in profile_lines(row):
-        click.echo(f"µs of {line}")
+        say(f"µs of {line}")
 
 
 def _profiles(
@@ -185,5 +184,5 @@ def _profiles(
             try:
                 found[name] = profile_step()
             except BackendError as error:  # keep the times
-                click.echo(f"not profiled: {name}: {error}")
+                say(f"not profiled: {name}: {error}")
     return found

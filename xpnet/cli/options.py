@@ -68,9 +68,9 @@ def say_notes(file: str, rows: Any) -> None:
 
 def warn(line: str) -> None:
     """Print a line on standard error."""
-    from xpnet.escape import escape
+    from xpnet.cli.output import say
 
-    click.echo(escape(line), err=True)
+    say(line, err=True)
 
 
 def given(parameter: str) -> bool:

@@ -1,6 +1,5 @@
 """The explanation as one self-contained HTML page: no network, no library."""
 
-import html
 import json
 import math
 import re
@@ -9,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+from xpnet.escape import escape, escape_html
 from xpnet.explanation import wording
 from xpnet.explanation.model import Beside, Explanation, Playground, Step, Tensor
 from xpnet.explanation.notation import definitions, mathml, prose
@@ -53,7 +53,7 @@ def render(explanation: Explanation) -> str:
 
 
 def _text(line: str) -> str:
-    return html.escape(line, quote=True)
+    return escape_html(line)
 
 
 def _prose(line: str) -> str:
@@ -73,7 +73,7 @@ def _data(play: Playground) -> str:
     table = {
         "logits": plain_numbers(play.logits),
         "label": play.label,
-        "classes": list(play.classes),
+        "classes": list(map(escape, play.classes)),
         "loss": play.loss,
         "softmax": plain_numbers(play.softmax),
         "jacobian": plain_numbers(play.jacobian),

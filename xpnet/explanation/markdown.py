@@ -1,10 +1,10 @@
 """The explanation as Markdown, with formulas in the syntax that GitHub renders."""
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
 
+from xpnet.escape import escape_markdown
 from xpnet.explanation import wording
 from xpnet.explanation.model import Explanation, Step, Tensor
 from xpnet.explanation.notation import latex, prose
@@ -18,10 +18,10 @@ def render(explanation: Explanation) -> str:
 
 
 def _lines(e: Explanation) -> Iterator[str]:
-    yield f"# {_literal(e.title)}\n"
+    yield f"# {escape_markdown(e.title)}\n"
     yield f"> {wording.QUESTION}\n"
     yield f"{_prose(wording.ANSWER)}\n"
-    yield from _table(("", ""), [(name, _literal(value)) for name, value in e.setting])
+    yield from _table(("", ""), [(name, escape_markdown(value)) for name, value in e.setting])
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:
@@ -83,15 +83,6 @@ def _prose(line: str) -> str:
     return prose(line, formula=_math)
 
 
-def _literal(text: str) -> str:
-    r"""Return text that Markdown shows as it stands, such as the name of a file.
-
-    >>> _literal("<b>.csv")
-    '\\<b\\>.csv'
-    """
-    return re.sub(r"([\\`*<>\[\]&$~])", r"\\\1", text)
-
-
 def _and(letters: str) -> str:
     return " and ".join(f"*{i}*" for i in letters)
 
@@ -122,5 +113,5 @@ def _table(headings: tuple[str, ...], rows: object) -> Iterator[str]:
     yield f"| {' | '.join(headings)} |"
     yield f"|{' --- |' * len(headings)}"
     for row in rows:  # type: ignore[attr-defined]
-        yield f"| {' | '.join(str(c).replace('|', chr(92) + '|') for c in row)} |"
+        yield f"| {' | '.join(map(str, row))} |"
     yield ""

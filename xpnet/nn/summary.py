@@ -1,10 +1,10 @@
 """A model and its training as plain tables: for ``print``, for notebooks and for ``xpnet show``."""
 
-import html
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from xpnet.escape import escape_html
 from xpnet.nn.layer import Layer, Shape
 
 __all__ = ["Row", "Table", "architecture"]
@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
         def line(row: Row) -> str:
             cells = zip(row, styles, strict=True)
-            return "".join(f'<td style="{style}">{html.escape(cell)}</td>' for cell, style in cells)
+            return "".join(f'<td style="{style}">{escape_html(cell)}</td>' for cell, style in cells)
 
         groups = ("".join(f"<tr>{line(row)}</tr>" for row in group) for group in self.groups)
         return f"<table>{''.join(f'<tbody>{rows}</tbody>' for rows in groups)}</table>"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from xpnet.check.parity.checked_step import Fault
 from xpnet.check.parity.compare import Difference
 from xpnet.check.parity.operations import Row
+from xpnet.escape import escape_markdown
 
 __all__ = ["Growth", "FirstDifference", "Report", "Result", "to_json", "to_markdown"]
 
@@ -122,10 +123,10 @@ def to_markdown(report: Report) -> str:
     """Return the report as Markdown."""
     reference = ", ".join(f"{k} {v}" for k, v in report.reference.items())
     lines = [
-        f"# xpnet parity: {report.source}",
+        f"# xpnet parity: {_cell(report.source)}",
         "",
-        f"{report.steps} steps of {report.batch_size} rows of {report.rows}, seed {report.seed}. "
-        f"The reference is {reference}.",
+        f"{report.steps} steps of {report.batch_size} rows of {_cell(report.rows)}, "
+        f"seed {report.seed}. The reference is {_cell(reference)}.",
         "",
         "| backend | version | device | dtype | TF32 | compiled | tolerance | verdict |",
         "|---|---|---|---|---|---|---|---|",
@@ -135,7 +136,7 @@ def to_markdown(report: Report) -> str:
         known = [r.described.get(key, "-") for key in keys]
         lines.append(_row([r.asked, *known, f"{r.tolerance:g}", r.verdict]))
     for r in report.results:
-        lines += ["", f"## {r.asked}", "", _cell(r.sentence())]
+        lines += ["", f"## {_cell(r.asked)}", "", _cell(r.sentence())]
         lines += _fault_lines(r) + _growth_lines(r) + _operation_lines(r)
     return "\n".join(lines) + "\n"
 
@@ -163,4 +164,4 @@ def _row(cells: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return escape_markdown(" ".join(text.split()))

@@ -11,6 +11,7 @@ def backends() -> int:
     xpnet backends
     """
     from xpnet.backends import backend_class, backend_names, resolve
+    from xpnet.cli.output import say
     from xpnet.errors import BackendError
 
     for name in backend_names():
@@ -18,9 +19,9 @@ def backends() -> int:
             version, devices, note = backend_class(name).probe()
         except BackendError as error:  # a backend of another package that fails to load
             version, devices, note = None, (), str(error)
-        click.echo(f"{name:<18}{version or '-':<14}{', '.join(devices) or '-'}")
+        say(f"{name:<18}{version or '-':<14}{', '.join(devices) or '-'}")
         if note:
-            click.echo(f"{'':<18}{note}")
+            say(f"{'':<18}{note}")
     backend, reason = resolve()
-    click.echo(f"auto is {backend.name} on {backend.device_name} ({reason})")
+    say(f"auto is {backend.name} on {backend.device_name} ({reason})")
     return 0

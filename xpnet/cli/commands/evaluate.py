@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from xpnet.cli.options import device_options, open_run, say_notes, which_option
-from xpnet.escape import escape
+from xpnet.cli.output import add_column, add_row, cell, say, show
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.table import Table
 
 
 @click.command()
@@ -56,7 +56,7 @@ def evaluate(
             say_notes(file, rows)
             result = scores(loaded, rows, top)
     if as_json:
-        click.echo(json.dumps(result))
+        say(json.dumps(result))
         return 0
     print_scores(result)
     return 0
@@ -64,14 +64,12 @@ def evaluate(
 
 def print_scores(result: dict) -> None:
     """Print per-class scores, the confusion matrix and a summary."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
     if "confusion" in result:
         table = Table()
         for name in ("class", "precision", "recall", "F1", "rows"):
-            table.add_column(name, justify="left" if name == "class" else "right")
+            add_column(table, name, justify="left" if name == "class" else "right")
         columns = zip(
             result["classes"],
             result["precision"],
@@ -81,43 +79,34 @@ def print_scores(result: dict) -> None:
             strict=True,
         )
         for name, precision, recall, f1, support in columns:
-            table.add_row(
-                _cell(name), f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support)
-            )
-        click.echo("by class")
-        console.print(table)
+            add_row(table, name, f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", str(support))
+        say("by class")
+        show(table)
         if len(result["classes"]) <= 20:
-            click.echo("rows of a class (down) by prediction (across)")
-            console.print(_confusion(result))
+            say("rows of a class (down) by prediction (across)")
+            show(_confusion(result))
     if "by_target" in result:
         names = ("mse", "mae", "r2")
         table = Table("target", *names)
         for i, values in enumerate(zip(*map(result["by_target"].get, names), strict=True)):
-            table.add_row(str(i), *(f"{value:.4f}" for value in values))
-        console.print(table)
+            add_row(table, str(i), *(f"{value:.4f}" for value in values))
+        show(table)
     top = [key for key in result if key.startswith("top_")]
     for key in ("rows", "loss", *top, "macro_f1", "mse", "mae", "r2", "accuracy"):
         if key in result:
             value = result[key]
             text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-            click.echo(f"{key.replace('_', ' ')} {text}")
+            say(f"{key.replace('_', ' ')} {text}")
 
 
-def _confusion(result: dict) -> object:
+def _confusion(result: dict) -> "Table":
     from rich.table import Table
 
     table = Table()
-    table.add_column("")
+    add_column(table, "")
     for name in result["classes"]:
-        table.add_column(_cell(name), justify="right")
+        add_column(table, name, justify="right")
     for i, (name, row) in enumerate(zip(result["classes"], result["confusion"], strict=True)):
-        cells = [f"[bold]{n}[/bold]" if i == j else str(n or "·") for j, n in enumerate(row)]
-        table.add_row(_cell(name), *cells)
+        cells = [cell(n, "bold") if i == j else str(n or "·") for j, n in enumerate(row)]
+        add_row(table, name, *cells)
     return table
-
-
-def _cell(name: str) -> "Text":
-    """Return a class's name as plain text: neither markup nor control characters act."""
-    from rich.text import Text
-
-    return Text(escape(name))

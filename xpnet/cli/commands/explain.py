@@ -86,13 +86,13 @@ def _source(words: tuple[str, ...]) -> list[int] | str | None:
 
 
 def _write(explanation: Any, form: str, output: str | None) -> None:
-    from xpnet.cli.output import write_output
+    from xpnet.cli.output import say, write_output
 
     if output is not None:
         write_output(output, explanation.render(form))
-        click.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", err=True)
     elif form != "terminal":
-        click.echo(explanation.render(form), nl=False)
+        write_output("-", explanation.render(form))
     else:  # in the colours and the width of this one
         from rich.console import Console
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from xpnet.cli.options import set_option, warn
+from xpnet.cli.output import add_column, add_row, say, show
 
 
 @click.command()
@@ -60,7 +61,7 @@ def gradcheck(
         seed=config.seed,
         tolerance=tolerance,
     )
-    click.echo(f"{source}: {len(rows.x)} rows of {rows.source}, {type(config.loss).__name__}")
+    say(f"{source}: {len(rows.x)} rows of {rows.source}, {type(config.loss).__name__}")
     _print(report)
     if json_path is not None:
         _write(json_path, source, rows.source, report)
@@ -68,7 +69,6 @@ def gradcheck(
 
 
 def _print(report: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from xpnet.check.gradcheck import DIFFERENCES
@@ -79,33 +79,33 @@ def _print(report: Any) -> None:
     short = ["diff." if name == DIFFERENCES else name for name in names]
     for heading in ("tensor", "entries", *short, "at", "ours", "theirs"):
         justify: Any = "left" if heading == "tensor" else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading != "at", overflow="fold")
+        add_column(table, heading, justify=justify, no_wrap=heading != "at", overflow="fold")
     for check in report.checks:
         total = 1
         for length in check.shape:
             total *= length
         row = [check.tensor, f"{check.checked}/{total}"]
         if not check.worst:
-            table.add_row(*row)
+            add_row(table, *row)
             continue
         errors = {k: w.error for k, w in check.worst.items()}
         worst = max(check.worst.values(), key=lambda w: w.error)
         numbers = [f"{errors[k]:.1e}" if k in errors else "-" for k in names]
         place = ",".join(map(str, worst.place))
         style = None if check.error <= report.tolerance else "bold red"
-        table.add_row(
-            *row, *numbers, place, f"{worst.ours:.3g}", f"{worst.theirs:.3g}", style=style
+        add_row(
+            table, *row, *numbers, place, f"{worst.ours:.3g}", f"{worst.theirs:.3g}", style=style
         )
-    Console(highlight=False).print(table)
+    show(table)
     kinks = sum(c.kinks for c in report.checks)
     if kinks:
-        click.echo(f"{kinks} entries skipped: the cost has a kink there")
+        say(f"{kinks} entries skipped: the cost has a kink there")
     for oracle, reason in report.not_run.items():
-        click.echo(f"{oracle}: not run: {reason}")
+        say(f"{oracle}: not run: {reason}")
     for fault in report.faults:
-        click.echo(f"wrong: {fault}")
+        say(f"wrong: {fault}")
     word = "agree" if report.ok else "DO NOT agree"
-    click.echo(f"the gradients {word} to {report.tolerance:g}")
+    say(f"the gradients {word} to {report.tolerance:g}")
 
 
 def _write(path: str, source: str, rows: str, report: Any) -> None:

@@ -15,7 +15,7 @@ def init(path: str, force: bool) -> int:
     """
     from pathlib import Path
 
-    from xpnet.cli.output import write_output
+    from xpnet.cli.output import say, write_output
     from xpnet.errors import ConfigError
     from xpnet.run.config import template_text
 
@@ -26,5 +26,5 @@ def init(path: str, force: bool) -> int:
         msg = f"{path} already exists: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)
     write_output(path, template_text())
-    click.echo(f"wrote {path}; train with: xpnet train {path}")
+    say(f"wrote {path}; train with: xpnet train {path}")
     return 0

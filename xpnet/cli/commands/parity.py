@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from xpnet.cli.options import set_option, warn
+from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
 
 
 @click.command()
@@ -65,7 +66,6 @@ def parity(
     from xpnet.backends import backend_names
     from xpnet.check.parity import load_module, to_json, to_markdown
     from xpnet.check.parity import parity as compare
-    from xpnet.cli.output import write_output
     from xpnet.run.config import load_config
 
     config = load_config(source, overrides, report=warn)
@@ -87,25 +87,21 @@ def parity(
 
 
 def _print(report: Any) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False)
-    click.echo(
+    say(
         f"{report.source}: {report.steps} steps of {report.batch_size} rows of {report.rows}; "
-        "reference: numpy {version}, {dtype}".format(**report.reference)
+        f"reference: numpy {report.reference['version']}, {report.reference['dtype']}"
     )
-    console.print(_backends(report))
+    show(_backends(report))
     if any(r.growth for r in report.results):
-        click.echo("largest relative difference of any tensor")
-        console.print(_growth(report))
+        say("largest relative difference of any tensor")
+        show(_growth(report))
     for result in report.results:
-        style = "bold red" if result.verdict == "fault" else None
-        console.print(escape(f"{result.asked}: {result.sentence()}"), style=style)
+        style = "bold red" if result.verdict == "fault" else ""
+        show(cell(f"{result.asked}: {result.sentence()}", style))
         for fault in result.faults[1:]:
-            console.print(escape(f"  also {fault}"))
+            show(cell(f"  also {fault}"))
         if result.operations:
-            _print_operations(console, result)
+            _print_operations(result)
 
 
 def _backends(report: Any) -> Any:
@@ -114,12 +110,12 @@ def _backends(report: Any) -> Any:
 
     table = Table(box=SIMPLE, pad_edge=False)
     for name in ("backend", "version", "device", "dtype", "TF32", "jit", "tol."):
-        table.add_column(name, overflow="fold")
-    table.add_column("verdict", no_wrap=True)
+        add_column(table, name, overflow="fold")
+    add_column(table, "verdict", no_wrap=True)
     for r in report.results:
         keys = ("version", "device", "dtype", "tf32", "compiled")
         cells = [r.described.get(key, "-").replace("does not apply", "-") for key in keys]
-        table.add_row(r.asked, *cells, f"{r.tolerance:g}", r.verdict)
+        add_row(table, r.asked, *cells, f"{r.tolerance:g}", r.verdict)
     return table
 
 
@@ -130,29 +126,28 @@ def _growth(report: Any) -> Any:
 
     ran = [r for r in report.results if r.growth]
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("step", justify="right")
+    add_column(table, "step", justify="right")
     for r in ran:
-        table.add_column(r.asked, justify="right", overflow="fold")
+        add_column(table, r.asked, justify="right", overflow="fold")
     shown = {report.steps, *(s * 10**k for k in range(9) for s in (1, 2, 5))}
     for step in sorted(s for s in shown if s <= report.steps):
         rows = [next((g for g in r.growth if g.step == step), None) for r in ran]
-        table.add_row(str(step), *("-" if g is None else f"{max(g[1:]):.1e}" for g in rows))
+        add_row(table, step, *("-" if g is None else f"{max(g[1:]):.1e}" for g in rows))
     return table
 
 
-def _print_operations(console: Any, result: Any) -> None:
+def _print_operations(result: Any) -> None:
     from rich.box import SIMPLE
-    from rich.markup import escape
     from rich.table import Table
 
     odd = [row for row in result.operations if row.status != "ok"]
     good = len(result.operations) - len(result.bad_operations)
     if odd:
-        title = f"operations of {result.asked}"
+        title = cell(f"operations of {result.asked}")
         table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
         for name in ("operation", "case", "status", "detail"):
-            table.add_column(name, overflow="fold")
+            add_column(table, name, overflow="fold")
         for row in odd:
-            table.add_row(*map(escape, row), style="red" if row.bad else None)
-        console.print(table)
-    click.echo(f"{good} of {len(result.operations)} operations are correct")
+            add_row(table, *row, style="red" if row.bad else None)
+        show(table)
+    say(f"{good} of {len(result.operations)} operations are correct")

@@ -29,6 +29,9 @@ def predict(
     xpnet predict runs/first new.csv
     head -5 new.csv | xpnet predict runs/first - -o predictions.csv
     """
+    import sys
+
+    from xpnet.cli.output import say, write_output
     from xpnet.data.files import naming
 
     loaded = open_run(run, backend, device, which)
@@ -36,19 +39,14 @@ def predict(
     say_notes("standard input" if file == "-" else file, rows)
     with naming("standard input" if file == "-" else file):
         lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
-        if output in (None, "-"):
-            import sys
-
-            from xpnet.escape import escape
-
-            tty = sys.stdout.isatty()
+        if output in (None, "-") and sys.stdout.isatty():
             for line in lines:
-                click.echo(escape(line) if tty else line)
-            return 0
-        from xpnet.cli.output import write_output
-
-        write_output(output, (f"{line}\n" for line in lines))
-    click.echo(f"{len(rows):,} predictions in {output}")
+                say(line)
+        else:
+            write_output(output or "-", (f"{line}\n" for line in lines))
+    if output in (None, "-"):
+        return 0
+    say(f"{len(rows):,} predictions in {output}")
     return 0
 
 

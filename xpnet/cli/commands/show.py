@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import click
 
 from xpnet.cli.options import open_run
-from xpnet.escape import escape
+from xpnet.cli.output import add_column, add_row, say
+from xpnet.cli.output import show as print_rich
 
 if TYPE_CHECKING:
     from xpnet.training.trainer import Trainer
@@ -30,39 +31,33 @@ def show(run: str, epochs: int, *, plan: bool) -> int:
     xpnet show runs/first
     xpnet show runs/first --plan
     """
-    from rich.console import Console
-
     from xpnet.run.config import to_toml
 
     loaded = open_run(run, "numpy", "cpu")
-    console = Console(highlight=False)
     if plan:
         _show_plan(loaded.trainer)
         return 0
-    click.echo(f"{loaded.trainer.model.summary()}\n")
+    say(*loaded.trainer.model.summary().splitlines(), "")
     if columns := loaded.preprocessing.columns:
-        for line in columns.lines(loaded.preprocessing.classes):
-            click.echo(escape(line))
+        say(*columns.lines(loaded.preprocessing.classes))
     history = loaded.folder.history()
     if history:
         shown = history[-epochs:]
-        click.echo(f"last {len(shown)} of {len(history)} epochs")
-        console.print(_history(shown))
+        say(f"last {len(shown)} of {len(history)} epochs")
+        print_rich(_history(shown))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
-        click.echo(escape("{backend} {version} on {device}, {dtype}".format_map(record)))
+        say("{backend} {version} on {device}, {dtype}".format_map(record))
     if record.get("threads") and "threads_reason" in record:
-        click.echo(escape("threads {threads}: {threads_reason}".format_map(record)))
+        say("threads {threads}: {threads_reason}".format_map(record))
     for key in ("status", "seconds", "started"):
         if key in record:
-            click.echo(f"{key} {escape(str(record[key]))}")
+            say(f"{key} {record[key]}")
     report = loaded.folder.read_json(loaded.folder.report_path)
     for key in ("loss", "accuracy", "r2"):
         if isinstance(report.get(key), float):
-            click.echo(f"test {key} {report[key]:.4f}")
-    click.echo()
-    for line in to_toml(loaded.config).splitlines():
-        click.echo(escape(line))
+            say(f"test {key} {report[key]:.4f}")
+    say("", *to_toml(loaded.config).split("\n")[:-1])
     return 0
 
 
@@ -74,29 +69,27 @@ def _show_plan(trainer: "Trainer") -> None:
     plan = make_plan(engine.model, engine.loss, engine.optimizer, trainer.clip, by_rows=True)
     N, itemsize = trainer.batch_size, engine.state.params.dtype.itemsize
     lines = plan_lines(plan, engine.model, N, itemsize)
-    click.echo(f"A fused training step on {N} rows; bytes are read and written, each array once.")
+    say(f"A fused training step on {N} rows; bytes are read and written, each array once.")
     phase = ""
     for line in lines:
         if line.phase != phase:
             phase = line.phase
-            click.echo(f"\n{phase}")
+            say("", phase)
         portable = "" if line.fused else "  (portable: no kernel)"
-        click.echo(f"  {line.formula}\n      {line.shapes}, {line.bytes:,} bytes{portable}")
+        say(f"  {line.formula}", f"      {line.shapes}, {line.bytes:,} bytes{portable}")
     for name, why in plan.portable:
-        click.echo(f"\nportable: {name}, because {why}")
+        say("", f"portable: {name}, because {why}")
 
 
 def _history(epochs):  # type: ignore[no-untyped-def]
     from rich.table import Table
-    from rich.text import Text
 
     names = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     names = tuple(name for name in names if name in epochs[-1])
     table = Table()
     for name in names:
-        table.add_column(name, justify="right")
+        add_column(table, name, justify="right")
     for record in epochs:
         cells = [record.get(name, "") for name in names]
-        texts = (f"{c:.4g}" if isinstance(c, float) else escape(str(c)) for c in cells)
-        table.add_row(*map(Text, texts))
+        add_row(table, *(f"{c:.4g}" if isinstance(c, float) else c for c in cells))
     return table

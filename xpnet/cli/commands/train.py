@@ -47,9 +47,9 @@ def train(
     import shlex
 
     from xpnet.cli.options import given, warn
+    from xpnet.cli.output import say
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
-    from xpnet.escape import escape
     from xpnet.run import train as run_training
     from xpnet.training.progress import Progress
 
@@ -68,7 +68,7 @@ def train(
 
     def report(line: str) -> None:
         if not quiet:
-            click.echo(escape(line))
+            say(line)
 
     with tolerant_streams():
         run = run_training(
@@ -83,10 +83,10 @@ def train(
         report(f"run folder {run.folder.path}")
         if run.interrupted:
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
-            click.echo(f"{run.stopped}; resume with: {command}")
+            say(f"{run.stopped}; resume with: {command}")
             return 130
         if run.test:
             name = next(key for key in ("accuracy", "r2", "mse") if key in run.test)
             report(f"test loss {run.test['loss']:.4f}")
-            click.echo(f"test {name} {run.test[name]:.4f}")
+            say(f"test {name} {run.test[name]:.4f}")
         return 0
