@@ -15,7 +15,8 @@ pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip inst
 SCRIPT = """
 import hashlib, sys
 import numpy as np
-from xpnet.nn import ACTIVATIONS, BatchNorm, Dense, Dropout, GroupNorm, LayerNorm, RMSNorm, Sequential
+from xpnet.nn import ACTIVATIONS, Dense, Dropout, Sequential
+from xpnet.nn import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import LOSSES, _ClassificationLoss
 from xpnet.optim.clipping import Clip
@@ -70,8 +71,9 @@ def bits(which, dtype, folder):
 
 
 @pytest.mark.long_but(which=["some"], dtype=["float32"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("which", ["some", "every"])
+@pytest.mark.parametrize(
+    ("which", "dtype"), [("some", "float32"), ("some", "float64"), ("every", "float32")]
+)
 def test_a_cold_a_warm_and_a_half_warm_cache_give_the_same_bits(which, dtype, tmp_path):
     cold = bits(which, dtype, tmp_path)
     assert len(cold) == len(set(cold)) >= 3

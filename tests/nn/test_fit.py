@@ -125,6 +125,18 @@ def test_one_output_is_not_enough_for_classes():
     with pytest.raises(ConfigError, match=r"the softmax of one number is 1: .* binary_cross"):
         check_output(model, SoftmaxCrossEntropy())
     check_output(model, BinaryCrossEntropy())
+    with pytest.raises(ConfigError, match=r"outputs of shape \(3, 4\): end it with flatten"):
+        check_output(Sequential([LayerNorm()]).build((3, 4)), SoftmaxCrossEntropy())
+
+
+def test_the_loss_for_what_the_model_gives_is_named():
+    for layer, loss, other in (
+        (Softmax(), SoftmaxCrossEntropy(), "leave out the last softmax, or use cross_entropy"),
+        (Softmax(), NegativeLogLikelihood(), "end the model with log_softmax.* use cross_entropy"),
+        (LogSoftmax(), CrossEntropy(), "end the model with softmax.* use negative_log_likelihood"),
+    ):
+        with pytest.raises(ConfigError, match=other + "$"):
+            check_output(Sequential([Dense(3), layer]), loss)
 
 
 class Mine(Activation):

@@ -289,3 +289,18 @@ def test_hidden_layers_that_end_in_a_softmax_are_refused(file, tmp_path):
     layers = 'model.layers=[{name="dense", units=3}, {name="softmax"}]'
     with pytest.raises(ConfigError, match="the output layer is added after softmax: leave that"):
         train(config(file, layers), tmp_path / "run", report=quiet)
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+def test_a_batch_norm_of_one_row_is_refused_before_anything_is_written(stream, file, tmp_path):
+    settings = ("model.normalization=batch_norm", f"data.stream={stream}")
+    rows = len(load_splits(config(file, *settings)).train)
+    with pytest.raises(ConfigError, match="needs two rows for a variance") as error:
+        train(config(file, *settings, f"batch_size={rows - 1}"), tmp_path / "run", report=quiet)
+    assert error.value.command == f"--set batch_size={rows - 2}"
+    assert not (tmp_path / "run").exists()
+    train(
+        config(file, *settings, f"batch_size={rows - 2}", "epochs=1"),
+        tmp_path / "run",
+        report=quiet,
+    )

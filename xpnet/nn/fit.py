@@ -21,6 +21,7 @@ from xpnet.typing import Array
 __all__ = ["alone_in", "check_batches", "check_output", "check_reachable"]
 
 CLASSES = ("logits", "probabilities", "log-probabilities")
+OF_CLASSES = {"probabilities": "cross_entropy", "log-probabilities": "negative_log_likelihood"}
 INSTEAD = {
     "rates": "end the model with softplus",
     "probabilities": "end the model with softmax, or use softmax_cross_entropy without one",
@@ -42,11 +43,22 @@ def check_output(model: Sequential, loss: Loss) -> None:
         within = "" if last.bounds == REAL else f", which are {_between(last.bounds)}"
         msg = f"{name} takes {loss.takes}, not the outputs of {name_of(last)}{within}: "
         msg += f"{loss.reason} (see xpnet explain --loss {name}); "
-        raise ConfigError(msg + INSTEAD.get(loss.takes, f"leave out the last {name_of(last)}"))
-    one = model.input_shape is not None and model.output_shape[-1:] == (1,)
-    if one and loss.predicts == "class" and loss.takes in CLASSES:
-        msg = f"{name} needs an output for each class; the model has one, and the softmax of one "
-        msg += "number is 1: give the last layer more units, or use binary_cross_entropy"
+        msg += INSTEAD.get(loss.takes, f"leave out the last {name_of(last)}")
+        if last.gives in OF_CLASSES and loss.predicts == "class":
+            msg += f", or use {OF_CLASSES[last.gives]}"
+        raise ConfigError(msg)
+    if model.input_shape is not None and loss.predicts == "class" and loss.takes in CLASSES:
+        _check_classes(model.output_shape, name)
+
+
+def _check_classes(shape: tuple[int, ...], name: str) -> None:
+    msg = f"{name} needs an output for each class; the model has "
+    if len(shape) != 1:
+        msg += f"outputs of shape {shape}: end it with flatten and a dense layer"
+        raise ConfigError(msg)
+    if shape == (1,):
+        msg += "one, and the softmax of one number is 1: give the last layer more units, or use "
+        msg += "binary_cross_entropy"
         raise ConfigError(msg)
 
 

@@ -254,7 +254,7 @@ class _ClassificationLoss(Loss):
     def wrong(self, target: Array) -> Array:
         """Return which rows are not probabilities: from 0 on, with a sum of about 1."""
         xp = array_namespace(target)
-        sums = xp.sum(xp.astype(target, xp.float64), axis=-1)
+        sums = xp.sum(target, axis=-1, dtype=xp.float64)
         return xp.any(target < 0, axis=-1) | (xp.abs(sums - 1.0) > ROUNDED)
 
     def check_target(

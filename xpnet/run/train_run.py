@@ -13,6 +13,7 @@ from typing import Any
 from xpnet.backends import Resolved, resolve
 from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.nn.fit import check_batches
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config import Config, load_config, parse_duration
 from xpnet.run.preprocessing import Splits
@@ -92,6 +93,7 @@ def train(
     config = with_batch_size(config, chosen.backend, splits, report)
     trainer = make_trainer(config, splits.preprocessing, chosen.backend)
     check_length(config.epochs, math.ceil(len(splits.train) / trainer.batch_size))
+    check_batches(trainer.model, len(splits.train), trainer.batch_size, config.accumulate)
     parameters = f"{trainer.engine.params_layout.size:,} parameters"
     report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
     job = _Job(config, folder, chosen, splits, trainer, warn or report)
