@@ -252,6 +252,9 @@ def test_a_hinge_takes_both_spellings_of_its_targets(backend):
         (CrossEntropy(), [[1.0, 1.0]], r"cross_entropy takes .* the target of row 0 is \[1. 1.\]"),
         (NegativeLogLikelihood(), [[0.0, 0.0]], "whose sum is 1; the target of row 0"),
         (SoftmaxCrossEntropy(), [[math.nan, 1.0]], "the target of row 0 is not finite"),
+        (MeanSquaredError(), ["a", "b"], "mean_squared_error takes finite numbers; got <U1"),
+        (BinaryCrossEntropy(), [True, None], "binary_cross_entropy takes .*; got object"),
+        (SoftmaxCrossEntropy(), ["a", "b"], "class labels must be whole numbers 0..1; got <U1"),
         (SoftmaxCrossEntropy(), [0.0, 1.0], "class labels must be whole numbers 0..1; got float"),
     ],
 )
@@ -277,6 +280,7 @@ def test_probabilities_of_any_precision_are_accepted(rng):
         SoftmaxCrossEntropy().check_target(teacher, 1000)
     hinge = np.array([[0, 1], [1, 1]])
     Hinge().check_target(hinge, 2)
+    BinaryCrossEntropy().check_target(hinge == 1, 2)
     Hinge().check_target(2 * hinge - 1, 2)
 
 

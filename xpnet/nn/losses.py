@@ -147,6 +147,9 @@ class Loss(Checked, ABC):
         CuPy wraps an out-of-range label around to another class, and JAX turns it into NaN. Raises
         DataError with the first invalid row and what ``row_name`` calls it.
         """
+        if getattr(target.dtype, "kind", "f") in "OSUMm":  # objects, texts and dates
+            msg = f"{name_of(self)} takes {self.targets}; got {target.dtype}"
+            raise DataError(msg)
         finite = array_namespace(target).isfinite(target)
         _refuse(target, ~finite, "{row} is not finite: {value}", row_name)
         msg = f"{name_of(self)} takes {self.targets}; {{row}} is {{value}}"
