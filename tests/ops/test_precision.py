@@ -78,7 +78,7 @@ def assert_close(result, truth, dtype, ulps, absolute, *, flushed=False):
     fits = np.abs(truth) <= largest
     assert np.isfinite(result[fits]).all()
     ulp = np.maximum(np.ldexp(eps, np.frexp(truth)[1] - 1), least)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         error = np.where(fits, np.abs(result - truth), 0.0)
     beyond = np.where(fits, error - ulps * ulp - absolute * eps, -1.0)
     worst = beyond.argmax()
@@ -215,6 +215,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@pytest.mark.long_but(library=["numpy", "torch"])
 @pytest.mark.parametrize(("library", "dtype"), PLACES)
 @pytest.mark.parametrize(("computed", "name", "formula", "bound"), CASES)
 def test_a_narrower_dtype_is_float64_rounded(computed, name, formula, bound, library, dtype):
@@ -243,3 +244,174 @@ def test_infinity_gives_the_limit_or_nan_and_nan_stays_nan(computed, name, formu
         )
     if computed is value:
         assert math.isnan(result[2])
+
+
+# ---------------------------------------------------------------------------- losses of elements
+
+
+def at(function, **options):
+    return lambda z, y: function(z, y, **options)
+
+
+def log1p_exp(z):
+    return VALUES["softplus"][0](z)
+
+
+def huber(r):
+    return r * r / 2 if abs(r) <= 1 else abs(r) - 0.5
+
+
+def margin(z, y):
+    return max(1 - z if y > 0 else 1 + z, mp.mpf(0))
+
+
+def sign(y):
+    return 1 if y > 0 else -1
+
+
+RATES = {"log_input": False, "eps": 1e-3}  # the usual 1e-8 is 0 in float16
+NUMBERS, CLASSES, COUNTS = (0.0, -1.5, 300.0), (0.0, 1.0, 0.25), (0.0, 3.0)
+# The function, the truth, targets, and the bound.
+ELEMENTS = {
+    "squared_error": (ops.squared_error, lambda z, y: (z - y) ** 2, NUMBERS, (3, 0)),
+    "squared_error_backward": (
+        ops.squared_error_backward, lambda z, y: 2 * (z - y), NUMBERS, (1, 0)
+    ),
+    "huber": (ops.huber, lambda z, y: huber(z - y), NUMBERS, (3, 0)),
+    "huber_backward": (ops.huber_backward, lambda z, y: min(max(z - y, -1), 1), NUMBERS, (1, 0)),
+    "binary_cross_entropy": (
+        ops.binary_cross_entropy,
+        lambda z, y: y * log1p_exp(-z) + (1 - y) * log1p_exp(z), CLASSES, (5, 0),
+    ),
+    "binary_cross_entropy_backward": (
+        ops.binary_cross_entropy_backward,
+        lambda z, y: (1 - y) * sigma(z) - y * sigma(-z), CLASSES, (3, 1),
+    ),
+    "hinge": (ops.hinge, margin, CLASSES, (1, 0)),
+    "hinge_backward": (
+        ops.hinge_backward, lambda z, y: -sign(y) if margin(z, y) > 0 else 0, CLASSES, (0, 0)
+    ),
+    "squared_hinge": (ops.squared_hinge, lambda z, y: margin(z, y) ** 2, CLASSES, (3, 0)),
+    "squared_hinge_backward": (
+        ops.squared_hinge_backward, lambda z, y: -2 * sign(y) * margin(z, y), CLASSES, (1, 0)
+    ),
+    "poisson": (ops.poisson, lambda z, y: mp.exp(z) - y * z, COUNTS, (3, 8)),
+    "poisson_backward": (ops.poisson_backward, lambda z, y: mp.exp(z) - y, COUNTS, (3, 3)),
+    "poisson of rates": (
+        at(ops.poisson, **RATES), lambda z, y: z - y * mp.log(z + 1e-3), COUNTS, (3, 8)
+    ),
+    "poisson of rates, backward": (
+        at(ops.poisson_backward, **RATES), lambda z, y: 1 - y / (z + 1e-3), COUNTS, (3, 3)
+    ),
+}  # fmt: skip
+
+
+def outputs(name, dtype):
+    z = numbers(dtype)
+    return z[z >= 0] if "rates" in name else z
+
+
+def rounded(x):
+    """The float64 of a number of mpmath, infinite where it is too large."""
+    return float(x) if abs(x) < 1.7e308 else math.inf
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_a_loss_in_float64_is_mpmaths(name):
+    function, formula, targets, bound = ELEMENTS[name]
+    z = outputs(name, "float64")
+    for y in targets:
+        truth = np.array([rounded(formula(mp.mpf(float(v)), mp.mpf(y))) for v in z])
+        with np.errstate(all="ignore"):
+            assert_close(function(z, np.full_like(z, y)), truth, "float64", *bound)
+
+
+@pytest.mark.parametrize(("library", "dtype"), PLACES[:5])
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_a_loss_in_a_narrower_dtype_is_float64_rounded(name, library, dtype):
+    function, _, targets, bound = ELEMENTS[name]
+    z = outputs(name, dtype)
+    for target in targets:
+        y = np.full_like(z, target)
+        with np.errstate(all="ignore"):
+            result = function(on(library, z), on(library, y))
+            truth = function(z.astype("float64"), y.astype("float64"))
+        assert str(result.dtype).endswith(dtype)
+        assert_close(host(result), truth, dtype, *bound)
+
+
+# ------------------------------------------------------------------------------- sums along rows
+
+
+def logits(dtype, rng):
+    """Rows of three logits whose differences are numbers of the dtype."""
+    z = numbers(dtype) / DTYPES[dtype].type(2)
+    return np.stack([z, rng.permutation(z), np.zeros_like(z)], axis=1)
+
+
+def cross_entropy_of_last(z):
+    v = array_api_compat.array_namespace(z).zeros_like(z)
+    v[:, 2] = 1.0
+    losses, log_a = ops.softmax_cross_entropy(z, v)
+    return losses, ops.softmax_cross_entropy_backward(log_a, v)
+
+
+ROWS = {
+    "softmax": (ops.softmax, (3, 1)),
+    "log_softmax": (ops.log_softmax, (2, 2)),
+    "cross entropy": (lambda z: cross_entropy_of_last(z)[0], (2, 2)),
+    "cross entropy, backward": (lambda z: cross_entropy_of_last(z)[1], (3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_in_float64_is_mpmaths(name, rng):
+    z = logits("float64", rng)
+    truth = np.empty_like(z)
+    for row, out in zip(z, truth, strict=True):
+        exact = [mp.mpf(float(v)) - mp.mpf(float(row.max())) for v in row]
+        log_sum = mp.log(sum(mp.exp(v) for v in exact))
+        out[:] = [float(v - log_sum if "log" in name else mp.exp(v - log_sum)) for v in exact]
+    with np.errstate(all="ignore"):
+        assert_close(ROWS[name][0](z), truth, "float64", *ROWS[name][1])
+
+
+@pytest.mark.parametrize(("library", "dtype"), PLACES[:5])
+@pytest.mark.parametrize("name", ROWS)
+def test_softmax_in_a_narrower_dtype_is_float64_rounded(name, library, dtype, rng):
+    function, bound = ROWS[name]
+    z = logits(dtype, rng)
+    with np.errstate(all="ignore"):
+        result = function(on(library, z))
+        assert str(result.dtype).endswith(dtype)
+        assert_close(host(result), function(z.astype("float64")), dtype, *bound)
+
+
+NORMS = {
+    "layer": (lambda x: ops.normalize(x, -1, 1e-5)[:2], ops.normalize_backward),
+    "batch": (lambda x: ops.normalize(x, 0, 1e-5)[:2], ops.normalize_backward),
+    "rms": (lambda x: ops.rms_normalize(x, 1e-5), ops.rms_normalize_backward),
+}
+# The largest numbers of which squares have room: of 16 bits all, since they are widened.
+ROOM = {"float16": 6e4, "bfloat16": 1e18, "float32": 1e18}
+
+
+@pytest.mark.parametrize(("library", "dtype"), PLACES)
+@pytest.mark.parametrize("name", NORMS)
+def test_a_normalisation_has_room_for_its_squares(name, library, dtype, rng):
+    """In float16 those of 256 had none: v was infinite and the result silently 0."""
+    forward, backward = NORMS[name]
+    axis = () if name == "rms" else (0 if name == "batch" else -1,)
+    for scale in np.geomspace(1e-6, ROOM[dtype], 30):
+        x = (rng.uniform(-1, 1, size=(16, 8)) * scale).astype(DTYPES[dtype])
+        g = rng.normal(size=x.shape).astype(DTYPES[dtype])
+        expected = forward(x.astype("float64"))
+        truth = backward(g.astype("float64"), *expected, *axis)
+        x_hat, inverse = forward(on(library, x))
+        dx = backward(on(library, g), x_hat, inverse, *axis)
+        assert str(x_hat.dtype).endswith(dtype)
+        assert str(dx.dtype).endswith(dtype)
+        assert_close(host(x_hat), expected[0], dtype, 1, 4)
+        # dx has the size of 1/√v, and the error of x̂, which is kept rounded.
+        size = float(np.max(expected[1]))
+        assert_close(host(dx) / size, truth / size, dtype, 1, 16)

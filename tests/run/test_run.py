@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, r2_score, top_k_accuracy_score
 
 from xpnet.backends import backend_class
 from xpnet.data import Dataset
@@ -89,6 +90,58 @@ def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
     whole = scores(run, run.read(csv, labelled=True))
     assert whole["accuracy"] == np.mean(np.array(run.preprocessing.classes)[p.argmax(axis=1)] == y)
     assert whole["rows"] == 90
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+def test_classes_are_ranked_by_logits_where_probabilities_are_all_0_or_1(loss, tmp_path, go):
+    x, y = flowers(300)
+    binary = loss == "binary_cross_entropy"
+    path = write_csv(tmp_path / "many.csv", x, np.where(y == "rose", "a", "b") if binary else y)
+    go(path, f"loss={loss}", "dtype=float32")
+    run = load(tmp_path / "run")
+    tensors = run.trainer.engine.tensors()
+    last = max(name for name in tensors if name.startswith("params/") and name.endswith("W"))
+    for name in (last, f"{last[:-1]}b"):
+        tensors[name] = tensors[name] * np.float32(1e4)
+    run.trainer.engine.load_tensors(tensors)
+    data, logits = run.read(path, labelled=True), []
+    loader = run.preprocessing.loader(run.trainer.engine.backend, data)
+    metrics = run.trainer.score(loader, lambda batch, output, told: logits.append(output))
+    z = np.concatenate(logits)
+    z = np.concatenate([0 * z, z], axis=1) if binary else z
+    assert np.isin(run.predict(data.x), (0.0, 1.0)).mean() > 0.9
+    result = scores(run, data, top=2)
+    assert result["accuracy"] == metrics.accuracy == accuracy_score(data.y, z.argmax(axis=1))
+    if not binary:
+        expected = top_k_accuracy_score(data.y, z, k=2, labels=range(3))
+        assert result["top_2_accuracy"] == expected
+        assert expected < 0.95
+
+
+def test_rows_of_an_ignored_label_count_in_no_score(csv, go):
+    """Nor do they in the loss, and in the accuracy of the history."""
+    outcome = go(csv, "loss.ignore_label=1")
+    data, tested = outcome.test_part(), scores(outcome, outcome.test_part(), top=1)
+    kept = data.y != 1
+    predicted = outcome.predict(data.x).argmax(axis=1)
+    assert 0 < kept.sum() < len(data)
+    assert tested["accuracy"] == accuracy_score(data.y[kept], predicted[kept])
+    assert tested["top_1_accuracy"] == tested["accuracy"]
+    assert tested["support"] == np.bincount(data.y[kept], minlength=3).tolist()
+
+
+def test_each_target_has_scores_of_its_own(tmp_path, go):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4))
+    y = np.stack([1000.0 * x[:, 0], rng.normal(size=200)], axis=1)
+    np.savez(tmp_path / "two.npz", x=x, y=y)
+    settings = ("data.task=regression", "loss=mean_squared_error", "epochs=20")
+    outcome = go(str(tmp_path / "two.npz"), *settings, "optimizer.lr=0.01")
+    data = outcome.test_part()
+    each = r2_score(data.y, outcome.predict(data.x), multioutput="raw_values")
+    np.testing.assert_allclose(outcome.test["by_target"]["r2"], each, rtol=1e-9)
+    assert outcome.test["r2"] == pytest.approx(each.mean())
+    assert each[0] > 0.9 > 0.1 > each[1]  # one R² of both, pooled, was .99
 
 
 def test_the_best_epoch_is_what_is_used_unless_the_last_is_asked_for(csv, go, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from xpnet.bench.contender import Unit
 from xpnet.data import NAMES, Dataset, StreamedDataset
+from xpnet.data.metrics import RegressionScores
 from xpnet.errors import ConfigError
 from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
 from xpnet.run.config import Config, load_config
@@ -97,7 +98,9 @@ class Fit:
         y = self.examples().y_test
         if self.classifies:
             return float((predicted.argmax(axis=1) == y).mean())
-        return float(1.0 - ((predicted - y) ** 2).sum() / ((y - y.mean(axis=0)) ** 2).sum())
+        scores = RegressionScores()
+        scores.add(y, predicted)
+        return scores.result()["r2"]
 
 
 @functools.lru_cache(maxsize=2)

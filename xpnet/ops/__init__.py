@@ -39,7 +39,7 @@ stays float32. N batch, I in, J out, K classes.
     cross_entropy.py   (softmax) cross-entropy for index, one-hot and soft targets
     regression.py      the element-wise losses: squared error, Huber, Poisson, hinges, and
                        binary cross-entropy from logits
-    special.py         erf
+    special.py         erf, and float32 where 16 bits have no room
 
 Each function can be imported from here: ``from xpnet.ops import softmax, softmax_backward``. Where
 a file is named like its function, ``xpnet.ops.softmax`` is the function.

@@ -110,7 +110,8 @@ def _sign(y: Array) -> Array:
 def poisson(z: Array, y: Array, *, log_input: bool = True, eps: float = 1e-8) -> Array:
     """e = -log P(y) + log y! of a Poisson variable of rate exp z, or of rate z.
 
-    exp(z) - y z, or z - y log(z + eps) without ``log_input``.
+    exp(z) - y z, or z - y log(z + eps) without ``log_input``; ``eps`` must be a number of the
+    dtype, and 1e-8 is 0 in float16.
 
     >>> import numpy as np
     >>> poisson(np.array([0.0]), np.array([3.0])), poisson(np.array([1.0]), np.array([3.0]))

@@ -1,4 +1,8 @@
-"""Softmax, its logarithm, and the product of each one's Jacobian with a gradient."""
+"""Softmax, its logarithm, and the product of each one's Jacobian with a gradient.
+
+In every floating dtype the results are finite where the truth is a number of the dtype, if the
+differences of the logits are, too: within 3 units in the last place and 2 ε.
+"""
 
 from array_api_compat import array_namespace, device
 

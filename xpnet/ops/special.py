@@ -44,9 +44,9 @@ def widened(x: Array) -> Array:
 
 
 def erf(x: Array) -> Array:
-    """erf x = 2/√π ∫_0^x exp(-t²) dt for any real floating dtype: at most 2 units in the last place.
+    """erf x = 2/√π ∫_0^x exp(-t²) dt for any real floating dtype and shape.
 
-    The standard has no erf; the namespace's own is taken where it has one (PyTorch, and what
+    At most 2 units in the last place off. The standard has no erf; the namespace's own is taken where it has one (PyTorch, and what
     records formulas for kernels).
 
     >>> import numpy as np
