@@ -21,6 +21,9 @@ import numpy as np
 import pytest
 
 import xpnet.ops as ops
+from xpnet.kernels.formulas import activation
+from xpnet.kernels.printing import NUMBA, printed
+from xpnet.nn import ACTIVATIONS
 from xpnet.ops.special import erf
 
 mp = mpmath.mp.clone()
@@ -167,7 +170,7 @@ SLOPES = {
     ),
     "identity": (one, (0, 0)),
     "leaky_relu": (bent(lambda z: mp.mpf(0.01), one), (1, 0)),
-    "mish": (mish_slope, (1, 10)),
+    "mish": (mish_slope, (1, 20)),
     "relu": (bent(lambda z: mp.mpf(0), one), (0, 0)),
     "selu": (bent(lambda z: LAMBDA * ALPHA * mp.exp(z), lambda z: LAMBDA), (3, 0)),
     "sigmoid": (lambda z: sigma(z) * sigma(-z), (1, 1)),
@@ -244,6 +247,35 @@ def test_infinity_gives_the_limit_or_nan_and_nan_stays_nan(computed, name, formu
         )
     if computed is value:
         assert math.isnan(result[2])
+
+
+def looped(formula, dtype):
+    """The formula as the CPU's kernels have it: printed, in a loop, compiled with their options."""
+    numba = pytest.importorskip("numba", reason="it compiles the kernels")
+    from xpnet.kernels.cpu.parts import OPTIONS
+
+    code = printed(formula, NUMBA)
+    lines = [f"{name} = {name}_[i]" for name in formula.inputs] + [*code.statements]
+    body = "".join(f"        {line}\n" for line in [*lines, f"out[i] = {code.outputs[0]}"])
+    arguments = ", ".join(f"{name}_" for name in formula.inputs)
+    names = {"math": math, "real": np.dtype(dtype).type}
+    names |= {f"k{i}": names["real"](x) for i, x in enumerate(code.numbers)}
+    exec(f"def run(out, {arguments}):\n    for i in range(out.size):\n{body}", names)
+    return numba.njit(**OPTIONS)(names["run"])
+
+
+@pytest.mark.long_but(name=["gelu_tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SLOPES)
+def test_a_kernel_of_the_cpu_keeps_to_the_same_bounds(name, dtype):
+    """Its options let the compiler reorder sums and fuse products."""
+    formulas, z = activation(ACTIVATIONS[name]()), numbers(dtype)
+    a, dz = np.empty_like(z), np.empty_like(z)
+    looped(formulas.value, dtype)(a, z)
+    looped(formulas.derivative, dtype)(dz, np.ones_like(z), a if formulas.keeps_output else z)
+    with np.errstate(all="ignore"):
+        assert_close(a, value(name, z.astype("float64")), dtype, *VALUES[name][1])
+        assert_close(dz, slope(name, z.astype("float64")), dtype, *SLOPES[name][1])
 
 
 # ---------------------------------------------------------------------------- losses of elements

@@ -46,8 +46,8 @@ def widened(x: Array) -> Array:
 def erf(x: Array) -> Array:
     """erf x = 2/√π ∫_0^x exp(-t²) dt for any real floating dtype and shape.
 
-    At most 2 units in the last place off. The standard has no erf; the namespace's own is taken where it has one (PyTorch, and what
-    records formulas for kernels).
+    It is at most 2 units in the last place off. The standard has no erf; the namespace's own is
+    taken where it has one (PyTorch, and what records formulas for kernels).
 
     >>> import numpy as np
     >>> bool(abs(erf(np.asarray([0.5]))[0] - math.erf(0.5)) < 1e-16)
