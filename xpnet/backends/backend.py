@@ -54,6 +54,16 @@ class Backend(ABC):
         if dtype not in FLOAT_DTYPES:
             msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
             raise BackendError(msg)
+        self.device_name = self._found(device)
+        self.dtype_name = dtype
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come from a pickle, perhaps to a machine that does not have the library or the device."""
+        self._found(state["device_name"])
+        vars(self).update(state)
+
+    def _found(self, device: str) -> str:
+        """Return the name of a device that is there; raises BackendError if there is none."""
         probe = self.probe()
         if not probe.devices:
             raise BackendError(probe.note)
@@ -63,8 +73,7 @@ class Backend(ABC):
             device = f"{device}:0"
         if device not in probe.devices:
             self.refuse(device, probe)
-        self.device_name = device
-        self.dtype_name = dtype
+        return device
 
     @classmethod
     @abstractmethod

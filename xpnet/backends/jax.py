@@ -27,8 +27,16 @@ class JaxBackend(Backend):
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
+        self._set_up()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Tell JAX what it must know in each process."""
         _register_split_vectors()
-        if dtype == "float64":
+        if self.dtype_name == "float64":
             import jax
 
             jax.config.update("jax_enable_x64", True)

@@ -29,6 +29,7 @@ def xpnet_predicts(name: str) -> Callable[[Prediction, Setting], Contender]:
     def make(prediction: Prediction, setting: Setting) -> Contender:
         backend = setting.backend(name)
         trainer = Trainer(prediction.model(), backend=backend, seed=SEED)
+        trainer.params = trainer.params  # its first weights count as given, like the peers' own
         x = prediction.x(setting.dtype)
         return Contender(lambda: trainer.predict(x), note=lambda: "Trainer.predict")
 

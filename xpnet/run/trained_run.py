@@ -16,6 +16,7 @@ from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
 from xpnet.storage import Checkpoint
+from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Run", "load", "make_trainer"]
@@ -94,10 +95,23 @@ class Run:
         return rows
 
 
+class _RunTrainer(Trainer):
+    """The trainer of a run: what it is given has gone through the run's preprocessing."""
+
+    def _loader(self, data: Any) -> Loader:
+        if not isinstance(data, Loader):
+            msg = "the trainer of a run takes no raw rows, for the run's preprocessing comes first"
+            raise DataError(msg, python="call predict of the run itself, as in xpnet.load(path)")
+        return super()._loader(data)
+
+
 def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
-    """Return the trainer that ``config`` describes, with its model built."""
+    """Return the trainer that ``config`` describes, with its model built.
+
+    It raises DataError for rows that did not come through a Loader of the preprocessing.
+    """
     model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
-    return Trainer(
+    return _RunTrainer(
         model,
         config.loss,
         config.optimizer,

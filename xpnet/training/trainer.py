@@ -706,8 +706,8 @@ def _not_assignable(name: str, known: Iterable[str]) -> ConfigError:
     if name in known:
         msg = f"{name} of a trainer cannot be assigned"
         return ConfigError(msg, python="fit, restore and stop change it")
-    public = [k for k in known if not k.startswith("_")]
-    return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, public)}")
+    settings = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
+    return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, settings)}")
 
 
 def _refuse(unknown: Mapping[str, object]) -> None:

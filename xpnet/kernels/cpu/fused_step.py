@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -73,6 +73,11 @@ class FusedStep:
         if not math.isfinite(cost) and state.totals.bad_step < 0:
             state.totals.bad_step[...] = inputs.step
         return state, cost
+
+    def __reduce__(self) -> Never:
+        msg = "a fused step is bound to its buffers: copy the Trainer or the Engine, which makes "
+        msg += "another"
+        raise UnsupportedError(msg)
 
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
         """The phases of a step that has been taken, each to be timed by itself.

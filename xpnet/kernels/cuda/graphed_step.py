@@ -8,6 +8,7 @@ device only for that one comparison.
 """
 
 import logging
+from typing import Never
 
 import numpy as np
 
@@ -77,6 +78,11 @@ class FusedStep:
             repeated.program.begin(batch)
             self._run(repeated)
             return buffers.state, cost
+
+    def __reduce__(self) -> Never:
+        msg = "a fused step is bound to its buffers: copy the Trainer or the Engine, which makes "
+        msg += "another"
+        raise UnsupportedError(msg)
 
     def _adopt(self, state: TrainState) -> Buffers:
         """The static buffers, holding ``state``; the first state becomes part of them."""
