@@ -1,5 +1,6 @@
 """What conftest.py adds to pytest, tried on a few tests in a folder of their own."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -86,3 +87,12 @@ def test_what_is_required_is_counted_in_every_process(run, workers):
     code, said = run(*workers, "--min-gpu-tests=1", "-k", "readonly")
     assert code == 1
     assert "\nrequired backends that did not run: none; tests that ran on a GPU: 0" in said
+
+
+def test_no_assertion_has_a_tolerance_that_it_does_not_state():
+    """`assert_allclose` with atol alone keeps rtol = 1e-7, beside which 1e-15 tests nothing."""
+    for path in Path(__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("assert_allclose"):
+                stated = {keyword.arg for keyword in call.keywords}
+                assert "atol" not in stated or stated & {"rtol", None}, f"{path}:{call.lineno}"

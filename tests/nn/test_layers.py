@@ -248,6 +248,9 @@ def test_each_tensor_has_its_own_random_position():
     for name in second:
         assert np.array_equal(first[name], second[name])
     assert not np.array_equal(initialize(small, 8)[0], initialize(small, 7)[0])
+    alike = Sequential([Dense(3), Dense(3)]).build((3,))
+    named = layouts(alike)[0].named(initialize(alike, 7)[0])
+    assert not np.array_equal(named["0.dense.W"], named["1.dense.W"])
 
 
 @pytest.mark.parametrize("method", ["forward", "backward"])
