@@ -5,6 +5,7 @@ import pytest
 
 from xpnet.errors import BackendError
 from xpnet.nn import BatchNorm, Dense, ReLU, Sequential
+from xpnet.nn.initializers import Zeros
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates
@@ -81,6 +82,16 @@ def test_an_overflowing_step_is_left_out_and_halves_the_scale(rng):
     assert scale < 2.0**29
     assert trainer.engine.tensors()["slots/m/0.dense.W"].any()
     assert np.isfinite(trainer.params["0.dense.W"]).all()
+
+
+def test_a_gradient_below_float16_is_not_lost():
+    """That is what the scale is for: 2^-25 is less than half of float16's smallest number."""
+    x, y = np.zeros((64, 1)), np.zeros(64, dtype=np.int32)
+    x[0] = 2.0**-18
+    model = [Dense(2, initializer=Zeros())]
+    trainer = Trainer(model, optimizer=SGD(1.0), batch_size=64, mixed=Mixed("float16"))
+    trainer.fit((x, y), epochs=1)
+    assert trainer.params["0.dense.W"].tolist() == [[2.0**-25, -(2.0**-25)]]
 
 
 def test_the_scale_doubles_after_enough_good_steps(rng):
