@@ -202,6 +202,7 @@ def test_what_a_loss_cannot_mean_is_refused_before_the_first_step(backend_name):
     with pytest.raises(DataError, match="sample weights must be finite and >= 0; that of row 0"):
         run.fit((x, np.maximum(sides, 0.0), sides - 1.0), epochs=1)
     assert run.position.step == 0
+    run.fit((x, np.maximum(sides, 0.0)), epochs=1)
     with pytest.raises(DataError, match="takes targets from 0 to 1"):
         run.evaluate((x, sides))
 
@@ -209,6 +210,7 @@ def test_what_a_loss_cannot_mean_is_refused_before_the_first_step(backend_name):
 def test_an_evaluation_in_which_no_row_counts_is_no_loss_of_0():
     run = trainer([Dense(3)], loss=SoftmaxCrossEntropy(ignore_label=2))
     x, y = classes(20)
+    run.fit((x, y), epochs=1)
     with pytest.raises(DataError, match="no row counts in this evaluation"):
         run.evaluate((x, np.full_like(y, 2)))
 
@@ -226,7 +228,7 @@ def test_the_loss_of_a_sum_is_the_sum_over_the_rows(step, accumulate):
     run = trainer([Dense(3)], loss=SoftmaxCrossEntropy("sum"), optimizer=SGD(1e-12), **settings)
     record = run.fit((x, y), epochs=1, validation=(x[:1500], y[:1500]))[-1]
     torch = pytest.importorskip("torch")
-    W, b = (torch.asarray(run.params[f"0.dense.{name}"]) for name in "Wb")
+    W, b = (torch.tensor(run.params[f"0.dense.{name}"]) for name in "Wb")
     z = torch.asarray(x) @ W + b
     losses = torch.nn.functional.cross_entropy(z, torch.asarray(y).long(), reduction="none")
     assert record["loss"] == pytest.approx(float(losses.sum()), rel=1e-8)

@@ -385,8 +385,11 @@ class Trainer:
         Raises TrainingError before there is anything trained, DataError where data is not finite.
         """
         parts: list[np.ndarray] = []
-        to_host = self.engine.backend.to_host
-        metrics = self.score(data, lambda batch, output, told: parts.append(to_host(told)))
+
+        def keep(batch: Batch, output: Array, predicted: Array) -> None:
+            parts.append(self.engine.backend.to_host(predicted))
+
+        metrics = self.score(data, keep)
         return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
 
     def score(self, data: Any, each: Callable[[Batch, Array, Array], None]) -> Metrics:
