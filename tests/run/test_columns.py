@@ -160,6 +160,8 @@ def test_a_label_of_another_name_is_chosen_for_that_file(kind, tmp_path, capsys)
     run = go(source, tmp_path / "run", kind)
     other = write(tmp_path, kind, "other", renamed("species", "kind"))
     np.testing.assert_array_equal(labels(run, other, label="kind"), labels(run, source))
+    with pytest.raises(DataError, match="'a' is a feature of the run, and cannot be the label"):
+        run.read(other, labelled=True, label="a")
     code, out, _ = command(capsys, "evaluate", tmp_path / "run", other, "--label", "kind", "--json")
     assert code == 0
     again = command(capsys, "evaluate", tmp_path / "run", source, "--json")[1]
@@ -281,6 +283,12 @@ def test_a_first_row_equal_to_the_names_of_the_run_is_a_header(tmp_path):
     np.testing.assert_array_equal(predicted(run, later), predicted(run, source))
 
 
+def test_a_class_that_is_called_auto_is_not_a_header(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("5,1,auto\n6,0,manual\n")
+    assert read(path).classes == ("auto", "manual")
+
+
 def test_rows_of_small_whole_numbers_are_not_a_header(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("0,1,yes\n1,0,no\n1,1,yes\n0,1,no\n")
@@ -321,6 +329,7 @@ def test_the_index_of_pandas_in_a_parquet_file_is_left_out(stream, name, tmp_pat
         ("", range(1, 91)),  # R
         ("", [f"row {n}" for n in range(90)]),  # R, with names
         ("", np.flatnonzero(np.arange(180) % 2)),  # df[mask].to_csv()
+        ("rownames", [f"row {n}" for n in range(90)]),
         ("Unnamed: 0", np.random.default_rng(0).permutation(90)),
         ("Id", range(1, 91)),
         ("index", range(90)),
@@ -337,6 +346,13 @@ def test_a_column_that_numbers_the_rows_is_left_out(kind, name, values, tmp_path
     assert [line for line in said if line.startswith(f"left out: {name or 'column 0'} (")]
     last = write(tmp_path, kind, "last", {**table(), name: values})
     assert go(last, tmp_path / "last", kind).test == plain.test
+
+
+def test_an_id_with_nulls_is_a_feature_that_lacks_values(tmp_path):
+    ids = [None if n == 7 else n for n in range(90)]
+    source = write_parquet(tmp_path / "a.parquet", {"id": ids, **table()})
+    with pytest.raises(DataError, match="row 7, column 'id': the value is missing"):
+        read(source)
 
 
 def test_numbers_that_do_not_count_the_rows_are_features(kind, tmp_path):

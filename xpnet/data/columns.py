@@ -28,7 +28,8 @@ Cells = Callable[[int], Iterable[Any]]
 
 # By default, a column of this name (in upper or lower case) holds the labels.
 LABEL_NAMES = ("label", "class", "target", "y")
-UNNAMED = re.compile(r"(Unnamed: \d+)?")  # as pandas and R write an index, and pandas reads it
+# As pandas and R write an index, as pandas reads that, and as R's own tables name it.
+UNNAMED = re.compile(r"(Unnamed: \d+|row[._]?names?)?")
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 COUNTERS = re.compile(
     r"(?i:id|index|idx|no\.?|nr\.?|row|row[_ ]?(names?|num|number|no))|.*(Id|ID|_id)"
@@ -48,7 +49,7 @@ def number(text: Any) -> float | None:
         return None
     try:
         return float(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):
         return None
 
 
@@ -131,6 +132,9 @@ class Columns:
             features, found = self._by_position(path, usable, label is not None and chosen is None)
             self._check_header(path, names, found)
         column = found if chosen is None else chosen
+        if column in features:
+            msg = f"{path}: {label!r} is a feature of the run, and cannot be the label, too"
+            raise DataError(msg)
         if label is None:
             found, column = column, None
         elif column is None:
@@ -279,7 +283,7 @@ class Wanted:
     def is_header(self, first: Sequence[str]) -> bool | None:
         """Say whether the first row of a text file names columns; None if that is not certain."""
         names = [text.strip() for text in first]
-        if self.label in names and number(self.label) is None:
+        if self.label not in (None, "auto") and self.label in names and number(self.label) is None:
             return True
         ours = (self.like and self.like.names) or ()
         known = set((self.like and self.like.feature_names) or ())
@@ -366,7 +370,7 @@ def _counted(
         if PANDAS_INDEX.fullmatch(names[j]):  # type: ignore[index]
             found[j] = "the index of pandas"
         elif UNNAMED.fullmatch(names[j]) and _is_index(cells(j)):  # type: ignore[index,misc]
-            found[j] = "an index without a name"
+            found[j] = "an index"
         elif COUNTERS.fullmatch(names[j]) and _counts(cells(j)):  # type: ignore[index,misc]
             found[j] = "row numbers"
     if cells and names is None and _counts(cells(0), in_order=True, least=MIN_COUNTED):

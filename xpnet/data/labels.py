@@ -106,7 +106,7 @@ def encode(
             msg = f"{location(row)}: label {_shown(raw[labels.codes[row]])} {problem}"
             raise DataError(msg, **remedy)
 
-    refuse([v in MISSING for v in raw], "is missing", **DROP)
+    refuse([v in MISSING for v in raw], "is missing", **(DROP if classes is None else {}))
     names = raw
     if boolean and len(set(map(key, raw))) < len(set(raw)):
         names = [key(v) for v in raw]
