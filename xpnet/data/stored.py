@@ -91,11 +91,11 @@ class StoredRows:
     ) -> None:
         self._x, self._y, self.columns = x, y, columns
         self.dtype = real_dtype(x.dtype, x.shape, str(x.path))
-        # Without labels and with every column in its place, rows are read as they are.
-        self._whole = columns is None or columns.features in ((), tuple(range(x.shape[1])))
         self.shape = x.shape
-        if columns is not None and not self._whole:
-            self.shape = (x.shape[0], len(columns.features))
+        # None: each row is taken as it is, for all of its entries are features, in order.
+        self._taken: Columns | None = None
+        if columns is not None and columns.features not in ((), tuple(range(x.shape[1]))):
+            self._taken, self.shape = columns, (x.shape[0], len(columns.features))
         if y is not None and y.shape[:1] != x.shape[:1]:
             msg = f"{y.path}: labels of shape {y.shape} for {len(x)} rows of features"
             raise DataError(msg)
@@ -104,9 +104,9 @@ class StoredRows:
 
     def read(self, start: int, stop: int) -> Rows:
         x, y = self._x.read(start, stop), None
-        if self.columns is not None and not self._whole:
-            y = None if self.columns.label is None else x[:, self.columns.label]
-            x = x[:, self.columns.features]
+        if self._taken is not None:
+            y = None if self._taken.label is None else x[:, self._taken.label]
+            x = x[:, self._taken.features]
         elif self._y is not None:
             y = self._y.read(start, stop)
             y = y[:, 0] if y.shape[1:] == (1,) else y
