@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import xpnet
-from xpnet.errors import ConfigError, DataError
+from xpnet.errors import BackendError, ConfigError, DataError, import_failure, require
 
 ROOT = Path(xpnet.__file__).parent
 CALL, OPTION = re.compile(r"\b[a-z_]+="), re.compile(r"--set ")
@@ -55,3 +55,17 @@ def test_a_remedy_for_one_interface_has_its_counterpart_for_the_other():
     ]
     assert one_sided == []
     assert len(list(remedies())) > 5
+
+
+@pytest.mark.parametrize("error", ["OSError('no file')", "RuntimeError('odd')", "import nowhere"])
+def test_a_library_that_is_broken_is_as_good_as_missing(error, tmp_path, monkeypatch):
+    text = error if error.startswith("import") else f"raise {error}"
+    (tmp_path / "broken_library.py").write_text(f"{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    says = r"broken_library, which cannot be imported \((OS|Runtime|ModuleNotFound)Error: .*again"
+    assert re.match(says, import_failure("broken_library"))
+    with pytest.raises(BackendError, match=f"a plot needs {says}"):
+        require("broken_library", "bench", "a plot")
+    with pytest.raises(BackendError, match=r"a plot needs 'nowhere': pip install 'xpnet\[bench\]'"):
+        require("nowhere.deep", "bench", "a plot")
+    assert import_failure("json") is None

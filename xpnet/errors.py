@@ -17,6 +17,7 @@ __all__ = [
     "UnsupportedError",
     "XpnetError",
     "XpnetWarning",
+    "import_failure",
     "require",
 ]
 
@@ -90,9 +91,28 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     Traceback (most recent call last):
     xpnet.errors.BackendError: reading Parquet needs 'no_such_module': pip install 'xpnet[parquet]'
     """
+    name = module.partition(".")[0]
     try:
         return importlib.import_module(module)
-    except ImportError:
-        name = module.partition(".")[0]
-        msg = f"{purpose} needs {name!r}: pip install 'xpnet[{extra}]'"
-        raise BackendError(msg) from None
+    except Exception as error:  # a broken library is as good as none, whatever it raises
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (None, name, module)
+        needed = f"{name!r}: pip install 'xpnet[{extra}]'" if absent else _broken(name, error)
+        msg = f"{purpose} needs {needed}"
+        raise BackendError(msg) from None if absent else error
+
+
+def import_failure(module: str) -> str | None:
+    """Import an optional library that is installed; return why it cannot be, or None.
+
+    >>> import_failure("json")
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever a broken installation raises
+        return _broken(module, error)
+    return None
+
+
+def _broken(name: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0]
+    return f"{name}, which cannot be imported ({type(error).__name__}: {reason}): install it again"

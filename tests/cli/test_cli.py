@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from pathlib import Path
 
@@ -402,6 +404,44 @@ def test_no_text_of_a_file_acts_on_a_terminal_or_a_page(xpnet, tmp_path):
     assert "<img" not in html
     assert "\\<img" in markdown
     assert "<img" not in markdown.replace("\\<img", "")
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "numba", "array_api_strict"])
+def test_a_broken_library_ends_neither_the_list_of_backends_nor_a_training(library, tmp_path):
+    pytest.importorskip(library, reason="a broken one stands for it")
+    (tmp_path / f"{library}.py").write_text("raise OSError('cannot open shared object')\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    script = (
+        "import json; from xpnet.run import train; from xpnet.cli.main import main\n"
+        "train('digits', 'run', settings=['epochs=1', 'device=cpu', 'threads=1'])\n"
+        "print(json.load(open('run/run.json'))['step'])\n"
+        "main(['backends'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    says = f"{library}, which cannot be imported (OSError: cannot open shared object)"
+    assert says in done.stdout
+    assert ("portable: the fused step needs" in done.stdout) == (library == "numba")
+
+
+def test_show_reads_only_what_it_prints(xpnet, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    history = run / "history.jsonl"
+    history.write_text("{}\n" * 1_000_000 + history.read_text())
+    tracemalloc.start()
+    code, out, _ = xpnet("show", run, "--epochs", 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (code, "last 2 of 1000" in out) == (0, True)
+    assert peak < 2**24
+    for bad in ('{"a": ' + "[" * 900 + "]" * 900 + "}", '{"a": "' + "x" * 2**21 + '"}'):
+        history.write_text(f"{bad}\n")
+        code, _, err = xpnet("show", run)
+        assert code == 2
+        assert "history.jsonl line 1 is not a" in err
 
 
 def test_show_escapes_control_characters_of_the_config(xpnet, tmp_path):

@@ -358,6 +358,13 @@ def test_a_regression_has_no_accuracy_to_monitor():
     ("text", "says"),
     [
         ("epochs = ", "is not valid TOML"),
+        ("a" + ".a" * 60_000 + " = 1", "is not valid TOML: a key has more than 32 parts"),
+        ("[a" + ". 'a' " * 20_000 + "]", "is not valid TOML: a key has more than 32 parts"),
+        ("x = {a" + " ." * 60_000, "is not valid TOML"),
+        (
+            "model.hidden = [" + "1," * 60_000 + "]",
+            "model: hidden has 60000 layers, more than",
+        ),
         ("epochs = 1\nepochs = 2", "is not valid TOML"),
         ("a = " + "[" * 5000, "is not valid TOML"),
         ("epochs = 'x'", "my.toml: epochs must be a whole number; got 'x'"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, import_failure
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
@@ -46,6 +46,8 @@ class JaxBackend(Backend):
         version = installed_version(("jax",), "jax")
         if version is None:
             return Probe(None, (), "backend 'jax' is not installed: pip install 'xpnet[jax]'")
+        if broken := import_failure("jax"):
+            return Probe(version, (), f"backend 'jax' needs {broken}")
         import jax
 
         try:

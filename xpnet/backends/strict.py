@@ -10,6 +10,7 @@ import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.backends.threads import ThreadPool, blas_threads
+from xpnet.errors import import_failure
 from xpnet.typing import Array
 
 __all__ = ["StrictBackend"]
@@ -26,6 +27,8 @@ class StrictBackend(Backend):
         if version is None:
             note = "backend 'array-api-strict' is not installed: pip install 'xpnet[strict]'"
             return Probe(None, (), note)
+        if broken := import_failure("array_api_strict"):
+            return Probe(version, (), f"backend 'array-api-strict' needs {broken}")
         return Probe(version, ("cpu", "device1", "device2", "no_float64", "no_x64"))
 
     @property

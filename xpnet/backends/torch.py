@@ -8,6 +8,7 @@ import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.backends.threads import ThreadPool
+from xpnet.errors import import_failure
 from xpnet.typing import Array
 
 __all__ = ["TorchBackend"]
@@ -31,6 +32,8 @@ class TorchBackend(Backend):
         if version is None:
             note = "backend 'torch' is not installed: pip install 'xpnet[torch]'"
             return Probe(None, (), note)
+        if broken := import_failure("torch"):
+            return Probe(version, (), f"backend 'torch' needs {broken}")
         import torch
 
         if torch.cuda.is_available():

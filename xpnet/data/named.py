@@ -98,7 +98,7 @@ def load_named(
 
 
 def _cache() -> Path:
-    if "XPNET_CACHE_DIR" in os.environ:
+    if os.environ.get("XPNET_CACHE_DIR"):
         return Path(os.environ["XPNET_CACHE_DIR"])
     import pooch
 

@@ -34,7 +34,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.registry import load_installed, name_of
-from xpnet.run.overrides import overlaid
+from xpnet.run.overrides import MAX_PARTS, overlaid
 from xpnet.settings import (
     Checked,
     Fraction,
@@ -68,6 +68,11 @@ __all__ = [
 ]
 
 Placement = Literal["auto", "device", "host"]
+
+MAX_LAYERS = 1000  # of a model; what is compiled and printed grows with them
+# tomllib takes n² steps for a key of n parts, minutes for what fits in a config
+PART = r"""(?>[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+DEEP_KEY = re.compile(rf"(?<![\w-])(?>{PART}){{{MAX_PARTS}}}")
 
 TABLES: dict[str, Mapping[str, type]] = {
     "ACTIVATIONS": ACTIVATIONS,
@@ -115,6 +120,13 @@ class ModelConfig(Checked):
     dropout: Fraction = 0.0
     initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
     layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, count in (("hidden", len(self.hidden)), ("layers", len(self.layers or ()))):
+            if count > MAX_LAYERS:
+                msg = f"{key} has {count} layers, more than {MAX_LAYERS}"
+                raise ConfigError(msg)
 
     def model(self, input_shape: tuple[int, ...], n_outputs: int, loss: Loss) -> Sequential:
         """Return the built model for examples of ``input_shape``."""
@@ -289,6 +301,9 @@ def load_config(
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises OSError, RecursionError, or ValueError if it is empty or no TOML."""
     text = read_regular(path, MAX_TOML).decode("utf-8")
+    if DEEP_KEY.search(text):
+        msg = f"a key has more than {MAX_PARTS} parts"
+        raise ValueError(msg)
     if not text.strip("\0 \n"):  # a lost file, not one of nothing but defaults
         msg = "it is empty"
         raise ValueError(msg)

@@ -25,7 +25,7 @@ from xpnet.errors import ConfigError
 from xpnet.registry import load_installed
 from xpnet.settings import classes_of, default_name, kinds_of
 
-__all__ = ["overlaid"]
+__all__ = ["MAX_PARTS", "overlaid"]
 
 Path = tuple[str, ...]
 

@@ -87,6 +87,10 @@ class RunFolder:
         """Return the epochs' records."""
         return History(self.history_path).read()
 
+    def last_epochs(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the records of the last epochs, and how many there are in all."""
+        return History(self.history_path).last(count)
+
     def checkpoint(self, which: str = "auto") -> Checkpoint:
         """Read the "best" checkpoint, the "last", or ("auto") the best if there is one.
 

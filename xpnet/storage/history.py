@@ -1,10 +1,12 @@
 """The history of a run, one JSON object per line."""
 
+import collections
 import io
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from xpnet.storage.durable import atomic_write, storage_errors
 from xpnet.storage.safe_open import MAX_JSON, open_regular, read_regular
 
 __all__ = ["History"]
+
+MAX_LINE = 2**20  # bytes of a record; an epoch's has a few hundred
 
 # JSON has no such numbers. The JSON mapping of Protocol Buffers writes them like this, and float()
 # in Python and Number() in JavaScript read them.
@@ -50,6 +54,24 @@ class History:
         """
         return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
 
+    def last(self, count: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the last ``count`` records, and how many there are in all.
+
+        The file is read a line at a time: memory is that of the records returned. Raises
+        CheckpointError as :meth:`read` does, but only for these records.
+        """
+        lines: collections.deque[tuple[int, bytes]] = collections.deque(maxlen=count)
+        number = 0
+        with storage_errors("read", self.path), suppress(FileNotFoundError):
+            with open(open_regular(self.path), "rb") as file:
+                while (line := file.readline(MAX_LINE)).endswith(b"\n"):
+                    number += 1
+                    lines.append((number, line))
+            if len(line) == MAX_LINE:
+                msg = f"{self.path} line {number + 1} is not a record: it has more than "
+                raise CheckpointError(msg + f"{MAX_LINE:,} bytes; repair or remove it")
+        return [self._record(number, line) for number, line in lines], number
+
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace the contents of the file by these records, whatever it holds now.
 
@@ -85,12 +107,12 @@ class History:
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line)
+            if isinstance(record, dict):
+                return _decoded(record)
         except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            msg = f"{self.path} line {number} is not a JSON object; repair or remove it"
-            raise CheckpointError(msg)
-        return _decoded(record)
+            pass
+        msg = f"{self.path} line {number} is not a JSON object; repair or remove it"
+        raise CheckpointError(msg)
 
 
 def _encoded(value: Any) -> Any:

@@ -40,10 +40,9 @@ def show(run: str, epochs: int, *, plan: bool) -> int:
     say(*loaded.trainer.model.summary().splitlines(), "")
     if columns := loaded.preprocessing.columns:
         say(*columns.lines(loaded.preprocessing.classes))
-    history = loaded.folder.history()
-    if history:
-        shown = history[-epochs:]
-        say(f"last {len(shown)} of {len(history)} epochs")
+    shown, total = loaded.folder.last_epochs(epochs)
+    if shown:
+        say(f"last {len(shown)} of {total} epochs")
         print_rich(_history(shown))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():

@@ -105,9 +105,9 @@ def _surroundings() -> str:
 
 def _folder() -> Path:
     """Where the texts are kept, and the machine code beside them."""
-    if "NUMBA_CACHE_DIR" in os.environ:
+    if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"]) / "xpnet"
-    if "XPNET_CACHE_DIR" in os.environ:
+    if os.environ.get("XPNET_CACHE_DIR"):
         return Path(os.environ["XPNET_CACHE_DIR"]) / "kernels"
     import platformdirs
 
