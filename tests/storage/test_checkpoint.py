@@ -296,6 +296,30 @@ def test_keep_must_be_positive(tmp_path):
         CheckpointFolder(tmp_path, keep=0)
 
 
+@pytest.mark.parametrize("seen", ["the old one", "neither"])
+def test_a_reader_beside_a_writer_with_keep_1_finds_a_checkpoint(seen, tmp_path, monkeypatch):
+    """The writer saves and deletes between the reader's listing and its reading, twice."""
+    writer, reader = CheckpointFolder(tmp_path, keep=1), CheckpointFolder(tmp_path)
+    writer.save(1, SMALL, {})
+    listing, step = CheckpointFolder.steps, 1
+
+    def steps(folder):
+        nonlocal step
+        found = listing(folder)
+        if folder is reader and step < 3:
+            step += 1
+            writer.save(step, SMALL, {"step": step})
+            return found if seen == "the old one" else {}
+        return found
+
+    monkeypatch.setattr(CheckpointFolder, "steps", steps)
+    if seen == "neither":
+        step = 2  # one listing that caught neither; a folder of nothing is listed twice
+    assert reader.newest().meta == {"step": 3}
+    assert reader.skipped == []
+    assert CheckpointFolder(tmp_path / "empty").newest() is None
+
+
 def test_newest_skips_torn_files(tmp_path):
     folder = CheckpointFolder(tmp_path)
     fill(folder, 1, 2, 3)

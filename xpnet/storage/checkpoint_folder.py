@@ -93,13 +93,19 @@ class CheckpointFolder:
         atomic_link(path, self.best_path)
 
     def newest(self) -> Checkpoint | None:
-        """Read the newest intact checkpoint, else the best; None if all of them are damaged."""
-        self.skipped = []
-        for path in self._newest_first():
-            try:
-                return load(path)
-            except CheckpointError as error:
-                self.skipped.append(str(error))
+        """Read the newest intact checkpoint, else the best; None if all of them are damaged.
+
+        A writer beside this reader may delete what was just listed, after writing a newer one. So
+        the folder is listed again until it stays as it was.
+        """
+        paths: list[Path] | None = None
+        while (listed := list(self._newest_first())) != paths:
+            paths, self.skipped = listed, []
+            for path in paths:
+                try:
+                    return load(path)
+                except CheckpointError as error:
+                    self.skipped.append(str(error))
         return None
 
     def best(self) -> Checkpoint | None:
