@@ -1,6 +1,6 @@
 """Data sets larger than memory: rows stay in their file and are read a window at a time.
 
-A file consists of *blocks* of a few megabytes, or of the row groups of Parquet, each of which is
+A file consists of *blocks* of a few megabytes, or of the row groups of a table, each of which is
 read at once, and a block of *pieces*: a run of rows of one class where the file is sorted by class,
 and at most a 64th of the file. Every part of a split gets its share of every piece, so that it has
 its share of every class and is still read at the speed of the disk. An epoch reads the blocks in

@@ -226,7 +226,8 @@ class Config(Checked):
             msg = f"loss {name_of(self.loss)!r} does not fit data.task {self.data.task!r}; "
             fit = [n for n, c in LOSSES.items() if (c.predicts == "value") == regression]
             msg += f"use {', '.join(fit[:-1])} or {fit[-1]} for {self.data.task}"
-            raise ConfigError(msg)
+            remedy = {"python": f"loss={fit[0]!r}", "command": f"--set loss.name={fit[0]}"}
+            raise ConfigError(msg, **remedy)
         if regression and self.early_stopping.monitor == "accuracy":
             msg = "early_stopping.monitor: a regression has no accuracy; use 'loss'"
             raise ConfigError(msg)
