@@ -83,7 +83,7 @@ def check(backend, reference):
     trainer, losses = curve(backend)
     for written in {dtype, "float64"}:
         np.testing.assert_allclose(losses, reference[written], rtol=TOLERANCE[dtype], atol=0)
-    params, stats, slots, totals, _ = trainer.engine.state
+    params, stats, slots, totals, *_ = trainer.engine.state
     floats = [params, stats, *slots, *totals[:-1]]
     assert all(array.dtype == backend.dtype for array in floats)
     assert totals.bad_step.dtype == backend.xp.int32
