@@ -139,7 +139,7 @@ LAMBDA, ALPHA = mp.mpf(ops.activations.SELU_SCALE), mp.mpf(ops.activations.SELU_
 VALUES = {
     "celu": (bent(mp.expm1, same), (2, 0)),
     "elu": (bent(mp.expm1, same), (2, 0)),
-    "erf": (mp.erf, (2, 0.001)),
+    "erf": (mp.erf, (2, 0)),
     "gelu": (lambda z: z * normal_cdf(z), (1, 1)),
     "gelu_tanh": (lambda z: z * sigma(2 * cubic(z)), (1, 1.5)),
     "hard_sigmoid": (lambda z: min(max(z / 6 + 0.5, mp.mpf(0)), mp.mpf(1)), (1, 0.25)),

@@ -1,12 +1,17 @@
 """What the standard lacks: erf, and room for the squares of 16-bit floats."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from array_api_compat import array_namespace
 
 from xpnet.typing import Array
 
-__all__ = ["erf", "widened"]
+__all__ = ["erf"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Rational Chebyshev approximations, W. J. Cody, Math. Comp. 23 (1969) 631-637, as in SPECFUN.
 # Each pair is (numerator, denominator), highest power first.
@@ -32,17 +37,27 @@ _LARGE = (  # (1/sqrt(pi) - x erfc(x) exp(x²)) x² in 1/x², for x >= 4
 )  # fmt: skip
 
 
-def widened(x: Array) -> Array:
-    """Return x in float32 if its dtype is narrower, else x: float16 ends at 65504, 256 squared.
+def widened(function: Function) -> Function:
+    """Let a function compute in float32 where its first argument is of 16 bits.
 
-    >>> import numpy as np
-    >>> widened(np.ones(1, "float16")).dtype, widened(np.ones(1, "float64")).dtype
-    (dtype('float32'), dtype('float64'))
+    Its result, or the first of them, is rounded to the dtype of that argument.
     """
-    xp = array_namespace(x)
-    return xp.astype(x, xp.result_type(x.dtype, xp.float32), copy=False)
+
+    @functools.wraps(function)
+    def wide(x: Array, *rest: Any) -> Any:
+        xp = array_namespace(x)
+        dtype = xp.result_type(x.dtype, xp.float32)
+        if dtype == x.dtype:
+            return function(x, *rest)
+        result = function(xp.astype(x, dtype), *rest)
+        if isinstance(result, tuple):
+            return xp.astype(result[0], x.dtype), *result[1:]
+        return xp.astype(result, x.dtype)
+
+    return wide  # type: ignore[return-value]
 
 
+@widened
 def erf(x: Array) -> Array:
     """erf x = 2/√π ∫_0^x exp(-t²) dt for any real floating dtype and shape.
 
@@ -56,8 +71,7 @@ def erf(x: Array) -> Array:
     xp = array_namespace(x)
     if hasattr(xp, "erf"):
         return xp.erf(x)
-    wide = widened(x)
-    size = xp.abs(wide)
+    size = xp.abs(x)
     # Every branch of a `where` is computed, so each takes an argument from its own range.
     small = xp.clip(size, max=0.46875)
     middle = xp.clip(size, min=0.46875, max=4.0)
@@ -71,8 +85,7 @@ def erf(x: Array) -> Array:
         xp.exp(-large * large) * erfc_large,
     )
     value = xp.where(size <= 0.46875, small * _ratio(_SMALL, small * small), 1.0 - erfc)
-    value = xp.where(x != x, wide, xp.sign(wide) * value)  # a NaN stays a NaN
-    return xp.astype(value, x.dtype, copy=False)
+    return xp.where(x != x, x, xp.sign(x) * value)  # a NaN stays a NaN
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
