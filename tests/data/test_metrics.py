@@ -95,6 +95,14 @@ def test_counts_without_weights_stay_whole_numbers():
     assert {type(n) for n in result["support"]} == {int}
 
 
+def test_rows_of_no_class_are_not_counted(rng):
+    y, z, weight = np.array([-1, 0, 2, K, 1]), rng.normal(size=(5, K)), rng.random(5)
+    valid, every, some = np.array([1, 2, 4]), ClassScores(K), ClassScores(K)
+    every.add(y, z, weight)
+    some.add(y[valid], z[valid], weight[valid])
+    assert every.result() == some.result()
+
+
 def test_scores_of_nothing_are_0():
     nothing, weightless = ClassScores(3, 1), ClassScores(3, 1)
     weightless.add(np.array([0, 1]), np.eye(3)[:2], np.zeros(2))

@@ -26,7 +26,7 @@ def confusion_matrix(
     array([[1, 0],
            [1, 1]])
     """
-    valid = (labels >= 0) & (labels < n_classes)
+    valid = _valid(labels, n_classes)
     cells = labels[valid].astype(np.int64) * n_classes + predicted[valid]
     weight = None if weight is None else weight[valid]
     return np.bincount(cells, weight, n_classes**2).reshape(n_classes, n_classes)
@@ -80,7 +80,13 @@ class ClassScores:
         self._top_correct = 0.0
 
     def add(self, labels: np.ndarray, ranked: np.ndarray, weight: np.ndarray | None = None) -> None:
-        """Count a batch: labels (N,) of 0..K-1, scores (N, K) and sample weights (N,)."""
+        """Count a batch: labels (N,), scores (N, K) and sample weights (N,).
+
+        Rows with labels outside 0..K-1 are not counted.
+        """
+        valid = _valid(labels, len(self._matrix))
+        labels, ranked = labels[valid].astype(np.int64), ranked[valid]
+        weight = None if weight is None else weight[valid]
         predicted = np.argmax(ranked, axis=1)
         self._present[labels] = self._present[predicted] = True
         self._matrix = self._matrix + confusion_matrix(labels, predicted, len(self._matrix), weight)
@@ -95,6 +101,10 @@ class ClassScores:
             share = _ratio(self._top_correct, self._matrix.sum())
             result[f"top_{self.top}_accuracy"] = float(share)
         return {**result, "confusion": self._matrix.tolist()}
+
+
+def _valid(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    return (labels >= 0) & (labels < n_classes)
 
 
 def among_top(ranked: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

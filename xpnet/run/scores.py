@@ -39,7 +39,7 @@ def scores(run: Run, dataset: Dataset | StreamedDataset, top: int = 3) -> dict[s
     def count(batch: Batch, output: Array, predicted: Array) -> None:
         labels, ranked = to_host(batch.y).reshape(-1), preprocessing.ranked(to_host(output))
         counts = labels != ignored
-        counted.add(labels[counts].astype(int), ranked[counts])
+        counted.add(labels[counts], ranked[counts])
 
     metrics = trainer.score(loader, count)
     found = {"rows": len(dataset), "loss": metrics.loss, **counted.result()}

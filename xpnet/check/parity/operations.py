@@ -129,7 +129,9 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("astype", "bool to float", lambda xp, x, c: xp.astype(c, x.dtype), A, FLAGS),
     _op("astype", "copy=False", lambda xp, x: xp.astype(x, x.dtype, copy=False), A),
     _op("astype", "int32 to float", lambda xp, x, i: xp.astype(i, x.dtype), A, I32),
-    _op("result_type", "", lambda xp, x: x[int(xp.result_type(x.dtype, xp.float32) == x.dtype)], A),
+    _op(
+        "result_type", "", lambda xp, x: x[int(xp.result_type(x.dtype, xp.float32) == x.dtype)], ROW
+    ),
     _op("isdtype", "", lambda xp, i: i[int(xp.isdtype(i.dtype, "integral"))], I32),
     # reductions and searching
     _op("sum", "all", lambda xp, x: xp.sum(x), A),
