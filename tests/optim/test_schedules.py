@@ -153,6 +153,16 @@ def test_a_constant_metric_does_not_improve_even_without_a_threshold(mode):
     assert state["reductions"] == 1
 
 
+@pytest.mark.parametrize(("mode", "monitor"), [("min", "loss"), ("max", "accuracy")])
+def test_mode_and_monitor_imply_each_other_and_are_checked(mode, monitor):
+    both = Plateau(mode=mode, monitor=monitor)
+    assert both == Plateau(mode=mode) == Plateau(monitor=monitor)
+    assert Plateau() == Plateau(mode="min")
+    other = "max" if mode == "min" else "min"
+    with pytest.raises(ConfigError, match=f"{monitor} needs mode '{mode}'; got '{other}'"):
+        Plateau(mode=other, monitor=monitor)
+
+
 def test_observing_leaves_the_old_state_as_it_was():
     plateau = Plateau()
     before = plateau.init()

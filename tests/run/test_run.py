@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,15 @@ def test_a_run_read_back_scores_and_predicts_as_it_did(csv, go, tmp_path):
     whole = scores(run, run.read(csv, labelled=True))
     assert whole["accuracy"] == np.mean(np.array(run.preprocessing.classes)[p.argmax(axis=1)] == y)
     assert whole["rows"] == 90
+    for predict in (run.trainer.predict, outcome.trainer.predict):  # without the run's scaler
+        with pytest.raises(DataError, match=r"no raw rows.*call predict of the run itself"):
+            predict(x)
+    with pytest.raises(DataError, match="no raw rows"):
+        run.trainer.evaluate((x, y))
+    with pytest.raises(DataError, match="no raw rows"):
+        run.trainer.fit((x, y), epochs=99)
+    other = pickle.loads(pickle.dumps(run))
+    np.testing.assert_array_equal(other.predict(x), p)
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])

@@ -1,6 +1,7 @@
 """Interrupted anywhere, copied or pickled, a trainer goes on bit for bit; its settings stay."""
 
 import copy
+import gc
 import inspect
 import os
 import pickle
@@ -100,7 +101,7 @@ def check_interruptions(step, event, times):
 @pytest.mark.parametrize("event", ["line", "opcode"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_training_interrupted_anywhere_goes_on_bit_for_bit(step, event):
-    check_interruptions(step, event, 12)
+    check_interruptions(step, event, 8)
 
 
 @pytest.mark.long
@@ -123,11 +124,12 @@ def test_signals_at_random_times_cost_no_bit_and_no_step(step, resident):
         raise Interruption
 
     before = signal.signal(signal.SIGALRM, interrupt)
+    gc.disable()  # Python swallows what a handler raises within a callback of the collector
     try:
         while True:
             reached = trainer.position
             try:
-                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-4, 8e-3))
+                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-4, 3e-3))
                 fit(trainer, epochs=6, data=data)
                 break
             except Interruption:
@@ -139,6 +141,7 @@ def test_signals_at_random_times_cost_no_bit_and_no_step(step, resident):
                 fit(trainer, epochs=6, data=data)
                 break
     finally:
+        gc.enable()
         signal.signal(signal.SIGALRM, before)
     assert came
     assert bits(trainer) == expected
@@ -318,6 +321,7 @@ def test_a_copy_goes_on_bit_for_bit_and_leaves_the_original_alone(step, backend,
     assert bits(WAYS[way](trainer)) == expected
 
 
+@pytest.mark.long_where(backend=["torch", "array-api-strict", "jax"])
 @pytest.mark.parametrize(("step", "backend"), EVERYWHERE)
 def test_a_pickle_goes_on_in_another_process(tmp_path, step, backend):
     expected = bits(fit(made(step, backend)))
@@ -446,7 +450,8 @@ def test_parameters_that_do_not_fit_are_refused(some, says):
 
 
 def built():
-    return Trainer(Sequential(LAYERS).build((6,)), backend="numpy", dtype="float64")
+    model, plateau = Sequential(LAYERS).build((6,)), schedules.Plateau()
+    return Trainer(model, backend="numpy", dtype="float64", schedule=plateau)
 
 
 @pytest.mark.parametrize("make", [made, built])

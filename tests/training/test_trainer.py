@@ -1,6 +1,7 @@
 """The trainer against plain loops, itself resumed, and planted failures."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -354,6 +355,110 @@ def test_a_value_that_stays_the_same_is_no_better():
     assert len(asked) == 1
 
 
+def validated(run, callbacks, epochs=9):
+    run.fit(classes(), epochs=epochs, validation=classes(40, seed=1), callbacks=callbacks)
+    return run
+
+
+def test_early_stopping_begins_anew_with_each_training():
+    one = EarlyStopping(2, min_delta=0.1)
+    runs = [validated(trainer(seed=seed), [one]) for seed in (0, 1, 2, 0)]
+    alone = [
+        validated(trainer(seed=seed), [EarlyStopping(2, min_delta=0.1)]) for seed in (0, 1, 2, 0)
+    ]
+    assert [state(run) for run in runs] == [state(run) for run in alone]
+    assert all(run.position.epoch > 1 for run in runs)
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_early_stopping_with_another_monitor_goes_on_as_if_it_had_been_that_one(monitor, after):
+    other = {"loss": "accuracy", "accuracy": "loss"}[monitor]
+    whole = validated(trainer(), [EarlyStopping(4, monitor, 0.02)])
+    assert whole.stopped
+    first = validated(trainer(), [EarlyStopping(4, other, 0.02)], epochs=after)
+    assert first.stopped is None
+    resumed = trainer()
+    resumed.restore(*through_json(first.snapshot()))
+    validated(resumed, [EarlyStopping(4, monitor, 0.02)])
+    assert (state(resumed), resumed.stopped) == (state(whole), whole.stopped)
+
+
+class Counting(Callback):
+    """Remembers what does not follow from the history: how many steps it has seen, times n."""
+
+    def __init__(self, n=1, stop=math.inf):
+        self.n, self.stop, self.count = n, stop, 0
+
+    def on_epoch_end(self, trainer, record):
+        self.count += self.n
+        if self.count >= self.stop:
+            trainer.stop(f"{self.n} times")
+
+    def state(self):
+        return {"count": self.count}
+
+    def restore(self, state):
+        self.count = state["count"]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(4))][::5])
+def test_the_order_and_the_number_of_callbacks_do_not_matter(tmp_path, order):
+    """Each checkpoint has what all of them remember, of the epoch that has just ended."""
+
+    def watching(folder):
+        saving = Checkpointing(CheckpointFolder(tmp_path / folder), every_steps=3)
+        all_ = [saving, EarlyStopping(3, min_delta=1e9), Counting(1, 3), StopOnSignal()]
+        return [Counting(100), *(all_[i] for i in order)]
+
+    whole, saved = trainer(), watching("whole")
+    validated(whole, saved)
+    assert whole.position.epoch == 3
+    for epochs in (1, 2):
+        folder = f"part{epochs}"
+        validated(trainer(), watching(folder), epochs=epochs)
+        found = CheckpointFolder(tmp_path / folder).newest()
+        resumed, callbacks = trainer(), watching(folder)
+        resumed.restore(found.tensors, found.meta)
+        validated(resumed, callbacks)
+        assert state(resumed) == state(whole)
+        assert resumed.stopped == whole.stopped
+        assert [c.count for c in callbacks if isinstance(c, Counting)] == [300, 3]
+
+
+def test_a_snapshot_of_earlier_versions_has_the_states_by_class():
+    run = validated(trainer(), [EarlyStopping(9), Counting()], epochs=2)
+    tensors, meta = through_json(run.snapshot())
+    assert meta["callbacks"] == {"EarlyStopping": {}, "Counting": {"count": 2}}
+    meta["callbacks"]["EarlyStopping"] = {"best": 0.5, "waited": 7}
+    del meta["monitor"]
+    resumed, counting = trainer(), Counting()
+    resumed.restore(tensors, meta)
+    validated(resumed, [EarlyStopping(9), counting], epochs=3)
+    assert state(resumed) == state(validated(run, [EarlyStopping(9)], epochs=3))
+    assert counting.count == 3
+
+
+def test_the_best_is_that_of_the_value_which_is_monitored_now(tmp_path):
+    """The file that is there is compared with, by the new monitor's value of its epoch."""
+    folder, run = CheckpointFolder(tmp_path, keep=1), trainer(optimizer=Adam(0.05))
+    validated(run, [Checkpointing(folder, monitor="loss")], epochs=3)
+    best = folder.best().meta["position"]["epoch"]
+    resumed, saving = trainer(optimizer=Adam(0.05)), Checkpointing(folder, monitor="accuracy")
+    resumed.restore(*through_json(run.snapshot()))
+    validated(resumed, [saving], epochs=6)
+    history = resumed.history
+    for record in history[3:]:
+        if record["val_accuracy"] > history[best - 1]["val_accuracy"]:
+            best = record["epoch"]
+    assert folder.best().meta["position"]["epoch"] == best
+    assert saving.best == -history[best - 1]["val_accuracy"]
+    new = Checkpointing(CheckpointFolder(tmp_path / "new"))
+    validated(trainer(), [new], epochs=1)
+    validated(trainer(seed=9), [saving], epochs=1)  # of another training: begins anew
+    assert saving.best_step == new.best_step == 4
+
+
 @pytest.mark.parametrize("settings", [{"patience": 0}, {"patience": 1, "monitor": "f1"}])
 def test_early_stopping_refuses_what_it_cannot_do(settings):
     with pytest.raises(ConfigError, match="patience must be >= 1 and monitor"):
@@ -383,6 +488,55 @@ def test_a_plateau_watches_the_validation_where_that_parts_from_the_training():
     assert losses == sorted(losses, reverse=True)
     assert validation == sorted(validation)
     assert [r["lr"] for r in history] == [0.05, 0.05, 0.05, 0.025, 0.025, 0.0125]
+
+
+def test_a_plateau_of_the_accuracy_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    settings = {"factor": 0.5, "patience": 0, "mode": "max"}
+    run = trainer(schedule=schedules.Plateau(**settings), optimizer=SGD(0.05))
+    history = validated(run, [], epochs=12).history
+    rule = torch.optim.SGD([torch.zeros(1)], lr=0.05)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(rule, **settings, eps=0)
+    expected = []
+    for record in history:
+        expected.append(rule.param_groups[0]["lr"])
+        plateau.step(record["val_accuracy"])
+    assert [r["lr"] for r in history] == expected
+    assert 1 < len(set(expected)) < 12  # not that of the loss, which falls
+
+
+def test_a_plateau_that_watched_something_else_begins_anew():
+    run = validated(trainer(schedule=schedules.Plateau(patience=0)), [], epochs=3)
+    other = schedules.Plateau(patience=0, monitor="accuracy")
+    resumed = trainer(Sequential(MODEL).build((6,)), schedule=other)
+    resumed.restore(*through_json(run.snapshot()))
+    assert resumed.snapshot()[1]["schedule"] == other.init()
+    same = trainer(Sequential(MODEL).build((6,)), schedule=schedules.Plateau(patience=0))
+    same.restore(*through_json(run.snapshot()))
+    assert state(same) == state(run)
+
+
+def test_a_regression_has_no_accuracy_for_a_plateau():
+    with pytest.raises(ConfigError, match="watches the accuracy, which a regression does not have"):
+        trainer(loss=MeanSquaredError(), schedule=schedules.Plateau(mode="max"))
+
+
+def test_a_finished_training_that_is_resumed_says_nothing():
+    run = validated(trainer(), [], epochs=2)
+    resumed = trainer()
+    resumed.restore(*run.snapshot())
+    validated(resumed, [], epochs=2)
+    assert state(resumed) == state(run)
+    with pytest.warns(XpnetWarning, match="nothing was trained, for all 2 epochs are done"):
+        validated(resumed, [], epochs=1)
+
+
+def test_a_snapshot_that_does_not_fit_changes_nothing():
+    run, other = validated(trainer(), [], epochs=2), trainer((Dense(7), ReLU(), Dense(3)))
+    before = state(validated(other, [], epochs=1))
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        other.restore(*run.snapshot())
+    assert state(other) == before
 
 
 def test_a_callback_stops_the_training_after_the_step():

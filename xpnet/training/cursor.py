@@ -49,8 +49,16 @@ class Cursor:
         """Whether a step was interrupted, and not just: one is being taken by another thread."""
         return self.phase != WHOLE and self._thread == threading.get_ident()
 
+    def advance(self, phase: int = WHOLE) -> None:
+        """End a step: be one batch further, in ``phase`` from here on."""
+        epoch, batch, step = self.position
+        self.position = Position(epoch, batch + 1, step + 1)
+        self.phase = phase
+        if self._waiting:
+            self._deliver()
+
     def arrive(self, position: Position) -> None:
-        """End a step: what is on the device is the state at ``position`` from here on."""
+        """Be at ``position``: what is on the device is the state there from here on."""
         self.position = position
         self.phase = WHOLE
         if self._waiting:
@@ -65,11 +73,11 @@ class Cursor:
         self._thread = threading.get_ident()
         try:
             if threading.current_thread() is threading.main_thread():
-                for number in signal.valid_signals():
-                    handler = signal.getsignal(number)
+                for each in signal.valid_signals():
+                    handler = signal.getsignal(each)
                     if callable(handler) and handler != self._handle:
-                        self._before[number] = handler
-                        signal.signal(number, self._handle)
+                        self._before[each] = handler
+                        signal.signal(each, self._handle)
             yield
         finally:
             for number, handler in tuple(self._before.items()):

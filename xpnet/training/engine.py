@@ -70,7 +70,7 @@ class Engine:
         accumulate: int = 1,
         mixed: Mixed | None = None,
     ) -> None:
-        options = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
+        options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)

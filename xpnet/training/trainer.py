@@ -48,7 +48,7 @@ __all__ = ["Evaluation", "Position", "Trainer"]
 
 EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
-OF_A_FIT = ("_batches", "_began", "_kept")  # what a copy does without
+OF_A_FIT = ("_batches", "_began")  # what a copy does without
 
 
 class Evaluation(NamedTuple):
@@ -132,10 +132,10 @@ class Trainer:
         optimizer = convert(rule, optimizer, "optimizer")
         rule = Annotated[Schedule, OneOf(SCHEDULES)]
         schedule = convert(rule, schedule, "schedule")
-        _check(loss, schedule, batch_size, accumulate, seed)
-        check_output(model, loss)
         self._placement = Placement(backend, device, dtype)
         self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
+        _check(self.loss, self.schedule, batch_size, accumulate, seed)
+        check_output(self.model, self.loss)
         self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
         self._set(accumulate=accumulate, mixed=mixed)
         self.threads = checked(threads)
@@ -155,7 +155,8 @@ class Trainer:
             self._prepare(self.model.input_shape)
 
     def _set(self, **values: Any) -> None:
-        vars(self).update(values)
+        for name, value in values.items():
+            super().__setattr__(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: the steps are made, and keep their own count."""
@@ -166,8 +167,9 @@ class Trainer:
     def __getstate__(self) -> dict[str, Any]:
         self._repair()
         state = {k: v for k, v in vars(self).items() if k not in OF_A_FIT}
-        mine = {"callbacks": [], "failed": None, "_callback_states": self._states(), "_kept": None}
-        return {**state, **mine, "history": [dict(record) for record in self.history]}
+        state |= {"callbacks": [], "failed": None, "_kept": None}
+        state["history"] = [dict(record) for record in self.history]
+        return {**state, "_callback_states": self._states()}
 
     def __copy__(self) -> "Trainer":
         return copy.deepcopy(self)
@@ -271,7 +273,7 @@ class Trainer:
         for batch in self._batches():
             cursor.phase = STEP
             engine.train(batch, self._inputs(engine))
-            cursor.arrive(_after(cursor.position))
+            cursor.advance()
             for hook in hooks:
                 hook(self)
             if self.stopped is not None and self.position.batch < self.steps_per_epoch:
@@ -294,7 +296,7 @@ class Trainer:
 
     def _inputs(self, engine: Engine) -> StepInputs:
         """The numbers of the step at this position."""
-        step = self.position.step
+        step = self._cursor.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
         return StepInputs(step, engine.coefficients(self._lr(step), step + 1), keys)
 
@@ -361,7 +363,7 @@ class Trainer:
             if where or self.position.step == bad_step:
                 break
             engine.train(batch, self._inputs(engine))
-            cursor.position = _after(cursor.position)
+            cursor.advance(TRIAL)
         else:  # the last update of the epoch
             where = engine.first_nonfinite(batch, self._inputs(engine))
         cursor.phase = WHOLE
@@ -674,11 +676,6 @@ class Trainer:
         if (weight := loader.weights()) is not None:
             check_weights(weight, loader.rows)
         return loader.checked(check)
-
-
-def _after(position: Position) -> Position:
-    epoch, batch, step = position
-    return Position(epoch, batch + 1, step + 1)
 
 
 def _check(loss: Loss, schedule: Schedule, batch_size: int, accumulate: int, seed: int) -> None:
