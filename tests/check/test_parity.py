@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from toylib import library
 
-from xpnet.backends import backend_class
+from xpnet.backends import backend_class, get_backend
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.check.parity import ModuleBackend, load_module, parity, to_json, to_markdown
+from xpnet.check.parity.checked_step import CheckedStep
 from xpnet.check.parity.compare import difference
 from xpnet.cli.commands.parity import parity as command
 from xpnet.errors import BackendError, ConfigError
+from xpnet.nn import Dense, Sequential
+from xpnet.nn.losses import MeanSquaredError
 from xpnet.run.config import load_config
 
 SMALL = ("model.hidden=[12]", "batch_size=8")
@@ -271,6 +274,13 @@ def test_a_difference_is_relative_to_the_entry_or_to_the_size_of_the_array():
     assert small.error == pytest.approx(1e-9 / np.sqrt(100.0**2 / 2))
     large = difference(np.array([101.0, 1.0]), np.array([100.0, 1.0]))
     assert large == (pytest.approx(0.01), (0,), 101.0, 100.0)
+
+
+def test_a_result_of_another_shape_is_a_fault_though_its_numbers_are_right():
+    model = Sequential([Dense(1)]).build((1,))
+    step = CheckedStep(get_backend("numpy", dtype="float64"), model, MeanSquaredError())
+    fault = step.judge("0.dense", "output", np.ones((2, 1)), np.ones(2), lambda tensor: 0.0)
+    assert fault.what == "has shape (2, 1), not (2,)"
 
 
 def test_nan_and_infinity_agree_only_with_themselves():

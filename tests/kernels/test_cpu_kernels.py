@@ -31,6 +31,7 @@ from xpnet.nn import (
     Softmax,
     Tanh,
 )
+from xpnet.nn.initializers import Constant
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import (
     LOSSES,
@@ -228,6 +229,44 @@ VALUE_LOSSES = {
 def test_cross_entropy_with_every_target(name, target, weighted, dtype):
     layers, rule = [Dense(9), ReLU(), Dense(K)], SGD(0.02)
     compare(layers, dtype, CLASS_LOSSES[name], rule, target=target, weighted=weighted)
+
+
+FAR = 1e4 * np.eye(K)
+EXTREMES = {
+    "far apart": (SoftmaxCrossEntropy(), np.concatenate([FAR, -FAR]), 0.0),
+    "far below zero": (SoftmaxCrossEntropy(label_smoothing=0.1), FAR - 1e5, 0.0),
+    "equal": (SoftmaxCrossEntropy(), np.zeros((8, K)), 0.0),
+    "an impossible class": (SoftmaxCrossEntropy(class_weights=WEIGHTS), FAR[1:] / 1e4, -np.inf),
+    "nothing counts": (SoftmaxCrossEntropy(ignore_label=1), np.zeros((3, K)), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_cross_entropy_of_extreme_logits(name):
+    """The logits are x, but for the bias of class 0."""
+    loss, x, bias = EXTREMES[name]
+    model = Sequential([Dense(K)]).build((K,))
+    y = (
+        np.full(len(x), 1, np.int32)
+        if name == "nothing counts"
+        else 1 + np.arange(len(x)) % (K - 1)
+    )
+    inputs = StepInputs(0, SGD(0.1).coefficients(0.1, 1))
+    results = []
+    for make in (make_train_step, lambda *given: FusedStep(*given, "float64")):
+        state = first_state(model, SGD(0.1), "float64")
+        state.params[:] = np.concatenate([np.eye(K).ravel(), [bias, 0.0, 0.0, 0.0, 0.0]])
+        batch = Batch(np.array(x), y.astype(np.int32))
+        state, cost = make(model, loss, SGD(0.1), Clip())(state, batch, inputs)
+        results.append([cost, *flat(state)])
+        assert np.isfinite(cost)
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_softmax_far_below_zero_is_shifted_by_its_own_largest():
+    far = Dense(9, bias_initializer=Constant(-2000.0))
+    compare([far, Softmax(), Dense(K)], "float64")
 
 
 @pytest.mark.long_but(dtype=["float64"])

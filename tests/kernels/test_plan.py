@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpnet.kernels.operations import Affine, LossStep, Map, MapBackward, Place
+from xpnet.kernels.operations import Affine, AffineBackward, LossStep, Map, MapBackward, Place
 from xpnet.kernels.plan import make_plan
 from xpnet.kernels.plan_table import plan_lines
 from xpnet.nn import GELU, BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Sequential, Softmax
@@ -66,6 +66,8 @@ def test_places_that_are_needed_at_once_share_no_buffer():
     for operation in plan.backward:
         if isinstance(operation, MapBackward) and operation.f is not None:
             assert operation.da.buffer != operation.kept.buffer
+        if isinstance(operation, AffineBackward) and operation.dx is not None:
+            assert operation.dx.buffer != operation.dz.buffer  # a product does not work in place
     forward = [v for o in plan.forward for v in vars(o).values() if isinstance(v, Place)]
     scratch = {o.dx.buffer for o in plan.backward if getattr(o, "dx", None)}
     assert scratch

@@ -60,6 +60,11 @@ def test_a_float_of_numpy_is_a_number():
     assert run(f, z=4.0) == [pytest.approx(0.7)]
 
 
+def test_a_power_is_the_one_that_is_written():
+    f = traced(lambda z: (z**2, z**3, z**1.5), "z")
+    assert run(f, z=4.0) == [16.0, 64.0, pytest.approx(8.0)]
+
+
 def test_equal_expressions_are_computed_once():
     f = traced(lambda z: array_namespace(z).exp(z) / (1.0 + array_namespace(z).exp(z)), "z")
     assert [s.operation for s in f.order()] == ["input", "exp", "+", "/"]
