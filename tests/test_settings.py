@@ -181,6 +181,14 @@ def test_a_refusal_names_the_expected_and_the_received_value(kind, value, messag
     assert refusal(convert, kind, value, "x") == message
 
 
+def test_a_number_has_at_most_64_bits():
+    for value in (-(2**63), 2**63 - 1):
+        assert convert(int, value, "x") == value
+    for value in (-(2**63) - 1, 2**63):
+        with pytest.raises(ConfigError, match="a whole number of at most 64 bits"):
+            convert(int, value, "x")
+
+
 @given(st.floats(), st.sampled_from([PositiveFloat, NonNegativeFloat, Fraction]))
 def test_a_range_accepts_exactly_what_satisfies_its_inequalities(value, kind):
     holds = {
