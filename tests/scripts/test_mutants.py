@@ -37,7 +37,7 @@ def mistake(mutants, old, new, **more):
 def test_every_mistake_of_the_table_applies(mutants):
     table = mutants.read_table()
     assert mutants.problems(table) == []
-    assert len(table) >= 150
+    assert len(table) >= 250
     assert len({(m.file, m.old, m.new) for m in table}) == len(table)
 
 
