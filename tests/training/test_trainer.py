@@ -318,6 +318,11 @@ def test_a_record_says_what_the_epoch_was():
     assert whole.accuracy == np.mean(p.argmax(axis=1) == y)
 
 
+def test_a_record_has_the_learning_rate_of_its_own_last_step():
+    run = trainer(schedule=schedules.Exponential(0.5), optimizer=SGD(0.1))
+    assert [r["lr"] for r in run.fit(classes(), epochs=3)] == [0.1, 0.05, 0.025]
+
+
 def test_early_stopping_stops_and_a_resumed_training_stays_stopped():
     def stopper():
         return EarlyStopping(2, "accuracy", min_delta=1e9)
