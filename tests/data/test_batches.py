@@ -20,6 +20,7 @@ def test_an_order_has_every_row_once_and_depends_on_seed_and_epoch_alone():
 def test_each_window_of_an_epoch_has_its_own_order():
     orders = {tuple(Shuffle(0, 0).order(20, *window)) for window in [(), (1,), (2,)]}
     assert len(orders) == 3
+    assert Shuffle(0, 1).order(20, 2).tolist() != Shuffle(0, 2).order(20, 1).tolist()
 
 
 def prefetch_threads():

@@ -285,6 +285,17 @@ def test_skipped_steps_do_not_count_in_the_bias_corrections(rule, folder, rng):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_gradient_that_is_not_finite_is_an_overflow(value, folder):
+    executor = CpuExecutor("float32", folder, narrow="float16")
+    good, found = executor.place(np.ones(1, "int32")), []
+    for last in (65504.0, value):
+        g = executor.place(np.array([1.0] * 99 + [last], "float32"))
+        executor.launch(WRITTEN["find_overflow"], (2, 1), 32, g, good, 100)()
+        found.append(int(executor.to_host(good)[0]))
+    assert found == [1, 0]
+
+
 def test_the_scale_doubles_after_so_many_good_steps(folder, rng):
     executor = CpuExecutor("float32", folder, narrow="float16")
     mixed = Mixed("float16", initial_scale=4.0, growth=3)

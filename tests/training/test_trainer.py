@@ -732,9 +732,10 @@ def test_a_step_beyond_those_that_are_counted_is_refused():
     tensors, meta = run.snapshot()
     meta["position"]["step"] = 2**31 - 1
     trainer().restore(tensors, meta)
-    meta["position"]["step"] = 2**31
-    with pytest.raises(CheckpointError, match="invalid position"):
-        trainer().restore(tensors, meta)
+    for step in (2**31, -1, 4.0, True):
+        meta["position"]["step"] = step
+        with pytest.raises(CheckpointError, match="invalid position"):
+            trainer().restore(tensors, meta)
 
 
 @pytest.mark.parametrize(
