@@ -185,7 +185,7 @@ def test_a_training_that_skips_is_the_one_that_does_not_a_few_steps_later(name, 
         return
     x, y = two_blobs(rng, 64)
     rule, steady = COUNTING[name], Mixed("float16", initial_scale=2.0**10)
-    skipping = full_batches(rule, Mixed("float16", 2.0**30), x, y, 30, backend32)
+    skipping = full_batches(rule, Mixed("float16", 2.0**34), x, y, 30, backend32)
     skipped = int(skipping.engine.tensors()["skipped"])
     assert skipped > 9  # more than the candidates of one look at the device
     straight = full_batches(rule, steady, x, y, 30 - skipped, backend32)

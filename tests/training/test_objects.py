@@ -13,6 +13,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import AVAILABLE
 
 from xpnet import schedules
 from xpnet.backends import Probe, get_backend
@@ -290,6 +291,8 @@ EVERYWHERE = [
     ("auto", "torch"),
     ("auto", "array-api-strict"),
     pytest.param("auto", "jax", marks=pytest.mark.long),
+    # Without a GPU these are not collected, rather than each being skipped.
+    *((step, "cupy") for step in STEPS if "cupy" in AVAILABLE),
 ]
 
 
