@@ -10,7 +10,7 @@ from xpnet.nn import GELU, BatchNorm, Dense, Dropout, LayerNorm, ReLU, Sequentia
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
-from xpnet.optim.groups import Grouped, grouped, parts
+from xpnet.optim.groups import Grouped, frozen, grouped, parts
 from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training.trainer import Trainer
@@ -281,6 +281,11 @@ def test_a_layer_has_several_names(word):
     names = ["0.dense.W", "0.dense.b", "1.batch_norm.gamma", "1.batch_norm.beta"]
     meant = [n for n, s in zip(names, frozen, strict=False) if s.group is None]
     assert meant == [n for n in names if f"{word}." in f"{n}." and (word[0] in n[0] or "_" in word)]
+
+
+def test_a_number_is_a_layer_and_not_the_beginning_of_others():
+    layout = layouts(Sequential([Dense(2)] * 11).build((2,)))[0]
+    assert frozen(SGD(freeze=("1",)), layout) == ("1.dense.W", "1.dense.b")
 
 
 @pytest.mark.parametrize(
