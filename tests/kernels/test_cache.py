@@ -70,7 +70,7 @@ def bits(which, dtype, folder):
     return done.stdout.splitlines()
 
 
-@pytest.mark.long_but(which=["some"], dtype=["float32"])
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("which", "dtype"), [("some", "float32"), ("some", "float64"), ("every", "float32")]
 )

@@ -445,8 +445,16 @@ def test_without_numba_everything_still_runs(monkeypatch, rng):
 @pytest.mark.parametrize(
     ("begin", "environment", "why"),
     [
-        ("", {"NUMBA_DISABLE_JIT": "1"}, "its compiler is switched off by NUMBA_DISABLE_JIT"),
-        ("import sys; sys.modules['numba'] = None", {}, "import of numba halted"),
+        (
+            "",
+            {"NUMBA_DISABLE_JIT": "1"},
+            "Numba cannot be used: its compiler is switched off by NUMBA_DISABLE_JIT",
+        ),
+        (
+            "import sys; sys.modules['numba'] = None",
+            {},
+            "the fused step needs numba, which cannot be imported (ModuleNotFoundError: import of",
+        ),
     ],
 )
 def test_a_numba_that_cannot_be_used_leaves_the_portable_step(begin, environment, why):
@@ -462,7 +470,7 @@ print(trainer.engine.step.note)
         text=True,
         timeout=120,
     )
-    assert done.stdout.startswith(f"portable: Numba cannot be used: {why}"), done.stderr
+    assert done.stdout.startswith(f"portable: {why}"), done.stderr
 
 
 def test_a_blas_that_is_missing_or_miscalculates_is_not_used(monkeypatch, caplog):

@@ -209,9 +209,9 @@ def batch_norm_of_torch_takes(rows, batch_size, parts):
 def test_batch_norm_is_given_two_rows_as_in_pytorch():
     model = Sequential([Dense(2), BatchNorm(), Dense(2)]).build((3,))
     without = Sequential([Dense(2), LayerNorm(), Dense(2)]).build((3,))
-    for rows in range(1, 14):
-        for batch_size in range(1, 15):
-            for parts in (1, 2, 3, 8):
+    for rows in range(1, 10):
+        for batch_size in range(1, 11):
+            for parts in (1, 2, 5):
                 check_batches(without, rows, batch_size, parts)
                 if batch_norm_of_torch_takes(rows, batch_size, parts):
                     check_batches(model, rows, batch_size, parts)

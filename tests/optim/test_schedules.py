@@ -244,7 +244,7 @@ def test_the_table_builds_every_schedule_and_only_plateau_has_a_state():
         ("step", {"every": 0}, "schedule.every must be >= 1; got 0"),
         ("exponential", {"gamma": 1.5}, "schedule.gamma must be > 0 and <= 1; got 1.5"),
         ("plateau", {"mode": "low"}, "schedule.mode must be one of 'min', 'max'; got 'low'"),
-        ("cosine", {"warm": 0.1}, "unknown setting 'schedule.warm'; did you mean 'warmup'?"),
+        ("cosine", {"warm": 0.1}, "'cosine' takes warmup, minimum; did you mean 'warmup'?"),
     ],
 )
 def test_a_wrong_setting_is_named(name, settings, message):

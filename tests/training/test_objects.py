@@ -167,8 +167,16 @@ class InStep(Callback):
         self.monkeypatch.setattr(engine, "train", train)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT interrupt, also where `nohup` or `&` have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(monkeypatch, step):
+def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(monkeypatch, ctrl_c, step):
     expected = bits(fit(made(step)))
     for times, where in [(1, Position(1, 2, 6)), (2, Position(1, 0, 4))]:
         trainer = made(step)
@@ -484,10 +492,12 @@ def test_what_is_not_finite_in_a_validation_is_data_that_is_refused(what, reside
     weight = np.ones(20)
     (x if what == "x" else weight)[17] = np.nan
     data = Loader(numpy, x, y, weight, resident=resident)
-    name = "x" if what == "x" else "the sample weights"
+    wrong = "row 17 of x is not finite"
+    if what == "weight":
+        wrong = "sample weights must be finite and >= 0; that of row 17 is nan"
     trainer = made()
-    with pytest.raises(DataError, match=f"validation: row 17 of {name} is not finite"):
+    with pytest.raises(DataError, match=f"^validation: {wrong}"):
         trainer.fit(rows(50), epochs=3, validation=data, callbacks=[EarlyStopping(1)])
     trainer.fit(rows(50), epochs=1)
-    with pytest.raises(DataError, match=f"^row 17 of {name} is not finite"):
+    with pytest.raises(DataError, match=f"^{wrong}"):
         trainer.evaluate(data)

@@ -65,7 +65,7 @@ def reading(path: Path) -> Iterator[io.BufferedIOBase]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Put the name of the file before the message of a DataError that does not contain it."""
+    """Put the name of a file, or of a part, before the message of a DataError that lacks it."""
     try:
         yield
     except DataError as error:

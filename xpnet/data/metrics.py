@@ -52,7 +52,6 @@ def class_scores(matrix: np.ndarray, present: np.ndarray | None = None) -> dict[
         "f1": _ratio(2 * true, predicted + actual),
     }
     means = {k: float(_ratio(v[present].sum(), present.sum())) for k, v in by_class.items()}
-    means = {k: float(_ratio(v[present].sum(), present.sum())) for k, v in by_class.items()}
     return {
         "accuracy": float(_ratio(true.sum(), matrix.sum())),
         **{f"macro_{k}": v for k, v in means.items()},

@@ -33,8 +33,7 @@ def one_hot(labels: Array, n_classes: int, like: Array) -> Array:
            [1., 0.]])
     """
     xp = array_namespace(labels)
-    narrow = xp.isdtype(labels.dtype, (xp.int8, xp.uint8, xp.int16))  # K may not fit into these
-    dtype = xp.int32 if narrow else labels.dtype
+    dtype = xp.result_type(labels.dtype, xp.int32)  # K may not fit into 8 bits
     classes = xp.arange(n_classes, dtype=dtype, device=device(labels))
     return xp.astype(labels[:, None] == classes[None, :], like.dtype)
 

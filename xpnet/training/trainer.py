@@ -22,6 +22,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
+from xpnet.data.files import naming
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_output, check_reachable
@@ -210,7 +211,10 @@ class Trainer:
         self._repair()
         loader = self._labelled(data, training=True)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
-        checks = None if validation is None else self._labelled(validation)
+        checks = None
+        if validation is not None:
+            with naming("validation"):
+                checks = self._labelled(validation)
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
@@ -318,11 +322,8 @@ class Trainer:
             "samples_per_second": done / seconds,
         }
         if checks is not None:
-            try:
+            with naming("validation"):
                 result = self._evaluate(checks)
-            except DataError as error:
-                where = "validation"
-                raise error.within(where) from None
             record["val_loss"] = result.loss
             if result.accuracy is not None:
                 record["val_accuracy"] = result.accuracy
