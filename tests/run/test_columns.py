@@ -269,6 +269,9 @@ def test_a_header_that_counts_the_columns_is_one(tmp_path):
     turned = write_csv(tmp_path / "t.csv", {str(j): t[FEATURES[j]] for j in (3, 2, 1, 0)})
     with pytest.raises(DataError, match="line 1: the first row, 3, 2, 1, 0, may be a header"):
         run.read(turned, labelled=False)
+    part = {**{str(j): t[n] for j, n in enumerate(FEATURES)}, "species": t["species"]}
+    partly = write_csv(tmp_path / "p.csv", part)  # df["species"] = ...
+    assert go(partly, tmp_path / "partly").test == named.test
     indexed = write_csv(tmp_path / "i.csv", {"": range(90), **numbered})  # df.to_csv()
     np.testing.assert_array_equal(predicted(run, indexed), p)
     assert go(indexed, tmp_path / "indexed").test == named.test
@@ -584,6 +587,13 @@ def test_labels_that_are_null_in_a_parquet_file_are_dropped(kind_of_label, tmp_p
         go(source, tmp_path / "run", "streamed", "data.missing_labels=drop")
 
 
+def test_a_row_after_one_that_was_dropped_keeps_its_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,y\n1,?\n2,1\n3,1.5\n")
+    with pytest.raises(DataError, match=r"line 4: label '1\.5' is not a whole number"):
+        read(path, missing_labels="drop")
+
+
 def test_a_regression_drops_rows_without_a_target(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,y\n1,2\n3,NA\n5,\n7,8\n")
@@ -625,12 +635,12 @@ def test_classes_that_differ_in_capitals_alone_are_pointed_out(tmp_path):
 
 @pytest.mark.parametrize("label", [4, "4"])
 def test_a_column_named_as_a_number_comes_before_a_position(label, tmp_path):
-    t = dict(zip(("x", "4", "5", "6", "7"), table().values(), strict=True))
-    t = {"4" if n == "7" else "7" if n == "4" else n: v for n, v in t.items()}
-    source = write_csv(tmp_path / "a.csv", {**t, "z": table()["a"]})
+    species, features = table()["species"], [table()[n] for n in FEATURES]
+    order = (features[0], species, *features[1:])  # at position 4 is a feature
+    source = write_csv(tmp_path / "a.csv", dict(zip(("x", "4", "5", "6", "7"), order, strict=True)))
     got = read(source, label=label, header=True)
     assert got.classes == ("aster", "rose", "tulip")
-    assert got.feature_names == ("x", "7", "5", "6", "z")
+    assert got.feature_names == ("x", "5", "6", "7")
     value = json.dumps(label)
     run = go(source, tmp_path / "run", "csv", f"data.label={value}", "data.header=yes")
     assert run.preprocessing.classes == got.classes

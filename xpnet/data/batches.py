@@ -48,15 +48,18 @@ class _End(NamedTuple):
 
 
 def _prefetch(iterable: Iterable[T], depth: int) -> Iterator[T]:
+    # No lock of Python's own: whoever is interrupted while holding one waits for it forever after.
     ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-    room = threading.Semaphore(depth)
-    stopped = threading.Event()
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()  # an entry for each item to prepare
+    stopped = False
+    for _ in range(depth):
+        room.put(None)
 
     def work() -> None:
         end = _End(None)
         try:
             iterator = iter(iterable)
-            while room.acquire() and not stopped.is_set():
+            while room.get() is None and not stopped:
                 ready.put(next(iterator))
             if close := getattr(iterator, "close", None):
                 close()
@@ -69,10 +72,10 @@ def _prefetch(iterable: Iterable[T], depth: int) -> Iterator[T]:
     threading.Thread(target=work, name="xpnet-prefetch", daemon=True).start()
     try:
         while not isinstance(item := ready.get(), _End):
-            room.release()
+            room.put(None)
             yield item
         if item.error is not None:
             raise item.error
     finally:
-        stopped.set()
-        room.release()  # the thread may be waiting for it
+        stopped = True
+        room.put(None)  # the thread may be waiting for it

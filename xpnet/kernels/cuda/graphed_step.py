@@ -8,6 +8,7 @@ device only for that one comparison.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Never
 
 import numpy as np
@@ -122,11 +123,11 @@ class FusedStep:
             self._taken = 0
         costs, i, now = self._costs[-1], self._taken, buffers.now
         self._taken += 1
-        now["skipped"], numbers = 0, inputs.coefficients
-        if len(numbers) > MOST_NUMBERS:
-            now["skipped"], *numbers = numbers
-        rows = np.reshape(numbers, (CANDIDATES if len(numbers) > MOST_NUMBERS else 1, -1))
-        now["numbers"][:, : rows.shape[1]] = rows
+        numbers = inputs.coefficients
+        if buffers.state.skipped is None:
+            now["numbers"][0, : len(numbers)] = numbers
+        else:
+            _take_candidates(now, numbers)
         now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
         now["cost"] = self.executor.address(costs) + i * costs.itemsize
         for k, pair in enumerate(inputs.keys):
@@ -184,6 +185,14 @@ class FusedStep:
         for mine, x in zip(arrays(self.buffers.state), host, strict=True):
             self.executor.copy(mine, self.executor.place(x))
         self._narrow()
+
+
+def _take_candidates(now: np.ndarray, numbers: Sequence[float]) -> None:
+    """Set the coefficients for each number of skipped steps; for one that is given, the same."""
+    now["skipped"], rows = 0, 1
+    if len(numbers) > MOST_NUMBERS:
+        now["skipped"], numbers, rows = numbers[0], numbers[1:], CANDIDATES
+    now["numbers"][:, : len(numbers) // rows] = np.reshape(numbers, (rows, -1))
 
 
 class _Repeated:
