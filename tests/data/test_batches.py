@@ -1,12 +1,13 @@
 """Order and prefetching: every row once, resumable, and no thread left behind."""
 
 import itertools
+import sys
 import threading
 import time
 
 import pytest
 
-from xpnet.data import Shuffle, prefetch
+from xpnet.data import Shuffle, batches, prefetch
 from xpnet.errors import ConfigError
 
 
@@ -24,13 +25,28 @@ def test_each_window_of_an_epoch_has_its_own_order():
 
 
 def prefetch_threads():
-    return [t for t in threading.enumerate() if t.name == "xpnet-prefetch"]
+    """Return the threads whose first frame is that of a prefetch."""
+    first = {}
+    for ident, frame in sys._current_frames().items():
+        while frame.f_back is not None:
+            frame = frame.f_back
+        first[ident] = frame.f_code
+    return [i for i, c in first.items() if (c.co_name, c.co_filename) == ("work", batches.__file__)]
 
 
 def no_thread_is_left():
-    for thread in prefetch_threads():
-        thread.join(5)
+    end = time.monotonic() + 5
+    while prefetch_threads() and time.monotonic() < end:
+        time.sleep(0.001)
     return not prefetch_threads()
+
+
+def test_a_thread_that_prefetches_is_seen_by_these_tests():
+    items = prefetch(itertools.count(), 2)
+    next(items)
+    assert len(prefetch_threads()) == 1
+    items.close()
+    assert no_thread_is_left()
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 100])

@@ -1,7 +1,7 @@
 """The order of rows in an epoch, and a thread that prefetches batches."""
 
+import _thread
 import queue
-import threading
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -48,7 +48,8 @@ class _End(NamedTuple):
 
 
 def _prefetch(iterable: Iterable[T], depth: int) -> Iterator[T]:
-    # No lock of Python's own: whoever is interrupted while holding one waits for it forever after.
+    # Nothing here holds a lock of Python's own, as a Semaphore does and the start of a Thread: who
+    # is interrupted while holding one waits for it forever after.
     ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
     room: queue.SimpleQueue[None] = queue.SimpleQueue()  # an entry for each item to prepare
     stopped = False
@@ -69,7 +70,7 @@ def _prefetch(iterable: Iterable[T], depth: int) -> Iterator[T]:
             end = _End(error)
         ready.put(end)
 
-    threading.Thread(target=work, name="xpnet-prefetch", daemon=True).start()
+    _thread.start_new_thread(work, ())
     try:
         while not isinstance(item := ready.get(), _End):
             room.put(None)
