@@ -125,6 +125,14 @@ def test_part_sizes_are_exact_where_the_fractions_allow_it(rng):
     assert [len(p) for p in split(rng.random(1000), (0.7, 0.2, 0.1), seed=5)] == [700, 200, 100]
 
 
+@pytest.mark.parametrize(("sizes", "expected"), [((22, 7), 1), ((7, 22), 0), ((51, 7), 1)])
+def test_the_rarest_class_is_rounded_to_its_own_shares(sizes, expected):
+    """Not to what a larger one leaves: .7, .15 and .15 of 7 rows are nearest to 5, 1 and 1."""
+    y = np.repeat(np.arange(2), sizes).astype(np.int32)
+    parts = split(y, [0.7, 0.15, 0.15], 0)
+    assert [int((y[part] == expected).sum()) for part in parts] == [5, 1, 1]
+
+
 def test_a_split_depends_on_its_seed_alone(rng):
     y = rng.integers(0, 3, 90).astype(np.int32)
     a, b, c = (split(y, (0.8, 0.2), seed)[1].tolist() for seed in (0, 0, 1))
