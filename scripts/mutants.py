@@ -112,7 +112,9 @@ class Tree:
         # Printed kernels are cached under a name that is a hash of their text.
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(self.folder),
+            "PYTHONPATH": os.pathsep.join(
+                [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
             "NUMBA_CACHE_DIR": str(folder / "numba"),
             "OPENBLAS_NUM_THREADS": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # a second each time
@@ -205,7 +207,8 @@ def try_all(mistakes: Iterable[Mistake], root: Path, jobs: int) -> list[Outcome]
             finally:
                 trees.put(tree)
 
-        list(pool.map(work, groups.values()))  # raises what a group raised
+        largest_first = sorted(groups.values(), key=len, reverse=True)
+        list(pool.map(work, largest_first))  # raises what a group raised
     return outcomes
 
 
