@@ -199,6 +199,10 @@ def test_a_first_layer_may_skip_its_input_gradient(backend, rng):
     dx, grads = model.backward(params, residuals, y)
     none, same = model.backward(params, residuals, y, input_gradient=False)
     assert none is None
+    assert (
+        Sequential(model.layers[1:]).backward(params[1:], residuals[1:], y, input_gradient=False)[0]
+        is None
+    )  # nor where the first layer is the one that has parameters
     last, dy = model.layers[-1], y
     assert last.backward(params[-1], residuals[-1], dy, input_gradient=False)[0] is None
     assert dx.shape == (N, 2, 3)
