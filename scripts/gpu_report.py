@@ -48,6 +48,9 @@ NEEDED = {  # module -> the package that provides it
     "tomli_w": "tomli-w",
     "pytest": "pytest",
     "hypothesis": "hypothesis",
+    "sklearn": "scikit-learn",
+    "mpmath": "mpmath",
+    "ml_dtypes": "ml-dtypes",
 }
 
 
