@@ -95,7 +95,9 @@ def check_interruptions(step, event, times):
     for at in sorted(draw.sample(range(1, total), times)):
         trainer = made(step, threads=1)
         assert interrupted(trainer, at, event) >= at
-        assert bits(fit(trainer)) == expected, f"interrupted at {event} {at} of {total}"
+        if trainer.position.epoch < 3:  # else it came after the last epoch
+            fit(trainer)
+        assert bits(trainer) == expected, f"interrupted at {event} {at} of {total}"
 
 
 @pytest.mark.parametrize("event", ["line", "opcode"])

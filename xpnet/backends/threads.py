@@ -19,7 +19,8 @@ class ThreadPool:
 
     def __init__(self, switches: Sequence[Switch]) -> None:
         self._switches = switches
-        self._lock = threading.Lock()
+        # Whoever is interrupted at its release still has it, and must not wait for itself.
+        self._lock = threading.RLock()
         self._limits: list[int] = []  # of those who are within `limited`, the newest last
         self._before: list[int] = []
 
