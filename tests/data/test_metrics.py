@@ -167,6 +167,7 @@ def test_a_single_row_has_no_r2():
     scores.add(np.array([[1.0, 2.0]]), np.array([[1.5, 2.0]]))
     assert scores.result()["mse"] == 0.125
     assert "r2" not in scores.result()
+    assert "r2" not in scores.result()["by_target"]
 
 
 # ------------------------------------------------------------------- the accuracy of a training

@@ -157,12 +157,12 @@ class RegressionScores:
         exact = (squares.high == 0).astype(float)
         unexplained = _ratio(squares.mean * squares.count, total)
         r2 = np.where(total == 0, exact, 1.0 - unexplained)
-        by_target = {"mse": squares.mean, "mae": self._sizes.mean, "r2": r2}
+        by_target = {"mse": squares.mean, "mae": self._sizes.mean}
+        if self._rows > 1:
+            by_target["r2"] = r2
         result: dict[str, Any] = {name: float(np.mean(each)) for name, each in by_target.items()}
         if r2.size > 1:
             result["by_target"] = {name: each.tolist() for name, each in by_target.items()}
-        if self._rows < 2:
-            del result["r2"]
         return result
 
 

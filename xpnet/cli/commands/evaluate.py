@@ -86,9 +86,8 @@ def print_scores(result: dict) -> None:
             say("rows of a class (down) by prediction (across)")
             show(_confusion(result))
     if "by_target" in result:
-        names = ("mse", "mae", "r2")
-        table = Table("target", *names)
-        for i, values in enumerate(zip(*map(result["by_target"].get, names), strict=True)):
+        table = Table("target", *result["by_target"])
+        for i, values in enumerate(zip(*result["by_target"].values(), strict=True)):
             add_row(table, str(i), *(f"{value:.4f}" for value in values))
         show(table)
     top = [key for key in result if key.startswith("top_")]
