@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import device as array_device
 
 from xpnet.backends.threads import ThreadPool
-from xpnet.errors import BackendError, DataError
+from xpnet.errors import BackendError, DataError, import_failure
 from xpnet.typing import Array
 
 __all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
@@ -74,6 +74,16 @@ class Backend(ABC):
         if device not in probe.devices:
             self.refuse(device, probe)
         return device
+
+    @classmethod
+    def _library(cls, distribution: str, module: str, extra: str) -> Probe:
+        """Say whether the library can be used, in ``note`` why not; its devices are not asked."""
+        version = installed_version((distribution,), module)
+        if version is None:
+            note = f"backend {cls.name!r} is not installed: pip install 'xpnet[{extra}]'"
+            return Probe(None, (), note)
+        broken = import_failure(module)
+        return Probe(version, (), f"backend {cls.name!r} needs {broken}" if broken else "")
 
     @classmethod
     @abstractmethod

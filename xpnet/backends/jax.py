@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.backend import Backend, Probe, installed_version
-from xpnet.errors import BackendError, import_failure
+from xpnet.backends.backend import Backend, Probe
+from xpnet.errors import BackendError
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
@@ -43,11 +43,10 @@ class JaxBackend(Backend):
 
     @classmethod
     def probe(cls) -> Probe:
-        version = installed_version(("jax",), "jax")
-        if version is None:
-            return Probe(None, (), "backend 'jax' is not installed: pip install 'xpnet[jax]'")
-        if broken := import_failure("jax"):
-            return Probe(version, (), f"backend 'jax' needs {broken}")
+        found = cls._library("jax", "jax", "jax")
+        if found.note:
+            return found
+        version = found.version
         import jax
 
         try:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe
 from xpnet.backends.threads import ThreadPool, blas_threads
-from xpnet.errors import import_failure
 from xpnet.typing import Array
 
 __all__ = ["StrictBackend"]
@@ -23,13 +22,10 @@ class StrictBackend(Backend):
 
     @classmethod
     def probe(cls) -> Probe:
-        version = installed_version(("array-api-strict",), "array_api_strict")
-        if version is None:
-            note = "backend 'array-api-strict' is not installed: pip install 'xpnet[strict]'"
-            return Probe(None, (), note)
-        if broken := import_failure("array_api_strict"):
-            return Probe(version, (), f"backend 'array-api-strict' needs {broken}")
-        return Probe(version, ("cpu", "device1", "device2", "no_float64", "no_x64"))
+        found = cls._library("array-api-strict", "array_api_strict", "strict")
+        if found.note:
+            return found
+        return Probe(found.version, ("cpu", "device1", "device2", "no_float64", "no_x64"))
 
     @property
     def xp(self) -> Any:

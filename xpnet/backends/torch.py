@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.backend import Backend, Probe
 from xpnet.backends.threads import ThreadPool
-from xpnet.errors import import_failure
 from xpnet.typing import Array
 
 __all__ = ["TorchBackend"]
@@ -28,12 +27,10 @@ class TorchBackend(Backend):
 
     @classmethod
     def probe(cls) -> Probe:
-        version = installed_version(("torch",), "torch")
-        if version is None:
-            note = "backend 'torch' is not installed: pip install 'xpnet[torch]'"
-            return Probe(None, (), note)
-        if broken := import_failure("torch"):
-            return Probe(version, (), f"backend 'torch' needs {broken}")
+        found = cls._library("torch", "torch", "torch")
+        if found.note:
+            return found
+        version = found.version
         import torch
 
         if torch.cuda.is_available():

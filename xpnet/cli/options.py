@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+from xpnet.cli.output import say
+
 __all__ = [
     "device_options",
     "given",
@@ -68,8 +70,6 @@ def say_notes(file: str, rows: Any) -> None:
 
 def warn(line: str) -> None:
     """Print a line on standard error."""
-    from xpnet.cli.output import say
-
     say(line, err=True)
 
 

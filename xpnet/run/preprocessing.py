@@ -165,8 +165,8 @@ def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
     return columns
 
 
-def label_in(columns: Columns | None, config: Config) -> str | int:
-    """Return where a file after the first has its labels: in the run's column, if it has one."""
+def label_in(config: Config, columns: Columns | None = None) -> str | int:
+    """Return where a file has its labels: in the column of the run, where that is known."""
     given = "auto" if config.data.label is None else config.data.label
     return given if columns is None or columns.label is None else "auto"
 

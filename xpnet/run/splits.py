@@ -130,11 +130,11 @@ def _read(config: Config) -> tuple[Dataset, Dataset | None]:
     if not path.suffix and not path.exists():
         msg = f"no data set or file {path.name!r}; {did_you_mean(path.name, NAMES)}"
         raise DataError(msg)
-    whole = read_rows(path, config, "auto" if settings.label is None else settings.label)
+    whole = read_rows(path, config, label_in(config))
     if settings.test is None:
         return whole, None
     like = columns_of(whole)
-    return whole, read_rows(settings.test, config, label_in(like, config), whole.classes, like)
+    return whole, read_rows(settings.test, config, label_in(config, like), whole.classes, like)
 
 
 def _split(

@@ -94,15 +94,13 @@ def stream_splits(config: Config) -> Splits:
         msg += "or leave the rows without a label out of the file"
         raise ConfigError(msg)
     shares = shares_of(config, test=config.data.test is None)
-    label = "auto" if config.data.label is None else config.data.label
-    whole = _scan(config, config.data.source, label, list(shares.values()))
+    whole = _scan(config, config.data.source, label_in(config), list(shares.values()))
     classes = whole.parts[0].classes
     parts, stats = dict(zip(shares, whole.parts, strict=True)), [*whole.stats]
     prints = [whole.fingerprint, SPLIT] if len(shares) > 1 else [whole.fingerprint]
     if config.data.test is not None:
         like = columns_of(whole.parts[0])
-        label = label_in(like, config)
-        other = _scan(config, config.data.test, label, [1.0], classes, like)
+        other = _scan(config, config.data.test, label_in(config, like), [1.0], classes, like)
         parts["test"], stats = other.parts[0], [*stats, *other.stats]
         prints.append(other.fingerprint)
     train = parts["train"]

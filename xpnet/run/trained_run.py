@@ -84,7 +84,7 @@ class Run:
         """
         preprocessing = self.preprocessing
         columns, classes = preprocessing.columns, preprocessing.classes
-        given = label_in(columns, self.config) if label is None else label
+        given = label_in(self.config, columns) if label is None else label
         if is_large(path):
             return open_part(path, self.config, preprocessing, given if labelled else None)
         if labelled:

@@ -140,10 +140,11 @@ class Engine:
                 totals, self.state.params, self.state.stats, batch
             )
             each(batch, output, predicted)
-        if not float(self.backend.to_host(totals.denominator)):
+        numbers = self._numbers(totals)
+        if not numbers.denominator:
             msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
             raise DataError(msg)
-        return self._metrics(totals)
+        return self._metrics(numbers)
 
     def predictions(self, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
         """Yield the predictions for each batch's x as a host array."""
@@ -153,7 +154,7 @@ class Engine:
 
     def read(self) -> Metrics:
         """Return the means over the steps since :meth:`zero`; waits for the device."""
-        return self._metrics(self.state.totals)
+        return self._metrics(self._numbers(self.state.totals))
 
     def zero(self) -> None:
         """Begin new totals."""
@@ -166,10 +167,12 @@ class Engine:
     def _finite(self, x: Array) -> bool:
         return bool(self.backend.to_host(self._all_finite(x)))
 
-    def _metrics(self, totals: Totals) -> Metrics:
-        loss, denominator, correct, count, bad_step = (
-            float(self.backend.to_host(total)) for total in totals
-        )
+    def _numbers(self, totals: Totals) -> Totals:
+        """The totals as Python's floats; waits for the device."""
+        return Totals(*(float(self.backend.to_host(total)) for total in totals))
+
+    def _metrics(self, numbers: Totals) -> Metrics:
+        loss, denominator, correct, count, bad_step = numbers
         accuracy = None if self.loss.predicts == "value" else correct / (count or 1.0)
         if self.loss.reduction == "sum":  # each batch has added its 1
             denominator = 1.0

@@ -3,6 +3,7 @@
 import click
 
 from xpnet.cli.options import device_options, open_run, say_notes, which_option
+from xpnet.cli.output import say, write_output
 
 
 @click.command()
@@ -31,22 +32,23 @@ def predict(
     """
     import sys
 
-    from xpnet.cli.output import say, write_output
     from xpnet.data.files import naming
 
-    loaded = open_run(run, backend, device, which)
-    rows = _standard_input(loaded) if file == "-" else loaded.read(file, labelled=False)
-    say_notes("standard input" if file == "-" else file, rows)
-    with naming("standard input" if file == "-" else file):
+    loaded, place, output = open_run(run, backend, device, which), file, output or "-"
+    if file == "-":
+        place, rows = "standard input", _standard_input(loaded)
+    else:
+        rows = loaded.read(file, labelled=False)
+    say_notes(place, rows)
+    with naming(place):
         lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
-        if output in (None, "-") and sys.stdout.isatty():
+        if output == "-" and sys.stdout.isatty():
             for line in lines:
                 say(line)
         else:
-            write_output(output or "-", (f"{line}\n" for line in lines))
-    if output in (None, "-"):
-        return 0
-    say(f"{len(rows):,} predictions in {output}")
+            write_output(output, (f"{line}\n" for line in lines))
+    if output != "-":
+        say(f"{len(rows):,} predictions in {output}")
     return 0
 
 
