@@ -297,13 +297,11 @@ WAYS = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda trainer: pickle.loads(pickle.dumps(trainer)),
 }
+# What cannot run here is not collected, rather than each being skipped; pytest's summary says so.
 EVERYWHERE = [
-    ("portable", "numpy"),
-    ("fused", "numpy"),
-    ("auto", "torch"),
-    ("auto", "array-api-strict"),
-    pytest.param("auto", "jax", marks=pytest.mark.long),
-    # Without a GPU these are not collected, rather than each being skipped.
+    *((step, "numpy") for step in STEPS),
+    *(("auto", name) for name in ("torch", "array-api-strict") if name in AVAILABLE),
+    *(pytest.param("auto", name, marks=pytest.mark.long) for name in ("jax",) if name in AVAILABLE),
     *((step, "cupy") for step in STEPS if "cupy" in AVAILABLE),
 ]
 
