@@ -3,6 +3,7 @@
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ class ThreadPool:
         self._switches = switches
         # Whoever is interrupted at its release still has it, and must not wait for itself.
         self._lock = threading.RLock()
-        self._limits: list[int] = []  # of those who are within `limited`, the newest last
+        self._limits: list[tuple[weakref.ref[_User], int]] = []  # the newest last
         self._before: list[int] = []
 
     @property
@@ -36,25 +37,37 @@ class ThreadPool:
 
         These may overlap in any order, also from several Python threads: the newest one holds.
         """
-        with self._lock:
-            if not self._limits:
-                self._before = self._read()
-            self._limits.append(count)
-            self._hold()
+        user = _User()
+        # Ctrl-C may come before `finally` does, or within it: then the limit ends with its user.
+        limit = weakref.ref(user, self._end)
         try:
+            with self._lock:
+                if not self._limits:
+                    self._before = self._read()
+                self._limits.append((limit, count))
+                self._write([count] * len(self._switches))
             yield
         finally:
-            with self._lock:
-                self._limits.remove(count)
-                self._hold()
+            self._end(limit)
+            del limit  # so that it is not called again
+
+    def _end(self, limit: "weakref.ref[_User]") -> None:
+        with self._lock:
+            others = [each for each in self._limits if each[0] is not limit]
+            if len(others) < len(self._limits):
+                self._write([count for _, count in others[-1:]] * len(self._switches))
+                self._limits = others  # last: whoever is interrupted before it has all of it to do
 
     def _read(self) -> list[int]:
         return [read() for read, _ in self._switches]
 
-    def _hold(self) -> None:
-        counts = self._limits[-1:] * len(self._switches) or self._before
-        for (_, write), count in zip(self._switches, counts, strict=True):
+    def _write(self, counts: Sequence[int]) -> None:
+        for (_, write), count in zip(self._switches, counts or self._before, strict=True):
             write(count)
+
+
+class _User:
+    """Whoever is within :meth:`ThreadPool.limited`, as long as that lasts."""
 
 
 @functools.cache
