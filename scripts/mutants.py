@@ -118,6 +118,7 @@ class Tree:
             "NUMBA_CACHE_DIR": str(folder / "numba"),
             "OPENBLAS_NUM_THREADS": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # a second each time
+            "PYTEST_ADDOPTS": "",  # those of a run of tests that this is part of
         }
 
     @contextlib.contextmanager
