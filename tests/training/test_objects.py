@@ -60,13 +60,15 @@ def bits(trainer):
 
 
 class Tracer:
-    """Raise at the n-th line, or bytecode instruction, of xpnet."""
+    """Raise at the n-th line, or bytecode instruction, of xpnet or of one function of it."""
 
-    def __init__(self, at, event):
-        self.at, self.event, self.seen = at, event, 0
+    def __init__(self, at, event, function=None):
+        self.at, self.event, self.function, self.seen = at, event, function, 0
 
     def __call__(self, frame, event, argument):
         if f"{os.sep}xpnet{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if self.function not in (None, frame.f_code.co_name):
             return None
         frame.f_trace_opcodes = self.event == "opcode"
         self.seen += event == self.event
@@ -75,9 +77,9 @@ class Tracer:
         return self
 
 
-def interrupted(trainer, at, event):
+def interrupted(trainer, at, event, function=None):
     """Fit until then, and return how many lines or instructions that were."""
-    tracer, before = Tracer(at, event), sys.gettrace()
+    tracer, before = Tracer(at, event, function), sys.gettrace()
     sys.settrace(tracer)
     try:
         fit(trainer)
@@ -111,6 +113,19 @@ def test_a_training_interrupted_anywhere_goes_on_bit_for_bit(step, event):
 @pytest.mark.parametrize("step", STEPS)
 def test_a_training_interrupted_hundreds_of_times_goes_on_bit_for_bit(step, event):
     check_interruptions(step, event, 150)
+
+
+def test_the_end_of_an_epoch_is_all_done_or_all_undone():
+    """Its record, the schedule's state and the totals are set one after the other."""
+    expected = bits(fit(made(threads=1)))
+    lines = interrupted(made(threads=1), -1, "line", "_end_epoch")
+    assert lines > 3 * 15
+    for at in range(1, lines + 1):
+        trainer = made(threads=1)
+        assert interrupted(trainer, at, "line", "_end_epoch") == at
+        if trainer.position.epoch < 3:
+            fit(trainer)
+        assert bits(trainer) == expected, f"interrupted at line {at} of {lines}"
 
 
 # Python swallows what is raised within a destructor or a callback of its collector, and says so;

@@ -20,6 +20,7 @@ from xpnet.optim.optimizers import OPTIMIZERS
 from xpnet.run import load, train
 from xpnet.training import threads
 from xpnet.training.callbacks import Callback
+from xpnet.training.engine import Engine
 from xpnet.training.loader import Loader
 from xpnet.training.progress import Progress
 from xpnet.training.threads import Threads, _measure, candidates
@@ -130,8 +131,10 @@ def test_limits_may_end_in_any_order():
     assert (machine.number, machine.pool.given) == (2, 4)
     second.__exit__(None, None, None)
     assert machine.number == 4
-    with machine.pool.limited(3), machine.pool.limited(1):
-        assert machine.number == 1
+    with machine.pool.limited(3), machine.pool.limited(2):
+        with machine.pool.limited(1):
+            assert machine.number == 1
+        assert machine.number == 2
     assert machine.number == 4
 
 
@@ -266,12 +269,22 @@ def test_measuring_with_a_loss_scale_changes_nothing(machine):
     assert state(a) == state(b)
 
 
-def test_the_state_is_as_it_was_where_measuring_is_interrupted(machine, monkeypatch):
+@pytest.mark.parametrize("once_more", [False, True])
+def test_the_state_is_as_it_was_where_measuring_is_interrupted(machine, monkeypatch, once_more):
+    """Also by a second interruption, where the state would be put back."""
+
     def interrupt(numbers, step, limit, steps):
         with limit(1):
             step()
+            if once_more:
+                monkeypatch.setattr(Engine, "set_state", again)
             raise KeyboardInterrupt
 
+    def again(engine, host):
+        monkeypatch.setattr(Engine, "set_state", set_state)
+        raise KeyboardInterrupt
+
+    set_state = Engine.set_state
     trainer, other = made(), made(threads=2)
     trainer.fit(classes(), epochs=1)
     other.fit(classes(), epochs=1)
