@@ -3,7 +3,7 @@
     scripts/mutants                                    all of scripts/mutants.toml
     scripts/mutants --only ops --only kernels          of some rooms
     scripts/mutants --sample 40 --seed 7               some, drawn by the seed: for CI
-    scripts/mutants -j 2 --report scripts/reports/mutants
+    scripts/mutants -j 2 --report scripts/reports/mutants.md
 
 Each mistake is a record of that table: a file, a text that is in it exactly once, what stands
 there instead, the tests that should notice, and why it is a mistake. It is planted in a copy, never
@@ -15,7 +15,6 @@ where the table says that it does (`hangs`).
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import queue
@@ -30,7 +29,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -224,33 +223,30 @@ def counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
     return {room: table[room] for room in sorted(table, key=lambda room: (room == "all", room))}
 
 
-def markdown(result: dict) -> str:
-    """Return the report of a result."""
+def markdown(outcomes: list[Outcome], command: str, seconds: float) -> str:
+    """Return the report of a run."""
     columns = ["planted", *GOOD, "not noticed"]
     lines = [
         "# Mistakes that were planted, and noticed",
         "",
-        f"By `{result['command']}` on {result['date']}, Python {result['python']}, in "
-        f"{result['seconds']:,.0f} s. `scripts/mutants.toml` has them, with the tests that notice.",
+        f"By `{command}` on {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, in "
+        f"{seconds:,.0f} s. `scripts/mutants.toml` has them, with the tests that notice.",
         "",
         f"| room | {' | '.join(columns)} |",
         f"| --- |{' ---: |' * len(columns)}",
     ]
-    for room, row in result["counts"].items():
+    for room, row in counts(outcomes).items():
         lines.append(f"| {room} | {' | '.join(str(row[c]) for c in columns)} |")
-    for what, heading in (("equivalent", "They change nothing"), (None, "Not noticed")):
-        named = [
-            m for m in result["mistakes"] if (m["what"] if m["what"] in GOOD else None) == what
-        ]
+    same = [o for o in outcomes if o.what == "equivalent"]
+    survivors = [o for o in outcomes if o.what not in GOOD]
+    for heading, named in (("They change nothing", same), ("Not noticed", survivors)):
         if named:
             lines += ["", f"## {heading}", ""]
-            lines += [f"- `{m['file']}`: {m['why']}" + _because(m) for m in named]
+        for outcome in named:
+            mistake = outcome.mistake
+            because = mistake.equivalent or outcome.what
+            lines.append(f"- `{mistake.file}`: {mistake.why}: {because}")
     return "\n".join([*lines, ""])
-
-
-def _because(mistake: dict) -> str:
-    reason = mistake["equivalent"] or mistake["what"]
-    return f": {reason}"
 
 
 def main() -> None:
@@ -260,7 +256,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="ROOM", help="a room (repeatable)")
     parser.add_argument("--sample", type=int, metavar="N", help="so many, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", type=Path, metavar="PATH", help="write PATH.md and PATH.json")
+    parser.add_argument("--report", type=Path, metavar="PATH", help="write PATH, in Markdown")
     options = parser.parse_args()
     mistakes = read_table()
     if wrong := problems(mistakes):
@@ -278,18 +274,11 @@ def main() -> None:
         )
     begun = time.monotonic()
     outcomes = try_all(chosen, ROOT, options.jobs)
-    result = {
-        "command": shlex.join(["scripts/mutants", *sys.argv[1:]]),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "python": platform.python_version(),
-        "seconds": round(time.monotonic() - begun),
-        "counts": counts(outcomes),
-        "mistakes": [{**asdict(o.mistake), "what": o.what} for o in outcomes],
-    }
     if options.report:
-        options.report.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        options.report.with_suffix(".md").write_text(markdown(result), "utf-8")
-    for room, row in result["counts"].items():
+        command = shlex.join(["scripts/mutants", *sys.argv[1:]])
+        text = markdown(outcomes, command, time.monotonic() - begun)
+        options.report.write_text(text, "utf-8")
+    for room, row in counts(outcomes).items():
         print(f"{room}: {', '.join(f'{n} {what}' for what, n in row.items())}")
     sys.exit(any(o.what not in GOOD for o in outcomes))
 

@@ -88,12 +88,18 @@ def test_tests_that_hang_notice_a_mistake_only_if_the_table_says_so(mutants, roo
 
 
 def test_a_report_has_the_counts_and_what_was_not_noticed(mutants):
-    shown = {"file": "xpnet/toy.py", "why": "planted", "equivalent": "", "what": "survived"}
-    row = {"planted": 3, "noticed": 2, "equivalent": 0, "not noticed": 1}
-    result = {"command": "scripts/mutants", "date": "2026-01-01", "python": "3.13", "seconds": 2}
-    text = mutants.markdown({**result, "counts": {"toy": row}, "mistakes": [shown]})
-    assert "| toy | 3 | 2 | 0 | 1 |" in text
-    assert "## Not noticed\n\n- `xpnet/toy.py`: planted: survived" in text
+    outcomes = [
+        mutants.Outcome(mistake(mutants, "x + x", "x * x"), "noticed"),
+        mutants.Outcome(
+            mistake(mutants, "return 1", "return 2", equivalent="unused"), "equivalent"
+        ),
+        mutants.Outcome(mistake(mutants, "return 1", "return 3"), "survived"),
+    ]
+    text = mutants.markdown(outcomes, "scripts/mutants -j 2", 2.0)
+    assert "By `scripts/mutants -j 2` on " in text
+    assert "| toy | 3 | 1 | 1 | 1 |" in text
+    assert "## They change nothing\n\n- `xpnet/toy.py`: planted: unused\n" in text
+    assert "## Not noticed\n\n- `xpnet/toy.py`: planted: survived\n" in text
 
 
 def test_the_command_names_its_options(mutants):
