@@ -315,6 +315,7 @@ def few_layers():
     return [Dense(6), BatchNorm(), ReLU(), Dropout(0.3), Dense(K)]
 
 
+@pytest.mark.long
 def test_jitted_steps_transfer_nothing_but_their_scalars(rng):
     """`disallow` lets explicit transfers pass: the scalars of StepInputs, and nothing else."""
     jax = pytest.importorskip("jax", reason="jax is not installed")
@@ -346,6 +347,7 @@ class Traced(Identity):
         return super().forward(params, x, train=train, keys=keys)
 
 
+@pytest.mark.long
 def test_jax_compiles_each_step_once_per_batch_shape(rng, monkeypatch):
     pytest.importorskip("jax", reason="jax is not installed")
     monkeypatch.setattr(Traced, "calls", [])

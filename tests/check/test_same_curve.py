@@ -70,6 +70,7 @@ def test_float64_losses_are_numpys(backend, reference):
     check(backend, reference)
 
 
+@pytest.mark.long_where(backend32=["jax"])
 def test_float32_losses_are_numpys_and_nothing_becomes_float64(backend32, reference):
     if backend32.name == "jax":  # otherwise nothing could become float64
         import jax

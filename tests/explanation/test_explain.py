@@ -53,6 +53,7 @@ def test_each_einsum_gives_what_the_function_returned_in_both_conventions(loss, 
 
 
 @pytest.mark.long_but(activation=["relu"])
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_loss_with_every_activation_is_explained_alike_on_every_backend(

@@ -293,6 +293,7 @@ def test_a_lane_may_have_several_columns(rows, executor, dtype, rng, monkeypatch
     compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
 
 
+@pytest.mark.long_where(dtype=["float64"])
 def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, rng):
     for kind, factor in itertools.product(KINDS, (1.0, 300.0)):
         batch = next(class_batches(rng, dtype, [8]))

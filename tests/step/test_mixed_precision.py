@@ -26,7 +26,7 @@ def two_blobs(rng, n=256):
     return x, y
 
 
-@pytest.mark.long_where(backend32=["jax"], dtype=["bfloat16"])
+@pytest.mark.long_where(backend32=["jax"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_it_learns_and_keeps_weights_statistics_and_moments_wide(backend32, dtype, rng):
     if not narrow_backends(backend32, dtype):

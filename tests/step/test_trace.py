@@ -31,6 +31,7 @@ def step_on(backend, rng, rows=6):
     return merge(*split), batch, dropout_keys(0, 0, MODEL.n_random)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_the_order_is_that_of_the_computation(backend, rng):
     params, batch, keys = step_on(backend, rng)
     names = [

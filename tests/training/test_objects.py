@@ -349,7 +349,7 @@ def test_a_copy_goes_on_bit_for_bit_and_leaves_the_original_alone(step, backend,
     assert bits(WAYS[way](trainer)) == expected
 
 
-@pytest.mark.long_where(backend=["torch", "array-api-strict", "jax"])
+@pytest.mark.long_but(step=["fused"])
 @pytest.mark.parametrize(("step", "backend"), EVERYWHERE)
 def test_a_pickle_goes_on_in_another_process(tmp_path, step, backend):
     expected = bits(fit(made(step, backend)))
