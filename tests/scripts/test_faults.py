@@ -75,6 +75,9 @@ def test_settings_in_another_order_and_parts_with_cold_caches_change_no_bit(faul
         assert tally.counts["runs compared"] == 2
 
 
+# Python swallows what is raised within a destructor or a callback of its collector, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_fit_that_is_interrupted_and_called_again_equals_the_straight_one(faults):
     tally = faults.Tally()
     only = {"numpy, portable": faults.variations.TRAINERS["numpy, portable"]}

@@ -336,7 +336,8 @@ class Copies(Callback):
 @pytest.mark.parametrize(("step", "backend"), EVERYWHERE)
 def test_a_copy_goes_on_bit_for_bit_and_leaves_the_original_alone(step, backend, way):
     expected = bits(fit(made(step, backend)))
-    trainer, copies = made(step, backend), Copies(WAYS[way], (1, 4, 6))
+    steps = (6,) if backend == "jax" else (1, 4, 6)  # each copy compiles its steps for seconds
+    trainer, copies = made(step, backend), Copies(WAYS[way], steps)
     copies.copies.append(WAYS[way](trainer))
     fit(trainer, copies, epochs=2)
     copies.copies.append(WAYS[way](trainer))
