@@ -1,6 +1,6 @@
 """Inject into real training runs the faults that long runs meet, and count what is lost.
 
-    scripts/faults --short                            a minute, for CI
+    scripts/faults --short                            two minutes, for CI
     scripts/faults --report scripts/reports/faults    the long form, saved as .md and .json
 
 After the faults, each run is compared bit for bit with an undisturbed one: weights, optimizer
@@ -34,6 +34,7 @@ from training import BACKENDS_TOLERANCE, LostError, Tally, Training
 
 from xpnet.errors import CheckpointError
 from xpnet.storage import CheckpointFolder, History, load
+from xpnet.training.signals import SIGNALS
 
 COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", "backend=numpy")
 NETWORKS = {
@@ -203,7 +204,7 @@ def clock(training: Training) -> None:
 
 def signals(training: Training, count: int, draw: random.Random) -> None:
     """Stop a run with SIGTERM, SIGINT or SIGHUP, and resume it."""
-    out = training.folder / "signalled"
+    out, interrupted = training.folder / "signalled", 0
     for n in range(count):
         shutil.rmtree(out, ignore_errors=True)
         process = training.start(out)
@@ -217,8 +218,19 @@ def signals(training: Training, count: int, draw: random.Random) -> None:
         if code not in (0, 130):
             msg = f"signal {n}: exit code {code}"
             raise LostError(msg)
+        interrupted += code == 130  # else it came after the last step
         training.start(out).succeeds()
         training.same(out)
+    if not interrupted:
+        msg = f"none of {count} signals interrupted a run"
+        raise LostError(msg)
+
+
+def as_from_a_terminal() -> None:
+    """Let runs be interrupted where `nohup` or `&` have the signals ignored, which they inherit."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -523,7 +535,7 @@ def campaign(folder: Path, options: argparse.Namespace, tally: Tally) -> dict:
 def main() -> None:
     """Parse the options, inject all faults and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="take a minute, for CI")
+    parser.add_argument("--short", action="store_true", help="take two minutes, for CI")
     parser.add_argument("--kills", type=int, help="minimum kills (short 20, long 240)")
     parser.add_argument("--calls", type=int, help="failing calls (short 60, long all, five times)")
     parser.add_argument("--steps", type=int, help="steps of the long run (5,000 or 100,000)")
@@ -531,6 +543,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, help="write FILE.md and FILE.json")
     options = parser.parse_args()
+    as_from_a_terminal()
     options.kills = options.kills or (20 if options.short else 240)
     options.calls = options.calls or (60 if options.short else 10**9)
     options.steps = options.steps or (5_000 if options.short else 100_000)
