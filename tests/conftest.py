@@ -19,12 +19,17 @@ import re
 import signal
 from collections import Counter
 
+import hypothesis
 import numpy as np
 import pytest
 
 from xpnet.backends import Backend, backend_class
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.training.signals import SIGNALS
+
+# On a machine that others share the time of an example says nothing about xpnet.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 ran = Counter()
 missing = {}

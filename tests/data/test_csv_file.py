@@ -172,7 +172,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_siz
 CLASSES = TEXTS.filter(lambda t: t.strip() and t.strip().lower() != "nan")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.tuples(NUMBERS, NUMBERS, CLASSES), min_size=1, max_size=6))
 def test_a_table_written_by_the_csv_module_is_read_back(tmp_path_factory, rows):
     text = io.StringIO(newline="")

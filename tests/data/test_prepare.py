@@ -97,7 +97,7 @@ def test_the_fingerprint_changes_with_anything_but_the_name_and_the_memory_layou
 # --- split
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(3, 60), min_size=1, max_size=6),
     weights=st.lists(st.integers(1, 9), min_size=2, max_size=3),

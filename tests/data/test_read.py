@@ -445,7 +445,7 @@ EDITS = st.lists(
 
 
 @pytest.mark.parametrize("name", SEEDS)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), edits=EDITS, label=st.sampled_from(["auto", None, 0]))
 def test_damaged_bytes_give_a_data_set_or_a_data_error(tmp_path_factory, name, data, edits, label):
     content = data.draw(st.sampled_from(SEEDS[name]))

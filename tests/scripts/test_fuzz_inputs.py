@@ -39,7 +39,7 @@ def test_a_target_succeeds_or_raises_an_error_of_one_line(bench, name):
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     examples = 10 if name in fuzz.SLOW else 40
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(seed=st.integers(0, 2**64))
     def run(seed):
         assert fuzz.attempt(fuzz.TARGETS[name], bench, random.Random(seed)) is not None
@@ -76,7 +76,7 @@ def result_or_message(make):
         return str(error)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     table=st.dictionaries(
         st.sampled_from([*Config.__dataclass_fields__, "no_such", ""]), TABLES, max_size=4
@@ -91,7 +91,7 @@ def test_any_table_is_a_config_or_a_config_error_of_one_line(table):
     assert "\n" not in made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(max_size=30), key=st.sampled_from(["", "optimizer.lr=", "model.layers=", "a="]))
 def test_any_text_is_an_override_or_a_config_error_of_one_line(text, key):
     made = result_or_message(lambda: load_config("digits", [key + text]))

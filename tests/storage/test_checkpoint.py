@@ -74,7 +74,7 @@ def test_every_dtype_and_shape_is_restored_bit_for_bit(tmp_path, dtype, shape):
     ),
     name=st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_array_is_restored_under_any_printable_name(tmp_path_factory, array, name):
     back = round_trip(tmp_path_factory.mktemp("any"), {name: array})
     assert list(back.tensors) == [name]
@@ -180,7 +180,7 @@ def test_an_altered_value_is_reported_with_the_name_of_its_tensor(tmp_path):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_bytes_are_refused(tmp_path_factory, noise):
     path = tmp_path_factory.getbasetemp() / "noise.safetensors"
     for blob in (noise, len(noise).to_bytes(8, "little") + noise):
