@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import AVAILABLE
+from interruption import Interruption, interrupted
 
 from xpnet import schedules
 from xpnet.backends import Probe, get_backend
@@ -26,10 +28,6 @@ from xpnet.training.trainer import Position, Trainer
 LAYERS = (Dense(8), BatchNorm(), Tanh(), Dropout(0.3), Dense(3))
 EXACT = ("epoch", "step", "lr", "loss", "accuracy", "val_loss", "val_accuracy")
 STEPS = ["portable", "fused"]
-
-
-class Interruption(BaseException):
-    """What no library catches by accident."""
 
 
 def rows(n, seed=0):
@@ -59,44 +57,13 @@ def bits(trainer):
 # --------------------------------------------------------------------------------- interruption
 
 
-class Tracer:
-    """Raise at the n-th line, or bytecode instruction, of xpnet or of one function of it."""
-
-    def __init__(self, at, event, function=None):
-        self.at, self.event, self.function, self.seen = at, event, function, 0
-
-    def __call__(self, frame, event, argument):
-        if f"{os.sep}xpnet{os.sep}" not in frame.f_code.co_filename:
-            return None
-        if self.function not in (None, frame.f_code.co_name):
-            return None
-        frame.f_trace_opcodes = self.event == "opcode"
-        self.seen += event == self.event
-        if self.seen == self.at:
-            raise Interruption
-        return self
-
-
-def interrupted(trainer, at, event, function=None):
-    """Fit until then, and return how many lines or instructions that were."""
-    tracer, before = Tracer(at, event, function), sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        fit(trainer)
-    except Interruption:
-        pass
-    finally:
-        sys.settrace(before)
-    return tracer.seen
-
-
 def check_interruptions(step, event, times):
     whole = fit(made(step, threads=1))
     expected, draw = bits(whole), random.Random(f"{step} {event}")
-    total = interrupted(made(step, threads=1), -1, event)
+    total = interrupted(partial(fit, made(step, threads=1)), -1, event)
     for at in sorted(draw.sample(range(1, total), times)):
         trainer = made(step, threads=1)
-        assert interrupted(trainer, at, event) >= at
+        assert interrupted(partial(fit, trainer), at, event) >= at
         if trainer.position.epoch < 3:  # else it came after the last epoch
             fit(trainer)
         assert bits(trainer) == expected, f"interrupted at {event} {at} of {total}"
@@ -118,11 +85,11 @@ def test_a_training_interrupted_hundreds_of_times_goes_on_bit_for_bit(step, even
 def test_the_end_of_an_epoch_is_all_done_or_all_undone():
     """Its record, the schedule's state and the totals are set one after the other."""
     expected = bits(fit(made(threads=1)))
-    lines = interrupted(made(threads=1), -1, "line", "_end_epoch")
+    lines = interrupted(partial(fit, made(threads=1)), -1, "line", "_end_epoch")
     assert lines > 3 * 15
     for at in range(1, lines + 1):
         trainer = made(threads=1)
-        assert interrupted(trainer, at, "line", "_end_epoch") == at
+        assert interrupted(partial(fit, trainer), at, "line", "_end_epoch") == at
         if trainer.position.epoch < 3:
             fit(trainer)
         assert bits(trainer) == expected, f"interrupted at line {at} of {lines}"

@@ -8,9 +8,9 @@ import threading
 
 import numpy as np
 import pytest
+from interruption import interrupted
 
 from xpnet.backends import get_backend
-from xpnet.backends import threads as threads_of_libraries
 from xpnet.backends.threads import ThreadPool, blas_threads
 from xpnet.backends.torch import TorchBackend
 from xpnet.cli.main import main
@@ -141,40 +141,19 @@ def test_limits_may_end_in_any_order():
 @pytest.mark.parametrize("event", ["line", "opcode"])
 def test_who_is_interrupted_anywhere_limits_nothing_afterwards(event):
     machine = Machine(None)
+
+    def limit():
+        with machine.pool.limited(1):
+            pass
+
     for at in itertools.count(1):
-        if not interrupted(lambda: machine.pool.limited(1), at, event):
+        if interrupted(limit, at, event) < at:
             break
         assert (machine.number, machine.pool.given, machine.pool._limits) == (4, 4, []), at
         with machine.pool.limited(2):
             assert machine.number == 2
         assert machine.number == 4
     assert at > 20
-
-
-def interrupted(context, at, event):
-    """Enter and leave a context that is interrupted there; return whether it goes on so long."""
-    seen = 0
-
-    def trace(frame, what, argument):
-        nonlocal seen
-        if frame.f_code.co_filename != threads_of_libraries.__file__:
-            return None if frame.f_code.co_name == "<lambda>" else trace
-        frame.f_trace_opcodes = event == "opcode"
-        seen += what == event
-        if what == event and seen == at:
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with context():
-            pass
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 def test_each_copy_of_a_library_gets_its_own_number_back():
