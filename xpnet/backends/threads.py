@@ -45,7 +45,7 @@ class ThreadPool:
                 if not self._limits:
                     self._before = self._read()
                 self._limits.append((limit, count))
-                self._write([count] * len(self._switches))
+                self._hold(self._limits)
             yield
         finally:
             self._end(limit)
@@ -55,14 +55,15 @@ class ThreadPool:
         with self._lock:
             others = [each for each in self._limits if each[0] is not limit]
             if len(others) < len(self._limits):
-                self._write([count for _, count in others[-1:]] * len(self._switches))
+                self._hold(others)
                 self._limits = others  # last: whoever is interrupted before it has all of it to do
 
     def _read(self) -> list[int]:
         return [read() for read, _ in self._switches]
 
-    def _write(self, counts: Sequence[int]) -> None:
-        for (_, write), count in zip(self._switches, counts or self._before, strict=True):
+    def _hold(self, limits: "list[tuple[weakref.ref[_User], int]]") -> None:
+        counts = [count for _, count in limits[-1:]] * len(self._switches) or self._before
+        for (_, write), count in zip(self._switches, counts, strict=True):
             write(count)
 
 
