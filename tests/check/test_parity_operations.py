@@ -8,7 +8,7 @@ from xpnet import Trainer
 from xpnet.backends import backend_class, get_backend
 from xpnet.check.parity import OPERATIONS, ModuleBackend, check_operations, load_module
 from xpnet.check.parity.operations import DTYPES
-from xpnet.nn import LAYERS, Dense, Sequential
+from xpnet.nn import LAYERS, Dense, Embedding, Sequential
 from xpnet.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -56,9 +56,13 @@ def test_the_recorder_records():
     assert {"exp", "max", "argmax", "concat", "take", "@", "+=", "x.T", "x[i:j]"} <= calls
 
 
-@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "dense"])
+@pytest.mark.parametrize("layer", [n for n in LAYERS if n not in ("dense", "embedding")])
 def test_every_function_that_a_layer_uses_is_in_the_list(layer):
     assert used([Dense(5), LAYERS[layer](), Dense(3)]) <= KNOWN
+
+
+def test_every_function_that_an_embedding_uses_is_in_the_list():
+    assert used([Embedding((3, 4)), Dense(3)]) <= KNOWN
 
 
 @pytest.mark.parametrize("loss", LOSSES)

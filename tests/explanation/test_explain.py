@@ -20,6 +20,8 @@ from xpnet.nn import (
     ACTIVATIONS,
     Dense,
     Dropout,
+    Embedding,
+    FeatureScale,
     GroupNorm,
     LayerNorm,
     PReLU,
@@ -262,6 +264,21 @@ def test_normalisation_and_dropout_are_explained(backend):
         if step.einsum:
             np.testing.assert_allclose(evaluate(step), step.result.values, rtol=0, atol=1e-12)
     assert {"dγ", "dβ", "dα"} <= {s.result.name for s in steps}
+
+
+def test_the_layers_of_a_table_are_explained(backend):
+    subject = of_sizes([4, 3], batch=3)
+    layers = Embedding((2, 5), width=3), FeatureScale(), Dense(3), Softmax()
+    model = Sequential(layers).build((4,))
+    params = layouts(model)[0].split(initialize(model, 0)[0])
+    x = np.array([[0.3, -1.0, 1.0, 4.0], [2.0, 0.5, 0.0, 4.0], [1.5, -0.5, 1.0, 9.0]])
+    given = {"model": model, "params": params, "x": x}
+    explained = layer_pass(subject.__class__(**{**vars(subject), **given}), backend).steps
+    assert sum(step.title.startswith("Embedding, code 2 of 2") for step in explained) == 2
+    for step in explained:
+        if step.einsum:
+            np.testing.assert_allclose(evaluate(step), step.result.values, rtol=0, atol=1e-12)
+    assert [np.array(s.result.values) for s in explained if s.result.name == "dE"][1][4].any()
 
 
 def test_a_recipe_is_explained_on_its_data():

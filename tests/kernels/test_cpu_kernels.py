@@ -20,6 +20,8 @@ from xpnet.nn import (
     BatchNorm,
     Dense,
     Dropout,
+    Embedding,
+    FeatureScale,
     Flatten,
     LayerNorm,
     LeakyReLU,
@@ -154,6 +156,8 @@ MODELS = {
     "normalized": [LayerNorm(), Dense(9), LayerNorm(), ReLU(), Dropout(0.2), Dense(K)],
     "batch normalized": [Dense(9, bias=False), BatchNorm(), ReLU(), Dense(K), BatchNorm()],
     "root mean squares": [RMSNorm(), Dense(9), RMSNorm(eps=0.1), ReLU(), Dense(K)],
+    "scaled": [FeatureScale(), Dense(9), FeatureScale(), ReLU(), Dense(K), FeatureScale()],
+    "embedded": [Embedding((2, 3), width=5), FeatureScale(), Dense(9), ReLU(), Dense(K)],
     "normalized first": [BatchNorm(momentum=0.3), Dense(9), ReLU(), Dense(K)],
     "normalized by other numbers": [
         *(Dense(9), LayerNorm(eps=0.1), GELU(), Dense(8), BatchNorm(eps=0.2, momentum=1.0)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpnet.errors import ConfigError
-from xpnet.nn.initializers import INITIALIZERS, Constant, Ones, Orthogonal, Zeros
+from xpnet.nn.initializers import INITIALIZERS, Constant, Normal, Ones, Orthogonal, Zeros
 from xpnet.random import generator
 
 N_IN, N_OUT = 300, 200
@@ -19,6 +19,7 @@ VARIANCE = {
     "he_normal": 2 / N_IN,
     "lecun_uniform": 1 / N_IN,
     "lecun_normal": 1 / N_IN,
+    "normal": 1.0,
 }
 FILLED = {"zeros": Zeros(), "ones": Ones(), "constant": Constant(-2.5)}
 VALUE = {"zeros": 0.0, "ones": 1.0, "constant": -2.5}
@@ -84,8 +85,14 @@ def test_a_constant_fills_any_shape(name, shape):
     assert np.array_equal(filled, np.full(shape, VALUE[name]))
 
 
+def test_normal_numbers_have_their_standard_deviation_in_any_shape():
+    b = Normal(0.3).init(generator(0, "init"), (100_000,))
+    assert np.std(b) == pytest.approx(0.3, rel=0.02)
+    assert Normal().init(generator(0, "init"), ()).shape == ()
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 4), (0, 3)])
-@pytest.mark.parametrize("name", [*VARIANCE, "orthogonal"])
+@pytest.mark.parametrize("name", [*(v for v in VARIANCE if v != "normal"), "orthogonal"])
 def test_a_shape_without_fans_is_an_error_that_names_a_remedy(name, shape):
     with pytest.raises(ConfigError, match=r"needs a shape \(I, J\).*use Zeros, Ones or Constant"):
         draw(name, shape)

@@ -11,6 +11,7 @@ from xpnet.nn import (
     BatchNorm,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GroupNorm,
     Layer,
@@ -41,7 +42,11 @@ CASES = {
     "prelu per feature": PReLU(per="feature"),
     "softmax over rows": Softmax(axis=0),
     "log_softmax over rows": LogSoftmax(axis=0),
-    **{name: cls() for name, cls in LAYERS.items() if name not in ("dense", "flatten")},
+    "embedding": Embedding((3, 5), width=2),
+    "embedding of all inputs": Embedding((2, 3, 4, 5)),
+    **{
+        name: cls() for name, cls in LAYERS.items() if name not in ("dense", "embedding", "flatten")
+    },
 }
 KEYS = ((123, -456),)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import ops
+from xpnet.explanation import table_steps
 from xpnet.explanation.model import Step, Tensor
 from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn import (
@@ -13,6 +14,8 @@ from xpnet.nn import (
     BatchNorm,
     Dense,
     Dropout,
+    Embedding,
+    FeatureScale,
     Flatten,
     GroupNorm,
     Layer,
@@ -45,13 +48,22 @@ class Pass(NamedTuple):
 
 def forward_steps(p: Pass) -> list[Step]:
     """Return the forward steps of a layer."""
-    return _of(p, {Dense: _dense, Flatten: _flatten, Dropout: _dropout}, _forward_other)
+    table: Table = {
+        Dense: _dense,
+        Embedding: table_steps.embedding,
+        FeatureScale: table_steps.feature_scale,
+        Flatten: _flatten,
+        Dropout: _dropout,
+    }
+    return _of(p, table, _forward_other)
 
 
 def backward_steps(p: Pass) -> list[Step]:
     """Return the backward steps of a layer, in the order of computation."""
     table: Table = {
         Dense: _dense_backward,
+        Embedding: table_steps.embedding_backward,
+        FeatureScale: table_steps.feature_scale_backward,
         Flatten: _flatten_backward,
         Dropout: _dropout_backward,
         **dict.fromkeys((LayerNorm, BatchNorm, GroupNorm, RMSNorm), _norm_backward),

@@ -24,6 +24,8 @@ from xpnet.nn.activation import (
 )
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
+from xpnet.nn.embedding import Embedding
+from xpnet.nn.feature_scale import FeatureScale
 from xpnet.nn.flatten import Flatten
 from xpnet.nn.layer import LAYERS, Layer, Params, Shape, Variable
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
@@ -39,6 +41,8 @@ __all__ = [
     "Dense",
     "Dropout",
     "ELU",
+    "Embedding",
+    "FeatureScale",
     "Flatten",
     "GELU",
     "GELUTanh",

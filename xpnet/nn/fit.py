@@ -12,16 +12,19 @@ from collections.abc import Callable
 from array_api_compat import array_namespace
 
 from xpnet.errors import ConfigError, DataError
+from xpnet.nn.flatten import Flatten
 from xpnet.nn.layer import REAL, Layer
 from xpnet.nn.losses import Loss
 from xpnet.nn.sequential import Sequential
 from xpnet.registry import name_of
 from xpnet.typing import Array
 
-__all__ = ["alone_in", "check_batches", "check_output", "check_reachable"]
+__all__ = ["alone_in", "check_batches", "check_codes", "check_output", "check_reachable"]
 
 CLASSES = ("logits", "probabilities", "log-probabilities")
 OF_CLASSES = {"probabilities": "cross_entropy", "log-probabilities": "negative_log_likelihood"}
+# Up to where a dtype has all whole numbers.
+WHOLE = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "float64": 2**53}
 INSTEAD = {
     "rates": "end the model with softplus",
     "probabilities": "end the model with softmax, or use softmax_cross_entropy without one",
@@ -60,6 +63,31 @@ def _check_classes(shape: tuple[int, ...], name: str) -> None:
         msg += "one, and the softmax of one number is 1: give the last layer more units, or use "
         msg += "binary_cross_entropy"
         raise ConfigError(msg)
+
+
+def check_codes(model: Sequential, dtype: str) -> None:
+    """Raise ConfigError where codes would not reach the layer that takes them as they are.
+
+    That is after a layer that computes, and where ``dtype``, that of the layers, rounds them.
+
+    >>> from xpnet.nn import Dense, Embedding
+    >>> check_codes(Sequential([Embedding((9, 1000)), Dense(3)]), "bfloat16")
+    Traceback (most recent call last):
+    xpnet.errors.ConfigError: embedding has codes up to 999, and bfloat16 only has the whole ...
+    """
+    for i, layer in enumerate(model.layers):
+        if not layer.exact:
+            continue
+        before = next((b for b in model.layers[:i] if not isinstance(b, Flatten)), None)
+        if before is not None:
+            msg = f"{name_of(layer)} takes codes, which {name_of(before)} before it would change: "
+            raise ConfigError(msg + "put it first")
+        if layer.exact > WHOLE[dtype]:
+            msg = f"{name_of(layer)} has codes up to {layer.exact}, and {dtype} only has the whole "
+            msg += f"numbers up to {WHOLE[dtype]}"
+            wider = dtype in ("float16", "bfloat16")
+            msg += ": train without mixed" if wider else ": use dtype float64"
+            raise ConfigError(msg)
 
 
 def check_reachable(

@@ -38,6 +38,7 @@ __all__ = [
     "Initializer",
     "LeCunNormal",
     "LeCunUniform",
+    "Normal",
     "Ones",
     "Orthogonal",
     "Zeros",
@@ -141,6 +142,20 @@ class Orthogonal(Initializer):
         q, r = xp.linalg.qr(a)
         q *= xp.where(xp.linalg.diagonal(r) < 0.0, -self.gain, self.gain)
         return q if n_in >= n_out else xp.matrix_transpose(q)
+
+
+@register("normal")
+class Normal(Initializer):
+    """N(0, σ²) with σ = ``sd``, in any shape, whatever its fans.
+
+    Of weights that are divided by √I elsewhere, as in the NTK parametrisation, of biases beside
+    them, and of embeddings.
+    """
+
+    sd: PositiveFloat = 1.0
+
+    def init(self, rng: "Generator", shape: Shape) -> Array:
+        return _normal(rng, shape, self.sd**2)
 
 
 @register("constant")

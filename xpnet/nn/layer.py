@@ -56,6 +56,11 @@ class Layer(Checked, ABC):
         """What a row of its outputs is."""
         return "numbers"
 
+    @property
+    def exact(self) -> int:
+        """The largest code among its inputs, which must not be rounded; 0 where there are none."""
+        return 0
+
     def build(self, in_shape: Shape) -> tuple["Layer", Shape]:
         """Return this layer with its sizes filled in, and the shape of one output example.
 

@@ -35,6 +35,8 @@ stays float32. N batch, I in, J out, K classes.
     softmax.py         softmax, log-softmax, log-sum-exp
     dense.py           x W + b
     normalization.py   layer, group, batch and root-mean-square normalisation
+    embedding.py       rows of tables for codes of categories
+    feature_scale.py   a factor for each feature
     dropout.py         the counter-based mask
     cross_entropy.py   (softmax) cross-entropy for index, one-hot and soft targets
     regression.py      the element-wise losses: squared error, Huber, Poisson, hinges, and
@@ -49,6 +51,8 @@ from xpnet.ops.activations import *
 from xpnet.ops.cross_entropy import *
 from xpnet.ops.dense import *
 from xpnet.ops.dropout import *
+from xpnet.ops.embedding import *
+from xpnet.ops.feature_scale import *
 from xpnet.ops.normalization import *
 from xpnet.ops.regression import *
 from xpnet.ops.softmax import *

@@ -25,7 +25,7 @@ from xpnet.data import Shuffle, StreamedDataset
 from xpnet.data.files import naming
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import Layer, Sequential
-from xpnet.nn.fit import check_batches, check_output, check_reachable
+from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
 from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
@@ -634,8 +634,10 @@ class Trainer:
             if self.model.input_shape != shape:
                 self._set(model=self.model.build(shape))
             check_output(self.model, self.loss)
+            backend = self._placement.resolve()
+            check_codes(self.model, self.mixed.dtype if self.mixed else backend.dtype_name)
             self._engine = Engine(
-                self._placement.resolve(),
+                backend,
                 self.model,
                 self.loss,
                 self.optimizer,
