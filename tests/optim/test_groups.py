@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from xpnet.errors import ConfigError
-from xpnet.nn import GELU, BatchNorm, Dense, Dropout, LayerNorm, ReLU, Sequential
+from xpnet.nn import (
+    GELU,
+    SELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Embedding,
+    FeatureScale,
+    LayerNorm,
+    ReLU,
+    Sequential,
+)
+from xpnet.nn.initializers import LeCunNormal, Normal, Zeros
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
@@ -122,6 +134,33 @@ def test_the_statistics_of_a_frozen_batch_norm_move_as_in_pytorch(backend, data)
     )  # fmt: skip
     assert_same(ours, theirs)
     assert np.abs(ours.params["1.batch_norm.mean"]).max() > 0
+
+
+@pytest.mark.long_where(backend=["jax"])
+def test_the_groups_of_realmlp_are_those_of_its_ntk_parametrisation(backend, data):
+    """z = x V / √I + b, in PyTorch, with V of variance 1 and three learning rates."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    layers = [FeatureScale(), Dense(8, initializer=LeCunNormal(), bias_initializer=Normal()),
+              SELU(), Dense(K, initializer=Zeros())]  # fmt: skip
+    rule = Adam(0.04, beta2=0.95, eps=1e-15, ntk=True, lr_factors={"feature_scale": 6.0, "b": 0.1})
+    ours = trained(data, rule, backend, layers, epochs=5, batch_size=N)
+    t = {k: torch.tensor(v) for k, v in first_params(layers).items()}
+    for name in t:
+        t[name] *= t[name].shape[0] ** 0.5 if is_weight(name) else 1.0
+        t[name].requires_grad_()
+    factors = {"s": 6.0, "W": 1.0, "b": 0.1}
+    groups = [{"params": [v], "lr": 0.04 * factors[k[-1]]} for k, v in t.items()]
+    adam, (x, y) = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-15), map(torch.tensor, data)
+    for _ in range(5):
+        adam.zero_grad()
+        h = (x * t["0.feature_scale.s"]) @ t["1.dense.W"] / WIDTH**0.5 + t["1.dense.b"]
+        z = torch.selu(h) @ t["3.dense.W"] / 8**0.5 + t["3.dense.b"]
+        torch.nn.functional.cross_entropy(z, y).backward()
+        adam.step()
+    for name, value in ours.params.items():
+        scale = t[name].shape[0] ** 0.5 if is_weight(name) else 1.0
+        theirs = t[name].detach().numpy() / scale
+        np.testing.assert_allclose(value, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 # -- frozen layers ---------------------------------------------------------------------------------
@@ -273,6 +312,27 @@ def test_a_schedule_moves_every_group():
     plain = AdamW(weight_decay=0.1)
     assert tuple(c) == (*plain.coefficients(0.1, 3), *plain.coefficients(0.2, 3))
     assert type(c) is type(rule.coefficients(0.1, 4))  # or a compiler would start anew
+
+
+def test_a_tensor_of_all_layers_is_named_alone():
+    layout = layouts(Sequential(LAYERS).build((WIDTH,)))[0]
+    assert frozen(SGD(freeze=("b",)), layout) == ("0.dense.b", "3.dense.b", "5.dense.b")
+    assert frozen(SGD(freeze=("gamma",)), layout) == ("1.batch_norm.gamma",)
+    factors = {group.lr_factor for group in rule_for(SGD(lr_factors={"b": 0.1, "W": 3})).groups}
+    assert factors == {0.1, 3.0, 1.0}
+    with pytest.raises(ConfigError, match=r"two factors for 0\.dense\.b, 2 and 0\.1"):
+        rule_for(SGD(lr_factors={"0": 2, "b": 0.1}))
+
+
+def test_ntk_divides_the_rate_of_a_weight_by_the_root_of_its_inputs():
+    rule = rule_for(Adam(ntk=True, lr_factors={"5.dense.W": 3.0}), [FeatureScale(), *LAYERS[1:]])
+    factors = [None if s.group is None else rule.groups[s.group].lr_factor for s in rule.segments]
+    s, gamma, beta, w, b, last, bias = factors
+    assert (s, gamma, beta, b, bias) == (1.0,) * 5
+    assert w == pytest.approx(WIDTH**-0.5)
+    assert last == pytest.approx(3.0 * 5**-0.5)
+    embedded = rule_for(Adam(ntk=True), [Embedding((4,)), Dense(K)])
+    assert {group.lr_factor for group in embedded.groups} == {1.0, 13**-0.5}
 
 
 @pytest.mark.parametrize("word", ["0", "0.dense", "0.dense.W", "batch_norm", "batch_norm.beta"])

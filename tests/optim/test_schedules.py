@@ -4,6 +4,7 @@ import json
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from xpnet.errors import ConfigError
@@ -11,6 +12,7 @@ from xpnet.optim.schedules import (
     SCHEDULES,
     Constant,
     Cosine,
+    CosLog,
     Exponential,
     OneCycle,
     Plateau,
@@ -94,6 +96,29 @@ ORACLES = {
 def test_rates_are_those_of_pytorch(name):
     schedule, make, every = ORACLES[name]
     assert rates(schedule) == pytest.approx(torch_rates(make, every), rel=1e-10)
+
+
+@pytest.mark.parametrize("cycles", [1, 4, 6])
+def test_waves_double_in_length_and_fill_the_steps(cycles):
+    total, waves = 2**cycles - 1, 40
+    seen = rates(CosLog(cycles), total=waves * total)
+    for number in range(cycles):  # of the waves, by the formula solved for t
+        start, stop = (2**n - 1 for n in (number, number + 1))
+        middle = 2.0 ** (number + 0.5) - 1.0
+        assert seen[waves * start] == pytest.approx(0.0, abs=2e-3)
+        of_wave = seen[waves * start : waves * stop]
+        assert max(of_wave) == pytest.approx(BASE_LR, rel=1e-2)
+        assert of_wave.index(max(of_wave)) == pytest.approx(waves * (middle - start), abs=1)
+
+
+def test_coslog_is_that_of_realmlp():
+    """Holzmüller's code: 0.5 - 0.5 * np.cos(2 * np.pi * np.log2(1 + 15 * t))."""
+    t = (np.arange(1000) + 0.5) / 1000
+    expected = BASE_LR * (0.5 - 0.5 * np.cos(2 * np.pi * np.log2(1 + 15 * t)))
+    np.testing.assert_allclose(rates(CosLog(), total=1000), expected, rtol=0, atol=1e-12)
+    assert build_named(SCHEDULES, {"name": "coslog", "cycles": 4}, "schedule") == CosLog()
+    with pytest.raises(ConfigError, match="cycles must be"):
+        CosLog(0)
 
 
 # In older versions of PyTorch, SequentialLR uses what that very version deprecates.

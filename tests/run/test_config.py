@@ -68,7 +68,8 @@ def test_the_examples_in_the_template_are_settings_that_load(toml):
     assert config.checkpoint.every == "10min"
     assert config.model.layers[1] == LeakyReLU(0.1)
     assert config.clip == Clip(norm=1.0, value=0.5)
-    assert config.optimizer == Adam(freeze=("0.dense",), lr_factors={"2.dense": 0.1})
+    factors = {"2.dense.W": 0.1, "b": 0.5}
+    assert config.optimizer == Adam(freeze=("0.dense",), lr_factors=factors)
 
 
 def test_the_template_names_every_setting():

@@ -2,11 +2,19 @@
 
     Adam(weight_decay=0.01, decay="weights")      no decay of biases and normalisations
     Adam(lr_factors={"0.dense": 0.1})             a tenth of the learning rate, schedule included
+    Adam(lr_factors={"b": 0.1})                   the same for the b of every layer
     Adam(freeze=["0.dense", "1.batch_norm"])      layers that stay as they are
+    Adam(ntk=True)                                the learning rate of each W (I, J) divided by √I
 
 A layer is named as in a checkpoint, ``0.dense``, and a tensor of it ``0.dense.W``; ``0`` and, where
-only one layer is meant, ``dense`` and ``dense.W`` are short for them. Weights are the tensors with
-two or more dimensions: biases, γ and β have one.
+only one layer is meant, ``dense`` and ``dense.W`` are short for them. ``b`` or ``W`` alone are
+those of all layers. Weights are the tensors with two or more dimensions: biases, γ and β have one.
+
+``ntk`` trains z = x W + b as z = x V / √I + b would be trained, with W = V / √I: the NTK
+parametrisation of Jacot, Gabriel and Hongler, "Neural tangent kernel", NeurIPS 2018, section 3,
+with which one learning rate serves layers of any width. The steps of Adam and of the other rules
+that divide a gradient by its size are those of V but for their eps, which is added to gradients
+that are √I times as large. SGD's are not: they would be divided by I.
 
 As of a parameter of PyTorch that requires no gradient, the gradient of a frozen one counts as zero
 where the norm is clipped, backward ends at the first layer that is not frozen, and the running
@@ -167,7 +175,7 @@ def grouped(optimizer: Optimizer, layout: "Layout") -> Optimizer:
 
     Raises ConfigError if a layer is named that is not there.
     """
-    plain = replace(optimizer, decay="all", freeze=(), lr_factors={})
+    plain = replace(optimizer, decay="all", freeze=(), lr_factors={}, ntk=False)
     without_decay = replace(plain, weight_decay=0.0)
     factors = _factors(optimizer, layout.entries)
     left_out = frozen(optimizer, layout)
@@ -198,6 +206,7 @@ def frozen(optimizer: Optimizer, layout: "Layout") -> tuple[str, ...]:
 def _factors(optimizer: Optimizer, tensors: "Sequence[Entry]") -> dict[str, float]:
     """The factor of each tensor that has one."""
     factors: dict[str, float] = {}
+    scales = {e.name: e.shape[0] ** -0.5 for e in tensors if optimizer.ntk and e.variable == "W"}
     for word, factor in optimizer.lr_factors.items():
         for e in _meant(word, tensors, "lr_factors"):
             if e.name in factors:
@@ -205,7 +214,7 @@ def _factors(optimizer: Optimizer, tensors: "Sequence[Entry]") -> dict[str, floa
                 msg += f"{factors[e.name]:g} and {factor:g}: leave one"
                 raise ConfigError(msg)
             factors[e.name] = factor
-    return factors
+    return factors | {name: factors.get(name, 1.0) * scale for name, scale in scales.items()}
 
 
 def _meant(word: str, tensors: "Sequence[Entry]", setting: str) -> "list[Entry]":
@@ -213,6 +222,8 @@ def _meant(word: str, tensors: "Sequence[Entry]", setting: str) -> "list[Entry]"
     found = [e for e in tensors if _begins(e.name, word)]
     if not found:
         found = [e for e in tensors if _begins(e.name.partition(".")[2], word)]
+    if not found and (everywhere := [e for e in tensors if e.variable == word]):
+        return everywhere
     layers = _layers(found)
     if len(layers) == 1:
         return found

@@ -80,7 +80,7 @@ OPTIMIZERS: dict[str, type["Optimizer"]] = {}  # by the names that they are regi
 class Optimizer(Checked, ABC):
     """Base class of the update rules; ``lr`` is the learning rate that a schedule starts from.
 
-    The last three settings divide a model's parameters into groups, for which
+    The last four settings divide a model's parameters into groups, for which
     :func:`xpnet.optim.groups.grouped` makes the rule; without it they do nothing.
     """
 
@@ -93,6 +93,7 @@ class Optimizer(Checked, ABC):
     freeze: tuple[str, ...] = ()  # layers that stay as they are
     # Layer -> the factor of its learning rate. A dict has no hash.
     lr_factors: Mapping[str, PositiveFloat] = field(default_factory=dict, hash=False)
+    ntk: bool = False  # the learning rate of a layer's W (I, J) is divided by √I
 
     @property
     def slots(self) -> tuple[str, ...]:
