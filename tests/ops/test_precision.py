@@ -146,7 +146,7 @@ VALUES = {
     "hard_swish": (lambda z: z * min(max(z / 6 + 0.5, mp.mpf(0)), mp.mpf(1)), (1, 0.5)),
     "identity": (same, (0, 0)),
     "leaky_relu": (bent(lambda z: 0.01 * z, same), (1, 0)),
-    "mish": (lambda z: z * tanh_softplus(z), (3, 0.001)),
+    "mish": (lambda z: z * tanh_softplus(z), (4, 0.001)),
     "relu": (bent(lambda z: mp.mpf(0), same), (0, 0)),
     "selu": (bent(lambda z: LAMBDA * ALPHA * mp.expm1(z), lambda z: LAMBDA * z), (3, 0)),
     "sigmoid": (sigma, (3, 0)),

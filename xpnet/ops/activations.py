@@ -220,16 +220,27 @@ def celu_backward(da: Array, z: Array, alpha: float = 1.0) -> Array:
 
 
 def mish(z: Array) -> Array:
-    """a = z tanh(softplus z). Misra 2020."""
-    xp = array_namespace(z)
-    return z * xp.tanh(softplus(z))
+    """a = z tanh(softplus z). Misra 2020.
+
+    With u = exp z, tanh(log(1 + u)) = n / (n + 2) and n = u (u + 2): one exponential, where tanh,
+    log1p and exp would be three. Above 0, both sides are divided by u².
+    """
+    return z * _tanh_softplus(z)[0]
 
 
 def mish_backward(da: Array, z: Array) -> Array:
     """dz = (t + z (1 - t²) σ(z)) da, t = tanh(softplus z)."""
-    xp = array_namespace(da)
-    t = xp.tanh(softplus(z))
-    return da * (t + z * (1.0 - t * t) * sigmoid(z))
+    t, sigma = _tanh_softplus(z)
+    return da * (t + z * (1.0 - t * t) * sigma)
+
+
+def _tanh_softplus(z: Array) -> tuple[Array, Array]:
+    """tanh(softplus z), and σ(z), which is softplus' slope."""
+    xp = array_namespace(z)
+    e = xp.exp(-xp.abs(z))  # in (0, 1]
+    n = xp.where(z >= 0.0, 1.0 + 2.0 * e, e * (e + 2.0))
+    t = n / (n + 2.0 * xp.where(z >= 0.0, e * e, 1.0))
+    return t, xp.where(z >= 0.0, 1.0, e) / (1.0 + e)
 
 
 def hard_sigmoid(z: Array) -> Array:
