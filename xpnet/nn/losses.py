@@ -26,6 +26,7 @@ from xpnet.errors import ConfigError, DataError
 from xpnet.ops import regression as ops
 from xpnet.ops.activations import sigmoid
 from xpnet.ops.cross_entropy import (
+    balanced_weights,
     cross_entropy,
     cross_entropy_backward,
     negative_log_likelihood,
@@ -195,9 +196,13 @@ class Loss(Checked, ABC):
 
 @dataclass(frozen=True)
 class _ClassificationLoss(Loss):
-    """The targets of cross-entropy: integer class indices (N,), or rows (N, K) of any weights."""
+    """The targets of cross-entropy: integer class indices (N,), or rows (N, K) of any weights.
 
-    class_weights: tuple[NonNegativeFloat, ...] | None = None
+    ``class_weights`` "balanced" are n / (K n_k) for n_k rows of class k: a trainer counts those of
+    the training, ignored ones left out, and the loss alone those of the batch it is given.
+    """
+
+    class_weights: tuple[NonNegativeFloat, ...] | Literal["balanced"] | None = None
     label_smoothing: Fraction = 0.0
     ignore_label: int | None = None
     targets = "class indices (N,), or rows (N, K) of probabilities, whose sum is 1"
@@ -232,7 +237,7 @@ class _ClassificationLoss(Loss):
             v = v * counted[:, None]
         weights = counted
         if self.class_weights is not None:
-            w = self._class_weights(output)
+            w = self._class_weights(output, y, counted)
             v = v * w
             # The weight of a row is the average of w over its classes: w[label] for one class.
             total = xp.sum(y, axis=-1)
@@ -243,8 +248,10 @@ class _ClassificationLoss(Loss):
             weights = weights * weight
         return v, weights, counted
 
-    def _class_weights(self, output: Array) -> Array:
+    def _class_weights(self, output: Array, y: Array, counted: Array) -> Array:
         xp = array_namespace(output)
+        if self.class_weights == "balanced":
+            return balanced_weights(xp.sum(y * counted[:, None], axis=0))
         self._check_class_weights(output.shape[-1])
         return xp.asarray(self.class_weights, dtype=output.dtype, device=device(output))
 
@@ -267,7 +274,7 @@ class _ClassificationLoss(Loss):
 
         Rows (N, K) must be probabilities, though the loss itself is defined for others.
         """
-        if self.class_weights is not None:
+        if self.class_weights not in (None, "balanced"):
             self._check_class_weights(n_outputs)
         if len(target.shape) != 1:
             super().check_target(target, n_outputs, row_name)

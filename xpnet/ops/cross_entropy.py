@@ -11,6 +11,7 @@ from xpnet.ops.softmax import log_softmax
 from xpnet.typing import Array
 
 __all__ = [
+    "balanced_weights",
     "cross_entropy",
     "cross_entropy_backward",
     "negative_log_likelihood",
@@ -36,6 +37,22 @@ def one_hot(labels: Array, n_classes: int, like: Array) -> Array:
     dtype = xp.result_type(labels.dtype, xp.int32)  # K may not fit into 8 bits
     classes = xp.arange(n_classes, dtype=dtype, device=device(labels))
     return xp.astype(labels[:, None] == classes[None, :], like.dtype)
+
+
+def balanced_weights(counts: Array) -> Array:
+    """w_k = n / (K n_k) for the number n_k of rows of each class, (K,): each class weighs the same.
+
+    n is their sum, and K the number of classes that have rows; the others have the weight 1. King
+    and Zeng, "Logistic regression in rare events data", Political Analysis 9, 2001; scikit-learn's
+    ``class_weight="balanced"``.
+
+    >>> import numpy as np
+    >>> balanced_weights(np.array([6.0, 2.0, 0.0]))
+    array([0.66666667, 2.        , 1.        ])
+    """
+    xp, present = array_namespace(counts), counts > 0.0
+    K = xp.sum(xp.astype(present, counts.dtype))
+    return xp.where(present, xp.sum(counts) / (K * xp.where(present, counts, 1.0)), 1.0)
 
 
 def smooth(y: Array, smoothing: float) -> Array:

@@ -17,6 +17,8 @@ from xpnet.typing import Array
 
 __all__ = ["Loader", "StreamedLoader"]
 
+READ_AT_ONCE = 4096  # rows of a stream whose targets alone are needed
+
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
@@ -109,6 +111,10 @@ class Loader:
             msg = "training and evaluation need targets; got none"
             raise DataError(msg)
         return y
+
+    def targets(self) -> Iterator[np.ndarray]:
+        """Yield the targets in parts, on the host; of a stream, by reading all of it."""
+        yield self._targets()
 
     def batches(
         self,
@@ -257,6 +263,11 @@ class StreamedLoader(Loader):
         checked = copy.copy(self)
         checked.dataset = replace(self.dataset, check=check)
         return checked
+
+    def targets(self) -> Iterator[np.ndarray]:
+        for _, y in self.dataset.batches(READ_AT_ONCE, None, 0):
+            assert y is not None
+            yield y
 
     def batches(
         self,

@@ -4,6 +4,7 @@ The digests of a checkpoint tell that nothing happened to it. They do not tell w
 content is checked like any other input.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class Resumed(NamedTuple):
     history: list[dict[str, Any]]
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
+    class_weights: tuple[float, ...] | None  # those that were counted
 
 
 def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
@@ -55,6 +57,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "history": lambda value: isinstance(value, list) and all(map(_is_record, value)),
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
+        "class_weights": lambda value: value is None or _are_weights(value),
     }
     meta = {"threads": {}, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
@@ -67,7 +70,9 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     # What a schedule remembers is of the value that it watched.
     watched = meta.get("monitor", "loss") == schedule.monitor
     state = meta["schedule"] if watched else dict(schedule.init())
-    return Resumed(position, state, history, meta["callbacks"], meta["threads"])
+    weights = meta.get("class_weights")
+    counted = None if weights is None else tuple(map(float, weights))
+    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted)
 
 
 def _is_position(value: Any) -> bool:
@@ -84,6 +89,12 @@ def _is_record(value: Any) -> bool:
         and _is_count(value.get("epoch"))
         and _is_count(value.get("step"))
         and all(type(n) in (int, float) for n in value.values())
+    )
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(w) in (int, float) and 0 <= w < math.inf for w in value
     )
 
 

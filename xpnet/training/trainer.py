@@ -34,6 +34,7 @@ from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert, did_you_mean
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
+from xpnet.training import class_weights
 from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine, Metrics
@@ -144,6 +145,7 @@ class Trainer:
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
         self._set(epochs=0, steps_per_epoch=0, rows=0)
+        self._class_weights: tuple[float, ...] | None = None  # counted, if they are balanced
         self._schedule_state = self.schedule.init()
         self._callback_states: dict[str, Mapping[str, Any]] = {}
         self._engine: Engine | None = None
@@ -211,6 +213,9 @@ class Trainer:
         self._repair()
         loader = self._labelled(data, training=True)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
+        if class_weights.is_balanced(self.loss) and self._class_weights is None:
+            K = self.model.output_shape[-1]
+            self._weigh(class_weights.counted(self.loss, loader.targets(), K))
         checks = None
         if validation is not None:
             with naming("validation"):
@@ -513,6 +518,8 @@ class Trainer:
             "backend": self.engine.backend.describe(),
             "threads": self._threads_by_backend(),
         }
+        if self._class_weights is not None:
+            meta["class_weights"] = list(self._class_weights)
         return self.engine.tensors(), meta
 
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -522,6 +529,8 @@ class Trainer:
         does not fit.
         """
         found = resumed(meta, self.schedule)
+        if class_weights.is_balanced(self.loss) and found.class_weights is not None:
+            self._weigh(found.class_weights)
         if self._engine is None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
         if self._engine is not None:
@@ -636,17 +645,7 @@ class Trainer:
             check_output(self.model, self.loss)
             backend = self._placement.resolve()
             check_codes(self.model, self.mixed.dtype if self.mixed else backend.dtype_name)
-            self._engine = Engine(
-                backend,
-                self.model,
-                self.loss,
-                self.optimizer,
-                self.clip,
-                seed=self.seed,
-                step=self.step,
-                accumulate=self.accumulate,
-                mixed=self.mixed,
-            )
+            self._engine = self._made_engine(backend)
             self.chosen_threads = self._settled_threads()
             if self._restored is not None:
                 self._engine.load_tensors(self._restored)
@@ -654,6 +653,28 @@ class Trainer:
         elif self.model.input_shape != shape:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
+
+    def _made_engine(self, backend: Backend) -> Engine:
+        loss = class_weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
+        return Engine(
+            backend,
+            self.model,
+            loss,
+            self.optimizer,
+            self.clip,
+            seed=self.seed,
+            step=self.step,
+            accumulate=self.accumulate,
+            mixed=self.mixed,
+        )
+
+    def _weigh(self, weights: tuple[float, ...]) -> None:
+        """Go on with these class weights, which the step has as constants."""
+        self._class_weights = weights
+        if self._engine is not None:
+            state = self._engine.host_state()
+            self._engine = self._made_engine(self._engine.backend)
+            self._engine.set_state(state)
 
     def _loader(self, data: Any) -> Loader:
         """A loader of data in any form."""

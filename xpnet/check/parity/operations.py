@@ -110,6 +110,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("log1p", "near 0", lambda xp, x: xp.log1p(x), np.array([1e-6, 0.0, 2.0])),
     _op("tanh", "", lambda xp, x: xp.tanh(x), A),
     _op("tanh", "of large numbers", lambda xp, x: xp.tanh(x), np.array([-100.0, 100.0])),
+    _op("round", "halves to even", lambda xp, x: xp.round(x), np.array([0.5, 1.5, -2.5, 2.6])),
     _op("isfinite", "", lambda xp, x: xp.isfinite(x), np.array([1.0, INF, -INF, NAN])),
     _op("isfinite", "0-d", lambda xp, x: xp.isfinite(x), SCALAR),
     _op("maximum", "with a Python float", lambda xp, x: xp.maximum(x, 0.0), A),
