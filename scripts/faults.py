@@ -36,7 +36,9 @@ from xpnet.errors import CheckpointError
 from xpnet.storage import CheckpointFolder, History, load
 from xpnet.training.signals import SIGNALS
 
-COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", "backend=numpy")
+# With a save at the end of each epoch, also of those that take milliseconds.
+EACH_EPOCH = "checkpoint.min_seconds=0"
+COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", EACH_EPOCH, "backend=numpy")
 NETWORKS = {
     "adam, batch norm, dropout, plateau": (
         *("model.hidden=[16,8]", "model.normalization=batch_norm", "model.dropout=0.2"),
@@ -174,8 +176,8 @@ def each_call(training: Training, sample: int, seed: int) -> None:
     if layer is None:
         tally.not_run.append("faults at each call to the file system: no C compiler, or not Linux")
         return
-    settings = ["epochs=2", "checkpoint.every_steps=3", "checkpoint.keep=2", "backend=numpy"]
-    settings += ["batch_size=16", *next(iter(NETWORKS.values()))]
+    settings = ["epochs=2", "checkpoint.every_steps=3", "checkpoint.keep=2", EACH_EPOCH]
+    settings += ["backend=numpy", "batch_size=16", *next(iter(NETWORKS.values()))]
     with in_memory() as folder:
         shutil.copy(training.data, folder)
         result = layered.each_call(layer, folder, settings, sample, seed)

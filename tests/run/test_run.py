@@ -343,7 +343,7 @@ def damage(path):
 
 def test_a_torn_checkpoint_is_passed_over_with_a_message(csv, go, tmp_path):
     go(csv, "epochs=5", out="whole")
-    go(csv)
+    go(csv, "checkpoint.min_seconds=0")
     newest = list(CheckpointFolder(tmp_path / "run" / "checkpoints").steps().values())[-1]
     damage(newest)
     go(csv, "epochs=5", resume=True)

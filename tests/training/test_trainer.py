@@ -464,6 +464,43 @@ def test_the_best_is_that_of_the_value_which_is_monitored_now(tmp_path):
     assert saving.best_step == new.best_step == 4
 
 
+@pytest.mark.long_where(backend=["jax"])
+@pytest.mark.parametrize("epochs", [5, 40], ids=["to the last epoch", "until it stops"])
+def test_the_weights_of_the_best_epoch_are_put_back(backend, epochs):
+    """Those that a training has which is over at the best epoch, running statistics included."""
+    options = {"backend": backend, "optimizer": Adam(0.1)}
+    stopping = EarlyStopping(4, restore_best=True)
+    run = validated(trainer(**options), [stopping], epochs=epochs)
+    losses = [record["val_loss"] for record in run.history]
+    best = 1 + losses.index(min(losses))
+    assert best < len(losses)
+    assert (run.stopped is not None) == (epochs == 40)
+    until = trainer(**options)
+    until.fit(classes(), epochs=best)
+    for name, value in until.params.items():
+        np.testing.assert_array_equal(run.params[name], value, err_msg=name)
+    assert run.evaluate(classes(40, seed=1)).loss == pytest.approx(min(losses), rel=1e-6)
+    validated(run, [stopping], epochs=epochs + 1)  # stopped still, or one more epoch
+
+
+def test_weights_are_not_put_back_where_training_is_to_be_resumed():
+    def run(*more, restore=True):
+        made = trainer(optimizer=Adam(0.1))
+        return validated(made, [EarlyStopping(30, restore_best=restore), *more], epochs=6)
+
+    stopped = [At(lambda t: t.stop("enough"), step=18)]
+    assert state(run(*stopped)) == state(run(*stopped, restore=False))
+    assert state(run()) != state(run(restore=False))
+
+
+def test_the_best_of_an_earlier_training_cannot_be_put_back():
+    run = validated(trainer(optimizer=Adam(0.1)), [], epochs=3)
+    for record in run.history:
+        record["val_loss"] = 0.0
+    with pytest.warns(XpnetWarning, match="the best loss was that of an earlier training"):
+        validated(run, [EarlyStopping(9, restore_best=True)], epochs=4)
+
+
 @pytest.mark.parametrize("settings", [{"patience": 0}, {"patience": 1, "monitor": "f1"}])
 def test_early_stopping_refuses_what_it_cannot_do(settings):
     with pytest.raises(ConfigError, match="patience must be >= 1 and monitor"):
@@ -822,6 +859,46 @@ def test_checkpoints_come_by_steps_by_time_and_at_the_end_of_epochs(tmp_path, mo
     assert saved_steps(every_steps=3) == [3, 4, 6, 8]
     assert saved_steps(every_seconds=0.0) == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
     assert saved_steps(every_seconds=1e9) == [4, 8]
+
+
+def test_epochs_that_are_short_wait_for_the_next_save_and_are_not_lost(tmp_path, monkeypatch):
+    """Here the second save of a training comes with its fourth epoch, and an error in the sixth."""
+    folder, now = CheckpointFolder(tmp_path), [0.0]
+    monkeypatch.setattr("xpnet.training.callbacks.time.monotonic", lambda: now[0])
+    saved, save = [], folder.save
+
+    def recorded(step, *args, **options):
+        saved.append((step, options.get("best", False)))
+        return save(step, *args, **options)
+
+    monkeypatch.setattr(folder, "save", recorded)
+
+    class Clock(Callback):
+        def on_epoch_end(self, trainer, record):
+            now[0] += 4.0
+
+        def on_step_end(self, trainer):
+            if trainer.position.step == 23:
+                raise OSError
+
+    whole, run = (trainer(optimizer=Adam(0.05)) for _ in range(2))
+    validated(whole, [Checkpointing(CheckpointFolder(tmp_path / "whole"))], epochs=7)
+    with pytest.raises(OSError):
+        validated(run, [Clock(), Checkpointing(folder, min_seconds=5.0)], epochs=7)
+    losses = [record["val_loss"] for record in run.history]
+    falls = [4 * (1 + i) for i in range(5) if losses[i] == min(losses[: i + 1])]
+    newest_best = [max(step for step in falls if step <= end) for end in (8, 16, 20)]
+    assert list(dict(saved)) == sorted({8, 16, 20, *newest_best})  # 20 after the error
+    assert [step for step, best in saved if best] == sorted({*newest_best})
+    found = folder.newest()
+    assert found.meta["position"]["step"] == 20
+    best = 4 * (1 + losses.index(min(losses)))
+    assert folder.best().meta["position"]["step"] == best
+    resumed = trainer(optimizer=Adam(0.05))
+    resumed.restore(found.tensors, found.meta)
+    validated(resumed, [Checkpointing(folder, min_seconds=5.0)], epochs=7)
+    assert state(resumed) == state(whole)
+    assert folder.newest().meta["position"]["step"] == 28
 
 
 def test_the_best_epoch_is_kept_and_a_resumed_run_knows_it(tmp_path):

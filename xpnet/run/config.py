@@ -176,6 +176,7 @@ class CheckpointConfig(Checked):
 
     every_steps: NonNegativeInt = 0  # 0: never by steps
     every: str | None = None  # by time, such as "10min"
+    min_seconds: NonNegativeFloat = 5.0  # between two epochs that are saved
     keep: PositiveInt = 3
 
     def __post_init__(self) -> None:

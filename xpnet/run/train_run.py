@@ -219,6 +219,7 @@ class _Job:
             self.checkpoints,
             every_steps=saving.every_steps,
             every_seconds=parse_duration(saving.every) if saving.every else math.inf,
+            min_seconds=saving.min_seconds,
             monitor=self.config.early_stopping.monitor,
             meta={
                 "preparation": preprocessing.meta(),

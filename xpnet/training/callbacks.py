@@ -12,12 +12,13 @@ goes into checkpoints as JSON data, by ``state`` and ``restore``.
 import math
 import signal
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from xpnet.errors import CheckpointError, ConfigError
+from xpnet.errors import CheckpointError, ConfigError, XpnetWarning
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.signals import Signals
 
@@ -104,15 +105,30 @@ class EarlyStopping(Callback):
     ``monitor`` is "loss" or "accuracy", of the validation where there is one. What it waits for
     follows from the history: a training that was stopped so stays stopped when it is resumed, also
     with other settings if these would have stopped it, and another training begins anew.
+
+    With ``restore_best`` a copy of the weights of the best epoch is kept on the device, and put
+    back when the training is over, be it by this or after its last epoch. Training further then
+    goes on from these weights, where it otherwise goes on as if it had not ended. An interrupted
+    training keeps its last weights, to be resumed. Of epochs before this callback's own there are
+    no weights: if one of them is the best, the last stay, with a warning (XpnetWarning).
     """
 
-    def __init__(self, patience: int, monitor: str = "loss", min_delta: float = 0.0) -> None:
+    def __init__(
+        self,
+        patience: int,
+        monitor: str = "loss",
+        min_delta: float = 0.0,
+        *,
+        restore_best: bool = False,
+    ) -> None:
         if patience < 1 or monitor not in ("loss", "accuracy"):
             msg = "patience must be >= 1 and monitor 'loss' or 'accuracy'; "
             msg += f"got {patience} and {monitor!r}"
             raise ConfigError(msg)
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
+        self.restore_best = restore_best
         self.best, self.waited = math.inf, 0
+        self._kept: tuple[int, Any] | None = None  # the step of the best epoch, and its weights
 
     def on_train_begin(self, trainer: Any) -> None:
         self.best, self.waited = math.inf, 0
@@ -122,7 +138,21 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         self._observe(record)
+        if self.restore_best and self._best_step(trainer) == record["step"]:
+            self._kept = record["step"], trainer.engine.weights()
         self._stop_if_due(trainer)
+
+    def on_train_end(self, trainer: Any) -> None:
+        over = trainer.position.epoch >= trainer.epochs or trainer.stopped == self._reason
+        if not self.restore_best or trainer.failed is not None or not over:
+            return
+        best = self._best_step(trainer)
+        if self._kept is not None and self._kept[0] == best:
+            trainer.engine.set_weights(self._kept[1])
+        elif trainer.position.step != best:
+            msg = f"the best {self.monitor} was that of an earlier training, whose weights are not "
+            msg += "in memory: the last weights stay"
+            warnings.warn(msg, XpnetWarning, stacklevel=2)
 
     def _observe(self, record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
@@ -131,9 +161,22 @@ class EarlyStopping(Callback):
         else:
             self.waited += 1
 
+    def _best_step(self, trainer: Any) -> int:
+        """The step after the first of the epochs with the best value, whatever ``min_delta``."""
+
+        def badness(record: EpochMetrics) -> tuple[bool, float]:
+            value = monitored(record, self.monitor)
+            return math.isnan(value), value
+
+        return min(trainer.history, key=badness)["step"]
+
+    @property
+    def _reason(self) -> str:
+        return f"no better {self.monitor} for {self.waited} epochs"
+
     def _stop_if_due(self, trainer: Any) -> None:
         if self.waited >= self.patience:
-            trainer.stop(f"no better {self.monitor} for {self.waited} epochs")
+            trainer.stop(self._reason)
 
 
 class HistoryFile(Callback):
@@ -176,9 +219,12 @@ class Checkpointing(Callback):
     """Save at the end of each epoch, every so many steps or seconds, and when stopped.
 
     ``meta`` and ``tensors`` go into every checkpoint beside the training's own. The best epoch by
-    ``monitor`` is kept if there is a validation. A save that fails (a full disk) is reported and
-    the training continues: the earlier checkpoints stay, and the next save tries again, with the
-    best that could not be saved as well.
+    ``monitor`` is kept if there is a validation. Where epochs are short, an epoch that ends less
+    than ``min_seconds`` after the last save is kept in memory only: the newest and the best of
+    these are written with the next save, and at the end, also after an error.
+
+    A save that fails (a full disk) is reported and the training continues: the earlier checkpoints
+    stay, and the next save tries again, with the best that could not be saved as well.
     """
 
     saves = True
@@ -189,6 +235,7 @@ class Checkpointing(Callback):
         *,
         every_steps: int = 0,
         every_seconds: float = math.inf,
+        min_seconds: float = 0.0,
         monitor: str = "loss",
         meta: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Any] | None = None,
@@ -196,16 +243,19 @@ class Checkpointing(Callback):
     ) -> None:
         self.folder, self.report = folder, report
         self.every_steps, self.every_seconds = every_steps, every_seconds
+        self.min_seconds = min_seconds
         self.monitor, self.best = monitor, math.inf
         self.best_step: int | None = None
         self.meta, self.tensors = dict(meta or {}), dict(tensors or {})
         self.saved: Any = None  # position
         self.saved_at = time.monotonic()
         self.failure: str | None = None
-        self._unsaved_best: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+        self._unsaved: _Snapshot | None = None  # the newest
+        self._unsaved_best: _Snapshot | None = None
 
     def on_train_begin(self, trainer: Any) -> None:
         self.saved, self.saved_at = trainer.position, time.monotonic()
+        self._unsaved = None
         self.folder.make()
         if self.best_step is not None:  # the process may have died between saving and linking it
             try:
@@ -230,33 +280,48 @@ class Checkpointing(Callback):
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         value = monitored(record, self.monitor)
         best = "val_loss" in record and value < self.best
-        if best:  # before the save, so that the checkpoint records it
+        if best:  # before the snapshot, so that it records it
             self.best, self.best_step = value, trainer.position.step
-        self.save(trainer, best=best)
+        self._keep(trainer, best=best)
+        if time.monotonic() - self.saved_at >= self.min_seconds:
+            self._write()
 
     def on_train_end(self, trainer: Any) -> None:
-        # After an error the state may be its cause; what is on disk is not.
+        # After an error the state may be its cause; what was kept before it is not.
         if trainer.failed is None and trainer.position != self.saved:
             self.save(trainer)
+        elif self._unsaved is not None:
+            self._write()
 
-    def save(self, trainer: Any, *, best: bool = False) -> bool:
+    def save(self, trainer: Any) -> bool:
         """Save a checkpoint now; return whether it is on disk."""
-        trainer.read()  # raises rather than save a state that is not finite
-        tensors, meta = trainer.snapshot()
-        now = trainer.position.step, {**tensors, **self.tensors}, {**self.meta, **meta}
+        self._keep(trainer)
+        return self._write()
+
+    def _keep(self, trainer: Any, *, best: bool = False) -> None:
+        if self._unsaved is None or self._unsaved.position != trainer.position:
+            trainer.read()  # raises rather than save a state that is not finite
+            tensors, meta = trainer.snapshot()
+            whole = {**tensors, **self.tensors}, {**self.meta, **meta}
+            self._unsaved = _Snapshot(trainer.position, *whole)
         if best:
-            self._unsaved_best = now
+            self._unsaved_best = self._unsaved
+
+    def _write(self) -> bool:
+        """Write the best and the newest snapshot, unless they are on disk."""
+        now, best = self._unsaved, self._unsaved_best
         try:
-            if self._unsaved_best:
-                self.folder.save(*self._unsaved_best, best=True)
+            if best is not None:
+                self.folder.save(best.position.step, best.tensors, best.meta, best=True)
                 self._unsaved_best = None
-            if not best:
-                self.folder.save(*now)
+            if now is not None and now is not best:
+                self.folder.save(now.position.step, now.tensors, now.meta)
         except CheckpointError as error:
             self.failure = str(error)
             self.report(f"checkpoint not saved, training continues: {error}")
         else:
-            self.failure, self.saved = None, trainer.position
+            self.failure, self._unsaved = None, None
+            self.saved = self.saved if now is None else now.position
         self.saved_at = time.monotonic()
         return self.failure is None
 
@@ -266,6 +331,14 @@ class Checkpointing(Callback):
     def restore(self, state: Mapping[str, Any]) -> None:
         step = state.get("best_step")
         self.best_step = None if step is None else int(step)
+
+
+class _Snapshot(NamedTuple):
+    """A checkpoint that is still to be written."""
+
+    position: Any
+    tensors: dict[str, Any]
+    meta: dict[str, Any]
 
 
 class StopOnSignal(Callback):

@@ -216,6 +216,15 @@ class Engine:
             slots=tuple(_vector(backend, self.params_layout, slot) for slot in host.slots),
         )
 
+    def weights(self) -> tuple[Array, Array]:
+        """Return a copy of the parameters and the statistics, on the device."""
+        return _copy(self.state.params), _copy(self.state.stats)
+
+    def set_weights(self, weights: tuple[Array, Array]) -> None:
+        """Continue from a copy of these; the moments of the rule stay."""
+        params, stats = map(_copy, weights)
+        self.state = self.state._replace(params=params, stats=stats)
+
     def go_back(self, host: TrainState) -> None:
         """Place a host state where a step was interrupted, with a step that knows nothing of it."""
         self.step = choose_step(self._asked, self.request)
@@ -264,6 +273,10 @@ class Engine:
             msg = "the checkpoint's model has values that are not finite"
             raise CheckpointError(msg)
         self.set_state(TrainState(params, stats, slots, totals, scale, skipped))
+
+
+def _copy(x: Array) -> Array:
+    return array_namespace(x).asarray(x, copy=True)
 
 
 def _all_finite(x: Array) -> Array:
