@@ -160,7 +160,7 @@ CASES = [
     Adadelta(rho=0.5, eps=1e-3, weight_decay=0.1),
 ]
 CLIPS = [Clip(), Clip(norm=1.0), Clip(value=0.5)]
-OF_GROUPS = ("decay", "freeze", "lr_factors")  # for them see test_groups.py
+OF_GROUPS = ("decay", "freeze", "lr_factors", "ntk")  # for them see test_groups.py
 
 
 @pytest.fixture

@@ -237,10 +237,10 @@ def mish_backward(da: Array, z: Array) -> Array:
 def _tanh_softplus(z: Array) -> tuple[Array, Array]:
     """tanh(softplus z), and σ(z), which is softplus' slope."""
     xp = array_namespace(z)
-    e = xp.exp(-xp.abs(z))  # in (0, 1]
-    n = xp.where(z >= 0.0, 1.0 + 2.0 * e, e * (e + 2.0))
-    t = n / (n + 2.0 * xp.where(z >= 0.0, e * e, 1.0))
-    return t, xp.where(z >= 0.0, 1.0, e) / (1.0 + e)
+    u, above = xp.exp(-xp.abs(z)), z >= 0.0
+    n = xp.where(above, 1.0 + 2.0 * u, u * (u + 2.0))
+    t = n / (n + 2.0 * xp.where(above, u * u, 1.0))
+    return t, xp.where(above, 1.0, u) / (1.0 + u)
 
 
 def hard_sigmoid(z: Array) -> Array:
