@@ -1,0 +1,170 @@
+"""A text file as blocks of whole rows in UTF-8: nothing of it but one block is in memory."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.data import files
+from xpnet.data.files import one_line, reading
+from xpnet.errors import DataError
+
+__all__ = ["Block", "Cutter", "NotUtf8Error", "Source", "lines_in", "source"]
+
+HEAD, FIRST, SIZE = 2**16, 2**18, 2**22
+
+
+class Block(NamedTuple):
+    """Whole rows of a text."""
+
+    data: bytes  # UTF-8
+    offset: int  # of its first byte in the text as UTF-8
+    line: int  # lines before it
+
+
+class Cutter:
+    """Finds where rows end: a line break in quotes ends none."""
+
+    def __init__(self, delimiter: str, quote: str) -> None:
+        self.quote = quote.encode()
+        mark = rb" \t" if delimiter == "space" else re.escape(delimiter.encode())
+        q = re.escape(self.quote)
+        field = rb"(?:(?:Q[^Q]*+Q)++[^D\n]*+|(?!Q)[^D\n]*+)" if quote else rb"[^D\n]*+"
+        row = rb"(?:(?:FIELD[D])*+FIELD\n)*+".replace(b"FIELD", field)
+        self._rows = re.compile(row.replace(b"D", mark).replace(b"Q", q))
+
+    def end(self, data: bytes) -> int:
+        """Return the end of the last whole row of ``data``, which begins with a row."""
+        if not self.quote or self.quote not in data or self._even(data):
+            return data.rfind(b"\n") + 1
+        match = self._rows.match(data)
+        assert match is not None
+        return match.end()
+
+    def _even(self, data: bytes) -> bool:
+        """Return whether each line has an even number of quotes, so that none ends inside them."""
+        codes = np.frombuffer(data, np.uint8)
+        starts = np.concatenate([[0], np.flatnonzero(codes == 10) + 1])
+        quotes = (codes == self.quote[0]).astype(np.uint8)
+        odd = np.add.reduceat(quotes, starts[starts < len(codes)], dtype=np.uint8) & 1
+        # The last line may go on: where it does not end yet, it does not count.
+        return not odd[: len(starts) - 1].any()
+
+
+def lines_in(data: bytes) -> int:
+    """Return the number of line breaks."""
+    count = data.count(b"\n")
+    return count + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else count
+
+
+class Source(NamedTuple):
+    """A text file and how its bytes become text."""
+
+    path: Path
+    encoding: str = "utf-8"
+    mark: int = 0  # bytes of the byte order mark, where the encoding is UTF-8
+    cr: bool = False  # whether its lines end with a carriage return alone
+
+    def head(self) -> str:
+        """Return the first rows, for a guess."""
+        with reading(self.path) as file:
+            piece = b"".join(_pieces(file, self, self.mark, HEAD, limit=HEAD))
+        return piece.decode("utf-8", "replace")
+
+    def blocks(self, cutter: Cutter, start: int = 0, line: int = 0) -> Iterator[Block]:
+        """Yield the rows from byte ``start`` of the text, which is after ``line`` lines.
+
+        Raises DataError for more than MAX_BYTES, for a row longer than MAX_LINE, for bytes that
+        are not of the encoding, NUL among them, and for a quote that is never closed.
+        """
+        offset, rest = start or self.mark, b""
+        with reading(self.path) as file:
+            for piece in _pieces(file, self, offset, FIRST if not start else SIZE):
+                data = rest + piece
+                end = cutter.end(data)
+                if end:
+                    yield self._checked(Block(data[:end], offset, line))
+                    offset, line = offset + end, line + lines_in(data[:end])
+                elif len(data) >= files.MAX_LINE:
+                    msg = f"{self.path}: line {line + 1}: more than {files.MAX_LINE} bytes in a "
+                    raise DataError(msg + "row; split the file, or is a quote never closed?")
+                rest = data[end:]
+        if rest:
+            if cutter.end(rest + b"\n") <= len(rest):
+                msg = f"{self.path}: line {line + 1}: a quote is opened that nothing closes"
+                remedy = "--set data.text.quote=none reads quotes as text"
+                raise DataError(msg, python="TextFormat(quote='none')", command=remedy)
+            yield self._checked(Block(rest, offset, line))
+
+    def _checked(self, block: Block) -> Block:
+        data = block.data
+        if b"\0" in data:
+            line = block.line + lines_in(data[: data.index(b"\0")]) + 1
+            msg = f"{self.path}: line {line}: a NUL byte, which no text has; is it UTF-16 without "
+            raise DataError(msg + "a byte order mark, or not a table?")
+        if not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                line = block.line + lines_in(data[: error.start]) + 1
+                msg = f"{self.path}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8"
+                raise NotUtf8Error(msg) from None
+        return block
+
+
+class NotUtf8Error(DataError):
+    """The text is in another encoding."""
+
+
+def source(path: Path, encoding: str) -> Source:
+    """Return how the bytes of a file become text; "auto" goes by the byte order mark."""
+    with reading(path) as file:
+        head = file.read(HEAD)
+    mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    if encoding == "auto":
+        wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if wide else "utf-8"
+    found = Source(path, codecs.lookup(encoding).name)
+    if found.encoding == "utf-8":
+        found = found._replace(mark=mark)
+    text = found.head()
+    return found._replace(cr="\r" in text and "\n" not in text)
+
+
+def _pieces(
+    file: io.BufferedIOBase, source: Source, start: int, size: int, limit: int | None = None
+) -> Iterator[bytes]:
+    """Yield the text from byte ``start`` as UTF-8, the first of ``size`` and the others of SIZE."""
+    plain, skip = source.encoding == "utf-8", start
+    if plain:
+        file.seek(start)
+        skip = 0
+    decoder = codecs.getincrementaldecoder(source.encoding)()
+    total = 0
+    while piece := file.read(size):
+        total, size = total + len(piece), SIZE
+        if total > files.MAX_BYTES:
+            msg = f"{source.path}: more than {files.MAX_BYTES} bytes; split the file"
+            raise DataError(msg)
+        if not plain:
+            piece = _decoded(decoder, piece, source)
+            skip, piece = max(0, skip - len(piece)), piece[skip:]
+        yield piece.replace(b"\r", b"\n") if source.cr else piece
+        if limit and total >= limit:
+            return
+    if not plain:
+        yield _decoded(decoder, b"", source)
+
+
+def _decoded(decoder: codecs.IncrementalDecoder, piece: bytes, source: Source) -> bytes:
+    try:
+        return decoder.decode(piece, final=not piece).encode()
+    except UnicodeError as error:
+        msg = f"{source.path}: is not {source.encoding}: {one_line(error)}"
+        raise DataError(msg) from None

@@ -1,0 +1,213 @@
+"""Text files: delimited values in any common dialect, the type of each column that of all rows."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from xpnet.data import files
+from xpnet.data.tables.blocks import Block, Cutter, NotUtf8Error, source
+from xpnet.data.tables.dialect import TextFormat, sniffed, top_comments
+from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
+from xpnet.data.tables.parse import Parsed, Parser
+from xpnet.data.tables.table import RawTable, column_of
+from xpnet.data.tables.values import NUMBERS, arrow_type, inferred, join, notes_of
+from xpnet.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TextRows", "read_text"]
+
+MAX_COLUMNS = 2**18
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Mark(NamedTuple):
+    """Where a block is: its first row, the byte and the line before it, how many rows it has."""
+
+    row: int
+    offset: int
+    line: int
+    rows: int
+
+
+def read_text(path: Path, form: TextFormat, header: Header, is_header: IsHeader) -> RawTable:
+    """Read a text file as a whole; DataError names line and column."""
+    try:
+        return TextRows(path, form, header, is_header).table()
+    except NotUtf8Error:
+        if form.encoding != "auto":
+            raise
+    table = TextRows(path, replace(form, encoding="cp1252"), header, is_header).table()
+    return replace(table, notes=("encoding cp1252, as it is not UTF-8", *table.notes))
+
+
+class TextRows:
+    """The rows of a text file: how it is written, and the blocks in which it is read."""
+
+    def __init__(self, path: Path, form: TextFormat, header: Header, is_header: IsHeader) -> None:
+        self.path, self.names, self.notes = path, None, list[str]()
+        self._source = source(path, form.encoding)
+        if self._source.encoding != "utf-8" and form.encoding == "auto":
+            self.notes.append(f"encoding {self._source.encoding}")
+        head = self._source.head()
+        skip, line = top_comments(head) if form.comment == "auto" else ("", 0)
+        self._start = self._source.mark + len(skip.encode()), line
+        tabs = ".tsv" in Path(path.name.lower()).suffixes
+        self.dialect, guesses = sniffed(head[len(skip) :], form, tabs)
+        self.notes += guesses
+        self._cutter = Cutter(self.dialect.delimiter, self.dialect.quote)
+        self._begin(header, is_header)
+        self.kinds, self.marks = ["null"] * self.width, list[Mark]()
+
+    def _begin(self, header: Header, is_header: IsHeader) -> None:
+        """Read the first rows: the width, whether there is a header, probable types."""
+        line, first, rest = self._first_rows()
+        where = f"{self.path}: line {line}"
+        self.width = len(first)
+        if self.width > MAX_COLUMNS:
+            msg = f"{where}: {self.width} columns, more than {MAX_COLUMNS}; is the file transposed?"
+            raise DataError(msg)
+        self._parser = Parser(str(self.path), self.dialect, self.width)
+        cells = self._parser.strings(rest) if rest.data.strip() else []
+        self._asked = [inferred(column, self.dialect) for column in cells] or ["null"] * self.width
+        first = [cell.strip() for cell in first]
+        if header == "auto":
+            import pyarrow.compute as pc
+
+            def recurs(j: int, text: str) -> bool:
+                return pc.any(pc.equal(pc.utf8_trim_whitespace(cells[j]), text)).as_py()
+
+            kinds = [self.dialect.kind(cell) for cell in first]
+            after = Rest(self._asked, recurs) if cells and len(cells[0]) else None
+            header, note = has_header(where, first, kinds, after, is_header)
+            self.notes += [note] if note else []
+        if header and not (cells and len(cells[0])):
+            msg = f"{where}: a header but no rows"
+            raise DataError(msg)
+        if header:
+            self.names = tuple(first)
+            self._start = rest.offset, rest.line
+
+    def _first_rows(self) -> tuple[int, list[str], Block]:
+        """Return line and fields of the first row, and the rows after it that are read with it."""
+        data = b""
+        for block in self._source.blocks(self._cutter, *self._start):
+            data += block.data
+            lines = io.StringIO(data.decode(), newline="")
+            rows = self.dialect.fields(lines)
+            line, fields = next(rows, (0, []))
+            end = len(data.decode()[: lines.tell()].encode())
+            if fields and data[end:].strip():
+                break
+        if not data.strip() or not fields:
+            msg = f"{self.path}: line 1: the file is empty"
+            raise DataError(msg)
+        offset, before = self._start
+        return before + line, fields, Block(data[end:], offset + end, before + line)
+
+    def scan(self) -> Iterator[Parsed]:
+        """Yield all blocks in order, and find the types of the columns and where the blocks are."""
+        import pyarrow as pa
+
+        row, self.kinds, self.marks = 0, ["null"] * self.width, []
+        blocks = self._source.blocks(self._cutter, *self._start)
+        with ThreadPoolExecutor(min(8, pa.cpu_count())) as pool:
+            for parsed in _ahead(pool, self._parsed, blocks):
+                block = parsed.block
+                self.marks.append(Mark(row, block.offset, block.line, parsed.rows))
+                row += parsed.rows
+                self.kinds = [join(a, b) for a, b in zip(self.kinds, parsed.kinds, strict=True)]
+                self._asked = self.kinds
+                yield parsed
+
+    def _parsed(self, block: Block) -> Parsed:
+        return self._parser.parsed(block, self._asked)
+
+    def table(self) -> RawTable:
+        """Read all rows."""
+        import pyarrow as pa
+
+        parts, size = [], 0
+        for parsed in self.scan():
+            size += sum(column.nbytes for column in parsed.columns)
+            if size > files.MAX_BYTES:
+                msg = f"{self.path}: its values take more than {files.MAX_BYTES} bytes; split the "
+                raise DataError(msg + "file", command="--set data.stream=yes, or split the file")
+            parts.append(parsed._replace(block=parsed.block._replace(data=b"")))
+        columns = self._settled(parts)
+        types = [arrow_type(kind) for kind in self.kinds]
+        chunked = [pa.chunked_array(c, t) for c, t in zip(columns, types, strict=True)]
+        names = self.names or [str(j) for j in range(self.width)]
+        data = pa.Table.from_arrays(chunked, names=list(names))
+        notes = (*self.notes, *notes_of(self.kinds, self.names))
+        return RawTable(data, self.names, self.location, notes=notes)
+
+    def _settled(self, parts: list[Parsed]) -> list[list[pa.Array]]:
+        """Return the chunks of all columns in their final types; some are read again for that."""
+        columns = [
+            [_settled(part.columns[j], part.kinds[j], kind) for part in parts]
+            for j, kind in enumerate(self.kinds)
+        ]
+        again = [[j for j, c in enumerate(columns) if c[i] is None] for i in range(len(parts))]
+        if not any(again):
+            return columns
+        for i, block in enumerate(self._source.blocks(self._cutter, *self._start)):
+            if i >= len(parts) or block.offset != parts[i].block.offset:
+                raise self._changed()
+            for j in again[i]:
+                columns[j][i] = self._parser.column(block, j, self.kinds[j])
+                if len(columns[j][i]) != parts[i].rows:
+                    raise self._changed()
+        return columns
+
+    def _changed(self) -> DataError:
+        msg = f"{self.path}: the file was changed while it was being read; start again"
+        return DataError(msg)
+
+    def location(self, row: int, column: int | None = None) -> str:
+        """Name the line of a row, which is found by reading its block again."""
+        i = bisect_right(self.marks, row, key=lambda mark: mark.row) - 1
+        at = f"row {row}"
+        if i >= 0:
+            mark = self.marks[i]
+            count = row - mark.row
+            for block in self._source.blocks(self._cutter, mark.offset, mark.line):
+                for line, _ in self._parser.rows(block):
+                    if not count:
+                        return f"{self.path}: line {line}{column_of(self.names, column)}"
+                    count -= 1
+        return f"{self.path}: {at}{column_of(self.names, column)}"
+
+
+def _settled(column: pa.Array, kind: str, target: str) -> pa.Array | None:
+    """Return a column of one type as another; None where its texts are needed for that."""
+    import pyarrow as pa
+
+    type_ = arrow_type(target)
+    if kind == "null":
+        return pa.nulls(len(column), type_)
+    if kind in NUMBERS and target in NUMBERS:
+        return column.cast(type_, safe=False)
+    return column if column.type == type_ else None
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[A], B], items: Iterable[A], depth: int = 12
+) -> Iterator[B]:
+    """Yield the results of ``work`` in order, while the next few are being worked on."""
+    waiting = deque[Future[B]]()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
