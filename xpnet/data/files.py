@@ -2,11 +2,13 @@
 
 import difflib
 import gzip
+import importlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +56,29 @@ def existing(path: str | Path) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file, with gzip if its name ends in .gz; errors while reading become DataErrors."""
+    """Open a file, decompressed if its name says so; errors while reading become DataErrors."""
+    open_, error_of_its_own = _opener(path.suffix.lower())
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_(path) as file:
             yield file
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, error_of_its_own) as error:
         msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}"
         raise DataError(msg) from error
+
+
+def _opener(suffix: str) -> tuple[Callable[[Path], Any], type[Exception]]:
+    """Return what opens files of this suffix, and the error of its own that it raises."""
+    if suffix == ".gz":
+        return gzip.open, OSError
+    if suffix == ".bz2":
+        return importlib.import_module("bz2").open, OSError  # not every Python has these two
+    if suffix == ".xz":
+        lzma = importlib.import_module("lzma")
+        return lzma.open, lzma.LZMAError
+    if suffix == ".zst":
+        arrow = importlib.import_module("pyarrow")
+        return lambda path: arrow.input_stream(path.open("rb"), compression="zstd"), OSError
+    return lambda path: path.open("rb"), OSError
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.data import files
-from xpnet.data.files import one_line, reading
+from xpnet.data.files import one_line
+from xpnet.data.tables.opened import opened
 from xpnet.errors import DataError
 
 __all__ = ["Block", "Cutter", "NotUtf8Error", "Source", "lines_in", "source"]
@@ -71,11 +72,10 @@ class Source(NamedTuple):
     mark: int = 0  # bytes of the byte order mark, where the encoding is UTF-8
     cr: bool = False  # whether its lines end with a carriage return alone
 
-    def head(self) -> str:
+    def head(self) -> bytes:
         """Return the first rows, for a guess."""
-        with reading(self.path) as file:
-            piece = b"".join(_pieces(file, self, self.mark, HEAD, limit=HEAD))
-        return piece.decode("utf-8", "replace")
+        with opened(self.path) as file:
+            return b"".join(_pieces(file, self, self.mark, HEAD, limit=HEAD))
 
     def blocks(self, cutter: Cutter, start: int = 0, line: int = 0) -> Iterator[Block]:
         """Yield the rows from byte ``start`` of the text, which is after ``line`` lines.
@@ -84,7 +84,7 @@ class Source(NamedTuple):
         are not of the encoding, NUL among them, and for a quote that is never closed.
         """
         offset, rest = start or self.mark, b""
-        with reading(self.path) as file:
+        with opened(self.path) as file:
             for piece in _pieces(file, self, offset, FIRST if not start else SIZE):
                 data = rest + piece
                 end = cutter.end(data)
@@ -124,7 +124,7 @@ class NotUtf8Error(DataError):
 
 def source(path: Path, encoding: str) -> Source:
     """Return how the bytes of a file become text; "auto" goes by the byte order mark."""
-    with reading(path) as file:
+    with opened(path) as file:
         head = file.read(HEAD)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     if encoding == "auto":
@@ -134,7 +134,7 @@ def source(path: Path, encoding: str) -> Source:
     if found.encoding == "utf-8":
         found = found._replace(mark=mark)
     text = found.head()
-    return found._replace(cr="\r" in text and "\n" not in text)
+    return found._replace(cr=b"\r" in text and b"\n" not in text)
 
 
 def _pieces(
@@ -142,7 +142,7 @@ def _pieces(
 ) -> Iterator[bytes]:
     """Yield the text from byte ``start`` as UTF-8, the first of ``size`` and the others of SIZE."""
     plain, skip = source.encoding == "utf-8", start
-    if plain:
+    if plain and file.seekable():
         file.seek(start)
         skip = 0
     decoder = codecs.getincrementaldecoder(source.encoding)()
@@ -154,7 +154,7 @@ def _pieces(
             raise DataError(msg)
         if not plain:
             piece = _decoded(decoder, piece, source)
-            skip, piece = max(0, skip - len(piece)), piece[skip:]
+        skip, piece = max(0, skip - len(piece)), piece[skip:]
         yield piece.replace(b"\r", b"\n") if source.cr else piece
         if limit and total >= limit:
             return

@@ -144,12 +144,12 @@ def sniffed(sample: str, form: TextFormat, tabs: bool) -> tuple[Dialect, list[st
     return best, said
 
 
-def top_comments(text: str) -> tuple[str, int]:
+def top_comments(text: bytes) -> tuple[bytes, int]:
     """Return the lines at the top of a text that are comments, and how many they are."""
-    match = re.match(r"(?:[ \t]*(?:[#%][^\r\n]*)?(?:\r\n|\r|\n))*", text)
+    match = re.match(rb"(?:[ \t]*(?:[#%][^\r\n]*)?(?:\r\n|\r|\n))*", text)
     assert match is not None
-    skipped = match[0] if re.search("[#%]", match[0]) else ""
-    return skipped, len(re.findall(r"\r\n|\r|\n", skipped))
+    skipped = match[0] if re.search(b"[#%]", match[0]) else b""
+    return skipped, len(skipped.splitlines())
 
 
 def _quote(sample: str) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from xpnet.data import files
 from xpnet.data.tables.blocks import Block, Cutter, NotUtf8Error, source
 from xpnet.data.tables.dialect import TextFormat, sniffed, top_comments
 from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
+from xpnet.data.tables.opened import Unchanged
 from xpnet.data.tables.parse import Parsed, Parser
 from xpnet.data.tables.table import RawTable, column_of
 from xpnet.data.tables.values import NUMBERS, arrow_type, inferred, join, notes_of
@@ -39,30 +40,35 @@ class Mark(NamedTuple):
     rows: int
 
 
-def read_text(path: Path, form: TextFormat, header: Header, is_header: IsHeader) -> RawTable:
+def read_text(
+    path: Path, form: TextFormat, header: Header, is_header: IsHeader, *, tabs: bool = False
+) -> RawTable:
     """Read a text file as a whole; DataError names line and column."""
     try:
-        return TextRows(path, form, header, is_header).table()
+        return TextRows(path, form, header, is_header, tabs).table()
     except NotUtf8Error:
         if form.encoding != "auto":
             raise
-    table = TextRows(path, replace(form, encoding="cp1252"), header, is_header).table()
+    form = replace(form, encoding="cp1252")
+    table = TextRows(path, form, header, is_header, tabs).table()
     return replace(table, notes=("encoding cp1252, as it is not UTF-8", *table.notes))
 
 
 class TextRows:
     """The rows of a text file: how it is written, and the blocks in which it is read."""
 
-    def __init__(self, path: Path, form: TextFormat, header: Header, is_header: IsHeader) -> None:
+    def __init__(
+        self, path: Path, form: TextFormat, header: Header, is_header: IsHeader, tabs: bool = False
+    ) -> None:
         self.path, self.names, self.notes = path, None, list[str]()
+        self._unchanged = Unchanged(path)
         self._source = source(path, form.encoding)
         if self._source.encoding != "utf-8" and form.encoding == "auto":
             self.notes.append(f"encoding {self._source.encoding}")
         head = self._source.head()
-        skip, line = top_comments(head) if form.comment == "auto" else ("", 0)
-        self._start = self._source.mark + len(skip.encode()), line
-        tabs = ".tsv" in Path(path.name.lower()).suffixes
-        self.dialect, guesses = sniffed(head[len(skip) :], form, tabs)
+        skip, line = top_comments(head) if form.comment == "auto" else (b"", 0)
+        self._start = self._source.mark + len(skip), line
+        self.dialect, guesses = sniffed(head[len(skip) :].decode("utf-8", "replace"), form, tabs)
         self.notes += guesses
         self._cutter = Cutter(self.dialect.delimiter, self.dialect.quote)
         self._begin(header, is_header)
@@ -100,7 +106,7 @@ class TextRows:
     def _first_rows(self) -> tuple[int, list[str], Block]:
         """Return line and fields of the first row, and the rows after it that are read with it."""
         data = b""
-        for block in self._source.blocks(self._cutter, *self._start):
+        for block in self._blocks(*self._start):
             data += block.data
             lines = io.StringIO(data.decode(), newline="")
             rows = self.dialect.fields(lines)
@@ -119,7 +125,7 @@ class TextRows:
         import pyarrow as pa
 
         row, self.kinds, self.marks = 0, ["null"] * self.width, []
-        blocks = self._source.blocks(self._cutter, *self._start)
+        blocks = self._blocks(*self._start)
         with ThreadPoolExecutor(min(8, pa.cpu_count())) as pool:
             for parsed in _ahead(pool, self._parsed, blocks):
                 block = parsed.block
@@ -153,25 +159,21 @@ class TextRows:
 
     def _settled(self, parts: list[Parsed]) -> list[list[pa.Array]]:
         """Return the chunks of all columns in their final types; some are read again for that."""
-        columns = [
+        columns: list[list[Any]] = [
             [_settled(part.columns[j], part.kinds[j], kind) for part in parts]
             for j, kind in enumerate(self.kinds)
         ]
         again = [[j for j, c in enumerate(columns) if c[i] is None] for i in range(len(parts))]
         if not any(again):
             return columns
-        for i, block in enumerate(self._source.blocks(self._cutter, *self._start)):
-            if i >= len(parts) or block.offset != parts[i].block.offset:
-                raise self._changed()
-            for j in again[i]:
-                columns[j][i] = self._parser.column(block, j, self.kinds[j])
-                if len(columns[j][i]) != parts[i].rows:
-                    raise self._changed()
+        with self._unchanged:
+            for i, block in enumerate(self._blocks(*self._start)):
+                for j in again[i]:
+                    columns[j][i] = self._parser.column(block, j, self.kinds[j])
         return columns
 
-    def _changed(self) -> DataError:
-        msg = f"{self.path}: the file was changed while it was being read; start again"
-        return DataError(msg)
+    def _blocks(self, start: int, line: int) -> Iterator[Block]:
+        return self._source.blocks(self._cutter, start, line)
 
     def location(self, row: int, column: int | None = None) -> str:
         """Name the line of a row, which is found by reading its block again."""
@@ -180,7 +182,7 @@ class TextRows:
         if i >= 0:
             mark = self.marks[i]
             count = row - mark.row
-            for block in self._source.blocks(self._cutter, mark.offset, mark.line):
+            for block in self._blocks(mark.offset, mark.line):
                 for line, _ in self._parser.rows(block):
                     if not count:
                         return f"{self.path}: line {line}{column_of(self.names, column)}"

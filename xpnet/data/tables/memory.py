@@ -1,0 +1,118 @@
+"""Tables that are in memory already: pandas, polars, pyarrow, and all that speak Arrow in Python.
+
+The Arrow PyCapsule interface: https://arrow.apache.org/docs/format/CDataInterface/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from xpnet.data.files import one_line
+from xpnet.data.tables.binary import index_columns
+from xpnet.data.tables.table import RawTable, located, normalised
+from xpnet.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["of_arrow", "speaks_arrow"]
+
+
+def speaks_arrow(obj: Any) -> bool:
+    """Return whether an object is a table that :func:`of_arrow` takes."""
+    return _is_frame(obj) or hasattr(obj, "__arrow_c_stream__") or hasattr(obj, "__arrow_c_array__")
+
+
+def of_arrow(obj: Any, name: str = "table") -> RawTable:
+    """Return a table of pandas, polars, pyarrow or anything with ``__arrow_c_stream__``.
+
+    The index of a pandas table comes last, as a column (one for each level), unless it only counts
+    the rows. Raises DataError for anything else, and for a column that Arrow has no type for.
+    """
+    if _is_frame(obj):
+        return _of_frame(obj, name)
+    table = _table(obj, name)
+    if not table.num_columns:
+        msg = f"{name}: has no columns"
+        raise DataError(msg)
+    names = tuple(table.schema.names)
+    return RawTable(normalised(table), names, located(name, names), index_columns(table.schema))
+
+
+def _is_frame(obj: Any) -> bool:
+    """Return whether this is a pandas.DataFrame; pandas itself need not be there."""
+    return any(
+        c.__name__ == "DataFrame" and c.__module__.partition(".")[0] == "pandas"
+        for c in type(obj).__mro__
+    )
+
+
+def _table(obj: Any, name: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        if isinstance(obj, pa.Table):
+            return obj
+        if isinstance(obj, pa.RecordBatch):
+            return pa.Table.from_batches([obj])
+        if hasattr(obj, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(obj).read_all()
+        if hasattr(obj, "__arrow_c_array__"):
+            return pa.Table.from_batches([pa.record_batch(obj)])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        msg = f"{name}: {type(obj).__name__} is not a table: {one_line(error)}"
+        raise DataError(msg) from error
+    msg = f"{name}: expected a table of pandas, polars or pyarrow, or anything with "
+    raise DataError(msg + f"__arrow_c_stream__; got {type(obj).__name__}")
+
+
+def _of_frame(frame: Any, name: str) -> RawTable:
+    """Convert a pandas.DataFrame column by column: names repeat, and need not be texts."""
+    import pyarrow as pa
+
+    width = frame.shape[1]
+    if not width:
+        msg = f"{name}: has no columns"
+        raise DataError(msg)
+    labels = [*map(_name, frame.columns)]
+    columns = [frame.iloc[:, j] for j in range(width)]
+    for level, values in _index(frame):
+        labels.append(level)
+        columns.append(values)
+    arrays, notes = [], []
+    for label, column in zip(labels, columns, strict=True):
+        try:
+            arrays.append(pa.array(column, from_pandas=True))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            texts = [None if _missing(v) else str(v) for v in column]
+            arrays.append(pa.array(texts, pa.string()))
+            kinds = sorted({type(v).__name__ for v in column if not _missing(v)})
+            notes.append(f"{label}: values of several types ({', '.join(kinds[:4])}) are texts")
+    table = pa.Table.from_arrays(arrays, names=labels)
+    index = tuple(range(width, len(labels)))
+    names = tuple(labels)
+    return RawTable(normalised(table), names, located(name, names), index, tuple(notes))
+
+
+def _index(frame: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and values of each level of an index that does more than count the rows."""
+    index = frame.index
+    if type(index).__name__ == "RangeIndex":
+        return
+    for level in range(index.nlevels):
+        own = index.names[level]
+        number = f"_{level}" if index.nlevels > 1 else ""
+        yield f"index{number}" if own is None else str(own), index.get_level_values(level)
+
+
+def _name(label: Any) -> str:
+    """Return the name of a column; one of several levels is joined."""
+    return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
+def _missing(value: Any) -> bool:
+    """Return whether a value is what pandas has for a missing one: None, NaN, NaT, NA."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
