@@ -11,12 +11,27 @@ from xpnet.data.tables.dialect import TextFormat
 from xpnet.data.tables.header import Header, IsHeader
 from xpnet.data.tables.json_lines import read_json_lines
 from xpnet.data.tables.libsvm import read_libsvm
+from xpnet.data.tables.memory import of_arrow, speaks_arrow
 from xpnet.data.tables.opened import FORMATS, suffix_of
+from xpnet.data.tables.stream import STREAMABLE, TableFile, open_stream
 from xpnet.data.tables.table import RawTable
 from xpnet.data.tables.text import read_text
 from xpnet.errors import DataError
 
-__all__ = ["FORMATS", "Header", "IsHeader", "RawTable", "TextFormat", "is_table", "read_table"]
+__all__ = [
+    "FORMATS",
+    "STREAMABLE",
+    "Header",
+    "IsHeader",
+    "RawTable",
+    "TableFile",
+    "TextFormat",
+    "is_table",
+    "of_arrow",
+    "open_table",
+    "read_table",
+    "speaks_arrow",
+]
 
 AUTO = TextFormat()
 
@@ -79,3 +94,17 @@ def read_table(
     known = " ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
     msg = f"{path}: unknown format of a table; known: {known}"
     raise DataError(msg)
+
+
+def open_table(
+    path: Path,
+    text: TextFormat = AUTO,
+    header: Header = "auto",
+    is_header: IsHeader = _unknown,
+) -> TableFile:
+    """Open a text file, Parquet, Feather or Arrow IPC file to read it block by block.
+
+    A text file is read through once, so that the types are those of all its rows. Raises DataError
+    for a format, an encoding or a compression that can only be read as a whole.
+    """
+    return open_stream(path, text, header, is_header)

@@ -76,10 +76,10 @@ def checked(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Record
         yield batch
 
 
-def check_rows(what: str, rows: int, width: int) -> None:
-    """Raise DataError for more values than MAX_BYTES of doubles."""
+def check_rows(what: str, rows: int, width: int, remedy: str = "") -> None:
+    """Raise DataError, with the ``remedy``, for more values than MAX_BYTES of doubles."""
     if rows * width * 8 > files.MAX_BYTES:
-        raise _too_large(what, f"{rows} rows of {width} columns are")
+        raise _too_large(what, f"{rows} rows of {width} columns are", remedy)
 
 
 def index_columns(schema: pa.Schema) -> tuple[int, ...]:
@@ -88,11 +88,11 @@ def index_columns(schema: pa.Schema) -> tuple[int, ...]:
     return tuple(j for j, name in enumerate(schema.names) if name in index)
 
 
-def _too_large(where: str, what: str) -> DataError:
+def _too_large(where: str, what: str, remedy: str = "") -> DataError:
     return DataError(
         f"{where}: {what} more than {files.MAX_BYTES} bytes",
-        python="stream it, scan(open_rows(path)), or split it",
-        command="--set data.stream=yes, or split it",
+        python=remedy or "stream it, scan(open_rows(path)), or split it",
+        command=remedy or "--set data.stream=yes, or split it",
     )
 
 

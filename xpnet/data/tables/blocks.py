@@ -71,6 +71,7 @@ class Source(NamedTuple):
     encoding: str = "utf-8"
     mark: int = 0  # bytes of the byte order mark, where the encoding is UTF-8
     cr: bool = False  # whether its lines end with a carriage return alone
+    size: int = SIZE  # of a block, about
 
     def head(self) -> bytes:
         """Return the first rows, for a guess."""
@@ -85,7 +86,7 @@ class Source(NamedTuple):
         """
         offset, rest = start or self.mark, b""
         with opened(self.path) as file:
-            for piece in _pieces(file, self, offset, FIRST if not start else SIZE):
+            for piece in _pieces(file, self, offset, min(FIRST, self.size)):
                 data = rest + piece
                 end = cutter.end(data)
                 if end:
@@ -101,6 +102,13 @@ class Source(NamedTuple):
                 remedy = "--set data.text.quote=none reads quotes as text"
                 raise DataError(msg, python="TextFormat(quote='none')", command=remedy)
             yield self._checked(Block(rest, offset, line))
+
+    def block(self, offset: int, size: int, line: int) -> Block:
+        """Return the rows of one block of a file that is neither compressed nor to be decoded."""
+        with opened(self.path) as file:
+            file.seek(offset)
+            data = file.read(size)
+        return self._checked(Block(data.replace(b"\r", b"\n") if self.cr else data, offset, line))
 
     def _checked(self, block: Block) -> Block:
         data = block.data
@@ -140,7 +148,7 @@ def source(path: Path, encoding: str) -> Source:
 def _pieces(
     file: io.BufferedIOBase, source: Source, start: int, size: int, limit: int | None = None
 ) -> Iterator[bytes]:
-    """Yield the text from byte ``start`` as UTF-8, the first of ``size`` and the others of SIZE."""
+    """Yield the text from byte ``start`` as UTF-8, the first of ``size`` the others as set."""
     plain, skip = source.encoding == "utf-8", start
     if plain and file.seekable():
         file.seek(start)
@@ -148,7 +156,7 @@ def _pieces(
     decoder = codecs.getincrementaldecoder(source.encoding)()
     total = 0
     while piece := file.read(size):
-        total, size = total + len(piece), SIZE
+        total, size = total + len(piece), source.size
         if total > files.MAX_BYTES:
             msg = f"{source.path}: more than {files.MAX_BYTES} bytes; split the file"
             raise DataError(msg)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpnet.data.tables.blocks import Block
 from xpnet.data.tables.dialect import Dialect
-from xpnet.data.tables.values import NUMBERS, converted, inferred, number_type
+from xpnet.data.tables.values import NUMBERS, arrow_type, converted, inferred, number_type
 from xpnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ class Parser:
                     columns[j] = pa.nulls(len(column))
             kinds.append(kind)
         return Parsed(block, kinds, columns, len(columns[0]))
+
+    def values(self, block: Block, kinds: Sequence[str]) -> list[pa.Array]:
+        """Return the columns of a block, which are known to have these types."""
+        numeric = [kind in NUMBERS and kind != "int" for kind in kinds]
+        columns = self._arrow(block.data, range(self.width), numeric) if any(numeric) else None
+        if columns is None:
+            columns, numeric = self.strings(block), [False] * self.width
+        return [
+            c.cast(arrow_type(kind), safe=False) if direct else converted(c, kind, self.dialect)
+            for c, kind, direct in zip(columns, kinds, numeric, strict=True)
+        ]
 
     def column(self, block: Block, j: int, kind: str) -> pa.Array:
         """Return one column of a block, which has this type."""

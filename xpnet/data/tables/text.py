@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from xpnet.data import files
-from xpnet.data.tables.blocks import Block, Cutter, NotUtf8Error, source
+from xpnet.data.tables.blocks import SIZE, Block, Cutter, NotUtf8Error, source
 from xpnet.data.tables.dialect import TextFormat, sniffed, top_comments
 from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
 from xpnet.data.tables.opened import Unchanged
@@ -32,12 +32,13 @@ B = TypeVar("B")
 
 
 class Mark(NamedTuple):
-    """Where a block is: its first row, the byte and the line before it, how many rows it has."""
+    """Where a block is: rows, bytes and lines before it, and how many rows and bytes it has."""
 
     row: int
     offset: int
     line: int
     rows: int
+    size: int
 
 
 def read_text(
@@ -45,12 +46,12 @@ def read_text(
 ) -> RawTable:
     """Read a text file as a whole; DataError names line and column."""
     try:
-        return TextRows(path, form, header, is_header, tabs).table()
+        return TextRows(path, form, header, is_header, tabs=tabs).table()
     except NotUtf8Error:
         if form.encoding != "auto":
             raise
     form = replace(form, encoding="cp1252")
-    table = TextRows(path, form, header, is_header, tabs).table()
+    table = TextRows(path, form, header, is_header, tabs=tabs).table()
     return replace(table, notes=("encoding cp1252, as it is not UTF-8", *table.notes))
 
 
@@ -58,11 +59,20 @@ class TextRows:
     """The rows of a text file: how it is written, and the blocks in which it is read."""
 
     def __init__(
-        self, path: Path, form: TextFormat, header: Header, is_header: IsHeader, tabs: bool = False
+        self,
+        path: Path,
+        form: TextFormat,
+        header: Header,
+        is_header: IsHeader,
+        *,
+        tabs: bool = False,
+        size: int = SIZE,
     ) -> None:
-        self.path, self.names, self.notes = path, None, list[str]()
+        self.path, self.notes = path, list[str]()
+        self.names: tuple[str, ...] | None = None
         self._unchanged = Unchanged(path)
-        self._source = source(path, form.encoding)
+        self._source = source(path, form.encoding)._replace(size=size)
+        self.encoding = self._source.encoding
         if self._source.encoding != "utf-8" and form.encoding == "auto":
             self.notes.append(f"encoding {self._source.encoding}")
         head = self._source.head()
@@ -129,7 +139,7 @@ class TextRows:
         with ThreadPoolExecutor(min(8, pa.cpu_count())) as pool:
             for parsed in _ahead(pool, self._parsed, blocks):
                 block = parsed.block
-                self.marks.append(Mark(row, block.offset, block.line, parsed.rows))
+                self.marks.append(Mark(row, block.offset, block.line, parsed.rows, len(block.data)))
                 row += parsed.rows
                 self.kinds = [join(a, b) for a, b in zip(self.kinds, parsed.kinds, strict=True)]
                 self._asked = self.kinds
@@ -149,13 +159,27 @@ class TextRows:
                 msg = f"{self.path}: its values take more than {files.MAX_BYTES} bytes; split the "
                 raise DataError(msg + "file", command="--set data.stream=yes, or split the file")
             parts.append(parsed._replace(block=parsed.block._replace(data=b"")))
-        columns = self._settled(parts)
         types = [arrow_type(kind) for kind in self.kinds]
-        chunked = [pa.chunked_array(c, t) for c, t in zip(columns, types, strict=True)]
+        chunks = zip(self._settled(parts), types, strict=True)
+        data = self._named([pa.chunked_array(c, t) for c, t in chunks])
+        return RawTable(data, self.names, self.location, notes=self.said())
+
+    def _named(self, columns: list[Any]) -> pa.Table:
+        import pyarrow as pa
+
         names = self.names or [str(j) for j in range(self.width)]
-        data = pa.Table.from_arrays(chunked, names=list(names))
-        notes = (*self.notes, *notes_of(self.kinds, self.names))
-        return RawTable(data, self.names, self.location, notes=notes)
+        return pa.Table.from_arrays(columns, names=list(names))
+
+    def said(self) -> tuple[str, ...]:
+        """Return what was guessed of the format and the values, in words."""
+        return (*self.notes, *notes_of(self.kinds, self.names))
+
+    def block(self, i: int) -> pa.Table:
+        """Return one block of a file that was scanned, in UTF-8 and not compressed."""
+        mark = self.marks[i]
+        with self._unchanged:
+            block = self._source.block(mark.offset, mark.size, mark.line)
+            return self._named(self._parser.values(block, self.kinds))
 
     def _settled(self, parts: list[Parsed]) -> list[list[pa.Array]]:
         """Return the chunks of all columns in their final types; some are read again for that."""
