@@ -38,6 +38,7 @@ class TableFile(Protocol):
     index: tuple[int, ...]
     notes: tuple[str, ...]
     bounds: np.ndarray  # (blocks + 1,) int64: the first row of each block, and the end
+    location: Location
 
     def block(self, i: int) -> pa.Table:
         """Return the rows ``bounds[i]`` to ``bounds[i + 1]``, as in RawTable."""
@@ -45,10 +46,6 @@ class TableFile(Protocol):
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield all blocks in order."""
-        ...
-
-    def location(self, row: int, column: int | None = None) -> str:
-        """Name a row, or a value of it, in an error."""
         ...
 
 
@@ -59,6 +56,7 @@ class TextFile:
 
     def __init__(self, rows: TextRows) -> None:
         self._rows, self.names = rows, rows.names
+        self.location: Location = rows.location
         for _ in rows.scan():
             pass  # what it holds is not kept
         self.notes = rows.said()
@@ -69,9 +67,6 @@ class TextFile:
 
     def batches(self) -> Iterator[pa.Table]:
         return map(self.block, range(len(self.bounds) - 1))
-
-    def location(self, row: int, column: int | None = None) -> str:
-        return self._rows.location(row, column)
 
 
 class ArrowFile:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xpnet.data.files import one_line
 from xpnet.errors import DataError
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Location", "RawTable", "located", "normalised", "readable"]
 
-Location = Callable[[int, int | None], str]
+
+class Location(Protocol):
+    """Names a row, or a value of it: "a.csv: line 7, column 3 ('age')"."""
+
+    def __call__(self, row: int, column: int | None = None) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class RawTable:
 
     data: pa.Table  # column j by position; names may repeat
     names: tuple[str, ...] | None  # None: the file names no columns
-    location: Location  # (row, column) -> "a.csv: line 7, column 3 ('age')"; column None: the row
+    location: Location
     index: tuple[int, ...] = ()  # columns that the file itself calls the index of its rows
     notes: tuple[str, ...] = ()  # what was guessed of the format, in words
 
