@@ -14,7 +14,7 @@ from xpnet.data.labels import MISSING
 from xpnet.errors import ConfigError
 from xpnet.settings import Checked
 
-__all__ = ["Dialect", "TextFormat", "sniffed", "top_comments"]
+__all__ = ["Dialect", "TextFormat", "names_in_comment", "sniffed", "top_comments"]
 
 DELIMITERS = (",", "\t", ";", "|", "space")
 SAMPLE = 200  # rows
@@ -47,9 +47,6 @@ class TextFormat(Checked):
         if self.thousands and not _is_mark(self.thousands):
             msg = f"TextFormat.thousands must be one character; got {self.thousands!r}"
             raise ConfigError(msg)
-        if self.thousands and self.thousands in (self.decimal, self.delimiter):
-            msg = f"TextFormat.thousands is {self.thousands!r}, which already has a meaning"
-            raise ConfigError(msg + "; set decimal and delimiter to other characters")
         if self.encoding != "auto":
             try:
                 "".encode(self.encoding)
@@ -127,12 +124,13 @@ def sniffed(sample: str, form: TextFormat, tabs: bool) -> tuple[Dialect, list[st
     for delimiter in DELIMITERS if given == "auto" else (given,):
         decimals = (".", ",") if form.decimal == "auto" else (form.decimal,)
         for decimal in decimals:
-            if decimal in (delimiter, form.thousands):
-                continue
-            blanks = bool(quote) and re.search(rf"[{re.escape(delimiter[0])}] +{quote}", sample)
-            found.append(
-                Dialect(delimiter, quote, decimal, form.thousands, comment, bool(blanks), missing)
-            )
+            if len({delimiter, decimal, form.thousands}) == 3:
+                blanks = bool(quote) and re.search(f"{re.escape(delimiter)} +{quote}", sample)
+                marks = delimiter, quote, decimal, form.thousands, comment
+                found.append(Dialect(*marks, bool(blanks), missing))
+    if not found:
+        msg = f"TextFormat: delimiter {given!r}, decimal {form.decimal!r} and thousands "
+        raise ConfigError(msg + f"{form.thousands!r} must be different characters")
     best = max(found, key=lambda dialect: _score(sample, dialect))
     said = []
     if given == "auto" and best.delimiter != ",":
@@ -144,12 +142,28 @@ def sniffed(sample: str, form: TextFormat, tabs: bool) -> tuple[Dialect, list[st
     return best, said
 
 
-def top_comments(text: bytes) -> tuple[bytes, int]:
-    """Return the lines at the top of a text that are comments, and how many they are."""
+def top_comments(text: bytes) -> bytes:
+    """Return the lines at the top of a text that are comments."""
     match = re.match(rb"(?:[ \t]*(?:[#%][^\r\n]*)?(?:\r\n|\r|\n))*", text)
     assert match is not None
-    skipped = match[0] if re.search(b"[#%]", match[0]) else b""
-    return skipped, len(skipped.splitlines())
+    return match[0] if re.search(b"[#%]", match[0]) else b""
+
+
+def names_in_comment(comment: str, dialect: Dialect, width: int) -> list[str] | None:
+    """Return the names of columns that the last of the comments has, as NumPy writes them.
+
+    >>> names_in_comment("# made by hand\\n# a,b\\n", Dialect(), 2)
+    ['a', 'b']
+    >>> names_in_comment("#,name\\n", Dialect(), 2)
+    ['#', 'name']
+    """
+    line = [line for line in comment.splitlines() if line.strip()][-1]
+    for text in (line, line.strip().lstrip("#%")):
+        _, fields = next(dialect.fields([text.strip()]), (0, []))
+        names = [name.strip() for name in fields]
+        if len(names) == width > 1 and all(dialect.kind(name) == "text" for name in names):
+            return [names[0].lstrip("#% ") or names[0], *names[1:]]
+    return None
 
 
 def _quote(sample: str) -> str:
@@ -181,6 +195,7 @@ def _score(sample: str, dialect: Dialect) -> tuple[float, float, float]:
     texts, numbers = len(cells) - kinds["null"], kinds["number"]
     if dialect.delimiter == "space" and 2 * numbers < texts:
         return (0.0, 0.0, 0.0)
-    plain = sum(not re.search(r"[,;\t|]", c) for c in cells) / len(cells)
+    others = re.compile(r"[,;\t|]".replace(dialect.delimiter, ""))
+    plain = sum(not others.search(c) for c in cells) / len(cells)
     total = max(1, texts)
     return (alike / len(rows), round(numbers / total, 3), round(plain, 3))

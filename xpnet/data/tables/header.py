@@ -39,6 +39,10 @@ def has_header(
         known = is_header(first)
     except DataError as error:
         raise error.within(where) from None
+    numbers = [text for text, kind in zip(first, first_kinds, strict=True) if kind == "number"]
+    if known and len(numbers) > 1:
+        note = f"({numbers[0]}, {numbers[1]}, ...) is taken for a header: "
+        return True, f"{where.rpartition(': ')[2]} {note}data.header = 'no' reads it as values"
     if known is not None:
         return known, ""
     texts = [j for j, kind in enumerate(first_kinds) if kind == "text"]
@@ -52,8 +56,7 @@ def has_header(
         return _of_texts(where, first, texts, over, again)
     if any(first[j].lower() in LABEL_NAMES[:-1] for j in texts):
         return True, ""
-    counted = [text for text, kind in zip(first, first_kinds, strict=True) if kind == "number"]
-    if counts_up(counted) and len(counted) > 1:  # as pandas writes it: names, if they occur once
+    if counts_up(numbers) and len(numbers) > 1:  # as pandas writes it: names, if they occur once
         return not again, ""
     over = [j for j in over if rest.kinds[j] in NUMBERS]
     if over:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from xpnet.data.tables.blocks import Block
+from xpnet.data.tables.blocks import Block, Source
 from xpnet.data.tables.dialect import Dialect
 from xpnet.data.tables.values import NUMBERS, arrow_type, converted, inferred, number_type
 from xpnet.errors import DataError
@@ -36,8 +36,8 @@ class Parser:
     either succeeds or finds the line of the error.
     """
 
-    def __init__(self, where: str, dialect: Dialect, width: int) -> None:
-        self.where, self.dialect, self.width = where, dialect, width
+    def __init__(self, source: Source, dialect: Dialect, width: int) -> None:
+        self.source, self.dialect, self.width = source, dialect, width
 
     def parsed(self, block: Block, asked: Sequence[str]) -> Parsed:
         """Return the columns of a block, which probably have the types ``asked``."""
@@ -109,7 +109,7 @@ class Parser:
                 parse_options=arrow.ParseOptions(
                     delimiter=" " if dialect.delimiter == "space" else dialect.delimiter,
                     quote_char=dialect.quote or False,
-                    newlines_in_values=True,
+                    newlines_in_values=bool(dialect.quote) and dialect.quote.encode() in data,
                     invalid_row_handler=_blank,
                 ),
                 convert_options=arrow.ConvertOptions(
@@ -123,7 +123,7 @@ class Parser:
             )
         except pa.ArrowInvalid:
             return None
-        return [column.combine_chunks() for column in table.columns]
+        return [column.chunk(0) for column in table.columns]
 
     def _plain(self, data: bytes) -> bytes:
         """Return a block as Arrow can read it, or nothing if there is no simple way."""
@@ -136,19 +136,19 @@ class Parser:
         if dialect.delimiter == "space":
             data = re.sub(rb"[ \t]+", b" ", data)
             data = re.sub(rb"(?m)^ | (?=\r?$)", b"", data)
-        return data if data.strip() else b""
+        return b"" if data.isspace() else data
 
     def rows(self, block: Block) -> Iterator[tuple[int, list[str]]]:
-        """Yield line and fields of each row; DataError names the one of another width."""
+        """Yield fields of each row and the lines up to it; DataError names one of another width."""
         lines = io.StringIO(block.data.decode(), newline="")
         try:
             for line, fields in self.dialect.fields(lines):
                 if len(fields) != self.width:
-                    msg = f"{self.where}: line {block.line + line}: {len(fields)} columns; "
+                    msg = f"{self.source.where(block.offset, line - 1)}: {len(fields)} columns; "
                     raise DataError(msg + f"the first row has {self.width}")
-                yield block.line + line, fields
+                yield line, fields
         except csv.Error as error:
-            msg = f"{self.where}: line {block.line + 1} or later: {error}"
+            msg = f"{self.source.where(block.offset)} or later: {error}"
             raise DataError(msg) from None
 
     def _python(self, block: Block, chosen: Sequence[int]) -> list[pa.Array]:

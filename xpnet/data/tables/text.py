@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from xpnet.data import files
 from xpnet.data.tables.blocks import SIZE, Block, Cutter, NotUtf8Error, source
-from xpnet.data.tables.dialect import TextFormat, sniffed, top_comments
+from xpnet.data.tables.dialect import TextFormat, names_in_comment, sniffed, top_comments
 from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
 from xpnet.data.tables.opened import Unchanged
 from xpnet.data.tables.parse import Parsed, Parser
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
 __all__ = ["TextRows", "read_text"]
 
 MAX_COLUMNS = 2**18
+LEAST_ROWS, LARGEST = 1000, 2**24  # in a block of wide rows; its bytes
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 class Mark(NamedTuple):
-    """Where a block is: rows, bytes and lines before it, and how many rows and bytes it has."""
+    """Where a block is: rows and bytes before it, and how many it has."""
 
     row: int
     offset: int
-    line: int
     rows: int
     size: int
 
@@ -76,23 +77,26 @@ class TextRows:
         if self._source.encoding != "utf-8" and form.encoding == "auto":
             self.notes.append(f"encoding {self._source.encoding}")
         head = self._source.head()
-        skip, line = top_comments(head) if form.comment == "auto" else (b"", 0)
-        self._start = self._source.mark + len(skip), line
-        self.dialect, guesses = sniffed(head[len(skip) :].decode("utf-8", "replace"), form, tabs)
+        skip = top_comments(head) if form.comment == "auto" else b""
+        self._start = self._source.mark + len(skip)
+        sample = head[len(skip) :].decode("utf-8", "replace")
+        self.dialect, guesses = sniffed(sample, form, tabs)
         self.notes += guesses
         self._cutter = Cutter(self.dialect.delimiter, self.dialect.quote)
-        self._begin(header, is_header)
+        self._begin(header, is_header, skip.decode("utf-8", "replace"))
         self.kinds, self.marks = ["null"] * self.width, list[Mark]()
 
-    def _begin(self, header: Header, is_header: IsHeader) -> None:
+    def _begin(self, header: Header, is_header: IsHeader, comment: str) -> None:
         """Read the first rows: the width, whether there is a header, probable types."""
-        line, first, rest = self._first_rows()
-        where = f"{self.path}: line {line}"
+        where, first, rest = self._first_rows()
         self.width = len(first)
+        row = max(1, rest.offset - self._start)
+        if self._source.size == SIZE:
+            self._source = self._source._replace(size=min(max(SIZE, LEAST_ROWS * row), LARGEST))
         if self.width > MAX_COLUMNS:
             msg = f"{where}: {self.width} columns, more than {MAX_COLUMNS}; is the file transposed?"
             raise DataError(msg)
-        self._parser = Parser(str(self.path), self.dialect, self.width)
+        self._parser = Parser(self._source, self.dialect, self.width)
         cells = self._parser.strings(rest) if rest.data.strip() else []
         self._asked = [inferred(column, self.dialect) for column in cells] or ["null"] * self.width
         first = [cell.strip() for cell in first]
@@ -109,14 +113,20 @@ class TextRows:
         if header and not (cells and len(cells[0])):
             msg = f"{where}: a header but no rows"
             raise DataError(msg)
-        if header:
+        elif header:
             self.names = tuple(first)
-            self._start = rest.offset, rest.line
+            self._start = rest.offset
+        elif comment and (names := names_in_comment(comment, self.dialect, self.width)):
+            self.names = tuple(names)
+            self.notes.append(
+                f"the comment above the rows has their names ({', '.join(names[:3])}"
+                + (", ...)" if len(names) > 3 else ")")
+            )
 
-    def _first_rows(self) -> tuple[int, list[str], Block]:
-        """Return line and fields of the first row, and the rows after it that are read with it."""
+    def _first_rows(self) -> tuple[str, list[str], Block]:
+        """Return place and fields of the first row, and the rows after it that are read with it."""
         data = b""
-        for block in self._blocks(*self._start):
+        for block in self._blocks(self._start):
             data += block.data
             lines = io.StringIO(data.decode(), newline="")
             rows = self.dialect.fields(lines)
@@ -127,19 +137,19 @@ class TextRows:
         if not data.strip() or not fields:
             msg = f"{self.path}: line 1: the file is empty"
             raise DataError(msg)
-        offset, before = self._start
-        return before + line, fields, Block(data[end:], offset + end, before + line)
+        where = self._source.where(self._start, line - 1)
+        return where, fields, Block(data[end:], self._start + end)
 
     def scan(self) -> Iterator[Parsed]:
         """Yield all blocks in order, and find the types of the columns and where the blocks are."""
         import pyarrow as pa
 
         row, self.kinds, self.marks = 0, ["null"] * self.width, []
-        blocks = self._blocks(*self._start)
+        blocks = self._blocks(self._start)
         with ThreadPoolExecutor(min(8, pa.cpu_count())) as pool:
             for parsed in _ahead(pool, self._parsed, blocks):
                 block = parsed.block
-                self.marks.append(Mark(row, block.offset, block.line, parsed.rows, len(block.data)))
+                self.marks.append(Mark(row, block.offset, parsed.rows, len(block.data)))
                 row += parsed.rows
                 self.kinds = [join(a, b) for a, b in zip(self.kinds, parsed.kinds, strict=True)]
                 self._asked = self.kinds
@@ -178,7 +188,7 @@ class TextRows:
         """Return one block of a file that was scanned, in UTF-8 and not compressed."""
         mark = self.marks[i]
         with self._unchanged:
-            block = self._source.block(mark.offset, mark.size, mark.line)
+            block = self._source.block(mark.offset, mark.size)
             return self._named(self._parser.values(block, self.kinds))
 
     def _settled(self, parts: list[Parsed]) -> list[list[pa.Array]]:
@@ -191,27 +201,25 @@ class TextRows:
         if not any(again):
             return columns
         with self._unchanged:
-            for i, block in enumerate(self._blocks(*self._start)):
+            for i, block in enumerate(self._blocks(self._start)):
                 for j in again[i]:
                     columns[j][i] = self._parser.column(block, j, self.kinds[j])
         return columns
 
-    def _blocks(self, start: int, line: int) -> Iterator[Block]:
-        return self._source.blocks(self._cutter, start, line)
+    def _blocks(self, start: int) -> Iterator[Block]:
+        return self._source.blocks(self._cutter, start)
 
     def location(self, row: int, column: int | None = None) -> str:
         """Name the line of a row, which is found by reading its block again."""
         i = bisect_right(self.marks, row, key=lambda mark: mark.row) - 1
-        at = f"row {row}"
-        if i >= 0:
-            mark = self.marks[i]
-            count = row - mark.row
-            for block in self._blocks(mark.offset, mark.line):
-                for line, _ in self._parser.rows(block):
-                    if not count:
-                        return f"{self.path}: line {line}{column_of(self.names, column)}"
-                    count -= 1
-        return f"{self.path}: {at}{column_of(self.names, column)}"
+        place, count = f"{self.path}: row {row}", row - self.marks[i].row
+        for block in self._blocks(self.marks[i].offset):
+            found = next(islice(self._parser.rows(block), count, None), None)
+            if found is not None:
+                place = self._source.where(block.offset, found[0] - 1)
+                break
+            count -= sum(1 for _ in self._parser.rows(block))
+        return place + column_of(self.names, column)
 
 
 def _settled(column: pa.Array, kind: str, target: str) -> pa.Array | None:

@@ -100,22 +100,24 @@ def inferred(cells: pa.Array, dialect: Dialect) -> str:
 
 def number_type(values: pa.Array, texts: Callable[[], pa.Array]) -> str:
     """Return which numbers these doubles are; ``texts`` returns what spells them."""
-    v = values.drop_null().to_numpy(zero_copy_only=False)
+    v = (values.drop_null() if values.null_count else values).to_numpy()
     if not len(v):
         return "null"
-    if not (np.isfinite(v[:64]) & (v[:64] == np.floor(v[:64]))).all():
-        whole = False
-    else:
-        whole = bool((np.isfinite(v) & (v == np.floor(v))).all())
-    finite = v[np.isfinite(v)] if not whole else v
-    if not len(finite) or max(-finite.min(), finite.max()) < EXACT:
+    whole = bool(_whole(v[:64]) and _whole(v))
+    if v.min() > -EXACT and v.max() < EXACT:  # not of a NaN
         return "whole" if whole else "float"
+    if not whole and not (np.abs(v[np.isfinite(v)]) >= EXACT).any():
+        return "float"
     spelled = [t.strip() for t in texts().to_pylist() if t is not None]
     digits = [t for t in spelled if t.lstrip("+-").isdigit()]
     ints = [int(t) for t in digits if len(t) > 15]
     if len(digits) < len(spelled):
         return "rounded" if any(float(n) != n for n in ints) else "float"
     return "int" if all(-(2**63) <= n < 2**63 for n in ints) else "wide"
+
+
+def _whole(v: np.ndarray) -> bool:
+    return bool((np.isfinite(v) & (v == np.floor(v))).all())
 
 
 def converted(cells: pa.Array, kind: str, dialect: Dialect) -> pa.Array:
