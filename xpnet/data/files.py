@@ -77,8 +77,13 @@ def _opener(suffix: str) -> tuple[Callable[[Path], Any], type[Exception]]:
         return lzma.open, lzma.LZMAError
     if suffix == ".zst":
         arrow = importlib.import_module("pyarrow")
-        return lambda path: arrow.input_stream(path.open("rb"), compression="zstd"), OSError
+        return lambda path: _buffered(arrow, path), OSError
     return lambda path: path.open("rb"), OSError
+
+
+def _buffered(arrow: Any, path: Path) -> io.BufferedReader:
+    """Open a .zst file; Arrow's own files have no lines."""
+    return io.BufferedReader(arrow.input_stream(path.open("rb"), compression="zstd"))
 
 
 @contextmanager

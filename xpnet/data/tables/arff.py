@@ -22,8 +22,8 @@ __all__ = ["read_arff"]
 
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 ATTRIBUTE = re.compile(rf"\s*@attribute\s+({QUOTED}|[^\s{{]+)\s*(.+)", re.IGNORECASE)
-VALUE = re.compile(rf"\s*({QUOTED}|[^,]*?)\s*(?:,|$)")
-SPARSE = re.compile(rf"\s*(\d+)\s+({QUOTED}|[^,]*?)\s*(?:,|$)")
+VALUE = re.compile(rf"\s*({QUOTED}|(?!['\"])[^,]*?)\s*(?:,|$)")
+SPARSE = re.compile(rf"\s*(\d+)\s+({QUOTED}|(?!['\"])[^,]*?)\s*(?:,|$)")
 ISO = "yyyy-MM-dd'T'HH:mm:ss"
 # Java's letters of a date format, which ARFF uses, and Python's.
 DATES = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S", "yy": "%y"}

@@ -71,7 +71,7 @@ class Source(NamedTuple):
     encoding: str = "utf-8"
     mark: int = 0  # bytes of the byte order mark, where the encoding is UTF-8
     cr: bool = False  # whether its lines end with a carriage return alone
-    size: int = SIZE  # of a block, about
+    size: int = 0  # of a block, about
 
     def head(self) -> bytes:
         """Return the first rows, for a guess."""
@@ -86,7 +86,7 @@ class Source(NamedTuple):
         """
         offset, rest, enough = start or self.mark, b"", 0
         with opened(self.path) as file:
-            for piece in _pieces(file, self, offset, min(FIRST, self.size)):
+            for piece in _pieces(file, self, offset, min(FIRST, self.size or SIZE)):
                 data = rest + piece if rest else piece
                 end = 0
                 if len(data) >= min(enough, files.MAX_LINE):  # a long row is not cut at every piece
@@ -117,7 +117,7 @@ class Source(NamedTuple):
         """Name the line that is ``lines`` after the one with this byte, which takes a while."""
         line, at, before = 1 + lines, self.mark, b""
         with opened(self.path) as file:
-            for piece in _pieces(file, self, at, self.size):
+            for piece in _pieces(file, self, at, SIZE):
                 part = piece[: max(0, offset - at)]
                 line += lines_in(part) - (before == b"\r" and part.startswith(b"\n"))
                 at, before = at + len(piece), part[-1:]
@@ -176,7 +176,7 @@ def _pieces(
     decoder = codecs.getincrementaldecoder(source.encoding)()
     total = 0
     while piece := file.read(size):
-        total, size = total + len(piece), source.size
+        total, size = total + len(piece), source.size or SIZE
         if total > files.MAX_BYTES:
             msg = f"{source.path}: more than {files.MAX_BYTES} bytes; split the file"
             raise DataError(msg)

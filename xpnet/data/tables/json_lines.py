@@ -37,8 +37,9 @@ def read_json_lines(path: Path) -> RawTable:
         raise DataError(msg)
     try:
         options = arrow.ReadOptions(block_size=max(len(data), 1))
+        data.decode()  # which Arrow does not check
         table = arrow.read_json(pa.BufferReader(data), read_options=options)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, UnicodeDecodeError):
         table = None
     if table is None or _rounded(table) or not table.num_columns:
         table = _by_python(path)

@@ -98,7 +98,7 @@ def _of_frame(frame: Any, name: str) -> RawTable:
 def _index(frame: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and values of each level of an index that does more than count the rows."""
     index = frame.index
-    if type(index).__name__ == "RangeIndex":
+    if type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1):
         return
     for level in range(index.nlevels):
         own = index.names[level]

@@ -61,6 +61,13 @@ class Parser:
             kinds.append(kind)
         return Parsed(block, kinds, columns, len(columns[0]))
 
+    def first(self, block: Block) -> Parsed:
+        """Return the columns of a block, of which the first row has the probable types."""
+        _, fields = next(self.rows(block), (0, []))
+        numbers = [self.dialect.kind(cell.strip()) == "number" for cell in fields]
+        asked = ["whole" if number else "null" for number in numbers]
+        return self.parsed(block, asked or ["null"] * self.width)
+
     def values(self, block: Block, kinds: Sequence[str]) -> list[pa.Array]:
         """Return the columns of a block, which are known to have these types."""
         numeric = [kind in NUMBERS and kind != "int" for kind in kinds]
@@ -140,7 +147,7 @@ class Parser:
 
     def rows(self, block: Block) -> Iterator[tuple[int, list[str]]]:
         """Yield fields of each row and the lines up to it; DataError names one of another width."""
-        lines = io.StringIO(block.data.decode(), newline="")
+        lines, line = io.StringIO(block.data.decode(), newline=""), 0
         try:
             for line, fields in self.dialect.fields(lines):
                 if len(fields) != self.width:
@@ -148,7 +155,7 @@ class Parser:
                     raise DataError(msg + f"the first row has {self.width}")
                 yield line, fields
         except csv.Error as error:
-            msg = f"{self.source.where(block.offset)} or later: {error}"
+            msg = f"{self.source.where(block.offset, line)}: {error}"
             raise DataError(msg) from None
 
     def _python(self, block: Block, chosen: Sequence[int]) -> list[pa.Array]:

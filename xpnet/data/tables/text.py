@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from xpnet.data import files
-from xpnet.data.tables.blocks import SIZE, Block, Cutter, NotUtf8Error, source
+from xpnet.data.tables import blocks
+from xpnet.data.tables.blocks import Block, Cutter, NotUtf8Error, source
 from xpnet.data.tables.dialect import TextFormat, names_in_comment, sniffed, top_comments
 from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
 from xpnet.data.tables.opened import Unchanged
 from xpnet.data.tables.parse import Parsed, Parser
 from xpnet.data.tables.table import RawTable, column_of
-from xpnet.data.tables.values import NUMBERS, arrow_type, inferred, join, notes_of
+from xpnet.data.tables.values import NUMBERS, arrow_type, join, notes_of
 from xpnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class TextRows:
         is_header: IsHeader,
         *,
         tabs: bool = False,
-        size: int = SIZE,
+        size: int = 0,
     ) -> None:
         self.path, self.notes = path, list[str]()
         self.names: tuple[str, ...] | None = None
@@ -91,26 +92,28 @@ class TextRows:
         where, first, rest = self._first_rows()
         self.width = len(first)
         row = max(1, rest.offset - self._start)
-        if self._source.size == SIZE:
-            self._source = self._source._replace(size=min(max(SIZE, LEAST_ROWS * row), LARGEST))
+        if not self._source.size:
+            size = min(max(blocks.SIZE, LEAST_ROWS * row), LARGEST)
+            self._source = self._source._replace(size=size)
         if self.width > MAX_COLUMNS:
             msg = f"{where}: {self.width} columns, more than {MAX_COLUMNS}; is the file transposed?"
             raise DataError(msg)
         self._parser = Parser(self._source, self.dialect, self.width)
-        cells = self._parser.strings(rest) if rest.data.strip() else []
-        self._asked = [inferred(column, self.dialect) for column in cells] or ["null"] * self.width
         first = [cell.strip() for cell in first]
+        sample = self._parser.first(rest)
+        self._asked = sample.kinds
         if header == "auto":
             import pyarrow.compute as pc
 
             def recurs(j: int, text: str) -> bool:
-                return pc.any(pc.equal(pc.utf8_trim_whitespace(cells[j]), text)).as_py()
+                column = sample.columns[j]
+                return sample.kinds[j] == "text" and pc.any(pc.equal(column, text)).as_py()
 
             kinds = [self.dialect.kind(cell) for cell in first]
-            after = Rest(self._asked, recurs) if cells and len(cells[0]) else None
+            after = Rest(sample.kinds, recurs) if sample.rows else None
             header, note = has_header(where, first, kinds, after, is_header)
             self.notes += [note] if note else []
-        if header and not (cells and len(cells[0])):
+        if header and not sample.rows:
             msg = f"{where}: a header but no rows"
             raise DataError(msg)
         elif header:
@@ -145,9 +148,8 @@ class TextRows:
         import pyarrow as pa
 
         row, self.kinds, self.marks = 0, ["null"] * self.width, []
-        blocks = self._blocks(self._start)
         with ThreadPoolExecutor(min(8, pa.cpu_count())) as pool:
-            for parsed in _ahead(pool, self._parsed, blocks):
+            for parsed in _ahead(pool, self._parsed, self._blocks(self._start)):
                 block = parsed.block
                 self.marks.append(Mark(row, block.offset, parsed.rows, len(block.data)))
                 row += parsed.rows
@@ -229,9 +231,9 @@ def _settled(column: pa.Array, kind: str, target: str) -> pa.Array | None:
     type_ = arrow_type(target)
     if kind == "null":
         return pa.nulls(len(column), type_)
-    if kind in NUMBERS and target in NUMBERS:
-        return column.cast(type_, safe=False)
-    return column if column.type == type_ else None
+    if column.type == type_:
+        return column
+    return column.cast(type_, safe=False) if {kind, target} <= {*NUMBERS} else None
 
 
 def _ahead(

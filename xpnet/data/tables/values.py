@@ -7,6 +7,7 @@ that the result is that of all rows, wherever the first surprise is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def join(a: str, b: str) -> str:
     return next(t for t in (a, *ABOVE[a].split()) if t in theirs)
 
 
+@cache
 def arrow_type(kind: str) -> pa.DataType:
     """Return the Arrow type of the values of a column."""
     import pyarrow as pa
@@ -103,7 +105,7 @@ def number_type(values: pa.Array, texts: Callable[[], pa.Array]) -> str:
     v = (values.drop_null() if values.null_count else values).to_numpy()
     if not len(v):
         return "null"
-    whole = bool(_whole(v[:64]) and _whole(v))
+    whole = _whole(v[:64]) and (len(v) <= 64 or _whole(v))
     if v.min() > -EXACT and v.max() < EXACT:  # not of a NaN
         return "whole" if whole else "float"
     if not whole and not (np.abs(v[np.isfinite(v)]) >= EXACT).any():
@@ -152,6 +154,11 @@ def _numbers(texts: pa.Array, dialect: Dialect) -> pa.Array | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not dialect.thousands and dialect.decimal == ".":
+        try:
+            return texts.cast(pa.float64())  # takes what the pattern of a number does
+        except pa.ArrowInvalid:
+            return None
     if not _all(texts, dialect.number):
         return None
     if dialect.thousands:
