@@ -1,10 +1,12 @@
 """Text tables: the dialect, the header, the types of the columns, and the place of every error."""
 
 import codecs
+import contextlib
 import csv
 import datetime as dt
 import io
 import math
+import time
 
 import pandas as pd
 import pyarrow as pa
@@ -531,3 +533,28 @@ def test_any_bytes_are_a_table_or_an_error_of_one_line(tmp_path_factory, content
         assert table.location(0, 0)
     except DataError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "6" * 10**6),
+        ("a.csv", "6" * 10**6 + ",7"),
+        ("a.csv", "1," * 2000 + "\n"),
+        ("a.csv", "'," * 2000 + "\n"),
+        ("a.csv", "' " * 10**5 + "\n"),
+        ("a.csv", '"a\n' * 10**5 + "\n"),
+        ("a.csv", " " * 10**6 + "x\n"),
+        ("a.csv", "# " * 10**6 + "\n"),
+        ("a.arff", "@attribute a string\n@data\n'a'" + " " * 10**6 + "b\n"),
+        ("a.arff", "@attribute a string\n@data\na" + " " * 10**6 + "b\n"),
+        ("a.arff", "@attribute a string\n@data\n{0 a" + " " * 10**6 + "b'\n"),
+    ],
+)
+def test_nothing_takes_long(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    start = time.process_time()
+    with contextlib.suppress(DataError):
+        read_table(path)
+    assert time.process_time() - start < 10

@@ -22,8 +22,9 @@ __all__ = ["read_arff"]
 
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 ATTRIBUTE = re.compile(rf"\s*@attribute\s+({QUOTED}|[^\s{{]+)\s*(.+)", re.IGNORECASE)
-VALUE = re.compile(rf"\s*({QUOTED}|(?!['\"])[^,]*?)\s*(?:,|$)")
-SPARSE = re.compile(rf"\s*(\d+)\s+({QUOTED}|(?!['\"])[^,]*?)\s*(?:,|$)")
+CELL = rf"(?:({QUOTED})\s*+|((?!['\"])[^,]*+))(?:,|$)"
+VALUE = re.compile(rf"\s*+{CELL}")
+SPARSE = re.compile(rf"\s*+(\d+)\s++{CELL}")
 ISO = "yyyy-MM-dd'T'HH:mm:ss"
 # Java's letters of a date format, which ARFF uses, and Python's.
 DATES = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S", "yy": "%y"}
@@ -113,7 +114,7 @@ def _values(text: str) -> list[str]:
         match = VALUE.match(text, at)
         if match is None:
             raise ValueError
-        values.append(match[1])
+        values.append(match[1] or match[2].strip())
         at = match.end()
     return [*values, ""] if text.rstrip().endswith(",") else values
 
@@ -150,7 +151,8 @@ def _sparse(text: str, attributes: list[Attribute]) -> list[str | None]:
         match = SPARSE.match(inner, at)
         if match is None:
             raise ValueError
-        row[int(match[1])] = None if match[2] == "?" else _plain(match[2])
+        value = match[2] or match[3].strip()
+        row[int(match[1])] = None if value == "?" else _plain(value)
         at = match.end()
     return row
 

@@ -75,7 +75,7 @@ class Dialect(NamedTuple):
         """The regular expression of a number."""
         point, mark = re.escape(self.decimal), re.escape(self.thousands)
         digits = rf"(\d{{1,3}}({mark}\d{{3}})+|\d+)" if mark else r"\d+"
-        return rf"^[+-]?(({digits}{point}?\d*|{point}\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
+        return rf"^[+-]?(({digits}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
 
     def kind(self, cell: str) -> Literal["null", "number", "text"]:
         """Return what a cell spells."""

@@ -43,6 +43,8 @@ class Parser:
         """Return the columns of a block, which probably have the types ``asked``."""
         import pyarrow as pa
 
+        if block.data.isspace() or not block.data:
+            return Parsed(block, ["null"] * self.width, [pa.nulls(0)] * self.width, 0)
         numeric = [kind in NUMBERS for kind in asked]
         columns = self._arrow(block.data, range(self.width), numeric) if any(numeric) else None
         if columns is None:
@@ -61,12 +63,15 @@ class Parser:
             kinds.append(kind)
         return Parsed(block, kinds, columns, len(columns[0]))
 
-    def first(self, block: Block) -> Parsed:
-        """Return the columns of a block, of which the first row has the probable types."""
+    def probable(self, block: Block) -> list[str]:
+        """Return the types that the columns of a block have in its first row."""
         _, fields = next(self.rows(block), (0, []))
-        numbers = [self.dialect.kind(cell.strip()) == "number" for cell in fields]
-        asked = ["whole" if number else "null" for number in numbers]
-        return self.parsed(block, asked or ["null"] * self.width)
+        return self.types_in(fields) or ["null"] * self.width
+
+    def types_in(self, fields: list[str]) -> list[str]:
+        """Return the types of the cells of a row, "null" where they are not known to be numbers."""
+        kinds = (self.dialect.kind(cell.strip()) for cell in fields)
+        return ["whole" if kind == "number" else "null" for kind in kinds]
 
     def values(self, block: Block, kinds: Sequence[str]) -> list[pa.Array]:
         """Return the columns of a block, which are known to have these types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from bisect import bisect_right
 from collections import deque
@@ -100,8 +101,9 @@ class TextRows:
             raise DataError(msg)
         self._parser = Parser(self._source, self.dialect, self.width)
         first = [cell.strip() for cell in first]
-        sample = self._parser.first(rest)
-        self._asked = sample.kinds
+        kinds = [self.dialect.kind(cell) for cell in first]
+        sample = self._parser.parsed(rest, self._parser.probable(rest))
+        self._asked = sample.kinds if sample.rows else self._parser.types_in(first)
         if header == "auto":
             import pyarrow.compute as pc
 
@@ -109,7 +111,6 @@ class TextRows:
                 column = sample.columns[j]
                 return sample.kinds[j] == "text" and pc.any(pc.equal(column, text)).as_py()
 
-            kinds = [self.dialect.kind(cell) for cell in first]
             after = Rest(sample.kinds, recurs) if sample.rows else None
             header, note = has_header(where, first, kinds, after, is_header)
             self.notes += [note] if note else []
@@ -132,8 +133,11 @@ class TextRows:
         for block in self._blocks(self._start):
             data += block.data
             lines = io.StringIO(data.decode(), newline="")
-            rows = self.dialect.fields(lines)
-            line, fields = next(rows, (0, []))
+            try:
+                line, fields = next(self.dialect.fields(lines), (0, []))
+            except csv.Error as error:
+                msg = f"{self._source.where(self._start)} or later: {error}"
+                raise DataError(msg) from None
             end = len(data.decode()[: lines.tell()].encode())
             if fields and data[end:].strip():
                 break

@@ -76,13 +76,21 @@ def arrow_type(kind: str) -> pa.DataType:
     return {**plain, **numbers}.get(kind) or pa.string()
 
 
+@cache
+def _missing(texts: frozenset[str]) -> pa.compute.SetLookupOptions:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.SetLookupOptions(pa.array(sorted(texts), pa.string()))
+
+
 def present(cells: pa.Array, dialect: Dialect) -> pa.Array:
     """Return texts without the blanks around them, null where they stand for a missing value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = pc.utf8_trim_whitespace(cells)
-    gone = pc.is_in(texts, value_set=pa.array(sorted(dialect.missing), pa.string()))
+    gone = pc.is_in(texts, options=_missing(dialect.missing))
     return pc.if_else(gone, pa.scalar(None, pa.string()), texts)
 
 
