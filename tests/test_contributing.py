@@ -34,7 +34,7 @@ MODELS = {
         r"\b(array[-_]api[-_]strict|StrictBackend)\b",
         r'"array[-_]api[-_]strict":',
     ),
-    "A file reader, such as Parquet": (r"(?i:parquet|pyarrow)", r'"pyarrow":'),
+    "A table format, such as ARFF": (r"(?i:arff)", r'"a\.arff":'),
     "A command, such as init": (r'xpnet init\b|xpnet\("init"|"init": "W', r'\("init"'),
 }
 
