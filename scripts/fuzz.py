@@ -86,9 +86,23 @@ def parquet_bytes() -> bytes | None:
     return file.getvalue()
 
 
+def png_bytes() -> bytes | None:
+    """Return a small PNG image, which is turned by its EXIF data; None without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return None
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)).save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
 EYE, LABELS = np.eye(4), np.arange(4) % 2
 IMAGES = idx_bytes(np.arange(24).reshape(4, 6))
 OBJECTS = npy_bytes(np.array([[{}, 1]], object), allow_pickle=True)
+TEXTS = npy_bytes(np.array(["a", "b", "a", None], object), allow_pickle=True)
+FIELDS = npy_bytes(np.array([(1.5, 2, "a"), (0, 3, "b")], [("p", "f4"), ("q", "i2"), ("y", "U1")]))
 HUGE = npy_bytes(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(1048576, 1048576)")
 CONFIG = """\
 epochs = 3
@@ -131,6 +145,7 @@ SETTINGS = (
     "checkpoint.every=10min",
     "data.label=3",
     "batch_size=auto",
+    "batch_size=largest",
     "clip.norm=1",
     "mixed.dtype=float16",
 )
@@ -142,9 +157,12 @@ FILES: dict[str, list[bytes]] = {
         b'1,"a\nb"\n',
     ],
     "table.csv.gz": [gzip.compress(csv_text(6).encode(), mtime=0)],
-    "table.npy": [npy_bytes(EYE), npy_bytes(np.array([["a", "b"]])), OBJECTS, HUGE],
+    "table.npy": [npy_bytes(EYE), npy_bytes(np.array([["a", "b"]])), OBJECTS, TEXTS, FIELDS, HUGE],
     "table.npz": [
         npz_bytes(x=EYE, y=LABELS),
+        npz_bytes(x_train=EYE, y_train=LABELS[:, None], x_test=EYE, y_test=LABELS),
+        npz_bytes(arr_0=EYE, arr_1=np.eye(4)[LABELS]),
+        zip_bytes({"x.npy": npy_bytes(EYE), "y.npy": TEXTS}),
         zip_bytes({"x.npy": OBJECTS}),
         zip_bytes({"x.npy": HUGE, "y.npy": npy_bytes(LABELS)}),
         zip_bytes({"../x.npy": npy_bytes(EYE), "/y.npy": npy_bytes(LABELS)}),
@@ -152,6 +170,7 @@ FILES: dict[str, list[bytes]] = {
     "table.idx": [IMAGES],
     "table.idx.gz": [gzip.compress(IMAGES, mtime=0)],
     **({"table.parquet": [made]} if (made := parquet_bytes()) else {}),
+    **({"table.png": [image]} if (image := png_bytes()) else {}),
 }
 
 # ------------------------------------------------------------------------------------ mutations
@@ -267,7 +286,8 @@ class Bench:
             "model.normalization=batch_norm",
         )
         named = [word for setting in settings for word in ("--set", setting)]
-        command("train", str(self.data), "--out", str(self.good), "--quiet", *named)
+        train = ("train", str(self.data), "--recipe", "none", "--out", str(self.good), "--quiet")
+        command(*train, *named)
         self.newest = max((self.good / "checkpoints").glob("step-*"))
         self.checkpoint = load(self.newest)
         self.run_folder = RunFolder
@@ -299,6 +319,28 @@ def read_file(name: str) -> Target:
         read(path, label=draw.choice(["auto", None, 0, "y"]), task=task)
 
     return target
+
+
+def parts(bench: Bench, draw: random.Random) -> None:
+    """All parts of an archive, or of a folder of images in which one is damaged."""
+    from xpnet.data import read_parts
+
+    label, size = draw.choice(["auto", None]), draw.choice([None, (3, 2)])
+    if (image := png_bytes()) is None or draw.random() < 0.5:
+        read_parts(
+            bench.file("table.npz", damaged(draw.choice(FILES["table.npz"]), draw)),
+            label=label,
+            array=draw.choice([None, "x", "arr_1"]),
+        )
+        return
+    folder = bench.folder / "images"
+    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(draw.randint(1, 5)):
+        names = [draw.choice(["train", "test", "a", "b", ".c"]) for _ in range(draw.randint(0, 3))]
+        path = folder.joinpath(*names, draw.choice(["1.png", "2.jpg", "3.txt", ".4.png"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(damaged(image, draw) if draw.random() < 0.3 else image)
+    read_parts(folder, label=label, image_size=size)
 
 
 def streamed(bench: Bench, draw: random.Random) -> None:
@@ -502,6 +544,7 @@ TARGETS: dict[str, Target] = {
     "config": config,
     "set": settings,
     **{name.removeprefix("table."): read_file(name) for name in FILES},
+    "parts": parts,
     "streamed": streamed,
     "checkpoint": checkpoint,
     "manifest": manifest,

@@ -104,7 +104,8 @@ def main(library: str, work: str, settings: str, sample: str, seed: str) -> None
     layer, folder, draw = Layer(library), Path(work), random.Random(int(seed))
     named = [word for setting in json.loads(settings) for word in ("--set", setting)]
     tally, whole, run = Tally(), folder / "whole", folder / "run"
-    words = ["train", str(folder / "table.csv"), "--resume", "--quiet", *named, "--out"]
+    words = ["train", str(folder / "table.csv"), "--recipe", "none", "--resume", "--quiet"]
+    words += [*named, "--out"]
 
     def resumed(kept: bool) -> None:
         code, err = layer.train([*words, str(run)], run)

@@ -147,8 +147,8 @@ class Training:
     def start(self, out: Path, *extra: str, **options: str) -> Process:
         """Start or resume the run in ``out``; ``options`` are added to its environment."""
         named = [word for setting in (*self.settings, *extra) for word in ("--set", setting)]
-        arguments = ["train", str(self.data), "--out", str(out), "--resume", "--quiet", *named]
-        return Process(self.tally, arguments, **options)
+        arguments = ["train", str(self.data), "--recipe", "none", "--out", str(out), "--resume"]
+        return Process(self.tally, [*arguments, "--quiet", *named], **options)
 
     def whole(self) -> Path:
         """Return the folder of an undisturbed run."""

@@ -40,6 +40,7 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
+    "PIL": "data",
     "numpy": "base backends bench check data explanation kernels run storage training",
     "array_api_compat": "backends base check examples explanation nn ops optim step training",
     "array_api_strict": "backends",
@@ -70,6 +71,7 @@ MAY_USE = {
 # These take long to import, or need not be there: they are imported inside functions only. Numba
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
+    "PIL",
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
     *("keras", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
     *("sklearn", "threadpoolctl", "torch"),

@@ -174,7 +174,7 @@ def test_a_value_is_converted_to_its_type(kind, value, expected):
         ),
         (Literal["slow", "fast"], 1, "x must be one of 'slow', 'fast'; got 1"),
         (Literal[1, 2], True, "x must be one of 1, 2; got True"),
-        (Literal["slow"], ["slow"], "x must be one of 'slow'; got ['slow']"),
+        (Literal["slow"], ["slow"], "x must be 'slow'; got ['slow']"),
     ],
 )
 def test_a_refusal_names_the_expected_and_the_received_value(kind, value, message):

@@ -87,9 +87,9 @@ class XpnetWarning(UserWarning):
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or raise an error that names the extra to install.
 
-    >>> require("no_such_module", "parquet", "reading Parquet")
+    >>> require("no_such_module", "images", "reading images")
     Traceback (most recent call last):
-    xpnet.errors.BackendError: reading Parquet needs 'no_such_module': pip install 'xpnet[parquet]'
+    xpnet.errors.BackendError: reading images needs 'no_such_module': pip install 'xpnet[images]'
     """
     name = module.partition(".")[0]
     try:

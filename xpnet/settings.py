@@ -311,7 +311,8 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         if value in options and type(value) in {type(o) for o in options}:
             return value
         hint = f"; {did_you_mean(value, map(str, options))}" if isinstance(value, str) else ""
-        msg = f"{path} must be one of {', '.join(map(repr, options))}; got {value!r}{hint}"
+        choice = f"one of {', '.join(map(repr, options))}" if options[1:] else repr(options[0])
+        msg = f"{path} must be {choice}; got {value!r}{hint}"
         raise ConfigError(msg)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, typing.Sequence):

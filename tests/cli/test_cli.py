@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
     flowers(folder / "rows.csv", labelled=False)
     data = flowers(folder / "flowers.csv")
     with pytest.raises(SystemExit):
-        main(["train", str(data), "--out", str(folder / "run"), "--set", "epochs=3"])
+        main(["train", str(data), "--out", str(folder / "run"), "--epochs=3", "--recipe=none"])
     return folder
 
 
@@ -164,7 +164,7 @@ def test_a_value_that_means_no_leaves_debugging_off(xpnet, monkeypatch, value):
 
 
 def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         return [][0]
 
     monkeypatch.setattr("xpnet.run.train_run.load_config", fault)
@@ -213,17 +213,20 @@ def test_a_file_in_place_of_the_run_folder_is_reported_before_training(xpnet, tr
 
 
 def test_the_last_line_is_the_test_accuracy(xpnet, trained, tmp_path):
-    train = ["train", trained / "flowers.csv", "--set", "epochs=2"]
+    train = ["train", trained / "flowers.csv", "--recipe", "none", "--epochs", "2"]
     code, out, err = xpnet(*train, "--out", tmp_path / "loud")
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert lines[0].startswith("backend numpy on cpu (")
     assert lines[1].startswith("data flowers: 42 train, 6 validation, 12 test; 4 features, 3 ")
-    assert lines[2].startswith("label: species, the last column (3 classes: aster, rose, tulip), a")
-    assert lines[3].startswith("model 4-128-3: ")
-    assert lines[4].startswith("epoch  1/2" if lines[4][6] == " " else "epoch 1/2")
-    assert "samples/s" in lines[4]
-    assert "left" in lines[4]
+    assert lines[2].split() == ["column", "kind", "missing", "distinct", "values", "used", "as"]
+    assert lines[4].split()[:3] == ["a", "number", "0"]
+    assert lines[8].split()[:4] == ["species", "category", "0", "3"]
+    assert lines[9].startswith("label: species, the last column (3 classes: aster, rose, tulip), a")
+    assert lines[10].startswith("model 4-128-3: ")
+    assert lines[11].startswith("epoch  1/2" if lines[11][6] == " " else "epoch 1/2")
+    assert "samples/s" in lines[11]
+    assert "left" in lines[11]
     assert lines[-1].startswith("test accuracy ")
     assert "\x1b" not in out
     assert xpnet(*train, "--out", tmp_path / "quiet", "--quiet") == (0, f"{lines[-1]}\n", "")
@@ -240,7 +243,7 @@ def test_a_run_without_a_name_gets_a_folder_of_its_own(xpnet, trained, tmp_path,
 
 def test_a_run_resumes_with_its_original_settings(xpnet, trained, tmp_path):
     out = ["--out", tmp_path / "run"]
-    settings = ["--set", "epochs=2", "--set", "optimizer.lr=0.5", "--set", "model.hidden=[5]"]
+    settings = ["--recipe", "none", *(f"--set={s}" for s in ("epochs=2", "model.hidden=[5]"))]
     assert xpnet("train", trained / "flowers.csv", *out, *settings)[0] == 0
     code, said, _ = xpnet("train", *out, "--resume", "--set", "epochs=3")
     assert code == 0
@@ -255,6 +258,7 @@ def test_a_run_resumes_with_its_original_settings(xpnet, trained, tmp_path):
 
 def test_a_warning_is_not_silenced_by_quiet(xpnet, trained, tmp_path):
     train = ["train", trained / "flowers.csv", "--out", tmp_path / "run", "--quiet"]
+    train += ["--set", "checkpoint.min_seconds=0"]  # a checkpoint of each epoch
     xpnet(*train, "--set", "epochs=2")
     newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
     content = newest.read_bytes()
@@ -322,7 +326,7 @@ def test_predictions_are_those_of_the_api(xpnet, trained, tmp_path, monkeypatch)
         (b"1,2\n", "standard input: features have shape (2,); the run was trained on (4,)"),
         (b"a,b,c\n1,2,3\n", "no column 'd'"),
         (b"1,2,3,x\n", "standard input: line 1, column 3"),
-        (b"\xff", "standard input: line 1: byte 0xff is not UTF-8"),
+        (b"\xff", "standard input: line 1: a header but no rows"),
     ],
 )
 def test_rows_that_cannot_be_predicted_are_reported(xpnet, trained, monkeypatch, content, says):
@@ -358,8 +362,8 @@ def test_the_plan_of_a_run_has_a_line_for_each_group_of_parameters(xpnet, tmp_pa
     groups = [
         f"--set=optimizer.{s}" for s in ("name=adamw", "decay=weights", "freeze=['0.dense.b']")
     ]
-    assert xpnet("train", tmp_path / "a.csv", "--out", tmp_path / "run", "--set", "epochs=1",
-                 *groups)[0] == 0  # fmt: skip
+    train = ["train", tmp_path / "a.csv", "--recipe", "none", "--out", tmp_path / "run"]
+    assert xpnet(*train, "--epochs", "1", *groups)[0] == 0
     code, out, err = xpnet("show", tmp_path / "run", "--plan")
     assert (code, err) == (0, "")
     updates = out.partition("update\n")[2]

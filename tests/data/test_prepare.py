@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpnet.data.dataset
-from xpnet.data import SCALINGS, Dataset, Scaler, check, fingerprint, fit_scaler, split
+from xpnet.data import (
+    SCALINGS,
+    Dataset,
+    Scaler,
+    check,
+    fingerprint,
+    fit_scaler,
+    rare_classes,
+    split,
+)
 from xpnet.errors import CheckpointError, ConfigError, DataError
 
 
@@ -78,6 +87,18 @@ def test_valid_data_passes_the_check():
     check(dataset(np.eye(2)), n_classes=2)
 
 
+def test_missing_values_pass_the_check_where_they_are_expected():
+    x = np.array([[1.0, np.nan], [2.0, 3.0]])
+    check(dataset(x), missing=True)
+    with pytest.raises(DataError, match=r"x\[1, 0\] is inf"):
+        check(dataset([[1.0, np.nan], [np.inf, 3.0]]), missing=True)
+
+
+def test_weights_have_one_value_for_each_row():
+    with pytest.raises(DataError, match=r"2 rows of features but weights of shape \(3,\)"):
+        Dataset(np.eye(2), None, None, "demo", weight=np.ones(3))
+
+
 def test_the_fingerprint_changes_with_anything_but_the_name_and_the_memory_layout():
     x, y = np.arange(12.0).reshape(4, 3), np.arange(4, dtype=np.int32)
     base = Dataset(x, y, ("a", "b"), "demo")
@@ -89,6 +110,7 @@ def test_the_fingerprint_changes_with_anything_but_the_name_and_the_memory_layou
         Dataset(x, y[::-1], ("a", "b"), "demo"),
         Dataset(x, y, ("a", "c"), "demo"),
         Dataset(x, None, ("a", "b"), "demo"),
+        Dataset(x, y, ("a", "b"), "demo", weight=np.ones(4)),
     ]
     assert {fingerprint(d) for d in same} == {fingerprint(base)}
     assert len({fingerprint(d) for d in [base, *other]}) == len(other) + 1
@@ -140,46 +162,32 @@ def test_a_split_depends_on_its_seed_alone(rng):
     assert a != c
 
 
-def test_a_class_too_small_for_every_part_is_named():
-    y = np.array([0] * 9 + [7] * 2, np.int32)
-    with pytest.raises(DataError, match="class 7 has 2 rows, too few for one in each of 3 parts"):
-        split(y, (0.5, 0.25, 0.25), seed=0)
+def test_a_class_too_small_for_every_part_stays_in_training_and_is_named():
+    y = np.array([0] * 9 + [7] * 2 + [3] + [5] * 3, np.int32)
+    parts = split(y, (0.5, 0.25, 0.25), seed=0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(y)))
+    assert {9, 10, 11} <= {*parts[0].tolist()}
+    assert [int((y[part] == 5).sum()) for part in parts] == [1, 1, 1]
+    others = np.delete(np.arange(len(y)), [9, 10, 11])
+    without = split(y[others], (0.5, 0.25, 0.25), seed=0)
+    assert [len(p) for p in parts[1:]] == [len(p) for p in without[1:]]
+    said = "too few rows to divide, so they are all in the training rows: "
+    assert rare_classes(y, 3) == (said + "class 3 (1), class 7 (2)",)
+    names = ("aster", "b", "c", "rose", "e", "f", "g", "tulip")
+    assert rare_classes(y, 3, names) == (said + "'rose' (1), 'tulip' (2)",)
+    assert rare_classes(y, 2, names) == (said + "'rose' (1)",)
+    assert rare_classes(y, 1) == rare_classes(y.astype(float), 3) == ()
     assert len(split(y, (0.5, 0.25, 0.25), seed=0, stratify=False)) == 3
 
 
-def too_few(sizes, classes):
-    y = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    with pytest.raises(DataError) as caught:
-        split(y, (0.5, 0.25, 0.25), seed=0, classes=classes)
-    return str(caught.value), caught.value.at_command_line
-
-
-def test_a_class_too_small_for_every_part_is_named_by_its_name():
-    python, command = too_few([9, 1, 3], ("rose", "tulip", "daisy"))
-    start = "class 'tulip' has 1 row, too few for one in each of 3 parts: add rows, or "
-    assert python == start + "pass stratify=False"
-    assert command == start + "--set data.stratify=false"
-
-
-def test_many_numbers_taken_for_classes_raise_the_question_of_a_regression():
-    python, command = too_few([9] * 29 + [2], [str(10 * k) for k in range(30)])
-    start = (
-        "class '290' has 2 rows, too few for one in each of 3 parts; the 30 classes are all "
-        "numbers: is this a regression? "
-    )
-    assert python == (
-        start + 'pass task="regression" and train with MeanSquaredError(); '
-        "if not, add rows, or pass stratify=False"
-    )
-    assert command == (
-        start + "--set data.task=regression --set loss.name=mean_squared_error; "
-        "if not, add rows, or --set data.stratify=false"
-    )
-
-
-def test_few_numbers_or_many_names_do_not_look_like_a_regression():
-    for classes in (list("0123456789"), [f"species {k}" for k in range(30)]):
-        assert "regression" not in too_few([9] * (len(classes) - 1) + [2], classes)[0]
+def test_classes_that_are_all_too_small_are_refused():
+    y = np.repeat(np.arange(3, dtype=np.int32), [2, 1, 2])
+    with pytest.raises(
+        DataError, match=r"no class has a row for each of 3 parts: .*'u' with 2"
+    ) as e:
+        split(y, (0.5, 0.25, 0.25), seed=0, classes=("u", "v", "w"))
+    assert str(e.value).endswith(": add rows, or pass stratify=False")
+    assert e.value.at_command_line.endswith(": add rows, or --set data.stratify=false")
 
 
 def test_fewer_rows_than_parts_are_refused():
@@ -200,11 +208,14 @@ def test_fractions_that_do_not_add_up_are_refused(fractions):
 @pytest.mark.parametrize("kind", SCALINGS)
 def test_each_scaling_agrees_with_its_definition(rng, kind, shape):
     x = rng.normal(3, 5, shape)
+    low, median, high = np.quantile(x, (0.25, 0.5, 0.75), axis=0)
+    z = (x - median) / (high - low)
     expected = {
         "standard": (x - x.mean(axis=0)) / x.std(axis=0),
         "minmax": (x - x.min(axis=0)) / (x.max(axis=0) - x.min(axis=0)),
         "max": x / np.abs(x).max(),
         "none": x,
+        "robust": z / np.sqrt(1 + (z / 3) ** 2),
     }[kind]
     got = fit_scaler(kind, x).apply(x, "float64")
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
@@ -250,6 +261,8 @@ def test_a_damaged_or_missing_scaler_is_an_error():
         {"scaler.scale": np.zeros(2)},
         {"scaler.shift": np.full(2, np.nan)},
         {"scaler.shift": np.zeros(3)},
+        {"scaler.clip": np.zeros(())},
+        {"scaler.clip": np.ones(2)},
     ):
         with pytest.raises(CheckpointError, match="damaged scaler"):
             Scaler.from_tensors({**good, **bad})
@@ -261,7 +274,7 @@ def test_values_that_overflow_after_scaling_are_refused():
     assert caught.value.at_command_line.endswith(
         ": --set data.scaling=standard, or --set dtype=float64"
     )
-    for kind in ("standard", "minmax"):
+    for kind in ("standard", "minmax", "robust"):
         with pytest.raises(DataError, match=r"features up to 1\.7e\+308 are too large"):
             fit_scaler(kind, np.array([[1.7e308], [-1.7e308]]))
     with pytest.raises(

@@ -585,13 +585,14 @@ def test_a_change_during_training_is_noticed(many, name):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.csv.gz", gzip.compress(b"1,2\n")),
+        ("a.csv.gz", gzip.compress(b"1,2\n", mtime=0)),
         ("a.jsonl", b'{"a":1}\n'),
         ("a.svm", b"1 1:2\n"),
         ("a.csv", "1,é\n".encode("utf-16")),
         ("a.csv", "1,é\n".encode("cp1252")),
         ("a.csv", b"1,a\n" * 300_000 + "1,é\n".encode("cp1252")),
     ],
+    ids=["gzip", "json", "libsvm", "utf-16", "cp1252", "cp1252 late"],
 )
 def test_what_cannot_be_streamed_is_refused(write, name, content):
     with pytest.raises(DataError) as caught:

@@ -69,7 +69,7 @@ def test_the_examples_in_the_template_are_settings_that_load(toml):
     assert config.model.layers[1] == LeakyReLU(0.1)
     assert config.clip == Clip(norm=1.0, value=0.5)
     factors = {"2.dense.W": 0.1, "b": 0.5}
-    assert config.optimizer == Adam(freeze=("0.dense",), lr_factors=factors)
+    assert config.optimizer == Adam(freeze=("0.dense",), beta2=0.95, lr_factors=factors)
 
 
 def test_the_template_names_every_setting():
@@ -78,7 +78,7 @@ def test_the_template_names_every_setting():
     def fields(cls):
         return {f.name for f in dataclasses.fields(cls) if f.init}
 
-    assert set(shown) == fields(Config)
+    assert set(shown) == {*fields(Config), "recipe"}
     for name in ("data", "model", "clip", "early_stopping", "checkpoint"):
         assert set(shown[name]) == fields(type(getattr(Config(), name)))
     assert all("name" in shown[name] for name in ("loss", "optimizer", "schedule"))
@@ -92,14 +92,17 @@ def test_the_template_lists_every_name(toml):
         assert re.search(rf"\b{name}\b", TEMPLATE), name
 
 
-@pytest.mark.parametrize("name", recipe_names())
+OF_DATA = [name for name in recipe_names() if name != "table"]
+
+
+@pytest.mark.parametrize("name", OF_DATA)
 def test_a_recipe_loads_and_is_named_after_its_data(name):
     config = load_config(name)
     assert config.data.source == name
     assert tomllib.loads(recipe_text(name))["data"]["source"] == name
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", OF_DATA)
 def test_a_config_written_is_the_config_read(name, toml):
     config = load_config(name, ["model.layers=['relu', {name='dense', units=3}]", "clip.norm=2"])
     assert load_config(toml(to_toml(config))) == config
@@ -201,8 +204,8 @@ STRAIGHT = [  # the settings, and what they mean, written in Python
     (['optimizer={name="sgd", lr=1}', "optimizer.momentum=0.5"],
      {"optimizer": SGD(1.0, momentum=0.5)}),
     (["loss.label_smoothing=.1", "loss.name=cross_entropy"],
-     {"loss": CrossEntropy(label_smoothing=0.1)}),
-    (["loss.delta=2", "loss=huber", "data.task=regression"],
+     {"loss": CrossEntropy(label_smoothing=0.1), "task": "classification"}),
+    (["loss.delta=2", "loss=huber", "data.task=regression", "data.source='own.csv'"],
      {"loss": Huber(delta=2.0), "task": "regression"}),
     (["schedule.factor=0.5", "schedule.name=plateau", "schedule.patience=1e1"],
      {"schedule": Plateau(factor=0.5, patience=10)}),
@@ -217,6 +220,8 @@ STRAIGHT = [  # the settings, and what they mean, written in Python
 def straight(base, optimizer=None, loss=None, schedule=None, clip=None, task=None, **model):
     given = {"optimizer": optimizer, "loss": loss, "schedule": schedule, "clip": clip}
     data = dataclasses.replace(base.data, **{} if task is None else {"task": task})
+    if task == "regression":  # digits and MNIST have classes
+        data = dataclasses.replace(data, source=os.path.abspath("own.csv"))
     model = dataclasses.replace(base.model, **model)
     given = {key: value for key, value in given.items() if value is not None}
     return dataclasses.replace(base, data=data, model=model, **given)
@@ -320,16 +325,16 @@ def test_text_with_points_and_dates_is_text():
             "'model.activation.slope': 'relu' takes no settings",
         ),
         ("a" + ".a" * 65_000 + "=1", "--set takes KEY=VALUE"),
-        ("epochs=0", "epochs must be >= 1; got 0"),
-        ("epochs=1.5", "epochs must be a whole number; got 1.5"),
-        ("epochs=true", "epochs must be a whole number; got True"),
+        ("epochs=0", "epochs must be >= 1 or 'auto'; got 0"),
+        ("epochs=1.5", "epochs must be a whole number or 'auto'; got 1.5"),
+        ("epochs=true", "epochs must be a whole number or 'auto'; got True"),
         ("optimizer.lr=fast", "optimizer.lr must be a number; got 'fast'"),
         ("optimizer.lr=nan", "optimizer.lr must be > 0; got nan"),
         ("optimizer=adm", "unknown optimizer 'adm'; did you mean 'adam'?"),
         ("data.scaling=standart", "did you mean 'standard'?"),
         ("model.hidden=5", "model.hidden must be a list; got 5"),
         ("model.hidden=[5, 0]", "model.hidden[1] must be >= 1; got 0"),
-        ("model.dropout=1.0", "model.dropout must be >= 0 and < 1; got 1.0"),
+        ("model.dropout=1.0", "model.dropout must be >= 0 and < 1 or 'auto'; got 1.0"),
         ("checkpoint.every=10", "checkpoint.every must be a string; got 10"),
         ("checkpoint.every=10 m", "not a duration: '10 m'"),
         (
@@ -337,8 +342,10 @@ def test_text_with_points_and_dates_is_text():
             "accumulate must be at most batch_size, 32: it divides the rows",
         ),
         ("loss.reduction=none", "loss.reduction 'none' gives no single loss"),
-        ("data.task=regression", "use mean_squared_error, huber or poisson for regression"),
-        ("loss=huber", "use softmax_cross_entropy, cross_entropy, "),
+        (
+            "loss=huber",
+            "digits has classes to predict, and is no regression: loss 'huber' does not fit",
+        ),
         ("epochs", "--set takes KEY=VALUE, such as optimizer.lr=0.01; got 'epochs'"),
         ("=3", "--set takes KEY=VALUE"),
         ("epochs.x=3", "epochs is not a table"),
@@ -351,7 +358,8 @@ def test_a_wrong_setting_is_named_in_one_line(override, says):
 
 
 def test_a_regression_has_no_accuracy_to_monitor():
-    settings = ["data.task=regression", "loss=huber", "early_stopping.monitor=accuracy"]
+    file = ["data.source=own.csv", "data.task=regression"]
+    settings = [*file, "loss=huber", "early_stopping.monitor=accuracy"]
     assert "a regression has no accuracy" in error(*settings)
 
 
@@ -386,8 +394,6 @@ def test_a_config_that_cannot_be_read_says_why(tmp_path):
     (tmp_path / "iris.csv").touch()
     with pytest.raises(DataError, match=r"no such file; did you mean 'iris\.csv'"):
         load_config(str(tmp_path / "irsi.csv"))
-    with pytest.raises(DataError, match="is a folder; name a file in it"):
-        load_config(str(tmp_path))
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").touch()

@@ -168,12 +168,12 @@ def command(*arguments):
 
 
 def test_what_cannot_be_streamed_is_one_line_at_the_prompt(file, tmp_path, capsys):
-    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "t.csv.gz").write_bytes(b"")
     with np.load(file) as data:
         np.savez(tmp_path / "few.npz", x=data["x"][:3], y=data["y"][[0, 600, 1200]])
     for source, says in {
         "digits": "data.stream is for files; digits is small",
-        tmp_path / "t.csv": "cannot be streamed; known: .npy .npz .idx",
+        tmp_path / "t.csv.gz": "cannot be streamed; known: .npy .npz .idx",
         tmp_path / "few.npz": "3 rows leave none for",
     }.items():
         out = tmp_path / "run"

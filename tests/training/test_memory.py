@@ -89,12 +89,12 @@ def test_running_out_in_a_run_names_the_sizes_and_leaves_the_last_checkpoint(tmp
 
 def test_an_automatic_batch_size_is_recorded_and_kept_on_resume(tmp_path):
     lines = []
-    sets = ["batch_size=auto", "epochs=1"]
+    sets = ["batch_size=largest", "epochs=1"]
     train(load_config("digits", sets), tmp_path / "run", report=lines.append)
     assert "batch size 1,258 is the largest that fits" in lines
     saved = load_config(str(tmp_path / "run" / "config.toml"))
     assert saved.batch_size == 1258
-    again = load_config("digits", ["batch_size=auto", "epochs=2"])
+    again = load_config("digits", ["batch_size=largest", "epochs=2"])
     outcome = train(again, tmp_path / "run", resume=True, report=lines.append)
     assert outcome.folder.config().batch_size == 1258
 

@@ -506,7 +506,7 @@ def test_the_command_line_overrides(machine, tmp_path, capsys):
     folder = str(tmp_path / "run")
     short = ["--set", "epochs=1", "--backend", "numpy", "--quiet", "--out", folder]
     assert xpnet("train", *short, "--threads", "0") == 2
-    assert "threads must be >= 1 or one of 'auto'; got 0" in capsys.readouterr().err
+    assert "threads must be >= 1 or 'auto'; got 0" in capsys.readouterr().err
     assert xpnet("train", *short, "--threads", "9") == 2
     assert "use --threads auto" in capsys.readouterr().err
     assert xpnet("train", *short, "--threads", "3") == 0

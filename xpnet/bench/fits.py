@@ -85,6 +85,7 @@ class Fit:
         """The config of the data; named images are divided by their largest value."""
         scaling = "max" if self.data in NAMES else "standard"
         own = [f"data.source={self.data}", f"data.scaling={scaling}", "data.validation_fraction=0"]
+        own.append("data.task=classification")
         regression = any(s.replace(" ", "") == "data.task=regression" for s in self.settings)
         own += ["loss=mean_squared_error"] if regression else []
         return load_config(Config(), [*own, *self.settings])
@@ -109,7 +110,7 @@ def _examples(fit: Fit, dtype: str) -> Examples:
     train, test = (_in_memory(part) for part in (splits.train, splits.test))
     parts: list[np.ndarray] = []
     for part in (train, test):
-        x = splits.preprocessing.scaler.apply(part.x, dtype)
+        x = splits.preprocessing.encoder.apply(part.x, dtype)
         y = part.y
         if not fit.classifies:
             y = splits.preprocessing.scaled_targets(y).astype(dtype).reshape(len(y), -1)

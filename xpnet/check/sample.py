@@ -9,16 +9,20 @@ from xpnet.data import NAMES, load_named
 from xpnet.errors import DataError
 from xpnet.nn import Sequential
 from xpnet.random import generator
+from xpnet.run.by_rows import by_rows
 from xpnet.run.config import Config
+from xpnet.run.preprocessing import model_of
 
 __all__ = ["Sample", "sample_rows"]
 
+ROWS = 60_000  # of what is not on every machine
 SHAPES = {"digits": (64,), "mnist": (28, 28), "fashion-mnist": (28, 28)}
 
 
 class Sample(NamedTuple):
     """A built model and N examples for it, on the host."""
 
+    config: Config  # with its task decided
     model: Sequential
     x: np.ndarray  # (N, ...) float64, scaled
     y: np.ndarray  # (N,) int32, or scaled targets of a regression
@@ -47,8 +51,8 @@ def sample_rows(config: Config, rows: int) -> Sample:
     some = data.take(np.arange(min(rows, len(data))))
     loader = preprocessing.loader(get_backend("numpy", dtype="float64"), some)
     batch = next(iter(loader.batches(len(some))))
-    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
-    return Sample(model, batch.x, batch.y, data.name)
+    model = model_of(splits.config, preprocessing)
+    return Sample(splits.config, model, batch.x, batch.y, data.name)
 
 
 def _synthetic(config: Config, rows: int) -> Sample:
@@ -56,5 +60,7 @@ def _synthetic(config: Config, rows: int) -> Sample:
     rng = generator(config.seed, "sample")
     x = rng.standard_normal((rows, *shape))
     y = rng.integers(n_classes, size=rows).astype(np.int32)
+    config = by_rows(config, ROWS)
     model = config.model.model(shape, n_classes, config.loss)
-    return Sample(model, x, y, f"synthetic rows ({config.data.source} is not on this machine)")
+    source = f"synthetic rows ({config.data.source} is not on this machine)"
+    return Sample(config, model, x, y, source)

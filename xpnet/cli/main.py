@@ -24,7 +24,7 @@ COMMANDS = {
     "train": "Train on a recipe, a TOML file or a data file.",
     "evaluate": "Measure a trained run on its test data, or on a file.",
     "predict": "Predict classes and probabilities for a file.",
-    "show": "Show a run: architecture, history and config.",
+    "show": "Show a run, or the columns of a table.",
     "init": "Write a commented config to start from.",
     "backends": "List the available array libraries and devices.",
     "explain": "Explain a training step: formulas, code, shapes and numbers.",

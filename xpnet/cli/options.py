@@ -8,6 +8,8 @@ import click
 from xpnet.cli.output import say
 
 __all__ = [
+    "column_options",
+    "column_settings",
     "device_options",
     "given",
     "open_run",
@@ -28,6 +30,49 @@ def device_options(command: F) -> F:
     return click.option(
         "--device", metavar="D", help="auto, cpu, cuda or cuda:N; cuda means CuPy by default."
     )(command)
+
+
+def column_options(command: F) -> F:
+    """Add the options that say what the columns of a table are."""
+    options = (
+        ("--label", "Column of the labels, by name or position (repeat for several)."),
+        ("--ignore", "Column to leave out (repeatable)."),
+        ("--numeric", "Column of numbers (repeatable)."),
+        ("--category", "Column of categories, though they may be numbers (repeatable)."),
+    )
+    command = click.option(
+        "--task",
+        type=click.Choice(["classification", "regression", "multilabel"]),
+        help="What to predict; by default as the labels say.",
+    )(command)
+    command = click.option("--weight", metavar="COLUMN", help="Column of the rows' weights.")(
+        command
+    )
+    for name, text in reversed(options):
+        command = click.option(name, multiple=True, metavar="COLUMN", help=text)(command)
+    return command
+
+
+def column_settings(
+    label: tuple[str, ...],
+    ignore: tuple[str, ...],
+    numeric: tuple[str, ...],
+    category: tuple[str, ...],
+    weight: str | None,
+    task: str | None,
+) -> list[str]:
+    """Return what :func:`column_options` took as settings; a column is a text: 4 may be a name."""
+    import json
+
+    settings = {
+        "data.label": label[0] if len(label) == 1 else list(label),
+        "data.columns.ignore": list(ignore),
+        "data.columns.numeric": list(numeric),
+        "data.columns.category": list(category),
+        "data.columns.weight": weight,
+        "data.task": task,
+    }
+    return [f"{key}={json.dumps(v, ensure_ascii=False)}" for key, v in settings.items() if v]
 
 
 def set_option(command: F) -> F:

@@ -1,66 +1,37 @@
-"""NumPy's .npy and .npz files, read without pickle and without trusting their headers."""
+"""NumPy's .npy files, read without pickle and without trusting their headers."""
 
 import io
 import math
 import warnings
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from xpnet.data.columns import Columns, Wanted
+from xpnet.data.columns import Columns
 from xpnet.data.files import check_declared_size, existing, one_line, read_bytes, reading
 from xpnet.data.labels import Labels, Table
+from xpnet.data.object_arrays import MAX_PICKLE, read_objects
+from xpnet.data.records import check_texts, is_records, raw_table
+from xpnet.data.table_rows import table_of
+from xpnet.data.wanted import Label, Wanted, refuse_kinds
 from xpnet.errors import DataError
 
 __all__ = [
     "array_columns",
-    "features_key",
     "guarded",
     "labels_beside",
-    "labels_key",
-    "member",
+    "labels_of",
     "npy_header",
+    "read_npy",
     "read_npy_table",
-    "read_npz_table",
+    "real",
     "real_dtype",
 ]
 
-X_KEYS = ("x", "X", "data", "features")
 MAX_HEADER = 2**16
-Y_KEYS = ("y", "labels", "label", "target", "targets")
-
-
-def read_npz_table(path: Path, wanted: Wanted) -> Table:
-    """Read the features and the labels (or the array that ``wanted.label`` names) of an archive."""
-    with reading(path) as file:
-        archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
-        names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x_key = features_key(names, path, wanted)
-        x = _real(_read_member(archive, x_key, path), f"{path}[{x_key}]")
-        if wanted.label is None:
-            return Table(x, None, lambda row: f"{path}[{x_key}]: row {row}")
-        y_key, guess = labels_key(names, path, wanted)
-        y = _read_member(archive, y_key, path)
-    where, columns = f"{path}[{y_key}]", Columns((), arrays=(x_key, y_key), guess=guess)
-    return Table(x, _labels(y, len(x), where), lambda row: f"{where}: row {row}", columns)
-
-
-def features_key(names: list[str], path: Path, wanted: Wanted) -> str:
-    """Return which array of an archive holds the features: that of the run, if there is one."""
-    ours = (wanted.like and wanted.like.arrays) or ("",)
-    return _find_array(names, ours if ours[0] in names else X_KEYS, path, "features")
-
-
-def labels_key(names: list[str], path: Path, wanted: Wanted) -> tuple[str, str]:
-    """Return which array of an archive holds the labels, and why, where that is a guess."""
-    if wanted.label != "auto":
-        return _find_array(names, (str(wanted.label),), path, "labels"), ""
-    if wanted.like and wanted.like.arrays and wanted.like.arrays[0]:
-        return _find_array(names, (wanted.like.arrays[1],), path, "labels"), ""
-    return _find_array(names, Y_KEYS, path, "labels"), "by its name"
 
 
 def read_npy_table(path: Path, wanted: Wanted) -> Table:
@@ -68,19 +39,36 @@ def read_npy_table(path: Path, wanted: Wanted) -> Table:
 
     ``label`` may also name an .npy file of labels in the same folder.
     """
-    table = _real(_read_array(path), str(path))
-    if (beside := labels_beside(path, wanted.label)) is not None:
-        y = _labels(_read_array(beside), len(table), str(beside))
+    array, beside = _read_array(path), labels_beside(path, wanted.label)
+    if is_records(array):
+        rows = raw_table(array, str(path))
+        if beside is None:
+            return table_of(rows, path, wanted)
+        read = table_of(rows, path, replace(wanted, label=None))
+        y = labels_of(_read_array(beside), len(array), str(beside))
+        columns = read.columns and replace(read.columns, arrays=("", beside.name))
+        return read._replace(labels=y, columns=columns, location=lambda n: f"{beside}: row {n}")
+    refuse_kinds(path, wanted)
+    table = real(array, str(path))
+    if beside is not None:
+        y = labels_of(_read_array(beside), len(table), str(beside))
         named = Columns((), arrays=("", beside.name))
         return Table(table, y, lambda row: f"{beside}: row {row}", named)
     columns = array_columns(path, table.shape, wanted)
     if columns is None:
         return Table(table, None, lambda row: f"{path}: row {row}")
-    label, x = columns.label, table
+    x = table
     if columns.features != tuple(range(table.shape[1])):
         x = table[:, columns.features]
-    labels = None if label is None else Labels.of(table[:, label])
-    return Table(x, labels, lambda row: f"{path}: row {row}", columns)
+    labels = _label_columns(table, columns)
+    weight = None if columns.weight is None else table[:, columns.weight].astype(np.float64)
+    return Table(x, labels, lambda row: f"{path}: row {row}", columns, weight)
+
+
+def _label_columns(table: np.ndarray, columns: Columns) -> Labels | np.ndarray | None:
+    if not columns.labels:
+        return None
+    return table[:, columns.labels] if columns.label is None else Labels.of(table[:, columns.label])
 
 
 def array_columns(path: Path, shape: tuple[int, ...], wanted: Wanted) -> Columns | None:
@@ -99,67 +87,52 @@ def array_columns(path: Path, shape: tuple[int, ...], wanted: Wanted) -> Columns
 
 def _read_array(path: Path) -> np.ndarray:
     with reading(path) as file:
-        return _read_npy(file, path.stat().st_size, str(path))
+        return read_npy(file, path.stat().st_size, str(path))
 
 
-def labels_beside(path: Path, label: str | int | None) -> Path | None:
+def labels_beside(path: Path, label: Label) -> Path | None:
     """Return the .npy file of labels in the folder of ``path``, if ``label`` names one."""
     if isinstance(label, str) and label.endswith(".npy"):
         return existing(path.with_name(label))
     return None
 
 
-def _find_array(names: list[str], keys: Sequence[str], path: Path, what: str) -> str:
-    """Return the first of ``keys`` that is in an archive; DataError names what is in it."""
-    key = next((key for key in keys if key in names), None)
-    if key is None:
-        held = ", ".join(map(repr, names[:10])) or "nothing"
-        msg = f"{path}: no array of {what} (any of {', '.join(keys)}); it holds {held}"
-        remedy = ('pass label="NAME"', "--set data.label=NAME") if what == "labels" else ("", "")
-        raise DataError(msg, python=remedy[0], command=remedy[1])
-    return key
-
-
-def member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """Return the entry of the array that was passed to np.savez as ``name``."""
-    return archive.getinfo(name + ".npy" if name + ".npy" in archive.namelist() else name)
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    where = f"{path}[{name}]"
-    info = member(archive, name)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        msg = f"{where}: encrypted, or compressed in another way than np.savez_compressed does"
-        raise DataError(msg)
-    deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    check_declared_size(where, info.file_size, info.compress_size, compressed=deflated)
-
-    def read() -> np.ndarray:
-        with archive.open(info) as file:
-            return _read_npy(cast(io.BufferedIOBase, file), info.file_size, where)
-
-    return guarded(read, where, "cannot be read")
-
-
-def _read_npy(file: io.BufferedIOBase, size: int, where: str) -> np.ndarray:
+def read_npy(file: io.BufferedIOBase, size: int, where: str) -> np.ndarray:
     """Read one array from ``file``, which has ``size`` bytes in all."""
-    shape, fortran, dtype = npy_header(file, size, where)
+    shape, fortran, dtype = npy_header(file, size, where, objects=True)
+    if dtype.hasobject:
+        data = read_bytes(file, size - file.tell(), where)
+        return read_objects(data.tobytes(), shape, where).reshape(shape)
     data = read_bytes(file, math.prod(shape) * dtype.itemsize, where).view(dtype)
+    if dtype.kind == "U":
+        check_texts(data, where)
     return data.reshape(shape, order="F" if fortran else "C")
 
 
 def npy_header(
-    file: io.BufferedIOBase, size: int, where: str, in_memory: bool = True
+    file: io.BufferedIOBase,
+    size: int,
+    where: str,
+    *,
+    in_memory: bool = True,
+    objects: bool = False,
 ) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return the shape, whether the order is Fortran's, and the dtype of an array.
 
-    They are checked against ``size``, the bytes of the file; the values come next.
+    They are checked against ``size``, the bytes of the file; the values come next. An array of
+    ``objects``, whose pickle comes next, or of records with named fields is refused without that.
     """
     shape, fortran, dtype = guarded(lambda: _header(file), where, "not in NumPy's .npy format")
+    if objects and dtype.str == "|O" and 0 not in shape:
+        if size > MAX_PICKLE:
+            msg = f"{where}: an array of Python objects of {size} bytes, more than {MAX_PICKLE}"
+            raise DataError(msg)
+        return shape, fortran, dtype
     if dtype.hasobject:
         msg = f"{where}: an array of Python objects; save numbers or strings"
         raise DataError(msg)
-    if dtype.kind not in "buifSU" or dtype.itemsize == 0 or 0 in shape:
+    known = "V" if objects and dtype.names else "buifSU"  # of records: each field is checked later
+    if dtype.kind not in known or dtype.itemsize == 0 or 0 in shape:
         msg = f"{where}: holds {dtype} of shape {shape}; it must hold real numbers or strings"
         raise DataError(msg)
     declared = math.prod(shape) * dtype.itemsize
@@ -169,17 +142,22 @@ def npy_header(
 
 
 def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[np.lib.format.read_magic(file)]
+    width = {(1, 0): 2, (2, 0): 4, (3, 0): 4}[version := np.lib.format.read_magic(file)]
     # From a copy of the start: NumPy allocates the header's declared length before it reads it.
     start = file.tell()
-    head = io.BytesIO(file.read(MAX_HEADER))
+    head = file.read(MAX_HEADER)
+    end = start + width + int.from_bytes(head[:width], "little")
+    text = head[width : end - start]
+    if len(head) < end - start:
+        msg = f"EOF in a header of {end - start - width} bytes"
+        raise ValueError(msg)
+    if version == (3, 0):  # UTF-8, of which a Python literal can be written in ASCII
+        text = text.decode("utf-8").encode("ascii", "backslashreplace")
+    again = io.BytesIO(len(text).to_bytes(4, "little") + text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about headers written by Python 2, which it can read
-        shape, fortran, dtype = read(head)
-    file.seek(start + head.tell())
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(again, MAX_HEADER)
+    file.seek(end)
     if any(n < 0 for n in shape) or len(shape) > 8:
         msg = f"shape {shape}"
         raise ValueError(msg)
@@ -201,7 +179,8 @@ def guarded(read: Callable[[], Any], where: object, problem: str) -> Any:
         raise DataError(msg) from error
 
 
-def _real(x: np.ndarray, where: str) -> np.ndarray:
+def real(x: np.ndarray, where: str) -> np.ndarray:
+    """Return features in the dtype that they are kept in; DataError if they are not real."""
     return x.astype(real_dtype(x.dtype, x.shape, where), copy=False)
 
 
@@ -219,7 +198,13 @@ def real_dtype(dtype: np.dtype, shape: tuple[int, ...], where: str) -> np.dtype:
     return np.dtype(np.float64) if wide else dtype.newbyteorder("=")
 
 
-def _labels(y: np.ndarray, rows: int, where: str) -> Labels | np.ndarray:
+def labels_of(y: np.ndarray, rows: int, where: str) -> Labels | np.ndarray:
+    """Return the labels of ``rows`` rows, or targets (N, J); a column (N, 1) is an array (N,)."""
+    if y.dtype.names is not None:
+        msg = (
+            f"{where}: labels must be numbers or texts; got records of {len(y.dtype.names)} fields"
+        )
+        raise DataError(msg)
     if y.ndim == 0 or len(y) != rows:
         msg = f"{where}: labels of shape {y.shape} for {rows} rows of features"
         raise DataError(msg)

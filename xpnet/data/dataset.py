@@ -22,9 +22,14 @@ class Dataset:
 
     - int32 (N,), the index of each row's class in ``classes``;
     - float64 (N,) or (N, J), the targets of a regression, with ``classes`` None;
+    - float64 (N, J), 0 or 1 for each of several labels, with ``multilabel`` and ``classes`` None;
     - None, for rows to predict.
 
-    Raises DataError if x and y differ in length or if there are no rows.
+    The features of a table, whose ``columns`` have kinds, are in raw units, (N, C): numbers as they
+    are, booleans and categories as codes of their levels (-1: a value that is not among them),
+    dates as seconds since 1970, and NaN for a missing value.
+
+    Raises DataError if x and y or the weights differ in length or if there are no rows.
 
     >>> flowers = Dataset(np.zeros((3, 4)), np.array([0, 1, 0]), ("rose", "tulip"), "flowers")
     >>> len(flowers), flowers.feature_shape, len(flowers.take([0, 2]))
@@ -36,6 +41,9 @@ class Dataset:
     classes: tuple[str, ...] | None
     name: str
     columns: Columns | None = None  # of the table that it was read from
+    weight: np.ndarray | None = None  # (N,) float64
+    targets: tuple[str, ...] | None = None  # the names of several label columns
+    multilabel: bool = False
 
     def __post_init__(self) -> None:
         refuse_sparse("x", self.x)
@@ -45,6 +53,9 @@ class Dataset:
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != len(self.x)):
             msg = f"{self.name}: {len(self.x)} rows of features but labels of shape {self.y.shape}"
             raise DataError(msg)
+        if self.weight is not None and self.weight.shape != (len(self.x),):
+            msg = f"{self.name}: {len(self.x)} rows of features but weights of shape "
+            raise DataError(msg + str(self.weight.shape))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -66,8 +77,8 @@ class Dataset:
 
     def take(self, indices: Array) -> "Dataset":
         """Return the rows at ``indices`` (n,), in that order, as a copy."""
-        y = None if self.y is None else self.y[indices]
-        return replace(self, x=self.x[indices], y=y)
+        y, weight = (None if a is None else a[indices] for a in (self.y, self.weight))
+        return replace(self, x=self.x[indices], y=y, weight=weight)
 
 
 def refuse_sparse(name: str, x: Any) -> None:
@@ -91,10 +102,12 @@ def check(
     *,
     n_classes: int | None = None,
     feature_shape: tuple[int, ...] | None = None,
+    missing: bool = False,
 ) -> None:
     """Raise DataError that names the first value that would silently spoil training.
 
-    Features and targets must be finite, and rows of features of ``feature_shape``; labels must be
+    Features (NaN apart, where values may be ``missing``) and targets must be finite, and rows of
+    features of ``feature_shape``; labels must be
     whole numbers in 0 ... ``n_classes`` - 1. This is checked once on the host because no device
     does: CuPy wraps around an index that is out of range, and JAX turns it into NaN.
     """
@@ -102,7 +115,7 @@ def check(
     if feature_shape is not None and dataset.feature_shape != tuple(feature_shape):
         msg = f"{name}: features of shape {dataset.feature_shape}; expected {tuple(feature_shape)}"
         raise DataError(msg)
-    _check_finite(name, "x", x)
+    _check_finite(name, "x", x, missing=missing)
     if y is None:
         return
     if n_classes is None:
@@ -120,11 +133,11 @@ def check(
         raise DataError(msg)
 
 
-def _check_finite(name: str, letter: str, values: np.ndarray) -> None:
+def _check_finite(name: str, letter: str, values: np.ndarray, *, missing: bool = False) -> None:
     if values.dtype.kind != "f":
         return
     for rows in chunks(values):
-        bad = ~np.isfinite(values[rows])
+        bad = np.isinf(values[rows]) if missing else ~np.isfinite(values[rows])
         if bad.any():
             index = [int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape)]
             index[0] += rows.start
@@ -133,12 +146,12 @@ def _check_finite(name: str, letter: str, values: np.ndarray) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the hexadecimal SHA-256 of the classes and of x and y: dtype, shape and bytes.
+    """Return the hexadecimal SHA-256 of the classes, x, y and weights: dtype, shape and bytes.
 
     Equal fingerprints mean equal data, whatever file it came from; the name is not included.
     """
     digest = hashlib.sha256(repr(dataset.classes).encode())
-    for array in (dataset.x, dataset.y):
+    for array in (dataset.x, dataset.y, dataset.weight):
         if array is None:
             continue
         digest.update(f"{array.dtype.str} {array.shape}".encode())

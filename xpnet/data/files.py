@@ -23,7 +23,6 @@ __all__ = [
     "one_line",
     "reading",
     "read_bytes",
-    "read_lines",
 ]
 
 # The limit of one array. A few kilobytes of a compressed file can declare terabytes.
@@ -149,25 +148,3 @@ def read_bytes(file: io.BufferedIOBase, size: int, where: str) -> np.ndarray:
         msg = f"{where}: it holds more than the {size} bytes that its header declares"
         raise DataError(msg)
     return data
-
-
-def read_lines(path: Path, *, skip: int = 0) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text after the first ``skip``, without the byte order mark."""
-    total, number = 0, 0
-    with reading(path) as file:
-        while line := file.readline(MAX_LINE):
-            total, number = total + len(line), number + 1
-            if total > MAX_BYTES or len(line) == MAX_LINE:
-                limit = f"{MAX_BYTES} bytes" if total > MAX_BYTES else f"{MAX_LINE} bytes in a line"
-                msg = f"{path}: line {number}: more than {limit}; split the file or save it as .npy"
-                raise DataError(msg)
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                msg = (
-                    f"{path}: line {number}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
-                )
-                raise DataError(msg) from None
-            if number > skip:
-                yield text

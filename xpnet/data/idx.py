@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.columns import Columns, Wanted
+from xpnet.data.columns import Columns
 from xpnet.data.files import check_declared_size, existing, read_bytes, reading
 from xpnet.data.labels import Labels, Table
+from xpnet.data.wanted import Label, Wanted
 from xpnet.errors import DataError
 
 __all__ = ["idx_header", "labels_file", "read_idx", "read_idx_table"]
@@ -69,7 +70,7 @@ def read_idx_table(path: Path, wanted: Wanted) -> Table:
     return Table(x, Labels.of(y), lambda row: f"{labels}: row {row}", columns)
 
 
-def labels_file(path: Path, label: str | int) -> Path:
+def labels_file(path: Path, label: Label) -> Path:
     """Return the file with the labels of the images in ``path``."""
     if label != "auto":
         return path.with_name(str(label))

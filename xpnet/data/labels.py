@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.data.columns import Columns, number
+from xpnet.data.columns import MISSING, Columns, number
 from xpnet.data.dataset import chunks
 from xpnet.errors import DataError
 
@@ -17,6 +17,7 @@ __all__ = [
     "Labels",
     "Table",
     "check_finite",
+    "check_weights",
     "encode",
     "targets",
     "without_missing",
@@ -30,11 +31,6 @@ REGRESSION = {
 OTHER_LABEL = {
     "python": "; if another column is the label, name it: label=...",
     "command": "; if another column is the label, name it: --label",
-}
-# What stands for a label that is not there: pandas' texts (its `read_csv`), and the ? of UCI.
-MISSING = {
-    *("", "?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
-    *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "NAN", "NaT", "None", "n/a", "nan", "null"),
 }
 DROP = {
     "python": 'missing_labels="drop" leaves such rows out',
@@ -50,11 +46,22 @@ class Labels(NamedTuple):
 
     @classmethod
     def of(cls, labels: np.ndarray) -> "Labels":
-        """Encode an array (N,) of numbers, strings or UTF-8 bytes."""
+        """Encode an array (N,) of numbers, strings or UTF-8 bytes, or of such objects."""
+        if labels.dtype.kind == "O":
+            return cls.of_objects(labels)
         values, codes = np.unique(labels, return_inverse=True)
         if labels.dtype.kind == "S":
             values = np.char.decode(values, "utf-8", "replace")
         return cls(values.tolist(), codes.reshape(-1))
+
+    @classmethod
+    def of_objects(cls, labels: np.ndarray) -> "Labels":
+        """Encode plain values of any type; 1, 1.0 and True are three, and NaN is None."""
+        values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in labels]
+        values = [None if v != v else v for v in values]
+        known: dict[tuple[type, Any], int] = {}
+        codes = [known.setdefault((type(v), v), len(known)) for v in values]
+        return cls([value for _, value in known], np.asarray(codes, np.intp))
 
 
 class Table(NamedTuple):
@@ -64,6 +71,20 @@ class Table(NamedTuple):
     labels: Labels | np.ndarray | None  # an array only for targets (N, J)
     location: Callable[[int], str]  # names a row in an error
     columns: Columns | None = None
+    weight: np.ndarray | None = None  # (N,) float64
+
+
+def check_weights(weight: np.ndarray, location: Callable[[int], str]) -> None:
+    """Raise DataError that names the first weight that is missing, negative or infinite."""
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        row = int(bad.argmax())
+        got = "missing" if np.isnan(weight[row]) else f"{weight[row]:g}"
+        msg = f"{location(row)}: the weight is {got}; weights are finite and at least 0"
+        raise DataError(msg)
+    if not weight.any():
+        msg = f"{location(0)}: all weights are 0"
+        raise DataError(msg)
 
 
 def check_finite(table: Table) -> None:
@@ -103,7 +124,9 @@ def encode(
         rows = np.asarray(bad, bool)[labels.codes]
         if rows.any():
             row = int(rows.argmax())
-            msg = f"{location(row)}: label {_shown(raw[labels.codes[row]])} {problem}"
+            value = labels.values[labels.codes[row]]
+            label = "the label" if value is None else f"label {_shown(_text(value))}"
+            msg = f"{location(row)}: {label} {problem}"
             raise DataError(msg, **remedy)
 
     refuse([v in MISSING for v in raw], "is missing", **(DROP if classes is None else {}))
@@ -152,6 +175,7 @@ def without_missing(table: Table) -> Table:
         kept,
         lambda row: table.location(int(rows[row])),
         table.columns and table.columns.noting(note),
+        None if table.weight is None else table.weight[rows],
     )
 
 
@@ -182,12 +206,16 @@ def targets(labels: Labels | np.ndarray, location: Callable[[int], str]) -> np.n
         msg = f"{location(0)}: regression targets must be numbers; got {labels.dtype}"
         raise DataError(msg)
     bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        shown = labels.values[labels.codes[row]] if isinstance(labels, Labels) else values[row]
-        if isinstance(labels, Labels) and _text(shown) in MISSING:
-            msg = f"{location(row)}: target {_shown(shown)} is missing"
-            raise DataError(msg, **DROP)
-        msg = f"{location(row)}: target {_shown(shown)} is not a finite number"
-        raise DataError(msg)
-    return values
+    if not bad.any():
+        return values
+    row = int(bad.argmax())
+    if isinstance(labels, Labels):
+        shown = labels.values[labels.codes[row]]
+        gone = _text(shown) in MISSING
+    else:
+        shown, gone = values[row], bool(np.isnan(values[row]).any())
+    if gone:
+        msg = f"{location(row)}: the target is missing"
+        raise DataError(msg, **DROP)
+    msg = f"{location(row)}: target {_shown(shown)} is not a finite number"
+    raise DataError(msg)

@@ -12,7 +12,14 @@ import numpy as np
 
 from xpnet.data.running_stats import RunningStats
 
-__all__ = ["ClassScores", "RegressionScores", "among_top", "class_scores", "confusion_matrix"]
+__all__ = [
+    "ClassScores",
+    "LabelScores",
+    "RegressionScores",
+    "among_top",
+    "class_scores",
+    "confusion_matrix",
+]
 
 
 def confusion_matrix(
@@ -118,6 +125,53 @@ def among_top(ranked: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     own = np.take_along_axis(ranked, labels[:, None], axis=1)
     later = np.arange(ranked.shape[1]) > labels[:, None]
     return ((ranked > own) | ((ranked == own) & later)).sum(axis=1) < k
+
+
+class LabelScores:
+    """Scores of several labels, each yes or no, accumulated from targets and probabilities (N, J).
+
+    A label is predicted where its probability is above 1/2. ``accuracy`` is over all labels,
+    ``exact`` the share of the rows of which every label is right (scikit-learn's accuracy of
+    multilabel targets).
+
+    >>> scores = LabelScores()
+    >>> scores.add(np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.2], [0.8, 0.4]]))
+    >>> result = scores.result()
+    >>> result["accuracy"], result["exact"], result["by_target"]["f1"]
+    (0.75, 0.5, [1.0, 0.0])
+    """
+
+    def __init__(self) -> None:
+        self._counts: Any = 0.0  # (4, J): predicted rightly, predicted, true, and rightly denied
+        self._exact = self._rows = 0.0
+
+    def add(
+        self, targets: np.ndarray, values: np.ndarray, weight: np.ndarray | None = None
+    ) -> None:
+        """Add a batch: targets and probabilities (N, J), and sample weights (N,)."""
+        true, yes = targets > 0.5, values > 0.5
+        weight = np.ones(len(true)) if weight is None else weight.reshape(-1)
+        self._counts = self._counts + np.stack(
+            [weight @ f.astype(np.float64) for f in (true & yes, yes, true, ~true & ~yes)]
+        )
+        self._exact += float(weight @ (true == yes).all(axis=1))
+        self._rows += float(weight.sum())
+
+    def result(self) -> dict[str, Any]:
+        """Return the scores of all batches so far."""
+        hits, predicted, actual, denied = self._counts
+        by_target = {
+            "accuracy": _ratio(hits + denied, np.full(len(hits), self._rows)),
+            "precision": _ratio(hits, predicted),
+            "recall": _ratio(hits, actual),
+            "f1": _ratio(2 * hits, predicted + actual),
+        }
+        return {
+            "accuracy": float(by_target["accuracy"].mean()),
+            "exact": float(_ratio(self._exact, self._rows)),
+            "macro_f1": float(by_target["f1"].mean()),
+            "by_target": {name: each.tolist() for name, each in by_target.items()},
+        }
 
 
 class RegressionScores:

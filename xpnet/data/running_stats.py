@@ -1,5 +1,7 @@
 """Mean, standard deviation and extremes of rows that arrive in blocks."""
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["RunningStats"]
@@ -22,7 +24,7 @@ class RunningStats:
     """
 
     def __init__(self) -> None:
-        self.count: float = 0
+        self.count: Any = 0  # of each feature where values are missing
         self.mean = self.squares = self.low = self.high = np.zeros(())
 
     def add(self, rows: np.ndarray, weight: np.ndarray | None = None) -> None:
@@ -37,20 +39,57 @@ class RunningStats:
             mean = _total(rows, weight) / n
             deviation = rows - mean
             squares = _total(np.square(deviation, out=deviation), weight)
-            if self.count == 0:
-                self.mean, self.squares, self.low, self.high = mean, squares, low, high
-            else:
-                total, difference = self.count + n, mean - self.mean
-                self.mean = self.mean + difference * (n / total)
-                between = difference**2 * (self.count * n / total)
-                self.squares = self.squares + squares + between
-                self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        self.count += n
+            self._merge(n, mean, squares, low, high)
+
+    def add_present(self, rows: np.ndarray) -> None:
+        """Add a block of rows (n, C) of which NaN is a missing value, which does not count."""
+        gaps = np.isnan(rows)
+        if not gaps.any():
+            self.add(rows)
+            return
+        n = len(rows) - gaps.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            mean = np.where(gaps, 0.0, rows).sum(axis=0) / np.maximum(n, 1)
+            squares = np.square(np.where(gaps, 0.0, rows - mean)).sum(axis=0)
+            low, high = np.fmin.reduce(rows), np.fmax.reduce(rows)
+            self._merge(n, mean, squares, low.astype(np.float64), high.astype(np.float64))
+
+    def filled(self, chosen: Any, values: np.ndarray, counts: np.ndarray) -> "RunningStats":
+        """Return the statistics of the features ``chosen``, some of whose values were missing.
+
+        ``counts`` of them are to be replaced by these ``values``.
+        """
+        stats = RunningStats()
+        for name, value in vars(self).items():
+            setattr(stats, name, np.broadcast_to(value, self.mean.shape)[chosen])
+        seen = np.where(counts > 0, values, np.nan)
+        stats._merge(counts, values, np.zeros(len(values)), seen, seen)
+        return stats
+
+    def _merge(
+        self, n: Any, mean: np.ndarray, squares: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> None:
+        """Add the statistics of a block; its count ``n`` is one number or that of each feature."""
+        if np.all(self.count == 0):
+            self.count, self.mean, self.squares, self.low, self.high = n, mean, squares, low, high
+            return
+        total, difference = self.count + n, mean - self.mean
+        divisor, extremes = total, (np.minimum(self.low, low), np.maximum(self.high, high))
+        if isinstance(total, np.ndarray):  # a feature may have no values yet
+            divisor, extremes = (
+                np.maximum(total, 1),
+                (np.fmin(self.low, low), np.fmax(self.high, high)),
+            )
+        self.mean = self.mean + difference * (n / divisor)
+        between = difference**2 * (self.count * n / divisor)
+        self.squares = self.squares + squares + between
+        self.low, self.high = extremes
+        self.count = total
 
     @property
     def std(self) -> np.ndarray:
         """The standard deviation √(Σ (x - mean)² / N)."""
-        return np.sqrt(self.squares / max(self.count, 1))
+        return np.sqrt(self.squares / np.maximum(self.count, 1))
 
 
 def _total(rows: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

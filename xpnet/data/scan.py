@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.data.batches import prefetch
+from xpnet.data.encoder_fit import EncoderStats
 from xpnet.data.labels import REGRESSION, Labels, encode
-from xpnet.data.read import Task
 from xpnet.data.row_file import RowFile, Rows
 from xpnet.data.running_stats import RunningStats
 from xpnet.data.streamed_dataset import Assignment, Check, StreamedDataset
+from xpnet.data.wanted import Task
 from xpnet.errors import DataError
 
 __all__ = ["Scan", "scan"]
@@ -38,6 +39,7 @@ class Scan(NamedTuple):
     target_stats: tuple[RunningStats, ...]  # of the regression targets of each part
     class_counts: np.ndarray | None  # (parts, K) rows of each class in each part
     fingerprint: str  # SHA-256 of x and y: dtype, shape and bytes
+    encoding: EncoderStats | None = None  # of the first part, where the columns have kinds
 
 
 def scan(
@@ -69,12 +71,17 @@ def scan(
     summary = _Summary(file, task, len(shares), check)
     stats = tuple(RunningStats() for _ in shares)
     target_stats = tuple(RunningStats() for _ in shares)
+    kinds = bool(file.columns and file.columns.kinds)
+    encoding = EncoderStats(file.columns, seed) if file.columns and kinds else None
     ends = itertools.pairwise(file.bounds.tolist())
     blocks = ((number, file.read(*block)) for number, block in enumerate(ends))
     for number, rows in prefetch(blocks, depth=2):
         low = int(file.bounds[number])
-        if task == "classification" and rows.y is not None and len(shares) > 1:
-            assignment.cut(number, rows.y)
+        if task == "classification" and rows.y is not None:
+            y = _one_label(rows.y, file, low)
+            rows = rows._replace(y=y)
+            if len(shares) > 1:
+                assignment.cut(number, y)
         owner = np.zeros(len(rows.x), np.intp)  # the part of each row
         for part in range(len(shares)):
             for start, stop in assignment.runs(part, number):
@@ -82,7 +89,10 @@ def scan(
         summary.add(rows, low, owner)
         for part in range(len(shares)):
             mine = slice(None) if len(shares) == 1 else owner == part
-            stats[part].add(rows.x[mine])
+            add = stats[part].add_present if kinds else stats[part].add
+            add(rows.x[mine])
+            if encoding and part == 0:
+                encoding.add(rows.x[mine])
             if task == "regression" and rows.y is not None:
                 target_stats[part].add(rows.y[mine])
     targets, names = summary.targets(classes)
@@ -91,7 +101,20 @@ def scan(
         StreamedDataset(file, assignment, part, targets, names, name, window_bytes)
         for part in range(len(shares))
     )
-    return Scan(parts, stats, target_stats, counts, summary.fingerprint())
+    return Scan(parts, stats, target_stats, counts, summary.fingerprint(), encoding)
+
+
+def _one_label(y: np.ndarray, file: RowFile, low: int) -> np.ndarray:
+    """Return class labels (n,), of one-hot rows (n, K) the column of the 1."""
+    if y.ndim == 1:
+        return y
+    bad = (y != 0).sum(axis=1) != 1
+    bad |= y.max(axis=1) != 1
+    if bad.any():
+        row = low + int(bad.argmax())
+        msg = f"{file.location(row)}: class labels must be (N,), or (N, K) with one 1 in "
+        raise DataError(msg + f"each row; got {y.shape}", command="--task multilabel")
+    return y.argmax(axis=1)
 
 
 class _Summary:
@@ -105,22 +128,22 @@ class _Summary:
 
     def add(self, rows: Rows, low: int, owner: np.ndarray) -> None:
         self.digests["x"].update(np.ascontiguousarray(rows.x).data)
-        self._check_finite("x", rows.x, low)
+        if not (self.file.columns and self.file.columns.kinds):
+            self._check_finite("x", rows.x, low)
         if rows.y is None:
             return
         self.labelled = True
         self.digests["y"].update(rows.y.tobytes())
-        if self.task == "regression":
+        if self.task != "classification":
             if rows.y.dtype.kind not in "fiub":
                 msg = f"{self.file.location(low)}: regression targets must be numbers; "
                 raise DataError(msg + f"got {rows.y.dtype}")
             self._check_finite("y", rows.y, low)
+            if self.task == "multilabel":
+                self._check_binary(rows.y, low)
             if self.check is not None:
                 self.check(rows.y, lambda i: self.file.location(low + i))
             return
-        if rows.y.ndim > 1:
-            msg = f"{self.file.location(low)}: class labels must be (N,); got {rows.y.shape}"
-            raise DataError(msg)
         values, firsts, codes = np.unique(rows.y, return_index=True, return_inverse=True)
         table = np.bincount(codes * self.parts + owner, minlength=len(values) * self.parts)
         per_part = table.reshape(-1, self.parts)
@@ -130,6 +153,12 @@ class _Summary:
         if len(self.first_row) > MAX_CLASSES:
             msg = f"{self.file.location(low)}: more than {MAX_CLASSES} distinct labels; "
             raise DataError(msg + "is this a regression?", **REGRESSION)
+
+    def _check_binary(self, y: np.ndarray, low: int) -> None:
+        if y.ndim < 2 or not (good := (y == 0) | (y == 1)).all():
+            row = 0 if y.ndim < 2 else int((~good).any(axis=1).argmax())
+            msg = f"{self.file.location(low + row)}: several labels must be (N, J) of 0 and 1; got "
+            raise DataError(msg + f"{y.shape} with {y[row]}")
 
     def _check_finite(self, letter: str, values: np.ndarray, low: int) -> None:
         if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
@@ -144,15 +173,19 @@ class _Summary:
         """Return the function from labels to targets, and the names of the classes."""
         if not self.labelled:
             return None, None
-        if self.task == "regression":
+        if self.task != "classification":
             return lambda y: y.astype(np.float64), None
+        columns = self.file.columns
+        if columns and len(columns.labels) > 1:  # one-hot
+            of_columns = tuple(columns.shown(j) for j in columns.labels)
+            return lambda y: (y if y.ndim < 2 else y.argmax(axis=1)).astype(np.int32), of_columns
         values = sorted(self.first_row)  # type: ignore[type-var]
         rows = [self.first_row[value] for value in values]
         labels = Labels(
             [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values],
             np.arange(len(values)),
         )
-        where, columns = (lambda i: self.file.location(rows[i])), self.file.columns
+        where = lambda i: self.file.location(rows[i])  # noqa: E731
         codes, names = encode(labels, classes, where, columns)
         known = np.array(values)
         return lambda y: codes[np.searchsorted(known, y)], names

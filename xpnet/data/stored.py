@@ -9,20 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.arrays import (
-    array_columns,
-    features_key,
-    guarded,
-    labels_beside,
-    labels_key,
-    member,
-    npy_header,
-    real_dtype,
-)
-from xpnet.data.columns import Columns, Wanted
+from xpnet.data.archive import Archive
+from xpnet.data.arrays import array_columns, guarded, labels_beside, npy_header, real_dtype
+from xpnet.data.columns import Columns
 from xpnet.data.files import existing, reading
 from xpnet.data.idx import idx_header, labels_file
+from xpnet.data.records import check_texts
 from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
+from xpnet.data.wanted import Wanted
 from xpnet.errors import DataError
 
 __all__ = ["StoredArray", "StoredRows", "open_stored"]
@@ -105,12 +99,15 @@ class StoredRows:
     def read(self, start: int, stop: int) -> Rows:
         x, y = self._x.read(start, stop), None
         if self._taken is not None:
-            y = None if self._taken.label is None else x[:, self._taken.label]
+            y = x[:, self._taken.labels] if self._taken.labels else None
+            y = y[:, 0] if y is not None and y.shape[1] == 1 else y
             x = x[:, self._taken.features]
         elif self._y is not None:
             y = self._y.read(start, stop)
             y = y[:, 0] if y.shape[1:] == (1,) else y
             y = y.astype(y.dtype.newbyteorder("="), copy=False)
+            if y.dtype.kind == "U":
+                check_texts(y, str(self._y.path))
         return Rows(x.astype(self.dtype, copy=False), y)
 
     def expect(self, start: int, stop: int) -> None:
@@ -129,19 +126,15 @@ def _open_npy(path: Path) -> StoredArray:
 def _open_npz(path: Path, wanted: Wanted) -> StoredRows:
     """Open the features and the labels of an archive that np.savez wrote."""
     with reading(path) as file:
-        archive = guarded(lambda: zipfile.ZipFile(file), path, "not an .npz archive")
-        names = [n.removesuffix(".npy") for n in archive.namelist()]
-        x_key = features_key(names, path, wanted)
-        x = _member(archive, file, x_key, path)
-        if wanted.label is None:
-            return StoredRows(x, None)
-        y_key, guess = labels_key(names, path, wanted)
-        y = _member(archive, file, y_key, path)
-        return StoredRows(x, y, Columns((), arrays=(x_key, y_key), guess=guess))
+        archive = Archive(file, path)
+        arrays, columns = archive.find(wanted)
+        x = _member(archive, file, arrays.x)
+        y = None if arrays.y is None else _member(archive, file, arrays.y)
+        return StoredRows(x, y, columns)
 
 
-def _member(archive: zipfile.ZipFile, file, name: str, path: Path) -> StoredArray:  # type: ignore[no-untyped-def]
-    info, where = member(archive, name), f"{path}[{name}]"
+def _member(archive: Archive, file, name: str) -> StoredArray:  # type: ignore[no-untyped-def]
+    path, info, where = archive.path, archive.entry(name), f"{archive.path}[{name}]"
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         msg = f"{where}: compressed, so it cannot be streamed; save it with np.savez, or as .npy"
         raise DataError(msg)

@@ -162,6 +162,13 @@ class StreamedDataset:
         return self.targets is not None
 
     @property
+    def _input_shape(self) -> tuple[int, ...]:
+        """The shape of a transformed row."""
+        if self.transform is None:
+            return self.feature_shape
+        return self.transform(np.zeros((1, *self.feature_shape), self.file.dtype)).shape[1:]
+
+    @property
     def _counts(self) -> np.ndarray:
         return self.assignment.counts(self.part)
 
@@ -233,11 +240,11 @@ class StreamedDataset:
         counts = self._counts[order]
         before = np.cumsum(counts) - counts
         dtype = np.dtype(self.dtype or self.file.dtype)
-        row_bytes = dtype.itemsize * int(np.prod(self.feature_shape))
+        row_bytes = dtype.itemsize * int(np.prod(self._input_shape))
         firsts = np.unique(before // max(1, self.window_bytes // row_bytes), return_index=True)[1]
         ends = np.append(firsts[1:], len(order))
         sizes = np.add.reduceat(counts, firsts)
-        shape = (int(sizes.max()), *self.feature_shape)
+        shape = (int(sizes.max()), *self._input_shape)
         buffers = [np.empty(shape, dtype) for _ in range(min(2, len(firsts)))]
         for number, (first, end, n) in enumerate(zip(firsts, ends, sizes, strict=True)):
             if before[first] + n <= skip:

@@ -202,6 +202,7 @@ def of_config(
     named = {"loss": loss, "model.activation": activation, "seed": seed}
     config = load_config(source, [f"{k}={v}" for k, v in named.items() if v is not None])
     rows = sample_rows(config, sample + batch)
+    config = rows.config
     _check_sample(sample, len(rows.x), rows.source)
     y = rows.y[sample:].astype(np.int32 if config.loss.predicts == "class" else np.float64)
     y = _relabelled(config.loss, y, rows.model.output_shape[0], label, f"the loss of {source}")
@@ -230,7 +231,7 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
     part, preprocessing = run.test_part(), run.preprocessing
     _check_sample(sample, len(part), f"the test data of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))
-    x = preprocessing.scaler.apply(some.x, "float64")
+    x = preprocessing.encoder.apply(some.x, "float64")
     loss, y = run.config.loss, np.asarray(some.y)
     y = _relabelled(loss, y, preprocessing.outputs, label, "the run's loss")
     y = preprocessing.scaled_targets(y)

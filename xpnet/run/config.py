@@ -8,33 +8,39 @@ import os
 import re
 import textwrap
 import tomllib
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from xpnet.data import NAMES, Augment, Scaling
+from xpnet.data import NAMES, Augment, Scaling, TargetScaling
 from xpnet.data.columns import MissingLabels, RowNumbers
 from xpnet.data.files import existing
+from xpnet.data.image_folder import is_images
+from xpnet.data.read import Task
+from xpnet.data.tables import TextFormat, is_table
 from xpnet.errors import ConfigError
 from xpnet.nn import (
     ACTIVATIONS,
     LAYERS,
     Dense,
     Dropout,
+    Embedding,
+    FeatureScale,
     Flatten,
     Layer,
     ReLU,
     Sequential,
 )
-from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer
+from xpnet.nn.initializers import INITIALIZERS, GlorotUniform, Initializer, Zeros
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.registry import load_installed, name_of
-from xpnet.run.overrides import MAX_PARTS, overlaid
+from xpnet.run.overrides import MAX_PARTS, layered, overlaid
 from xpnet.settings import (
     Checked,
     Fraction,
@@ -43,6 +49,7 @@ from xpnet.settings import (
     OneOf,
     PositiveInt,
     build,
+    default_name,
     did_you_mean,
     dump,
 )
@@ -52,7 +59,9 @@ from xpnet.training.step_choice import Step
 from xpnet.training.threads import ThreadsSetting
 
 __all__ = [
+    "IN_MEMORY",
     "CheckpointConfig",
+    "ColumnsConfig",
     "Config",
     "DataConfig",
     "EarlyStoppingConfig",
@@ -68,7 +77,11 @@ __all__ = [
 ]
 
 Placement = Literal["auto", "device", "host"]
+Column = str | int  # by name, or else by position
 
+IN_MEMORY = "table in memory"  # the source of a training on one
+NO_RECIPE = "none"  # the default settings
+FEW_ROWS = 1000  # of a classification, for which a recipe may have settings of their own
 MAX_LAYERS = 1000  # of a model; what is compiled and printed grows with them
 # tomllib takes n² steps for a key of n parts, minutes for what fits in a config
 PART = r"""(?>[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
@@ -84,22 +97,37 @@ TABLES: dict[str, Mapping[str, type]] = {
 
 
 @dataclass(frozen=True)
+class ColumnsConfig(Checked):
+    """What the columns of a table are, where that is not to be guessed."""
+
+    ignore: tuple[Column, ...] = ()  # left out
+    numeric: tuple[Column, ...] = ()  # numbers: anything else in them is an error
+    category: tuple[Column, ...] = ()  # categories, numbers included
+    weight: Column | None = None  # the weight of each row
+    one_hot: PositiveInt = 32  # categories of up to so many values are one-hot, others embedded
+
+
+@dataclass(frozen=True)
 class DataConfig(Checked):
     """Where the examples come from, and how they are split and scaled."""
 
     source: str = "digits"  # digits, mnist, fashion-mnist, or a file
     test: str | None = None  # a file; without one, test_fraction of the source is held out
-    label: str | int | None = None  # label column: name or position
-    header: Literal["auto", "yes", "no"] = "auto"  # whether a CSV file has one
+    label: Column | tuple[Column, ...] | None = None  # label column, or several
+    columns: ColumnsConfig = ColumnsConfig()
+    header: Literal["auto", "yes", "no"] = "auto"  # whether a text file names its columns
+    text: TextFormat = TextFormat()  # how a text file is written
     missing_labels: MissingLabels = "refuse"  # rows without a label: an error, or left out
     row_numbers: RowNumbers = "drop"  # columns that number the rows: left out, or features
-    task: Literal["classification", "regression"] = "classification"
+    task: Task | Literal["auto"] = "auto"  # auto: as the loss or else the labels say
+    array: str | None = None  # the features in an .npz file
+    image_size: tuple[PositiveInt, ...] | None = None  # to which images are resized
     data_dir: str | None = None  # folder of the named data sets
     test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.1
+    validation_fraction: Fraction | Literal["auto"] = 0.1
     stratify: bool = True
     scaling: Scaling = "standard"
-    target_scaling: Scaling = "standard"  # of a regression
+    target_scaling: TargetScaling = "standard"  # of a regression
     placement: Placement = "auto"  # on the device at once, or batch by batch from the host
     stream: Literal["auto", "yes", "no"] = "auto"  # leave the rows in their file; auto: large ones
     buffer: PositiveInt = 256  # MiB of streamed rows in memory, which are shuffled
@@ -111,14 +139,18 @@ class ModelConfig(Checked):
     """The hidden layers; the output layer is added with one unit per class or target column.
 
     Either ``hidden`` widths, each with ``normalization``, ``activation`` and ``dropout``, or the
-    full list of hidden ``layers``.
+    full list of hidden ``layers``. ``scale_features`` puts a trained factor of each feature before
+    them, and categories that are not one-hot are embedded before that.
     """
 
     hidden: tuple[PositiveInt, ...] = (128,)
     activation: Annotated[Layer, OneOf(ACTIVATIONS)] = ReLU()
     normalization: Literal["none", "batch_norm", "layer_norm", "rms_norm"] = "none"
-    dropout: Fraction = 0.0
+    dropout: Fraction | Literal["auto"] = 0.0
     initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = GlorotUniform()
+    bias_initializer: Annotated[Initializer, OneOf(INITIALIZERS)] = Zeros()
+    output_initializer: Annotated[Initializer, OneOf(INITIALIZERS)] | None = None  # as the others
+    scale_features: bool = False
     layers: tuple[Annotated[Layer, OneOf(LAYERS)], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -128,13 +160,24 @@ class ModelConfig(Checked):
                 msg = f"{key} has {count} layers, more than {MAX_LAYERS}"
                 raise ConfigError(msg)
 
-    def model(self, input_shape: tuple[int, ...], n_outputs: int, loss: Loss) -> Sequential:
-        """Return the built model for examples of ``input_shape``."""
-        if self.layers is not None:
-            layers = list(self.layers)
-        else:
-            layers = [Flatten(), *self._hidden()] if len(input_shape) > 1 else self._hidden()
-        layers.append(Dense(n_outputs, initializer=self.initializer))
+    def model(
+        self,
+        input_shape: tuple[int, ...],
+        n_outputs: int,
+        loss: Loss,
+        embeddings: tuple[int, ...] = (),
+    ) -> Sequential:
+        """Return the built model for examples of ``input_shape``.
+
+        The last inputs are codes of categories, ``embeddings`` says of how many values each.
+        """
+        layers: list[Layer] = [Embedding(embeddings)] if embeddings else []
+        if self.layers is None and len(input_shape) > 1:
+            layers.append(Flatten())
+        if self.scale_features:
+            layers.append(FeatureScale())
+        layers += self._hidden() if self.layers is None else self.layers
+        layers.append(Dense(n_outputs, initializer=self.output_initializer or self.initializer))
         if loss.output_layer != "identity":  # such as softmax for a loss of probabilities
             layers.append(LAYERS[loss.output_layer]())
         return Sequential(tuple(layers)).build(input_shape)
@@ -152,10 +195,14 @@ class ModelConfig(Checked):
     def _hidden(self) -> list[Layer]:
         layers: list[Layer] = []
         for units in self.hidden:
-            layers.append(Dense(units, initializer=self.initializer))
+            dense = Dense(units, True, self.initializer, self.bias_initializer)
+            layers.append(dense)
             if self.normalization != "none":
                 layers.append(LAYERS[self.normalization]())
             layers.append(self.activation)
+            if isinstance(self.dropout, str):
+                msg = "model.dropout 'auto' depends on the number of rows, which is not known here"
+                raise ConfigError(msg)
             if self.dropout:
                 layers.append(Dropout(self.dropout))
         return layers
@@ -193,8 +240,8 @@ class Config(Checked):
         "compile": "step: write step='portable' for compile=false, step='jit' for compile=true"
     }
 
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt | Literal["auto"] = 64  # auto: the largest that fits the memory
+    epochs: PositiveInt | Literal["auto"] = 30  # auto: by the number of rows, run/by_rows.py
+    batch_size: PositiveInt | Literal["auto", "largest"] = 64  # largest: that fits the memory
     seed: NonNegativeInt = 0
     backend: str = "auto"
     device: str = "auto"
@@ -218,20 +265,40 @@ class Config(Checked):
         if self.loss.reduction == "none":
             msg = "loss.reduction 'none' gives no single loss to train on; use mean or sum"
             raise ConfigError(msg)
-        if self.batch_size != "auto" and self.accumulate > self.batch_size:
+        if isinstance(self.batch_size, int) and self.accumulate > self.batch_size:
             msg = f"accumulate must be at most batch_size, {self.batch_size}: it divides the rows "
             msg += f"of a batch into micro-batches; got {self.accumulate}"
             raise ConfigError(msg)
-        regression = self.data.task == "regression"
-        if regression != (self.loss.predicts == "value"):
-            msg = f"loss {name_of(self.loss)!r} does not fit data.task {self.data.task!r}; "
-            fit = [n for n, c in LOSSES.items() if (c.predicts == "value") == regression]
-            msg += f"use {', '.join(fit[:-1])} or {fit[-1]} for {self.data.task}"
+        self._check_task()
+
+    def _check_task(self) -> None:
+        task = self.data.task
+        if task == "auto":
+            return
+        if task != "classification" and self.data.source in NAMES:
+            msg = f"{self.data.source} has classes to predict, and is no {task}: "
+            msg += f"loss {name_of(self.loss)!r} does not fit"
+            raise ConfigError(msg)
+        if name_of(self.loss) not in (fit := fitting_losses(task)):
+            msg = f"loss {name_of(self.loss)!r} does not fit data.task {task!r}; "
+            msg += (
+                f"use {' or '.join([', '.join(fit[:-1]), fit[-1]] if fit[1:] else fit)} for {task}"
+            )
             remedy = {"python": f"loss={fit[0]!r}", "command": f"--set loss.name={fit[0]}"}
             raise ConfigError(msg, **remedy)
-        if regression and self.early_stopping.monitor == "accuracy":
+        if task == "regression" and self.early_stopping.monitor == "accuracy":
             msg = "early_stopping.monitor: a regression has no accuracy; use 'loss'"
             raise ConfigError(msg)
+
+
+def fitting_losses(task: Task) -> list[str]:
+    """Return the names of the losses for a task, its default first."""
+    kinds = {
+        "classification": ("class", "binary"),
+        "regression": ("value",),
+        "multilabel": ("binary",),
+    }[task]
+    return [n for kind in kinds for n, c in LOSSES.items() if c.predicts == kind]
 
 
 def parse_duration(text: str) -> float:
@@ -258,6 +325,20 @@ def recipe_text(name: str) -> str:
     return (resources.files("xpnet.run") / "recipes" / f"{name}.toml").read_text("utf-8")
 
 
+def _recipe(name: str, task: str | None, rows: int | None) -> dict[str, Any]:
+    """Return the settings of a recipe, with those that it has ``for`` a task and rows on top."""
+    if name == NO_RECIPE:
+        return {}
+    if name not in recipe_names():
+        msg = f"no recipe {name!r}; {did_you_mean(name, [*recipe_names(), NO_RECIPE])}"
+        raise ConfigError(msg)
+    table = tomllib.loads(recipe_text(name))
+    special = table.pop("for", {})
+    table = layered(Config, table, special.get(task, {}))
+    few = task == "classification" and rows is not None and rows < FEW_ROWS
+    return layered(Config, table, special.get("few_rows", {})) if few else table
+
+
 def template_text() -> str:
     """Return the commented config to start from, with the names that are registered.
 
@@ -275,25 +356,46 @@ def load_config(
     source: str | Path | Config = "digits",
     overrides: Iterable[str] | Mapping[str, Any] = (),
     report: Callable[[str], None] = lambda line: None,
+    *,
+    recipe: str | None = None,
+    task: Task | None = None,
+    rows: int | None = None,
 ) -> Config:
     """Read a recipe by name or a TOML file by path, with settings on top.
 
-    The path of a data file stands for the default settings on that data, and a Config for itself.
-    ``overrides`` are ``KEY=VALUE`` texts, as on a command line, or a mapping from keys to values,
-    in any order: xpnet/run/overrides.py. ``report`` is called with a line for each part of the
-    source that they replace. A relative data file in a TOML file is taken from that file's folder.
-    Raises ConfigError.
+    The path of a data file stands for the settings of a ``recipe`` on that data, by default of
+    "table" for a table and of "none", the defaults, for others; a Config stands for itself. A TOML
+    file, which may name its recipe, is on top of that. ``overrides`` are ``KEY=VALUE`` texts, as on
+    a command line, or a mapping from keys to values, in any order: xpnet/run/overrides.py.
+    ``report`` is called with a line for each part of the source that they replace. A relative data
+    file in a TOML file is taken from that file's folder.
+
+    Where neither the settings nor a loss among them say what the ``task`` is, it is the one given,
+    and decides the loss; without one, ``data.task`` of the result is "auto". ``rows`` are those to
+    train and to validate on, where they are known. Raises ConfigError.
 
     >>> load_config("digits", ["optimizer.lr=0.01", "epochs=3"]).optimizer.lr
     0.01
     >>> load_config("digits", {"model.hidden": [32], "epochs": 3}).model.hidden
     (32,)
     """
-    table = dump(source) if isinstance(source, Config) else _read(str(source))
-    table = overlaid(Config, table, overrides, report)
-    _anchor_files(table.get("data"), Path())  # of the overrides
+    overrides = overrides if isinstance(overrides, Mapping) else [*overrides]
+
+    def settled(task: Task | None, report: Callable[[str], None]) -> dict[str, Any]:
+        if isinstance(source, Config):
+            own = table_of(source)
+        else:
+            own = _read(str(source), lambda name: _recipe(name, task, rows), recipe)
+        return overlaid(Config, own, overrides, report)
+
+    task = _task(settled(None, lambda line: None)) or task
+    settings = settled(task, report)
+    if task is not None:
+        settings["data"] = {**settings.get("data", {}), "task": task}
+        settings["loss"] = settings.get("loss") or {"name": fitting_losses(task)[0]}
+    _anchor_files(settings.get("data"), Path())  # of the overrides
     try:
-        return build(Config, table)
+        return build(Config, settings)
     except ConfigError as error:
         if isinstance(source, Config) or not str(source).endswith(".toml"):
             raise
@@ -312,19 +414,53 @@ def read_toml(path: Path) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _read(source: str) -> dict[str, Any]:
+def _task(settings: Mapping[str, Any]) -> Task | None:
+    """Return the task that settings name, or that their loss is for; None if that is open."""
+    data, loss = settings.get("data"), settings.get("loss")
+    task = data.get("task", "auto") if isinstance(data, Mapping) else "auto"
+    if task != "auto":
+        return cast(Task, task) if task in typing.get_args(Task) else None
+    name = loss.get("name") if isinstance(loss, Mapping) else loss
+    if loss and name is None:
+        name = default_name(Config, "loss")
+    fits = [task for task in typing.get_args(Task) if name in fitting_losses(task)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _read(
+    source: str, settings_of: Callable[[str], dict[str, Any]], recipe: str | None
+) -> dict[str, Any]:
+    """Return the settings of a source: those of its recipe, and on top of them its own."""
+    path, own = Path(source), dict[str, Any]()
     if source in recipe_names():
-        return tomllib.loads(recipe_text(source))
-    path = Path(source)
-    if path.suffix != ".toml":
-        return {"data": {"source": str(_data_file(path))}}
+        if recipe is None:
+            recipe = source
+        else:
+            own = {"data": {"source": source}}
+    elif path.suffix == ".toml":
+        own = _toml(path)
+        named = own.pop("recipe", None)
+        recipe = recipe or named
+    elif source == IN_MEMORY:
+        own, recipe = {"data": {"source": source}}, recipe or "table"
+    else:
+        own = {"data": {"source": str(_data_file(path))}}
+        recipe = recipe or ("table" if is_table(path) else None)
+    table = layered(Config, settings_of(recipe or NO_RECIPE), own)
+    if recipe == source and "source" not in table.get("data", {}):
+        msg = f"recipe {recipe!r} is for data of your own: xpnet train FILE --recipe {recipe}"
+        raise ConfigError(msg)
+    return table
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
         table = read_toml(path)
     except OSError as error:
-        msg = f"cannot read config {source!r}: {error.strerror}"
+        msg = f"cannot read config {str(path)!r}: {error.strerror}"
         raise ConfigError(msg) from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or 5000 digits
-        msg = f"{source} is not valid TOML: {error}"
+        msg = f"{path} is not valid TOML: {error}"
         raise ConfigError(msg) from None
     _anchor_files(table.get("data"), path.parent)
     return table
@@ -334,6 +470,8 @@ def _data_file(path: Path) -> Path:
     if (path / "config.toml").is_file():
         msg = f"{str(path)!r} is a run folder; to resume it: xpnet train --out {path} --resume"
         raise ConfigError(msg)
+    if is_images(path):
+        return path
     if path.suffix or path.exists():
         return existing(path)
     msg = f"no recipe or file {str(path)!r}; {did_you_mean(str(path), recipe_names())}"
@@ -344,7 +482,7 @@ def _anchor_files(data: Any, folder: Path) -> None:
     """Make the data files of a config independent of the current folder."""
     for key in ("source", "test", "data_dir"):
         value = data.get(key) if isinstance(data, Mapping) else None
-        if isinstance(value, str) and not (key == "source" and value in NAMES):
+        if isinstance(value, str) and not (key == "source" and value in (*NAMES, IN_MEMORY)):
             try:
                 path = Path(value).expanduser()
             except RuntimeError:  # ~name, where nobody has that name
@@ -353,8 +491,16 @@ def _anchor_files(data: Any, folder: Path) -> None:
             data[key] = os.path.abspath(folder / path)
 
 
+def table_of(config: Config) -> dict[str, Any]:
+    """Return the plain table of a config, without the default loss where the task is open."""
+    table = dump(config)
+    if config.data.task == "auto" and config.loss == Config().loss:
+        del table["loss"]
+    return table
+
+
 def to_toml(config: Config) -> str:
     """Return the TOML that :func:`load_config` reads back as an equal config."""
     import tomli_w
 
-    return tomli_w.dumps(dump(config))
+    return tomli_w.dumps(table_of(config))

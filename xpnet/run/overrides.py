@@ -25,7 +25,7 @@ from xpnet.errors import ConfigError
 from xpnet.registry import load_installed
 from xpnet.settings import classes_of, default_name, kinds_of
 
-__all__ = ["MAX_PARTS", "overlaid"]
+__all__ = ["MAX_PARTS", "layered", "overlaid"]
 
 Path = tuple[str, ...]
 
@@ -55,6 +55,11 @@ def overlaid(
             key, value = _parsed(text)
             layer.add(_parts(key, text), value)
     return layer.over(cls, table, layer.settings, ())
+
+
+def layered(cls: type, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table ``below`` of a ``cls`` with the keys of the table ``above`` on top."""
+    return _Layer(cls, lambda line: None).over(cls, below, above, ()) if below else dict(above)
 
 
 class _Layer:

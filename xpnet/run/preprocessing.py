@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.data import Augment, Columns, Dataset, Scaler, StreamedDataset, check
+from xpnet.data import Augment, Columns, Dataset, Encoder, Scaler, StreamedDataset, check
+from xpnet.data.encoder import encoder_of
+from xpnet.data.read import Task
+from xpnet.data.tables import Header
 from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
 from xpnet.registry import name_of
-from xpnet.run.config import Config, Placement
+from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader, StreamedLoader
 
 __all__ = ["Splits", "Preprocessing", "columns_of", "label_in", "outputs_for", "shares_of"]
@@ -27,17 +31,37 @@ class Preprocessing:
     but the run and raw rows.
     """
 
-    scaler: Scaler
-    feature_shape: tuple[int, ...]
+    encoder: Scaler | Encoder  # of arrays, or of the columns of a table
+    feature_shape: tuple[int, ...]  # of the rows, before they are encoded
     outputs: int  # columns of the model's output
-    classes: tuple[str, ...] | None = None  # None for regression
+    classes: tuple[str, ...] | None = None  # None for a regression, and for several labels
     columns: Columns | None = None  # None where rows are more than columns, as images are
     target_scaler: Scaler | None = None  # of a regression
+    targets: tuple[str, ...] | None = None  # the names of several target columns
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
         """The names of the features, in their order, if the file had any."""
         return None if self.columns is None else self.columns.feature_names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a row of the model's input."""
+        return (
+            self.encoder.output_shape if isinstance(self.encoder, Encoder) else self.feature_shape
+        )
+
+    @property
+    def embeddings(self) -> tuple[int, ...]:
+        """How many values each of the last inputs has, which are codes of categories."""
+        return self.encoder.embeddings if isinstance(self.encoder, Encoder) else ()
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts: a class, numbers, or yes or no for each of several labels."""
+        if self.classes is not None:
+            return "classification"
+        return "multilabel" if self.target_scaler is None else "regression"
 
     def loader(
         self,
@@ -54,7 +78,7 @@ class Preprocessing:
             return StreamedLoader(
                 backend,
                 dataset,
-                transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
+                transform=lambda rows: self.encoder.apply(rows, backend.dtype_name),
                 target_transform=self.scaled_targets,
                 augment=augment,
             )
@@ -62,13 +86,15 @@ class Preprocessing:
             dataset,
             n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
             feature_shape=self.feature_shape,
+            missing=isinstance(self.encoder, Encoder),
         )
         return Loader(
             backend,
             dataset.x,
             None if dataset.y is None else self.scaled_targets(dataset.y),
+            dataset.weight,
             resident=RESIDENT[placement],
-            transform=lambda rows: self.scaler.apply(rows, backend.dtype_name),
+            transform=lambda rows: self.encoder.apply(rows, backend.dtype_name),
             augment=augment,
         )
 
@@ -83,6 +109,17 @@ class Preprocessing:
                 f"{path}: features have shape {shape}; the run was trained on {self.feature_shape}"
             )
             raise DataError(msg)
+
+    def noting_unseen(self, rows: Dataset) -> Dataset:
+        """Return the rows with a note that counts the values that training did not have."""
+        if not isinstance(self.encoder, Encoder) or rows.columns is None:
+            return rows
+        found = {name: n for name, n in self.encoder.unseen(rows.x).items() if n}
+        if not found:
+            return rows
+        counts = ", ".join(f"{name} ({n:,})" for name, n in found.items())
+        note = f"values that training did not have, taken for none of those it had: {counts}"
+        return replace(rows, columns=rows.columns.noting(note))
 
     def answers(self, out: np.ndarray) -> np.ndarray:
         """Turn the model's predictions into probabilities (N, K), or values in the data's units.
@@ -107,7 +144,7 @@ class Preprocessing:
     def tensors(self) -> dict[str, np.ndarray]:
         """Its arrays; the rest is :meth:`meta`."""
         targets = self.target_scaler.tensors() if self.target_scaler else {}
-        return {**self.scaler.tensors(), **{f"target_{k}": v for k, v in targets.items()}}
+        return {**self.encoder.tensors(), **{f"target_{k}": v for k, v in targets.items()}}
 
     def meta(self) -> dict[str, Any]:
         """Its JSON data; the rest is :meth:`tensors`."""
@@ -116,6 +153,8 @@ class Preprocessing:
             "outputs": self.outputs,
             "classes": self.classes and list(self.classes),
             "columns": self.columns and self.columns.meta(),
+            "targets": self.targets and list(self.targets),
+            "encoder": self.encoder.meta() if isinstance(self.encoder, Encoder) else None,
         }
 
     @classmethod
@@ -130,14 +169,20 @@ class Preprocessing:
         if meta["classes"] is not None and not _is_names(meta["classes"], count):
             msg = f"the checkpoint's classes must be {count} strings; got {meta['classes']!r}"
             raise CheckpointError(msg)
-        targets = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
+        names = meta.get("targets")
+        if names is not None and not _is_names(names, outputs):
+            msg = f"the checkpoint's targets must be {outputs} strings; got {names!r}"
+            raise CheckpointError(msg)
+        scaler = {k.removeprefix("target_"): v for k, v in tensors.items() if k[:7] == "target_"}
+        encoder = meta.get("encoder")
         return cls(
-            Scaler.from_tensors(tensors),
+            Scaler.from_tensors(tensors) if encoder is None else encoder_of(encoder, tensors),
             tuple(shape),
             outputs,
             meta["classes"] and tuple(meta["classes"]),
             _columns(meta, tuple(shape)),
-            Scaler.from_tensors(targets) if targets else None,
+            Scaler.from_tensors(scaler) if scaler else None,
+            names and tuple(names),
         )
 
 
@@ -157,6 +202,12 @@ def _columns(meta: dict[str, Any], shape: tuple[int, ...]) -> Columns | None:
     return columns
 
 
+def model_of(config: Config, preprocessing: Preprocessing) -> Sequential:
+    """Return the built model of a config for the inputs and outputs of its data."""
+    inputs, outputs = preprocessing.input_shape, preprocessing.outputs
+    return config.model.model(inputs, outputs, config.loss, preprocessing.embeddings)
+
+
 def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
     """Return the columns to keep with a run; each feature of an array of rows is one."""
     columns, shape = dataset.columns, dataset.feature_shape
@@ -165,10 +216,10 @@ def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
     return columns
 
 
-def label_in(config: Config, columns: Columns | None = None) -> str | int:
+def label_in(config: Config, columns: Columns | None = None) -> Column | tuple[Column, ...]:
     """Return where a file has its labels: in the column of the run, where that is known."""
     given = "auto" if config.data.label is None else config.data.label
-    return given if columns is None or columns.label is None else "auto"
+    return given if columns is None or not columns.labels else "auto"
 
 
 def _is_names(value: Any, count: int) -> bool:
@@ -185,6 +236,29 @@ class Splits:
     test: Dataset | StreamedDataset | None
     preprocessing: Preprocessing
     fingerprint: str
+    config: Config  # with its task decided
+    notes: tuple[str, ...] = ()  # what was decided, in words
+
+
+HEADERS: dict[str, Header] = {"auto": "auto", "yes": True, "no": False}
+
+
+def reading_settings(config: Config) -> dict[str, Any]:
+    """Return how the files of a run are read, as arguments of :func:`xpnet.data.read`."""
+    settings, columns = config.data, config.data.columns
+    return {
+        "header": HEADERS[settings.header],
+        "text": settings.text,
+        "task": settings.task,
+        "missing_labels": settings.missing_labels,
+        "row_numbers": settings.row_numbers,
+        "ignore": columns.ignore,
+        "numeric": columns.numeric,
+        "category": columns.category,
+        "weight": columns.weight,
+        "array": settings.array,
+        "image_size": settings.image_size,
+    }
 
 
 def outputs_for(loss: Loss, name: str, classes: tuple[str, ...] | None, columns: int) -> int:
@@ -212,10 +286,10 @@ def outputs_for(loss: Loss, name: str, classes: tuple[str, ...] | None, columns:
     return 1
 
 
-def shares_of(config: Config, *, test: bool) -> dict[str, float]:
-    """Return the share of each split, "train" first; with ``test``, one is held out for testing."""
+def shares_of(config: Config, *, validation: bool = True, test: bool) -> dict[str, float]:
+    """Return the share of each split, "train" first, and of those that are to be held out."""
     settings = config.data
-    shares = {"validation": settings.validation_fraction}
+    shares = {"validation": cast(float, settings.validation_fraction)} if validation else {}
     if test:
         shares["test"] = settings.test_fraction
     shares = {name: share for name, share in shares.items() if share}

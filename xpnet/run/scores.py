@@ -3,7 +3,7 @@
 from typing import Any
 
 from xpnet.data import Dataset, StreamedDataset
-from xpnet.data.metrics import ClassScores, RegressionScores
+from xpnet.data.metrics import ClassScores, LabelScores, RegressionScores
 from xpnet.errors import DataError
 from xpnet.run.trained_run import Run
 from xpnet.step import Batch
@@ -17,29 +17,39 @@ def scores(run: Run, dataset: Dataset | StreamedDataset, top: int = 3) -> dict[s
 
     For classes: accuracy, accuracy among the ``top`` (of more classes than that), precision, recall
     and F1 by class and their means, and the confusion matrix; without the rows that the loss
-    ignores. For a regression: mse, mae and, of more rows than one, R², by target and their means.
+    ignores. For several labels: accuracy over all of them, the share of rows where all are right,
+    precision, recall and F1 by label. For a regression: mse, mae and, of more rows than one, R², by
+    target and their means. Rows count by their weights, if they have some.
     """
     preprocessing, trainer = run.preprocessing, run.trainer
-    to_host, classes = trainer.engine.backend.to_host, preprocessing.classes
+    backend, classes = trainer.engine.backend, preprocessing.classes
+
+    def to_host(array: Array | None) -> Any:
+        return None if array is None else backend.to_host(array)
+
     if not dataset.labelled:
         msg = f"{dataset.name} has no labels to score against"
         raise DataError(msg)
-    loader = preprocessing.loader(trainer.engine.backend, dataset)
+    loader = preprocessing.loader(backend, dataset)
     if classes is None:
-        values = RegressionScores()
+        multilabel = preprocessing.task == "multilabel"
+        values = LabelScores() if multilabel else RegressionScores()
 
         def add(batch: Batch, output: Array, predicted: Array) -> None:
             targets, answers = (preprocessing.answers(to_host(a)) for a in (batch.y, predicted))
-            values.add(targets, answers)
+            values.add(targets, answers, to_host(batch.weight))
 
         metrics = trainer.score(loader, add)
-        return {"rows": len(dataset), "loss": metrics.loss, **values.result()}
+        names = preprocessing.targets or [str(j) for j in range(preprocessing.outputs)]
+        several = {"targets": list(names)} if len(names) > 1 else {}
+        return {"rows": len(dataset), "loss": metrics.loss, **values.result(), **several}
     counted, ignored = ClassScores(len(classes), top), getattr(trainer.loss, "ignore_label", None)
 
     def count(batch: Batch, output: Array, predicted: Array) -> None:
         labels, ranked = to_host(batch.y).reshape(-1), preprocessing.ranked(to_host(output))
-        counts = labels != ignored
-        counted.add(labels[counts], ranked[counts])
+        counts, weight = labels != ignored, to_host(batch.weight)
+        weight = None if weight is None else weight.reshape(-1)[counts]
+        counted.add(labels[counts], ranked[counts], weight)
 
     metrics = trainer.score(loader, count)
     found = {"rows": len(dataset), "loss": metrics.loss, **counted.result()}

@@ -4,23 +4,30 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from xpnet.data import (
     NAMES,
     Columns,
+    Encoder,
     Scaler,
     Scan,
     StreamedDataset,
+    Task,
     open_rows,
+    parts_of,
     scaler_of,
     scan,
     streamable,
 )
 from xpnet.data.files import MAX_BYTES
+from xpnet.data.parts import Part
+from xpnet.data.row_file import RowFile
 from xpnet.data.running_stats import RunningStats
+from xpnet.data.table_file import TableRows
+from xpnet.data.wanted import Wanted
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.config import Config
 from xpnet.run.preprocessing import (
@@ -29,11 +36,20 @@ from xpnet.run.preprocessing import (
     columns_of,
     label_in,
     outputs_for,
+    reading_settings,
     shares_of,
 )
 from xpnet.training.memory import host_memory
 
-__all__ = ["is_large", "is_streamed", "open_part", "stream_splits", "with_stream"]
+__all__ = [
+    "is_large",
+    "is_streamed",
+    "open_part",
+    "open_whole",
+    "stream_splits",
+    "task_of",
+    "with_stream",
+]
 
 # Which rows are in which part is as much of a run's data as the rows: no run goes on with a split
 # that an earlier version would have made otherwise.
@@ -66,13 +82,14 @@ def is_large(path: str | Path) -> bool:
 
 
 def open_part(
-    path: str | Path, config: Config, preprocessing: Preprocessing, label: str | int | None
+    path: str | Path, config: Config, preprocessing: Preprocessing, label: Any
 ) -> StreamedDataset:
     """Scan a file of the kind that a model was trained on; raises DataError."""
-    found = _scan(config, path, label, [1.0], preprocessing.classes, preprocessing.columns)
+    file = _open(config, path, label, preprocessing.columns)
+    found = _scan(config, path, file, [1.0], preprocessing.classes)
     part, stats = found.parts[0], found.stats[0]
     preprocessing.check_shape(path, part.feature_shape)
-    _check_range(part.name, stats, preprocessing.scaler, config.dtype)
+    _check_range(part.name, stats, preprocessing.encoder, config.dtype)
     return part
 
 
@@ -84,24 +101,51 @@ def with_stream(config: Config) -> Config:
     return replace(config, data=replace(config.data, stream=stream))
 
 
-def stream_splits(config: Config) -> Splits:
-    """Scan the data of ``config`` and fit the scaler to the training split.
-
-    Raises DataError, naming the file and the place, for data that cannot be trained on.
-    """
+def open_whole(config: Config) -> RowFile:
+    """Open the data of ``config``, whose rows stay in their file; raises ConfigError, DataError."""
     if config.data.missing_labels == "drop":
         msg = "data.missing_labels = 'drop' is for rows in memory: set data.stream = 'no', "
         msg += "or leave the rows without a label out of the file"
         raise ConfigError(msg)
-    shares = shares_of(config, test=config.data.test is None)
-    whole = _scan(config, config.data.source, label_in(config), list(shares.values()))
+    if config.data.columns.weight is not None:
+        msg = "data.columns.weight is for rows in memory: set data.stream = 'no'"
+        raise ConfigError(msg)
+    return _open(config, config.data.source, label_in(config))
+
+
+def task_of(config: Config, file: RowFile) -> Task:
+    """Return the task of ``config``, or else what the first labels of a file are for."""
+    if config.data.task != "auto":
+        return config.data.task
+    if isinstance(file, TableRows):  # which has seen all labels
+        return file.task
+    y = file.read(0, int(file.bounds[1])).y
+    if y is None or y.dtype.kind != "f":
+        return "classification"
+    return "regression" if y.ndim > 1 or bool(np.any(y % 1 != 0)) else "classification"
+
+
+def stream_splits(config: Config, file: RowFile) -> Splits:
+    """Scan a file opened by :func:`open_whole` and fit the scaler to the training split.
+
+    Raises DataError, naming the file and the place, for data that cannot be trained on.
+    """
+    settings, wanted = config.data, Wanted(label_in(config), array=config.data.array)
+    given: dict[Part, tuple[str, Part]] = {
+        part: (settings.source, part) for part in parts_of(settings.source, wanted)[1:]
+    }
+    if settings.test is not None:
+        given["test"] = settings.test, "train"
+    shares = shares_of(config, validation="validation" not in given, test="test" not in given)
+    whole = _scan(config, config.data.source, file, list(shares.values()))
     classes = whole.parts[0].classes
     parts, stats = dict(zip(shares, whole.parts, strict=True)), [*whole.stats]
     prints = [whole.fingerprint, SPLIT] if len(shares) > 1 else [whole.fingerprint]
-    if config.data.test is not None:
+    for name, (path, part) in given.items():
         like = columns_of(whole.parts[0])
-        other = _scan(config, config.data.test, label_in(config, like), [1.0], classes, like)
-        parts["test"], stats = other.parts[0], [*stats, *other.stats]
+        rows = _open(config, path, label_in(config, like), like, part)
+        other = _scan(config, path, rows, [1.0], classes)
+        parts[name], stats = other.parts[0], [*stats, *other.stats]
         prints.append(other.fingerprint)
     train = parts["train"]
     _check_parts(parts)
@@ -110,36 +154,54 @@ def stream_splits(config: Config) -> Splits:
     outputs = _outputs(config, train, whole.target_stats[0])
     regression = config.data.task == "regression"
     scaling, target_scaling = config.data.scaling, config.data.target_scaling
+    encoder: Scaler | Encoder
+    encoding = whole.encoding
+    if encoding is None:
+        encoder = scaler_of(scaling, whole.stats[0])
+    else:
+        encoder = encoding.encoder(scaling, config.data.columns.one_hot)
+    notes = (encoding.note,) if encoding and encoding.note else ()
+    columns = columns_of(train)
     preprocessing = Preprocessing(
-        scaler_of(scaling, whole.stats[0]),
+        encoder,
         train.feature_shape,
         outputs,
         classes,
-        columns_of(train),
-        target_scaler=scaler_of(target_scaling, whole.target_stats[0]) if regression else None,
+        columns,
+        scaler_of(target_scaling, whole.target_stats[0]) if regression else None,
+        _targets(columns) if classes is None else None,
     )
     if preprocessing.target_scaler is not None:
         for of_part in whole.target_stats:
             _check_scaled(config, preprocessing.target_scaler, of_part)
-    for part, its in zip(parts.values(), stats, strict=True):
-        _check_range(part.name, its, preprocessing.scaler, config.dtype)
+    for each, its in zip(parts.values(), stats, strict=True):
+        _check_range(each.name, its, preprocessing.encoder, config.dtype)
     validation, test = (parts.get(name) for name in ("validation", "test"))
-    return Splits(train, validation, test, preprocessing, "+".join(prints))
+    return Splits(train, validation, test, preprocessing, "+".join(prints), config, notes)
+
+
+def _open(
+    config: Config,
+    path: str | Path,
+    label: Any,
+    like: Columns | None = None,
+    part: Part = "train",
+) -> RowFile:
+    return open_rows(path, label, like, part=part, **reading_settings(config))
 
 
 def _scan(
     config: Config,
     path: str | Path,
-    label: str | int | None,
+    file: RowFile,
     shares: list[float],
     classes: tuple[str, ...] | None = None,
-    like: Columns | None = None,
 ) -> Scan:
     return scan(
-        open_rows(path, label, like, config.data.row_numbers),
+        file,
         shares,
         seed=config.seed,
-        task=config.data.task,
+        task=cast(Task, config.data.task),
         classes=classes,
         name=Path(path).name.partition(".")[0],
         window_bytes=config.data.buffer * 2**20 // 2,
@@ -183,12 +245,18 @@ def _check_classes(whole: Scan, shares: Mapping[str, float], source: str) -> Non
             )
 
 
+def _targets(columns: Columns | None) -> tuple[str, ...] | None:
+    """Return the names of several target columns, if there are such."""
+    labels = columns.labels if columns else ()
+    return tuple(str(columns.shown(j)) for j in labels) if columns and labels[1:] else None
+
+
 def _outputs(config: Config, train: StreamedDataset, targets: RunningStats) -> int:
     """Return how many outputs the model needs, once the loss has accepted the targets."""
     if not train.labelled:
         msg = f"{train.name} has no labels to train on"
         raise DataError(msg)
-    columns = int(np.prod(targets.mean.shape))
+    columns = len(_targets(train.columns) or ()) or int(np.prod(targets.mean.shape))
     outputs = outputs_for(config.loss, train.name, train.classes, columns)
     if train.classes is not None:
         config.loss.check_target(np.arange(len(train.classes)), outputs)
@@ -202,9 +270,9 @@ def _check_scaled(config: Config, scaler: Scaler, targets: RunningStats) -> None
     config.loss.check_target(scaler.apply(extremes, "float64"), 1, names.__getitem__)
 
 
-def _check_range(name: str, stats: RunningStats, scaler: Scaler, dtype: str) -> None:
+def _check_range(name: str, stats: RunningStats, encoder: Scaler | Encoder, dtype: str) -> None:
     """Check the extremes only: scaling is monotone, so if they stay finite all rows do."""
     try:
-        scaler.apply(np.stack([stats.low, stats.high]), dtype)
+        encoder.apply(np.stack([stats.low, stats.high]), dtype)
     except DataError as error:
         raise error.within(name) from None

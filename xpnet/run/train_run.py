@@ -8,21 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xpnet.backends import Resolved, resolve
 from xpnet.backends.backend import installed_version
+from xpnet.data import Task
+from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.nn import Dense
 from xpnet.nn.fit import check_batches
 from xpnet.run.batch_size import with_batch_size
-from xpnet.run.config import Config, load_config, parse_duration
+from xpnet.run.config import IN_MEMORY, Config, load_config, parse_duration
+from xpnet.run.description import describe
 from xpnet.run.preprocessing import Splits
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
-from xpnet.run.splits import load_splits
+from xpnet.run.splits import make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
 from xpnet.run.trained_run import Run, load, make_trainer
-from xpnet.settings import dump, flattened
+from xpnet.settings import build, dump, flattened
 from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import (
     Callback,
@@ -43,12 +47,18 @@ MAY_CHANGE = (
     *("checkpoint", "early_stopping"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
+# What may be "auto" until the data is read.
+DECIDED = (
+    *(("epochs",), ("batch_size",), ("model", "dropout")),
+    *(("data", "stream"), ("data", "validation_fraction")),
+)
 
 
 def train(
-    source: str | Path | Config | None = None,
+    source: Any = None,
     out: str | Path | None = None,
     *,
+    recipe: str | None = None,
     settings: Iterable[str] | Mapping[str, Any] = (),
     resume: bool = False,
     progress: Callback | None = None,
@@ -57,10 +67,12 @@ def train(
 ) -> Run:
     """Train into the folder ``out`` and score the result on the test part: all of ``xpnet train``.
 
-    ``source`` is a recipe (by default the digits), the path of a TOML or data file, or a Config,
-    with ``settings`` on top as :func:`~xpnet.run.config.load_config` takes them. ``out`` is by
-    default a new folder ``runs/NAME-DATE-TIME``. With ``resume`` the run goes on from its newest
-    good checkpoint, or begins where there is none; without a source it keeps its own config.
+    ``source`` is a recipe (by default the digits), the path of a TOML or data file, a Config, or a
+    table in memory, of pandas, polars, pyarrow or another library that speaks Arrow. ``recipe``
+    names the settings for data, by default "table" for a table; ``settings`` are on top, as
+    :func:`~xpnet.run.config.load_config` takes them. ``out`` is by default a new folder
+    ``runs/NAME-DATE-TIME``. With ``resume`` the run goes on from its newest good checkpoint, or
+    begins where there is none; without a source it keeps its own config.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
 
@@ -73,26 +85,41 @@ def train(
     if resume and out is None:
         msg = "to resume, name the run folder"
         raise ConfigError(msg, python="train(out=FOLDER, resume=True)", command="add --out DIR")
+    table = source if speaks_arrow(source) else None
+    source = IN_MEMORY if table is not None else source
     folder = RunFolder(new_folder(source) if out is None else out)
     if source is None and resume and folder.config_path.exists():
         source = folder.config()
-    config = load_config(source or "digits", settings, report)
-    config = _consistent(config, folder, resume=resume)
-    config.model.check_hidden()
+
+    def configured(
+        report: Callable[[str], None], task: Task | None = None, rows: int | None = None
+    ) -> Config:
+        if task is None and resume and folder.config_path.exists():
+            task = cast(Task, folder.config().data.task)
+        config = load_config(
+            source or "digits", settings, report, recipe=recipe, task=task, rows=rows
+        )
+        # What depends on the rows is compared with that of an earlier run once they are read.
+        return with_stream(_consistent(config, folder, resume=resume, whole=rows is not None))
+
+    config = configured(report)
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
-    config = with_stream(config)
-    if is_streamed(config):
+    if table is None and is_streamed(config):
         report(f"data {config.data.source}: its rows stay in the file; scanning them once")
-    splits = load_splits(config)
+    data = read_data(config, table)
+    config = configured(lambda line: None, data.task, data.rows(config))
+    config.model.check_hidden()
+    splits = make_splits(config, data)
+    config, epochs = splits.config, cast(int, splits.config.epochs)  # no longer "auto"
     config.data.augment.check(splits.train.feature_shape)
-    for line in _describe(splits):
+    for line in describe(splits):
         report(line)
     config = with_batch_size(config, chosen.backend, splits, report)
     trainer = make_trainer(config, splits.preprocessing, chosen.backend)
-    check_length(config.epochs, math.ceil(len(splits.train) / trainer.batch_size))
+    check_length(epochs, math.ceil(len(splits.train) / trainer.batch_size))
     check_batches(trainer.model, len(splits.train), trainer.batch_size, config.accumulate)
     parameters = f"{trainer.engine.params_layout.size:,} parameters"
     report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
@@ -102,7 +129,7 @@ def train(
         _consistent(config, RunFolder(folder.path), resume=resume)
         job.restore()
         if resume:
-            report(_position(trainer, config))
+            report(_position(trainer, epochs))
         interrupted = job.fit(progress)
         if trainer.stopped and not interrupted:
             report(f"stopped: {trainer.stopped}")
@@ -112,6 +139,7 @@ def train(
 def new_folder(source: str | Path | Config | None) -> str:
     """Return the name of a run folder that does not exist yet: ``runs/NAME-DATE-TIME``."""
     name = Path(source.data.source if isinstance(source, Config) else source or "digits").stem
+    name = "table" if name == IN_MEMORY else name
     new = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = itertools.chain([new], (f"{new}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not Path(name).exists())
@@ -180,7 +208,7 @@ class _Job:
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
-                epochs=self.config.epochs,
+                epochs=cast(int, self.config.epochs),
                 validation=None if checks is None else loader(backend, checks),
                 callbacks=[*watching, *self.early_stopping(), saving, signals],
             )
@@ -278,7 +306,7 @@ class _Job:
         return replace(run, test=result)
 
 
-def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+def _consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool = True) -> Config:
     """Refuse to overwrite a run, or to resume it with another network, data or optimizer."""
     if not resume and folder.exists():
         msg = f"{str(folder.path)!r} already holds a run"
@@ -290,10 +318,9 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     if not resume or not folder.config_path.exists():
         return config
     earlier = folder.config()
-    if config.batch_size == "auto":  # what fits now may differ from what fitted then
-        config = replace(config, batch_size=earlier.batch_size)
-    if config.data.stream == "auto":
-        config = replace(config, data=replace(config.data, stream=earlier.data.stream))
+    config = _as_decided(config, earlier)
+    if not whole:
+        return config
     ours, theirs = flattened(dump(config)), flattened(dump(earlier))
     for key in sorted({*ours, *theirs}):
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
@@ -304,33 +331,34 @@ def _consistent(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     return config
 
 
-def _position(trainer: Trainer, config: Config) -> str:
+def _as_decided(config: Config, earlier: Config) -> Config:
+    """Return ``config`` with what it leaves open as ``earlier``, which was resolved, has it."""
+    ours, theirs = dump(config), dump(earlier)
+    for *path, key in DECIDED:
+        mine, then = ours, theirs
+        for name in path:
+            mine, then = mine[name], then[name]
+        if mine[key] in ("auto", "largest"):  # what fits now may differ from what fitted then
+            mine[key] = then[key]
+    return build(Config, ours)
+
+
+def _position(trainer: Trainer, epochs: int) -> str:
     epoch, batch, step = trainer.position
     if step == 0:
         return "no checkpoint to resume from yet: starting"
-    if epoch >= config.epochs:
+    if epoch >= epochs:
         return f"all {epoch} epochs are done; to train further: --set epochs={2 * epoch}"
     return f"resuming after step {step}: epoch {epoch + 1}, batch {batch + 1}"
 
 
-def _describe(splits: Splits) -> list[str]:
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    rows = ", ".join(f"{len(p):,} {name}" for name, p in parts.items() if p is not None)
-    classes = splits.preprocessing.classes
-    kind = f"{len(classes)} classes" if classes else "regression"
-    shape = "x".join(map(str, splits.train.feature_shape))
-    said = [f"data {splits.train.name}: {rows}; {shape} features, {kind}"]
-    if columns := splits.preprocessing.columns:
-        said += columns.lines(classes)
-    test = splits.test
-    if test is not None and test.columns is not None and test.columns is not splits.train.columns:
-        said += [f"{test.name}: {note}" for note in test.columns.notes]
-    return said
-
-
 def _chain(trainer: Trainer) -> str:
-    """The widths of the layers, such as 64-128-10."""
+    """The widths of the input, of each dense layer, and of what else changes them: 64-128-10."""
     model = trainer.model
-    shapes = [model.input_shape or (), *model.shapes()]
-    widths = ["x".join(map(str, shape)) for shape in shapes]
-    return "-".join(w for i, w in enumerate(widths) if i == 0 or w != widths[i - 1])
+    before = model.input_shape or ()
+    widths = ["x".join(map(str, before))]
+    for layer, shape in zip(model.layers, model.shapes(), strict=True):
+        if isinstance(layer, Dense) or shape != before:
+            widths.append("x".join(map(str, shape)))
+        before = shape
+    return "-".join(widths)

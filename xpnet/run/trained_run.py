@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from xpnet.backends import resolve
 from xpnet.data import Dataset, StreamedDataset
+from xpnet.data.tables.memory import like_input, speaks_arrow
 from xpnet.errors import CheckpointError, DataError
-from xpnet.run.config import Config
-from xpnet.run.preprocessing import Preprocessing, label_in
+from xpnet.run.answers import answer_columns
+from xpnet.run.config import IN_MEMORY, Config
+from xpnet.run.preprocessing import Preprocessing, label_in, model_of
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
@@ -39,17 +41,42 @@ class Run:
     interrupted: bool = False  # by a signal
     test: Mapping[str, Any] = field(default_factory=dict)  # scores on the test split, if any
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return probabilities (N, K) for raw rows x (N, ...), or values for a regression."""
-        loader = self.preprocessing.loader(
-            self.trainer.engine.backend, Dataset(x, None, None, "input")
-        )
+    def predict(self, x: Any) -> np.ndarray:
+        """Return probabilities (N, K) for raw rows, or values for a regression.
+
+        ``x`` is an array (N, ...) of what the run was trained on, or a table of pandas, polars,
+        pyarrow or another library that speaks Arrow, whose columns are found by name.
+        """
+        if speaks_arrow(x):
+            return self._predicted(cast(Dataset, self.read(x, labelled=False)))
+        kinds = set(self.preprocessing.columns.kinds if self.preprocessing.columns else ())
+        if not kinds <= {"number"}:
+            msg = f"the run was trained on a table with columns that are no numbers ({min(kinds)})"
+            raise DataError(msg, python="pass a table, such as a DataFrame, with their names")
+        return self._predicted(Dataset(x, None, None, "input"))
+
+    def predict_table(self, table: Any) -> Any:
+        """Return the predictions for a table as a table of its library, with its index.
+
+        Its columns are those of ``xpnet predict``: the class and the probability of every class, or
+        the values of a regression.
+        """
+        return like_input(table, answer_columns(self.preprocessing, self.predict(table)))
+
+    def evaluate(self, source: Any, *, label: Any = None, top: int = 3) -> dict[str, Any]:
+        """Return the scores of the run on a labelled file or table, as ``xpnet evaluate`` does."""
+        from xpnet.run.scores import scores
+
+        return scores(self, self.read(source, labelled=True, label=label), top)
+
+    def _predicted(self, dataset: Dataset) -> np.ndarray:
+        loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
         return self.preprocessing.answers(self.trainer.predict(loader))
 
     def predictions(self, dataset: Dataset | StreamedDataset) -> Iterator[np.ndarray]:
         """Yield what :meth:`predict` returns: at once for rows in memory, else batch by batch."""
         if isinstance(dataset, Dataset):
-            yield self.predict(dataset.x)
+            yield self._predicted(dataset)
             return
         loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
         yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
@@ -60,6 +87,9 @@ class Run:
         Raises DataError where there are none, or where the data has changed since: the split
         would be another one, and rows trained on would be tested on.
         """
+        if self.config.data.source == IN_MEMORY:
+            msg = f"{self.folder.path} was trained on a table in memory: pass one to evaluate on"
+            raise DataError(msg, command="give a FILE to evaluate on")
         splits = load_splits(self.config)
         if splits.fingerprint != self.fingerprint:
             msg = f"{splits.train.name} has changed since the run was trained on it: "
@@ -71,28 +101,29 @@ class Run:
             raise DataError(msg)
         return splits.test
 
-    def read(
-        self, path: str | Path, *, labelled: bool, label: str | int | None = None
-    ) -> Dataset | StreamedDataset:
-        """Read a file of the kind that the run was trained on.
+    def read(self, source: Any, *, labelled: bool, label: Any = None) -> Dataset | StreamedDataset:
+        """Read a file, or a table in memory, of the kind that the run was trained on.
 
         Columns are found by the names that the run knows, in any order, or by position where the
         file or the run has none. Other columns are left out, which ``columns.notes`` of the result
         says, and so is the label without ``labelled``. ``label`` names the column of labels where
-        it is another than in training. The rows of a large file stay in it, where that can be.
+        it is another than in training. The rows of a large file stay in it, where that can be. Of
+        an archive or folder with a test part, that part is read if ``labelled``.
+        Values of a category that training did not have are counted in the notes.
+
         Raises DataError for a column that is missing or ambiguous.
         """
         preprocessing = self.preprocessing
         columns, classes = preprocessing.columns, preprocessing.classes
         given = label_in(self.config, columns) if label is None else label
-        if is_large(path):
-            return open_part(path, self.config, preprocessing, given if labelled else None)
+        if not speaks_arrow(source) and is_large(source):
+            return open_part(source, self.config, preprocessing, given if labelled else None)
         if labelled:
-            rows = read_rows(path, self.config, given, classes, columns)
+            rows = read_rows(source, self.config, given, classes, columns, scored=True)
         else:
-            rows = read_rows(path, self.config, None, None, columns)
-        preprocessing.check_shape(path, rows.feature_shape)
-        return rows
+            rows = read_rows(source, self.config, None, None, columns)
+        preprocessing.check_shape(rows.name, rows.feature_shape)
+        return preprocessing.noting_unseen(rows)
 
 
 class _RunTrainer(Trainer):
@@ -110,13 +141,13 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
 
     It raises DataError for rows that did not come through a Loader of the preprocessing.
     """
-    model = config.model.model(preprocessing.feature_shape, preprocessing.outputs, config.loss)
+    model = model_of(config, preprocessing)
     return _RunTrainer(
         model,
         config.loss,
         config.optimizer,
         backend=backend,
-        batch_size=1 if config.batch_size == "auto" else config.batch_size,
+        batch_size=config.batch_size if isinstance(config.batch_size, int) else 1,
         seed=config.seed,
         schedule=config.schedule,
         clip=config.clip,
@@ -132,8 +163,8 @@ def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
     predicts, classes, outputs = config.loss.predicts, preprocessing.classes, preprocessing.outputs
     fits = {
         "class": classes is not None and outputs == len(classes),
-        "binary": classes is not None and outputs == 1,
-        "value": classes is None,
+        "binary": preprocessing.task == "multilabel" or (classes is not None and outputs == 1),
+        "value": preprocessing.task == "regression",
     }
     if not fits[predicts]:
         found = "no classes" if classes is None else f"{len(classes)} classes"

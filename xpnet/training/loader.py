@@ -11,6 +11,7 @@ from xpnet.backends import Backend
 from xpnet.data import Augment, Shuffle, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.streamed_dataset import Check
+from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import DataError
 from xpnet.step import Batch
 from xpnet.typing import Array
@@ -49,6 +50,7 @@ class Loader:
         arrays = {"x": x, "y": y, "sample weights": weight}
         for name, array in arrays.items():
             refuse_sparse(name, array)
+        arrays = {name: numbers_in(array, name) for name, array in arrays.items()}
         self.arrays = {k: _array(backend, v) for k, v in arrays.items() if v is not None}
         lengths = {k: v.shape[0] if v.shape else 0 for k, v in self.arrays.items()}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -52,8 +52,10 @@ def parity(
         msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
         raise ConfigError(msg)
     size = batch_size or (config.batch_size if isinstance(config.batch_size, int) else 64)
-    config = dataclasses.replace(config, batch_size=size)
+    epochs = config.epochs if isinstance(config.epochs, int) else 30
+    config = dataclasses.replace(config, batch_size=size, epochs=epochs)
     rows = rows or sample_rows(config, steps * size)
+    config = rows.config
     config.loss.check_target(rows.y, rows.model.output_shape[-1])
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
@@ -82,7 +84,7 @@ class _Moment(NamedTuple):
 def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_Moment]:
     """Yield the steps that training would take on these rows."""
     per_epoch = math.ceil(len(rows.x) / size)
-    schedule, total = config.schedule.init(), config.epochs * per_epoch
+    schedule, total = config.schedule.init(), cast(int, config.epochs) * per_epoch
     rule = grouped(config.optimizer, layouts(rows.model)[0])
     for step in range(steps):
         epoch, batch = divmod(step, per_epoch)

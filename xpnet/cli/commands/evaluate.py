@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 @click.argument("file", required=False, metavar="[FILE]")
 @device_options
 @which_option
-@click.option("--label", metavar="COLUMN", help="The label in FILE, if not named as in training.")
+@click.option(
+    "--label",
+    multiple=True,
+    metavar="COLUMN",
+    help="The label in FILE, if not named as in training (repeat for several).",
+)
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -32,7 +37,7 @@ def evaluate(
     device: str | None,
     backend: str | None,
     which: str,
-    label: str | None,
+    label: tuple[str, ...],
     top: int,
     as_json: bool,
 ) -> int:
@@ -52,7 +57,8 @@ def evaluate(
         result = scores(loaded, loaded.test_part(), top)
     else:
         with naming(file):
-            rows = loaded.read(file, labelled=True, label=label)
+            named = label[0] if len(label) == 1 else label or None
+            rows = loaded.read(file, labelled=True, label=named)
             say_notes(file, rows)
             result = scores(loaded, rows, top)
     if as_json:
@@ -87,11 +93,12 @@ def print_scores(result: dict) -> None:
             show(_confusion(result))
     if "by_target" in result:
         table = Table("target", *result["by_target"])
-        for i, values in enumerate(zip(*result["by_target"].values(), strict=True)):
-            add_row(table, str(i), *(f"{value:.4f}" for value in values))
+        columns = zip(*result["by_target"].values(), strict=True)
+        for name, values in zip(result["targets"], columns, strict=True):
+            add_row(table, name, *(f"{value:.4f}" for value in values))
         show(table)
     top = [key for key in result if key.startswith("top_")]
-    for key in ("rows", "loss", *top, "macro_f1", "mse", "mae", "r2", "accuracy"):
+    for key in ("rows", "loss", *top, "exact", "macro_f1", "mse", "mae", "r2", "accuracy"):
         if key in result:
             value = result[key]
             text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -52,6 +52,7 @@ def gradcheck(
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
     rows = sample_rows(config, batch)
+    config = rows.config
     report = check(
         rows.model,
         config.loss,

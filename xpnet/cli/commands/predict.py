@@ -20,7 +20,7 @@ def predict(
     output: str | None,
     which: str,
 ) -> int:
-    """Predict the rows of FILE (CSV, NPY, NPZ, IDX, Parquet; - reads CSV from standard input).
+    """Predict the rows of FILE: a table, arrays or images; - reads CSV from standard input.
 
     Writes CSV: the class and the probability of every class, or the predicted values of a
     regression. Columns are found by the names that the run was trained on, or by position where
@@ -41,7 +41,7 @@ def predict(
         rows = loaded.read(file, labelled=False)
     say_notes(place, rows)
     with naming(place):
-        lines = _lines(loaded.predictions(rows), loaded.preprocessing.classes)
+        lines = _lines(loaded.predictions(rows), loaded.preprocessing)
         if output == "-" and sys.stdout.isatty():
             for line in lines:
                 say(line)
@@ -79,10 +79,14 @@ def _standard_input(loaded):  # type: ignore[no-untyped-def]
             raise DataError(message, python=error.python, command=error.command) from None
 
 
-def _lines(batches, classes):  # type: ignore[no-untyped-def]
+def _lines(batches, preprocessing):  # type: ignore[no-untyped-def]
     """Yield the CSV lines of predictions that arrive in batches."""
     import csv
     import io
+
+    from xpnet.run.answers import answer_names
+
+    classes = preprocessing.classes
 
     def line(cells):  # type: ignore[no-untyped-def]
         text = io.StringIO()
@@ -91,13 +95,11 @@ def _lines(batches, classes):  # type: ignore[no-untyped-def]
 
     for number, batch in enumerate(batches):
         columns = batch.reshape(len(batch), -1)
-        J = columns.shape[1]
-        if number == 0 and classes is None:
-            yield line(["value"] if J == 1 else [f"value_{j}" for j in range(J)])
-        elif number == 0:
-            yield line(["class", *(f"p_{name}" for name in classes)])
+        if number == 0:
+            yield line(answer_names(preprocessing, columns.shape[1]))
         for row in columns:
-            if classes is None:
+            if preprocessing.task == "regression":
                 yield line([f"{v:.7g}" for v in row])
             else:
-                yield line([classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+                named = [] if classes is None else [classes[int(row.argmax())]]
+                yield line([*named, *(f"{p:.6f}" for p in row)])

@@ -1,19 +1,22 @@
 """``xpnet show``."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from xpnet.cli.options import open_run
+from xpnet.cli.options import column_options, column_settings, open_run, set_option
 from xpnet.cli.output import add_column, add_row, say
 from xpnet.cli.output import show as print_rich
+from xpnet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from xpnet.data import Dataset
     from xpnet.training.trainer import Trainer
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("source", metavar="RUN | FILE")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -24,16 +27,41 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", is_flag=True, help="Show what a fused training step does, operation by operation."
 )
-def show(run: str, epochs: int, *, plan: bool) -> int:
+@column_options
+@set_option
+def show(
+    source: str,
+    epochs: int,
+    label: tuple[str, ...],
+    ignore: tuple[str, ...],
+    numeric: tuple[str, ...],
+    category: tuple[str, ...],
+    weight: str | None,
+    task: str | None,
+    overrides: tuple[str, ...],
+    *,
+    plan: bool,
+) -> int:
     """Show a run: its layers with shapes and parameter counts, its history and its config.
+
+    Of a table in a FILE show its columns: the kind that each is taken for, missing and distinct
+    values, and what a training would do with it. The options from --label on are for that.
 
     \b
     xpnet show runs/first
     xpnet show runs/first --plan
+    xpnet show flowers.csv --label species
     """
     from xpnet.run.config import to_toml
 
-    loaded = open_run(run, "numpy", "cpu")
+    settings = [*column_settings(label, ignore, numeric, category, weight, task), *overrides]
+    if Path(source).is_file() and Path(source).suffix != ".toml":
+        _show_columns(source, settings)
+        return 0
+    if settings:
+        msg = f"{settings[0].partition('=')[0]} is for a FILE; {source!r} is shown as trained"
+        raise ConfigError(msg)
+    loaded = open_run(source, "numpy", "cpu")
     if plan:
         _show_plan(loaded.trainer)
         return 0
@@ -58,6 +86,20 @@ def show(run: str, epochs: int, *, plan: bool) -> int:
             say(f"test {key} {report[key]:.4f}")
     say("", *to_toml(loaded.config).split("\n")[:-1])
     return 0
+
+
+def _show_columns(path: str, settings: list[str]) -> None:
+    from xpnet.run.config import load_config
+    from xpnet.run.description import column_table
+    from xpnet.run.splits import read_data
+
+    config = load_config(path, ["data.stream=no", "data.missing_labels=drop", *settings])
+    whole = cast("Dataset", read_data(config).whole)
+    if whole.columns is None or not whole.columns.described:
+        say(f"{path}: {len(whole):,} rows of {'x'.join(map(str, whole.feature_shape))} features")
+        return
+    say(f"{path}: {len(whole):,} rows, {whole.columns.width} columns")
+    say(*column_table(whole.columns), *whole.columns.lines(whole.classes))
 
 
 def _show_plan(trainer: "Trainer") -> None:

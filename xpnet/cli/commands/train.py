@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.cli.options import device_options, set_option
+from xpnet.cli.options import column_options, device_options, set_option
 
 
 @click.command()
@@ -10,8 +10,10 @@ from xpnet.cli.options import device_options, set_option
 @device_options
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
 @click.option("--resume", is_flag=True, help="Resume from the newest checkpoint in --out.")
-@click.option("--label", metavar="COLUMN", help="Column of the labels, by name or position.")
-@click.option("--batch-size", metavar="N|auto", help="Rows per step; auto: the most that fit.")
+@column_options
+@click.option("--recipe", metavar="NAME", help="Settings for FILE: table (for tables) or none.")
+@click.option("--epochs", metavar="N|auto", help="Passes through the rows; auto: by their number.")
+@click.option("--batch-size", metavar="N|auto|largest", help="Rows per step; largest: that fit.")
 @click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
 @click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
 @click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
@@ -23,7 +25,14 @@ def train(
     backend: str | None,
     out: str | None,
     resume: bool,
-    label: str | None,
+    label: tuple[str, ...],
+    ignore: tuple[str, ...],
+    numeric: tuple[str, ...],
+    category: tuple[str, ...],
+    weight: str | None,
+    task: str | None,
+    recipe: str | None,
+    epochs: str | None,
     batch_size: str | None,
     step: str | None,
     threads: str | None,
@@ -33,20 +42,21 @@ def train(
 ) -> int:
     """Train a network and measure it on held-out data.
 
-    The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or a data file (CSV, NPY,
-    NPZ, IDX, Parquet) to train on with the default settings. The last line is the test accuracy.
+    The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or data: a table (CSV or
+    other text, Parquet, Feather, JSON Lines, ARFF, LIBSVM), arrays (NPY, NPZ, IDX) or a folder of
+    images. Tables are trained on with the recipe "table", others with the default settings. The
+    last line is the test accuracy.
 
     \b
     xpnet train
     xpnet train mnist --device cuda --out runs/mnist
-    xpnet train flowers.csv --label species --set epochs=100
+    xpnet train flowers.csv --label species --ignore id
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     """
-    import json
     import shlex
 
-    from xpnet.cli.options import given, warn
+    from xpnet.cli.options import column_settings, given, warn
     from xpnet.cli.output import say
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
@@ -56,8 +66,8 @@ def train(
     named = {
         "device": device,
         "backend": backend,
-        "data.label": None if label is None else json.dumps(label),  # a text, as 4 may be a name
         "data.data_dir": data_dir,
+        "epochs": epochs,
         "batch_size": batch_size,
         "step": step,
         "threads": threads,
@@ -74,7 +84,12 @@ def train(
         run = run_training(
             source if given("source") else None,
             out,
-            settings=[*(f"{key}={value}" for key, value in named.items() if value), *overrides],
+            recipe=recipe,
+            settings=[
+                *(f"{key}={value}" for key, value in named.items() if value),
+                *column_settings(label, ignore, numeric, category, weight, task),
+                *overrides,
+            ],
             resume=resume,
             progress=None if quiet else Progress(),
             report=report,

@@ -5,8 +5,11 @@ The Arrow PyCapsule interface: https://arrow.apache.org/docs/format/CDataInterfa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from xpnet.data.files import one_line
 from xpnet.data.tables.binary import index_columns
@@ -16,7 +19,7 @@ from xpnet.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["of_arrow", "speaks_arrow"]
+__all__ = ["like_input", "numbers_in", "of_arrow", "speaks_arrow"]
 
 
 def speaks_arrow(obj: Any) -> bool:
@@ -38,6 +41,40 @@ def of_arrow(obj: Any, name: str = "table") -> RawTable:
         raise DataError(msg)
     names = tuple(table.schema.names)
     return RawTable(normalised(table), names, located(name, names), index_columns(table.schema))
+
+
+def like_input(table: Any, columns: Mapping[str, Any]) -> Any:
+    """Return columns as a table of the library of ``table``: of pandas with its index.
+
+    It is a pyarrow.Table where that is neither pandas nor polars.
+    """
+    if _is_frame(table):
+        return sys.modules["pandas"].DataFrame(dict(columns), index=table.index)
+    if type(table).__module__.partition(".")[0] == "polars":
+        return sys.modules["polars"].DataFrame(dict(columns))
+    import pyarrow as pa
+
+    return pa.table(dict(columns))
+
+
+def numbers_in(obj: Any, name: str) -> Any:
+    """Return the numbers of a table as float64 (N, C), and of a column as (N,); else ``obj``.
+
+    Raises DataError for a column of anything else than numbers: a training of one's own, unlike
+    :func:`xpnet.train`, encodes nothing.
+    """
+    if not speaks_arrow(obj):
+        return obj
+    if not _is_frame(obj) and not hasattr(obj, "columns"):
+        return np.asarray(obj)
+    raw = of_arrow(obj, name)
+    table = raw.data.select([j for j in range(raw.data.num_columns) if j not in raw.index])
+    columns = [np.asarray(column.to_numpy()) for column in table.columns]
+    for column, label in zip(columns, table.schema.names, strict=True):
+        if column.dtype.kind not in "buif":
+            msg = f"{name}: column {label!r} does not hold numbers alone"
+            raise DataError(msg, python="xpnet.train(table) encodes texts, dates and gaps")
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _is_frame(obj: Any) -> bool:

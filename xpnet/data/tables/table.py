@@ -22,6 +22,9 @@ class Location(Protocol):
     def __call__(self, row: int, column: int | None = None) -> str: ...
 
 
+YEAR_1, YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999  # in µs since 1970
+
+
 @dataclass(frozen=True, eq=False)
 class RawTable:
     """A table as its file holds it: Arrow columns, null where a value is missing.
@@ -41,8 +44,8 @@ class RawTable:
 def located(where: Any, names: tuple[str, ...] | None, base: str = "row") -> Location:
     """Return the location of rows that are only counted.
 
-    >>> located("a.parquet", ("age",))(6, 0)
-    "a.parquet: row 6, column 0 ('age')"
+    >>> located("a.feather", ("age",))(6, 0)
+    "a.feather: row 6, column 0 ('age')"
     """
 
     def location(row: int, column: int | None = None) -> str:
@@ -72,9 +75,10 @@ def readable(path: Any, what: str) -> Iterator[None]:
 
 
 def normalised(data: pa.Table) -> pa.Table:
-    """Return a table with the types of :class:`RawTable`."""
+    """Return a table with the types of :class:`RawTable`; raises ArrowInvalid if it is damaged."""
     import pyarrow as pa
 
+    data.validate(full=True)  # texts that are no UTF-8 would be found out much later
     columns = [_normal(column) for column in data.columns]
     return pa.Table.from_arrays(columns, names=list(data.schema.names))
 
@@ -96,12 +100,24 @@ def _normal(column: pa.ChunkedArray) -> pa.ChunkedArray:
             pa.chunked_array([pc.run_end_decode(c) for c in column.chunks], kind.value_type)
         )
     if types.is_date(kind) or types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(
-            pa.timestamp("us")
-        )
+        zone = getattr(kind, "tz", None)
+        return _in_calendar(column.cast(pa.timestamp("us", zone), safe=False))
     if types.is_dictionary(kind):
         return _dictionary(column)
     return column
+
+
+def _in_calendar(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return dates without their zone; raises DataError for years that no calendar has."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    extremes = pc.min_max(column.cast(pa.int64()))
+    low, high = (extremes[end].as_py() for end in ("min", "max"))
+    if low is not None and not YEAR_1 <= low <= high <= YEAR_9999:
+        msg = "a date is before the year 1 or after 9999"
+        raise DataError(msg)
+    return column.cast(pa.timestamp("us"))
 
 
 def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -172,8 +172,12 @@ class TextRows:
         for parsed in self.scan():
             size += sum(column.nbytes for column in parsed.columns)
             if size > files.MAX_BYTES:
-                msg = f"{self.path}: its values take more than {files.MAX_BYTES} bytes; split the "
-                raise DataError(msg + "file", command="--set data.stream=yes, or split the file")
+                msg = f"{self.path}: its values take more than {files.MAX_BYTES} bytes"
+                raise DataError(
+                    msg,
+                    python="stream it, scan(open_rows(path)), or split the file",
+                    command="--set data.stream=yes, or split the file",
+                )
             parts.append(parsed._replace(block=parsed.block._replace(data=b"")))
         types = [arrow_type(kind) for kind in self.kinds]
         chunks = zip(self._settled(parts), types, strict=True)
