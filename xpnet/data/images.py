@@ -57,8 +57,8 @@ def read_image_table(path: Path, wanted: Wanted) -> Table:
     if wanted.label not in (None, "auto", FOLDER):
         msg = f"{path}: the label of an image is the folder that it is in; got {wanted.label!r}"
         raise DataError(msg, python='label="auto"', command="leave --label out")
-    require("PIL", "images", "reading images")
     found = find_images(path, wanted.part, wanted.label is not None, only_train(wanted))
+    require("PIL", "images", "reading images")
     known = wanted.like.arrays[0] if wanted.like and wanted.like.arrays else None
     x, mode, notes = _read(found.files, known, wanted.image_size)
     columns = Columns(
