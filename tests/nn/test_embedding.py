@@ -93,6 +93,7 @@ def test_the_gradient_is_the_derivative_of_the_cost(table):
 
 
 def test_codes_that_a_narrow_dtype_would_round_are_refused(rng):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     small, large = [Embedding((5, 257)), Dense(K)], [Embedding((5, 258)), Dense(K)]
     assert Trainer(Sequential(small).build((3,)), backend="torch", mixed=Mixed("bfloat16")).engine
     with pytest.raises(ConfigError, match=r"codes up to 257, and bfloat16 .* up to 256.*mixed"):

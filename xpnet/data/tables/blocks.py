@@ -36,8 +36,9 @@ class Cutter:
         self.quote = quote.encode()
         mark = rb" \t" if delimiter == "space" else re.escape(delimiter.encode())
         q = re.escape(self.quote)
-        field = rb"(?:(?:Q[^Q]*+Q)++[^D\n]*+|(?!Q)[^D\n]*+)" if quote else rb"[^D\n]*+"
-        row = rb"(?:(?:FIELD[D])*+FIELD\n)*+".replace(b"FIELD", field)
+        # Atomic groups, for possessive quantifiers match wrongly before Python 3.11.5 (gh-106052).
+        field = rb"(?>(?>(?>Q[^Q]*Q)+)(?>[^D\n]*)|(?!Q)(?>[^D\n]*))" if quote else rb"(?>[^D\n]*)"
+        row = rb"(?>(?>(?>(?>FIELD[D])*)FIELD\n)*)".replace(b"FIELD", field)
         self._rows = re.compile(row.replace(b"D", mark).replace(b"Q", q))
 
     def end(self, data: bytes) -> int:
