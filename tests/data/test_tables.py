@@ -332,6 +332,7 @@ def test_a_file_with_damaged_bytes_does_no_harm(tmp_path, whole, name):
     ("name", "content", "said"),
     [
         ("a.parquet", b"", "cannot be read as a Parquet file"),
+        ("a.arff", b"@relation r\n@attribute a {'x', 'y}\n@data\nx\n", "line 2: the values of 'a'"),
         ("a.parquet", b"PAR1" * 9, "cannot be read as a Parquet file"),
         ("a.feather", b"", "cannot be read as a Feather or Arrow file"),
         ("a.csv.gz", b"x", "cannot be read: Not a gzipped file"),

@@ -85,7 +85,12 @@ def _attribute(text: str, lines: Lines) -> Attribute:
     name, kind = (_plain(match[1]), match[2].strip()) if match else ("", "")
     word = kind.lower().split(None, 1)[0] if kind else ""
     if kind.startswith("{") and kind.endswith("}"):
-        return Attribute(name, "nominal", tuple(_plain(v) for v in _values(kind[1:-1])))
+        try:
+            values = tuple(_plain(v) for v in _values(kind[1:-1]))
+        except ValueError:
+            msg = f"{lines.where}: the values of {name!r} are quoted wrongly"
+            raise DataError(msg) from None
+        return Attribute(name, "nominal", values)
     if word in NUMERIC:
         return Attribute(name, "numeric")
     if word == "string":
