@@ -566,7 +566,8 @@ def test_a_terminal_shows_a_live_bar(trained, tmp_path):
 
 @pytest.mark.long
 def test_two_trainings_into_one_folder_are_refused(tmp_path):
-    settings = ["--set", "epochs=100000", "--set", "model.hidden=[4]"]
+    settings = [f"--set={s}" for s in ("epochs=100000", "model.hidden=[4]")]
+    settings.append("--set=checkpoint.min_seconds=0")  # a checkpoint of each epoch
     first = process("train", "--out", "run", *settings, cwd=tmp_path, **PIPES)
     try:
         for line in first.stdout:
