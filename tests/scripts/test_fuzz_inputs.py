@@ -201,7 +201,7 @@ HOSTILE = {
     "one-row.csv": (lambda: rows(1), "there is nothing to learn"),
     "no-rows.csv": (lambda: rows(0), "a header but no rows"),
     "empty.csv": (lambda: "", "the file is empty"),
-    "few.csv": (lambda: rows(2), "2 rows cannot be split"),
+    "few.csv": (lambda: rows(2), "no class has a row for each of 2 parts"),
     "inf.csv": (lambda: rows(b=lambda i: "inf" if i == 3 else i), "line 5, column 1 ('b')"),
     "ragged.csv": (lambda: rows(b=lambda i: "1,2" if i == 3 else i), "line 5: 4 columns"),
     "latin.csv": (lambda: rows().encode() + b"\xe9,1,1\n", "line 22, column 0 ('a'): 'é'"),
