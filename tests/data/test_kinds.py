@@ -1,6 +1,7 @@
 """The kinds of columns: guessed from all rows, chosen, kept for later files, and shown."""
 
 import csv
+import datetime as dt
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpnet.data import Columns, fit_encoder, read
+from xpnet.data import Columns, fit_encoder, open_rows, read
 from xpnet.data.survey import Survey
 from xpnet.errors import CheckpointError, DataError
 
@@ -187,6 +188,48 @@ def test_a_category_of_dates_is_found_however_a_later_file_holds_them(tmp_path):
         read(pa.table({"due": later, "a": [1, 2, 4], "y": [1, 2, 1]}), category=["due"])
 
 
+@pytest.mark.parametrize("order", ["day", "month"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_dates_of_a_later_file_are_in_the_order_of_the_run(tmp_path, order, stream):
+    def dated(name, texts):
+        return text(tmp_path / name, {"when": texts, "a": [*range(len(texts))]})
+
+    def later(source):
+        if not stream or not hasattr(source, "suffix"):
+            return read(source, like=columns, label=None).x
+        rows = open_rows(source, like=columns, label=None)
+        return rows.read(0, rows.shape[0]).x
+
+    format_ = {"day": "%d/%m/%Y", "month": "%m/%d/%Y"}[order]
+    days = [dt.datetime(2020, 1 + k % 12, 1 + k % 28) for k in range(40)]
+    made = {"when": [day.strftime(format_) for day in days], "a": [*range(40)]}
+    columns = read(text(tmp_path / "a.csv", {**made, "y": ["u", "v"] * 20})).columns
+    assert columns.kinds == ("date", "number")
+    assert Columns.of(json.loads(json.dumps(columns.meta()))).dates == order
+    # 3/2 alone could be either.
+    expected = dt.datetime(2020, *((2, 3) if order == "day" else (3, 2)), tzinfo=dt.UTC).timestamp()
+    assert later(dated("b.csv", ["3/2/2020"]))[0, 0] == expected
+    assert later(pa.table({"when": ["03/02/2020"], "a": [1]}))[0, 0] == expected
+    assert (
+        later(dated("c.csv", ["2020-02-03"]))[0, 0]
+        == dt.datetime(2020, 2, 3, tzinfo=dt.UTC).timestamp()
+    )
+    other = {"day": "1/31/2020", "month": "31/1/2020"}[order]
+    with pytest.raises(
+        DataError, match=f"line 3, .*'{other}' is not a date as in the run, {order},"
+    ):
+        later(dated("d.csv", ["3/2/2020", other]))
+
+
+def test_texts_that_may_be_dates_stay_texts_in_a_later_file(tmp_path):
+    due = ["1/2/2020", "2/3/2020"] * 20
+    first = text(tmp_path / "a.csv", {"due": due, "a": [*range(40)], "y": ["u", "v"] * 20})
+    columns = read(first).columns
+    assert columns.levels[0] == ("1/2/2020", "2/3/2020")
+    later = text(tmp_path / "b.csv", {"due": ["2/3/2020", "31/3/2020"], "a": [1, 2]})
+    assert read(later, like=columns, label=None).x[:, 0].tolist() == [1, -1]
+
+
 def test_a_kind_cannot_be_chosen_for_the_label(tmp_path):
     path = text(tmp_path / "a.csv", every_kind())
     with pytest.raises(DataError, match="column 'outcome' is no feature, so it cannot be a categ"):
@@ -346,6 +389,8 @@ def test_columns_of_an_earlier_version_had_one_label_and_no_kinds():
         {"levels": [[], ["a"], ["no", "yes"], []]},
         {"weight": 3},
         {"weight": "size"},
+        {"dates": "week"},
+        {"dates": 3},
         {"labels": [0]},
         {"labels": "outcome"},
     ],

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xpnet.data.labels import MISSING
-from xpnet.data.tables import TextFormat, read_table
+from xpnet.data.tables import TextFormat, open_table, read_table
 from xpnet.errors import ConfigError, DataError
 
 
@@ -371,15 +371,53 @@ def test_a_surprise_at_the_end_of_a_long_file_counts(
 
 
 def test_what_is_decided_about_values_is_said(read):
-    table = read("id,when,n,due\n12345678901234567890,31/12/2020,9007199254740993,1/2/2020\n"
-                 "1,1/2/2020,0.5,2/3/2020\n")  # fmt: skip
+    table = read("id,when,n\n12345678901234567890,31/12/2020,9007199254740993\n1,1/2/2020,0.5\n")
     assert table.notes == (
         "id: whole numbers of more than 18 digits are kept as text",
         "n: whole numbers beyond 2^53 are rounded",
         "when: dates are read as day, month, year",
-        "due: these may be dates, day or month first, which the values do not show: kept as text",
+    )
+    assert read("n,due\n1,1/2/2020\n2,2/3/2020\n").notes == (
+        "due: these may be dates, day or month first, which the values do not show: kept as text; "
+        "--set data.text.dates=day or month reads them",
     )
     assert "column 0: whole" in read("12345678901234567890,x\n1,x\n").notes[0]
+
+
+@pytest.mark.parametrize("late", [0, LATE])
+@pytest.mark.parametrize("dates", ["auto", "day", "month", "text"])
+@pytest.mark.parametrize(
+    ("sure", "order"), [("31/1/2020", "day"), ("1/31/2020", "month"), ("1/2/2020", None)]
+)
+def test_the_dates_of_a_file_are_all_in_one_order(tmp_path, read, late, dates, sure, order):
+    texts = ["3/2/2020", "11/12/2019 06:30"] * max(1, late // 2)
+    content = "when,due,f\n" + "".join(f"1/2/2020,{text},x\n" for text in texts)
+    table = read(content + f"{sure},5/6/2020,x\n", dates=dates)
+    asked = order if dates == "auto" else dates
+    fits = asked in ("day", "month") and asked == (order or asked)
+    assert types(table)[0] == ("timestamp[us]" if fits else "string")
+    assert table.dates == {"auto": order or "text", "text": "auto"}.get(dates, dates)
+    due = table.data.column(1).to_pylist()
+    if asked not in ("day", "month"):
+        assert due == [*texts, "5/6/2020"]
+    else:
+        day_first = asked == "day"
+        expected = pd.to_datetime([*texts, "5/6/2020"], dayfirst=day_first, format="mixed")
+        assert due == expected.to_pydatetime().tolist()
+    rows = open_table(tmp_path / "a.csv", TextFormat(dates=dates))
+    assert pa.concat_tables(rows.batches()).equals(table.data)
+    assert (rows.dates, rows.notes) == (table.dates, table.notes)
+
+
+def test_dates_that_contradict_each_other_decide_nothing_for_others(read):
+    table = read("a,b,c\n31/1/2020,1/31/2020,1/2/2020\n30/1/2020,1/30/2020,2/2/2020\n")
+    assert types(table) == ["timestamp[us]", "timestamp[us]", "string"]
+    assert table.dates == "auto"
+
+
+def test_one_quoted_field_is_enough(read):
+    assert columns(read("when,colour\n3,'red'\n")) == [[3], ["red"]]
+    assert columns(read("when,colour\n3,'red\n")) == [[3], ["'red"]]
 
 
 def test_more_texts_may_stand_for_a_missing_value(read):

@@ -7,7 +7,7 @@ file are the same in xpnet/data/matching.py.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from xpnet.errors import CheckpointError
 
@@ -17,6 +17,7 @@ __all__ = [
     "MISSING",
     "ROW_NUMBERS",
     "Columns",
+    "DateOrder",
     "Described",
     "Kind",
     "MissingLabels",
@@ -29,6 +30,8 @@ __all__ = [
 
 RowNumbers = Literal["drop", "keep"]
 MissingLabels = Literal["refuse", "drop"]
+# What comes first in a date such as 3/2/2020; "text": nothing says so, and such dates stay texts.
+DateOrder = Literal["auto", "day", "month", "text"]
 
 Kind = Literal["number", "category", "boolean", "date", "text", "id", "constant"]
 FEATURE_KINDS: tuple[Kind, ...] = ("number", "category", "boolean", "date")
@@ -98,6 +101,7 @@ class Columns:
     weight: int | None = None
     kinds: tuple[Kind, ...] = ()  # of the features; () of arrays, which are numbers without gaps
     levels: tuple[tuple[str, ...], ...] = ()  # of each feature: the values of a category, in order
+    dates: DateOrder = "auto"  # what came first in the file's dates, such as 13/2/2020
     described: tuple[Described, ...] = ()  # every column, for people; not kept with a run
 
     @property
@@ -182,6 +186,7 @@ class Columns:
                 meta.get("weight"),
                 cast(Any, _texts(meta.get("kinds", ()))),
                 tuple(_texts(levels) or () for levels in meta.get("levels", ())),
+                meta.get("dates", "auto"),
             )
             problem: object = columns._problem()
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -199,6 +204,8 @@ class Columns:
             return f"columns {listed(used)} of {len(self.names or used)}"
         if {*self.kinds} - {*FEATURE_KINDS} or len(self.kinds) not in (0, count):
             return f"kinds {listed(self.kinds)} of {count} features"
+        if self.dates not in get_args(DateOrder):
+            return f"dates {self.dates!r}"
         if len(self.levels) != len(self.kinds):
             return f"levels of {len(self.levels)} features"
         for kind, levels in zip(self.kinds, self.levels, strict=True):

@@ -77,6 +77,7 @@ class _Matching:
             weight=weight,
             kinds=ours.kinds,
             levels=ours.levels,
+            dates=ours.dates,
         )
 
     def _notes(self, rest: list[int]) -> tuple[str, ...]:

@@ -171,9 +171,14 @@ def open_rows(
         msg = f"{path}: weights, and missing labels that are dropped, are for rows in memory"
         raise DataError(msg, python="read(path)", command="--set data.stream=no")
     if str(path).lower().endswith(STREAMABLE):
-        return TableRows(path, wanted, text, header, task)
+        return TableRows(path, wanted, _as_in_the_run(text, like), header, task)
     refuse_kinds(path, wanted)
     return open_stored(path, wanted)
+
+
+def _as_in_the_run(text: TextFormat, like: Columns | None) -> TextFormat:
+    """Return how a text file is written, its dates in the order of those of the run."""
+    return text if like is None or text.dates != "auto" else replace(text, dates=like.dates)
 
 
 def _read_table(path: Path, wanted: Wanted, header: Header, text: TextFormat) -> Table:
@@ -189,7 +194,7 @@ def _read_table(path: Path, wanted: Wanted, header: Header, text: TextFormat) ->
     if name.endswith(".npz"):
         return read_npz_table(path, wanted)
     if is_table(path):
-        raw = read_table(path, text, header, wanted.is_header)
+        raw = read_table(path, _as_in_the_run(text, wanted.like), header, wanted.is_header)
         numbers = [name for name in raw.names or () if number(name) is not None]
         if header == "auto" and wanted.like is None and len(numbers) > 1:
             note = f"the first row ({numbers[0]}, {numbers[1]}, ...) is taken for a header: "

@@ -1,6 +1,7 @@
 """A table whose rows stay in its file: kinds from one pass over all blocks, then block by block."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,7 @@ class TableRows:
             surveys = self._survey(first.num_columns)
             chosen = wanted.kept(columns.names, first.num_columns, path)
             columns = with_kinds(columns, surveys, chosen, path, self.location)
+            columns = replace(columns, dates=self._file.dates)
             narrow = not any(surveys[j].missing for j in columns.features)
             if task == "auto" and columns.labels:
                 self.task, note = _task(columns, surveys)

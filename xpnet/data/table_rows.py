@@ -1,6 +1,8 @@
 """From the Arrow columns of a table to the rows of a data set: features, labels and weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ def table_of(raw: Any, name: Any, wanted: Wanted) -> Table:
         surveys = [Survey().add(data.column(j)) for j in range(width)]
         chosen = wanted.kept(columns.names, width, name)
         columns = with_kinds(columns, surveys, chosen, name, raw.location)
+        columns = replace(columns, dates=raw.dates)
     if data.num_rows * len(columns.features) * 8 > files.MAX_BYTES:
         msg = f"{name}: {data.num_rows} rows of {len(columns.features)} features take more than "
         msg += f"{files.MAX_BYTES} bytes"
@@ -67,7 +70,8 @@ def features_of(
     kinds = kinds_of(columns, len(columns.features))
     levels = columns.levels or ((),) * len(columns.features)
     for j, kind, known in zip(columns.features, kinds, levels, strict=True):
-        values = feature(data.column(j), kind, known, lambda row, j=j: location(row, j))  # type: ignore[misc]
+        where = partial(lambda j, row: location(row, j), j)
+        values = feature(data.column(j), kind, known, where, columns.dates)
         if not columns.kinds and values.dtype.kind == "f" and (gaps := np.isnan(values)).any():
             msg = f"{location(int(gaps.argmax()), j)}: the value is missing; the run was trained "
             raise DataError(msg + "on rows without missing values")

@@ -6,11 +6,13 @@ kind of a column does not allow is an error with its place.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, time
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from xpnet.data.columns import MISSING, Kind, number
+from xpnet.data.columns import MISSING, DateOrder, Kind, number
+from xpnet.data.tables.values import iso_date
 from xpnet.errors import DataError
 
 __all__ = [
@@ -87,8 +89,12 @@ def values_of(column: Any) -> np.ndarray:
     return values / 1e6 if content == "date" else values
 
 
-def feature(column: Any, kind: Kind, levels: Sequence[str], where: Where) -> np.ndarray:
+def feature(
+    column: Any, kind: Kind, levels: Sequence[str], where: Where, dates: DateOrder = "auto"
+) -> np.ndarray:
     """Return the numbers (N,) of a feature whose kind and levels are known.
+
+    ``dates`` says what comes first in a text such as 3/2/2020, "day" or "month".
 
     Raises DataError for an infinite number, and for a value of another kind.
     """
@@ -98,7 +104,7 @@ def feature(column: Any, kind: Kind, levels: Sequence[str], where: Where) -> np.
     if kind in ("category", "boolean") and content != "other":
         return encoded(column, levels)
     if content == "text":
-        return _spelled(column, kind, where)
+        return _spelled(column, kind, where, dates)
     if kind == content or (kind, content) == ("number", "boolean"):
         return _finite(values_of(column), where)
     row = int(np.argmax(column.is_valid()))
@@ -180,28 +186,29 @@ def _finite(values: np.ndarray, where: Where) -> np.ndarray:
     return values
 
 
-def _spelled(column: Any, kind: Kind, where: Where) -> np.ndarray:
+def _spelled(column: Any, kind: Kind, where: Where, dates: DateOrder) -> np.ndarray:
     """Return the numbers, or the dates, that texts spell."""
     texts, indices = coded(column)
-    parse = number if kind == "number" else _seconds
+    parse = number if kind == "number" else partial(_seconds, order=dates)
     values = [np.nan if t is None or t.strip() in MISSING else parse(t) for t in texts]
     bad = np.array([*(v is None or np.isinf(v) for v in values), False])[indices]
     if bad.any():
         row = int(bad.argmax())
-        raise _another_kind(texts[indices[row]], kind, where(row))
+        raise _another_kind(texts[indices[row]], kind, where(row), dates)
     return np.array([*(0.0 if v is None else v for v in values), np.nan])[indices]
 
 
-def _seconds(text: str) -> float | None:
-    """Return the seconds since 1970 of a date that is written as ISO 8601 says."""
+def _seconds(text: str, order: DateOrder) -> float | None:
+    """Return the seconds since 1970 of a date as ISO 8601 writes it, or in the order given."""
     try:
-        return float(np.datetime64(text.strip(), "us").astype(np.int64)) / 1e6
+        return float(np.datetime64(iso_date(text.strip(), order), "us").astype(np.int64)) / 1e6
     except ValueError:
         return None
 
 
-def _another_kind(value: Any, kind: Kind, where: str) -> DataError:
-    kinds = {"number": "a finite number", "date": "a date"}
+def _another_kind(value: Any, kind: Kind, where: str, dates: DateOrder = "auto") -> DataError:
+    order = {"day": " as in the run, day, month, year", "month": " as in the run, month, day, year"}
+    kinds = {"number": "a finite number", "date": "a date" + order.get(dates, "")}
     msg = f"{where}: {_shown(value)} is not {kinds.get(kind, 'a value of a category')}"
     return DataError(msg, **(TEXT_REMEDY if isinstance(value, str) else {}))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from xpnet.data.labels import MISSING
+from xpnet.data.columns import MISSING, DateOrder
 from xpnet.errors import ConfigError
 from xpnet.settings import Checked
 
@@ -28,7 +28,8 @@ class TextFormat(Checked):
     ``delimiter`` is any character, or "space" for runs of blanks; ``thousands`` is never guessed.
     Lines that begin with ``comment`` are skipped; "auto" skips those with # or % at the top of the
     file. ``encoding`` "auto" is UTF-8, or UTF-16 by its byte order mark, else cp1252.
-    ``missing`` are more texts that stand for a missing value, such as "-999".
+    ``missing`` are more texts that stand for a missing value, such as "-999". ``dates`` says what
+    comes first in 3/2/2020: "day" or "month"; "auto" is what the values show, such as 13/2/2020.
     """
 
     delimiter: str = "auto"
@@ -38,6 +39,7 @@ class TextFormat(Checked):
     comment: str = "auto"
     quote: Literal["auto", '"', "'", "none"] = "auto"
     missing: tuple[str, ...] = ()
+    dates: DateOrder = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +71,7 @@ class Dialect(NamedTuple):
     comment: str = ""  # lines that begin with it are skipped, "" for none
     blanks: bool = False  # whether blanks precede a quote
     missing: frozenset[str] = frozenset(MISSING)
+    dates: DateOrder = "auto"
 
     @property
     def number(self) -> str:
@@ -127,7 +130,7 @@ def sniffed(sample: str, form: TextFormat, tabs: bool) -> tuple[Dialect, list[st
             if len({delimiter, decimal, form.thousands}) == 3:
                 blanks = bool(quote) and re.search(f"{re.escape(delimiter)} +{quote}", sample)
                 marks = delimiter, quote, decimal, form.thousands, comment
-                found.append(Dialect(*marks, bool(blanks), missing))
+                found.append(Dialect(*marks, bool(blanks), missing, form.dates))
     if not found:
         msg = f"TextFormat: delimiter {given!r}, decimal {form.decimal!r} and thousands "
         raise ConfigError(msg + f"{form.thousands!r} must be different characters")
@@ -172,7 +175,7 @@ def _quote(sample: str) -> str:
     begun = len(re.findall(FIELD.format("'"), sample, re.MULTILINE))
     whole = len(re.findall(FIELD.format("'") + ends, sample, re.MULTILINE))
     double = re.search(FIELD.format('"'), sample, re.MULTILINE)
-    return "'" if begun == whole > 1 and not double else '"'
+    return "'" if begun == whole > 0 and not double else '"'
 
 
 def _score(sample: str, dialect: Dialect) -> tuple[float, float, float]:

@@ -22,6 +22,8 @@ from xpnet.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from xpnet.data.columns import DateOrder
+
 __all__ = ["STREAMABLE", "TableFile", "open_stream"]
 
 STREAMABLE = tuple(s for name in ("text", "parquet", "arrow") for s in FORMATS[name])
@@ -37,6 +39,7 @@ class TableFile(Protocol):
     names: tuple[str, ...] | None
     index: tuple[int, ...]
     notes: tuple[str, ...]
+    dates: DateOrder
     bounds: np.ndarray  # (blocks + 1,) int64: the first row of each block, and the end
     location: Location
 
@@ -59,7 +62,7 @@ class TextFile:
         self.location: Location = rows.location
         for _ in rows.scan():
             pass  # what it holds is not kept
-        self.notes = rows.said()
+        self.notes, self.dates = rows.said(), rows.dates
         self.bounds = np.array([0, *np.cumsum([m.rows for m in rows.marks])], np.int64)
 
     def block(self, i: int) -> pa.Table:
@@ -73,6 +76,7 @@ class ArrowFile:
     """A Parquet file, whose blocks are its row groups, or an Arrow file with its record batches."""
 
     notes: tuple[str, ...] = ()
+    dates: DateOrder = "auto"
 
     def __init__(self, path: Path, what: str) -> None:
         self._path, self._what = path, what

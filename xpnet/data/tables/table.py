@@ -13,6 +13,8 @@ from xpnet.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from xpnet.data.columns import DateOrder
+
 __all__ = ["Location", "RawTable", "located", "normalised", "readable"]
 
 
@@ -39,6 +41,7 @@ class RawTable:
     location: Location
     index: tuple[int, ...] = ()  # columns that the file itself calls the index of its rows
     notes: tuple[str, ...] = ()  # what was guessed of the format, in words
+    dates: DateOrder = "auto"  # of the texts that were read as dates
 
 
 def located(where: Any, names: tuple[str, ...] | None, base: str = "row") -> Location:

@@ -21,11 +21,13 @@ from xpnet.data.tables.header import Header, IsHeader, Rest, has_header
 from xpnet.data.tables.opened import Unchanged
 from xpnet.data.tables.parse import Parsed, Parser
 from xpnet.data.tables.table import RawTable, column_of
-from xpnet.data.tables.values import NUMBERS, arrow_type, join, notes_of
+from xpnet.data.tables.values import NUMBERS, arrow_type, date_order, join, notes_of, settled
 from xpnet.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from xpnet.data.columns import DateOrder
 
 __all__ = ["TextRows", "read_text"]
 
@@ -160,6 +162,7 @@ class TextRows:
                 self.kinds = [join(a, b) for a, b in zip(self.kinds, parsed.kinds, strict=True)]
                 self._asked = self.kinds
                 yield parsed
+        self.kinds = settled(self.kinds)
 
     def _parsed(self, block: Block) -> Parsed:
         return self._parser.parsed(block, self._asked)
@@ -182,13 +185,18 @@ class TextRows:
         types = [arrow_type(kind) for kind in self.kinds]
         chunks = zip(self._settled(parts), types, strict=True)
         data = self._named([pa.chunked_array(c, t) for c, t in chunks])
-        return RawTable(data, self.names, self.location, notes=self.said())
+        return RawTable(data, self.names, self.location, notes=self.said(), dates=self.dates)
 
     def _named(self, columns: list[Any]) -> pa.Table:
         import pyarrow as pa
 
         names = self.names or [str(j) for j in range(self.width)]
         return pa.Table.from_arrays(columns, names=list(names))
+
+    @property
+    def dates(self) -> DateOrder:
+        """In what order the dates of a file that was scanned are."""
+        return date_order(self.kinds)
 
     def said(self) -> tuple[str, ...]:
         """Return what was guessed of the format and the values, in words."""
@@ -204,7 +212,7 @@ class TextRows:
     def _settled(self, parts: list[Parsed]) -> list[list[pa.Array]]:
         """Return the chunks of all columns in their final types; some are read again for that."""
         columns: list[list[Any]] = [
-            [_settled(part.columns[j], part.kinds[j], kind) for part in parts]
+            [_as_type(part.columns[j], part.kinds[j], kind) for part in parts]
             for j, kind in enumerate(self.kinds)
         ]
         again = [[j for j, c in enumerate(columns) if c[i] is None] for i in range(len(parts))]
@@ -232,7 +240,7 @@ class TextRows:
         return place + column_of(self.names, column)
 
 
-def _settled(column: pa.Array, kind: str, target: str) -> pa.Array | None:
+def _as_type(column: pa.Array, kind: str, target: str) -> pa.Array | None:
     """Return a column of one type as another; None where its texts are needed for that."""
     import pyarrow as pa
 

@@ -6,6 +6,7 @@ that the result is that of all rows, wherever the first surprise is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,21 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from xpnet.data.columns import DateOrder
     from xpnet.data.tables.dialect import Dialect
 
-__all__ = ["NOTES", "arrow_type", "converted", "inferred", "join", "notes_of", "number_type"]
+__all__ = [
+    "NOTES",
+    "arrow_type",
+    "converted",
+    "date_order",
+    "inferred",
+    "iso_date",
+    "join",
+    "notes_of",
+    "number_type",
+    "settled",
+]
 
 # type -> the types that hold its values as well, narrowest first. "whole" are whole numbers that a
 # double holds, "int" those that take 64 bits and "wide" more, which stay texts; in "rounded" some
@@ -41,7 +54,8 @@ NOTES = {
     "rounded": "whole numbers beyond 2^53 are rounded",
     "day": "dates are read as day, month, year",
     "month": "dates are read as month, day, year",
-    "either": "these may be dates, day or month first, which the values do not show: kept as text",
+    "either": "these may be dates, day or month first, which the values do not show: kept as text; "
+    "--set data.text.dates=day or month reads them",
 }
 NUMBERS = ("whole", "int", "float", "rounded")
 EXACT = 2.0**53
@@ -105,7 +119,7 @@ def inferred(cells: pa.Array, dialect: Dialect) -> str:
         return "text" if values is None else number_type(values, lambda: texts)
     if first.lower() in ("true", "false"):
         return "bool" if _all(texts, r"^(?i:true|false)$") else "text"
-    return _date_type(texts) if first[0].isdigit() else "text"
+    return _date_type(texts, dialect.dates) if first[0].isdigit() else "text"
 
 
 def number_type(values: pa.Array, texts: Callable[[], pa.Array]) -> str:
@@ -176,14 +190,16 @@ def _numbers(texts: pa.Array, dialect: Dialect) -> pa.Array | None:
     return pc.replace_substring_regex(texts, r"^\+", "").cast(pa.float64())
 
 
-def _date_type(texts: pa.Array) -> str:
+def _date_type(texts: pa.Array, order: DateOrder) -> str:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if _all(texts, YEAR_FIRST) or _all(texts, ZONED):
         kind = "date"
-    elif not _all(texts, YEAR_LAST):
+    elif order == "text" or not _all(texts, YEAR_LAST):
         return "text"
+    elif order != "auto":
+        kind = order
     else:
         parts = pc.extract_regex(texts, YEAR_LAST)
         a, b = (pc.max(parts.field(j).cast(pa.int64())).as_py() for j in (0, 2))
@@ -217,6 +233,43 @@ def _dates(texts: pa.Array, kind: str) -> pa.Array:
     if len(present := texts.drop_null()) and _all(present, ZONED):
         return texts.cast(pa.timestamp("us", "UTC")).cast(stamp)
     return texts.cast(stamp)
+
+
+def iso_date(text: str, order: DateOrder) -> str:
+    """Return a date with the year last as ISO 8601 writes it, and any other text as it is.
+
+    >>> iso_date("3/2/2020", "day"), iso_date("3/2/2020 12:30", "month"), iso_date("3/2", "day")
+    ('2020-02-03', '2020-03-02 12:30', '3/2')
+    """
+    match = re.match(YEAR_LAST, text)
+    if match is None or order not in ("day", "month"):
+        return text
+    day, month = ("a", "b") if order == "day" else ("b", "a")
+    return f"{match['year']}-{match[month]:0>2}-{match[day]:0>2}{match['time']}"
+
+
+def settled(kinds: Sequence[str]) -> list[str]:
+    """Return the types of columns with dates of which it is not known what comes first decided.
+
+    They are as those of the same file that do show it, if these agree.
+
+    >>> settled(["either", "day", "text"]), settled(["either", "day", "month"])
+    (['day', 'day', 'text'], ['either', 'day', 'month'])
+    """
+    order = date_order(kinds)
+    return [order if kind == "either" and order in ("day", "month") else kind for kind in kinds]
+
+
+def date_order(kinds: Sequence[str]) -> DateOrder:
+    """Return in what order the dates of a file are, by the types of its columns.
+
+    >>> date_order(["day", "whole"]), date_order(["either"]), date_order(["day", "month"])
+    ('day', 'text', 'auto')
+    """
+    day, month = "day" in kinds, "month" in kinds
+    if day or month:
+        return "auto" if day and month else "day" if day else "month"
+    return "text" if "either" in kinds else "auto"
 
 
 def notes_of(kinds: Sequence[str], names: Sequence[Any] | None) -> list[str]:
