@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from xpnet.cli.main import main
+from xpnet.data import StreamedDataset
 from xpnet.errors import ConfigError, DataError
 from xpnet.nn import Embedding, FeatureScale
 from xpnet.nn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
@@ -107,9 +108,12 @@ def changed(folder):
     return write(folder / "changed.csv", table, names)
 
 
-def test_a_later_file_is_found_by_name_and_its_new_values_are_counted(trained):
+@pytest.mark.parametrize("large", [False, True])
+def test_a_later_file_is_found_by_name_and_its_new_values_are_counted(trained, large, monkeypatch):
+    monkeypatch.setattr("xpnet.run.trained_run.is_large", lambda path: large)
     run, later = load(trained / "run", backend="numpy"), changed(trained)
     rows = run.read(later, labelled=True)
+    assert isinstance(rows, StreamedDataset) is large
     assert any("shoe size" in note for note in rows.columns.notes)
     assert any("did not have" in n and "city (5)" in n for n in rows.columns.notes)
     first = run.read(trained / "people.csv", labelled=False)

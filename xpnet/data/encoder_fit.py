@@ -195,6 +195,12 @@ class EncoderStats:
             kept[np.argpartition(self._keys, self._size)[: self._size]] = True
             self._sample, self._keys = self._sample[kept], self._keys[kept]
 
+    def unseen(self, encoder: Encoder) -> dict[str, int]:
+        """Return how many rows have a value that ``encoder`` was not fitted to, by column."""
+        known = {c.name: self._counts[c.feature][[*{*c.codes, c.size}]] for c in encoder.categories}
+        found = {name: self._rows - int(counts.sum()) for name, counts in known.items()}
+        return {name: rows for name, rows in found.items() if rows}
+
     @property
     def note(self) -> str:
         """What to say of a sample, if it is one."""

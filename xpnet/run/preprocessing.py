@@ -18,7 +18,15 @@ from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader, StreamedLoader
 
-__all__ = ["Splits", "Preprocessing", "columns_of", "label_in", "outputs_for", "shares_of"]
+__all__ = [
+    "Preprocessing",
+    "Splits",
+    "columns_of",
+    "label_in",
+    "outputs_for",
+    "shares_of",
+    "with_unseen",
+]
 
 RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": False}
 
@@ -114,12 +122,7 @@ class Preprocessing:
         """Return the rows with a note that counts the values that training did not have."""
         if not isinstance(self.encoder, Encoder) or rows.columns is None:
             return rows
-        found = {name: n for name, n in self.encoder.unseen(rows.x).items() if n}
-        if not found:
-            return rows
-        counts = ", ".join(f"{name} ({n:,})" for name, n in found.items())
-        note = f"values that training did not have, taken for none of those it had: {counts}"
-        return replace(rows, columns=rows.columns.noting(note))
+        return replace(rows, columns=with_unseen(rows.columns, self.encoder.unseen(rows.x)))
 
     def answers(self, out: np.ndarray) -> np.ndarray:
         """Turn the model's predictions into probabilities (N, K), or values in the data's units.
@@ -214,6 +217,15 @@ def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
     if len(shape) == 1 and not (columns and columns.features):
         return replace(columns or Columns(()), features=tuple(range(shape[0])))
     return columns
+
+
+def with_unseen(columns: Columns, rows: dict[str, int]) -> Columns:
+    """Return columns with a note of how many rows have a value that training did not have."""
+    if not rows:
+        return columns
+    counts = ", ".join(f"{name} ({n:,})" for name, n in rows.items())
+    note = f"values that training did not have, taken for none of those it had: {counts}"
+    return columns.noting(note)
 
 
 def label_in(config: Config, columns: Columns | None = None) -> Column | tuple[Column, ...]:
