@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import xpnet
+from xpnet.backends.threads import blas_threads
 
 SOURCES = str(Path(xpnet.__file__).parent) + os.sep
 
@@ -41,4 +42,16 @@ def interrupted(call, at, event, function=None):
         pass
     finally:
         sys.settrace(before)
+        _give_back()
     return tracer.seen
+
+
+def _give_back():
+    """Release what a with statement still holds that was interrupted at its exit.
+
+    Only a tracer comes there: for a signal CPython looks after calls and jumps, whose exceptions
+    the statement sees. Another thread would wait for the lock forever.
+    """
+    pool = blas_threads()
+    while pool and pool._lock._is_owned():
+        pool._lock.release()

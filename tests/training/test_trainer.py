@@ -669,9 +669,10 @@ def test_a_signal_stops_after_the_step_and_the_rest_gives_the_same_bits(tmp_path
 def test_training_in_a_thread_leaves_signals_alone():
     run = trainer()
     fit = {"epochs": 1, "callbacks": [StopOnSignal()]}
-    thread = Thread(target=run.fit, args=(classes(),), kwargs=fit)
+    thread = Thread(target=run.fit, args=(classes(),), kwargs=fit, daemon=True)
     thread.start()
-    thread.join()
+    thread.join(60)
+    assert not thread.is_alive()
     assert len(run.history) == 1
 
 

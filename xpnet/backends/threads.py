@@ -20,7 +20,7 @@ class ThreadPool:
 
     def __init__(self, switches: Sequence[Switch]) -> None:
         self._switches = switches
-        # Whoever is interrupted at its release still has it, and must not wait for itself.
+        # The garbage collector may end a limit while this thread has the lock.
         self._lock = threading.RLock()
         self._limits: list[tuple[weakref.ref[_User], int]] = []  # the newest last
         self._before: list[int] = []
