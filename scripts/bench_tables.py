@@ -4,10 +4,12 @@
 
 Every table of the folder and of scikit-learn, ten seeded splits (a quarter of the rows for testing,
 stratified; letter has its usual one, fitted thrice): xpnet against scikit-learn's MLP, its
-boosting and linear models, a plain PyTorch network and RealMLP-TD-S. All get the same file of
+boosting and linear models, a plain PyTorch network and RealMLP-TD-S. With --samples: small samples
+of MNIST, Fashion-MNIST and letter, with 1,500 rows to test on. All get the same file of
 training rows; its reading, the encoding and the fit are timed. Needs pandas and scikit-learn, and
 skorch and pytabkit for the last two peers (`pip install pandas scikit-learn skorch pytabkit`): a
-peer that is not installed is reported as such. Writes bench-tables.md and bench-tables.json.
+peer that is not installed is reported as such. Writes bench-tables.md and bench-tables.json, or
+bench-samples.md and bench-samples.json.
 Exit code 1: a bar was missed; each is named.
 """
 
@@ -18,17 +20,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xpnet.bench.results import machine, sentence
+from xpnet.bench.samples import SAMPLES
 from xpnet.bench.setting import Setting
 from xpnet.bench.table_peers import PEERS
 from xpnet.bench.table_race import Cell, Racer
 from xpnet.bench.table_scores import broken_bars, results, to_json, to_markdown
-from xpnet.bench.tables import SHORT, Table, splits_of, tables_named
+from xpnet.bench.tables import SHORT, TABLES, Table, tables_named
 from xpnet.errors import XpnetError
 from xpnet.settings import did_you_mean
 
 SPLITS, SHORT_SPLITS = 10, 3
+ROWS = {
+    "tables": "{} seeded splits of a quarter of the rows for testing, stratified; letter's usual "
+    "one. ",
+    "samples": "{} draws of each, with 1,500 rows for testing; none of their rows is a test row of "
+    "bench-tables. ",
+}
 METHOD = (
-    "{splits} seeded splits of a quarter of the rows for testing, stratified; letter's usual one. "
     "A fit has {threads}; its seconds are those of reading the training rows' CSV file, "
     "encoding them and fitting, after a warm-up, in a process of its own. "
 )
@@ -48,6 +56,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of each fit; 1 by default")
     add("--timeout", type=float, default=900.0, help="seconds for a fit; 900 by default")
     add("--cells", type=Path, help="JSON Lines: fits that it has are kept, new ones appended")
+    add("--samples", action="store_true", help="of MNIST, Fashion-MNIST and letter, in their stead")
     add("--short", action="store_true", help=f"{', '.join(SHORT)}; {SHORT_SPLITS} splits")
     options = parser.parse_args(given)
     options.tables = options.tables or (list(SHORT) if options.short else [])
@@ -71,7 +80,7 @@ def fits(tables: list[Table], options: argparse.Namespace, known: list[Cell]) ->
     }
     try:
         for table in tables:
-            for split in splits_of(table, options.splits, options.data):
+            for split in table.splits(options.splits, options.data):
                 for peer, racer in racers.items():
                     cell = done.get((table.name, split.seed, peer))
                     yield cell or racer.run(split, options.data)
@@ -102,16 +111,18 @@ def main(given: list[str] | None = None) -> int:
     """Measure, write the reports and check the bars."""
     options = arguments(given)
     try:
-        cells = collect(tables_named(options.tables), options)
+        every = SAMPLES if options.samples else TABLES
+        cells = collect(tables_named(options.tables, every), options)
     except XpnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     facts = machine(Setting())
     threads = "one thread" if options.threads == 1 else f"{options.threads} threads"
-    method = METHOD.format(splits=options.splits, threads=threads) + sentence(facts)
+    rows = ROWS["samples" if options.samples else "tables"].format(options.splits)
+    method = rows + METHOD.format(threads=threads) + sentence(facts)
     options.report.mkdir(parents=True, exist_ok=True)
     report = to_json(cells, {"machine": facts, "threads": options.threads})
-    path = options.report / "bench-tables.json"
+    path = options.report / f"bench-{'samples' if options.samples else 'tables'}.json"
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     path.with_suffix(".md").write_text(to_markdown(cells, method), "utf-8")
     broken = broken_bars(results(cells))

@@ -1,5 +1,6 @@
 """Whole libraries compared on tables: with fake peers, and on made-up scores."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from xpnet.bench import table_peers, tables
+from xpnet.bench.samples import SAMPLES
 from xpnet.bench.table_peers import BASE, REAL_MLP, SKLEARN_MLP, Fitted
 from xpnet.bench.table_race import Cell, Racer, scored
 from xpnet.bench.table_scores import (
@@ -21,7 +23,7 @@ from xpnet.bench.table_scores import (
     to_json,
     to_markdown,
 )
-from xpnet.bench.tables import TABLES, Table, splits_of, tables_named, write_split
+from xpnet.bench.tables import TABLES, Table, tables_named, write_split
 from xpnet.errors import BackendError, ConfigError
 
 pd = pytest.importorskip("pandas")
@@ -81,14 +83,14 @@ def threads_of(job):
 def raced(peer, folder, timeout=60.0, **options):
     racer = Racer("it", peer, options.get("threads", 1), timeout)
     try:
-        return [racer.run(split, folder) for split in splits_of(FEW, 2, folder)]
+        return [racer.run(split, folder) for split in FEW.splits(2, folder)]
     finally:
         racer.end()
 
 
 def test_a_table_is_divided_by_seed_and_class_and_the_answers_are_kept_back(folder, tmp_path):
-    one, two = splits_of(FEW, 2, folder)
-    again = next(iter(splits_of(FEW, 1, folder)))
+    one, two = FEW.splits(2, folder)
+    again = next(iter(FEW.splits(1, folder)))
     np.testing.assert_array_equal(one.test, again.test)
     assert set(one.test) != set(two.test)
     assert sorted([*one.train, *one.test]) == list(range(40))
@@ -103,7 +105,7 @@ def test_a_table_is_divided_by_seed_and_class_and_the_answers_are_kept_back(fold
 
 def test_the_usual_split_is_the_first_rows(folder):
     table = Table("few", "few.csv", label=0, header=True, train_rows=30)
-    parts = list(splits_of(table, 10, folder))
+    parts = list(table.splits(10, folder))
     assert len(parts) == 3
     assert all(list(part.test) == list(range(30, 40)) for part in parts)
 
@@ -112,16 +114,71 @@ def test_the_tables_of_scikit_learn_need_no_folder(tmp_path):
     for name, targets in (("digits", 1), ("linnerud", 3)):
         frame, labels = TABLES[name].frame(tmp_path)
         assert len(labels) == targets
-        split = next(iter(splits_of(TABLES[name], 1, tmp_path)))
+        split = next(iter(TABLES[name].splits(1, tmp_path)))
         truth = write_split(split, tmp_path, tmp_path)
         assert len(truth) == len(split.test) == -(-len(frame) // 4)
 
 
+@pytest.fixture
+def large(tmp_path):
+    """A file of 3,000 images for each data set, whose brightness is unique and tells the class."""
+    y = np.arange(3000) % 10
+    for name in ("mnist", "fashion-mnist"):
+        (tmp_path / name).mkdir()
+        x = np.zeros((3000, 28, 28), np.uint8)
+        x[:, :14] = y[:, None, None] * 20
+        x[:, 14:, :14] = (np.arange(3000) % 256)[:, None, None]
+        x[:, 14:, 14:] = (np.arange(3000) // 256)[:, None, None]
+        for kind, array in (("images-idx3", x), ("labels-idx1", y.astype(np.uint8))):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(
+                n.to_bytes(4, "big") for n in array.shape
+            )
+            path = tmp_path / name / f"train-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(head + array.tobytes(), 1))
+    return tmp_path
+
+
+def test_a_sample_is_drawn_by_seed_from_classes_of_a_large_data_set(large):
+    for name, sample in SAMPLES.items():
+        if sample.source.startswith("letter"):
+            continue
+        draws = [*sample.splits(2, large)]
+        again = next(sample.splits(1, large)).table.frame(large)[0]
+        pd.testing.assert_frame_equal(draws[0].table.frame(large)[0], again)
+        for draw in draws:
+            frame, (label,) = draw.table.frame(large)
+            assert list(draw.train) == list(range(sample.rows))
+            assert list(draw.test) == list(range(sample.rows, len(frame)))
+            known = frame.columns[: len(frame.columns) - 1 - sample.noise]
+            assert len(known) == (28 // sample.side) ** 2
+            assert not frame.duplicated(known).any()
+            classes = frame[label].groupby(frame["x0"])  # of the brightness above
+            most = classes.agg(lambda of: of.value_counts().index[0])
+            assert most.nunique() == sample.classes
+            grouped = sample.classes == 2 and draw.seed == 1
+            assert len(most) == (8 if grouped else sample.classes)
+            wrong = (frame[label] != most[frame["x0"]].to_numpy()).mean()
+            expected = sample.wrong * (1 - 1 / sample.classes)  # some are drawn right again
+            assert abs(wrong - expected) < 0.04, name
+
+
+def test_a_sample_of_letter_is_of_its_training_rows(tmp_path):
+    rows = [f"{'AB'[i % 2]},{int(i >= 16_000)},{i % 7}" for i in range(20_000)]
+    (tmp_path / "letter").mkdir()
+    (tmp_path / TABLES["letter"].source).write_text("\n".join(rows))
+    sample = next(s for n, s in SAMPLES.items() if n.startswith("letter, 2 classes, 120"))
+    frame, _ = next(sample.splits(1, tmp_path)).table.frame(tmp_path)
+    assert frame.shape == (120 + 1500, 3)
+    assert not frame["x0"].any()
+
+
 def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"no file .*--data"):
+        next(SAMPLES["letter, 3 classes, 150 rows"].splits(1, tmp_path))
     with pytest.raises(ConfigError, match="did you mean 'iris'"):
         tables_named(["iriss"])
     with pytest.raises(ConfigError, match="by --data"):
-        next(iter(splits_of(TABLES["iris"], 1, tmp_path)))
+        next(iter(TABLES["iris"].splits(1, tmp_path)))
     with pytest.raises(BackendError, match="pip install no_such"):
         tables.installed("no_such.module")
 
@@ -276,7 +333,7 @@ def test_every_peer_predicts_a_table(name, table, tmp_path):
     (tmp_path / "tables").mkdir()
     sklearn = pytest.importorskip("sklearn.datasets")
     sklearn.load_iris(as_frame=True).frame.to_csv(tmp_path / "tables/iris.csv", index=False)
-    split = next(iter(splits_of(TABLES[table], 1, tmp_path)))
+    split = next(iter(TABLES[table].splits(1, tmp_path)))
     truth = write_split(split, tmp_path, tmp_path)
     labels = tuple(split.table.frame(tmp_path)[1])
     files = tmp_path / "train.csv", tmp_path / "test.csv"

@@ -6,7 +6,7 @@ the training rows, and one of the test rows without their labels.
 
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,6 @@ __all__ = [
     "Split",
     "Table",
     "installed",
-    "splits_of",
     "tables_named",
     "write_split",
 ]
@@ -62,6 +61,25 @@ class Table:
         """
         return _frame(self, folder)
 
+    def splits(self, count: int, folder: Path) -> "Iterator[Split]":
+        """Yield ``count`` splits, of seeds 0, 1, ...: a quarter of the rows for testing.
+
+        Stratified for classes. A table with a usual split has that one, at most three times.
+        """
+        frame, labels = self.frame(folder)
+        rows = np.arange(len(frame))
+        if self.train_rows is not None:
+            for seed in range(min(count, REPEATED)):
+                yield Split(self, seed, rows[: self.train_rows], rows[self.train_rows :])
+            return
+        selection = installed("sklearn.model_selection")
+        classes = frame[labels[0]] if self.task == "classification" else None
+        for seed in range(count):
+            train, test = selection.train_test_split(
+                rows, test_size=TEST, random_state=seed, stratify=classes
+            )
+            yield Split(self, seed, np.sort(train), np.sort(test))
+
 
 _NUMERIC = ("wine", "wheat-seeds", "glass", "new-thyroid", "sonar", "ecoli")
 _WINES = tuple(
@@ -99,13 +117,13 @@ def installed(module: str) -> ModuleType:
         raise BackendError(msg) from None
 
 
-def tables_named(names: Sequence[str]) -> list[Table]:
-    """Return the tables of these names, all of them for none; raises ConfigError."""
+def tables_named(names: Sequence[str], tables: Mapping[str, Table] = TABLES) -> list[Table]:
+    """Return those of the tables that have these names, all for none; raises ConfigError."""
     for name in names:
-        if name not in TABLES:
-            msg = f"unknown table {name!r}; {did_you_mean(name, TABLES)}"
+        if name not in tables:
+            msg = f"unknown table {name!r}; {did_you_mean(name, tables)}"
             raise ConfigError(msg)
-    return [TABLES[name] for name in names or TABLES]
+    return [tables[name] for name in names or tables]
 
 
 @functools.lru_cache(maxsize=2)
@@ -135,26 +153,6 @@ class Split(NamedTuple):
     seed: int
     train: np.ndarray
     test: np.ndarray
-
-
-def splits_of(table: Table, count: int, folder: Path) -> Iterator[Split]:
-    """Yield ``count`` splits, of seeds 0, 1, ...: a quarter of the rows for testing.
-
-    Stratified for classes. A table with a usual split has that one, at most three times.
-    """
-    frame, labels = table.frame(folder)
-    rows = np.arange(len(frame))
-    if table.train_rows is not None:
-        for seed in range(min(count, REPEATED)):
-            yield Split(table, seed, rows[: table.train_rows], rows[table.train_rows :])
-        return
-    selection = installed("sklearn.model_selection")
-    classes = frame[labels[0]] if table.task == "classification" else None
-    for seed in range(count):
-        train, test = selection.train_test_split(
-            rows, test_size=TEST, random_state=seed, stratify=classes
-        )
-        yield Split(table, seed, np.sort(train), np.sort(test))
 
 
 def write_split(split: Split, folder: Path, into: Path) -> Any:
