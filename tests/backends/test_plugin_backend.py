@@ -52,6 +52,7 @@ def test_the_command_line_takes_it(installed, tmp_path):
     assert done.stdout.startswith("test accuracy "), done.stderr
 
 
+@pytest.mark.long
 def test_an_installed_formula_is_known_by_its_name(installed, tmp_path):
     settings = ["epochs=1", "model.activation=cube", "model.hidden=[4]"]
     options = [a for s in settings for a in ("--set", s)]

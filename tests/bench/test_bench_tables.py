@@ -201,6 +201,7 @@ def test_a_peer_is_scored_on_the_test_rows(peer, accuracy, folder):
         (threads_of, "ValueError: 2 2 2"),
     ],
 )
+@pytest.mark.long
 def test_a_peer_without_a_result_is_shown_as_such(peer, why, folder):
     cells = raced(peer, folder, timeout=1.0 if peer is slow else 60.0, threads=2)
     assert [cell.failure for cell in cells] == [why] * 2
@@ -305,6 +306,7 @@ def test_the_report_holds_the_numbers():
     assert len(report["fits"]) == len(made)
 
 
+@pytest.mark.long
 def test_the_script_fits_real_peers_and_writes_its_reports(script, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(TABLES, "few", FEW)
     options = ["--data", str(folder), "--tables", "few", "--splits", "2", "--report", str(tmp_path)]

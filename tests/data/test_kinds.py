@@ -429,6 +429,7 @@ CELLS = st.sampled_from([  # no number in two spellings
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), rows=st.integers(4, 30), category=st.booleans())
+@pytest.mark.long
 def test_a_file_read_again_by_its_own_columns_gives_the_same_rows(
     tmp_path_factory, data, rows, category
 ):

@@ -216,3 +216,9 @@ def test_weights_come_from_a_column(path):
 def test_weights_that_make_no_sense_are_refused_with_their_row(path, weights, says):
     with pytest.raises(DataError, match=says):
         read(table(path, w=weights, y=["u", "v", "u"]), weight="w")
+
+
+def test_labels_that_are_all_missing_are_so_in_several_blocks():
+    a, y = pa.chunked_array([[1, 2], [3]]), pa.chunked_array([pa.nulls(2), pa.nulls(1)])
+    with pytest.raises(DataError, match="row 0: the label is missing"):
+        read(pa.table({"a": a, "y": y}))

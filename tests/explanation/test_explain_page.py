@@ -100,6 +100,7 @@ def test_the_page_begins_with_xpnets_numbers(page):
     np.testing.assert_array_equal(embedded["jacobian"], explanation.playground.jacobian)
 
 
+@pytest.mark.long
 def test_typed_logits_and_a_clicked_label_are_followed(page):
     for k, logit in enumerate((2.5, -0.75, 3.125)):
         type_into(page, f"#logit-{k}", str(logit))
@@ -137,6 +138,7 @@ def visible(browser):
     return panels[0]
 
 
+@pytest.mark.long
 def test_every_step_lights_the_summed_index_in_the_operands_and_picks_a_result(page):
     steps = explain(tiny()).steps
     for i, step in enumerate(steps):

@@ -60,6 +60,7 @@ def test_a_text_that_is_missing_or_there_twice_is_refused_by_name(mutants, root)
     )
 
 
+@pytest.mark.long
 def test_what_becomes_of_mistakes(mutants, root, capsys):
     table = [
         mistake(mutants, "x + x", "x * x"),
@@ -79,6 +80,7 @@ def test_what_becomes_of_mistakes(mutants, root, capsys):
     assert mutants.counts(outcomes) == {"toy": counts, "all": counts}
 
 
+@pytest.mark.long
 def test_tests_that_hang_notice_a_mistake_only_if_the_table_says_so(mutants, root, monkeypatch):
     monkeypatch.setattr(mutants, "PATIENCE", 1.0)
     monkeypatch.setattr(mutants, "FACTOR", 1.0)

@@ -54,6 +54,7 @@ def trainer_and_data(rows=12):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.long
 def test_a_full_disk_under_the_log_is_reported_once_and_ends_no_training(tmp_path, whole):
     with open("/dev/full", "w") as full:
         child = started(tmp_path / "run", stdout=full, stderr=subprocess.PIPE)

@@ -118,6 +118,8 @@ def coded(column: Any) -> tuple[list[Any], np.ndarray]:
     """
     import pyarrow as pa
 
+    if pa.types.is_null(column.type):
+        return [], np.zeros(len(column), np.int64)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
