@@ -110,19 +110,18 @@ def collect(tables: list[Table], options: argparse.Namespace) -> list[Cell]:
 def main(given: list[str] | None = None) -> int:
     """Measure, write the reports and check the bars."""
     options = arguments(given)
+    what, every = ("samples", SAMPLES) if options.samples else ("tables", TABLES)
     try:
-        every = SAMPLES if options.samples else TABLES
         cells = collect(tables_named(options.tables, every), options)
     except XpnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     facts = machine(Setting())
     threads = "one thread" if options.threads == 1 else f"{options.threads} threads"
-    rows = ROWS["samples" if options.samples else "tables"].format(options.splits)
-    method = rows + METHOD.format(threads=threads) + sentence(facts)
+    method = ROWS[what].format(options.splits) + METHOD.format(threads=threads) + sentence(facts)
     options.report.mkdir(parents=True, exist_ok=True)
     report = to_json(cells, {"machine": facts, "threads": options.threads})
-    path = options.report / f"bench-{'samples' if options.samples else 'tables'}.json"
+    path = options.report / f"bench-{what}.json"
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     path.with_suffix(".md").write_text(to_markdown(cells, method), "utf-8")
     broken = broken_bars(results(cells))

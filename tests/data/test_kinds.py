@@ -209,7 +209,8 @@ def test_the_dates_of_a_later_file_are_in_the_order_of_the_run(tmp_path, order, 
     # 3/2 alone could be either.
     expected = dt.datetime(2020, *((2, 3) if order == "day" else (3, 2)), tzinfo=dt.UTC).timestamp()
     assert later(dated("b.csv", ["3/2/2020"]))[0, 0] == expected
-    assert later(pa.table({"when": ["03/02/2020"], "a": [1]}))[0, 0] == expected
+    both = later(pa.table({"when": ["03/02/2020", "2020-02-03"], "a": [1, 2]}))[:, 0]
+    assert both.tolist() == [expected, dt.datetime(2020, 2, 3, tzinfo=dt.UTC).timestamp()]
     assert (
         later(dated("c.csv", ["2020-02-03"]))[0, 0]
         == dt.datetime(2020, 2, 3, tzinfo=dt.UTC).timestamp()

@@ -73,7 +73,7 @@ def _named(source: str, side: int, kind: tuple[int, int, float, int]) -> Sample:
     parts += [f"{classes} classes", f"{rows} rows"]
     parts += [f"{wrong:.0%} wrong"] if wrong else []
     parts += [f"{noise} of noise"] if noise else []
-    return Sample(", ".join(parts), source, "classification", -1, True, side=side,
+    return Sample(", ".join(parts), source, side=side,
                   classes=classes, rows=rows, wrong=wrong, noise=noise)  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """From the Arrow columns of a table to the rows of a data set: features, labels and weights."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from xpnet.data.dataset import chunks
 from xpnet.data.kinds import with_kinds
 from xpnet.data.labels import Labels, Table
 from xpnet.data.survey import Survey
+from xpnet.data.tables.table import Location
 from xpnet.data.values import coded, content_of, feature, values_of
 from xpnet.data.wanted import Wanted
 from xpnet.errors import DataError
@@ -62,15 +62,13 @@ def check_columns(columns: Columns, name: Any, width: int, rows: int) -> None:
         raise DataError(msg)
 
 
-def features_of(
-    data: Any, columns: Columns, location: Callable[[int, int | None], str]
-) -> np.ndarray:
+def features_of(data: Any, columns: Columns, location: Location) -> np.ndarray:
     """Return the features (N, C), float64 unless all are narrower numbers without gaps."""
     found = []
     kinds = kinds_of(columns, len(columns.features))
     levels = columns.levels or ((),) * len(columns.features)
     for j, kind, known in zip(columns.features, kinds, levels, strict=True):
-        where = partial(lambda j, row: location(row, j), j)
+        where = partial(location, column=j)
         values = feature(data.column(j), kind, known, where, columns.dates)
         if not columns.kinds and values.dtype.kind == "f" and (gaps := np.isnan(values)).any():
             msg = f"{location(int(gaps.argmax()), j)}: the value is missing; the run was trained "
@@ -83,9 +81,7 @@ def features_of(
     return x
 
 
-def label_values(
-    data: Any, columns: Columns, location: Callable[[int, int | None], str]
-) -> Labels | np.ndarray:
+def label_values(data: Any, columns: Columns, location: Location) -> Labels | np.ndarray:
     """Return the labels of each row, or numbers float64, (N,) with fractions or (N, J) of several.
 
     NaN, or None among the values of Labels, is a missing one.
@@ -115,9 +111,7 @@ def _is_plain(column: Any) -> bool:
     return content_of(column) != "other" or pa.types.is_binary(column.type)
 
 
-def _numbers(
-    data: Any, j: int, columns: Columns, location: Callable[[int, int | None], str], what: str
-) -> np.ndarray:
+def _numbers(data: Any, j: int, columns: Columns, location: Location, what: str) -> np.ndarray:
     """Return the numbers in a column, of which NaN is missing; DataError for anything else."""
     column = data.column(j)
     if content_of(column) not in ("number", "boolean", "nothing"):

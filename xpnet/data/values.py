@@ -6,13 +6,12 @@ kind of a column does not allow is an error with its place.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, time
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from xpnet.data.columns import MISSING, DateOrder, Kind, number
-from xpnet.data.tables.values import iso_date
+from xpnet.data.tables.values import year_first
 from xpnet.errors import DataError
 
 __all__ = [
@@ -190,9 +189,14 @@ def _finite(values: np.ndarray, where: Where) -> np.ndarray:
 
 def _spelled(column: Any, kind: Kind, where: Where, dates: DateOrder) -> np.ndarray:
     """Return the numbers, or the dates, that texts spell."""
+    import pyarrow as pa
+
     texts, indices = coded(column)
-    parse = number if kind == "number" else partial(_seconds, order=dates)
-    values = [np.nan if t is None or t.strip() in MISSING else parse(t) for t in texts]
+    spelled = [None if t is None else t.strip() for t in texts]
+    if kind == "date":
+        spelled = year_first(pa.array(spelled, pa.string()), dates).to_pylist()
+    parse = number if kind == "number" else _seconds
+    values = [np.nan if t is None or t in MISSING else parse(t) for t in spelled]
     bad = np.array([*(v is None or np.isinf(v) for v in values), False])[indices]
     if bad.any():
         row = int(bad.argmax())
@@ -200,10 +204,10 @@ def _spelled(column: Any, kind: Kind, where: Where, dates: DateOrder) -> np.ndar
     return np.array([*(0.0 if v is None else v for v in values), np.nan])[indices]
 
 
-def _seconds(text: str, order: DateOrder) -> float | None:
-    """Return the seconds since 1970 of a date as ISO 8601 writes it, or in the order given."""
+def _seconds(text: str) -> float | None:
+    """Return the seconds since 1970 of a date that is written as ISO 8601 says."""
     try:
-        return float(np.datetime64(iso_date(text.strip(), order), "us").astype(np.int64)) / 1e6
+        return float(np.datetime64(text, "us").astype(np.int64)) / 1e6
     except ValueError:
         return None
 

@@ -1,5 +1,6 @@
 """What a run keeps of its data: the splits, and how rows become a model's input."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,6 @@ __all__ = [
     "label_in",
     "outputs_for",
     "shares_of",
-    "with_unseen",
 ]
 
 RESIDENT: dict[Placement, bool | None] = {"auto": None, "device": True, "host": False}
@@ -118,11 +118,18 @@ class Preprocessing:
             )
             raise DataError(msg)
 
-    def noting_unseen(self, rows: Dataset) -> Dataset:
-        """Return the rows with a note that counts the values that training did not have."""
-        if not isinstance(self.encoder, Encoder) or rows.columns is None:
-            return rows
-        return replace(rows, columns=with_unseen(rows.columns, self.encoder.unseen(rows.x)))
+    def noting_unseen(
+        self, columns: Columns | None, count: Callable[[Encoder], dict[str, int]]
+    ) -> Columns | None:
+        """Return columns with a note of how many rows have a value that training did not have.
+
+        ``count`` returns these numbers by column.
+        """
+        if columns is None or not isinstance(self.encoder, Encoder):
+            return columns
+        rows = [f"{name} ({n:,})" for name, n in count(self.encoder).items()]
+        said = "values that training did not have, taken for none of those it had: "
+        return columns.noting(said + ", ".join(rows)) if rows else columns
 
     def answers(self, out: np.ndarray) -> np.ndarray:
         """Turn the model's predictions into probabilities (N, K), or values in the data's units.
@@ -217,15 +224,6 @@ def columns_of(dataset: Dataset | StreamedDataset) -> Columns | None:
     if len(shape) == 1 and not (columns and columns.features):
         return replace(columns or Columns(()), features=tuple(range(shape[0])))
     return columns
-
-
-def with_unseen(columns: Columns, rows: dict[str, int]) -> Columns:
-    """Return columns with a note of how many rows have a value that training did not have."""
-    if not rows:
-        return columns
-    counts = ", ".join(f"{name} ({n:,})" for name, n in rows.items())
-    note = f"values that training did not have, taken for none of those it had: {counts}"
-    return columns.noting(note)
 
 
 def label_in(config: Config, columns: Columns | None = None) -> Column | tuple[Column, ...]:

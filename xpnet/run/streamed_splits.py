@@ -38,7 +38,6 @@ from xpnet.run.preprocessing import (
     outputs_for,
     reading_settings,
     shares_of,
-    with_unseen,
 )
 from xpnet.training.memory import host_memory
 
@@ -91,9 +90,8 @@ def open_part(
     part, stats = found.parts[0], found.stats[0]
     preprocessing.check_shape(path, part.feature_shape)
     _check_range(part.name, stats, preprocessing.encoder, config.dtype)
-    if file.columns and found.encoding and isinstance(preprocessing.encoder, Encoder):
-        unseen = found.encoding.unseen(preprocessing.encoder)
-        file.columns = with_unseen(file.columns, unseen)
+    if found.encoding:
+        file.columns = preprocessing.noting_unseen(file.columns, found.encoding.unseen)
     return part
 
 

@@ -123,7 +123,8 @@ class Run:
         else:
             rows = read_rows(source, self.config, None, None, columns)
         preprocessing.check_shape(rows.name, rows.feature_shape)
-        return preprocessing.noting_unseen(rows)
+        columns = preprocessing.noting_unseen(rows.columns, lambda encoder: encoder.unseen(rows.x))
+        return replace(rows, columns=columns)
 
 
 class _RunTrainer(Trainer):

@@ -6,7 +6,6 @@ that the result is that of all rows, wherever the first surprise is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -25,11 +24,11 @@ __all__ = [
     "converted",
     "date_order",
     "inferred",
-    "iso_date",
     "join",
     "notes_of",
     "number_type",
     "settled",
+    "year_first",
 ]
 
 # type -> the types that hold its values as well, narrowest first. "whole" are whole numbers that a
@@ -221,12 +220,7 @@ def _dates(texts: pa.Array, kind: str) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if kind != "date":
-        parts = pc.extract_regex(texts, YEAR_LAST)
-        a, b = (pc.utf8_lpad(parts.field(j), 2, "0") for j in (0, 2))
-        day, month = (a, b) if kind == "day" else (b, a)
-        date = pc.binary_join_element_wise(parts.field(3), month, day, "-")
-        texts = pc.binary_join_element_wise(date, parts.field(4), "")
+    texts = year_first(texts, kind)
     texts = pc.replace_substring_regex(texts, r"^(\d{4})[/.](\d{2})[/.](\d{2})", r"\1-\2-\3")
     texts = pc.replace_substring_regex(texts, r"([.]\d{6})\d+", r"\1")
     stamp = pa.timestamp("us")
@@ -235,17 +229,21 @@ def _dates(texts: pa.Array, kind: str) -> pa.Array:
     return texts.cast(stamp)
 
 
-def iso_date(text: str, order: DateOrder) -> str:
-    """Return a date with the year last as ISO 8601 writes it, and any other text as it is.
+def year_first(texts: pa.Array, kind: str) -> pa.Array:
+    """Return dates, whose "day" or "month" comes first, as ISO 8601 writes them.
 
-    >>> iso_date("3/2/2020", "day"), iso_date("3/2/2020 12:30", "month"), iso_date("3/2", "day")
-    ('2020-02-03', '2020-03-02 12:30', '3/2')
+    What is no such date stays as it is, and so do all texts where ``kind`` is another.
     """
-    match = re.match(YEAR_LAST, text)
-    if match is None or order not in ("day", "month"):
-        return text
-    day, month = ("a", "b") if order == "day" else ("b", "a")
-    return f"{match['year']}-{match[month]:0>2}-{match[day]:0>2}{match['time']}"
+    import pyarrow.compute as pc
+
+    if kind not in ("day", "month"):
+        return texts
+    parts = pc.extract_regex(texts, YEAR_LAST)
+    a, _, b, year, time = (pc.struct_field(parts, [j]) for j in range(5))
+    a, b = (pc.utf8_lpad(part, 2, "0") for part in (a, b))
+    day, month = (a, b) if kind == "day" else (b, a)
+    date = pc.binary_join_element_wise(year, month, day, "-")
+    return pc.coalesce(pc.binary_join_element_wise(date, time, ""), texts)
 
 
 def settled(kinds: Sequence[str]) -> list[str]:
@@ -267,9 +265,9 @@ def date_order(kinds: Sequence[str]) -> DateOrder:
     ('day', 'text', 'auto')
     """
     day, month = "day" in kinds, "month" in kinds
-    if day or month:
-        return "auto" if day and month else "day" if day else "month"
-    return "text" if "either" in kinds else "auto"
+    if day != month:
+        return "day" if day else "month"
+    return "text" if "either" in kinds and not day else "auto"
 
 
 def notes_of(kinds: Sequence[str], names: Sequence[Any] | None) -> list[str]:
