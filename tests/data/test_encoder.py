@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from xpnet.data import SCALINGS, Columns, encoder_of, fit_encoder, fit_scaler
 from xpnet.data.columns import BOOLEAN
+from xpnet.data.encoder_fit import EncoderStats
 from xpnet.errors import CheckpointError, DataError
 
 NAN = np.nan
@@ -100,6 +101,16 @@ def test_two_values_are_minus_one_and_one_and_an_unseen_one_lies_between():
     later = np.array([[-1, NAN, 1], [NAN, -1, NAN]])  # B of deck is no value of the training rows
     assert encoder.apply(later).tolist() == [[0, 0, 0], [0, 0, 1]]
     assert encoder.unseen(later) == {"sex": 1, "vip": 1, "deck": 1}
+
+
+def test_a_stream_counts_the_unseen_values_that_rows_in_memory_have():
+    names = columns(sex=["female", "male"], deck=["A", "B", "C"])
+    encoder = fit_encoder(np.array([[0, 0], [1, 1], [1, 0.0]]), names, "standard")
+    later = np.array([[NAN, 2], [-1, NAN], [0, 1], [1, -1], [NAN, 2]])
+    stats = EncoderStats(names, seed=0)
+    for block in np.split(later, [2]):
+        stats.add(block)
+    assert stats.unseen(encoder) == encoder.unseen(later) == {"sex": 1, "deck": 3}
 
 
 def test_many_values_are_codes_for_an_embedding(rng):
