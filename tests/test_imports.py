@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "check": "run",
     "explanation": "check",
     "bench": "run",
+    "interop": "run",
     "cli": "explanation bench",
     "examples": "data",
 }
@@ -41,7 +42,7 @@ FRONT = ("xpnet", "__main__")
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "PIL": "data",
-    "numpy": "base backends bench check data explanation kernels run storage training",
+    "numpy": "base backends bench check data explanation interop kernels run storage training",
     "array_api_compat": "backends base check examples explanation nn ops optim step training",
     "array_api_strict": "backends",
     "cupy": "backends kernels",
@@ -52,18 +53,18 @@ MAY_USE = {
     "lazy_loader": "xpnet",
     "llvmlite": "kernels",
     "numba": "kernels",
-    "onnx": "bench",
+    "onnx": "bench interop",
     "onnxruntime": "bench",
     "optax": "bench",
     "sklearn": "bench",
-    "torch": "backends bench check",
+    "torch": "backends bench check interop",
     "click": "cli",
     "matplotlib": "bench",
     "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
     "rich": "cli explanation training",
-    "safetensors": "storage",
+    "safetensors": "interop storage",
     "threadpoolctl": "backends",
     "tomli_w": "run",
 }
