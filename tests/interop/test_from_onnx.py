@@ -177,6 +177,10 @@ REFUSED = {
         r"its alpha is 0\.2, and xpnet's is 0\.16",
     ),
     "clip": (lambda: around(n("Clip", "h o", "a"), o=f(1.0)), r"it clips to 1\.0 and None"),
+    "dropout": (
+        lambda: around(n("Dropout", "h r t", "a"), r=f(0.3), t=np.array(True)),
+        r"it is in training mode",
+    ),
     "axis": (lambda: around(n("Softmax", "h", "a", axis=0)), r"its axis is 0, not the last"),
     "almost gelu": (
         lambda: around(n("Erf", "h", "e"), n("Mul", "h e", "a")),
@@ -240,3 +244,13 @@ def test_what_pytorch_exports(name, dynamo):
             )
             model = onnx.load_from_string(file.getvalue())
     close(xpnet.from_onnx(model, step="portable").predict(X), net(x).detach().numpy())
+
+
+def test_its_own_weights_are_checked_and_explained():
+    model = a_model([n("Gemm", "x W B", "h"), n("Tanh", "h", "t"), n("MatMul", "t V", "out")])
+    trainer = xpnet.from_onnx(model, loss="softmax_cross_entropy")
+    assert xpnet.gradcheck(trainer, x=X, y=np.arange(9) % 3).ok
+    text = xpnet.explain(trainer).render("markdown")
+    assert f"{W[0, 0]:.3g}" in text
+    with pytest.raises(ConfigError, match="a trainer has its own loss"):
+        xpnet.explain(trainer, loss="hinge")

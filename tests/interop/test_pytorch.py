@@ -164,6 +164,13 @@ def test_what_cannot_be_right_is_refused_by_name(case):
         xpnet.from_torch(nn.Sequential(*modules()))
 
 
+def test_a_module_with_hooks_is_refused():
+    layer = nn.Linear(2, 2)
+    layer.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(ConfigError, match="module '0' has hooks"):
+        xpnet.from_torch(nn.Sequential(layer))
+
+
 def test_a_state_dict_that_does_not_fit_is_refused(tmp_path):
     state = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).state_dict()
     with pytest.raises(ConfigError, match="does not say what is between its layers"):

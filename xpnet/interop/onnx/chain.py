@@ -307,6 +307,9 @@ class Chain:
         rate = a.get("ratio", 0.5)
         if len(node.input) > 1 and node.input[1]:
             rate = float(self._constant(node, 1))
+        if len(node.input) > 2 and node.input[2] and self._constant(node, 2).any():
+            msg = "it is in training mode: export the model in evaluation mode"
+            raise UnlikeError(msg)
         return Part(nn.Dropout(float(str(np.float32(rate)))))
 
     def _identity(self, node: Any, a: dict[str, Any]) -> None:

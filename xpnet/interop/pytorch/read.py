@@ -89,6 +89,10 @@ def _check_axes(model: Sequential) -> None:
 
 def _of_module(module: Any, name: str) -> Iterator[Part]:
     """The parts of a module; a Sequential is those of its children."""
+    hooked = any(getattr(module, f"_forward{kind}_hooks", None) for kind in ("", "_pre"))
+    if hooked:
+        msg = f"module {name or 'given'!r} has hooks, which may change what it computes"
+        raise ConfigError(msg, python="remove them, or export it with torch.onnx")
     if type(module).__name__ == "Sequential":
         for child_name, child in module.named_children():
             yield from _of_module(child, f"{name}.{child_name}".lstrip("."))
