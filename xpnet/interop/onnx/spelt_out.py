@@ -71,7 +71,7 @@ class _Terms:
     def _term(self, name: str) -> Term:
         constant = self.graph.constants.get(name)
         if constant is not None:
-            if constant.size != 1:
+            if constant.size != 1 or constant.dtype.kind not in "fiu":
                 raise UnreadableError
             number = float(str(constant.reshape(-1)[0]))
             self.constants.append(number)
