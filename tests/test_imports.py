@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "check": "run",
     "explanation": "check",
     "bench": "run",
-    "cli": "explanation bench",
+    "interop": "run",
+    "cli": "explanation bench interop",
     "examples": "data",
 }
 BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
@@ -41,7 +42,7 @@ FRONT = ("xpnet", "__main__")
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "PIL": "data",
-    "numpy": "base backends bench check data explanation kernels run storage training",
+    "numpy": "base backends bench check data explanation interop kernels run storage training",
     "array_api_compat": "backends base check examples explanation nn ops optim step training",
     "array_api_strict": "backends",
     "cupy": "backends kernels",
@@ -52,8 +53,9 @@ MAY_USE = {
     "lazy_loader": "xpnet",
     "llvmlite": "kernels",
     "numba": "kernels",
+    "ndonnx": "interop",
     "onnx": "bench",
-    "onnxruntime": "bench",
+    "onnxruntime": "bench interop",
     "optax": "bench",
     "sklearn": "bench",
     "torch": "backends bench check",
@@ -63,7 +65,7 @@ MAY_USE = {
     "pooch": "data",
     "pyarrow": "data",
     "rich": "cli explanation training",
-    "safetensors": "storage",
+    "safetensors": "interop storage",
     "threadpoolctl": "backends",
     "tomli_w": "run",
 }
@@ -73,7 +75,7 @@ MAY_USE = {
 LAZY = {
     "PIL",
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("keras", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
+    *("keras", "ndonnx", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
     *("sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"

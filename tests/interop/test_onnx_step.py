@@ -1,0 +1,196 @@
+"""The training step in onnxruntime follows xpnet's own curve, and its state goes back."""
+
+import numpy as np
+import pytest
+
+from xpnet import Trainer
+from xpnet.data import Shuffle
+from xpnet.errors import ConfigError, DataError
+from xpnet.nn import (
+    ELU,
+    GELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    ReLU,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
+from xpnet.optim import schedules as s
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSProp
+
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+
+from xpnet.interop.onnx.step import about, step_model
+from xpnet.interop.onnx.step_session import StepSession, take_back
+
+ROWS, BATCH = 70, 16  # the last batch of an epoch is smaller
+NET = (Dense(8), Tanh(), Dense(4))
+
+
+def rows(K=4):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(ROWS, 6)).astype(np.float32)
+    return x, rng.integers(0, K, size=ROWS), rng.uniform(0.2, 2.0, size=ROWS).astype(np.float32)
+
+
+def curves(layers, loss="softmax_cross_entropy", rule="sgd", data=None, epochs=20, **settings):
+    """Return the trainer after one epoch and ``epochs``, and the session that took those between.
+
+    Each loss of the session is of one step; the trainer's history has the means of its epochs.
+    """
+    x, y, weight = data or rows()
+    weighted = settings.pop("weighted", False)
+    trainer = Trainer(layers, loss, rule, backend="numpy", batch_size=BATCH, seed=3, **settings)
+    given = (x, y, weight) if weighted else (x, y)
+    trainer.fit(given, epochs=1)
+    targets = None if y.ndim == 1 else y.shape[1]
+    model = step_model(trainer, epochs=epochs, targets=targets, weight=weighted)
+    session = StepSession(model, trainer.snapshot()[0])
+    for epoch in range(1, epochs):
+        zero = {k: np.zeros_like(v) for k, v in session.state.items() if k.startswith("totals/")}
+        session.state |= zero | {"totals/bad_step": np.array(-1, np.int32)}
+        order = Shuffle(3, epoch).order(ROWS)
+        for first in range(0, ROWS, BATCH):
+            i = order[first : first + BATCH]
+            last = session.train(x[i], y[i], *([weight[i]] if weighted else []))
+            assert np.isfinite(last)
+    trainer.fit(given, epochs=epochs)
+    return trainer, session
+
+
+def agree(trainer, session):
+    totals = session.state
+    mine = trainer.history[-1]["loss"]
+    theirs = totals["totals/loss"] / totals["totals/denominator"]
+    assert abs(mine - theirs) < 1e-4 * max(1.0, abs(mine))
+    for name, value in trainer.engine.tensors().items():
+        if name.startswith(("params/", "stats/")):
+            np.testing.assert_allclose(session.state[name], value, rtol=1e-3, atol=1e-4)
+
+
+RULES = [
+    *sorted(OPTIMIZERS),
+    SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    SGD(0.05, momentum=0.9, dampening=0.5),
+    RMSProp(0.001, centered=True, momentum=0.5),
+    Adam(0.01, amsgrad=True, weight_decay=0.01, decay="weights", lr_factors={"0.dense": 0.1}),
+    AdamW(0.01, freeze=("0.dense",)),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_every_rule_follows_xpnets_own_curve_for_a_hundred_steps(rule):
+    trainer, session = curves(NET, rule=rule, epochs=21, clip=Clip(norm=0.5))
+    assert session.step == trainer.position.step == 105
+    agree(trainer, session)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [ReLU(), GELU(), SiLU(), ELU(), BatchNorm(), LayerNorm(), Dropout(0.4)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_of_any_kind_follow_it(layer):
+    agree(*curves((Dense(8), layer, Dense(4)), rule=SGD(0.1, momentum=0.9), epochs=5))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [s.Step(every=2), s.Exponential(), s.Power(), s.Cosine(warmup=0.2), s.CosLog(), s.OneCycle()],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_every_schedule_is_in_the_graph(schedule):
+    agree(*curves(NET, rule="adamw", schedule=schedule, epochs=6))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5, 1.0), label_smoothing=0.1),
+        SoftmaxCrossEntropy(class_weights="balanced"),
+        SoftmaxCrossEntropy(ignore_label=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_class_and_sample_weights(loss, weighted):
+    agree(*curves(NET, loss, weighted=weighted, epochs=4))
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "huber", "poisson", "binary_cross_entropy"])
+def test_losses_of_numbers(loss):
+    x, _, weight = rows()
+    y = (x[:, :2] > 0).astype(np.float32) if loss != "huber" else x[:, :2] * 2
+    agree(*curves((Dense(8), Tanh(), Dense(2)), loss, data=(x, y, weight), epochs=4))
+
+
+def test_a_softmax_layer_and_probabilities_as_targets():
+    x, y, weight = rows()
+    agree(*curves((Dense(4), Softmax()), CrossEntropy(), data=(x, np.eye(4)[y], weight), epochs=4))
+
+
+def test_the_state_goes_back_and_training_goes_on_from_it():
+    """Half of the epochs in onnxruntime, the rest in xpnet, is the curve of xpnet alone."""
+    x, y, _ = rows()
+    trainer, session = curves(NET, rule="adam", epochs=4)
+    other = Trainer(NET, optimizer="adam", backend="numpy", batch_size=BATCH, seed=3)
+    other.fit((x, y), epochs=1)
+    take_back(other, session.state, session.step)
+    assert other.position == trainer.position
+    for t in (trainer, other):
+        t.fit((x, y), epochs=6)
+    assert abs(trainer.history[-1]["loss"] - other.history[-1]["loss"]) < 1e-5
+
+
+def test_the_model_says_what_it_is_and_is_valid():
+    import onnx
+
+    trainer = Trainer((Dense(8), Dropout(0.5), Dense(4)), backend="numpy", batch_size=BATCH)
+    x, y, _ = rows()
+    trainer.fit((x, y), epochs=1)
+    model = step_model(trainer)
+    onnx.checker.check_model(model, full_check=True)
+    found = about(model)
+    assert found["state"] == list(trainer.engine.tensors())
+    assert (found["step"], found["random_layers"]) == (5, 1)
+    outputs = [o.name for o in model.graph.output]
+    assert outputs == ["loss", *(f"new/{name}" for name in found["state"])]
+
+
+def test_a_learning_rate_of_ones_own():
+    x, y, _ = rows()
+    trainer = Trainer(NET, optimizer="adamw", schedule="plateau", backend="numpy", batch_size=ROWS)
+    trainer.fit((x, y), epochs=1)
+    with pytest.raises(ConfigError, match="follows the metrics"):
+        step_model(trainer)
+    session = StepSession(step_model(trainer, learning_rate="input"), trainer.snapshot()[0])
+    before = session.state["params/0.dense.W"]
+    session.train(x, y, lr=0.0)
+    np.testing.assert_array_equal(session.state["params/0.dense.W"], before)
+    session.train(x, y, lr=0.1)
+    assert np.abs(session.state["params/0.dense.W"] - before).max() > 1e-3
+    with pytest.raises(DataError, match="needs lr"):
+        session.train(x, y)
+
+
+def test_a_schedule_that_has_ended_is_an_error_and_not_a_guess():
+    x, y, _ = rows()
+    trainer = Trainer(NET, schedule="cosine", backend="numpy", batch_size=ROWS)
+    trainer.fit((x, y), epochs=2)
+    session = StepSession(step_model(trainer), trainer.snapshot()[0])
+    with pytest.raises(Exception, match="out of data bounds"):
+        session.train(x, y)
+
+
+def test_what_is_refused_says_why():
+    x, y, _ = rows()
+    trainer = Trainer(NET, backend="numpy", batch_size=BATCH, accumulate=2)
+    trainer.fit((x, y), epochs=1)
+    with pytest.raises(ConfigError, match="micro-batches"):
+        step_model(trainer)
