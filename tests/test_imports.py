@@ -75,8 +75,8 @@ MAY_USE = {
 LAZY = {
     "PIL",
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("keras", "ndonnx", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
-    *("sklearn", "threadpoolctl", "torch"),
+    *("keras", "ndonnx", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow"),
+    *("rich", "sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 

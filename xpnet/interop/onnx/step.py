@@ -24,6 +24,7 @@ import numpy as np
 
 from xpnet.errors import ConfigError, DataError
 from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, tables
+from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, scalar, symbol
 from xpnet.nn.layout import Layout
 from xpnet.split_vector import SplitVector
@@ -195,7 +196,7 @@ class _Graph:
             {name: x.array for name, x in outputs.items()},
         )
         made.producer_name = "xpnet"
-        return made
+        return simplify(made)
 
 
 def about(model: "onnx.ModelProto") -> dict[str, Any]:
@@ -239,7 +240,7 @@ def _taken(table: np.ndarray, step: Symbol, *, goes_on: bool) -> Symbol:
         return scalar(table[0])
     xp = step.__array_namespace__()
     at = xp.minimum(step, scalar(np.int64(len(table) - 1))) if goes_on else step
-    return xp.take(scalar(table), xp.reshape(at, (1,)), axis=0)[0]
+    return xp.reshape(xp.take(scalar(table), xp.reshape(at, (1,)), axis=0), ())
 
 
 def _described(
