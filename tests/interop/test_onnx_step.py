@@ -291,7 +291,7 @@ def test_simplify_keeps_what_a_model_computes():
     made = simplify(model)
     onnx.checker.check_model(made)
     kept = sorted(n.op_type for n in made.graph.node)
-    assert kept == ["Add", "Identity", "If", "Mul"]
+    assert kept == ["Add", "Identity", "Identity", "If", "Mul"]
     for c in (True, False):
         given = {"x": np.array([1.0, 2.0], np.float32), "c": np.array(c)}
         for a, b in zip(

@@ -25,11 +25,12 @@ def simplify(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """Return a model that computes the same for every batch with rows, with fewer nodes."""
     import onnx
 
-    graph = _Graph(model.graph)
+    made, own = onnx.ModelProto(), onnx.ModelProto()
+    made.CopyFrom(model)
+    own.CopyFrom(model)  # its nodes are renamed
+    graph = _Graph(own.graph)
     while graph.tidied():
         pass
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
     graph.write(made.graph)
     return made
 
@@ -114,6 +115,8 @@ class _Graph:
             return True
         known = all(not name or name in self.constants for name in node.input)
         if not known or not node.input or node.op_type in NOT_FOLDED:
+            return False
+        if any(name in self.outputs for name in node.output):  # not every runtime gives constants
             return False
         given = {name: self.constants[name] for name in node.input if name}
         if sum(value.size for value in given.values()) > LARGEST:

@@ -110,6 +110,20 @@ class Symbol:
         msg = "an exported step cannot branch on what is in an array: use xp.where"
         raise BackendError(msg)
 
+    def __rshift__(self, other: Any) -> "Symbol":
+        """Shift int32 by 0 to 31 bits as unsigned, then extend the sign.
+
+        ONNX shifts unsigned integers alone; ndonnx divides instead, which takes thrice as long.
+        """
+        ndx = _ndonnx()
+        if self.array.dtype != ndx.int32 or type(other) is not int:
+            return self._binary(operator.rshift, other)
+        shifted = ndx.astype(ndx.astype(self.array, ndx.uint32) >> other, ndx.int32)
+        if not other:
+            return self
+        sign = 1 << (31 - other)
+        return Symbol((shifted ^ sign) - sign, self.rows)
+
     __hash__ = object.__hash__
 
     def _binary(self, function: Callable, other: Any) -> Any:
@@ -132,7 +146,7 @@ OPERANDS = (Symbol, Count, bool, int, float, np.generic, np.ndarray)
 
 def _operators() -> None:
     names = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
-    for name in (*names, "and", "or", "xor", "lshift", "rshift"):
+    for name in (*names, "and", "or", "xor", "lshift"):
         function = getattr(operator, f"__{name}__")
         setattr(Symbol, f"__{name}__", partialmethod(Symbol._binary, function))
         setattr(Symbol, f"__r{name}__", partialmethod(Symbol._reflected, function))
