@@ -78,7 +78,16 @@ class Symbol:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        return tuple(self.rows if n is None else n for n in self.array.shape)
+        """The lengths, of which the first may be that of the batch.
+
+        Raises BackendError where another is not known: it would be taken for the batch's.
+        """
+        first, rest = self.array.shape[:1], self.array.shape[1:]
+        if None in rest:
+            msg = f"the exported step has an array of shape {self.array.shape}, of which only the "
+            msg += "first length may depend on the batch: reshape it in the layer"
+            raise BackendError(msg)
+        return (*(self.rows if n is None else n for n in first), *rest)
 
     @property
     def ndim(self) -> int:
@@ -101,7 +110,8 @@ class Symbol:
         return Symbol(self.array.mT, self.rows)
 
     def __getitem__(self, key: Any) -> "Symbol":
-        return Symbol(self.array[_plain(key)], self.rows)
+        found = self.array[_plain(key)]
+        return Symbol(_known(found, _lengths(self.array.shape, key)), self.rows)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return _Namespace(_ndonnx(), self.rows)
@@ -109,6 +119,10 @@ class Symbol:
     def __bool__(self) -> bool:
         msg = "an exported step cannot branch on what is in an array: use xp.where"
         raise BackendError(msg)
+
+    def __matmul__(self, other: "Symbol") -> "Symbol":
+        x, y = self.array, other.array
+        return Symbol(_known(x @ y, (*x.shape[:-1], *y.shape[-1:])), self.rows or other.rows)
 
     def __rshift__(self, other: Any) -> "Symbol":
         """Shift int32 by 0 to 31 bits as unsigned, then extend the sign.
@@ -145,7 +159,7 @@ OPERANDS = (Symbol, Count, bool, int, float, np.generic, np.ndarray)
 
 
 def _operators() -> None:
-    names = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+    names = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
     for name in (*names, "and", "or", "xor", "lshift"):
         function = getattr(operator, f"__{name}__")
         setattr(Symbol, f"__{name}__", partialmethod(Symbol._binary, function))
@@ -193,6 +207,11 @@ class _Namespace:
 
     def vector_norm(self, x: Symbol) -> Symbol:
         return self.sqrt(self.sum(self.square(x)))
+
+    def take(self, x: Symbol, indices: Symbol, *, axis: int) -> Symbol:
+        # The standard takes any integers, ndonnx int64 alone.
+        at = self._ndx.astype(indices.array, self._ndx.int64)
+        return Symbol(self._ndx.take(x.array, at, axis=axis), x.rows or indices.rows)
 
     def reshape(self, x: Symbol, shape: Any, **options: Any) -> Symbol:
         lengths = (shape,) if isinstance(shape, int) else tuple(shape)
@@ -255,6 +274,21 @@ def _ndonnx() -> Any:
         msg = f"exporting needs ndonnx, which cannot be imported: {error}"
         raise BackendError(msg, command="pip install 'xpnet[onnx]'") from None
     return ndonnx
+
+
+def _lengths(shape: tuple[int | None, ...], key: Any) -> tuple[int | None, ...]:
+    """The shape of x[key] for x of this shape, the batch's length as None."""
+    rows = 7919  # no other length
+    given = tuple(rows if n is None else n for n in shape)
+    found = np.broadcast_to(np.zeros(()), given)[key].shape
+    return tuple(None if n == rows else n for n in found)
+
+
+def _known(found: Any, shape: tuple[int | None, ...]) -> Any:
+    """A lazy array with the shape that it has; ndonnx loses lengths in slices and products."""
+    if None not in found.shape[1:]:
+        return found
+    return _ndonnx().reshape(found, tuple(-1 if n is None else n for n in shape))
 
 
 def _plain(x: Any) -> Any:
