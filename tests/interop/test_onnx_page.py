@@ -172,6 +172,20 @@ def test_without_a_runtime_the_page_names_the_cdn_and_no_other_origin(run):
     assert 'id="blob-wasm"' not in page
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rows": 500},
+        pytest.param({}, marks=pytest.mark.long),
+        pytest.param({"trained": True}, marks=pytest.mark.long),
+        pytest.param({"epochs": 2}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_the_page_claims_xpnets_curve_only_where_it_follows_it(run, options):
+    assert ("the curve is that of" in render(run, **options)) == (not options)
+
+
 def test_what_a_page_cannot_have_is_refused(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="no dist folder of onnxruntime-web"):
         render(run, runtime=tmp_path)

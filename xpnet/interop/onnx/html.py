@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.data import Dataset, Shuffle
+from xpnet.data.augment import Augment
 from xpnet.errors import ConfigError, DataError
 from xpnet.escape import escape, escape_html
 from xpnet.interop.onnx.coefficients import learning_rates
 from xpnet.interop.onnx.step import predict_model, refuse, step_model
 from xpnet.optim.schedules import Plateau
+from xpnet.run.config import IN_MEMORY
 from xpnet.run.splits import load_splits
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.step import dropout_keys
@@ -58,6 +60,10 @@ def render(
     """
     config = run.config
     refuse(config.mixed, config.accumulate)
+    if config.data.source == IN_MEMORY:
+        msg = f"{run.folder.path} was trained on a table in memory, which a page needs: train from "
+        msg += "a file"
+        raise DataError(msg)
     splits = load_splits(config)
     if splits.fingerprint != run.fingerprint:
         msg = f"{splits.train.name} has changed since the run was trained on it"
@@ -73,7 +79,7 @@ def render(
     if steps > MAX_STEPS:
         msg = f"a page takes at most {MAX_STEPS:,} steps; {epochs:,} epochs have {steps:,}"
         raise ConfigError(msg, python="pass fewer epochs", command="give fewer --epochs")
-    return _page(run, trainer, train, scored, epochs, runtime)
+    return _page(run, trainer, train, scored, epochs, runtime, trained=trained)
 
 
 def _first_position(run: Run) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
@@ -109,6 +115,8 @@ def _page(
     held: _Rows | None,
     epochs: int,
     runtime: str | Path | None,
+    *,
+    trained: bool,
 ) -> str:
     address, blobs = _runtime(runtime)
     n, batch_size = len(train.x), trainer.batch_size
@@ -162,7 +170,13 @@ def _page(
         "first_layer": first,
         "shown": 0 if first is None else min(UNITS, tensors[first].shape[1]),
     }
-    words = _words(run, trainer, data, tensors, first)
+    # Where the page has all that xpnet's own training had.
+    whole = n == run.folder.read_json(run.folder.run_path).get("train_rows")
+    drawn = planned == epochs and len(keys) * 2 * random <= MAX_PLANNED
+    config = run.config
+    fixed = config.data.augment == Augment() and not isinstance(trainer.schedule, Plateau)
+    follows = whole and drawn and fixed and not trained and epochs == config.epochs
+    words = _words(run, trainer, data, tensors, first, follows=follows)
     return _filled({**words, "data": _json(data), "blobs": "\n".join(_tags(blobs))}, address)
 
 
@@ -209,6 +223,8 @@ def _words(
     data: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
     first: str | None,
+    *,
+    follows: bool,
 ) -> dict[str, str]:
     classes = data["classes"]
     what = Path(run.config.data.source).stem or "the data"
@@ -221,8 +237,9 @@ def _words(
     lead += "forward, backward and update. Nothing leaves this machine."
     footer = "The step was recorded from xpnet’s own functions and runs in onnxruntime-web"
     footer += f", loaded from {data['runtime']}." if data["runtime"] else ", which is in this file."
-    footer += " With the rate at × 1 the curve is that of <code>xpnet train</code>: the same first "
-    footer += "weights, batches and dropout."
+    if follows:
+        footer += " With the rate at × 1 the curve is that of <code>xpnet train</code>: the same "
+        footer += "first weights, batches and dropout."
     return {
         "title": escape_html(f"{what} learnt in the browser"),
         "heading": escape_html(f"A network learns {what}, here, as you watch"),

@@ -109,7 +109,7 @@ def refuse(mixed: object, accumulate: int) -> None:
         raise ConfigError(
             msg,
             python="make another Trainer with mixed=None and restore its snapshot",
-            command="train with --set mixed=null",
+            command="train without mixed",
         )
     if accumulate > 1:
         msg = f"the exported step takes a batch whole; the trainer accumulates {accumulate}"
