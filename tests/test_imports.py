@@ -54,7 +54,7 @@ MAY_USE = {
     "llvmlite": "kernels",
     "numba": "kernels",
     "ndonnx": "interop",
-    "onnx": "bench",
+    "onnx": "bench interop",
     "onnxruntime": "bench interop",
     "optax": "bench",
     "sklearn": "bench",

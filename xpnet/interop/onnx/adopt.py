@@ -67,8 +67,8 @@ def adopt(run: str | Path, file: str | Path, out: str | Path) -> list[str]:
         RunFolder(out),
     )
     if folder.exists():
-        msg = f"{str(folder.path)!r} already holds a run: choose another folder"
-        raise CheckpointError(msg, command="choose another --out")
+        msg = f"{str(folder.path)!r} already holds a run"
+        raise CheckpointError(msg, python="choose another out", command="choose another --out")
     if state.fingerprint not in (None, found.fingerprint):
         msg = f"{file} was trained on other data than {found.folder.path}"
         raise DataError(msg)

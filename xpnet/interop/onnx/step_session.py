@@ -89,7 +89,7 @@ def take_back(
     rows = rows or trainer.rows
     if not rows:
         msg = "how many rows an epoch has is not known: a position is an epoch and a batch"
-        raise DataError(msg, python="pass rows=len(x)")
+        raise DataError(msg, python="pass rows, the length of x")
     epoch, batch = divmod(step, -(-rows // trainer.batch_size))
     history = [record for record in meta["history"] if record["epoch"] <= epoch]
     position = {"epoch": epoch, "batch": batch, "step": step}
