@@ -9,7 +9,7 @@ from xpnet import Trainer
 from xpnet.cli.main import cli
 from xpnet.data import Shuffle
 from xpnet.errors import BackendError, ConfigError, DataError
-from xpnet.nn import Dense, Dropout, LogSoftmax, Softmax, Tanh
+from xpnet.nn import Dense, Dropout, LogSoftmax, Sequential, Softmax, Tanh
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES, CrossEntropy, SoftmaxCrossEntropy
 from xpnet.optim import schedules as s
@@ -267,6 +267,9 @@ def test_what_is_refused_says_why():
     trainer.fit((x, y), epochs=1)
     with pytest.raises(ConfigError, match="micro-batches"):
         step_model(trainer)
+    never = Trainer(Sequential(NET).build((6,)), schedule="cosine", backend="numpy")
+    with pytest.raises(ConfigError, match="how long the schedule is"):
+        step_model(never)
 
 
 def test_the_command_writes_a_step_that_goes_on_from_the_runs_checkpoint(tmp_path):

@@ -124,7 +124,12 @@ def _page(
     steps, tensors = epochs * per_epoch, trainer.engine.tensors()
     targets = None if train.y.dtype == np.int64 else (train.y.shape[1] if train.y.ndim > 1 else 0)
     model = step_model(
-        trainer, targets=targets, weight=train.weight is not None, learning_rate="input"
+        trainer,
+        epochs=epochs,
+        rows=n,
+        targets=targets,
+        weight=train.weight is not None,
+        learning_rate="input",
     )
     table, packed = _packed(tensors)
     planned = min(epochs, MAX_PLANNED // n)

@@ -27,6 +27,7 @@ from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, table
 from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, scalar, symbol
 from xpnet.nn.layout import Layout
+from xpnet.optim.schedules import Constant
 from xpnet.split_vector import SplitVector
 from xpnet.step import Batch, StepInputs, Totals, TrainState, make_predict_step, make_train_step
 from xpnet.training.engine import Engine
@@ -58,19 +59,17 @@ def step_model(
     ``weight`` gives the batch an input of sample weights.
     Raises ConfigError for what a step on its own cannot be.
     """
-    engine, total, per_epoch = trainer.engine, 0, 0
     refuse(trainer.mixed, trainer.accumulate)
+    engine = trainer.engine
+    per_epoch = -(-(rows or trainer.rows) // trainer.batch_size)
+    total = (epochs or trainer.epochs) * per_epoch
+    rates = None
     if learning_rate == "schedule":
-        epochs, rows = epochs or trainer.epochs, rows or trainer.rows
-        per_epoch = -(-rows // trainer.batch_size)
-        total = epochs * per_epoch
-        base = engine.request.optimizer.lr
-        rates = learning_rates(trainer.schedule, base, total or 1, per_epoch or 1)
-        if len(rates) == 1 and total != 1 and not _constant(rates, trainer, total):
+        if not total and not isinstance(trainer.schedule, Constant):
             msg = "how long the schedule is depends on epochs and rows, which are not known"
             raise ConfigError(msg, python="pass epochs and rows")
-    else:
-        rates = None
+        base = engine.request.optimizer.lr
+        rates = learning_rates(trainer.schedule, base, total, per_epoch)
     dtype = engine.backend.dtype_name
     made = _Graph(engine, dtype)
     batch = made.batch(trainer, targets, weight=weight)
@@ -93,12 +92,6 @@ def predict_model(trainer: Trainer) -> "onnx.ModelProto":
     x = made.input("x", ("N", *(engine.model.input_shape or ())))
     output = make_predict_step(engine.model, engine.loss)(params, stats, x)
     return made.model({"probabilities": output})
-
-
-def _constant(rates: np.ndarray, trainer: Trainer, total: int) -> bool:
-    from xpnet.optim.schedules import Constant
-
-    return total > 0 or isinstance(trainer.schedule, Constant)
 
 
 def refuse(mixed: object, accumulate: int) -> None:
