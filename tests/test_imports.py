@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "explanation": "check",
     "bench": "run",
     "interop": "run",
-    "cli": "explanation bench",
+    "cli": "explanation bench interop",
     "examples": "data",
 }
 BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
@@ -53,8 +53,9 @@ MAY_USE = {
     "lazy_loader": "xpnet",
     "llvmlite": "kernels",
     "numba": "kernels",
+    "ndonnx": "interop",
     "onnx": "bench interop",
-    "onnxruntime": "bench",
+    "onnxruntime": "bench interop",
     "optax": "bench",
     "sklearn": "bench",
     "torch": "backends bench check interop",
@@ -74,8 +75,8 @@ MAY_USE = {
 LAZY = {
     "PIL",
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("keras", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow", "rich"),
-    *("sklearn", "threadpoolctl", "torch"),
+    *("keras", "ndonnx", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow"),
+    *("rich", "sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 

@@ -184,3 +184,22 @@ def test_a_state_dict_that_does_not_fit_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "net.pt")  # code, which is not run
     with pytest.raises(DataError, match="is not a file of weights alone"):
         xpnet.from_torch(tmp_path / "net.pt", [xpnet.Dense(2)])
+
+
+def test_the_command_writes_a_run_and_prints_what_loads_it(tmp_path, capsys):
+    from xpnet.cli.main import main
+
+    config = xpnet.load_config("digits", ["epochs=1", "model.hidden=[8]"])
+    run = xpnet.train(config, tmp_path / "run")
+    capsys.readouterr()  # what the training printed
+    weights = tmp_path / "weights.safetensors"
+    with pytest.raises(SystemExit) as done:
+        main(["export", str(tmp_path / "run"), str(weights), "--format", "torch"])
+    assert done.value.code == 0
+    scope = {}
+    exec(capsys.readouterr().out, scope)
+    ours = run.trainer.params
+    for name, tensor in scope["net"].state_dict().items():
+        if name.endswith("weight") and tensor.ndim == 2:
+            W = ours[f"{name.partition('.')[0]}.dense.W"]
+            np.testing.assert_array_equal(tensor.numpy(), W.T)

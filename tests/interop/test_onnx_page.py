@@ -1,0 +1,206 @@
+"""The page that trains, in a real browser: its losses are those of xpnet's own training.
+
+Needs Chromium and its driver, selenium, and npm, which fetches onnxruntime-web.
+"""
+
+import shutil
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet.errors import CheckpointError, ConfigError, DataError
+
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+
+from xpnet.interop.onnx.adopt import adopt
+from xpnet.interop.onnx.html import CDN, render
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--force-prefers-reduced-motion",
+)  # fmt: skip
+VERSION = CDN.partition("@")[2].partition("/")[0]
+SETTINGS = {
+    "epochs": 4,
+    "model.hidden": [32],
+    "model.dropout": 0.1,
+    "optimizer.name": "adamw",
+    "backend": "numpy",
+}
+
+
+def absent(request, reason):
+    (pytest.fail if request.config.getoption("--require-browser") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return xpnet.train("digits", folder, settings=SETTINGS, report=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def runtime(request, tmp_path_factory):
+    """The folder of onnxruntime-web, of the version that pages name."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("npm")
+    if npm is None:
+        absent(request, "no npm, which fetches onnxruntime-web")
+    command = [npm, "pack", "--silent", f"onnxruntime-web@{VERSION}"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, timeout=300, capture_output=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        absent(request, f"npm cannot fetch onnxruntime-web: {error}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "package"
+
+
+@pytest.fixture(scope="module")
+def browser(request, tmp_path_factory):
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        absent(request, "no browser: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install it")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    downloads = tmp_path_factory.mktemp("downloads")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made.downloads = downloads
+    made.set_script_timeout(120)
+    yield made
+    made.quit()
+
+
+def asked(browser, script):
+    """What a promise in the page comes to."""
+    return browser.execute_async_script(
+        f"const done = arguments[0]; ({script}).then(done, (e) => done(String(e)))"
+    )
+
+
+@pytest.fixture(scope="module")
+def page(browser, runtime, run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(render(run, runtime=runtime), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert asked(browser, "ready") is None
+    return browser
+
+
+def test_the_page_learns_the_digits_along_xpnets_own_curve(page, run):
+    """The losses of each epoch are those in the run's history, dropout and schedule included."""
+    steps = page.execute_script("return about.steps_per_epoch")
+    for record in run.trainer.history:
+        asked(page, f"trained({record['step']}, false)")
+        loss, count = page.execute_script(
+            "return ['loss', 'denominator'].map((k) => state['totals/' + k].data[0])"
+        )
+        assert abs(loss / count - record["loss"]) < 1e-4
+    assert len(page.execute_script("return losses")) == 4 * steps
+    shown = float(page.find_element("id", "accuracy").text.removesuffix(" %"))
+    assert shown > 80
+    right = page.find_elements("css selector", "#rows li.right")
+    assert len(right) + len(page.find_elements("css selector", "#rows li.wrong")) == 36
+    assert abs(len(right) / 36 - shown / 100) < 0.2
+    assert page.get_log("browser") == []
+
+
+def test_its_weights_go_back_into_a_run(page, run, tmp_path):
+    total = page.execute_script("return about.steps")
+    asked(page, f"trained({total}, false)")
+    page.find_element("id", "download").click()
+    name = f"digits-step-{total}.safetensors"
+    for _ in range(100):
+        if (file := page.downloads / name).exists():
+            break
+        asked(page, "frame()")
+        subprocess.run(["sleep", "0.05"], check=True)
+    lines = adopt(run.folder.path, file, tmp_path / "second")
+    assert lines[0].endswith(f"4 epochs, {total} steps")
+    second = xpnet.load(tmp_path / "second", backend="numpy")
+    x = np.asarray(run.test_part().x)
+    last = xpnet.load(run.folder.path, backend="numpy", which="last")
+    np.testing.assert_allclose(second.predict(x), last.predict(x), rtol=0, atol=1e-3)
+    more = xpnet.train(
+        None, tmp_path / "second", settings={"epochs": 5}, resume=True, report=lambda line: None
+    )
+    assert more.trainer.position.epoch == 5
+
+
+def test_the_buttons(page):
+    """Reset, one step, a slider, and Train, which trains to the end and says so."""
+    button = {name: page.find_element("id", name) for name in ("play", "once", "reset", "fast")}
+    button["reset"].click()
+    asked(page, "current")
+    asked(page, "new Promise((go) => setTimeout(go, 50))")
+    assert page.find_element("id", "step").text == "0"
+    button["once"].click()
+    asked(page, "current")
+    assert page.find_element("id", "step").text == "1"
+    button["fast"].click()
+    button["play"].click()
+    asked(page, "current")
+    assert button["play"].text == "Done"
+    assert "predicted correctly" in page.find_element("id", "status").text
+    page.execute_script(
+        "one('#factor').value = 1; one('#factor').dispatchEvent(new Event('input'))"
+    )
+    assert page.find_element("id", "factor-shown").text == "10"
+    assert page.execute_script("return factor") == 10
+
+
+def test_it_fits_a_phone(page):
+    page.set_window_size(500, 900)
+    width, inner = page.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert width <= inner
+
+
+def test_without_a_runtime_the_page_names_the_cdn_and_no_other_origin(run):
+    page = render(run)
+    assert f'"runtime": "{CDN}"' in page
+    assert "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob: https://cdn.jsdelivr.net;" in page
+    assert 'id="blob-wasm"' not in page
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rows": 500},
+        pytest.param({}, marks=pytest.mark.long),
+        pytest.param({"trained": True}, marks=pytest.mark.long),
+        pytest.param({"epochs": 2}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_the_page_claims_xpnets_curve_only_where_it_follows_it(run, options):
+    assert ("the curve is that of" in render(run, **options)) == (not options)
+
+
+def test_what_a_page_cannot_have_is_refused(run, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="no dist folder of onnxruntime-web"):
+        render(run, runtime=tmp_path)
+    with pytest.raises(ConfigError, match="must be https"):
+        render(run, runtime="http://example.org/")
+    monkeypatch.setattr("xpnet.interop.onnx.html.MAX_BYTES", 1000)
+    with pytest.raises(DataError, match="1,258 rows would be 0 MiB in a page"):
+        render(run)
+
+
+def test_a_file_that_no_step_has_written_is_refused(run, tmp_path):
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(b"not one")
+    with pytest.raises(CheckpointError, match="no state of an exported step"):
+        adopt(run.folder.path, file, tmp_path / "out")
+    newest = next(iter((run.folder.checkpoint_path).glob("step-*")))
+    with pytest.raises(CheckpointError, match="no state of an exported step"):
+        adopt(run.folder.path, newest, tmp_path / "out")

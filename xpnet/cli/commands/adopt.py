@@ -1,0 +1,26 @@
+"""``xpnet adopt``."""
+
+import click
+
+from xpnet.cli.output import say
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("file", metavar="FILE")
+@click.option("--out", required=True, metavar="DIR", help="The new run folder.")
+def adopt(run: str, file: str, out: str) -> int:
+    """Take back weights that RUN's exported step has trained, such as those that a page wrote.
+
+    The result is a run of its own, with RUN's config and preprocessing: it is evaluated, predicts,
+    and is trained further with --resume.
+
+    \b
+    xpnet adopt runs/first first-step-600.safetensors --out runs/second
+    xpnet evaluate runs/second
+    """
+    from xpnet.interop.onnx.adopt import adopt as adopted
+
+    for line in adopted(run, file, out):
+        say(line)
+    return 0

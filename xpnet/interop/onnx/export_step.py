@@ -1,0 +1,68 @@
+"""``xpnet export RUN FILE --train``: the step of a run, or the page, written to a file."""
+
+from pathlib import Path
+
+from xpnet.errors import ConfigError
+from xpnet.interop.onnx.html import render
+from xpnet.interop.onnx.step import about, refuse, step_model
+from xpnet.run.trained_run import load, make_trainer
+from xpnet.storage.durable import atomic_write
+from xpnet.training.trainer import Trainer
+
+__all__ = ["export_step"]
+
+
+def export_step(
+    run: str | Path,
+    output: str | Path,
+    form: str | None = None,
+    *,
+    epochs: int | None = None,
+    rows: int | None = None,
+    lr_input: bool = False,
+    trained: bool = False,
+    runtime: str | None = None,
+) -> list[str]:
+    """Write the step of a run as ``form``, "onnx" or "html"; return lines on what was written.
+
+    The step goes on from the run's checkpoint; the page begins with its first weights, or with
+    those that were ``trained``. Raises ConfigError for what the form does not have.
+    """
+    output = Path(output)
+    form = form or ("html" if output.suffix.lower() in (".html", ".htm") else "onnx")
+    options = {"--rows": rows, "--trained": trained, "--runtime": runtime}
+    foreign = [k for k, v in options.items() if v] if form == "onnx" else ["--lr-input"] * lr_input
+    if foreign:
+        msg = f"{foreign[0]} is not for the format {form}: leave it out, or name another FILE"
+        raise ConfigError(msg)
+    found = load(run, backend="numpy", device="cpu", which="last")
+    if form == "html":
+        page = render(found, runtime=runtime, rows=rows, epochs=epochs, trained=trained)
+        atomic_write(output, page.encode())
+        carried = "open it in a browser; it needs no network"
+        if runtime is None or "://" in runtime:
+            carried = "it loads onnxruntime-web from the network; --runtime DIR puts it into it"
+        return [f"{output}: {len(page) / 2**20:.1f} MiB; {carried}"]
+    refuse(found.config.mixed, found.config.accumulate)
+    config, record = found.config, found.folder.read_json(found.folder.run_path)
+    trainer = make_trainer(config, found.preprocessing, "numpy")
+    trainer.restore(*found.trainer.snapshot())
+    model = step_model(
+        trainer,
+        epochs=epochs or int(config.epochs),
+        rows=int(record["train_rows"]),
+        targets=_targets(trainer),
+        weight=config.data.columns.weight is not None,
+        learning_rate="input" if lr_input else "schedule",
+    )
+    atomic_write(output, model.SerializeToString())
+    checkpoint = "" if found.checkpoint is None else f"; its state is in {found.checkpoint.path}"
+    return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}{checkpoint}"]
+
+
+def _targets(trainer: Trainer) -> int | None:
+    """How many columns y has: None are class indices, 0 one number for each row."""
+    outputs = trainer.model.output_shape[-1]
+    if trainer.loss.predicts == "class":
+        return None
+    return 0 if outputs == 1 else outputs
