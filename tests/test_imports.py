@@ -43,7 +43,9 @@ FRONT = ("xpnet", "__main__")
 MAY_USE = {
     "PIL": "data",
     "numpy": "base backends bench check data explanation interop kernels run storage training",
-    "array_api_compat": "backends base check examples explanation nn ops optim step training",
+    "array_api_compat": (
+        "backends base check data examples explanation nn ops optim run step training"
+    ),
     "array_api_strict": "backends",
     "cupy": "backends kernels",
     "cupyx": "backends",
@@ -58,6 +60,7 @@ MAY_USE = {
     "onnxruntime": "bench interop",
     "optax": "bench",
     "sklearn": "bench",
+    "spox": "interop",
     "torch": "backends bench check interop",
     "click": "cli",
     "matplotlib": "bench",

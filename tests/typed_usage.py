@@ -171,6 +171,7 @@ def from_elsewhere() -> None:
     trainer.fit((x, y), epochs=1)
     print(xpnet.from_torch("net.pt", [Dense(3)], input_shape=(4,)).notes)
     assert_type(xpnet.to_torch_source(trainer), str)
+    assert_type(xpnet.export(trainer, "net.onnx"), list[str])
     print(xpnet.to_torch_state(load("runs/first"))["0.weight"].shape)
 
 

@@ -17,6 +17,7 @@ from .errors import (
     XpnetError as XpnetError,
 )
 from .explanation import explain as explain
+from .interop.export import export as export
 from .interop.onnx.read import from_onnx as from_onnx
 from .interop.pytorch.export import (
     to_torch_source as to_torch_source,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from xpnet.data import SCALINGS, Columns, encoder_of, fit_encoder, fit_scaler
 from xpnet.data.columns import BOOLEAN
+from xpnet.data.cycles import cycle
 from xpnet.data.encoder_fit import EncoderStats
 from xpnet.errors import CheckpointError, DataError
 
@@ -134,6 +135,15 @@ def test_codes_that_a_narrow_dtype_cannot_tell_apart_are_refused():
     assert len(np.unique(encoder.apply(x))) == 3000
     with pytest.raises(DataError, match="3,001 values of a category are too many for float16"):
         encoder.apply(x, "float16")
+
+
+def test_the_day_of_the_year_is_numpys_on_every_day_of_the_calendar():
+    dates = np.arange("0001-01-01", "9999-12-31", dtype="datetime64[D]")
+    day = (dates - dates.astype("datetime64[Y]")).astype(np.float64)
+    found = cycle("day of year", dates.astype(np.int64) * 86_400.0)
+    angle = 2 * np.pi * day / 365.25
+    np.testing.assert_allclose(found[:, 0], np.sin(angle), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[:, 1], np.cos(angle), rtol=0, atol=1e-12)
 
 
 def test_dates_are_scaled_seconds_and_the_cycles_in_which_they_vary():

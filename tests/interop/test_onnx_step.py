@@ -304,11 +304,10 @@ def test_the_command_writes_a_step_that_goes_on_from_the_runs_checkpoint(tmp_pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["step.onnx"], "add --train"),
         (["step.onnx", "--train", "--rows=5"], "--rows is not for the format onnx"),
         (["page.html", "--train", "--lr-input"], "--lr-input is not for the format html"),
     ],
-    ids=["no --train", "rows", "lr"],
+    ids=["rows", "lr"],
 )
 def test_the_commands_errors_say_what_to_do(options, said):
     made = CliRunner().invoke(cli, ["export", "nowhere", *options])

@@ -26,7 +26,7 @@ COMMANDS = {
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, or the columns of a table.",
     "init": "Write a commented config to start from.",
-    "export": "Write the training step as an ONNX model, or a page that trains.",
+    "export": "Write a run as ONNX, its training step too, or for PyTorch.",
     "adopt": "Take back weights that an exported step has trained.",
     "backends": "List the available array libraries and devices.",
     "explain": "Explain a training step: formulas, code, shapes and numbers.",

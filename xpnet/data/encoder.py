@@ -5,17 +5,19 @@ dates; categories, one-hot or as -1 and 1; and the codes of categories with many
 embedding takes (xpnet/nn/embedding.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from xpnet.data.cycles import CYCLES, cycle
 from xpnet.data.dataset import chunks
-from xpnet.data.scaling import Scaler
+from xpnet.data.scaling import Scaler, too_large
 from xpnet.errors import CheckpointError, DataError
+from xpnet.typing import Array
 
 __all__ = ["MAX_TABLE", "Category", "Encoder", "encoder_of", "filled"]
 
@@ -102,18 +104,42 @@ class Encoder:
         return out
 
     def _fill(self, x: np.ndarray, out: np.ndarray) -> None:
-        end = len(self.numbers)
+        end = 0
+        numbers = x[:, self.numbers]
+        found = self.parts(
+            numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64),
+            lambda j: x[:, j],
+            lambda category: category.rows(x[:, category.feature]),
+        )
+        try:
+            with np.errstate(over="raise"):
+                for part in found:
+                    out[:, end : end + part.shape[1]] = part
+                    end += part.shape[1]
+        except FloatingPointError:
+            raise too_large(out.dtype) from None
+
+    def parts(
+        self,
+        numbers: Array,
+        column: Callable[[int], Array],
+        rows: Callable[[Category], Array],
+    ) -> Iterator[Array]:
+        """Yield the input as blocks of columns (n, d), in order, of arrays of any library.
+
+        ``numbers`` (n, len(self.numbers)) and ``column(j)`` (n,), the feature j, are of a floating
+        dtype, NaN where a value is missing; ``rows`` returns the rows (n,) of a category's table.
+        """
+        xp = array_namespace(numbers)
         if self.numbers:
-            out[:, :end] = self.scaler.apply(filled(x[:, self.numbers], self.fill), out.dtype)
+            gaps = xp.isnan(numbers)
+            yield self.scaler.scaled(xp.where(gaps, xp.asarray(self.fill), numbers))
         for j in self.missing:
-            out[:, end] = np.isnan(x[:, j])
-            end += 1
+            yield xp.astype(xp.isnan(column(j)), numbers.dtype)[:, None]
         for j, name in self.cycles:
-            out[:, end : end + 2] = cycle(name, x[:, j])
-            end += 2
+            yield cycle(name, column(j))
         for category, table in zip(self.categories, self._tables, strict=True):
-            out[:, end : end + category.width] = table[category.rows(x[:, category.feature])]
-            end += category.width
+            yield xp.take(xp.asarray(table), rows(category), axis=0)
 
     def unseen(self, x: np.ndarray) -> dict[str, int]:
         """Return how many rows of ``x`` have a value that no training row had, by column."""

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from xpnet.data.dataset import chunks
 from xpnet.data.running_stats import RunningStats
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.settings import did_you_mean
+from xpnet.typing import Array
 
 __all__ = [
     "SCALINGS",
@@ -19,6 +21,7 @@ __all__ = [
     "fit_scaler",
     "quartiles",
     "scaler_of",
+    "too_large",
 ]
 
 # Only these can be undone, as the predictions of a regression need.
@@ -43,22 +46,21 @@ class Scaler(NamedTuple):
         if self.shift.shape not in ((), x.shape[1:]):
             msg = f"features of shape {x.shape[1:]}; the scaler was fitted to {self.shift.shape}"
             raise DataError(msg)
-        scaled, wide = np.empty(x.shape, dtype), None
+        scaled = np.empty(x.shape, dtype)
         try:
             with np.errstate(over="raise"):
                 for rows in chunks(x, 2**18):  # few enough to stay in the cache of a core
-                    wide = np.empty(x[rows].shape) if wide is None else wide[: len(x[rows])]
-                    np.subtract(x[rows], self.shift, out=wide)
-                    np.divide(wide, self.scale, out=wide)
-                    scaled[rows] = wide
+                    scaled[rows] = self.scaled(x[rows])
         except FloatingPointError:
-            msg = f"features are too large for {scaled.dtype} after scaling"
-            raise DataError(
-                msg,
-                python='use another scaling, or dtype="float64"',
-                command="--set data.scaling=standard, or --set dtype=float64",
-            ) from None
+            raise too_large(scaled.dtype) from None
         return scaled
+
+    def scaled(self, x: Array) -> Array:
+        """Return the scaled rows of ``x`` (N, ...), an array of any library, in float64."""
+        xp = array_namespace(x)
+        wide = xp.astype(x, xp.float64) - xp.asarray(self.shift)
+        wide /= xp.asarray(self.scale)
+        return wide
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the arrays to save with a model, by name."""
@@ -83,6 +85,15 @@ class Scaler(NamedTuple):
         return RobustScaler(shift, scale) if np.isfinite(clip) else cls(shift, scale)
 
 
+def too_large(dtype: np.dtype) -> DataError:
+    """Return the error of features that overflow ``dtype``."""
+    return DataError(
+        f"features are too large for {dtype} after scaling",
+        python='use another scaling, or dtype="float64"',
+        command="--set data.scaling=standard, or --set dtype=float64",
+    )
+
+
 class RobustScaler(Scaler):
     """The map of :class:`Scaler`, then x -> x / sqrt(1 + (x / 3)²), which lies between -3 and 3.
 
@@ -91,13 +102,10 @@ class RobustScaler(Scaler):
 
     __slots__ = ()
 
-    def apply(self, x: np.ndarray, dtype: str | np.dtype = "float32") -> np.ndarray:
-        """Return the scaled rows of ``x`` (N, ...) in ``dtype``; errors as of :class:`Scaler`."""
-        clipped = np.empty(x.shape, dtype)
-        for rows in chunks(x, 2**18):
-            wide = super().apply(x[rows], "float64")
-            clipped[rows] = wide / np.hypot(1.0, wide / CLIP)
-        return clipped
+    def scaled(self, x: Array) -> Array:
+        """Return the scaled rows of ``x`` (N, ...), an array of any library, in float64."""
+        xp, wide = array_namespace(x), super().scaled(x)
+        return wide / xp.hypot(xp.ones_like(wide), wide / CLIP)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the arrays to save with a model, by name."""

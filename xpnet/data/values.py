@@ -23,6 +23,7 @@ __all__ = [
     "encoded",
     "feature",
     "level_text",
+    "spellings",
     "values_of",
 ]
 
@@ -141,6 +142,26 @@ def encoded(column: Any, levels: Sequence[str]) -> np.ndarray:
     """
     found, indices = coded(column)
     return np.array([*_lookup(found, levels), np.nan])[indices]
+
+
+def spellings(levels: Sequence[str]) -> dict[str, int]:
+    """Return the code in ``levels`` of each text that stands for one of them.
+
+    >>> spellings(["1", "no"])
+    {'1': 0, 'no': 1, '1.0': 0}
+    """
+    import pyarrow as pa
+
+    texts = [t for level in levels for t in (level, level.lower(), level.upper())]
+    codes = encoded(pa.array(texts, pa.string()), levels)
+    found = {text: int(k) for text, k in zip(texts, codes, strict=True) if k >= 0}
+    # The number that a level spells may be spelled otherwise.
+    numbers = [n for level in levels if (n := number(level)) is not None and np.isfinite(n)]
+    for n, k in zip(numbers, encoded(pa.array(numbers, pa.float64()), levels), strict=True):
+        for text in (repr(n), f"{n:g}", *([str(int(n))] if n == int(n) else [])):
+            if k >= 0:
+                found.setdefault(text, int(k))
+    return found
 
 
 def _lookup(values: Sequence[Any], levels: Sequence[str]) -> list[float]:

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from xpnet.typing import Array
 
-__all__ = ["erf"]
+__all__ = ["erf", "rational_erf"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -71,6 +71,12 @@ def erf(x: Array) -> Array:
     xp = array_namespace(x)
     if hasattr(xp, "erf"):
         return xp.erf(x)
+    return rational_erf(x)
+
+
+def rational_erf(x: Array) -> Array:
+    """erf x in functions of the standard, in float32 or float64."""
+    xp = array_namespace(x)
     size = xp.abs(x)
     # Every branch of a `where` is computed, so each takes an argument from its own range.
     small = xp.clip(size, max=0.46875)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from xpnet.backends import Backend
 from xpnet.data import Augment, Columns, Dataset, Encoder, Scaler, StreamedDataset, check
@@ -18,6 +19,7 @@ from xpnet.nn.losses import Loss
 from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.typing import Array
 
 __all__ = [
     "Preprocessing",
@@ -131,25 +133,27 @@ class Preprocessing:
         said = "values that training did not have, taken for none of those it had: "
         return columns.noting(said + ", ".join(rows)) if rows else columns
 
-    def answers(self, out: np.ndarray) -> np.ndarray:
+    def answers(self, out: Array) -> Array:
         """Turn the model's predictions into probabilities (N, K), or values in the data's units.
 
-        A binary loss gives both classes their column.
+        A binary loss gives both classes their column. ``out`` is an array of any library; values
+        are in float64.
         """
+        xp = array_namespace(out)
         if self.target_scaler is not None:
-            shift, scale = self.target_scaler
-            return out.astype(np.float64) * scale + shift
+            shift, scale = map(xp.asarray, self.target_scaler)
+            return xp.astype(out, xp.float64) * scale + shift
         if self.classes is not None and self.outputs == 1:
-            return np.concatenate([1.0 - out, out], axis=1)
+            return xp.concat([1.0 - out, out], axis=1)
         return out
 
-    def ranked(self, output: np.ndarray) -> np.ndarray:
+    def ranked(self, output: Array) -> Array:
         """Turn the model's output, of classes, into numbers (N, K) of which the largest wins.
 
         Unlike probabilities they do not round to 0 and 1. A binary loss predicts class 1 above 0.
         """
-        zeros = np.zeros_like(output)
-        return output if self.outputs > 1 else np.concatenate([zeros, output], axis=1)
+        xp = array_namespace(output)
+        return output if self.outputs > 1 else xp.concat([xp.zeros_like(output), output], axis=1)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Its arrays; the rest is :meth:`meta`."""

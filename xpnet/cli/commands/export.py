@@ -1,5 +1,7 @@
 """``xpnet export``."""
 
+from typing import Any
+
 import click
 
 from xpnet.cli.output import say
@@ -29,49 +31,39 @@ def export(
     run: str,
     output: str,
     train: bool,
-    form: str | None,
+    form: Any,
     epochs: int | None,
     rows: int | None,
     lr_input: bool,
     trained: bool,
     runtime: str | None,
 ) -> int:
-    """Write the training step of RUN as an ONNX model, or as a page that trains it in a browser.
+    """Write RUN as a file for other programs: ONNX, or the weights in PyTorch's names.
 
-    --format torch writes the weights in PyTorch's names, as safetensors, and prints the source that
-    loads them.
+    The ONNX model takes raw rows, an input for each column of a table, and gives labels and
+    probabilities, or values; with --train it is the training step, or a page that trains it in a
+    browser. --format torch (*.safetensors) prints the source that loads the weights.
 
     \b
+    xpnet export runs/first model.onnx
+    xpnet export runs/first weights.safetensors
     xpnet export runs/first step.onnx --train
     xpnet export runs/first page.html --train
     xpnet export runs/first page.html --train --runtime package/dist
-    xpnet export runs/first weights.safetensors --format torch
     """
-    from xpnet.errors import ConfigError
-    from xpnet.interop.onnx.export_step import export_step
+    from xpnet.interop.export import export as write
 
-    if form == "torch":
-        from xpnet.interop.pytorch.export import write_torch
-        from xpnet.run import load
-
-        if train or epochs or rows or lr_input or trained or runtime:
-            msg = "--format torch writes the weights alone: omit the other options"
-            raise ConfigError(msg)
-        for line in write_torch(load(run), output).splitlines():
-            say(line)
-        return 0
-    if not train:
-        msg = "this exports the training step: add --train"
-        raise ConfigError(msg)
-    for line in export_step(
+    lines = write(
         run,
         output,
-        form,
+        train=train,
+        form=form,
         epochs=epochs,
         rows=rows,
         lr_input=lr_input,
         trained=trained,
         runtime=runtime,
-    ):
+    )
+    for line in lines:
         say(line)
     return 0

@@ -47,17 +47,38 @@ def export_step(
     config, record = found.config, found.folder.read_json(found.folder.run_path)
     trainer = make_trainer(config, found.preprocessing, "numpy")
     trainer.restore(*found.trainer.snapshot())
-    model = step_model(
+    (line,) = write_step(
         trainer,
+        output,
         epochs=epochs or int(config.epochs),
         rows=int(record["train_rows"]),
-        targets=_targets(trainer),
         weight=config.data.columns.weight is not None,
+        lr_input=lr_input,
+    )
+    checkpoint = "" if found.checkpoint is None else f"; its state is in {found.checkpoint.path}"
+    return [line + checkpoint]
+
+
+def write_step(
+    trainer: Trainer,
+    output: Path,
+    *,
+    epochs: int | None = None,
+    rows: int | None = None,
+    weight: bool = False,
+    lr_input: bool = False,
+) -> list[str]:
+    """Write the step of a trainer as an ONNX model; return a line on what was written."""
+    model = step_model(
+        trainer,
+        epochs=epochs,
+        rows=rows,
+        targets=_targets(trainer),
+        weight=weight,
         learning_rate="input" if lr_input else "schedule",
     )
     atomic_write(output, model.SerializeToString())
-    checkpoint = "" if found.checkpoint is None else f"; its state is in {found.checkpoint.path}"
-    return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}{checkpoint}"]
+    return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}"]
 
 
 def _targets(trainer: Trainer) -> int | None:

@@ -6,6 +6,7 @@ follows from constants alone is computed, equal nodes become one, and the branch
 batch go: the graph is for batches of one row or more.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["simplify"]
 
-LARGEST = 4096  # elements of a constant that is computed here
+LARGEST = 4096  # elements of a constant that is computed here, by default
 # What depends on more than its inputs, or has a graph within it.
 NOT_FOLDED = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Constant"})
 
 
-def simplify(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Return a model that computes the same for every batch with rows, with fewer nodes."""
+def simplify(model: "onnx.ModelProto", largest: int = LARGEST) -> "onnx.ModelProto":
+    """Return a model that computes the same for every batch with rows, with fewer nodes.
+
+    What has up to ``largest`` elements and follows from constants is computed. Initializers keep
+    their names, if they are still there.
+    """
     import onnx
 
     made, own = onnx.ModelProto(), onnx.ModelProto()
     made.CopyFrom(model)
     own.CopyFrom(model)  # its nodes are renamed
-    graph = _Graph(own.graph)
+    graph = _Graph(own.graph, largest)
     while graph.tidied():
         pass
     graph.write(made.graph)
@@ -38,8 +43,11 @@ def simplify(model: "onnx.ModelProto") -> "onnx.ModelProto":
 class _Graph:
     """Nodes in order, and the constants among their values."""
 
-    def __init__(self, graph: "onnx.GraphProto") -> None:
+    def __init__(self, graph: "onnx.GraphProto", largest: int) -> None:
         from onnx import numpy_helper
+
+        self.largest = largest
+        self.named = {i.name for i in graph.initializer}
 
         self.nodes = list(graph.node)
         self.outputs = [output.name for output in graph.output]
@@ -94,7 +102,7 @@ class _Graph:
 
         name = "then_branch" if bool(self.constants[node.input[0]].all()) else "else_branch"
         branch = next(a.g for a in node.attribute if a.name == name)
-        inner = _Graph(branch)
+        inner = _Graph(branch, self.largest)
         self.constants |= inner.constants
         copies = [
             helper.make_node("Identity", [result], [output])
@@ -119,10 +127,10 @@ class _Graph:
         if any(name in self.outputs for name in node.output):  # not every runtime gives constants
             return False
         given = {name: self.constants[name] for name in node.input if name}
-        if sum(value.size for value in given.values()) > LARGEST:
+        if sum(value.size for value in given.values()) > self.largest:
             return False
         results = ReferenceEvaluator(node).run(None, given)
-        if sum(np.size(result) for result in results) > LARGEST:
+        if sum(np.size(result) for result in results) > self.largest:
             return False
         self.constants |= dict(zip(node.output, map(np.asarray, results), strict=True))
         return True
@@ -134,6 +142,8 @@ class _Graph:
         other: dict[str, str] = {}
         for name, value in self.constants.items():
             key = (value.dtype.str, value.shape, value.tobytes())
+            if name in self.named or value.dtype == object:
+                continue
             if (same := first.setdefault(key, name)) != name:
                 other[name] = same
         kept = []
@@ -191,17 +201,12 @@ class _Graph:
         """Put the nodes and constants into a graph, with short names for what is within it."""
         from onnx import numpy_helper
 
-        fixed = {*self.outputs, *self.inputs}
-        names: dict[str, str] = {}
-        for name in self.constants:
-            if name not in fixed:
-                names[name] = f"c{len(names)}"
-        for node in self.nodes:
-            for name in node.output:
-                if name and name not in fixed:
-                    names[name] = f"v{len(names)}"
+        fixed = {*self.outputs, *self.inputs, *self.named}
+        unused = (name for name in map("v{}".format, itertools.count()) if name not in fixed)
+        values = [*self.constants, *(name for node in self.nodes for name in node.output)]
+        names = {name: next(unused) for name in values if name and name not in fixed}
         for i, node in enumerate(self.nodes):
-            _rename(node, names)
+            _rename(node, names, once=True)
             made = [names.get(name, name) for name in node.output]
             del node.output[:]
             node.output.extend(made)
@@ -214,23 +219,25 @@ class _Graph:
         )
 
 
-def _rename(node: Any, names: dict[str, str]) -> None:
-    """Let a node, and the graphs within it, take its inputs by other names."""
-    given = [_last(name, names) for name in node.input]
+def _rename(node: Any, names: dict[str, str], *, once: bool = False) -> None:
+    """Let a node, and the graphs within it, take its inputs by other names, and theirs in turn."""
+
+    def last(name: str) -> str:
+        while name in names:
+            name = names[name]
+            if once:
+                break
+        return name
+
+    given = [last(name) for name in node.input]
     if given != list(node.input):
         del node.input[:]
         node.input.extend(given)
     for graph in _graphs(node):
         for inner in graph.node:
-            _rename(inner, names)
+            _rename(inner, names, once=once)
         for output in graph.output:
-            output.name = _last(output.name, names)
-
-
-def _last(name: str, names: dict[str, str]) -> str:
-    while name in names:
-        name = names[name]
-    return name
+            output.name = last(output.name)
 
 
 def _uses(node: Any) -> set[str]:

@@ -25,7 +25,7 @@ import numpy as np
 from xpnet.errors import ConfigError, DataError
 from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, tables
 from xpnet.interop.onnx.simplify import simplify
-from xpnet.interop.onnx.symbols import Symbol, scalar, symbol
+from xpnet.interop.onnx.symbols import Symbol, built, scalar, symbol
 from xpnet.nn.layout import Layout
 from xpnet.optim.schedules import Constant
 from xpnet.split_vector import SplitVector
@@ -182,14 +182,7 @@ class _Graph:
         return made
 
     def model(self, outputs: dict[str, Symbol]) -> "onnx.ModelProto":
-        import ndonnx as ndx
-
-        made = ndx.build(
-            {name: x.array for name, x in self.inputs.items()},
-            {name: x.array for name, x in outputs.items()},
-        )
-        made.producer_name = "xpnet"
-        return simplify(made)
+        return simplify(built(self.inputs, outputs))
 
 
 def about(model: "onnx.ModelProto") -> dict[str, Any]:

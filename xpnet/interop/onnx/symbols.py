@@ -11,15 +11,20 @@ have, and says None; the formulas compute with that number, and make shapes of i
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partialmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpnet.backends.backend import installed_version
 from xpnet.errors import BackendError
+from xpnet.ops.special import rational_erf
 
-__all__ = ["Count", "Symbol", "scalar", "symbol"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Count", "Symbol", "built", "mapped", "scalar", "symbol"]
 
 
 class Count:
@@ -208,6 +213,53 @@ class _Namespace:
     def vector_norm(self, x: Symbol) -> Symbol:
         return self.sqrt(self.sum(self.square(x)))
 
+    # ndonnx asks each of these for NaN, or for lengths that ONNX's own operators know.
+    def mean(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
+        return self._reduced("reduce_mean", x, axis, keepdims=keepdims)
+
+    def max(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
+        return self._reduced("reduce_max", x, axis, keepdims=keepdims)
+
+    def argmax(self, x: Symbol, *, axis: int, keepdims: bool = False) -> Symbol:
+        import spox.opset.ai.onnx.v21 as op
+
+        found = op.arg_max(x.array.unwrap_spox(), axis=axis % x.ndim, keepdims=int(keepdims))
+        return Symbol(self._ndx.asarray(found), x.rows)
+
+    def _reduced(self, name: str, x: Symbol, axis: Any, *, keepdims: bool) -> Symbol:
+        import spox.opset.ai.onnx.v21 as op
+
+        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        at = op.const(np.array([a % x.ndim for a in axes], np.int64))
+        found = getattr(op, name)(x.array.unwrap_spox(), at, keepdims=int(keepdims))
+        return Symbol(self._ndx.asarray(found), x.rows)
+
+    # onnxruntime has these in float32 alone; the angles that they are asked for are small.
+    def sin(self, x: Symbol) -> Symbol:
+        return self._wide_after("sin", x)
+
+    def cos(self, x: Symbol) -> Symbol:
+        return self._wide_after("cos", x)
+
+    def _wide_after(self, name: str, x: Symbol) -> Symbol:
+        narrow = self._ndx.astype(x.array, self._ndx.float32)
+        return Symbol(self._ndx.astype(getattr(self._ndx, name)(narrow), x.dtype), x.rows)
+
+    def hypot(self, a: Symbol, b: Symbol) -> Symbol:
+        # ndonnx has none. The larger one is taken out, so that no square overflows.
+        a, b = self.abs(a), self.abs(b)
+        larger = self.maximum(a, b)
+        ratio = self.minimum(a, b) / self.where(larger == 0.0, 1.0, larger)
+        return larger * self.sqrt(1.0 + ratio * ratio)
+
+    def erf(self, x: Symbol) -> Symbol:
+        # ONNX has it, the standard and so ndonnx not; onnxruntime has it in float32.
+        if x.dtype == self._ndx.float64:
+            return rational_erf(x)
+        import spox.opset.ai.onnx.v21 as op
+
+        return Symbol(self._ndx.asarray(op.erf(x.array.unwrap_spox())), x.rows)
+
     def take(self, x: Symbol, indices: Symbol, *, axis: int) -> Symbol:
         # The standard takes any integers, ndonnx int64 alone.
         at = self._ndx.astype(indices.array, self._ndx.int64)
@@ -260,6 +312,30 @@ def symbol(shape: tuple[int | str, ...], dtype: str) -> Symbol:
     if "N" in shape:
         rows = Count(array.dynamic_shape[shape.index("N")], 1)
     return Symbol(array, rows)
+
+
+def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.ModelProto":
+    """Return the graph that was recorded between these inputs and outputs."""
+    made = _ndonnx().build(
+        {name: x.array for name, x in inputs.items()},
+        {name: x.array for name, x in outputs.items()},
+    )
+    made.producer_name = "xpnet"
+    made.producer_version = installed_version(("xpnet",), "xpnet") or ""
+    for output in made.graph.output:  # ndonnx names no length
+        lengths = output.type.tensor_type.shape.dim
+        rows = outputs[output.name].rows
+        if rows is not None and len(lengths) and not lengths[0].HasField("dim_value"):
+            lengths[0].dim_param = "N"
+    return made
+
+
+def mapped(texts: Symbol, table: Mapping[str, int], default: int) -> Symbol:
+    """Return the number, int64, that a table has for each text."""
+    _ndonnx()
+    from ndonnx.extensions import static_map
+
+    return Symbol(static_map(texts.array, dict(table), default=default), texts.rows)
 
 
 def scalar(array: Any) -> Symbol:

@@ -1,0 +1,137 @@
+"""A model, or its training step, written to a file for other programs: ``xpnet export``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xpnet.errors import ConfigError
+from xpnet.interop.onnx.export_step import export_step, write_step
+from xpnet.interop.onnx.model import forward_model
+from xpnet.interop.pytorch.export import write_torch
+from xpnet.run.trained_run import Run, load
+from xpnet.storage.durable import atomic_write
+from xpnet.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Form", "export"]
+
+Form = Literal["onnx", "html", "torch"]
+LARGEST = 2**31 - 1  # bytes of a file of protocol buffers
+TYPES = {1: "float32", 6: "int32", 7: "int64", 8: "text", 11: "float64"}  # of TensorProto
+
+
+def export(
+    source: Trainer | Run | str | Path,
+    path: str | Path,
+    *,
+    train: bool = False,
+    form: Form | None = None,
+    epochs: int | None = None,
+    rows: int | None = None,
+    lr_input: bool = False,
+    trained: bool = False,
+    runtime: str | None = None,
+) -> list[str]:
+    """Write a trained model to ``path``, replacing it; return lines on what was written.
+
+    ``source`` is a trainer, a run or the folder of one. ``form`` is by default told by the name:
+
+    - "onnx", the model from raw rows to classes or values (:mod:`xpnet.interop.onnx.model`), or
+      with ``train`` its training step (:mod:`xpnet.interop.onnx.step`), with the schedule of
+      ``epochs`` of ``rows`` rows, or with the learning rate as an input (``lr_input``);
+    - "html", with ``train``: a page that trains in a browser, on the first ``rows`` of the run's
+      data, from its first weights or those that were ``trained``; ``runtime`` is the folder or
+      address of onnxruntime-web;
+    - "torch", safetensors in the names of PyTorch; the lines are the source that loads it.
+
+    Raises ConfigError for what the form does not have, and BackendError where onnx and ndonnx are
+    not installed.
+    """
+    path = Path(path)
+    form = form or _form(path, train=train)
+    options: dict[str, object] = {
+        "epochs": epochs,
+        "rows": rows,
+        "lr_input": lr_input,
+        "trained": trained,
+    }
+    options["runtime"] = runtime
+    given = [name for name, value in options.items() if value]
+    if not train and given:
+        msg = f"{given[0]} is for the training step"
+        raise ConfigError(msg, python="pass train=True", command="add --train")
+    if form == "torch":
+        if train:
+            msg = "the form torch has weights alone"
+            raise ConfigError(msg, python="omit train", command="omit --train")
+        return write_torch(_loaded(source), path).splitlines()
+    if not train:
+        if form == "html":
+            msg = "a page trains"
+            raise ConfigError(msg, python="pass train=True", command="add --train")
+        model = forward_model(_loaded(source))
+        return _written(model, path)
+    if isinstance(source, Trainer):
+        if form == "html" or trained or runtime:
+            msg = "a page is of a run, which knows its data"
+            raise ConfigError(msg, python="train with xpnet.train, and export its run")
+        return write_step(source, path, epochs=epochs, rows=rows, lr_input=lr_input)
+    folder = source.folder.path if isinstance(source, Run) else source
+    return export_step(
+        folder,
+        path,
+        form,
+        epochs=epochs,
+        rows=rows,
+        lr_input=lr_input,
+        trained=trained,
+        runtime=runtime,
+    )
+
+
+def _form(path: Path, *, train: bool) -> Form:
+    suffix = path.suffix.lower()
+    if suffix in (".html", ".htm"):
+        return "html"
+    if suffix == ".safetensors" and not train:
+        return "torch"
+    if suffix != ".onnx":
+        msg = f"the name {path.name!r} does not tell the form of the file"
+        raise ConfigError(
+            msg,
+            python="end it in .onnx, .html or .safetensors, or pass form=...",
+            command="end it in .onnx, .html or .safetensors, or add --format",
+        )
+    return "onnx"
+
+
+def _loaded(source: Trainer | Run | str | Path) -> Trainer | Run:
+    if isinstance(source, Trainer | Run):
+        return source
+    return load(source, backend="numpy", device="cpu")
+
+
+def _written(model: "onnx.ModelProto", path: Path) -> list[str]:
+    """Write the model, and say what it takes and gives."""
+    if (size := model.ByteSize()) > LARGEST:
+        msg = f"the model would have {size:,} bytes; an ONNX file has at most {LARGEST:,}"
+        raise ConfigError(
+            msg,
+            python='export with form="torch", which has no such limit',
+            command="export with --format torch, which has no such limit",
+        )
+    atomic_write(path, model.SerializeToString())
+    opset = next(o.version for o in model.opset_import if not o.domain)
+    graph = model.graph
+    return [
+        f"{path}: {len(graph.node)} nodes, {size / 2**20:.2g} MiB, opset {opset}",
+        *(f"input  {_described(value)}" for value in graph.input),
+        *(f"output {_described(value)}" for value in graph.output),
+    ]
+
+
+def _described(value: "onnx.ValueInfoProto") -> str:
+    tensor = value.type.tensor_type
+    shape = [d.dim_param or str(d.dim_value) for d in tensor.shape.dim]
+    return f"{value.name}  {TYPES[tensor.elem_type]} ({', '.join(shape)}{',' * (len(shape) == 1)})"
