@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -36,6 +37,7 @@ def parity(
     tolerance: float | None = None,
     source: str = "config",
     rows: Sample | None = None,
+    seconds: float = 60.0,
 ) -> Report:
     """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
 
@@ -45,8 +47,9 @@ def parity(
     by default; a batch size left to the device's memory becomes 64.
 
     Steps are compared in the dtype and on whole batches: ``mixed`` and ``accumulate`` are ignored.
-    A missing backend gives a result that says so. Raises ConfigError for a config that cannot be
-    trained, DataError for data that does not fit.
+    A library under test (``load_module``) has ``seconds`` for its operations, and as many for its
+    steps; what there is no time for is said. A missing backend gives a result that says so.
+    Raises ConfigError for a config that cannot be trained, DataError for data that does not fit.
     """
     if steps < 1 or (tolerance is not None and not tolerance > 0):
         msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
@@ -60,7 +63,7 @@ def parity(
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
     for asked in backends:
-        side = _prepare(config, rows, asked, tolerance)
+        side = _prepare(config, rows, asked, tolerance, seconds)
         results.append(side.result if isinstance(side, _Side) else side)
         if isinstance(side, _Side):
             sides.append(side)
@@ -97,7 +100,7 @@ def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_M
 
 
 def _prepare(
-    config: Config, rows: Sample, asked: str | Backend, tolerance: float | None
+    config: Config, rows: Sample, asked: str | Backend, tolerance: float | None, seconds: float
 ) -> "_Side | Result":
     """Make a backend's side of the comparison, or a result that says why there is none."""
     name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
@@ -105,17 +108,21 @@ def _prepare(
         backend = _parse(asked, config.dtype) if isinstance(asked, str) else asked
     except BackendError as error:
         return Result(name, not_run=str(error))
-    operations = check_operations(backend) if isinstance(backend, ModuleBackend) else []
+    tested = isinstance(backend, ModuleBackend)
+    operations = check_operations(backend, seconds) if tested else []
     try:
         side = _Side(config, rows, backend, tolerance)
     except Exception as error:  # a library under test may raise anything
         if not operations:
             raise
         described = backend.describe()
-        return Result(
-            name, None, described, 0.0, [_failed("first state", error)], 1, operations=operations
-        )
+        fault = _failed("first state", error)
+        result = Result(name, None, described, 0.0, [fault], 1, operations=operations)
+        result.module = backend.name
+        return result
     side.result.asked, side.result.operations = name, operations
+    side.result.module = backend.name
+    side.seconds = seconds if tested else math.inf
     return side
 
 
@@ -140,6 +147,7 @@ class _Side:
         check: bool = True,
     ) -> None:
         self.backend, self.clip, model = backend, config.clip, rows.model
+        self.seconds, self.spent = math.inf, 0.0  # for its steps
         self.tolerance = TOLERANCES[backend.dtype_name] if tolerance is None else tolerance
         self.engine = Engine(
             backend,
@@ -173,8 +181,16 @@ class _Side:
 
     def compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
         """Take the step and note faults, the first difference and the growth."""
-        if self.result.faults:
+        if self.result.faults or self.result.steps is not None:
             return
+        if self.spent > self.seconds:
+            self.result.steps = len(self.result.growth)
+            return
+        began = time.monotonic()
+        self._compare(moment, expected)
+        self.spent += time.monotonic() - began
+
+    def _compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
         number = moment.inputs.step + 1
         try:
             actual = self.step(moment)
