@@ -421,6 +421,36 @@ class Trainer:
             loader.check_finite(EVALUATION_BATCH)
         return metrics
 
+    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
+        """Return the gradient of the loss over one batch, by the names of :attr:`params`.
+
+        ``x`` (N, ...), ``y`` and ``sample_weight`` (N,) are as for :meth:`fit`. Each gradient is an
+        array of the backend's library and dtype on its device, of its parameter's shape. The model
+        is in training mode, as in the next step: a normalisation takes the statistics of this
+        batch, dropout draws what that step would draw. It is the gradient before it is clipped, of
+        the whole batch at once, also where a step would accumulate or narrow it; that of a frozen
+        parameter is zero. Nothing is changed.
+
+        Raises DataError where the rows do not fit the model or the loss.
+
+        >>> from xpnet.nn import Dense
+        >>> model = Sequential([Dense(1)]).build((2,))
+        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy", dtype="float64")
+        >>> trainer.params = {"0.dense.W": [[1.0], [0.0]], "0.dense.b": [0.0]}
+        >>> {k: v.tolist() for k, v in trainer.gradients([[3.0, 1.0]], [1.0]).items()}
+        {'0.dense.W': [[12.0], [4.0]], '0.dense.b': [4.0]}
+        """
+        self._repair()
+        with self._memory_errors():
+            data = (x, y) if sample_weight is None else (x, y, sample_weight)
+            loader = self._labelled(data, training=True)
+            check_batches(self.model, loader.rows, loader.rows, 1)
+            batch = next(iter(loader.batches(loader.rows)))
+            keys = dropout_keys(self.seed, self.position.step, self.model.n_random)
+            with limited(self.engine.backend, self.chosen_threads):
+                found = self.engine.gradient(batch, keys)
+            return self.engine.params_layout.named(found.gradient)
+
     def _check_weights(self) -> None:
         if self.position.step == 0 and not self._has_weights:
             msg = "nothing has been trained yet: the weights are random"
