@@ -25,7 +25,7 @@ from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.splits import make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
-from xpnet.run.trained_run import Run, load, make_trainer
+from xpnet.run.trained_run import Run, load_run, make_trainer
 from xpnet.settings import build, dump, flattened
 from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import (
@@ -297,7 +297,7 @@ class _Job:
         run = now
         if now.checkpoint.meta["position"] != self.trainer.position._asdict():
             backend = self.chosen.backend  # the best is an older one
-            loaded = load(self.folder, backend=backend.name, device=backend.device_name)
+            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
         if self.splits.test is None:
             return run

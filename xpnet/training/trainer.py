@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, Never
 
@@ -452,9 +453,13 @@ class Trainer:
             return self.engine.params_layout.named(found.gradient)
 
     def _check_weights(self) -> None:
-        if self.position.step == 0 and not self._has_weights:
+        if not self._has_learnt:
             msg = "nothing has been trained yet: the weights are random"
             raise TrainingError(msg, python="call fit or restore first, or assign params")
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self._has_weights or self.position.step > 0
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array.
@@ -550,6 +555,8 @@ class Trainer:
         }
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
+        if not self._has_learnt:
+            meta["trained"] = False
         return self.engine.tensors(), meta
 
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -570,9 +577,25 @@ class Trainer:
         self._set(history=found.history, callbacks=[])
         self._callback_states = dict(found.callbacks)
         self._recorded_threads, self._kept = found.threads, None
-        self._has_weights, self._fitted = True, False
+        self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
             self.chosen_threads = self._settled_threads()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model and its training to one file, and return its path.
+
+        :func:`xpnet.load` makes the same trainer of it, which predicts and trains on bit for bit.
+        It is a safetensors file, of which any program can read the weights, with the settings
+        and the state of the training as JSON: no code. ``path`` is a file, or a folder for a file
+        ``model.safetensors`` in it; what ends in a slash is made. The file is replaced
+        atomically: after an error or a power failure it is the old one or the new one.
+
+        Raises TrainingError while the model has no sizes, ConfigError for a class that is not
+        registered, before anything is written, and CheckpointError where it cannot be written.
+        """
+        from xpnet.training.saved import save
+
+        return save(path, self)
 
     def _threads_by_backend(self) -> dict[str, int]:
         chosen = self.chosen_threads
