@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, Never
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never
 
 import numpy as np
 
@@ -46,6 +46,9 @@ from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 from xpnet.typing import Array
+
+if TYPE_CHECKING:
+    from xpnet.training.start import Start
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
@@ -107,6 +110,7 @@ class Trainer:
     epochs: int
     steps_per_epoch: int
     rows: int
+    updates_before: int  # of the rule, in the training that this one started from
     callbacks: list[Callback]
 
     def __init__(
@@ -155,6 +159,7 @@ class Trainer:
         self.chosen_threads: Threads | None = None  # None before the first step
         self._restored: Mapping[str, np.ndarray] | None = None  # until the sizes are known
         self._has_weights = self._fitted = False
+        self._set(updates_before=0)
         if self.backend is not None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
 
@@ -260,7 +265,7 @@ class Trainer:
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
             # At a learning rate of 0 the weights stay, however often the step is taken.
-            still = self.engine.coefficients(0.0, self.position.step + 1)
+            still = self.engine.coefficients(0.0, self.position.step + 1 + self.updates_before)
             inputs = self._inputs(self.engine)._replace(coefficients=still)
             engine, self._cursor.phase = self.engine, TRIAL
             self.chosen_threads = choose(engine, batch, inputs, steps)
@@ -308,7 +313,8 @@ class Trainer:
         """The numbers of the step at this position."""
         step = self._cursor.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        return StepInputs(step, engine.coefficients(self._lr(step), step + 1), keys)
+        update = step + 1 + self.updates_before
+        return StepInputs(step, engine.coefficients(self._lr(step), update), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
@@ -557,6 +563,8 @@ class Trainer:
             meta["class_weights"] = list(self._class_weights)
         if not self._has_learnt:
             meta["trained"] = False
+        if self.updates_before:
+            meta["updates_before"] = self.updates_before
         return self.engine.tensors(), meta
 
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -574,7 +582,7 @@ class Trainer:
             self._engine.load_tensors(tensors)
         self._restored = tensors if self._engine is None else None
         self._cursor, self._schedule_state = Cursor(found.position), found.schedule
-        self._set(history=found.history, callbacks=[])
+        self._set(history=found.history, callbacks=[], updates_before=found.updates_before)
         self._callback_states = dict(found.callbacks)
         self._recorded_threads, self._kept = found.threads, None
         self._has_weights, self._fitted = meta.get("trained") is not False, False
@@ -596,6 +604,55 @@ class Trainer:
         from xpnet.training.saved import save
 
         return save(path, self)
+
+    def start_from(
+        self,
+        source: Any,
+        *,
+        optimizer_state: bool = False,
+        new_head: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> "Start":
+        """Start from the weights of another training, layer by layer: fine-tuning.
+
+        ``source`` is a Trainer, a Run, a file that one of them saved, or the folder of a run. A
+        layer is taken where its name, such as ``0.dense``, and its shapes are those of the source;
+        the last one begins anew where it has another number of outputs, or with ``new_head``. The
+        settings are those of this trainer: the learning rate, the layers to ``freeze``. With
+        ``optimizer_state`` the moments and the count of updates of the same rule go on as well.
+        ``report`` is called with each line of what was taken and what begins anew.
+
+        Raises ConfigError for layers that do not fit, CheckpointError for what cannot be read, and
+        TrainingError once this trainer has trained.
+
+        >>> from xpnet.nn import Dense, Tanh
+        >>> x, y = np.eye(4), np.array([0, 1, 2, 3])
+        >>> digits = Trainer([Dense(8), Tanh(), Dense(4)], backend="numpy")
+        >>> _ = digits.fit((x, y), epochs=1)
+        >>> model = Sequential([Dense(8), Tanh(), Dense(2)]).build((4,))
+        >>> two = Trainer(model, optimizer=Adam(1e-4, freeze=["0.dense"]), backend="numpy")
+        >>> _ = two.start_from(digits)
+        weights of the given trainer: 0.dense
+        the last layer, 2.dense, 4 outputs for 2, begins anew
+        the optimizer begins anew
+        frozen: 0.dense
+        """
+        from xpnet.training.start import source_of, start
+
+        if self.position != Position() or self.history:
+            msg = "this trainer has trained already, so its history is not that of the source"
+            raise TrainingError(msg, python="make another Trainer, and start that one")
+        found = source_of(source)
+        started, tensors = start(self, found, optimizer_state=optimizer_state, new_head=new_head)
+        self.engine.load_tensors(tensors)
+        self._set(updates_before=found.updates if optimizer_state else 0)
+        self._has_weights = True
+        self._keep()
+        for line in started.lines:
+            report(line)
+        if found.encoded and type(self) is Trainer:
+            report(f"not taken: the preprocessing of {found.name}; give rows as it encodes them")
+        return started
 
     def _threads_by_backend(self) -> dict[str, int]:
         chosen = self.chosen_threads
