@@ -107,7 +107,9 @@ class Run:
         if self.config.data.source == IN_MEMORY:
             msg = f"{self.folder.path} was trained on a table in memory: pass one to evaluate on"
             raise DataError(msg, command="give a FILE to evaluate on")
-        splits = load_splits(self.config)
+        from xpnet.run.origin import origin_of
+
+        splits = load_splits(self.config, origin=origin_of(self))
         if splits.fingerprint != self.fingerprint:
             msg = f"{splits.train.name} has changed since the run was trained on it: "
             msg += "give a FILE to evaluate on"

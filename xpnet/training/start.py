@@ -104,18 +104,16 @@ def start(
     last = engine.params_layout.entries[-1].name.rpartition(".")[0] if own else ""
     taken, anew, lines = list[str](), list[str](), list[str]()
     for layer, shapes in own.items():
-        if layer == last and new_head:
+        if layer == last and _ends_anew(shapes, theirs.get(layer), new_head=new_head):
             anew.append(layer)
-            lines.append(f"the last layer, {layer}, begins anew")
+            now, before = _outputs(shapes), _outputs(theirs.get(layer, {}))
+            other = f": {now} outputs, and {before} there" if before not in (None, now) else ""
+            lines.append(f"the last layer, {layer}, begins anew{other}")
         elif layer not in theirs:
             anew.append(layer)
             lines.append(f"{layer} is not in {source.name}, and begins anew")
         elif shapes == theirs[layer]:
             taken.append(layer)
-        elif layer == last and _other_outputs(shapes, theirs[layer]):
-            anew.append(layer)
-            before, now = (next(iter(s.values()))[-1] for s in (theirs[layer], shapes))
-            lines.append(f"the last layer, {layer}, {before} outputs for {now}, begins anew")
         else:
             raise _misfit(layer, shapes, theirs[layer], source.name)
     if not taken:
@@ -163,8 +161,14 @@ def _layers(tensors: Tensors) -> Layers:
     return layers
 
 
-def _other_outputs(ours: dict[str, Shape], theirs: dict[str, Shape]) -> bool:
-    """Whether two layers differ in the last axis alone."""
+def _outputs(shapes: dict[str, Shape]) -> int | None:
+    return next((shape[-1] for shape in shapes.values() if shape), None)
+
+
+def _ends_anew(ours: dict[str, Shape], theirs: dict[str, Shape] | None, *, new_head: bool) -> bool:
+    """Whether the last layer begins anew: asked to, or with other outputs and nothing else."""
+    if new_head or theirs is None or theirs == ours:
+        return new_head
     pairs = [(shape, theirs.get(name, ())) for name, shape in ours.items()]
     return ours.keys() == theirs.keys() and all(a[:-1] == b[:-1] for a, b in pairs)
 

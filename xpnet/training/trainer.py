@@ -633,7 +633,7 @@ class Trainer:
         >>> two = Trainer(model, optimizer=Adam(1e-4, freeze=["0.dense"]), backend="numpy")
         >>> _ = two.start_from(digits)
         weights of the given trainer: 0.dense
-        the last layer, 2.dense, 4 outputs for 2, begins anew
+        the last layer, 2.dense, begins anew: 2 outputs, and 4 there
         the optimizer begins anew
         frozen: 0.dense
         """
