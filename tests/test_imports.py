@@ -58,7 +58,7 @@ MAY_USE = {
     "onnxruntime": "bench interop",
     "optax": "bench",
     "sklearn": "bench",
-    "torch": "backends bench check",
+    "torch": "backends bench check interop",
     "click": "cli",
     "matplotlib": "bench",
     "platformdirs": "kernels",

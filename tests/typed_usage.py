@@ -166,6 +166,14 @@ def from_a_config_to_a_folder_and_back() -> None:
     print(read("flowers.csv").classes)
 
 
+def from_elsewhere() -> None:
+    trainer = xpnet.from_onnx("net.onnx", loss="softmax_cross_entropy", batch_size=32)
+    trainer.fit((x, y), epochs=1)
+    print(xpnet.from_torch("net.pt", [Dense(3)], input_shape=(4,)).notes)
+    assert_type(xpnet.to_torch_source(trainer), str)
+    print(xpnet.to_torch_state(load("runs/first"))["0.weight"].shape)
+
+
 def the_mathematics() -> None:
     assert_type(gradcheck(Sequential([Dense(3)]), SoftmaxCrossEntropy(), x, y).ok, bool)
     assert_type(explain([784, 128, 10], batch=32), Explanation)

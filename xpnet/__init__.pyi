@@ -17,6 +17,12 @@ from .errors import (
     XpnetError as XpnetError,
 )
 from .explanation import explain as explain
+from .interop.onnx.read import from_onnx as from_onnx
+from .interop.pytorch.export import (
+    to_torch_source as to_torch_source,
+    to_torch_state as to_torch_state,
+)
+from .interop.pytorch.read import from_torch as from_torch
 from .nn import (
     Activation as Activation,
     BatchNorm as BatchNorm,

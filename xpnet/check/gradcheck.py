@@ -23,6 +23,7 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy, quotient
 from xpnet.random import generator
 from xpnet.step import Batch, dropout_keys, gradients
 from xpnet.step.trace import Operation, Recorder, trace
+from xpnet.training.trainer import Trainer
 from xpnet.typing import Array
 
 __all__ = ["DIFFERENCES", "Check", "Report", "Worst", "gradcheck"]
@@ -83,8 +84,8 @@ class Problem(NamedTuple):
 
 
 def gradcheck(
-    model: Sequential,
-    loss: Loss = SoftmaxCrossEntropy(),
+    model: Sequential | Trainer,
+    loss: Loss | None = None,
     x: Any = None,
     y: Any = None,
     weight: Any = None,
@@ -97,7 +98,8 @@ def gradcheck(
     """Compare the gradients of ``loss`` over the batch (x, y, weight), x (N, ...), in training.
 
     ``samples`` entries of each tensor are drawn by ``seed``; 0 takes all of them. The weights are
-    the first ones of ``seed``. Raises DataError and ConfigError as training does.
+    the first ones of ``seed``; those of a Trainer are its own, as is its loss unless one is given.
+    Raises DataError and ConfigError as training does.
 
     >>> from xpnet.nn import Dense, Tanh
     >>> x, y = np.array([[0.5, -1.0], [2.0, 1.0]]), np.array([0, 2])
@@ -108,9 +110,11 @@ def gradcheck(
         msg = "gradcheck needs a batch: give x (N, ...) and y"
         raise ConfigError(msg)
     x = np.array(x, dtype=np.float64)
+    trainer, model = (model, model.model) if isinstance(model, Trainer) else (None, model)
+    loss = loss or (SoftmaxCrossEntropy() if trainer is None else trainer.loss)
     model = model.build(x.shape[1:])
     batch = Batch(x, np.asarray(y), None if weight is None else np.array(weight, np.float64))
-    trained, stats = _weights(model, seed)
+    trained, stats = _weights(model, seed) if trainer is None else _trained(model, trainer)
     step = _Step(model, loss, batch, stats, dropout_keys(seed, 0, model.n_random))
     problem = step.problem(trained)
     places = {
@@ -315,6 +319,14 @@ def _weights(model: Sequential, seed: int) -> tuple[np.ndarray, np.ndarray]:
             if (part == part[0]).all():
                 part += 0.1 * rng.uniform(-1.0, 1.0, size=part.shape)
     return flats
+
+
+def _trained(model: Sequential, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+    """The weights and statistics of a trainer, which its model was built with."""
+    like, params = np.zeros(0), trainer.params
+    tensors = {name: array.astype(np.float64) for name, array in params.items()}
+    flats = [layout.join_named(tensors, like) for layout in layouts(model)]
+    return flats[0], flats[1]
 
 
 def _named(layout: Layout, layers: list[dict[str, Array]]) -> Tensors:

@@ -29,12 +29,13 @@ from xpnet.explanation.subject import (
     tiny,
 )
 from xpnet.explanation.ways import five_ways
+from xpnet.training.trainer import Trainer
 
 __all__ = ["Explanation", "Subject", "explain", "of_config", "of_run", "of_sizes", "tiny"]
 
 
 def explain(
-    source: Subject | Sequence[int] | str | Path | None = None,
+    source: Subject | Trainer | Sequence[int] | str | Path | None = None,
     backend: Backend | None = None,
     convention: Convention = "both",
     *,
@@ -47,10 +48,11 @@ def explain(
 ) -> Explanation:
     """Explain one training step on ``backend`` (NumPy float64 by default).
 
-    ``source`` is the widths of a network, a recipe, a TOML file, a run folder, a Subject, or None
-    for an example that fits on a page. ``batch`` rows are explained, of data from row ``sample``
-    on; ``label`` is the class of the first. ``loss``, ``activation`` of the hidden layers and
-    ``seed`` are names and a number as in a config; a trained run has its own.
+    ``source`` is the widths of a network, a recipe, a TOML file, a run folder, a Trainer with its
+    weights, a Subject, or None for an example that fits on a page. ``batch`` rows are explained, of
+    data from row ``sample`` on; ``label`` is the class of the first. ``loss``, ``activation`` of
+    the hidden layers and ``seed`` are names and a number as in a config; a trained run and a
+    Trainer have their own.
 
     Raises ConfigError if there is no dense layer at the end, a Jacobian is too large to form or an
     option does not go with the source; CheckpointError or DataError for what cannot be read.

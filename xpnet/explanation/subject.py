@@ -16,8 +16,9 @@ from xpnet.random import generator
 from xpnet.registry import name_of
 from xpnet.run.config import ModelConfig, load_config
 from xpnet.settings import build_named
+from xpnet.training.trainer import Trainer
 
-__all__ = ["Subject", "of_config", "of_run", "of_sizes", "subject_of", "tiny"]
+__all__ = ["Subject", "of_config", "of_run", "of_sizes", "of_trainer", "subject_of", "tiny"]
 
 MOST_ROWS = 10**6
 
@@ -65,7 +66,7 @@ def subject_of(
     activation: str | None,
     seed: int | None,
 ) -> Subject:
-    """Return the subject that ``source`` names: None, widths, a recipe, a TOML file or a run.
+    """Return the subject that ``source`` names: None, widths, a recipe, a file, a run or a trainer.
 
     A Subject is returned as it is. Raises ConfigError, CheckpointError or DataError.
     """
@@ -74,6 +75,9 @@ def subject_of(
             msg = "a Subject has its own rows, loss and weights: omit the options"
             raise ConfigError(msg)
         return source
+    if isinstance(source, Trainer) and (loss, activation, seed) != (None, None, None):
+        msg = "a trainer has its own loss, activation and seed: omit the options"
+        raise ConfigError(msg)
     if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
         msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
         msg += f"got {batch}, {sample} and {seed or 0}"
@@ -89,13 +93,15 @@ def subject_of(
         return of_run(source, batch, sample, label)
     if isinstance(source, str | Path):
         return of_config(str(source), batch, sample, loss, activation, label, seed)
-    if not isinstance(source, Sequence | None):
+    if not isinstance(source, Sequence | Trainer | None):
         msg = "explain takes widths such as [784, 128, 10], a recipe, a TOML file or a run folder; "
         msg += f"got {type(source).__name__}"
         raise ConfigError(msg)
     if sample:
         msg = "synthetic rows have no sample to choose"
         raise ConfigError(msg, python="omit sample", command="omit --sample")
+    if isinstance(source, Trainer):
+        return of_trainer(source, batch, label)
     if source is None and batch == 1:
         return tiny(loss, activation, label, seed)
     return of_sizes((3, 3) if source is None else source, batch, loss, activation, label, seed)
@@ -153,6 +159,24 @@ def of_sizes(
     title = f"A network {'-'.join(map(str, sizes))} and a batch of {batch}"
     params = _first_weights(model, seed)
     return Subject(title, model, chosen, params, x, y, f"initial weights of seed {seed}", seed=seed)
+
+
+def of_trainer(trainer: Trainer, batch: int = 1, label: int | None = None) -> Subject:
+    """Return a trainer's network with its weights, and standard normal examples.
+
+    Raises TrainingError where the sizes are not known, ConfigError.
+    """
+    params = trainer.params
+    model, loss, seed = trainer.model, trainer.loss, trainer.seed
+    layers: list[dict[str, np.ndarray]] = [{} for _ in model.layers]
+    for layout in layouts(model):
+        for e in layout.entries:
+            layers[e.layer][e.variable] = params[e.name].astype(np.float64)
+    rng, K = generator(seed, "sample"), model.output_shape[-1]
+    x = rng.standard_normal((batch, *(model.input_shape or ())))
+    y = _targets(loss, rng.integers(K, size=batch).astype(np.int32), K, label)
+    title = f"A trainer's network and a batch of {batch}"
+    return Subject(title, model, loss, layers, x, y, "the trainer's", train=False, seed=seed)
 
 
 def _targets(loss: Loss, labels: np.ndarray, n_classes: int, label: int | None) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Models to and from other formats: ONNX, with its training step, and PyTorch."""
