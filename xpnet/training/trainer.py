@@ -12,11 +12,8 @@ import copy
 import inspect
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never
 
 import numpy as np
@@ -24,23 +21,31 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
 from xpnet.data.files import naming
-from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
-from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
-from xpnet.settings import OneOf, convert, did_you_mean
+from xpnet.settings import OneOf, convert
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training import class_weights
+from xpnet.training.arguments import (
+    check_settings,
+    not_assignable,
+    refuse_unknown,
+    warn_that_all_is_done,
+)
 from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
+from xpnet.training.display import facts
 from xpnet.training.engine import Engine, Metrics
+from xpnet.training.failure import not_finite
 from xpnet.training.loader import Loader
-from xpnet.training.memory import footprint, shortage
+from xpnet.training.memory import memory_errors
+from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
@@ -132,7 +137,7 @@ class Trainer:
         threads: ThreadsSetting = "auto",
         **unknown: Never,
     ) -> None:
-        _refuse(unknown)
+        refuse_unknown(unknown, _settings())
         model = model if isinstance(model, Sequential) else Sequential(tuple(model))
         loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
@@ -141,7 +146,7 @@ class Trainer:
         schedule = convert(rule, schedule, "schedule")
         self._placement = Placement(backend, device, dtype)
         self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
-        _check(self.loss, self.schedule, batch_size, accumulate, seed)
+        check_settings(self.loss, self.schedule, batch_size, accumulate, seed)
         check_output(self.model, self.loss)
         self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
         self._set(accumulate=accumulate, mixed=mixed)
@@ -170,7 +175,7 @@ class Trainer:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: the steps are made, and keep their own count."""
         if not name.startswith("_") and name not in ASSIGNABLE:
-            raise _not_assignable(name, [*vars(self), *vars(Trainer)])
+            raise not_assignable(name, _settings(), [*vars(self), *vars(Trainer)])
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -207,7 +212,7 @@ class Trainer:
         """
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self._memory_errors(), quiet, self._cursor.deferring():
+        with memory_errors(self), quiet, self._cursor.deferring():
             return self._fit(data, epochs, validation, list(callbacks))
 
     def _fit(
@@ -229,7 +234,7 @@ class Trainer:
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
-            _warn_that_all_is_done(self.position.epoch)
+            warn_that_all_is_done(self.position.epoch)
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
         self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
@@ -359,38 +364,13 @@ class Trainer:
         if bad_step < 0 and not self.engine.finite():
             bad_step = self.position.step  # the loss that would come next
         if bad_step >= 0:
-            self._explain_failure(bad_step)
+            assert self._kept is not None
+            engine, cursor, batches = self.engine, self._cursor, self._batches
+            cursor.phase = TRIAL
+            engine.set_state(self._kept.state)
+            cursor.position = self._kept.position
+            raise not_finite(engine, cursor, batches(), self._inputs, bad_step)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
-
-    def _explain_failure(self, bad_step: int) -> None:
-        """Repeat the epoch up to the bad step, which the positions make possible, and look in."""
-        assert self._kept is not None
-        engine, cursor, where = self.engine, self._cursor, None
-        cursor.phase = TRIAL
-        engine.set_state(self._kept.state)
-        cursor.position = self._kept.position
-        for batch in self._batches():
-            # A gradient that is not finite spoils the weights, and so the loss of the step after.
-            if self.position.step >= bad_step - 1:
-                where = engine.first_nonfinite(batch, self._inputs(engine))
-            if where or self.position.step == bad_step:
-                break
-            engine.train(batch, self._inputs(engine))
-            cursor.advance(TRIAL)
-        else:  # the last update of the epoch
-            where = engine.first_nonfinite(batch, self._inputs(engine))
-        cursor.phase = WHOLE
-        epoch, _, step = self.position
-        msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
-        if where is None:
-            msg += "repeated by the portable formulas, that step is finite"
-        else:
-            msg += f"first in {where}"
-        raise TrainingError(
-            msg,
-            python="lower the lr of the optimizer, pass clip=Clip(norm=1.0), or check the data",
-            command="lower optimizer.lr, set clip.norm, or check the data",
-        )
 
     # -- prediction -------------------------------------------------------------------------------
 
@@ -412,7 +392,7 @@ class Trainer:
 
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
-        with self._memory_errors():
+        with memory_errors(self):
             self._check_weights()
             loader = self._labelled(data)
             with limited(self.engine.backend, self.chosen_threads):
@@ -448,7 +428,7 @@ class Trainer:
         {'0.dense.W': [[12.0], [4.0]], '0.dense.b': [4.0]}
         """
         self._repair()
-        with self._memory_errors():
+        with memory_errors(self):
             data = (x, y) if sample_weight is None else (x, y, sample_weight)
             loader = self._labelled(data, training=True)
             check_batches(self.model, loader.rows, loader.rows, 1)
@@ -477,7 +457,7 @@ class Trainer:
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
-        with self._memory_errors():
+        with memory_errors(self):
             self._check_weights()
             loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
@@ -524,26 +504,11 @@ class Trainer:
 
         To change some of them, assign a mapping with these; what the optimizer remembers stays.
         """
-        named = {k.partition("/"): v for k, v in self.engine.tensors().items()}
-        found = {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
-        for tensor in found.values():  # writing to a copy would change nothing
-            tensor.flags.writeable = False
-        return MappingProxyType(found)
+        return read_only(self.engine.tensors())
 
     @params.setter
     def params(self, some: Mapping[str, Any]) -> None:
-        tensors = self.engine.tensors()
-        full = {k.partition("/")[2]: k for k in tensors if k.startswith(("params/", "stats/"))}
-        for name, value in some.items():
-            if name not in full:
-                msg = f"the model has no parameter {name!r}; {did_you_mean(name, full)}"
-                raise DataError(msg)
-            mine, value = tensors[full[name]], np.asarray(value)
-            if value.shape != mine.shape or not np.isfinite(value).all():
-                msg = f"{name} must be finite numbers of shape {mine.shape}; got {value.shape}"
-                raise DataError(msg)
-            tensors[full[name]] = value.astype(mine.dtype)
-        self.engine.load_tensors(tensors)
+        self.engine.load_tensors(with_assigned(self.engine.tensors(), some))
         self._has_weights = True
         self._keep()
 
@@ -701,49 +666,19 @@ class Trainer:
         step       auto, chosen when the model is built
         trained    0 epochs; 0 steps
         """
-        return f"{self.model.summary()}\n\n{self._facts().text()}"
+        return f"{self.model.summary()}\n\n{facts(self, *self._where).text()}"
 
     def _repr_html_(self) -> str:  # what a notebook shows
-        return self.model._repr_html_() + self._facts().html()
+        return self.model._repr_html_() + facts(self, *self._where).html()
 
     def __repr__(self) -> str:
         where = self.backend or self._placement.name
         return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
 
-    def _facts(self) -> Table:
-        epoch, batch, step = self.position
-        parts = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
-        part = f", {batch} batches of the next" if batch else ""
-        taken = f"{self.step}, chosen when the model is built"
-        if self._engine is not None:
-            taken = self._engine.step.note
-        threads = self.chosen_threads
-        rows = [
-            ("loss", repr(self.loss)),
-            ("optimizer", repr(self.optimizer)),
-            ("schedule", repr(self.schedule)),
-            *([] if self.clip == Clip() else [("clip", repr(self.clip))]),
-            *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
-            ("batch", f"{self.batch_size} rows{parts}"),
-            ("runs on", str(self._placement)),
-            ("step", taken),
-            *([] if threads is None else [("threads", str(threads))]),
-            ("trained", f"{epoch} epochs{part}; {step} steps"),
-        ]
-        return Table([rows], "<<")
-
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        """Turn running out of memory into a TrainingError that says what a step takes."""
-        try:
-            yield
-        except Exception as error:
-            backend, model = self.backend, self.model
-            if backend is None or model.input_shape is None or not backend.out_of_memory(error):
-                raise
-            need = footprint(model, self.optimizer, np.dtype(backend.dtype_name).itemsize)
-            rows = -(-self.batch_size // self.accumulate)
-            raise TrainingError(shortage(need, rows, backend.free_memory())) from error
+    @property
+    def _where(self) -> tuple[str, str | None]:
+        """Where it trains, and what takes the steps."""
+        return str(self._placement), None if self._engine is None else self._engine.step.note
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -812,44 +747,5 @@ class Trainer:
         return loader.checked(check)
 
 
-def _check(loss: Loss, schedule: Schedule, batch_size: int, accumulate: int, seed: int) -> None:
-    """Raise ConfigError for settings that do not go together or are out of range."""
-    if loss.reduction == "none":
-        msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
-        raise ConfigError(msg)
-    if loss.predicts == "value" and schedule.monitor == "accuracy":
-        msg = f"{schedule!r} watches the accuracy, which a regression does not have"
-        raise ConfigError(msg)
-    if batch_size < 1 or accumulate < 1 or seed < 0:
-        msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
-        msg += f"got {batch_size}, {accumulate} and {seed}"
-        raise ConfigError(msg)
-
-
-def _warn_that_all_is_done(epochs: int) -> None:
-    msg = f"nothing was trained, for all {epochs} epochs are done: epochs counts from the first "
-    msg += f"on, so pass epochs={2 * epochs} for {epochs} more, or begin with a new Trainer"
-    warnings.warn(msg, XpnetWarning, stacklevel=4)
-
-
-def _not_assignable(name: str, known: Iterable[str]) -> ConfigError:
-    if name in inspect.signature(Trainer).parameters:
-        msg = f"{name} is a setting, which a trainer keeps as it was made"
-        remedy = f"make another Trainer(..., {name}=...); its restore(*trainer.snapshot()) goes on "
-        return ConfigError(msg, python=f"{remedy}from here")
-    if name in known:
-        msg = f"{name} of a trainer cannot be assigned"
-        return ConfigError(msg, python="fit, restore and stop change it")
-    settings = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
-    return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, settings)}")
-
-
-def _refuse(unknown: Mapping[str, object]) -> None:
-    """Raise ConfigError for arguments that the trainer does not have."""
-    for name in unknown:
-        if name == "compile":
-            msg = "compile is now step: step='portable' for compile=False, step='jit' for True"
-            raise ConfigError(msg)
-        known = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
-        msg = f"Trainer has no argument {name!r}; {did_you_mean(name, known)}"
-        raise ConfigError(msg)
+def _settings() -> list[str]:
+    return [name for name in inspect.signature(Trainer).parameters if name != "unknown"]
