@@ -348,7 +348,8 @@ def test_a_dump_writes_the_first_name_of_a_class_and_omits_none():
 
 
 def test_a_class_without_a_name_cannot_be_dumped():
-    expected = "Own has no name, so it cannot be written to a config"
+    expected = "Own has no name, so it cannot be written to a file: "
+    expected += "register its class: @xpnet.register('own')"
     assert refusal(dump, Outer(rule=Own())) == expected
     assert refusal(dump, Outer(rules=[Own()])) == expected
 

@@ -95,7 +95,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "did you mean 'momentum'?"
     """
     known = list(known)
-    closest = difflib.get_close_matches(word, known, n=1)
+    same = [name for name in known if name.casefold() == word.casefold()]
+    closest = same or difflib.get_close_matches(word, known, n=1)
     return f"did you mean {closest[0]!r}?" if closest else "known: " + ", ".join(known)
 
 
@@ -240,8 +241,9 @@ def _plain(kind: Any, value: Any) -> Any:
     if one_of is not None:
         names = {cls: name for name, cls in reversed(list(one_of.table.items()))}
         if type(value) not in names:
-            msg = f"{type(value).__name__} has no name, so it cannot be written to a config"
-            raise ConfigError(msg)
+            name = type(value).__name__
+            msg = f"{name} has no name, so it cannot be written to a file"
+            raise ConfigError(msg, python=f"register its class: @xpnet.register('{name.lower()}')")
         return {"name": names[type(value)], **dump(value)}
     if isinstance(value, Mapping):
         return dict(value)

@@ -26,6 +26,7 @@ from xpnet.optim.schedules import Cosine, Plateau
 from xpnet.run.config import (
     Config,
     EarlyStoppingConfig,
+    StartConfig,
     load_config,
     parse_duration,
     recipe_names,
@@ -61,10 +62,11 @@ def test_the_template_is_the_default_config(toml):
     assert load_config(toml(TEMPLATE)) == Config()
 
 
-def test_the_examples_in_the_template_are_settings_that_load(toml):
+def test_the_examples_in_the_template_are_settings_that_load(toml, tmp_path):
     shown = re.sub(r"(?m)^# ?((?:\w+ = | *\{|\]).*)$", r"\1", TEMPLATE)
     config = load_config(toml(shown))
     assert config.mixed is not None
+    assert config.start == StartConfig(str(tmp_path / "runs/first"))
     assert config.checkpoint.every == "10min"
     assert config.model.layers[1] == LeakyReLU(0.1)
     assert config.clip == Clip(norm=1.0, value=0.5)

@@ -390,7 +390,7 @@ def test_what_is_no_run_is_told_by_name(csv, go, tmp_path):
     go(csv, out="first")
     with pytest.raises(CheckpointError, match=r"no run folder .*frist'; did you mean 'first'"):
         load(tmp_path / "frist")
-    with pytest.raises(CheckpointError, match=r"no run folder .*flowers"):
+    with pytest.raises(CheckpointError, match=r"flowers\.csv is not a safetensors file"):
         load(csv)
     with pytest.raises(CheckpointError, match="is not a run folder: it has no config"):
         load(tmp_path)

@@ -67,6 +67,8 @@ __all__ = [
     "EarlyStoppingConfig",
     "ModelConfig",
     "Placement",
+    "StartConfig",
+    "fitting_losses",
     "load_config",
     "parse_duration",
     "read_toml",
@@ -81,6 +83,7 @@ Column = str | int  # by name, or else by position
 
 IN_MEMORY = "table in memory"  # the source of a training on one
 NO_RECIPE = "none"  # the default settings
+FILES = {"data": ("source", "test", "data_dir"), "start": ("source",)}
 FEW_ROWS = 1000  # of a classification, for which a recipe may have settings of their own
 MAX_LAYERS = 1000  # of a model; what is compiled and printed grows with them
 # tomllib takes n² steps for a key of n parts, minutes for what fits in a config
@@ -209,6 +212,16 @@ class ModelConfig(Checked):
 
 
 @dataclass(frozen=True)
+class StartConfig(Checked):
+    """What a run starts from, instead of random weights: another run, or a saved model."""
+
+    source: str  # the folder of a run, one of its checkpoints, or a file of Trainer.save
+    which: Literal["auto", "best", "last"] = "auto"  # of a run's checkpoints
+    optimizer_state: bool = False  # whether the moments of the update rule go on, too
+    new_head: bool = False  # whether the last layer begins anew where it would fit
+
+
+@dataclass(frozen=True)
 class EarlyStoppingConfig(Checked):
     """Stop after ``patience`` epochs without improvement of the validation; 0 never stops."""
 
@@ -253,6 +266,7 @@ class Config(Checked):
     threads: ThreadsSetting = "auto"  # on a CPU; auto: measured, training/threads.py
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    start: StartConfig | None = None  # None: from random weights
     loss: Annotated[Loss, OneOf(LOSSES)] = SoftmaxCrossEntropy()
     optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)] = Adam()
     schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Constant()
@@ -393,7 +407,7 @@ def load_config(
     if task is not None:
         settings["data"] = {**settings.get("data", {}), "task": task}
         settings["loss"] = settings.get("loss") or {"name": fitting_losses(task)[0]}
-    _anchor_files(settings.get("data"), Path())  # of the overrides
+    _anchor_files(settings, Path())  # of the overrides
     try:
         return build(Config, settings)
     except ConfigError as error:
@@ -462,7 +476,7 @@ def _toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or 5000 digits
         msg = f"{path} is not valid TOML: {error}"
         raise ConfigError(msg) from None
-    _anchor_files(table.get("data"), path.parent)
+    _anchor_files(table, path.parent)
     return table
 
 
@@ -478,17 +492,22 @@ def _data_file(path: Path) -> Path:
     raise ConfigError(msg)
 
 
-def _anchor_files(data: Any, folder: Path) -> None:
-    """Make the data files of a config independent of the current folder."""
-    for key in ("source", "test", "data_dir"):
-        value = data.get(key) if isinstance(data, Mapping) else None
-        if isinstance(value, str) and not (key == "source" and value in (*NAMES, IN_MEMORY)):
+def _anchor_files(settings: Mapping[str, Any], folder: Path) -> None:
+    """Make the files that a config names independent of the current folder."""
+    for section, keys in FILES.items():
+        table = settings.get(section)
+        for key in keys:
+            value = table.get(key) if isinstance(table, dict) else None
+            if not isinstance(table, dict) or not isinstance(value, str):
+                continue
+            if key == "source" and section == "data" and value in (*NAMES, IN_MEMORY):
+                continue
             try:
                 path = Path(value).expanduser()
             except RuntimeError:  # ~name, where nobody has that name
-                msg = f"data.{key} = {value!r} names the home folder of a user who does not exist"
-                raise ConfigError(msg) from None
-            data[key] = os.path.abspath(folder / path)
+                msg = f"{section}.{key} = {value!r} names the home folder of a user who does not "
+                raise ConfigError(msg + "exist") from None
+            table[key] = os.path.abspath(folder / path)
 
 
 def table_of(config: Config) -> dict[str, Any]:

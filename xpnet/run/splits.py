@@ -3,8 +3,9 @@
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -44,6 +45,9 @@ from xpnet.run.preprocessing import (
 from xpnet.run.streamed_splits import is_streamed, open_whole, stream_splits, task_of
 from xpnet.settings import did_you_mean
 
+if TYPE_CHECKING:  # which imports this module
+    from xpnet.run.origin import Origin
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -57,6 +61,7 @@ class Data(NamedTuple):
     task: Task
     validation: Dataset | None = None  # the parts that the source, or data.test, has
     test: Dataset | None = None
+    notes: tuple[str, ...] = ()  # on the classes of what a run starts from
 
     def rows(self, config: Config) -> int:
         """Return how many rows there are to train and to validate on."""
@@ -77,28 +82,49 @@ def _naming_the_file(
     return named
 
 
-def load_splits(config: Config, table: Any = None) -> Splits:
+def load_splits(config: Config, table: Any = None, origin: "Origin | None" = None) -> Splits:
     """Read, check and split the data of ``config``, and fit what encodes it to the training part.
 
-    ``table`` stands for the source where that is in memory. Raises DataError, naming the file and
+    ``table`` stands for the source where that is in memory. Columns, classes and encoder are those
+    of ``origin``, if a run starts from one. Raises DataError, naming the file and
     the place, for data that cannot be trained on.
     """
-    data = read_data(config, table)
-    return make_splits(load_config(config, task=data.task), data)
+    data = read_data(config, table, origin)
+    return make_splits(load_config(config, task=data.task), data, origin)
 
 
 @_naming_the_file
-def read_data(config: Config, table: Any = None) -> Data:
-    """Read the data of ``config``, or open it where its rows stay in their file."""
-    settings = config.data
+def read_data(config: Config, table: Any = None, origin: "Origin | None" = None) -> Data:
+    """Read the data of ``config``, or open it where its rows stay in their file.
+
+    What a run starts from has the columns that are looked for, and perhaps the classes.
+    """
+    data = _read_data(config, table, origin)
+    if origin is None:
+        return data
+    parts = (part for part in (data.whole, data.validation, data.test))
+    whole, validation, test = (
+        part if part is None else origin.dataset(cast(Dataset, part))[0] for part in parts
+    )
+    note = origin.dataset(cast(Dataset, data.whole))[1]
+    return Data(cast(Dataset, whole), data.task, validation, test, (note,) if note else ())
+
+
+def _read_data(config: Config, table: Any, origin: "Origin | None") -> Data:
+    settings, like = config.data, None if origin is None else origin.columns
     if table is None and is_streamed(config):
+        if origin is not None:
+            msg = f"{settings.source} is to be streamed, and a run that starts from another one "
+            msg += "reads its rows into memory"
+            raise DataError(msg, python="data.stream='no'", command="--set data.stream=no")
         file = open_whole(config)
         return Data(file, task_of(config, file))
     if settings.source in NAMES and table is None:
         return _named(config)
     whole, validation, test = read_parts(
         _source(config) if table is None else table,
-        label=label_in(config),
+        label=_label(config, like),
+        like=like,
         **reading_settings(config),
     )
     task: Task = "multilabel" if whole.multilabel else "regression"
@@ -114,10 +140,11 @@ def read_data(config: Config, table: Any = None) -> Data:
 
 
 @_naming_the_file
-def make_splits(config: Config, data: Data) -> Splits:
+def make_splits(config: Config, data: Data, origin: "Origin | None" = None) -> Splits:
     """Split and check what was read, and fit what encodes it to the training part.
 
-    What the number of rows decides is a number in the ``config`` of the result.
+    What a run starts from has its encoder already, and that of a regression's targets. What the
+    number of rows decides is a number in the ``config`` of the result.
     """
     config = by_rows(config, data.rows(config))
     if not isinstance(data.whole, Dataset):
@@ -127,6 +154,7 @@ def make_splits(config: Config, data: Data) -> Splits:
     columns = 1 if labels.ndim == 1 else labels.shape[1]
     outputs = outputs_for(config.loss, whole.name, classes, columns)
     is_table = bool(whole.columns and whole.columns.kinds)
+    encoder = None if origin is None else origin.encoder()
     for part in (whole, *given):
         if part is not None:
             check(
@@ -138,8 +166,10 @@ def make_splits(config: Config, data: Data) -> Splits:
             config.loss.check_target(_labels(part), outputs)
     train, validation, test, notes = _split(config, whole, *given)
     settings = config.data
+    if encoder is None:
+        encoder = _encoder(settings, train) if is_table else fit_scaler(settings.scaling, train.x)
     preprocessing = Preprocessing(
-        _encoder(settings, train) if is_table else fit_scaler(settings.scaling, train.x),
+        encoder,
         train.feature_shape,
         outputs,
         classes,
@@ -147,11 +177,20 @@ def make_splits(config: Config, data: Data) -> Splits:
         fit_scaler(settings.target_scaling, _labels(train)) if data.task == "regression" else None,
         whole.targets,
     )
+    if origin is not None and (scaler := origin.target_scaler(preprocessing)) is not None:
+        preprocessing = replace(preprocessing, target_scaler=scaler)
     for part in (train, validation, test):
         if part is not None:  # scaling is monotone: if the extremes stay finite, so do all rows
             _check_range(part, preprocessing.encoder, config.dtype)
     prints = [fingerprint(part) for part in (whole, *given) if part is not None]
-    return Splits(train, validation, test, preprocessing, "+".join(prints), config, notes)
+    return Splits(
+        train, validation, test, preprocessing, "+".join(prints), config, (*data.notes, *notes)
+    )
+
+
+def _label(config: Config, like: Columns | None) -> Any:
+    """Where the labels are: as the settings say, or else in the column of ``like``."""
+    return label_in(config, None if config.data.label is not None else like)
 
 
 def _encoder(settings: DataConfig, train: Dataset) -> Encoder:

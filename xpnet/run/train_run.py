@@ -1,6 +1,7 @@
 """Training into a run folder, from the start or from a checkpoint."""
 
 import itertools
+import json
 import math
 import platform
 import time
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 from xpnet.backends import Resolved, resolve
 from xpnet.backends.backend import installed_version
-from xpnet.data import Task
+from xpnet.data import Dataset, Task
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn import Dense
@@ -20,12 +21,13 @@ from xpnet.nn.fit import check_batches
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config import IN_MEMORY, Config, load_config, parse_duration
 from xpnet.run.description import describe
-from xpnet.run.preprocessing import Splits
+from xpnet.run.origin import find_origin, given_keys
+from xpnet.run.preprocessing import Preprocessing, Splits
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
-from xpnet.run.splits import make_splits, read_data
+from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
-from xpnet.run.trained_run import Run, load, make_trainer
+from xpnet.run.trained_run import Run, load_run, make_trainer
 from xpnet.settings import build, dump, flattened
 from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import (
@@ -60,6 +62,7 @@ def train(
     *,
     recipe: str | None = None,
     settings: Iterable[str] | Mapping[str, Any] = (),
+    start_from: str | Path | Run | None = None,
     resume: bool = False,
     progress: Callback | None = None,
     report: Callable[[str], None] = print,
@@ -71,7 +74,9 @@ def train(
     table in memory, of pandas, polars, pyarrow or another library that speaks Arrow. ``recipe``
     names the settings for data, by default "table" for a table; ``settings`` are on top, as
     :func:`~xpnet.run.config.load_config` takes them. ``out`` is by default a new folder
-    ``runs/NAME-DATE-TIME``. With ``resume`` the run goes on from its newest good checkpoint, or
+    ``runs/NAME-DATE-TIME``. ``start_from`` is a run, or a saved file, whose weights training starts
+    from, with its columns, encoding and architecture (:mod:`xpnet.run.origin`); ``start.*`` of the
+    settings has more on that. With ``resume`` the run goes on from its newest good checkpoint, or
     begins where there is none; without a source it keeps its own config.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
@@ -85,20 +90,35 @@ def train(
     if resume and out is None:
         msg = "to resume, name the run folder"
         raise ConfigError(msg, python="train(out=FOLDER, resume=True)", command="add --out DIR")
+    settings = settings if isinstance(settings, Mapping) else [*settings]
+    if start_from is not None:
+        settings = _with_start(settings, start_from)
     table = source if speaks_arrow(source) else None
     source = IN_MEMORY if table is not None else source
     folder = RunFolder(new_folder(source) if out is None else out)
     if source is None and resume and folder.config_path.exists():
         source = folder.config()
+    given = given_keys(settings)
+    start = load_config(source or "digits", settings, recipe=recipe).start
+    if start is None and resume and folder.config_path.exists():
+        start = folder.config().start
+    origin = find_origin(start, folder, resume=resume)
 
     def configured(
-        report: Callable[[str], None], task: Task | None = None, rows: int | None = None
+        report: Callable[[str], None], data: Data | None = None, rows: int | None = None
     ) -> Config:
+        task = None if data is None else data.task
         if task is None and resume and folder.config_path.exists():
             task = cast(Task, folder.config().data.task)
         config = load_config(
             source or "digits", settings, report, recipe=recipe, task=task, rows=rows
         )
+        config = replace(config, start=start)
+        if origin is not None:
+            config = origin.config(config, given)
+        if origin is not None and data is not None:
+            classes = cast(Dataset, data.whole).classes or ()  # not a stream's, with an origin
+            config = replace(config, loss=origin.loss(config, given, len(classes)))
         # What depends on the rows is compared with that of an earlier run once they are read.
         return with_stream(_consistent(config, folder, resume=resume, whole=rows is not None))
 
@@ -109,25 +129,43 @@ def train(
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
     if table is None and is_streamed(config):
         report(f"data {config.data.source}: its rows stay in the file; scanning them once")
-    data = read_data(config, table)
-    config = configured(lambda line: None, data.task, data.rows(config))
-    config.model.check_hidden()
-    splits = make_splits(config, data)
+    data = read_data(config, table, origin)
+    config = configured(lambda line: None, data, data.rows(config))
+    if origin is None:
+        config.model.check_hidden()
+    elif not origin.resumed:
+        report(origin.line)
+    splits = make_splits(config, data, origin)
     config, epochs = splits.config, cast(int, splits.config.epochs)  # no longer "auto"
     config.data.augment.check(splits.train.feature_shape)
     for line in describe(splits):
         report(line)
     config = with_batch_size(config, chosen.backend, splits, report)
-    trainer = make_trainer(config, splits.preprocessing, chosen.backend)
+    try:
+        trainer = make_trainer(config, splits.preprocessing, chosen.backend)
+    except ConfigError as error:  # rows of other features than the model of a saved file takes
+        raise error if origin is None else error.within(origin.name) from None
     check_length(epochs, math.ceil(len(splits.train) / trainer.batch_size))
     check_batches(trainer.model, len(splits.train), trainer.batch_size, config.accumulate)
     parameters = f"{trainer.engine.params_layout.size:,} parameters"
     report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
+    if origin is not None and not origin.resumed:
+        assert config.start is not None
+        started = trainer.start_from(
+            origin.checkpoint,
+            optimizer_state=config.start.optimizer_state,
+            new_head=config.start.new_head or origin.new_head(splits.preprocessing),
+            report=report,
+        )
+        if origin.run is None and not started.anew:
+            report(_meaning(splits.preprocessing))
     job = _Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
         # Another training may have begun or ended here since the first check; now none can.
         _consistent(config, RunFolder(folder.path), resume=resume)
         job.restore()
+        if origin is not None and not origin.resumed:
+            job.save()  # so that whoever resumes needs the source no more
         if resume:
             report(_position(trainer, epochs))
         interrupted = job.fit(progress)
@@ -233,6 +271,21 @@ class _Job:
                 self.warn(str(error))
         return self.trainer.stopped is not None and signals.received is not None
 
+    def save(self) -> None:
+        """Save the state before the first step."""
+        self.folder.write_config(self.config)
+        tensors, meta = self.trainer.snapshot()
+        tensors |= self.splits.preprocessing.tensors()
+        self.checkpoints.save(self.trainer.position.step, tensors, {**meta, **self.meta()})
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint has beside the training."""
+        return {
+            "preparation": self.splits.preprocessing.meta(),
+            "fingerprint": self.splits.fingerprint,
+            "config": dump(self.config),
+        }
+
     def early_stopping(self) -> list[Callback]:
         """The early stopping, if it is on."""
         stopping = self.config.early_stopping
@@ -249,11 +302,7 @@ class _Job:
             every_seconds=parse_duration(saving.every) if saving.every else math.inf,
             min_seconds=saving.min_seconds,
             monitor=self.config.early_stopping.monitor,
-            meta={
-                "preparation": preprocessing.meta(),
-                "fingerprint": self.splits.fingerprint,
-                "config": dump(self.config),
-            },
+            meta=self.meta(),
             tensors=preprocessing.tensors(),
             report=self.warn,
         )
@@ -297,13 +346,31 @@ class _Job:
         run = now
         if now.checkpoint.meta["position"] != self.trainer.position._asdict():
             backend = self.chosen.backend  # the best is an older one
-            loaded = load(self.folder, backend=backend.name, device=backend.device_name)
+            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
         if self.splits.test is None:
             return run
         result = scores(run, self.splits.test)
         self.folder.write_json(self.folder.report_path, result)
         return replace(run, test=result)
+
+
+def _with_start(
+    settings: list[str] | Mapping[str, Any], start: str | Path | Run
+) -> list[str] | Mapping[str, Any]:
+    """The settings with what to start from."""
+    path = start.folder.path if isinstance(start, Run) else Path(start)
+    key, value = "start.source", str(path)
+    if isinstance(settings, Mapping):
+        return {**settings, key: value}
+    return [*settings, f"{key}={json.dumps(value, ensure_ascii=False)}"]
+
+
+def _meaning(preprocessing: Preprocessing) -> str:
+    """What the outputs of a model stand for that knows no names."""
+    names = preprocessing.classes or preprocessing.targets or ("the target",)
+    line = f"its outputs are taken for {', '.join(names[:10])}{', ...' if names[10:] else ''}"
+    return f"{line}, in this order; start.new_head = true begins the last layer anew"
 
 
 def _consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool = True) -> Config:

@@ -10,18 +10,21 @@ import numpy as np
 from xpnet.backends import resolve
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.tables.memory import like_input, speaks_arrow
-from xpnet.errors import CheckpointError, DataError
+from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.run.answers import answer_columns
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, label_in, model_of
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
+from xpnet.settings import build, dump
 from xpnet.storage import Checkpoint
+from xpnet.storage import load as read_checkpoint
 from xpnet.training.loader import Loader
+from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Run", "load", "make_trainer"]
+__all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,20 @@ class Run:
 
         return scores(self, self.read(source, labelled=True, label=label), top)
 
+    def save(self, path: str | Path) -> Path:
+        """Write the run to one file, with the preprocessing and the config; return its path.
+
+        :func:`xpnet.load` makes a Run of it. ``path`` is as for :meth:`Trainer.save`.
+        Raises CheckpointError where it cannot be written.
+        """
+        tensors, meta = self.trainer.snapshot()
+        meta |= {
+            "preparation": self.preprocessing.meta(),
+            "fingerprint": self.fingerprint,
+            "config": dump(self.config),
+        }
+        return write_at(path, {**tensors, **self.preprocessing.tensors()}, meta)
+
     def _predicted(self, dataset: Dataset) -> np.ndarray:
         loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
         return self.preprocessing.answers(self.trainer.predict(loader))
@@ -90,7 +107,9 @@ class Run:
         if self.config.data.source == IN_MEMORY:
             msg = f"{self.folder.path} was trained on a table in memory: pass one to evaluate on"
             raise DataError(msg, command="give a FILE to evaluate on")
-        splits = load_splits(self.config)
+        from xpnet.run.origin import origin_of
+
+        splits = load_splits(self.config, origin=origin_of(self))
         if splits.fingerprint != self.fingerprint:
             msg = f"{splits.train.name} has changed since the run was trained on it: "
             msg += "give a FILE to evaluate on"
@@ -136,6 +155,10 @@ class _RunTrainer(Trainer):
             raise DataError(msg, python="call predict of the run itself, as in xpnet.load(path)")
         return super()._loader(data)
 
+    def save(self, path: str | Path) -> Path:
+        msg = "the trainer of a run has no preprocessing, without which its file is no use"
+        raise ConfigError(msg, python="call save of the run itself")
+
 
 def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
     """Return the trainer that ``config`` describes, with its model built.
@@ -179,15 +202,40 @@ def load(
     backend: str | None = None,
     device: str | None = None,
     which: str = "auto",
-) -> Run:
-    """Load a run; ``backend`` and ``device`` default to what this machine has, not to the run's.
+) -> Any:
+    """Load what was trained: a Run of a run's folder or checkpoint, or a Trainer that was saved.
 
-    ``which`` is "best", "last" or "auto": the best where training had a validation.
-    Raises CheckpointError if the folder is not a run or holds nothing that can be read.
+    ``path`` is the folder of a run, one of its checkpoint files, the file that
+    :meth:`Trainer.save` or :meth:`Run.save` wrote, or the folder that they were given.
+    ``backend`` and ``device`` are by default what this machine has, not a run's; a Trainer goes
+    back to its own where that is here. ``which``, for the folder of a run, is "best", "last" or
+    "auto": the best where training had a validation.
+
+    Raises CheckpointError where there is nothing that can be read.
     """
-    folder = path if isinstance(path, RunFolder) else RunFolder(path)
-    config = folder.config()
-    checkpoint = folder.checkpoint(which)
+    if (file := _file(path)) is not None:
+        checkpoint = read_checkpoint(file)
+        if is_trainer(checkpoint):
+            return trainer_of(checkpoint, backend, device)
+    return load_run(path, backend=backend, device=device, which=which)
+
+
+def load_run(
+    path: str | Path | RunFolder,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    which: str = "auto",
+) -> Run:
+    """Load a run, as :func:`load` does; raises CheckpointError for a file without one."""
+    if (file := _file(path)) is not None:
+        checkpoint = read_checkpoint(file)
+        config = config_of(checkpoint)
+        folder = RunFolder(file)
+    else:
+        folder = path if isinstance(path, RunFolder) else RunFolder(cast(Any, path))
+        config = folder.config()
+        checkpoint = folder.checkpoint(which)
     chosen = resolve(backend or "auto", device or "auto", config.dtype).backend
     try:
         preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
@@ -202,3 +250,30 @@ def load(
         raise CheckpointError(msg) from error
     fingerprint = checkpoint.meta.get("fingerprint")
     return Run(folder, config, trainer, preprocessing, fingerprint, checkpoint)
+
+
+def _file(path: str | Path | RunFolder) -> Path | None:
+    """The file that a path means, or None where it means the folder of a run."""
+    if isinstance(path, RunFolder):
+        return None
+    found = Path(path)
+    if found.is_dir():
+        inner = file_at(found)
+        return inner if inner.exists() and not (found / "config.toml").exists() else None
+    return found if found.suffix == ".safetensors" or found.exists() else None
+
+
+def config_of(checkpoint: Checkpoint) -> Config:
+    """Return the config that a run's checkpoint has; raises CheckpointError without one."""
+    path, meta = checkpoint.path, checkpoint.meta
+    if is_trainer(checkpoint):
+        msg = f"{path} has a model that was saved without a run, so no columns and no classes"
+        raise CheckpointError(msg, python="xpnet.load(path) makes a Trainer of it")
+    if not isinstance(table := meta.get("config"), dict) or "preparation" not in meta:
+        msg = f"{path} has neither the config of a run nor the settings of a trainer"
+        raise CheckpointError(msg, python="restore(tensors, meta) of a Trainer takes it")
+    try:
+        return build(Config, table)
+    except (ConfigError, AttributeError, TypeError) as error:
+        msg = f"the config of {path} cannot be used here: {error}"
+        raise CheckpointError(msg) from error

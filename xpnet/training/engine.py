@@ -20,10 +20,12 @@ from xpnet.optim.optimizers import Optimizer
 from xpnet.split_vector import SplitVector
 from xpnet.step import (
     Batch,
+    BatchGradient,
     StepInputs,
     Totals,
     TrainState,
     make_evaluate_step,
+    make_gradient,
     make_predict_step,
     zero_totals,
 )
@@ -93,6 +95,7 @@ class Engine:
         jit = backend.jit if self.step.kind == "jit" else lambda function: function
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
+        self._gradient = jit(make_gradient(model, loss))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._made_by, (), self.host_state()
@@ -124,6 +127,18 @@ class Engine:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
         self.state, cost = self.step.train(self.state, batch, inputs)
         return cost
+
+    def gradient(
+        self, batch: Batch, keys: tuple[tuple[int, int], ...] = (), params: Array | None = None
+    ) -> BatchGradient:
+        """Return the loss of a batch and its gradient (P,) in training mode; the state stays.
+
+        ``params`` (P,), as the backend keeps them, are those of the state by default. ``keys`` are
+        :func:`xpnet.step.dropout_keys`, for a model that draws. The whole batch is taken at once in
+        the backend's dtype, and nothing is clipped; what is frozen has a gradient of zero.
+        """
+        params = self.state.params if params is None else params
+        return self._gradient(params, self.state.stats, batch, keys)
 
     def evaluate(
         self,

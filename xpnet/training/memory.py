@@ -2,9 +2,12 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.errors import TrainingError
@@ -12,7 +15,18 @@ from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.optim.optimizers import Optimizer
 
-__all__ = ["Footprint", "fitting_batch", "footprint", "host_memory", "shortage"]
+if TYPE_CHECKING:
+    from xpnet.training.trainer import Trainer
+
+__all__ = [
+    "Footprint",
+    "fitting_batch",
+    "footprint",
+    "host_memory",
+    "in_words",
+    "memory_errors",
+    "shortage",
+]
 
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
@@ -66,21 +80,35 @@ def fitting_batch(
             return size
 
 
+@contextmanager
+def memory_errors(trainer: "Trainer") -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what a step takes."""
+    try:
+        yield
+    except Exception as error:
+        backend, model = trainer.backend, trainer.model
+        if backend is None or model.input_shape is None or not backend.out_of_memory(error):
+            raise
+        need = footprint(model, trainer.optimizer, np.dtype(backend.dtype_name).itemsize)
+        rows = -(-trainer.batch_size // trainer.accumulate)
+        raise TrainingError(shortage(need, rows, backend.free_memory())) from error
+
+
 def shortage(need: Footprint, batch_size: int, free: int | None = None) -> str:
     """Return the message: what a step takes, for what, and what to change."""
     state, batch = need.state, need.row * batch_size
-    has = "" if free is None else f" of {_in_words(free)} free"
+    has = "" if free is None else f" of {in_words(free)} free"
     return (
-        f"out of memory{has}: a step takes about {_in_words(state + batch)}, {_in_words(state)} "
-        f"for parameters, gradient and moments and {_in_words(batch)} for {batch_size} rows of "
-        f"{_in_words(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
+        f"out of memory{has}: a step takes about {in_words(state + batch)}, {in_words(state)} "
+        f"for parameters, gradient and moments and {in_words(batch)} for {batch_size} rows of "
+        f"{in_words(need.row)}; lower batch_size, set accumulate, or set data.placement to host"
     )
 
 
-def _in_words(count: int) -> str:
-    """Bytes in words.
+def in_words(count: int) -> str:
+    """Return a number of bytes in words.
 
-    >>> _in_words(1536)
+    >>> in_words(1536)
     '1.5 KiB'
     """
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]

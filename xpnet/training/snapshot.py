@@ -41,6 +41,7 @@ class Resumed(NamedTuple):
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
     class_weights: tuple[float, ...] | None  # those that were counted
+    updates_before: int = 0  # in a training whose optimizer this one goes on with
 
 
 def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
@@ -58,8 +59,9 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
         "class_weights": lambda value: value is None or _are_weights(value),
+        "updates_before": _is_count,
     }
-    meta = {"threads": {}, **meta}  # which earlier versions did not choose
+    meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
         if not is_good(meta.get(key)):
             shown = " ".join(str(meta.get(key)).split())[:80]
@@ -72,7 +74,8 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     state = meta["schedule"] if watched else dict(schedule.init())
     weights = meta.get("class_weights")
     counted = None if weights is None else tuple(map(float, weights))
-    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted)
+    before = meta["updates_before"]
+    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted, before)
 
 
 def _is_position(value: Any) -> bool:

@@ -12,39 +12,48 @@ import copy
 import inspect
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, Never
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
 from xpnet.data.files import naming
-from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError, XpnetWarning
+from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
 from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
-from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
-from xpnet.settings import OneOf, convert, did_you_mean
+from xpnet.settings import OneOf, convert
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training import class_weights
+from xpnet.training.arguments import (
+    check_settings,
+    not_assignable,
+    refuse_unknown,
+    warn_that_all_is_done,
+)
 from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
+from xpnet.training.display import facts
 from xpnet.training.engine import Engine, Metrics
+from xpnet.training.failure import not_finite
 from xpnet.training.loader import Loader
-from xpnet.training.memory import footprint, shortage
+from xpnet.training.memory import memory_errors
+from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 from xpnet.typing import Array
+
+if TYPE_CHECKING:
+    from xpnet.training.start import Start
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
@@ -106,6 +115,7 @@ class Trainer:
     epochs: int
     steps_per_epoch: int
     rows: int
+    updates_before: int  # of the rule, in the training that this one started from
     callbacks: list[Callback]
 
     def __init__(
@@ -127,7 +137,7 @@ class Trainer:
         threads: ThreadsSetting = "auto",
         **unknown: Never,
     ) -> None:
-        _refuse(unknown)
+        refuse_unknown(unknown, _settings())
         model = model if isinstance(model, Sequential) else Sequential(tuple(model))
         loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
@@ -136,7 +146,7 @@ class Trainer:
         schedule = convert(rule, schedule, "schedule")
         self._placement = Placement(backend, device, dtype)
         self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
-        _check(self.loss, self.schedule, batch_size, accumulate, seed)
+        check_settings(self.loss, self.schedule, batch_size, accumulate, seed)
         check_output(self.model, self.loss)
         self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
         self._set(accumulate=accumulate, mixed=mixed)
@@ -154,6 +164,7 @@ class Trainer:
         self.chosen_threads: Threads | None = None  # None before the first step
         self._restored: Mapping[str, np.ndarray] | None = None  # until the sizes are known
         self._has_weights = self._fitted = False
+        self._set(updates_before=0)
         if self.backend is not None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
 
@@ -164,7 +175,7 @@ class Trainer:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: the steps are made, and keep their own count."""
         if not name.startswith("_") and name not in ASSIGNABLE:
-            raise _not_assignable(name, [*vars(self), *vars(Trainer)])
+            raise not_assignable(name, _settings(), [*vars(self), *vars(Trainer)])
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,7 +212,7 @@ class Trainer:
         """
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self._memory_errors(), quiet, self._cursor.deferring():
+        with memory_errors(self), quiet, self._cursor.deferring():
             return self._fit(data, epochs, validation, list(callbacks))
 
     def _fit(
@@ -223,7 +234,7 @@ class Trainer:
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
-            _warn_that_all_is_done(self.position.epoch)
+            warn_that_all_is_done(self.position.epoch)
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
         self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
@@ -259,7 +270,7 @@ class Trainer:
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
             # At a learning rate of 0 the weights stay, however often the step is taken.
-            still = self.engine.coefficients(0.0, self.position.step + 1)
+            still = self.engine.coefficients(0.0, self.position.step + 1 + self.updates_before)
             inputs = self._inputs(self.engine)._replace(coefficients=still)
             engine, self._cursor.phase = self.engine, TRIAL
             self.chosen_threads = choose(engine, batch, inputs, steps)
@@ -307,7 +318,8 @@ class Trainer:
         """The numbers of the step at this position."""
         step = self._cursor.position.step
         keys = dropout_keys(self.seed, step, self.model.n_random)
-        return StepInputs(step, engine.coefficients(self._lr(step), step + 1), keys)
+        update = step + 1 + self.updates_before
+        return StepInputs(step, engine.coefficients(self._lr(step), update), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
@@ -352,38 +364,13 @@ class Trainer:
         if bad_step < 0 and not self.engine.finite():
             bad_step = self.position.step  # the loss that would come next
         if bad_step >= 0:
-            self._explain_failure(bad_step)
+            assert self._kept is not None
+            engine, cursor, batches = self.engine, self._cursor, self._batches
+            cursor.phase = TRIAL
+            engine.set_state(self._kept.state)
+            cursor.position = self._kept.position
+            raise not_finite(engine, cursor, batches(), self._inputs, bad_step)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
-
-    def _explain_failure(self, bad_step: int) -> None:
-        """Repeat the epoch up to the bad step, which the positions make possible, and look in."""
-        assert self._kept is not None
-        engine, cursor, where = self.engine, self._cursor, None
-        cursor.phase = TRIAL
-        engine.set_state(self._kept.state)
-        cursor.position = self._kept.position
-        for batch in self._batches():
-            # A gradient that is not finite spoils the weights, and so the loss of the step after.
-            if self.position.step >= bad_step - 1:
-                where = engine.first_nonfinite(batch, self._inputs(engine))
-            if where or self.position.step == bad_step:
-                break
-            engine.train(batch, self._inputs(engine))
-            cursor.advance(TRIAL)
-        else:  # the last update of the epoch
-            where = engine.first_nonfinite(batch, self._inputs(engine))
-        cursor.phase = WHOLE
-        epoch, _, step = self.position
-        msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
-        if where is None:
-            msg += "repeated by the portable formulas, that step is finite"
-        else:
-            msg += f"first in {where}"
-        raise TrainingError(
-            msg,
-            python="lower the lr of the optimizer, pass clip=Clip(norm=1.0), or check the data",
-            command="lower optimizer.lr, set clip.norm, or check the data",
-        )
 
     # -- prediction -------------------------------------------------------------------------------
 
@@ -405,7 +392,7 @@ class Trainer:
 
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
-        with self._memory_errors():
+        with memory_errors(self):
             self._check_weights()
             loader = self._labelled(data)
             with limited(self.engine.backend, self.chosen_threads):
@@ -421,10 +408,44 @@ class Trainer:
             loader.check_finite(EVALUATION_BATCH)
         return metrics
 
+    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
+        """Return the gradient of the loss over one batch, by the names of :attr:`params`.
+
+        ``x`` (N, ...), ``y`` and ``sample_weight`` (N,) are as for :meth:`fit`. Each gradient is an
+        array of the backend's library and dtype on its device, of its parameter's shape. The model
+        is in training mode, as in the next step: a normalisation takes the statistics of this
+        batch, dropout draws what that step would draw. It is the gradient before it is clipped, of
+        the whole batch at once, also where a step would accumulate or narrow it; that of a frozen
+        parameter is zero. Nothing is changed.
+
+        Raises DataError where the rows do not fit the model or the loss.
+
+        >>> from xpnet.nn import Dense
+        >>> model = Sequential([Dense(1)]).build((2,))
+        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy", dtype="float64")
+        >>> trainer.params = {"0.dense.W": [[1.0], [0.0]], "0.dense.b": [0.0]}
+        >>> {k: v.tolist() for k, v in trainer.gradients([[3.0, 1.0]], [1.0]).items()}
+        {'0.dense.W': [[12.0], [4.0]], '0.dense.b': [4.0]}
+        """
+        self._repair()
+        with memory_errors(self):
+            data = (x, y) if sample_weight is None else (x, y, sample_weight)
+            loader = self._labelled(data, training=True)
+            check_batches(self.model, loader.rows, loader.rows, 1)
+            batch = next(iter(loader.batches(loader.rows)))
+            keys = dropout_keys(self.seed, self.position.step, self.model.n_random)
+            with limited(self.engine.backend, self.chosen_threads):
+                found = self.engine.gradient(batch, keys)
+            return self.engine.params_layout.named(found.gradient)
+
     def _check_weights(self) -> None:
-        if self.position.step == 0 and not self._has_weights:
+        if not self._has_learnt:
             msg = "nothing has been trained yet: the weights are random"
             raise TrainingError(msg, python="call fit or restore first, or assign params")
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self._has_weights or self.position.step > 0
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K), or values for regression, as a host array.
@@ -436,7 +457,7 @@ class Trainer:
 
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
-        with self._memory_errors():
+        with memory_errors(self):
             self._check_weights()
             loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
@@ -481,28 +502,27 @@ class Trainer:
     def params(self) -> Mapping[str, np.ndarray]:
         """Host copies of the parameters and the running statistics, by name.
 
-        To change some of them, assign a mapping with these; what the optimizer remembers stays.
+        They are there as soon as the sizes are known: before the first ``fit`` of a model that was
+        built, they are its first weights. To change some of them, assign a mapping from their names
+        to arrays of the same shape, of any library; what the optimizer remembers stays.
+
+        Raises TrainingError while the sizes are not known, and on assignment DataError for a name
+        that is not there, another shape or a value that is not finite: then none of them changes.
+
+        >>> from xpnet.nn import Dense
+        >>> model = Sequential([Dense(1)]).build((2,))
+        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy")
+        >>> {name: weights.shape for name, weights in trainer.params.items()}
+        {'0.dense.W': (2, 1), '0.dense.b': (1,)}
+        >>> trainer.params = {"0.dense.W": [[2.0], [3.0]]}
+        >>> trainer.predict([[1.0, 10.0]]).tolist()
+        [[32.0]]
         """
-        named = {k.partition("/"): v for k, v in self.engine.tensors().items()}
-        found = {k[2]: v for k, v in named.items() if k[0] in ("params", "stats")}
-        for tensor in found.values():  # writing to a copy would change nothing
-            tensor.flags.writeable = False
-        return MappingProxyType(found)
+        return read_only(self.engine.tensors())
 
     @params.setter
     def params(self, some: Mapping[str, Any]) -> None:
-        tensors = self.engine.tensors()
-        full = {k.partition("/")[2]: k for k in tensors if k.startswith(("params/", "stats/"))}
-        for name, value in some.items():
-            if name not in full:
-                msg = f"the model has no parameter {name!r}; {did_you_mean(name, full)}"
-                raise DataError(msg)
-            mine, value = tensors[full[name]], np.asarray(value)
-            if value.shape != mine.shape or not np.isfinite(value).all():
-                msg = f"{name} must be finite numbers of shape {mine.shape}; got {value.shape}"
-                raise DataError(msg)
-            tensors[full[name]] = value.astype(mine.dtype)
-        self.engine.load_tensors(tensors)
+        self.engine.load_tensors(with_assigned(self.engine.tensors(), some))
         self._has_weights = True
         self._keep()
 
@@ -520,6 +540,10 @@ class Trainer:
         }
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
+        if not self._has_learnt:
+            meta["trained"] = False
+        if self.updates_before:
+            meta["updates_before"] = self.updates_before
         return self.engine.tensors(), meta
 
     def restore(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -537,12 +561,77 @@ class Trainer:
             self._engine.load_tensors(tensors)
         self._restored = tensors if self._engine is None else None
         self._cursor, self._schedule_state = Cursor(found.position), found.schedule
-        self._set(history=found.history, callbacks=[])
+        self._set(history=found.history, callbacks=[], updates_before=found.updates_before)
         self._callback_states = dict(found.callbacks)
         self._recorded_threads, self._kept = found.threads, None
-        self._has_weights, self._fitted = True, False
+        self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
             self.chosen_threads = self._settled_threads()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model and its training to one file, and return its path.
+
+        :func:`xpnet.load` makes the same trainer of it, which predicts and trains on bit for bit.
+        It is a safetensors file, of which any program can read the weights, with the settings
+        and the state of the training as JSON: no code. ``path`` is a file, or a folder for a file
+        ``model.safetensors`` in it; what ends in a slash is made. The file is replaced
+        atomically: after an error or a power failure it is the old one or the new one.
+
+        Raises TrainingError while the model has no sizes, ConfigError for a class that is not
+        registered, before anything is written, and CheckpointError where it cannot be written.
+        """
+        from xpnet.training.saved import save
+
+        return save(path, self)
+
+    def start_from(
+        self,
+        source: Any,
+        *,
+        optimizer_state: bool = False,
+        new_head: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> "Start":
+        """Start from the weights of another training, layer by layer: fine-tuning.
+
+        ``source`` is a Trainer, a Run, a file that one of them saved, or the folder of a run. A
+        layer is taken where its name, such as ``0.dense``, and its shapes are those of the source;
+        the last one begins anew where it has another number of outputs, or with ``new_head``. The
+        settings are those of this trainer: the learning rate, the layers to ``freeze``. With
+        ``optimizer_state`` the moments and the count of updates of the same rule go on as well.
+        ``report`` is called with each line of what was taken and what begins anew.
+
+        Raises ConfigError for layers that do not fit, CheckpointError for what cannot be read, and
+        TrainingError once this trainer has trained.
+
+        >>> from xpnet.nn import Dense, Tanh
+        >>> x, y = np.eye(4), np.array([0, 1, 2, 3])
+        >>> digits = Trainer([Dense(8), Tanh(), Dense(4)], backend="numpy")
+        >>> _ = digits.fit((x, y), epochs=1)
+        >>> model = Sequential([Dense(8), Tanh(), Dense(2)]).build((4,))
+        >>> two = Trainer(model, optimizer=Adam(1e-4, freeze=["0.dense"]), backend="numpy")
+        >>> _ = two.start_from(digits)
+        weights of the given trainer: 0.dense
+        the last layer, 2.dense, begins anew: 2 outputs, and 4 there
+        the optimizer begins anew
+        frozen: 0.dense
+        """
+        from xpnet.training.start import source_of, start
+
+        if self.position != Position() or self.history:
+            msg = "this trainer has trained already, so its history is not that of the source"
+            raise TrainingError(msg, python="make another Trainer, and start that one")
+        found = source_of(source)
+        started, tensors = start(self, found, optimizer_state=optimizer_state, new_head=new_head)
+        self.engine.load_tensors(tensors)
+        self._set(updates_before=found.updates if optimizer_state else 0)
+        self._has_weights = True
+        self._keep()
+        for line in started.lines:
+            report(line)
+        if found.encoded and type(self) is Trainer:
+            report(f"not taken: the preprocessing of {found.name}; give rows as it encodes them")
+        return started
 
     def _threads_by_backend(self) -> dict[str, int]:
         chosen = self.chosen_threads
@@ -591,49 +680,19 @@ class Trainer:
         step       auto, chosen when the model is built
         trained    0 epochs; 0 steps
         """
-        return f"{self.model.summary()}\n\n{self._facts().text()}"
+        return f"{self.model.summary()}\n\n{facts(self, *self._where).text()}"
 
     def _repr_html_(self) -> str:  # what a notebook shows
-        return self.model._repr_html_() + self._facts().html()
+        return self.model._repr_html_() + facts(self, *self._where).html()
 
     def __repr__(self) -> str:
         where = self.backend or self._placement.name
         return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
 
-    def _facts(self) -> Table:
-        epoch, batch, step = self.position
-        parts = f" in {self.accumulate} micro-batches" if self.accumulate > 1 else ""
-        part = f", {batch} batches of the next" if batch else ""
-        taken = f"{self.step}, chosen when the model is built"
-        if self._engine is not None:
-            taken = self._engine.step.note
-        threads = self.chosen_threads
-        rows = [
-            ("loss", repr(self.loss)),
-            ("optimizer", repr(self.optimizer)),
-            ("schedule", repr(self.schedule)),
-            *([] if self.clip == Clip() else [("clip", repr(self.clip))]),
-            *([] if self.mixed is None else [("mixed", repr(self.mixed))]),
-            ("batch", f"{self.batch_size} rows{parts}"),
-            ("runs on", str(self._placement)),
-            ("step", taken),
-            *([] if threads is None else [("threads", str(threads))]),
-            ("trained", f"{epoch} epochs{part}; {step} steps"),
-        ]
-        return Table([rows], "<<")
-
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        """Turn running out of memory into a TrainingError that says what a step takes."""
-        try:
-            yield
-        except Exception as error:
-            backend, model = self.backend, self.model
-            if backend is None or model.input_shape is None or not backend.out_of_memory(error):
-                raise
-            need = footprint(model, self.optimizer, np.dtype(backend.dtype_name).itemsize)
-            rows = -(-self.batch_size // self.accumulate)
-            raise TrainingError(shortage(need, rows, backend.free_memory())) from error
+    @property
+    def _where(self) -> tuple[str, str | None]:
+        """Where it trains, and what takes the steps."""
+        return str(self._placement), None if self._engine is None else self._engine.step.note
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -702,44 +761,5 @@ class Trainer:
         return loader.checked(check)
 
 
-def _check(loss: Loss, schedule: Schedule, batch_size: int, accumulate: int, seed: int) -> None:
-    """Raise ConfigError for settings that do not go together or are out of range."""
-    if loss.reduction == "none":
-        msg = "a loss with reduction='none' has no single value to train on; use 'mean'"
-        raise ConfigError(msg)
-    if loss.predicts == "value" and schedule.monitor == "accuracy":
-        msg = f"{schedule!r} watches the accuracy, which a regression does not have"
-        raise ConfigError(msg)
-    if batch_size < 1 or accumulate < 1 or seed < 0:
-        msg = "batch_size and accumulate must be >= 1 and seed >= 0; "
-        msg += f"got {batch_size}, {accumulate} and {seed}"
-        raise ConfigError(msg)
-
-
-def _warn_that_all_is_done(epochs: int) -> None:
-    msg = f"nothing was trained, for all {epochs} epochs are done: epochs counts from the first "
-    msg += f"on, so pass epochs={2 * epochs} for {epochs} more, or begin with a new Trainer"
-    warnings.warn(msg, XpnetWarning, stacklevel=4)
-
-
-def _not_assignable(name: str, known: Iterable[str]) -> ConfigError:
-    if name in inspect.signature(Trainer).parameters:
-        msg = f"{name} is a setting, which a trainer keeps as it was made"
-        remedy = f"make another Trainer(..., {name}=...); its restore(*trainer.snapshot()) goes on "
-        return ConfigError(msg, python=f"{remedy}from here")
-    if name in known:
-        msg = f"{name} of a trainer cannot be assigned"
-        return ConfigError(msg, python="fit, restore and stop change it")
-    settings = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
-    return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, settings)}")
-
-
-def _refuse(unknown: Mapping[str, object]) -> None:
-    """Raise ConfigError for arguments that the trainer does not have."""
-    for name in unknown:
-        if name == "compile":
-            msg = "compile is now step: step='portable' for compile=False, step='jit' for True"
-            raise ConfigError(msg)
-        known = [p for p in inspect.signature(Trainer).parameters if p != "unknown"]
-        msg = f"Trainer has no argument {name!r}; {did_you_mean(name, known)}"
-        raise ConfigError(msg)
+def _settings() -> list[str]:
+    return [name for name in inspect.signature(Trainer).parameters if name != "unknown"]

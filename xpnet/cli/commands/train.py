@@ -9,6 +9,7 @@ from xpnet.cli.options import column_options, device_options, set_option
 @click.argument("source", default="digits", metavar="[RECIPE | FILE]")
 @device_options
 @click.option("--out", metavar="DIR", help="Run folder; by default runs/NAME-DATE-TIME.")
+@click.option("--from", "start", metavar="RUN", help="Start from the weights of a run or a file.")
 @click.option("--resume", is_flag=True, help="Resume from the newest checkpoint in --out.")
 @column_options
 @click.option("--recipe", metavar="NAME", help="Settings for FILE: table (for tables) or none.")
@@ -24,6 +25,7 @@ def train(
     device: str | None,
     backend: str | None,
     out: str | None,
+    start: str | None,
     resume: bool,
     label: tuple[str, ...],
     ignore: tuple[str, ...],
@@ -53,6 +55,7 @@ def train(
     xpnet train flowers.csv --label species --ignore id
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
+    xpnet train new.csv --from runs/first --set 'optimizer.freeze=["0"]'
     """
     import shlex
 
@@ -90,6 +93,7 @@ def train(
                 *column_settings(label, ignore, numeric, category, weight, task),
                 *overrides,
             ],
+            start_from=start,
             resume=resume,
             progress=None if quiet else Progress(),
             report=report,

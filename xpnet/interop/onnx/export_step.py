@@ -44,6 +44,10 @@ def export_step(
             carried = "it loads onnxruntime-web from the network; --runtime DIR puts it into it"
         return [f"{output}: {len(page) / 2**20:.1f} MiB; {carried}"]
     refuse(found.config.mixed, found.config.accumulate)
+    if found.trainer.updates_before:
+        msg = f"{run} keeps the optimizer's state of another run, whose updates an exported step "
+        msg += "does not count"
+        raise ConfigError(msg, python="start without optimizer_state")
     config, record = found.config, found.folder.read_json(found.folder.run_path)
     trainer = make_trainer(config, found.preprocessing, "numpy")
     trainer.restore(*found.trainer.snapshot())

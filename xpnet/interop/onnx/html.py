@@ -20,6 +20,7 @@ from xpnet.interop.onnx.coefficients import learning_rates
 from xpnet.interop.onnx.step import predict_model, refuse, step_model
 from xpnet.optim.schedules import Plateau
 from xpnet.run.config import IN_MEMORY
+from xpnet.run.origin import origin_of
 from xpnet.run.splits import load_splits
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.step import dropout_keys
@@ -64,7 +65,11 @@ def render(
         msg = f"{run.folder.path} was trained on a table in memory, which a page needs: train from "
         msg += "a file"
         raise DataError(msg)
-    splits = load_splits(config)
+    if config.start is not None and not trained:
+        msg = f"{run.folder.path} started from the weights of {config.start.source}, which it does "
+        msg += "not keep: a page can begin with the run's last ones"
+        raise ConfigError(msg, python="pass trained=True", command="add --trained")
+    splits = load_splits(config, origin=origin_of(run))
     if splits.fingerprint != run.fingerprint:
         msg = f"{splits.train.name} has changed since the run was trained on it"
         raise DataError(msg)

@@ -1,0 +1,32 @@
+"""What a trainer prints of itself."""
+
+from typing import Any
+
+from xpnet.nn.summary import Table
+from xpnet.optim.clipping import Clip
+
+__all__ = ["facts"]
+
+
+def facts(trainer: Any, placed: str, step: str | None) -> Table:
+    """Return what trains, where and how far: ``placed`` says where, ``step`` what takes the steps.
+
+    ``step`` is None before it is chosen.
+    """
+    epoch, batch, taken = trainer.position
+    parts = f" in {trainer.accumulate} micro-batches" if trainer.accumulate > 1 else ""
+    part = f", {batch} batches of the next" if batch else ""
+    threads = trainer.chosen_threads
+    rows = [
+        ("loss", repr(trainer.loss)),
+        ("optimizer", repr(trainer.optimizer)),
+        ("schedule", repr(trainer.schedule)),
+        *([] if trainer.clip == Clip() else [("clip", repr(trainer.clip))]),
+        *([] if trainer.mixed is None else [("mixed", repr(trainer.mixed))]),
+        ("batch", f"{trainer.batch_size} rows{parts}"),
+        ("runs on", placed),
+        ("step", step or f"{trainer.step}, chosen when the model is built"),
+        *([] if threads is None else [("threads", str(threads))]),
+        ("trained", f"{epoch} epochs{part}; {taken} steps"),
+    ]
+    return Table([rows], "<<")
