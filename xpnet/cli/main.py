@@ -7,6 +7,7 @@ command, write ``xpnet/cli/commands/NAME.py`` with a click command ``NAME``, and
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ COMMANDS = {
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, or the columns of a table.",
     "init": "Write a commented config to start from.",
+    "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",
     "adopt": "Take back weights that an exported step has trained.",
     "backends": "List the available array libraries and devices.",
@@ -48,7 +50,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(f"xpnet.cli.commands.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        return getattr(importlib.import_module(f"xpnet.cli.commands.{name}"), name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -35,7 +35,8 @@ def export(
 ) -> list[str]:
     """Write a trained model to ``path``, replacing it; return lines on what was written.
 
-    ``source`` is a trainer, a run or the folder of one. ``form`` is by default told by the name:
+    ``source`` is a trainer, a run, or the path of a run or a saved model. ``form`` is by default
+    told by the name:
 
     - "onnx", the model from raw rows to classes or values (:mod:`xpnet.interop.onnx.model`), or
       with ``train`` its training step (:mod:`xpnet.interop.onnx.step`), with the schedule of
@@ -72,6 +73,8 @@ def export(
             raise ConfigError(msg, python="pass train=True", command="add --train")
         model = forward_model(_loaded(source))
         return _written(model, path)
+    if isinstance(source, str | Path) and Path(source).is_file():
+        source = _loaded(source)  # perhaps a trainer
     if isinstance(source, Trainer):
         if form == "html" or trained or runtime:
             msg = "a page is of a run, which knows its data"
