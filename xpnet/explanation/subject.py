@@ -75,14 +75,21 @@ def subject_of(
             msg = "a Subject has its own rows, loss and weights: omit the options"
             raise ConfigError(msg)
         return source
-    if isinstance(source, Trainer) and (loss, activation, seed) != (None, None, None):
-        msg = "a trainer has its own loss, activation and seed: omit the options"
-        raise ConfigError(msg)
     if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
         msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
         msg += f"got {batch}, {sample} and {seed or 0}"
         raise ConfigError(msg)
-    if isinstance(source, str | Path) and Path(source).is_dir():
+    if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
+        from xpnet.run import load
+
+        found = load(source, backend="numpy", device="cpu")
+        source = found if isinstance(found, Trainer) else source
+    if isinstance(source, Trainer) and (loss, activation, seed) != (None, None, None):
+        msg = "a trainer has its own loss, activation and seed: omit the options"
+        raise ConfigError(msg)
+    if isinstance(source, str | Path) and (
+        Path(source).is_dir() or Path(source).suffix == ".safetensors"
+    ):
         if (loss, activation, seed) != (None, None, None):
             msg = "a run has its own loss, activation and seed"
             raise ConfigError(
@@ -249,9 +256,9 @@ def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None 
 
     Raises CheckpointError, ConfigError or DataError.
     """
-    from xpnet.run import load
+    from xpnet.run.trained_run import load_run
 
-    run = load(path, backend="numpy", device="cpu")
+    run = load_run(path, backend="numpy", device="cpu")
     part, preprocessing = run.test_part(), run.preprocessing
     _check_sample(sample, len(part), f"the test data of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))

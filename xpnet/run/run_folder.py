@@ -73,7 +73,7 @@ class RunFolder:
         """Read a JSON file; {} if there is none yet."""
         try:
             value = json.loads(read_regular(path, MAX_JSON))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of a single checkpoint, there is none
             return {}
         except (ValueError, OSError, RecursionError) as error:
             msg = f"{path} cannot be read: {_why(error)}"

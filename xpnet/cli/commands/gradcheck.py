@@ -35,6 +35,7 @@ def gradcheck(
     \b
     xpnet gradcheck
     xpnet gradcheck mnist --samples 500
+    xpnet gradcheck model.safetensors              a saved model with its weights
     xpnet gradcheck my.toml --set model.activation=gelu --json check.json
     """
     import dataclasses
@@ -48,6 +49,12 @@ def gradcheck(
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
         msg += f"got {batch}, {samples} and {tolerance}"
         raise ConfigError(msg)
+    options: Any = {"samples": samples, "tolerance": tolerance}
+    if source.endswith(".safetensors"):
+        if overrides:
+            msg = f"a saved model has its own settings: omit --set {overrides[0]}"
+            raise ConfigError(msg)
+        return _of_file(source, batch, seed or 0, json_path, options)
     config = load_config(source, overrides, report=warn)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
@@ -58,14 +65,31 @@ def gradcheck(
         config.loss,
         rows.x,
         rows.y,
-        samples=samples,
         seed=config.seed,
-        tolerance=tolerance,
+        **options,
     )
     say(f"{source}: {len(rows.x)} rows of {rows.source}, {type(config.loss).__name__}")
+    return _told(report, source, rows.source, json_path)
+
+
+def _of_file(source: str, batch: int, seed: int, json_path: str | None, options: Any) -> int:
+    """Check a model at its own weights, on standard normal rows."""
+    from xpnet.check.gradcheck import gradcheck as check
+    from xpnet.explanation.subject import of_trainer
+    from xpnet.run import load
+
+    loaded = load(source, backend="numpy", device="cpu")
+    trainer = getattr(loaded, "trainer", loaded)
+    rows = of_trainer(trainer, batch)
+    report = check(trainer, None, rows.x, rows.y, seed=seed, **options)
+    say(f"{source}: {batch} standard normal rows, {type(trainer.loss).__name__}")
+    return _told(report, source, "standard normal rows", json_path)
+
+
+def _told(report: Any, source: str, rows: str, json_path: str | None) -> int:
     _print(report)
     if json_path is not None:
-        _write(json_path, source, rows.source, report)
+        _write(json_path, source, rows, report)
     return 0 if report.ok else 1
 
 

@@ -50,12 +50,13 @@ def show(
     \b
     xpnet show runs/first
     xpnet show runs/first --plan
+    xpnet show model.safetensors
     xpnet show flowers.csv --label species
     """
     from xpnet.run.config import to_toml
 
     settings = [*column_settings(label, ignore, numeric, category, weight, task), *overrides]
-    if Path(source).is_file() and Path(source).suffix != ".toml":
+    if Path(source).is_file() and Path(source).suffix not in (".toml", ".safetensors"):
         _show_columns(source, settings)
         return 0
     if settings:
@@ -64,6 +65,12 @@ def show(
     loaded = open_run(source, "numpy", "cpu")
     if plan:
         _show_plan(loaded.trainer)
+        return 0
+    if loaded.checkpoint is None:  # a trainer that was saved without a run
+        say(*loaded.trainer.summary().splitlines())
+        if shown := loaded.trainer.history[-epochs:]:
+            say("", f"last {len(shown)} of {len(loaded.trainer.history)} epochs")
+            print_rich(_history(shown))
         return 0
     say(*loaded.trainer.model.summary().splitlines(), "")
     if columns := loaded.preprocessing.columns:

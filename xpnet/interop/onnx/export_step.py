@@ -5,7 +5,7 @@ from pathlib import Path
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.html import render
 from xpnet.interop.onnx.step import about, refuse, step_model
-from xpnet.run.trained_run import load, make_trainer
+from xpnet.run.trained_run import load_run, make_trainer
 from xpnet.storage.durable import atomic_write
 from xpnet.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ def export_step(
     if foreign:
         msg = f"{foreign[0]} is not for the format {form}: leave it out, or name another FILE"
         raise ConfigError(msg)
-    found = load(run, backend="numpy", device="cpu", which="last")
+    found = load_run(run, backend="numpy", device="cpu", which="last")
     if form == "html":
         page = render(found, runtime=runtime, rows=rows, epochs=epochs, trained=trained)
         atomic_write(output, page.encode())
@@ -49,6 +49,9 @@ def export_step(
         msg += "does not count"
         raise ConfigError(msg, python="start without optimizer_state")
     config, record = found.config, found.folder.read_json(found.folder.run_path)
+    if "train_rows" not in record:
+        msg = f"{run} has no run.json, which says how many rows an epoch has"
+        raise ConfigError(msg, python="give the folder of a run")
     trainer = make_trainer(config, found.preprocessing, "numpy")
     trainer.restore(*found.trainer.snapshot())
     (line,) = write_step(
