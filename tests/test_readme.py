@@ -55,7 +55,7 @@ def test_a_command_exists_and_takes_these_arguments(words):
 
 
 # Commands with a placeholder, and those that other tests run in a shorter form.
-NOT_AS_WRITTEN = {"FILE", "RUN", "FOLDER", "bench", "mylib"}
+NOT_AS_WRITTEN = {"FILE", "RUN", "FOLDER", "DIST", "bench", "mylib"}
 
 
 @pytest.fixture
@@ -78,7 +78,10 @@ def at_home(tmp_path, monkeypatch):
     rows = [[*row, name] for row, name in zip(x.tolist(), species, strict=True)]
     write_rows("flowers.csv", ["a", "b", "c", "species"], rows)
     digits, _ = named.load_named("digits")
+    rows = [[*x, y] for x, y in zip(digits.x[:60].tolist(), digits.y[:60].tolist(), strict=True)]
+    write_rows("more.csv", None, rows)
     write_rows("new.csv", None, digits.x[:5].tolist())
+    write_network("net.onnx")
     np.savez("huge.npz", x=x, y=x.argmax(axis=1))
     people = [[f"name {n}", n % 7, f"d{n % 3}", n % 2 == 0, n * 1.5, n + 0.5] for n in range(90)]
     names = ["name", "persons", "district", "member", "income", "hours"]
@@ -89,6 +92,16 @@ def at_home(tmp_path, monkeypatch):
 def write_rows(path, names, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([names, *rows] if names else rows)
+
+
+def write_network(path):
+    onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = onnx.numpy_helper.from_array(np.ones((4, 2), np.float32), "W")
+    x, z = (helper.make_tensor_value_info(n, kind, ["N", k]) for n, k in (("x", 4), ("z", 2)))
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "W"], ["z"])], "net", [x], [z])
+    graph.initializer.append(weights)
+    onnx.save(helper.make_model(graph), path)
 
 
 def write_photos(folder):

@@ -8,7 +8,7 @@ import xpnet
 from xpnet import Trainer
 from xpnet.cli.main import cli
 from xpnet.errors import ConfigError
-from xpnet.nn import GELU, BatchNorm, Dense, LayerNorm, LeakyReLU, LogSoftmax, ReLU, SiLU, Softmax
+from xpnet.nn import GELU, BatchNorm, Dense, LayerNorm, LeakyReLU, LogSoftmax, ReLU, Softmax
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES
 
@@ -110,7 +110,6 @@ NETS = {
     "plain": ((Dense(32), ReLU(), Dense(10)), "Linear(6, 32), ReLU(), Linear(32, 10)"),
     "leaky": ((Dense(32), LeakyReLU(), Dense(10)), "Linear(6, 32), LeakyReLU(), Linear(32, 10)"),
     "gelu": ((Dense(32), GELU(), Dense(10)), "Linear(6, 32), GELU(), Linear(32, 10)"),
-    "silu": ((Dense(32), SiLU(), Dense(10)), "Linear(6, 32), SiLU(), Linear(32, 10)"),
     "layer norm": (
         (Dense(32), LayerNorm(), ReLU(), Dense(10)),
         "Linear(6, 32), LayerNorm(32), ReLU(), Linear(32, 10)",
