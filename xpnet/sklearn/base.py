@@ -1,5 +1,6 @@
 """What the two estimators share: parameters, fit, and the network's outputs."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
@@ -240,11 +241,12 @@ class Base(BaseEstimator, ABC):
         rng: Any,
         incremental: bool,
     ) -> Weights:
-        score, made = None, loader(backend, *data, shuffled=self.shuffle)
+        score, random = None, rng if self.shuffle else None
         if self.early_stopping:
             training, held_out = self._divided(y, rng)
-            made = loader(backend, *_rows(data, training), shuffled=self.shuffle)
             score = self._scorer(backend, _rows(data, held_out))
+            data = _rows(data, training)
+        made = loader(backend, *data, random=random)
         trainer = self._made_trainer(backend, model, made.rows, rng, incremental)
         trainer.params = named(model, weights)
         record = Epochs(self, made.rows, score, once=incremental)
@@ -262,7 +264,7 @@ class Base(BaseEstimator, ABC):
         elif size > rows and not incremental:
             _warn_of_batch(size, rows)
         old: Training | None = vars(self).get("_trainer") if incremental else None
-        seed = int(rng.randint(SEEDS))
+        seed = int(copy.deepcopy(rng).randint(SEEDS))  # of dropout; rng goes on with the rows
         trainer = Training(
             model,
             self._loss(),

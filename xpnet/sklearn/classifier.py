@@ -46,9 +46,9 @@ classes_ : ndarray of shape (n_classes,)
 class XPNetClassifier(ClassifierMixin, Base):
     """A dense network that classifies, trained by xpnet.
 
-    It has the parameters of scikit-learn's MLPClassifier and takes the same steps: with
-    ``solver="lbfgs"`` or ``shuffle=False`` its weights are that class's to rounding. It minimises
-    the cross-entropy of the classes or, for an indicator matrix, that of each label, added up.
+    It has the parameters of scikit-learn's MLPClassifier and takes the same steps: with the same
+    ``random_state`` its weights are that class's to rounding. It minimises the cross-entropy of the
+    classes or, for an indicator matrix, that of each label, added up.
 
     Parameters
     ----------
@@ -142,8 +142,6 @@ class XPNetClassifier(ClassifierMixin, Base):
     @available_if(has_epochs)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on X and y, going on from where the estimator is.
-
-        As many calls with the same data as an earlier ``fit`` took epochs lead to the same weights.
 
         Parameters
         ----------

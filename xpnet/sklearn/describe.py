@@ -34,8 +34,8 @@ max_iter : int, default=200
 shuffle : bool, default=True
     Whether the rows have another order in each epoch. Not of "lbfgs".
 random_state : int, RandomState instance or None, default=None
-    First weights, order of rows, dropout and the rows held out by early_stopping. An int gives the
-    first weights and the rows held out that scikit-learn's MLP has for it.
+    First weights, rows held out by early_stopping and order of rows, all drawn as scikit-learn's
+    MLP draws them, and dropout.
 tol : float, default=1e-4
     An epoch counts as an improvement if the loss falls, or the validation score rises, by so much;
     of "lbfgs", the largest element of the gradient at which it ends.

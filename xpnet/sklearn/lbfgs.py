@@ -1,64 +1,97 @@
-"""L-BFGS: SciPy's, on the flat vector of parameters, with xpnet's gradient of the whole batch."""
+"""L-BFGS on the flat vector of all weights: SciPy's, with xpnet's gradient.
+
+Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical
+Programming 45, 1989; SciPy's L-BFGS-B without bounds.
+"""
 
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
 
-from xpnet.step import Batch, make_gradient
+from xpnet.step import make_gradient
 from xpnet.training.engine import Engine
+from xpnet.training.loader import Loader
 
-__all__ = ["minimize"]
+__all__ = ["Minimum", "minimize"]
+
+
+class Minimum(NamedTuple):
+    """Where L-BFGS came to."""
+
+    weights: np.ndarray  # (P,) float64
+    loss: float
+    curve: list[float]  # after each iteration
+    iterations: int
 
 
 def minimize(
-    engine: Engine, batch: Batch, *, alpha: float, max_iter: int, max_fun: int, tol: float, verbose: int
-) -> tuple[float, int]:
-    """Change the engine's parameters to those that L-BFGS finds; return the loss and iterations.
+    engine: Engine,
+    loader: Loader,
+    rows: int,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    report: Callable[[str], None] | None = None,
+) -> Minimum:
+    """Minimise the engine's loss over all rows, ``rows`` of them at a time, from its weights.
 
-    ``tol`` is SciPy's ``gtol``, and the loss has the penalty of
-    :func:`~xpnet.step.make_gradient`. The search is in float64 on the host; the gradient is
-    computed where the engine is, in its dtype. Warns (ConvergenceWarning) where ``max_iter`` or
-    ``max_fun`` ends it.
-
-    Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained optimization",
-    SIAM J. Sci. Comput. 16, 1995.
+    The search is in float64 on the host; the gradient is computed where the engine is, in its
+    dtype. Warns (ConvergenceWarning) where it ends for another reason than ``tol``, the largest
+    element of the gradient.
     """
-    backend, layout = engine.backend, engine.params_layout
-    gradient = make_gradient(engine.model, engine.loss, alpha)
-    _, stats = engine.weights()
-    like = engine.state.params
+    start = engine.host_state()
+    curve: list[float] = []
 
-    def placed(flat: np.ndarray) -> Any:
-        named = layout.named(flat.astype(backend.dtype_name))
-        return layout.join_named({k: backend.place(np.array(v)) for k, v in named.items()}, like)
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        engine.set_state(start._replace(params=flat.astype(engine.backend.dtype_name)))
+        return value_and_gradient(engine, loader, rows)
 
-    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        found = gradient(placed(flat), stats, batch)
-        loss = float(backend.to_host(found.loss)) / float(backend.to_host(found.denominator))
-        return loss, np.asarray(backend.to_host(found.gradient), dtype=np.float64)
-
-    shown = 0
-
-    def show(intermediate_result: Any) -> None:
-        nonlocal shown
-        shown += 1
-        print(f"Iteration {shown}, loss = {intermediate_result.fun:.8f}")
+    def observe(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        curve.append(float(intermediate_result.fun))
+        if report is not None:
+            report(f"Iteration {len(curve)}, loss = {curve[-1]:.8f}")
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        result = scipy.optimize.minimize(
-            loss_and_gradient,
-            backend.to_host(like).astype(np.float64),
+        found = scipy.optimize.minimize(
+            objective,
+            start.params.astype(np.float64),
             method="L-BFGS-B",
             jac=True,
-            callback=show if verbose else None,
-            options={"maxiter": max_iter, "maxfun": max_fun, "gtol": tol},
+            callback=observe,
+            options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
-    if result.status != 0:
-        msg = f"L-BFGS has not converged (status {result.status}: {result.message}) after "
-        msg += f"{result.nit} iterations: raise max_iter or max_fun, or scale the data"
-        warnings.warn(msg, ConvergenceWarning, stacklevel=2)
-    engine.set_weights((placed(result.x), stats))
-    return float(result.fun), min(int(result.nit), max_iter)
+    iterations = min(int(found.nit), max_iter)
+    if found.status != 0:
+        msg = f"lbfgs failed to converge after {iterations} iteration(s) (status={found.status}): "
+        msg += f"{found.message}. Scale the data"
+        if iterations == max_iter:
+            msg += f", or increase the number of iterations (max_iter={max_iter})"
+        warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+    return Minimum(found.x, float(found.fun), curve, iterations)
+
+
+def value_and_gradient(engine: Engine, loader: Loader, rows: int) -> tuple[float, np.ndarray]:
+    """Return C and dC/dparams (P,) of all rows as float64 on the host, the penalty once in it."""
+    gradient = make_gradient(engine.model, engine.loss)
+    to_host, state = engine.backend.to_host, engine.state
+    loss, denominator, total = 0.0, 0.0, np.zeros(engine.params_layout.size)
+    for batch in loader.batches(rows):
+        part = gradient(state.params, state.stats, batch)
+        D = float(to_host(part.denominator))
+        loss, denominator = loss + float(to_host(part.loss)), denominator + D
+        total += D * to_host(part.gradient)
+    if alpha := engine.request.alpha:
+        for place, W in _weights(engine, np.asarray(to_host(state.params), np.float64)):
+            loss += 0.5 * alpha * float(W @ W)
+            total[place] += alpha * W
+    return loss / denominator, total / denominator
+
+
+def _weights(engine: Engine, flat: np.ndarray) -> Sequence[tuple[slice, np.ndarray]]:
+    entries = [e for e in engine.params_layout.entries if len(e.shape) > 1]
+    return [(slice(e.start, e.stop), flat[e.start : e.stop]) for e in entries]

@@ -24,10 +24,10 @@ __all__ = ["XPNetRegressor"]
 class XPNetRegressor(RegressorMixin, Base):
     """A dense network that predicts numbers, trained by xpnet.
 
-    It has the parameters of scikit-learn's MLPRegressor and takes the same steps: with
-    ``solver="lbfgs"`` or ``shuffle=False`` its weights are that class's to rounding. Of several
-    outputs it minimises the sum of the losses; MLPRegressor takes that one's gradient, too, but
-    reports their mean, and so its "lbfgs" comes to other weights there.
+    It has the parameters of scikit-learn's MLPRegressor and takes the same steps: with the same
+    ``random_state`` its weights are that class's to rounding. Of several outputs it minimises the
+    sum of the losses; MLPRegressor takes that one's gradient, too, but reports their mean, and so
+    its "lbfgs" comes to other weights there.
 
     Parameters
     ----------

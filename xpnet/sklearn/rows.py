@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -16,8 +16,8 @@ from xpnet.typing import Array
 
 __all__ = [
     "AT_ONCE",
-    "InOrder",
-    "SparseLoader",
+    "DrawnOrder",
+    "SparseRows",
     "backend_for",
     "floats",
     "host",
@@ -82,25 +82,54 @@ def _dense(X: Any) -> Any:
     return X.toarray() if sparse.issparse(X) else X
 
 
-class InOrder(Loader):
-    """Rows that come as they are, also where a shuffle is asked for."""
+class _Drawn(NamedTuple):
+    """An order of rows in the place of a :class:`~xpnet.data.Shuffle`."""
+
+    rows: np.ndarray
+
+    def order(self, n: int) -> np.ndarray:
+        return self.rows
+
+
+class DrawnOrder(Loader):
+    """Rows in the order that ``random`` draws for an epoch, or as they are where it is None.
+
+    It shuffles the order of the epoch before, as scikit-learn does. An epoch that is repeated, to
+    explain a failure, has its order again.
+    """
+
+    def __init__(self, backend: Backend, *arrays: Any, random: Any = None, **more: Any) -> None:
+        super().__init__(backend, *arrays, **more)
+        self.random, self.epoch = random, -1
+        self.order = np.arange(self.rows)
+
+    def _drawn(self, shuffle: Shuffle | None) -> Any:
+        if shuffle is None or self.random is None:
+            return None
+        if shuffle.epoch != self.epoch:
+            moved = np.arange(self.rows)
+            self.random.shuffle(moved)
+            self.epoch, self.order = shuffle.epoch, self.order[moved]
+        return _Drawn(self.order)
 
     def batches(
         self, batch_size: int, shuffle: Shuffle | None = None, start: int = 0, **more: Any
     ) -> Iterator[Batch]:
-        return super().batches(batch_size, None, start, **more)
+        return super().batches(batch_size, self._drawn(shuffle), start, **more)
 
 
-class SparseLoader(Loader):
+class SparseRows(DrawnOrder):
     """The rows of a CSR matrix, of which a batch is dense at a time; those of y are resident."""
 
     def __init__(
-        self, backend: Backend, X: Any, y: Any = None, weight: Any = None, *, shuffled: bool = True
+        self, backend: Backend, X: Any, y: Any = None, weight: Any = None, *, random: Any = None
     ) -> None:
         first = [None if array is None else array[:1] for array in (y, weight)]
-        super().__init__(backend, _dense(X[:1]), *first, resident=False)
-        self.matrix, self.rows, self.shuffled = X, X.shape[0], shuffled
-        self.others = {k: v for k, v in (("y", y), ("sample weights", weight)) if v is not None}
+        super().__init__(backend, _dense(X[:1]), *first, random=random, resident=False)
+        self.matrix, self.rows = X, X.shape[0]
+        self.order = np.arange(self.rows)
+        named = ("y", y), ("sample weights", weight)
+        self.others = {name: array for name, array in named if array is not None}
 
     def _on_host(self, name: str) -> np.ndarray | None:
         return self.others.get(name)
@@ -108,8 +137,7 @@ class SparseLoader(Loader):
     def batches(
         self, batch_size: int, shuffle: Shuffle | None = None, start: int = 0, **more: Any
     ) -> Iterator[Batch]:
-        shuffle = shuffle if self.shuffled else None
-        for rows in self._prepared(batch_size, shuffle, start):
+        for rows in self._prepared(batch_size, self._drawn(shuffle), start):
             placed = {k: self.backend.place(v) for k, v in rows.items()}
             yield Batch(placed["x"], placed.get("y"), placed.get("sample weights"))
 
@@ -123,9 +151,8 @@ class SparseLoader(Loader):
 
 
 def loader(
-    backend: Backend, X: Any, y: Any = None, weight: Any = None, *, shuffled: bool = True
+    backend: Backend, X: Any, y: Any = None, weight: Any = None, *, random: Any = None
 ) -> Loader:
-    """Return the loader of rows and targets; unless ``shuffled`` they keep their order."""
-    if sparse.issparse(X):
-        return SparseLoader(backend, X, y, weight, shuffled=shuffled)
-    return (Loader if shuffled else InOrder)(backend, X, y, weight)
+    """Return the loader of rows and targets; ``random``, if there is one, orders each epoch."""
+    kind = SparseRows if sparse.issparse(X) else DrawnOrder
+    return kind(backend, X, y, weight, random=random)
