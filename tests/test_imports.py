@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "run": "training",
     "check": "run",
     "explanation": "check",
-    "bench": "run",
+    "bench": "run sklearn",
     "interop": "run",
     "sklearn": "training",
     "cli": "explanation bench interop",

@@ -61,8 +61,8 @@ class XPNetClassifier(ClassifierMixin, Base):
     Notes
     -----
     A sparse X is never dense as a whole, but a batch at a time (up to 4096 rows, by "lbfgs" and in
-    prediction), in each epoch anew. Training that is not finite is a ValueError that says where; with
-    early_stopping it ends with the best weights and a warning.
+    prediction), in each epoch anew. Training that is not finite is a ValueError that says where;
+    with early_stopping it ends with the best weights and a warning.
 
     Examples
     --------
