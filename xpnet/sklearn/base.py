@@ -40,6 +40,7 @@ __all__ = ["Base"]
 
 BATCH = 200  # of batch_size="auto"
 SEEDS = 2**31 - 1
+IN_CACHE = 512  # rows whose activations stay in a CPU's cache: L-BFGS is twice as fast by them
 
 
 class Base(BaseEstimator, ABC):
@@ -212,14 +213,12 @@ class Base(BaseEstimator, ABC):
         start, layout = engine.host_state(), engine.params_layout
         flat = layout.join_named(named(model, weights), start.params)
         engine.set_state(start._replace(params=flat))
-        X = data[0]
-        rows = AT_ONCE if hasattr(X, "tocsr") else X.shape[0]
         made = loader(backend, *data)
         made.checked(lambda y, row: engine.loss.check_target(y, model.output_shape[-1], row))
         found = minimize(
             engine,
             made,
-            rows,
+            IN_CACHE if backend.device_name == "cpu" else AT_ONCE,
             max_iter=self.max_iter,
             max_fun=self.max_fun,
             tol=self.tol,

@@ -60,8 +60,8 @@ class XPNetClassifier(ClassifierMixin, Base):
 
     Notes
     -----
-    A sparse X is never dense as a whole, but a batch (by "lbfgs" and in prediction, 4096 rows) at a
-    time, in each epoch anew. Training that is not finite is a ValueError that says where; with
+    A sparse X is never dense as a whole, but a batch at a time (up to 4096 rows, by "lbfgs" and in
+    prediction), in each epoch anew. Training that is not finite is a ValueError that says where; with
     early_stopping it ends with the best weights and a warning.
 
     Examples
@@ -225,7 +225,7 @@ class XPNetClassifier(ClassifierMixin, Base):
         return by_class if weight is None else weight * by_class
 
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        return None if self._labels.indicator else y
+        return y if self._labels.outputs == 1 else None
 
     def _validation_score(
         self, predicted: np.ndarray, y: np.ndarray, weight: np.ndarray | None

@@ -51,7 +51,7 @@ early_stopping : bool, default=False
     Whether to hold out rows, to stop by their score (accuracy, or R²) instead of by the loss, and
     to end with the weights of its best epoch. Not of "lbfgs".
 validation_fraction : float in (0, 1), default=0.1
-    The part of the rows that early_stopping holds out; of one-label classes, each alike.
+    The part of the rows that early_stopping holds out; of two classes, the same part of each.
 beta_1, beta_2 : float in [0, 1), default=0.9 and 0.999
     How slowly the moments of "adam" change; only of "adam".
 epsilon : float, default=1e-8

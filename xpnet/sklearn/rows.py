@@ -27,7 +27,7 @@ __all__ = [
     "some",
 ]
 
-AT_ONCE = 4096  # rows of a prediction; of a sparse matrix, those that are dense at a time
+AT_ONCE = 4096  # rows of a prediction, or of an evaluation by L-BFGS
 
 
 @functools.lru_cache(maxsize=8)
