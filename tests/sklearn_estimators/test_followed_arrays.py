@@ -1,4 +1,4 @@
-"""With array_api_dispatch the estimators compute, and answer, where X is; without it, on the host."""
+"""With array_api_dispatch the estimators compute, and answer, where X is; else on the host."""
 
 import json
 import os
