@@ -52,7 +52,7 @@ def first_weights(sizes: Sequence[int], activation: str, rng: Any, dtype: str) -
     Glorot and Bengio's bounds, √(6 / (I + J)), also for the intercepts; for the logistic function
     √(2 / (I + J)).
     """
-    gain = 2.0 if activation == "logistic" else 6.0
+    gain = 2.0 if HIDDEN[activation] == "sigmoid" else 6.0
     coefs, intercepts = [], []
     for n_in, n_out in itertools.pairwise(sizes):
         bound = math.sqrt(gain / (n_in + n_out))

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
@@ -149,7 +150,7 @@ class XPNetRegressor(RegressorMixin, Base):
         Returns
         -------
         y : array of shape (n_samples,) or (n_samples, n_outputs)
-            As y was given to ``fit``.
+            The targets of each row, (n_samples,) where there is one.
         """
         output, backend, of_host = self._outputs(X, "predict")
         with np.errstate(over="ignore"):
@@ -169,6 +170,7 @@ class XPNetRegressor(RegressorMixin, Base):
             reset=reset,
         )
         y = host(y).astype(np.float64)
+        y = column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y  # predictions are (N,)
         return X, y[:, None] if y.ndim == 1 else y
 
     def _begin(self, y: np.ndarray, *, first: bool, incremental: bool) -> None:
