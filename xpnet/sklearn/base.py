@@ -16,9 +16,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from xpnet.backends import Backend, backend_of
 from xpnet.errors import DataError
 from xpnet.nn import Sequential
-from xpnet.nn.losses import Loss
+from xpnet.nn.losses import Loss, check_weights
 from xpnet.optim.optimizers import SGD
-from xpnet.sklearn.epochs import Epochs, Training, train
+from xpnet.sklearn.epochs import NOT_FINITE, Epochs, Training, train
 from xpnet.sklearn.lbfgs import minimize
 from xpnet.sklearn.network import (
     HIDDEN,
@@ -141,6 +141,8 @@ class Base(BaseEstimator, ABC):
         X, y = self._validated(X, y, reset=first)
         self._begin(y, first=first, incremental=incremental)
         weight = self._weight(sample_weight, y, incremental=incremental)
+        if weight is not None:
+            check_weights(weight, len(y))
         target = self._target(y)
 
         dtype = _name(X.dtype if first else self.coefs_[0].dtype)
@@ -160,10 +162,8 @@ class Base(BaseEstimator, ABC):
         else:
             data = X, target, weight
             weights = self._fit_epochs(backend, model, weights, data, y, rng, incremental)
-        if not all(np.isfinite(w).all() for part in weights for w in part):
-            msg = "Solver produced non-finite parameter weights. The input data may contain large "
-            msg += "values and need to be preprocessed."
-            raise DataError(msg)
+        if not all(np.isfinite(w).all() for part in [*weights, [self.loss_]] for w in part):
+            raise DataError(NOT_FINITE)
         place = backend.place if backend_of(X) is not None else np.asarray
         self.coefs_, self.intercepts_ = ([place(w) for w in part] for part in weights)
         return self

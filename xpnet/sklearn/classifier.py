@@ -172,8 +172,8 @@ class XPNetClassifier(ClassifierMixin, Base):
             return
         classes = np.unique(host(classes))
         if known is None:
-            found = host(y)
-            indicator = found.ndim == 2 and found.shape[1] > 1
+            shape = np.shape(y) if not hasattr(y, "shape") else y.shape
+            indicator = len(shape) == 2 and shape[1] > 1
             self._learn(Labels(classes, indicator))
         elif not np.array_equal(classes, known.classes):
             msg = f"`classes={classes}` is not the same as on last call to partial_fit, was: "

@@ -14,7 +14,7 @@ from xpnet.training.engine import Engine
 from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Epochs", "Training", "train"]
+__all__ = ["NOT_FINITE", "Epochs", "Training", "train"]
 
 SMALLEST_RATE = 1e-6  # at which "adaptive" stops
 NOT_FINITE = (
@@ -57,6 +57,7 @@ class Training(Trainer):
     def let_go(self) -> None:
         """Forget the data of the last fit."""
         vars(self).pop("_batches", None)
+        self._set(callbacks=[])  # which know the rows that were held out
         self._keep()
 
     def _made_engine(self, backend: Backend, **more: Any) -> Engine:
