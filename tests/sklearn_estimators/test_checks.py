@@ -16,12 +16,14 @@ from xpnet.sklearn import XPNetClassifier, XPNetRegressor
 
 ESTIMATORS = (XPNetClassifier, XPNetRegressor)
 ARRAY_API = "check_array_api"
-# More than a fifth of the time of all, and their subject is trained in other tests, too.
+# Half of the time of all, and their subject is trained in other tests, too.
 SLOW = {
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
     "check_classifiers_train",
     "check_regressors_train",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
 }
 
 

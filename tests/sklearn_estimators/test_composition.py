@@ -127,15 +127,6 @@ def test_a_copy_goes_on_as_the_estimator_itself(tmp_path, copied, solver):
     assert len(twin.loss_curve_) == 5
 
 
-def test_a_pickle_does_not_hold_the_rows_of_the_training():
-    rng = np.random.default_rng(0)
-    wide = rng.normal(size=(20_000, 20))
-    model = XPNetRegressor(hidden_layer_sizes=4, max_iter=1, early_stopping=True).fit(
-        wide, wide[:, 0]
-    )
-    assert len(pickle.dumps(model)) < 100_000 < wide.nbytes
-
-
 def test_a_fit_that_has_converged_says_nothing():
     model = XPNetRegressor(solver="lbfgs", activation="identity", random_state=0)
     with warnings.catch_warnings():

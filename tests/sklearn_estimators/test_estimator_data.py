@@ -254,27 +254,6 @@ def test_the_rules_of_xpnet_train(solver):
     assert model.score(X, Y3) > 0.8
 
 
-def test_dropout_is_in_training_alone_and_follows_random_state():
-    a, b, c = (made(dropout=d, random_state=s).fit(X, Y3) for d, s in [(0.5, 0), (0.5, 0), (0, 0)])
-    assert np.array_equal(weights(a), weights(b))
-    assert not np.array_equal(weights(a), weights(c))
-    assert np.array_equal(a.predict_proba(X), a.predict_proba(X))
-    with pytest.raises(ValueError, match="dropout"):
-        made(dropout=0.5, solver="lbfgs").fit(X, Y3)
-
-
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-@pytest.mark.long_but(solver=["adam"])
-def test_another_backend_gives_the_same_weights_as_host_arrays(backend, solver):
-    if backend.test_name == "numpy-readonly":
-        pytest.skip("a backend of the tests, which has no name")
-    name, device = backend.name, backend.device_name
-    there = made(solver=solver, max_iter=3, backend=name, device=device).fit(X, Y3)
-    assert all(isinstance(w, np.ndarray) for w in there.coefs_)
-    assert_equal_models(there, made(solver=solver, max_iter=3).fit(X, Y3), atol=1e-8)
-    assert isinstance(there.predict_proba(X), np.ndarray)
-
-
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
@@ -303,12 +282,6 @@ def test_a_parameter_that_cannot_be_meant_is_refused_by_fit(parameters, said):
     model = made(**parameters)
     with pytest.raises(ValueError, match=said):
         model.fit(X, Y3)
-
-
-@pytest.mark.parametrize("backend_name", ["numpyy", "dask"])
-def test_a_backend_that_is_not_there_is_refused_with_those_that_are(backend_name):
-    with pytest.raises((ValueError, RuntimeError), match="numpy"):
-        made(backend=backend_name).fit(X, Y3)
 
 
 def test_hidden_sizes_may_be_numbers_of_numpy():

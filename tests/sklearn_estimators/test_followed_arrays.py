@@ -24,7 +24,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
-@pytest.mark.long_but(place=[("array-api-strict", "device1")])
+@pytest.mark.long  # a shorter one is in test_ecosystem.py
 def test_what_comes_out_is_where_x_is_and_is_what_numpy_gives(place):
     name, device = place
     probe = backend_class(name).probe()
