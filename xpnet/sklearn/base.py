@@ -127,7 +127,9 @@ class Base(BaseEstimator, ABC):
         """Return the weights of the rows on the host; None where they are all 1."""
         if sample_weight is None:
             return None
-        return _check_sample_weight(host(sample_weight), np.zeros((len(y), 1)), dtype=np.float64)
+        if not isinstance(sample_weight, Real):  # a number is that of every row
+            sample_weight = host(sample_weight)
+        return _check_sample_weight(sample_weight, np.zeros((len(y), 1)), dtype=np.float64)
 
     # -- fit --------------------------------------------------------------------------------------
 
