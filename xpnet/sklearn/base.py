@@ -164,7 +164,8 @@ class Base(BaseEstimator, ABC):
         else:
             data = X, target, weight
             weights = self._fit_epochs(backend, model, weights, data, y, rng, incremental)
-        if not all(np.isfinite(w).all() for w in (*weights[0], *weights[1], self.loss_)):
+        finite = all(np.isfinite(w).all() for part in weights for w in part)
+        if not (finite and math.isfinite(self.loss_)):
             raise DataError(NOT_FINITE)
         place = backend.place if backend_of(X) is not None else np.asarray
         self.coefs_, self.intercepts_ = ([place(w) for w in part] for part in weights)
