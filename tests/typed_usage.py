@@ -48,6 +48,7 @@ from xpnet.nn import Params, Shape
 from xpnet.nn.losses import Terms
 from xpnet.ops import softmax, softmax_backward
 from xpnet.optim.optimizers import Coefficients
+from xpnet.sklearn import XPNetClassifier, XPNetRegressor
 from xpnet.typing import Array
 
 x = np.zeros((8, 4), dtype=np.float32)
@@ -65,6 +66,13 @@ def as_the_readme() -> None:
     print(min(record["loss"] for record in history), probabilities.mean())
     print({name: weights.shape for name, weights in trainer.params.items()})
     assert_type(trainer.evaluate((x, y)).accuracy, float | None)
+
+
+def with_scikit_learn() -> None:
+    net = XPNetClassifier((64, 32), solver="lbfgs", class_weight="balanced", random_state=0)
+    assert_type(net.fit(x, y), XPNetClassifier)
+    print(net.predict_proba(x), XPNetRegressor(loss="poisson").fit(x, y).predict(x))
+    XPNetRegressor(max_iter="many")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,19 @@ def test_a_loss_that_is_portable_leaves_the_bias_to_a_map():
     assert "z2 = (z2 + b2)" in [line.formula for line in lines]
 
 
+@pytest.mark.parametrize("weight", [lambda z: 0.5, lambda z: z * z], ids=["number", "formula"])
+def test_a_loss_that_weighs_its_elements_is_portable(weight):
+    class Weighing(Huber):
+        def terms(self, output, target, weights=None):
+            terms = super().terms(output, target, weights)
+            return terms._replace(weights=terms.weights * weight(output))
+
+    plan, _ = plan_of([Dense(3)], Weighing())
+    ((name, why),) = plan.portable
+    assert name == "Weighing"
+    assert why
+
+
 def test_a_loss_of_elements_is_written_out():
     plan, lines = plan_of([Dense(1)], Huber(), Adam(), clip=Clip(value=0.5))
     assert isinstance(plan.loss, LossStep)

@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from xpnet.bench.contender import Contender, Make, Workload
-from xpnet.bench.fit_peers import keras_fit, sklearn_fit, torch_fit, xpnet_fits
+from xpnet.bench.fit_peers import (
+    keras_fit,
+    sklearn_fit,
+    torch_fit,
+    xpnet_fits,
+    xpnet_sklearn_fit,
+)
 from xpnet.bench.fits import STANDARD_FITS, parse_fit
 from xpnet.bench.limit import gemm_limit
 from xpnet.bench.networks import LIMIT, SEED, STANDARD, STANDARD_ON_GPU, Network, parse_network
@@ -121,6 +127,7 @@ FIT: dict[str, InSetting] = {
     "xpnet numpy": xpnet_fits("numpy"),
     "xpnet numpy, portable": xpnet_fits("numpy", "portable"),
     "PyTorch eager": torch_fit,
+    "xpnet.sklearn": xpnet_sklearn_fit,
     "scikit-learn": sklearn_fit,
     "Keras": keras_fit,
 }

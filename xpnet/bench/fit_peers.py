@@ -22,7 +22,7 @@ from xpnet.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.training.step_choice import Step
 from xpnet.training.trainer import Trainer
 
-__all__ = ["keras_fit", "sklearn_fit", "torch_fit", "xpnet_fits"]
+__all__ = ["keras_fit", "sklearn_fit", "torch_fit", "xpnet_fits", "xpnet_sklearn_fit"]
 
 Predict = Callable[[np.ndarray], np.ndarray]
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")  # that Keras runs on, the preferred one first
@@ -109,10 +109,23 @@ def torch_fit(fit: Fit, setting: Setting) -> Contender:
 
 def sklearn_fit(fit: Fit, setting: Setting) -> Contender:
     """Use MLPClassifier or MLPRegressor without its penalty, momentum and stopping."""
-    sklearn = require("sklearn.neural_network", "bench", "the scikit-learn row")
-    _check_rule("scikit-learn", fit, ("sgd", "adam"))
+    peers = require("sklearn.neural_network", "bench", "the scikit-learn row")
+    kind = peers.MLPClassifier if fit.classifies else peers.MLPRegressor
+    return _estimator_fit(kind, "scikit-learn", ("sgd", "adam"), fit, setting)
+
+
+def xpnet_sklearn_fit(fit: Fit, setting: Setting) -> Contender:
+    """Use the estimators of xpnet.sklearn in the same way, which take the portable step."""
+    peers = require("xpnet.sklearn", "sklearn", "the xpnet.sklearn row")
+    kind = peers.XPNetClassifier if fit.classifies else peers.XPNetRegressor
+    return _estimator_fit(kind, "xpnet.sklearn", ("sgd", "adam", "adamw"), fit, setting)
+
+
+def _estimator_fit(
+    kind: Any, row: str, rules: tuple[str, ...], fit: Fit, setting: Setting
+) -> Contender:
+    _check_rule(row, fit, rules)
     x, y, *_ = fit.examples(setting.dtype)
-    kind = sklearn.MLPClassifier if fit.classifies else sklearn.MLPRegressor
 
     def train(seed: int) -> Predict:
         model = kind(

@@ -78,7 +78,12 @@ def _is_input(x: Any) -> bool:
 
 def element_loss(loss: Loss) -> ElementLoss:
     """Return the formulas of an element-wise loss. Raises UnsupportedError."""
-    value = traced(lambda z, y: loss.terms(z, y)[:2], "z", "y")
+    value = traced(lambda z, y: loss.terms(z, y)[:3], "z", "y")
+    *terms, weight = value.outputs
+    if weight != 1.0:  # the kernels divide by the number of elements, or by the rows' weights
+        msg = "its terms give its elements weights of their own"
+        raise UnsupportedError(msg)
+    value = value._replace(outputs=tuple(terms))
     if loss.predicts == "value":
         return ElementLoss(value, None)
     correct = traced(lambda z, y: loss.correct(z, y)[0], "z", "y", total=True)

@@ -157,8 +157,14 @@ class BatchGradient(NamedTuple):
     stats: Array  # (S,) the statistics after the batch
 
 
-def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]:
-    """Return ``(params, stats, batch, keys, scale) -> BatchGradient`` on flat vectors."""
+def make_gradient(
+    model: Sequential, loss: Loss, alpha: float = 0.0
+) -> Callable[..., BatchGradient]:
+    """Return ``(params, stats, batch, keys, scale) -> BatchGradient`` on flat vectors.
+
+    ``alpha`` α adds ½ α Σ W² to Σ ℓ, of the parameters with two or more dimensions: the penalty of
+    scikit-learn's MLPClassifier, which D divides like the losses.
+    """
     params_layout, stats_layout = layouts(model)
 
     def gradient(
@@ -172,12 +178,35 @@ def make_gradient(model: Sequential, loss: Loss) -> Callable[..., BatchGradient]
         sums, output, residuals, _, grads = gradients(
             model, loss, tensors, batch, keys=keys, scale=scale
         )
+        if alpha:
+            sums, grads = _penalized(alpha, sums, tensors, grads, scale)
         correct, counted = _correct(loss, output, batch)
         grad = params_layout.join(grads, params)
         stats = stats_layout.join(model.track(tensors, residuals), stats)
         return BatchGradient(sums.loss, sums.denominator, correct, counted, grad, stats)
 
     return gradient
+
+
+def _penalized(
+    alpha: float,
+    sums: Sums,
+    params: Sequence[Params],
+    grads: Sequence[Params],
+    scale: Array | float,
+) -> tuple[Sums, list[dict[str, Array]]]:
+    """Add ½ α Σ W² to the losses and α W / D to the gradient; a batch where D is 0 has neither."""
+    xp = array_namespace(sums.loss)
+    counts = xp.astype(sums.denominator != 0.0, sums.loss.dtype)
+    factor, squares, whole = quotient(alpha * counts, sums.denominator) * scale, 0.0, []
+    for layer, of_layer in zip(params, grads, strict=True):
+        whole.append(dict(of_layer))
+        for name, grad in of_layer.items():
+            if len(grad.shape) > 1:
+                W = layer[name]
+                whole[-1][name] = grad + factor * W
+                squares = squares + xp.sum(W * W)
+    return sums._replace(loss=sums.loss + 0.5 * alpha * counts * squares), whole
 
 
 def make_train_step(

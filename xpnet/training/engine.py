@@ -53,8 +53,9 @@ class Engine:
 
     ``step`` says who takes the train step (:mod:`xpnet.training.step_choice`); with ``accumulate``
     the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
-    narrower dtype. The state begins with ``seed``'s first weights. The attribute ``optimizer`` is
-    the rule that makes the updates: the one given, or what its groups of parameters make of it.
+    narrower dtype; ``alpha`` is the penalty of :func:`~xpnet.step.make_gradient`. The state begins
+    with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
+    the one given, or what its groups of parameters make of it.
 
     A copy, or what is pickled, has the state as host arrays and makes its steps anew.
     """
@@ -71,8 +72,10 @@ class Engine:
         step: Step = "auto",
         accumulate: int = 1,
         mixed: Mixed | None = None,
+        alpha: float = 0.0,
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
+        options["alpha"] = alpha
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -90,7 +93,7 @@ class Engine:
         self.state = TrainState(params, stats, slots, zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate)
+        self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
         self._asked, self.step = step, choose_step(step, self.request)
         jit = backend.jit if self.step.kind == "jit" else lambda function: function
         self._evaluate = jit(make_evaluate_step(model, loss))

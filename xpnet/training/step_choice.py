@@ -43,6 +43,7 @@ class StepRequest:
     clip: Clip = Clip()
     mixed: Mixed | None = None
     accumulate: int = 1  # micro-batches that the gradient of a batch is accumulated over
+    alpha: float = 0.0  # the penalty of make_gradient
 
 
 class ChosenStep(NamedTuple):
@@ -97,7 +98,10 @@ def _instead(step: Step) -> dict[str, str]:
 def _portable(request: StepRequest) -> Callable:
     """The step of the portable formulas."""
     r = request
-    gradient = make_gradient(r.model, r.loss)
+    if r.alpha and (r.accumulate > 1 or r.mixed is not None):
+        msg = "the penalty alpha goes with neither accumulate nor mixed"
+        raise BackendError(msg, python="use the weight_decay of the optimizer instead")
+    gradient = make_gradient(r.model, r.loss, r.alpha)
     if r.accumulate > 1:
         gradient = accumulated(gradient, r.accumulate, summed=r.loss.reduction == "sum")
     if r.mixed is None:
@@ -110,6 +114,9 @@ def _fused(request: StepRequest) -> Callable:
     """The fused step of the backend; raises UnsupportedError with the reason if there is none."""
     if request.backend.name not in FUSED:
         msg = f"backend {request.backend.name!r} has no kernels; {' and '.join(FUSED)} have"
+        raise UnsupportedError(msg)
+    if request.alpha:
+        msg = "the penalty alpha has no kernels"
         raise UnsupportedError(msg)
     return FUSED[request.backend.name](request)
 

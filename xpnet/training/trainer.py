@@ -713,7 +713,7 @@ class Trainer:
             msg = f"the model takes examples of shape {self.model.input_shape}; got {shape}"
             raise DataError(msg)
 
-    def _made_engine(self, backend: Backend) -> Engine:
+    def _made_engine(self, backend: Backend, **more: Any) -> Engine:
         loss = class_weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
         return Engine(
             backend,
@@ -725,6 +725,7 @@ class Trainer:
             step=self.step,
             accumulate=self.accumulate,
             mixed=self.mixed,
+            **more,
         )
 
     def _weigh(self, weights: tuple[float, ...]) -> None:
