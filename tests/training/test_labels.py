@@ -73,6 +73,7 @@ def test_whole_numbers_that_are_no_indices_are_sorted_as_numbers(labels):
     assert same
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_indices_stay_as_they_are_also_where_a_class_is_missing(backend):
     x, y = rows([0, 2])
     trainer = Trainer([Dense(3)], backend=backend)
@@ -81,6 +82,7 @@ def test_indices_stay_as_they_are_also_where_a_class_is_missing(backend):
     assert trainer.predict_classes(x).tolist() == trainer.predict(x).argmax(axis=1).tolist()
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_labels_on_every_backend(backend):
     x, y = rows()
     trainer = Trainer([Dense(3)], "softmax_cross_entropy", "sgd", backend=backend)
