@@ -62,15 +62,10 @@ MAY_USE = {
     "onnx": "bench interop",
     "onnxruntime": "bench interop",
     "optax": "bench",
-<<<<<<< HEAD
-    "sklearn": "bench",
-    "spox": "interop",
-    "torch": "backends bench check interop",
-=======
     "scipy": "sklearn",
     "sklearn": "bench sklearn",
-    "torch": "backends bench check",
->>>>>>> sklearn
+    "spox": "interop",
+    "torch": "backends bench check interop",
     "click": "cli",
     "matplotlib": "bench",
     "platformdirs": "kernels",

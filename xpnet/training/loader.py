@@ -107,6 +107,16 @@ class Loader:
         check(self._targets(), "row {}".format)
         return self
 
+    def take(self, rows: np.ndarray) -> "Loader":
+        """Return a loader of some of the rows, by their indices (n,), where these rows are."""
+        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken.rows = len(rows)
+        taken.arrays = {
+            k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
+            for k, v in self.arrays.items()
+        }
+        return taken
+
     def _targets(self) -> np.ndarray:
         y = self._on_host("y")
         if y is None:

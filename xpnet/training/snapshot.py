@@ -41,6 +41,7 @@ class Resumed(NamedTuple):
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
     class_weights: tuple[float, ...] | None  # those that were counted
+    classes: tuple[Any, ...] | None  # the labels of the classes, where they are no indices
     updates_before: int = 0  # in a training whose optimizer this one goes on with
 
 
@@ -59,6 +60,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
         "class_weights": lambda value: value is None or _are_weights(value),
+        "classes": lambda value: value is None or _are_labels(value),
         "updates_before": _is_count,
     }
     meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
@@ -74,8 +76,18 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     state = meta["schedule"] if watched else dict(schedule.init())
     weights = meta.get("class_weights")
     counted = None if weights is None else tuple(map(float, weights))
-    before = meta["updates_before"]
-    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted, before)
+    found = meta.get("classes")
+    classes = None if found is None else tuple(found)
+    return Resumed(
+        position,
+        state,
+        history,
+        meta["callbacks"],
+        meta["threads"],
+        counted,
+        classes,
+        meta["updates_before"],
+    )
 
 
 def _is_position(value: Any) -> bool:
@@ -99,6 +111,13 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(w) in (int, float) and 0 <= w < math.inf for w in value
     )
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    kinds = {type(label) for label in value}
+    return len(kinds) == 1 and kinds <= {str, int, bool} and len(set(value)) == len(value)
 
 
 def _is_like(value: Any, first: Mapping[str, Any]) -> bool:
