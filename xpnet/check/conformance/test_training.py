@@ -1,5 +1,6 @@
 """Layers, losses, update rules and ten steps of training, held to NumPy's in float64."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,6 @@ def test_ten_steps_of_training(backend: ModuleBackend) -> None:
     config: Config = load_config(
         "digits", ["model.hidden=[16]", f"dtype={backend.dtype_name}"], lambda line: None
     )
-    (result,) = parity(config, [backend], steps=10, batch_size=16).results
+    (result,) = parity(config, [backend], steps=10, batch_size=16, seconds=math.inf).results
     assert not result.faults, result.sentence()
     assert len(result.growth) == 10
