@@ -41,6 +41,7 @@ class Resumed(NamedTuple):
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
     class_weights: tuple[float, ...] | None  # those that were counted
+    columns: tuple[str, ...] | None  # of x, where it was a table
 
 
 def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
@@ -58,6 +59,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
         "class_weights": lambda value: value is None or _are_weights(value),
+        "columns": lambda value: value is None or _are_texts(value),
     }
     meta = {"threads": {}, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
@@ -72,7 +74,9 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     state = meta["schedule"] if watched else dict(schedule.init())
     weights = meta.get("class_weights")
     counted = None if weights is None else tuple(map(float, weights))
-    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted)
+    columns = meta.get("columns")
+    columns = None if columns is None else tuple(columns)
+    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted, columns)
 
 
 def _is_position(value: Any) -> bool:
@@ -96,6 +100,10 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(w) in (int, float) and 0 <= w < math.inf for w in value
     )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(text) is str for text in value)
 
 
 def _is_like(value: Any, first: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
 from xpnet.data.files import naming
+from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
@@ -48,6 +49,7 @@ from xpnet.training.memory import memory_errors
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
+from xpnet.training.sources import columns_of, features, rows_of
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 from xpnet.typing import Array
@@ -151,6 +153,7 @@ class Trainer:
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
         self._set(epochs=0, steps_per_epoch=0, rows=0)
+        self._columns: tuple[str, ...] | None = None  # of x, where it was a table
         self._class_weights: tuple[float, ...] | None = None  # counted, if they are balanced
         self._schedule_state = self.schedule.init()
         self._callback_states: dict[str, Mapping[str, Any]] = {}
@@ -192,13 +195,18 @@ class Trainer:
         epochs: int,
         validation: Any = None,
         callbacks: Iterable[Callback] = (),
+        label: str | None = None,
     ) -> list[EpochMetrics]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
-        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
-        StreamedDataset. Called again with more epochs, or after :meth:`restore`, training continues
-        from where it is; callbacks take up the states of those before them. After an interruption,
-        be it Ctrl-C or an error, it continues bit for bit as if there had been none.
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
+        or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
+        others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
+        all read once into memory, or a function that returns one of these for an epoch.
+
+        Called again with more epochs, or after :meth:`restore`, training continues from where it
+        is; callbacks take up the states of those before them. After an interruption, be it Ctrl-C
+        or an error, it continues bit for bit as if there had been none.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
 
@@ -208,16 +216,23 @@ class Trainer:
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with memory_errors(self), quiet, self._cursor.deferring():
-            return self._fit(data, epochs, validation, list(callbacks))
+            return self._fit(data, epochs, validation, list(callbacks), label)
 
     def _fit(
-        self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
+        self,
+        data: Any,
+        epochs: int,
+        validation: Any,
+        callbacks: list[Callback],
+        label: str | None,
     ) -> list[EpochMetrics]:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
         self._repair()
-        loader = self._labelled(data, training=True)
+        if self._columns is None or not self._has_learnt:
+            self._columns = columns_of(data, label)
+        loader = self._labelled(data, label, training=True)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         if class_weights.is_balanced(self.loss) and self._class_weights is None:
             K = self.model.output_shape[-1]
@@ -225,7 +240,7 @@ class Trainer:
         checks = None
         if validation is not None:
             with naming("validation"):
-                checks = self._labelled(validation)
+                checks = self._labelled(validation, label if speaks_arrow(validation) else None)
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
@@ -368,8 +383,8 @@ class Trainer:
 
     # -- prediction -------------------------------------------------------------------------------
 
-    def evaluate(self, data: Any) -> Evaluation:
-        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader.
+    def evaluate(self, data: Any, *, label: str | None = None) -> Evaluation:
+        """Return loss, accuracy and predictions for data in any form that :meth:`fit` takes.
 
         Raises TrainingError before there is anything trained, DataError where data is not finite.
         """
@@ -378,17 +393,23 @@ class Trainer:
         def keep(batch: Batch, output: Array, predicted: Array) -> None:
             parts.append(self.engine.backend.to_host(predicted))
 
-        metrics = self.score(data, keep)
+        metrics = self.score(data, keep, label=label)
         return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
 
-    def score(self, data: Any, each: Callable[[Batch, Array, Array], None]) -> Metrics:
+    def score(
+        self,
+        data: Any,
+        each: Callable[[Batch, Array, Array], None],
+        *,
+        label: str | None = None,
+    ) -> Metrics:
         """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
 
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
         with memory_errors(self):
             self._check_weights()
-            loader = self._labelled(data)
+            loader = self._labelled(data, label)
             with limited(self.engine.backend, self.chosen_threads):
                 return self._evaluate(loader, each)
 
@@ -453,6 +474,7 @@ class Trainer:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with memory_errors(self):
             self._check_weights()
+            x = features(x, self._columns)
             loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
             while True:
@@ -520,6 +542,8 @@ class Trainer:
         }
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
+        if self._columns is not None:
+            meta["columns"] = list(self._columns)
         if not self._has_learnt:
             meta["trained"] = False
         return self.engine.tensors(), meta
@@ -541,6 +565,7 @@ class Trainer:
         self._cursor, self._schedule_state = Cursor(found.position), found.schedule
         self._set(history=found.history, callbacks=[])
         self._callback_states = dict(found.callbacks)
+        self._columns = found.columns
         self._recorded_threads, self._kept = found.threads, None
         self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
@@ -674,8 +699,10 @@ class Trainer:
         self._prepare(loader.example_shape)
         return loader
 
-    def _labelled(self, data: Any, *, training: bool = False) -> Loader:
+    def _labelled(self, data: Any, label: str | None = None, *, training: bool = False) -> Loader:
         """A loader with targets and weights that fit the loss and the model."""
+        epoch = self.position.epoch if training else None
+        data = rows_of(data, label=label, columns=self._columns, epoch=epoch)
         check_labelled(data)
         loader = self._built_for(data)
         outputs = self.model.output_shape[-1]
