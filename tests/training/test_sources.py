@@ -285,6 +285,35 @@ def test_a_table_trains_as_its_columns_and_predicts_by_their_names(make):
     np.testing.assert_array_equal(again.predict(other), trainer.predict(X))
 
 
+def test_the_tables_of_a_function_keep_the_columns_of_the_first():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=COLUMNS).assign(kind=Y)
+    names = [*frame.columns]
+
+    def table(epoch):
+        return frame[names[epoch:] + names[:epoch]]
+
+    trainer = made()
+    trainer.fit(table, label="kind", epochs=3, validation=lambda: frame[names[::-1]])
+    assert weights(trainer) == trained((X, Y))
+    np.testing.assert_array_equal(trainer.predict(frame[names[::-1]]), trainer.predict(X))
+    assert trainer.evaluate(lambda: (X, Y), label="kind") is not None
+    with pytest.raises(ConfigError, match="label='kind' names a column of a table"):
+        made().fit(lambda: (X, Y), label="kind", epochs=1)
+
+
+def test_a_fit_that_was_refused_leaves_no_columns_behind():
+    pd = pytest.importorskip("pandas")
+    trainer, frame = made(), pd.DataFrame(X, columns=COLUMNS).assign(kind=Y + 7.5)
+    with pytest.raises(DataError):
+        trainer.fit(frame, label="kind", epochs=1)
+    other = pd.DataFrame(X, columns=["p", "q", "r", "s"]).assign(kind=Y)
+    trainer.fit(other, label="kind", epochs=3)
+    assert weights(trainer) == trained((X, Y))
+    with pytest.raises(DataError, match="has no column 'p'"):
+        trainer.fit(frame, label="kind", epochs=4)
+
+
 def test_a_series_is_a_target_and_an_index_no_feature():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=COLUMNS, index=np.arange(50) * 2)

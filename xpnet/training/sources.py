@@ -18,7 +18,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from xpnet.training.loader import Loader, RenewedRows
 from xpnet.training.memory import host_memory, in_words
 from xpnet.training.placement import FORMS
 
-__all__ = ["columns_of", "features", "rows_of"]
+__all__ = ["Rows", "features", "label_for", "rows_of"]
 
 TRIED = 8  # rows of a data set that are read twice
 STACKED = 1024  # rows of a data set that are put together at once
@@ -40,52 +40,70 @@ LOOK_EVERY = 2**26  # bytes between two looks at the memory
 NAMES = ("x", "y", "the sample weights")
 
 
+class Rows(NamedTuple):
+    """Rows as loaders take them."""
+
+    data: Any  # (x, y), (x, y, weight), RenewedRows, a Loader or a stream
+    columns: tuple[str, ...] | None = None  # the names of those of x, where it was a table
+
+
 def rows_of(
     data: Any,
     *,
     label: str | None = None,
-    columns: Sequence[str] | None = None,
+    columns: tuple[str, ...] | None = None,
     epoch: int | None = None,
-) -> Any:
-    """Return ``data`` as a tuple (x, y) or (x, y, weight), or the Loader or stream that it is.
+) -> Rows:
+    """Return the rows of ``data``.
 
     ``label`` names the column of y in a table, and ``columns`` those of x, if they are known. A
     function is called once, or gives RenewedRows where ``epoch`` is the first that it is called
     for. Raises DataError for anything else, ConfigError for a label without a table.
     """
     if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-        call = _caller(data)
-
-        def renewed(number: int) -> Any:
-            return rows_of(call(number), label=label, columns=columns)
-
-        if epoch is None:
-            return renewed(0)
-        first = renewed(epoch)
-        if not isinstance(first, tuple):
-            msg = f"a function gives the rows of an epoch; got {type(first).__name__}"
-            raise DataError(msg, python="pass it as it is")
-        return RenewedRows(renewed, epoch, first)
+        return _of_function(data, label, columns, epoch)
     if speaks_arrow(data):
         if label is None:
             names = ", ".join(map(repr, list(getattr(data, "columns", ()))[:10]))
             msg = "a table needs the name of the column to learn"
             raise DataError(msg, python=f"label=..., of {names}" if names else "label=...")
-        x, y, _ = labelled_numbers(data, "data", label, columns)
-        return x, y
+        x, y, found = labelled_numbers(data, "data", label, columns)
+        return Rows((x, y), found)
     if label is not None:
         msg = f"label={label!r} names a column of a table; got {type(data).__name__}"
         raise ConfigError(msg, python="leave label out")
     if isinstance(data, tuple | Loader | StreamedDataset | RenewedRows) or _is_pair(data):
-        return data
-    return _gathered(data)
+        return Rows(data)
+    return Rows(_gathered(data))
 
 
-def columns_of(data: Any, label: str | None) -> tuple[str, ...] | None:
-    """Return the names of the columns of x in a table, or None for anything else."""
-    if label is None or not speaks_arrow(data):
-        return None
-    return labelled_numbers(data, "data", label)[2]
+def _of_function(
+    function: Callable[..., Any],
+    label: str | None,
+    columns: tuple[str, ...] | None,
+    epoch: int | None,
+) -> Rows:
+    call = _caller(function)
+
+    def rows(number: int, columns: tuple[str, ...] | None) -> Rows:
+        made = call(number)
+        named = label if epoch is not None or speaks_arrow(made) else None
+        return rows_of(made, label=named, columns=columns)
+
+    first = rows(epoch or 0, columns)
+    if epoch is None:
+        return first
+    if not isinstance(first.data, tuple | list):
+        msg = f"a function gives the rows of an epoch; got {type(first.data).__name__}"
+        raise DataError(msg, python="pass it as it is")
+    # The columns of later tables come in the order of the first.
+    renewed = RenewedRows(lambda n: rows(n, first.columns).data, epoch, tuple(first.data))
+    return Rows(renewed, first.columns)
+
+
+def label_for(validation: Any, label: str | None) -> str | None:
+    """Return the label of a validation, which need not be a table where the training is one."""
+    return label if speaks_arrow(validation) or callable(validation) else None
 
 
 def features(x: Any, columns: Sequence[str] | None) -> Any:

@@ -21,7 +21,6 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
 from xpnet.data.files import naming
-from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
@@ -49,7 +48,7 @@ from xpnet.training.memory import memory_errors
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
-from xpnet.training.sources import columns_of, features, rows_of
+from xpnet.training.sources import features, label_for, rows_of
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 from xpnet.typing import Array
@@ -230,9 +229,7 @@ class Trainer:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
         self._repair()
-        if self._columns is None or not self._has_learnt:
-            self._columns = columns_of(data, label)
-        loader = self._labelled(data, label, training=True)
+        loader = self._labelled(data, label, training=True, learn=True)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         if class_weights.is_balanced(self.loss) and self._class_weights is None:
             K = self.model.output_shape[-1]
@@ -240,7 +237,7 @@ class Trainer:
         checks = None
         if validation is not None:
             with naming("validation"):
-                checks = self._labelled(validation, label if speaks_arrow(validation) else None)
+                checks = self._labelled(validation, label_for(validation, label))
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
@@ -699,10 +696,26 @@ class Trainer:
         self._prepare(loader.example_shape)
         return loader
 
-    def _labelled(self, data: Any, label: str | None = None, *, training: bool = False) -> Loader:
+    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+        """The rows of data in any form; ``learn`` the columns of a table, and ask for epochs."""
+        known = self._columns if self._has_learnt or not learn else None
+        rows = rows_of(
+            data, label=label, columns=known, epoch=self.position.epoch if learn else None
+        )
+        if learn and known is None:
+            self._columns = rows.columns
+        return rows.data
+
+    def _labelled(
+        self,
+        data: Any,
+        label: str | None = None,
+        *,
+        training: bool = False,
+        learn: bool = False,
+    ) -> Loader:
         """A loader with targets and weights that fit the loss and the model."""
-        epoch = self.position.epoch if training else None
-        data = rows_of(data, label=label, columns=self._columns, epoch=epoch)
+        data = self._rows(data, label, learn)
         check_labelled(data)
         loader = self._built_for(data)
         outputs = self.model.output_shape[-1]
