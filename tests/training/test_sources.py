@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from xpnet import Dense, ReLU, Trainer, get_backend
-from xpnet.errors import ConfigError, DataError
+from xpnet import Callback, Dense, ReLU, Trainer, get_backend
+from xpnet.errors import ConfigError, DataError, TrainingError
 from xpnet.training.loader import Loader
 
 RNG = np.random.default_rng(3)
@@ -105,6 +105,37 @@ def test_a_function_is_asked_for_the_rows_of_each_epoch_and_trains_as_they_do():
     assert weights(trainer) == weights(expected)
 
 
+class Interrupt(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, trainer):
+        if trainer.position.step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("resident", ["numpy", "array-api-strict"])
+def test_an_interrupted_epoch_of_a_function_goes_on_with_its_rows(resident):
+    def rows(epoch):
+        return batches(X * (1 + epoch), Y)
+
+    expected, trainer = made(backend=resident), made(backend=resident)
+    expected.fit(rows, epochs=3)
+    for step in (2, 6):  # of 4 steps an epoch
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(rows, epochs=3, callbacks=[Interrupt(step)])
+    trainer.fit(rows, epochs=3)
+    assert weights(trainer) == weights(expected)
+
+
+def test_a_failure_is_found_in_the_rows_of_its_epoch():
+    def rows(epoch):
+        return np.where(np.arange(50)[:, None] == 17, 1e200 * epoch, X), Y
+
+    with pytest.raises(TrainingError, match="not finite from epoch 2, step"):
+        made(optimizer="sgd").fit(rows, epochs=3)
+
+
 def test_a_function_is_called_once_for_a_validation():
     calls = []
 
@@ -198,6 +229,26 @@ def test_a_data_set_that_draws_its_values_is_refused_rather_than_frozen():
     made().fit(lambda: batches(X + rng.normal(size=X.shape), Y), epochs=2)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: Rows(X, Y),
+        lambda: Rows(X),
+        lambda: batches(X, Y),
+        lambda: (x for x, _ in batches(X, Y)),
+        lambda: lambda: batches(X),
+        lambda: X.tolist(),
+    ],
+    ids=["rows", "x", "batches", "x-batches", "function", "lists"],
+)
+def test_predictions_are_those_of_the_rows_in_their_order(data):
+    trainer = made()
+    trainer.fit((X, Y), epochs=1)
+    np.testing.assert_array_equal(trainer.predict(data()), trainer.predict(X))
+    with pytest.raises(DataError, match=r"batch 0 must be .* got a dict"):
+        trainer.predict(iter([{"x": X}]))
+
+
 # -------------------------------------------------------------------------------------- PyTorch
 
 
@@ -213,6 +264,11 @@ def test_a_dataloader_trains_as_its_rows_whatever_its_order_and_leaves_pytorchs_
     assert trained(torch_loader(torch, shuffle=True, drop_last=True)) == expected
     assert trained(torch_loader(torch, batch_size=1)) == expected
     assert trained(torch_loader(torch).dataset) == expected
+    trainer = made()
+    trainer.fit((X, Y), epochs=1)
+    shuffled = torch_loader(torch, shuffle=True)
+    np.testing.assert_array_equal(trainer.predict(shuffled), trainer.predict(X))
+    assert trainer.evaluate(shuffled).loss == trainer.evaluate((X, Y)).loss
     assert torch.equal(torch.get_rng_state(), before)
 
 

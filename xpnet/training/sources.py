@@ -34,6 +34,8 @@ from xpnet.training.placement import FORMS
 
 __all__ = ["Rows", "features", "label_for", "rows_of"]
 
+Parts = Callable[[Any, str], tuple[np.ndarray, ...]]  # of a batch or a row, which the text names
+
 TRIED = 8  # rows of a data set that are read twice
 STACKED = 1024  # rows of a data set that are put together at once
 LOOK_EVERY = 2**26  # bytes between two looks at the memory
@@ -60,7 +62,7 @@ def rows_of(
     function is called once, or gives RenewedRows where ``epoch`` is the first that it is called
     for. Raises DataError for anything else, ConfigError for a label without a table.
     """
-    if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+    if _is_function(data):
         return _of_function(data, label, columns, epoch)
     if speaks_arrow(data):
         if label is None:
@@ -103,15 +105,22 @@ def _of_function(
 
 def label_for(validation: Any, label: str | None) -> str | None:
     """Return the label of a validation, which need not be a table where the training is one."""
-    return label if speaks_arrow(validation) or callable(validation) else None
+    return label if speaks_arrow(validation) or _is_function(validation) else None
 
 
 def features(x: Any, columns: Sequence[str] | None) -> Any:
-    """Return the ``columns`` of a table in that order; anything else as it is.
+    """Return rows to predict as an array, in the order of their data set; arrays as they are.
 
-    Raises DataError for a table without one of them.
+    Of a table they are the ``columns``, in that order, where these are known; of batches or rows
+    (x, y) they are x. Raises DataError for a table without one of the columns.
     """
-    return x if columns is None or not speaks_arrow(x) else named_numbers(x, "x", columns)
+    if speaks_arrow(x):
+        return x if columns is None else named_numbers(x, "x", columns)
+    if isinstance(x, tuple | list | Loader | StreamedDataset) or _refused(x):
+        return x
+    if _is_function(x):
+        return features(x(), columns)
+    return _gathered(x, _only_x)[0] if _is_source(x) else x
 
 
 def _is_pair(data: Any) -> bool:
@@ -146,21 +155,40 @@ def _takes_epoch(signature: inspect.Signature) -> bool:
     return first is not None and first.name == "epoch" and first.kind == first.POSITIONAL_OR_KEYWORD
 
 
-def _gathered(data: Any) -> tuple[np.ndarray, ...]:
+def _is_function(data: Any) -> bool:
+    return callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
+
+
+def _refused(data: Any) -> bool:
+    return isinstance(data, str | bytes | dict) or hasattr(data, "shape") or data is None
+
+
+def _by_row(data: Any) -> bool:
+    """Whether it is a data set of rows by their numbers."""
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        return False
+    return _of_torch(data, "Dataset") or not hasattr(data, "__iter__")
+
+
+def _is_source(data: Any) -> bool:
+    return not _refused(data) and (_by_row(data) or isinstance(data, Iterable))
+
+
+def _gathered(data: Any, parts: Parts | None = None) -> tuple[np.ndarray, ...]:
     """The rows of batches or a data set of rows, read once."""
-    refused = isinstance(data, str | bytes | dict) or hasattr(data, "shape") or data is None
+    parts = parts or _parts
     if _of_torch(data, "DataLoader"):
-        return _collected(_in_order(data))
+        return _collected(_in_order(data), parts)
     if _of_torch(data, "IterableDataset"):
-        return _collected(_stacked(iter(data)))
-    by_row = _of_torch(data, "Dataset") or not hasattr(data, "__iter__")
-    if not refused and by_row and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        _check_same_again(data)
-        return _collected(_stacked(data[i] for i in range(len(data))))
-    if refused or not isinstance(data, Iterable):
+        return _collected(_stacked(iter(data), parts), _as_they_are)
+    if not _is_source(data):
         msg = f"{FORMS}; got {type(data).__name__}"
         raise DataError(msg)
-    return _collected(data)
+    if _by_row(data):
+        _check_same_again(data)
+        rows = (data[i] for i in range(len(data)))
+        return _collected(_stacked(rows, parts), _as_they_are)
+    return _collected(data, parts)
 
 
 def _of_torch(data: Any, name: str) -> bool:
@@ -214,7 +242,9 @@ def _check_same_again(dataset: Any) -> None:
 
 
 def _leaves(row: Any) -> list[np.ndarray]:
-    parts = row if isinstance(row, tuple | list) else ()  # anything else is refused by _parts
+    parts = row if isinstance(row, tuple | list) else (row,)
+    if isinstance(row, dict):  # which is refused by _parts
+        return []
     return [_on_host(part, name) for name, part in zip(NAMES, parts, strict=False)]
 
 
@@ -222,11 +252,11 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a, b, equal_nan=a.dtype.kind == "f" == b.dtype.kind)
 
 
-def _stacked(rows: Iterator[Any]) -> Iterator[tuple[np.ndarray, ...]]:
+def _stacked(rows: Iterator[Any], of: Parts) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of rows (x, y) that come one by one."""
     number = 0
     while some := list(islice(rows, STACKED)):
-        parts = [_parts(row, f"row {number + i} of the data set") for i, row in enumerate(some)]
+        parts = [of(row, f"row {number + i} of the data set") for i, row in enumerate(some)]
         if len({tuple(p.shape for p in row) for row in parts}) > 1:
             i = next(i for i, r in enumerate(parts) if _shapes(r) != _shapes(parts[0]))
             msg = f"row {number + i} of the data set has the shapes {_shapes(parts[i])}; those "
@@ -239,13 +269,13 @@ def _shapes(parts: Sequence[np.ndarray]) -> str:
     return ", ".join(str(part.shape) for part in parts)
 
 
-def _collected(batches: Iterable[Any]) -> tuple[np.ndarray, ...]:
+def _collected(batches: Iterable[Any], parts: Parts) -> tuple[np.ndarray, ...]:
     """The rows of all batches; a copy, for a generator may fill one buffer again and again."""
     columns: list[list[np.ndarray]] = []
     taken = looked = 0
     for number, batch in enumerate(batches):
         where = f"batch {number}"
-        arrays = _parts(batch, where)
+        arrays = parts(batch, where)
         lengths = [len(a) if a.ndim else -1 for a in arrays]
         if min(lengths) < 0 or len(set(lengths)) > 1:
             msg = f"{where}: all parts must have the same number of rows; the shapes are "
@@ -294,6 +324,18 @@ def _parts(batch: Any, where: str) -> tuple[np.ndarray, ...]:
         raise DataError(msg)
     with naming(where):
         return tuple(_on_host(part, name) for name, part in zip(NAMES, batch, strict=False))
+
+
+def _only_x(batch: Any, where: str) -> tuple[np.ndarray, ...]:
+    """The x of a batch or a row, which may be x alone."""
+    if isinstance(batch, dict):
+        return _parts(batch, where)  # which refuses it
+    with naming(where):
+        return (_on_host(batch[0] if isinstance(batch, tuple | list) else batch, "x"),)
+
+
+def _as_they_are(batch: Any, where: str) -> tuple[np.ndarray, ...]:
+    return batch
 
 
 def _on_host(part: Any, name: str) -> np.ndarray:
