@@ -372,6 +372,7 @@ SETTINGS = {
     "schedule": schedules.Constant(),
     "clip": None,
     "mixed": None,
+    "class_weights": "balanced",
     "step": "portable",
     "backend": "torch",
     "device": "cpu",

@@ -13,6 +13,7 @@ RNG = np.random.default_rng(3)
 X = RNG.normal(size=(50, 4))
 Y = np.argmax(X[:, :3], axis=1)
 W = RNG.uniform(0.5, 2.0, 50)
+COLUMNS = ("a", "b", "c", "d")
 
 
 def made(**settings):
@@ -154,7 +155,7 @@ def test_rows_of_a_later_epoch_that_do_not_fit_are_refused_with_it():
         return X[: 50 - epoch], Y[: 50 - epoch]
 
     def wrong(epoch):
-        return X, Y + 3 * epoch
+        return X, np.where(np.arange(50) < epoch, 7, Y)
 
     with pytest.raises(DataError, match=r"epoch 2: the shapes are .*49.* before are .*50"):
         made().fit(fewer, epochs=3)
@@ -249,6 +250,45 @@ def test_predictions_are_those_of_the_rows_in_their_order(data):
         trainer.predict(iter([{"x": X}]))
 
 
+def test_labels_of_every_form_are_classes_and_a_fraction_of_its_rows_is_held_out():
+    names = np.array(["ant", "bee", "cat"])[Y]
+
+    def told(data, **options):
+        trainer = made()
+        history = trainer.fit(data, epochs=2, validation_fraction=0.2, **options)
+        assert trainer.classes == ("ant", "bee", "cat")
+        return weights(trainer), history[-1]["val_loss"]
+
+    expected = told((X, names))
+    assert told(batches(X, names)) == expected
+    assert told(Rows(X, names)) == expected
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=COLUMNS)
+    assert told(frame.assign(kind=names), label="kind") == expected
+    category = pd.Categorical(names)
+    assert told(frame.assign(kind=category), label="kind") == expected
+
+
+def test_labels_of_a_function_are_those_of_its_first_epoch():
+    names = np.array(["ant", "bee", "cat"])[Y]
+    trainer = made()
+    trainer.fit(lambda epoch: (X, names), epochs=3)
+    assert weights(trainer) == trained((X, Y))
+    with pytest.raises(DataError, match=r"epoch 2: .*'dog' is not among the 3 classes"):
+        made().fit(lambda n: (X, np.where(np.arange(50) < n, "dog", names)), epochs=3)
+    with pytest.raises(DataError, match="not out of those of a function"):
+        made().fit(lambda: (X, names), epochs=1, validation_fraction=0.5)
+
+
+def test_the_labels_of_a_fit_that_was_refused_are_forgotten():
+    trainer = made()
+    with pytest.raises(DataError, match="all arrays must have the same number of rows"):
+        trainer.fit((X[:9], np.array(["ant", "bee", "cat"])[Y]), epochs=1)
+    trainer.fit((X, np.array(["x", "y", "z"])[Y]), epochs=3)
+    assert trainer.classes == ("x", "y", "z")
+    assert weights(trainer) == trained((X, Y))
+
+
 # -------------------------------------------------------------------------------------- PyTorch
 
 
@@ -314,8 +354,6 @@ def test_a_sampler_that_draws_with_replacement_is_refused_with_the_remedy():
 
 
 # --------------------------------------------------------------------------------------- tables
-
-COLUMNS = ("a", "b", "c", "d")
 
 
 def tables():

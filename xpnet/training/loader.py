@@ -109,6 +109,16 @@ class Loader:
         check(self._targets(), "row {}".format)
         return self
 
+    def take(self, rows: np.ndarray) -> "Loader":
+        """Return a loader of some of the rows, by their indices (n,), where these rows are."""
+        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken.rows = len(rows)
+        taken.arrays = {
+            k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
+            for k, v in self.arrays.items()
+        }
+        return taken
+
     def _targets(self) -> np.ndarray:
         y = self._on_host("y")
         if y is None:
@@ -236,6 +246,12 @@ class RenewedRows(NamedTuple):
     of: Callable[[int], Any]  # (x, y) or (x, y, weight) of an epoch, counted from 0
     epoch: int
     first: tuple[Any, ...]
+
+    def changed(
+        self, first: tuple[Any, ...], change: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    ) -> "RenewedRows":
+        """Return the rows with each tuple of a later epoch changed."""
+        return RenewedRows(lambda epoch: change(self.of(epoch)), self.epoch, first)
 
 
 class RenewedLoader(Loader):

@@ -90,16 +90,19 @@ def _of_function(
     def rows(number: int, columns: tuple[str, ...] | None) -> Rows:
         made = call(number)
         named = label if epoch is not None or speaks_arrow(made) else None
-        return rows_of(made, label=named, columns=columns)
+        found = rows_of(made, label=named, columns=columns)
+        if epoch is None:
+            return found
+        if not isinstance(found.data, tuple | list) or len(found.data) not in (2, 3):
+            msg = f"a function gives the rows of an epoch; got {type(made).__name__}"
+            raise DataError(msg, python="pass it as it is, or (x, y) of an epoch")
+        return Rows(tuple(found.data), found.columns)
 
     first = rows(epoch or 0, columns)
     if epoch is None:
         return first
-    if not isinstance(first.data, tuple | list):
-        msg = f"a function gives the rows of an epoch; got {type(first.data).__name__}"
-        raise DataError(msg, python="pass it as it is")
     # The columns of later tables come in the order of the first.
-    renewed = RenewedRows(lambda n: rows(n, first.columns).data, epoch, tuple(first.data))
+    renewed = RenewedRows(lambda n: rows(n, first.columns).data, epoch, first.data)
     return Rows(renewed, first.columns)
 
 

@@ -12,15 +12,18 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Never
+from typing import Annotated, Any, NamedTuple, Never, cast
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Shuffle, StreamedDataset
+from xpnet.data.columns import listed
 from xpnet.data.files import naming
+from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
@@ -31,20 +34,33 @@ from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
-from xpnet.training import class_weights
+from xpnet.training import class_weights as weights
 from xpnet.training.arguments import (
     check_settings,
     not_assignable,
     refuse_unknown,
     warn_that_all_is_done,
 )
-from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
+from xpnet.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochMetrics,
+    check_monitored,
+    named,
+    overridden,
+    watched,
+)
+from xpnet.training.callbacks import early_stopping as stopping
+from xpnet.training.class_labels import coded, decided, looked_up
+from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.display import facts
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.failure import not_finite
-from xpnet.training.loader import Loader
+from xpnet.training.held_out import check_fraction, divided
+from xpnet.training.loader import Loader, RenewedRows
 from xpnet.training.memory import memory_errors
+from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
@@ -57,7 +73,7 @@ __all__ = ["Evaluation", "Position", "Trainer"]
 
 EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
-OF_A_FIT = ("_batches", "_began")  # what a copy does without
+OF_A_FIT = ("_batches", "_began", "_metrics")  # what a copy does without
 
 
 class Evaluation(NamedTuple):
@@ -90,6 +106,10 @@ class Trainer:
     many the library computes with on a CPU within ``fit`` and, after it, evaluation and prediction:
     "auto" finds it by measuring (:mod:`xpnet.training.threads`).
 
+    ``class_weights`` are those of the loss: "balanced", one for each class, or a mapping of some
+    labels to theirs, where the others weigh 1. ``classes`` are the labels that the classes had in
+    ``fit``, sorted, and None where they were indices 0..K-1.
+
     The same seed gives the same first weights, batches and dropout on every backend.
 
     Settings stay as they are given, for a step is made from them; only ``threads`` may be assigned,
@@ -114,6 +134,8 @@ class Trainer:
     steps_per_epoch: int
     rows: int
     callbacks: list[Callback]
+    class_weights: ClassWeights | None
+    classes: tuple[Any, ...] | None  # the labels of the classes; None where these are indices
 
     def __init__(
         self,
@@ -132,27 +154,34 @@ class Trainer:
         accumulate: int = 1,
         mixed: Mixed | None = None,
         threads: ThreadsSetting = "auto",
+        class_weights: ClassWeights | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _settings())
         model = model if isinstance(model, Sequential) else Sequential(tuple(model))
-        loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
+        known: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
         optimizer = convert(rule, optimizer, "optimizer")
         rule = Annotated[Schedule, OneOf(SCHEDULES)]
         schedule = convert(rule, schedule, "schedule")
         self._placement = Placement(backend, device, dtype)
-        self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
+        self._set(
+            model=model,
+            loss=weights.given(known, class_weights),
+            optimizer=optimizer,
+            schedule=schedule,
+        )
         check_settings(self.loss, self.schedule, batch_size, accumulate, seed)
         check_output(self.model, self.loss)
         self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
-        self._set(accumulate=accumulate, mixed=mixed)
+        self._set(accumulate=accumulate, mixed=mixed, class_weights=class_weights)
         self.threads = checked(threads)
 
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
-        self._set(epochs=0, steps_per_epoch=0, rows=0)
+        self._set(epochs=0, steps_per_epoch=0, rows=0, classes=None)
         self._columns: tuple[str, ...] | None = None  # of x, where it was a table
+        self._metrics: dict[str, Metric] = {}  # of this fit
         self._class_weights: tuple[float, ...] | None = None  # counted, if they are balanced
         self._schedule_state = self.schedule.init()
         self._callback_states: dict[str, Mapping[str, Any]] = {}
@@ -193,6 +222,9 @@ class Trainer:
         *,
         epochs: int,
         validation: Any = None,
+        validation_fraction: float | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         callbacks: Iterable[Callback] = (),
         label: str | None = None,
     ) -> list[EpochMetrics]:
@@ -201,7 +233,18 @@ class Trainer:
         ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
         or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
         others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
-        all read once into memory, or a function that returns one of these for an epoch.
+        all read once into memory, or a function that returns one of these for an epoch. The labels
+        of a classification may be texts, whole numbers or booleans: their distinct values, sorted,
+        are :attr:`classes`, as many as the model has outputs
+        (:mod:`xpnet.training.class_labels`).
+
+        ``validation_fraction`` of the rows are held out as the validation, stratified by class: by
+        the seed, so they are the same ones on every backend and when a fit is repeated or resumed.
+        ``early_stopping`` is an :class:`EarlyStopping`, or a patience in epochs (True: 10), which
+        watches the validation's loss and puts the best weights back at the end. ``metrics`` are
+        functions (y_true, y_pred) of the whole validation, by the names that the callbacks and
+        :class:`Plateau` may monitor them by (:func:`xpnet.training.own_metrics.values`): "f1" is
+        val_f1 in the history.
 
         Called again with more epochs, or after :meth:`restore`, training continues from where it
         is; callbacks take up the states of those before them. After an interruption, be it Ctrl-C
@@ -210,31 +253,47 @@ class Trainer:
         there is a validation, val_loss and val_accuracy.
 
         Warns (XpnetWarning) where an earlier call has done all epochs. Raises DataError for data
-        that does not fit, TrainingError when the loss is not finite.
+        that does not fit and for a label that the training does not have, ConfigError for arguments
+        that do not go together, TrainingError when the loss is not finite or a metric fails.
         """
+        check_fraction(validation_fraction, validation)
+        validated = validation is not None or validation_fraction is not None
+        watching = [*callbacks, *stopping(early_stopping, validated=validated)]
+        own = check_metrics({} if metrics is None else metrics)
+        if own and not validated:
+            msg = "metrics are of a validation, and there is none"
+            raise ConfigError(msg, python="pass validation_fraction=0.1 or validation=...")
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with memory_errors(self), quiet, self._cursor.deferring():
-            return self._fit(data, epochs, validation, list(callbacks), label)
+            return self._fit(data, label, epochs, validation, validation_fraction, watching, own)
 
     def _fit(
         self,
         data: Any,
+        label: str | None,
         epochs: int,
         validation: Any,
+        fraction: float | None,
         callbacks: list[Callback],
-        label: str | None,
+        metrics: dict[str, Metric],
     ) -> list[EpochMetrics]:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
         self._repair()
-        loader = self._labelled(data, label, training=True, learn=True)
+        loader, checks = self._labelled(data, label, training=True, learn=True), None
+        accuracy = () if self.loss.predicts == "value" else ("accuracy",)
+        known = {"loss": 0.0} | dict.fromkeys([*accuracy, *metrics], 0.0)
+        check_monitored(callbacks, known)
+        watched(known, self.schedule.monitor)
+        if fraction is not None:
+            loader, checks = divided(loader, fraction, self.seed, self.loss, self.classes)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
-        if class_weights.is_balanced(self.loss) and self._class_weights is None:
+        self._weigh_named()
+        if weights.is_balanced(self.loss) and self._class_weights is None:
             K = self.model.output_shape[-1]
-            self._weigh(class_weights.counted(self.loss, loader.targets(), K))
-        checks = None
+            self._weigh(weights.counted(self.loss, loader.targets(), K))
         if validation is not None:
             with naming("validation"):
                 checks = self._labelled(validation, label_for(validation, label))
@@ -244,6 +303,7 @@ class Trainer:
             warn_that_all_is_done(self.position.epoch)
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
+        self._metrics = metrics
         self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
         self._fitted = False
         begun: list[Callback] = []
@@ -345,11 +405,14 @@ class Trainer:
             "samples_per_second": done / seconds,
         }
         if checks is not None:
+            seen = Validated(self.engine.backend)
             with naming("validation"):
-                result = self._evaluate(checks)
+                result = self._evaluate(checks, *([seen] if self._metrics else []))
             record["val_loss"] = result.loss
             if result.accuracy is not None:
                 record["val_accuracy"] = result.accuracy
+            if self._metrics:
+                record |= values(self._metrics, seen, self.loss, self.classes)
         value = watched(record, self.schedule.monitor)
         schedule_state = self.schedule.observe(self._schedule_state, value)
         engine, self._cursor.phase = self.engine, STEP
@@ -467,6 +530,16 @@ class Trainer:
         parts = list(self.predictions(x))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def predict_classes(self, x: Any, threshold: float | Sequence[float] = 0.5) -> np.ndarray:
+        """Return the label of each row's class, (N,), as a host array; without labels its index.
+
+        A model with one output for two classes says the second where its probability is above
+        ``threshold``. One with an output for each of several labels says 0 or 1 for each, (N, J),
+        by one threshold or by J of them. Raises ConfigError for a regression, and as
+        :meth:`predict`.
+        """
+        return decided(self.predict(x), self.loss, self.classes, threshold)
+
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with memory_errors(self):
@@ -541,6 +614,8 @@ class Trainer:
             meta["class_weights"] = list(self._class_weights)
         if self._columns is not None:
             meta["columns"] = list(self._columns)
+        if self.classes is not None:
+            meta["classes"] = list(self.classes)
         if not self._has_learnt:
             meta["trained"] = False
         return self.engine.tensors(), meta
@@ -552,7 +627,9 @@ class Trainer:
         does not fit.
         """
         found = resumed(meta, self.schedule)
-        if class_weights.is_balanced(self.loss) and found.class_weights is not None:
+        self._set(classes=found.classes)
+        self._weigh_named()
+        if weights.is_balanced(self.loss) and found.class_weights is not None:
             self._weigh(found.class_weights)
         if self._engine is None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
@@ -665,7 +742,7 @@ class Trainer:
             raise DataError(msg)
 
     def _made_engine(self, backend: Backend) -> Engine:
-        loss = class_weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
+        loss = weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
         return Engine(
             backend,
             self.model,
@@ -678,9 +755,23 @@ class Trainer:
             mixed=self.mixed,
         )
 
-    def _weigh(self, weights: tuple[float, ...]) -> None:
+    def _weigh_named(self) -> None:
+        """Give the loss the class weights of a mapping, as soon as the classes are known."""
+        loss, named = self.loss, self.class_weights
+        K = None if self.model.input_shape is None else self.model.output_shape[-1]
+        if not isinstance(named, Mapping) or (self.classes is None and K is None):
+            return
+        found = weights.by_class(named, self.classes or range(K or 0))
+        if getattr(loss, "class_weights", None) != found:
+            self._set(loss=replace(cast(Any, loss), class_weights=found))
+            self._remake()
+
+    def _weigh(self, counted: tuple[float, ...]) -> None:
         """Go on with these class weights, which the step has as constants."""
-        self._class_weights = weights
+        self._class_weights = counted
+        self._remake()
+
+    def _remake(self) -> None:
         if self._engine is not None:
             state = self._engine.host_state()
             self._engine = self._made_engine(self._engine.backend)
@@ -696,15 +787,42 @@ class Trainer:
         self._prepare(loader.example_shape)
         return loader
 
+    def _coded(self, arrays: tuple[Any, ...], learn: bool = False) -> tuple[Any, ...]:
+        """Arrays (x, y, ...) with class indices for labels, which are learnt or looked up."""
+        x, y, *weight = arrays
+        if learn and not self._has_learnt:
+            self._set(classes=None)  # those of a fit that was refused
+        if self.classes is not None:
+            return x, looked_up(y, self.classes, getattr(self.loss, "ignore_label", None)), *weight
+        found = coded(y, self.loss, lambda: self._outputs(x))
+        if found.classes is None:
+            return arrays
+        if not learn or self.position.step > 0:
+            msg = "the model was trained on class indices; got labels "
+            msg += listed([*map(repr, found.classes)])
+            raise DataError(msg, python="pass the index of each label's class")
+        self._set(classes=found.classes)
+        return x, found.y, *weight
+
+    def _outputs(self, x: Any) -> int:
+        model = self.model
+        if model.input_shape is None:
+            model = model.build(tuple(np.shape(numbers_in(x, "x"))[1:]))
+        return model.output_shape[-1]
+
     def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
-        """The rows of data in any form; ``learn`` the columns of a table, and ask for epochs."""
+        """Data in any form as a loader takes it; ``learn`` columns and labels, ask for epochs."""
         known = self._columns if self._has_learnt or not learn else None
-        rows = rows_of(
-            data, label=label, columns=known, epoch=self.position.epoch if learn else None
-        )
+        epoch = self.position.epoch if learn else None
+        rows = rows_of(data, label=label, columns=known, epoch=epoch)
         if learn and known is None:
             self._columns = rows.columns
-        return rows.data
+        check_labelled(found := rows.data)
+        if isinstance(found, RenewedRows):
+            return found.changed(self._coded(found.first, learn), self._coded)
+        if isinstance(found, Loader | StreamedDataset):
+            return found
+        return self._coded(tuple(found), learn)
 
     def _labelled(
         self,
@@ -715,9 +833,7 @@ class Trainer:
         learn: bool = False,
     ) -> Loader:
         """A loader with targets and weights that fit the loss and the model."""
-        data = self._rows(data, label, learn)
-        check_labelled(data)
-        loader = self._built_for(data)
+        loader = self._built_for(self._rows(data, label, learn))
         outputs = self.model.output_shape[-1]
 
         def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "is_missing",
     "labelled_numbers",
     "like_input",
     "named_numbers",
@@ -198,9 +199,9 @@ def _of_frame(frame: Any, name: str) -> RawTable:
         try:
             arrays.append(pa.array(column, from_pandas=True))
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            texts = [None if _missing(v) else str(v) for v in column]
+            texts = [None if is_missing(v) else str(v) for v in column]
             arrays.append(pa.array(texts, pa.string()))
-            kinds = sorted({type(v).__name__ for v in column if not _missing(v)})
+            kinds = sorted({type(v).__name__ for v in column if not is_missing(v)})
             notes.append(f"{label}: values of several types ({', '.join(kinds[:4])}) are texts")
     table = pa.Table.from_arrays(arrays, names=labels)
     index = tuple(range(width, len(labels)))
@@ -224,7 +225,7 @@ def _name(label: Any) -> str:
     return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Return whether a value is what pandas has for a missing one: None, NaN, NaT, NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
