@@ -58,12 +58,13 @@ from xpnet.training.display import facts
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.failure import not_finite
 from xpnet.training.held_out import check_fraction, divided
-from xpnet.training.loader import Loader
+from xpnet.training.loader import Loader, RenewedRows
 from xpnet.training.memory import memory_errors
 from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position, check_length, resumed
+from xpnet.training.sources import features, label_for, rows_of
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
 from xpnet.typing import Array
@@ -179,6 +180,7 @@ class Trainer:
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
         self._set(epochs=0, steps_per_epoch=0, rows=0, classes=None)
+        self._columns: tuple[str, ...] | None = None  # of x, where it was a table
         self._metrics: dict[str, Metric] = {}  # of this fit
         self._class_weights: tuple[float, ...] | None = None  # counted, if they are balanced
         self._schedule_state = self.schedule.init()
@@ -224,13 +226,17 @@ class Trainer:
         early_stopping: EarlyStopping | int | None = None,
         metrics: Mapping[str, Metric] | None = None,
         callbacks: Iterable[Callback] = (),
+        label: str | None = None,
     ) -> list[EpochMetrics]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
-        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
-        StreamedDataset. The labels of a
-        classification may be texts, whole numbers or booleans: their distinct values, sorted, are
-        :attr:`classes`, as many as the model has outputs (:mod:`xpnet.training.class_labels`).
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
+        or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
+        others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
+        all read once into memory, or a function that returns one of these for an epoch. The labels
+        of a classification may be texts, whole numbers or booleans: their distinct values, sorted,
+        are :attr:`classes`, as many as the model has outputs
+        (:mod:`xpnet.training.class_labels`).
 
         ``validation_fraction`` of the rows are held out as the validation, stratified by class: by
         the seed, so they are the same ones on every backend and when a fit is repeated or resumed.
@@ -240,9 +246,9 @@ class Trainer:
         :class:`Plateau` may monitor them by (:func:`xpnet.training.own_metrics.values`): "f1" is
         val_f1 in the history.
 
-        Called again with more epochs, or after :meth:`restore`, training continues
-        from where it is; callbacks take up the states of those before them. After an interruption,
-        be it Ctrl-C or an error, it continues bit for bit as if there had been none.
+        Called again with more epochs, or after :meth:`restore`, training continues from where it
+        is; callbacks take up the states of those before them. After an interruption, be it Ctrl-C
+        or an error, it continues bit for bit as if there had been none.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
 
@@ -260,11 +266,12 @@ class Trainer:
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with memory_errors(self), quiet, self._cursor.deferring():
-            return self._fit(data, epochs, validation, validation_fraction, watching, own)
+            return self._fit(data, label, epochs, validation, validation_fraction, watching, own)
 
     def _fit(
         self,
         data: Any,
+        label: str | None,
         epochs: int,
         validation: Any,
         fraction: float | None,
@@ -275,7 +282,7 @@ class Trainer:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
         self._repair()
-        loader, checks = self._labelled(data, training=True, learn=True), None
+        loader, checks = self._labelled(data, label, training=True, learn=True), None
         accuracy = () if self.loss.predicts == "value" else ("accuracy",)
         known = {"loss": 0.0} | dict.fromkeys([*accuracy, *metrics], 0.0)
         check_monitored(callbacks, known)
@@ -289,7 +296,7 @@ class Trainer:
             self._weigh(weights.counted(self.loss, loader.targets(), K))
         if validation is not None:
             with naming("validation"):
-                checks = self._labelled(validation)
+                checks = self._labelled(validation, label_for(validation, label))
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
@@ -436,8 +443,8 @@ class Trainer:
 
     # -- prediction -------------------------------------------------------------------------------
 
-    def evaluate(self, data: Any) -> Evaluation:
-        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader.
+    def evaluate(self, data: Any, *, label: str | None = None) -> Evaluation:
+        """Return loss, accuracy and predictions for data in any form that :meth:`fit` takes.
 
         Raises TrainingError before there is anything trained, DataError where data is not finite.
         """
@@ -446,17 +453,23 @@ class Trainer:
         def keep(batch: Batch, output: Array, predicted: Array) -> None:
             parts.append(self.engine.backend.to_host(predicted))
 
-        metrics = self.score(data, keep)
+        metrics = self.score(data, keep, label=label)
         return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
 
-    def score(self, data: Any, each: Callable[[Batch, Array, Array], None]) -> Metrics:
+    def score(
+        self,
+        data: Any,
+        each: Callable[[Batch, Array, Array], None],
+        *,
+        label: str | None = None,
+    ) -> Metrics:
         """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
 
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
         with memory_errors(self):
             self._check_weights()
-            loader = self._labelled(data)
+            loader = self._labelled(data, label)
             with limited(self.engine.backend, self.chosen_threads):
                 return self._evaluate(loader, each)
 
@@ -531,6 +544,7 @@ class Trainer:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with memory_errors(self):
             self._check_weights()
+            x = features(x, self._columns)
             loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
             while True:
@@ -598,6 +612,8 @@ class Trainer:
         }
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
+        if self._columns is not None:
+            meta["columns"] = list(self._columns)
         if self.classes is not None:
             meta["classes"] = list(self.classes)
         if not self._has_learnt:
@@ -623,6 +639,7 @@ class Trainer:
         self._cursor, self._schedule_state = Cursor(found.position), found.schedule
         self._set(history=found.history, callbacks=[])
         self._callback_states = dict(found.callbacks)
+        self._columns = found.columns
         self._recorded_threads, self._kept = found.threads, None
         self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
@@ -773,6 +790,8 @@ class Trainer:
     def _coded(self, arrays: tuple[Any, ...], learn: bool = False) -> tuple[Any, ...]:
         """Arrays (x, y, ...) with class indices for labels, which are learnt or looked up."""
         x, y, *weight = arrays
+        if learn and not self._has_learnt:
+            self._set(classes=None)  # those of a fit that was refused
         if self.classes is not None:
             return x, looked_up(y, self.classes, getattr(self.loss, "ignore_label", None)), *weight
         found = coded(y, self.loss, lambda: self._outputs(x))
@@ -791,12 +810,30 @@ class Trainer:
             model = model.build(tuple(np.shape(numbers_in(x, "x"))[1:]))
         return model.output_shape[-1]
 
-    def _labelled(self, data: Any, *, training: bool = False, learn: bool = False) -> Loader:
+    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+        """Data in any form as a loader takes it; ``learn`` columns and labels, ask for epochs."""
+        known = self._columns if self._has_learnt or not learn else None
+        epoch = self.position.epoch if learn else None
+        rows = rows_of(data, label=label, columns=known, epoch=epoch)
+        if learn and known is None:
+            self._columns = rows.columns
+        check_labelled(found := rows.data)
+        if isinstance(found, RenewedRows):
+            return found.changed(self._coded(found.first, learn), self._coded)
+        if isinstance(found, Loader | StreamedDataset):
+            return found
+        return self._coded(tuple(found), learn)
+
+    def _labelled(
+        self,
+        data: Any,
+        label: str | None = None,
+        *,
+        training: bool = False,
+        learn: bool = False,
+    ) -> Loader:
         """A loader with targets and weights that fit the loss and the model."""
-        check_labelled(data)
-        if not isinstance(data, Loader | StreamedDataset):
-            data = self._coded(tuple(data), learn)
-        loader = self._built_for(data)
+        loader = self._built_for(self._rows(data, label, learn))
         outputs = self.model.output_shape[-1]
 
         def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:
