@@ -99,7 +99,7 @@ def test_a_fit_with_all_its_options_interrupted_anywhere_goes_on_bit_for_bit():
     expected, draw = again(), random.Random("options")
     whole(expected)
     total = interrupted(partial(whole, again()), -1, "line")
-    for at in draw.sample(range(1, total), 12):
+    for at in draw.sample(range(1, total), 6):
         trainer = again()
         assert interrupted(partial(whole, trainer), at, "line") >= at
         if trainer.position.epoch < 3:

@@ -293,7 +293,8 @@ class Trainer:
         self._weigh_named()
         if weights.is_balanced(self.loss) and self._class_weights is None:
             K = self.model.output_shape[-1]
-            self._weigh(weights.counted(self.loss, loader.targets(), K))
+            self._class_weights = weights.counted(self.loss, loader.targets(), K)
+        self._follow_weights()
         if validation is not None:
             with naming("validation"):
                 checks = self._labelled(validation, label_for(validation, label))
@@ -630,7 +631,8 @@ class Trainer:
         self._set(classes=found.classes)
         self._weigh_named()
         if weights.is_balanced(self.loss) and found.class_weights is not None:
-            self._weigh(found.class_weights)
+            self._class_weights = found.class_weights
+        self._follow_weights()
         if self._engine is None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
         if self._engine is not None:
@@ -742,11 +744,10 @@ class Trainer:
             raise DataError(msg)
 
     def _made_engine(self, backend: Backend) -> Engine:
-        loss = weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
         return Engine(
             backend,
             self.model,
-            loss,
+            self._weighted_loss(),
             self.optimizer,
             self.clip,
             seed=self.seed,
@@ -762,20 +763,19 @@ class Trainer:
         if not isinstance(named, Mapping) or (self.classes is None and K is None):
             return
         found = weights.by_class(named, self.classes or range(K or 0))
-        if getattr(loss, "class_weights", None) != found:
-            self._set(loss=replace(cast(Any, loss), class_weights=found))
-            self._remake()
+        self._set(loss=replace(cast(Any, loss), class_weights=found))
 
-    def _weigh(self, counted: tuple[float, ...]) -> None:
-        """Go on with these class weights, which the step has as constants."""
-        self._class_weights = counted
-        self._remake()
+    def _follow_weights(self) -> None:
+        """Have an engine whose step has the class weights, as constants, that are known now."""
+        engine, may_differ = self._engine, isinstance(self.class_weights, Mapping)
+        may_differ = may_differ or weights.is_balanced(self.loss)
+        if engine is not None and may_differ and engine.loss != self._weighted_loss():
+            made = self._made_engine(engine.backend)
+            made.set_state(engine.host_state())
+            self._engine = made
 
-    def _remake(self) -> None:
-        if self._engine is not None:
-            state = self._engine.host_state()
-            self._engine = self._made_engine(self._engine.backend)
-            self._engine.set_state(state)
+    def _weighted_loss(self) -> Loss:
+        return weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
 
     def _loader(self, data: Any) -> Loader:
         """A loader of data in any form."""
