@@ -219,11 +219,12 @@ def early_stopping(asked: Any, *, validated: bool) -> list[Callback]:
     if not isinstance(asked, int):
         msg = f"early_stopping must be True, a number of epochs or an EarlyStopping; got {asked!r}"
         raise ConfigError(msg)
+    patience = PATIENCE if asked is True else asked
     if not validated:
         msg = "early_stopping watches the loss of a validation, and there is none"
         remedy = "pass validation_fraction=0.1 or validation=..., or early_stopping="
-        raise ConfigError(msg, python=f"{remedy}EarlyStopping({int(asked)}) for the training's own")
-    return [EarlyStopping(PATIENCE if asked is True else asked, restore_best=True)]
+        raise ConfigError(msg, python=f"{remedy}EarlyStopping({patience}) for the training's own")
+    return [EarlyStopping(patience, restore_best=True)]
 
 
 def check_monitored(callbacks: Iterable[Callback], known: Iterable[str]) -> None:
