@@ -289,6 +289,18 @@ def test_the_labels_of_a_fit_that_was_refused_are_forgotten():
     assert weights(trainer) == trained((X, Y))
 
 
+def test_labels_are_learnt_from_given_weights_too_and_not_after_indices():
+    names = np.array(["ant", "bee", "cat"])[Y]
+    trainer = Trainer([Dense(6), ReLU(), Dense(3)], backend="numpy", dtype="float64")
+    trainer.fit((X, Y), epochs=1)
+    with pytest.raises(DataError, match="trained on class indices; got labels 'ant', 'bee'"):
+        trainer.fit((X, names), epochs=2)
+    begun = Trainer(trainer.model, backend="numpy", dtype="float64")
+    begun.params = trainer.params
+    begun.fit((X, names), epochs=1)
+    assert begun.classes == ("ant", "bee", "cat")
+
+
 # -------------------------------------------------------------------------------------- PyTorch
 
 

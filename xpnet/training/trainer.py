@@ -12,7 +12,7 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Never, cast
@@ -20,19 +20,17 @@ from typing import Annotated, Any, NamedTuple, Never, cast
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.data import Shuffle, StreamedDataset
-from xpnet.data.columns import listed
+from xpnet.data import Shuffle
 from xpnet.data.files import naming
-from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
-from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
-from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
+from xpnet.nn.fit import check_batches, check_codes, check_output
+from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert
-from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
+from xpnet.step import StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training import class_weights as weights
 from xpnet.training.arguments import (
@@ -51,37 +49,27 @@ from xpnet.training.callbacks import (
     watched,
 )
 from xpnet.training.callbacks import early_stopping as stopping
-from xpnet.training.class_labels import coded, decided, looked_up
 from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.display import facts
-from xpnet.training.engine import Engine, Metrics
+from xpnet.training.engine import Engine
 from xpnet.training.failure import not_finite
 from xpnet.training.held_out import check_fraction, divided
-from xpnet.training.loader import Loader, RenewedRows
+from xpnet.training.loader import Loader
 from xpnet.training.memory import memory_errors
 from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
-from xpnet.training.placement import Placement, check_labelled
+from xpnet.training.placement import Placement
+from xpnet.training.predicting import Evaluation, Predicting
 from xpnet.training.snapshot import Position, check_length, resumed
-from xpnet.training.sources import features, label_for, rows_of
+from xpnet.training.sources import label_for
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
-from xpnet.typing import Array
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
-EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
 OF_A_FIT = ("_batches", "_began", "_metrics")  # what a copy does without
-
-
-class Evaluation(NamedTuple):
-    """A pass over labelled examples without training."""
-
-    loss: float
-    accuracy: float | None  # None for regression
-    predictions: np.ndarray  # probabilities (N, K), or values
 
 
 class _Kept(NamedTuple):
@@ -93,7 +81,7 @@ class _Kept(NamedTuple):
     epochs: int  # records of the history
 
 
-class Trainer:
+class Trainer(Predicting):
     """Train ``model`` on a backend.
 
     ``model`` is a :class:`~xpnet.nn.Sequential` or a list of layers; sizes are inferred from
@@ -201,7 +189,7 @@ class Trainer:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: the steps are made, and keep their own count."""
         if not name.startswith("_") and name not in ASSIGNABLE:
-            raise not_assignable(name, _settings(), [*vars(self), *vars(Trainer)])
+            raise not_assignable(name, _settings(), dir(self))
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -442,118 +430,9 @@ class Trainer:
             raise not_finite(engine, cursor, batches(), self._inputs, bad_step)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
 
-    # -- prediction -------------------------------------------------------------------------------
-
-    def evaluate(self, data: Any, *, label: str | None = None) -> Evaluation:
-        """Return loss, accuracy and predictions for data in any form that :meth:`fit` takes.
-
-        Raises TrainingError before there is anything trained, DataError where data is not finite.
-        """
-        parts: list[np.ndarray] = []
-
-        def keep(batch: Batch, output: Array, predicted: Array) -> None:
-            parts.append(self.engine.backend.to_host(predicted))
-
-        metrics = self.score(data, keep, label=label)
-        return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
-
-    def score(
-        self,
-        data: Any,
-        each: Callable[[Batch, Array, Array], None],
-        *,
-        label: str | None = None,
-    ) -> Metrics:
-        """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
-
-        These are on the device, and nothing is kept of them here: it is for data of any size.
-        """
-        with memory_errors(self):
-            self._check_weights()
-            loader = self._labelled(data, label)
-            with limited(self.engine.backend, self.chosen_threads):
-                return self._evaluate(loader, each)
-
-    def _evaluate(
-        self,
-        loader: Loader,
-        each: Callable[[Batch, Array, Array], None] = lambda batch, output, predicted: None,
-    ) -> Metrics:
-        metrics = self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
-        if metrics.bad_step >= 0:  # the data's fault, or a loss that is infinite
-            loader.check_finite(EVALUATION_BATCH)
-        return metrics
-
-    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
-        """Return the gradient of the loss over one batch, by the names of :attr:`params`.
-
-        ``x`` (N, ...), ``y`` and ``sample_weight`` (N,) are as for :meth:`fit`. Each gradient is an
-        array of the backend's library and dtype on its device, of its parameter's shape. The model
-        is in training mode, as in the next step: a normalisation takes the statistics of this
-        batch, dropout draws what that step would draw. It is the gradient before it is clipped, of
-        the whole batch at once, also where a step would accumulate or narrow it; that of a frozen
-        parameter is zero. Nothing is changed.
-
-        Raises DataError where the rows do not fit the model or the loss.
-
-        >>> from xpnet.nn import Dense
-        >>> model = Sequential([Dense(1)]).build((2,))
-        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy", dtype="float64")
-        >>> trainer.params = {"0.dense.W": [[1.0], [0.0]], "0.dense.b": [0.0]}
-        >>> {k: v.tolist() for k, v in trainer.gradients([[3.0, 1.0]], [1.0]).items()}
-        {'0.dense.W': [[12.0], [4.0]], '0.dense.b': [4.0]}
-        """
-        self._repair()
-        with memory_errors(self):
-            data = (x, y) if sample_weight is None else (x, y, sample_weight)
-            loader = self._labelled(data, training=True)
-            check_batches(self.model, loader.rows, loader.rows, 1)
-            batch = next(iter(loader.batches(loader.rows)))
-            keys = dropout_keys(self.seed, self.position.step, self.model.n_random)
-            with limited(self.engine.backend, self.chosen_threads):
-                found = self.engine.gradient(batch, keys)
-            return self.engine.params_layout.named(found.gradient)
-
-    def _check_weights(self) -> None:
-        if not self._has_learnt:
-            msg = "nothing has been trained yet: the weights are random"
-            raise TrainingError(msg, python="call fit or restore first, or assign params")
-
     @property
     def _has_learnt(self) -> bool:
         return self._has_weights or self.position.step > 0
-
-    def predict(self, x: Any) -> np.ndarray:
-        """Return probabilities (N, K), or values for regression, as a host array.
-
-        Raises TrainingError before there is anything trained.
-        """
-        parts = list(self.predictions(x))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def predict_classes(self, x: Any, threshold: float | Sequence[float] = 0.5) -> np.ndarray:
-        """Return the label of each row's class, (N,), as a host array; without labels its index.
-
-        A model with one output for two classes says the second where its probability is above
-        ``threshold``. One with an output for each of several labels says 0 or 1 for each, (N, J),
-        by one threshold or by J of them. Raises ConfigError for a regression, and as
-        :meth:`predict`.
-        """
-        return decided(self.predict(x), self.loss, self.classes, threshold)
-
-    def predictions(self, x: Any) -> Iterator[np.ndarray]:
-        """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
-        with memory_errors(self):
-            self._check_weights()
-            x = features(x, self._columns)
-            loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
-            parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
-            while True:
-                with limited(self.engine.backend, self.chosen_threads):  # not while others compute
-                    part = next(parts, None)
-                if part is None:
-                    return
-                yield part
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -776,74 +655,6 @@ class Trainer:
 
     def _weighted_loss(self) -> Loss:
         return weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
-
-    def _loader(self, data: Any) -> Loader:
-        """A loader of data in any form."""
-        return self._placement.loader(data)
-
-    def _built_for(self, data: Any) -> Loader:
-        """A loader, for whose examples the model is built."""
-        loader = self._loader(data)
-        self._prepare(loader.example_shape)
-        return loader
-
-    def _coded(self, arrays: tuple[Any, ...], learn: bool = False) -> tuple[Any, ...]:
-        """Arrays (x, y, ...) with class indices for labels, which are learnt or looked up."""
-        x, y, *weight = arrays
-        if learn and not self._has_learnt:
-            self._set(classes=None)  # those of a fit that was refused
-        if self.classes is not None:
-            return x, looked_up(y, self.classes, getattr(self.loss, "ignore_label", None)), *weight
-        found = coded(y, self.loss, lambda: self._outputs(x))
-        if found.classes is None:
-            return arrays
-        if not learn or self.position.step > 0:
-            msg = "the model was trained on class indices; got labels "
-            msg += listed([*map(repr, found.classes)])
-            raise DataError(msg, python="pass the index of each label's class")
-        self._set(classes=found.classes)
-        return x, found.y, *weight
-
-    def _outputs(self, x: Any) -> int:
-        model = self.model
-        if model.input_shape is None:
-            model = model.build(tuple(np.shape(numbers_in(x, "x"))[1:]))
-        return model.output_shape[-1]
-
-    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
-        """Data in any form as a loader takes it; ``learn`` columns and labels, ask for epochs."""
-        known = self._columns if self._has_learnt or not learn else None
-        epoch = self.position.epoch if learn else None
-        rows = rows_of(data, label=label, columns=known, epoch=epoch)
-        if learn and known is None:
-            self._columns = rows.columns
-        check_labelled(found := rows.data)
-        if isinstance(found, RenewedRows):
-            return found.changed(self._coded(found.first, learn), self._coded)
-        if isinstance(found, Loader | StreamedDataset):
-            return found
-        return self._coded(tuple(found), learn)
-
-    def _labelled(
-        self,
-        data: Any,
-        label: str | None = None,
-        *,
-        training: bool = False,
-        learn: bool = False,
-    ) -> Loader:
-        """A loader with targets and weights that fit the loss and the model."""
-        loader = self._built_for(self._rows(data, label, learn))
-        outputs = self.model.output_shape[-1]
-
-        def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:
-            self.loss.check_target(y, outputs, row_name)
-            if training:
-                check_reachable(self.model, self.loss, y, row_name)
-
-        if (weight := loader.weights()) is not None:
-            check_weights(weight, loader.rows)
-        return loader.checked(check)
 
 
 def _settings() -> list[str]:
