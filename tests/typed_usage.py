@@ -5,6 +5,7 @@ A line with `type: ignore` must be an error: mypy reports those that are not.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
@@ -59,6 +60,14 @@ def as_the_readme() -> None:
     model = Sequential([Dense(256), ReLU(), Dense(10)])
     trainer = Trainer(model, "softmax_cross_entropy", "adam", backend="numpy")
     history = trainer.fit((x, y), epochs=10)
+    weights = {"rose": 2.0}
+    other = Trainer(model, class_weights=weights)
+    own = {"mine": lambda y_true, y_pred: 1.0}
+    other.fit((x, ["rose"] * 8), epochs=2, validation_fraction=0.1, metrics=own)
+    other.fit((x, y), epochs=2, early_stopping=EarlyStopping(3, "mine", mode="max"))
+    other.fit((x, y), epochs=2, validation=(x, y), early_stopping=True)
+    assert_type(other.predict_classes(x, threshold=0.3), np.ndarray)
+    assert_type(other.classes, tuple[Any, ...] | None)
     probabilities = trainer.predict(x)
     assert_type(history, list[dict[str, Any]])
     assert_type(trainer.summary(), str)
@@ -66,6 +75,11 @@ def as_the_readme() -> None:
     print(min(record["loss"] for record in history), probabilities.mean())
     print({name: weights.shape for name, weights in trainer.params.items()})
     assert_type(trainer.evaluate((x, y)).accuracy, float | None)
+    assert_type(trainer.save("model.safetensors"), Path)
+    loaded: Trainer = load("model.safetensors", backend="numpy")
+    trainer.params = {"0.dense.b": np.zeros(256)}
+    assert_type(trainer.gradients(x, y), dict[str, Array])
+    assert_type(loaded.start_from(trainer, optimizer_state=True).taken, tuple[str, ...])
 
 
 def with_scikit_learn() -> None:
@@ -167,7 +181,7 @@ def from_a_config_to_a_folder_and_back() -> None:
     assert_type(config, Config)
     assert_type(train(config, "runs/first"), Run)
     train("flowers.csv", settings={"data.label": "species", "epochs": 100})
-    run = load("runs/first", backend="numpy")
+    run: Run = load("runs/first", backend="numpy")
     assert_type(run, Run)
     print(run.predict(x).shape, run.config.epochs)
     Trainer([Dense(3)], schedule=schedules.Cosine(warmup=0.1)).fit((x, y), epochs=1)

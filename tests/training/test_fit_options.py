@@ -147,7 +147,7 @@ def test_a_stopping_of_its_own_is_taken_as_it_is():
 
 
 @pytest.mark.parametrize(("asked", "says"), [
-    (True, r"and there is none: pass validation_fraction=0.1 .* EarlyStopping\(10\) for"),
+    (True, r"and there is none: pass validation_fraction=0.1 .*EarlyStopping\(10\) for"),
     (5, r"watches the loss of a validation, and there is none"),
     ("yes", "early_stopping must be True, a number of epochs or an EarlyStopping; got 'yes'"),
 ])  # fmt: skip

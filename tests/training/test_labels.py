@@ -229,9 +229,27 @@ def test_rows_of_probabilities_and_loaders_have_no_labels():
 def test_a_tensor_is_looked_up_where_there_are_labels():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x, y = rows([1, 2, 3])
-    trainer = made()
-    trainer.fit((x, y), epochs=1)
-    assert looked_up(torch.asarray(y), trainer.classes).tolist() == (y - 1).tolist()
+    given, ours, like = made(), made(), made(backend=None)
+    given.fit((x, y), epochs=1)
+    ours.fit((x, torch.asarray(y)), epochs=1)
+    like.fit((torch.asarray(x), torch.asarray(y)), epochs=1)
+    assert like.backend.name == "torch"
+    for trainer in (ours, like):
+        assert trainer.classes == (1, 2, 3)
+        np.testing.assert_allclose(trainer.predict(x), given.predict(x), rtol=1e-12)
+    assert looked_up(torch.asarray(y), ours.classes).tolist() == (y - 1).tolist()
+
+
+def test_a_fit_that_takes_no_step_has_learnt_nothing():
+    (x, y), trainer = rows(), made()
+    with pytest.raises(ConfigError, match="epochs must be >= 1"):
+        trainer.fit((x, y), epochs=0)
+    with pytest.raises(DataError, match="not among the 3 classes"):
+        trainer.fit((x, y), epochs=1, validation=(x, rows([1, 2, 3])[1]))
+    trainer.fit(rows([1, 2, 3]), epochs=1)
+    assert trainer.classes == (1, 2, 3)
+    with pytest.raises(DataError, match="label 'rose' is not among the 3 classes"):
+        trainer.fit((x, y), epochs=2)
 
 
 def test_a_built_model_and_one_of_unknown_sizes_learn_the_same():

@@ -64,7 +64,7 @@ def settings(trainer):
     return [getattr(trainer, name) for name in (*names, "mixed", "step", "threads")]
 
 
-# -------------------------------------------------------------------------------------- round trip
+# ---------------------------------------------------------------- round trip
 
 
 @pytest.mark.long_where(name=["jax"])
@@ -94,6 +94,7 @@ def test_it_goes_to_another_library_and_back(tmp_path, name):
     assert bits(fit(back, 4)) == bits(fit(trainer, 4))
 
 
+@pytest.mark.long
 def test_in_another_process(tmp_path):
     trainer = fit(made(), 2)
     trainer.save(tmp_path / "model.safetensors")
@@ -169,7 +170,7 @@ def changed(cls):
         return cls(0.5)
 
 
-# ------------------------------------------------------------------------------ where it is written
+# ---------------------------------------------------------------- where it is written
 
 
 def test_a_folder_gets_a_file_within(tmp_path):
@@ -179,7 +180,7 @@ def test_a_folder_gets_a_file_within(tmp_path):
     assert bits(xpnet.load(path.parent)) == bits(trainer)
     assert trainer.save(tmp_path / "new" / "folder") == path
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
-    with pytest.raises(CheckpointError, match="cannot write .*no-such"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*no-such"):
         trainer.save(tmp_path / "no-such" / "model.safetensors")
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(ConfigError, match="is the folder of a run"):
@@ -213,7 +214,23 @@ def test_what_has_not_been_trained_is_saved_as_that(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-# --------------------------------------------------------------------------------- own classes, code
+def test_labels_and_their_weights_come_back(tmp_path):
+    x, y = rows()
+    names = np.array(["ash", "elm", "oak"])[y]
+    trainer = made(loss="softmax_cross_entropy", class_weights={"oak": 2.0})
+    built = made(layers=trainer.model.build((6,)), loss=trainer.loss, class_weights={"oak": 2.0})
+    with pytest.raises(ConfigError, match="save the trainer after it"):
+        built.save(tmp_path / "model")
+    trainer.fit((x, names), epochs=1)
+    loaded = xpnet.load(trainer.save(tmp_path / "model"))
+    assert loaded.classes == ("ash", "elm", "oak")
+    assert loaded.loss == trainer.loss
+    for each in (loaded, trainer):
+        each.fit((x, names), epochs=3)
+    assert bits(loaded) == bits(trainer)
+
+
+# ---------------------------------------------------------------- own classes, code
 
 
 class Cube(Activation):
@@ -234,6 +251,21 @@ def test_a_class_without_a_name_is_refused_before_anything_is_written(tmp_path):
     assert not path.exists()
 
 
+def test_a_registered_class_of_ones_own_is_loaded_where_it_is_registered(tmp_path, monkeypatch):
+    tables = [vars(base)["table"] for base in Cube.__mro__ if "table" in vars(base)]
+    own = xpnet.register("saved_cube")(type("SavedCube", (Cube,), {}))
+    for table in tables:
+        del table["saved_cube"]
+        monkeypatch.setitem(table, "saved_cube", own)  # and so it is gone after the test
+    trainer = fit(made(layers=(Dense(4), own(), Dense(3))), 1)
+    path = trainer.save(tmp_path / "model")
+    assert xpnet.load(path).model.layers[1] == own()
+    monkeypatch.delitem(LAYERS, "saved_cube")
+    with pytest.raises(CheckpointError, match=r"'saved_cube'.*registered before it is loaded"):
+        xpnet.load(path)
+
+
+@pytest.mark.long
 def test_a_model_of_a_plugin_is_loaded_where_the_plugin_is(tmp_path):
     plugin = os.path.join(os.path.dirname(os.path.dirname(__file__)), "own_formulas.py")
     code = f"""
@@ -266,13 +298,12 @@ else:
         subprocess.run([sys.executable, "-c", code, step], check=True)
 
 
-# ---------------------------------------------------------------------------- other backends, machines
+# ---------------------------------------------------------------- other backends, machines
 
 
 def test_mixed_precision_that_a_backend_lacks_is_said(tmp_path):
     pytest.importorskip("torch")
-    trainer = made("torch", mixed=Mixed("bfloat16"), dtype="float32", step="auto", loss="hinge")
-    trainer.fit(rows(), epochs=1)
+    trainer = fit(made("torch", mixed=Mixed("bfloat16"), dtype="float32", step="auto"), 1)
     path = trainer.save(tmp_path / "model")
     assert xpnet.load(path).mixed == Mixed("bfloat16")
     with pytest.warns(XpnetWarning, match="computed in bfloat16, which numpy does not have"):
@@ -289,7 +320,7 @@ def test_more_threads_than_there_are_cores_are_not_insisted_on(tmp_path, monkeyp
     assert xpnet.load(path).threads == "auto"
 
 
-# ------------------------------------------------------------------------------------ damaged, foreign
+# ---------------------------------------------------------------- damaged, foreign
 
 
 @pytest.fixture
@@ -352,7 +383,7 @@ def test_tensors_that_do_not_fit_are_refused(saved):
         xpnet.load(path)
 
 
-# ------------------------------------------------------------------------------- copies of all kinds
+# ---------------------------------------------------------------- copies of all kinds
 
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "joblib"])

@@ -1,7 +1,7 @@
 """A saved trainer as a run of rows of plain numbers, which is what the commands take.
 
-It has no columns and no class names of its own: features are taken as they are, by position, and
-classes are called 0, 1, ... A run that was trained by ``xpnet train`` knows more.
+It has no columns: features are taken as they are, by position. Classes are called 0, 1, ... unless
+it was trained on labels of other names. A run that was trained by ``xpnet train`` knows more.
 """
 
 from dataclasses import replace
@@ -40,7 +40,7 @@ def plain_run(path: str | Path, trainer: Trainer) -> Run:
         as_it_is,
         shape,
         outputs,
-        tuple(map(str, range(count))) or None,
+        tuple(map(str, (trainer.classes or range(count)) if count else ())) or None,
         Columns(tuple(range(shape[0]))) if len(shape) == 1 else None,
         as_it_is if task == "regression" else None,
     )

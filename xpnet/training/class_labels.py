@@ -33,7 +33,7 @@ def coded(y: Any, loss: Loss, count: Callable[[], int]) -> Coded:
     already, is returned as it is: the loss checks it. Raises DataError, with the row, for a label
     that is missing, and where the labels are of several types or not as many as the outputs.
     """
-    if loss.predicts == "value" or y is None or foreign(y):
+    if loss.predicts == "value" or y is None:
         return Coded(y, None)
     host = _column(y)
     labels = host.ndim == 1 and len(host) and host.dtype.kind in "iubOUS"

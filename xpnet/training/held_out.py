@@ -8,7 +8,7 @@ import numpy as np
 from xpnet.data import rare_classes, split
 from xpnet.errors import ConfigError, DataError, XpnetWarning
 from xpnet.nn.losses import Loss
-from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.training.loader import Loader, RenewedLoader, StreamedLoader
 
 __all__ = ["check_fraction", "divided"]
 
@@ -35,8 +35,9 @@ def divided(
     (XpnetWarning). Raises DataError for data whose rows cannot be taken apart, and for a single
     row.
     """
-    if isinstance(loader, StreamedLoader):
-        msg = "validation_fraction takes rows out of memory, not out of a stream"
+    if isinstance(loader, StreamedLoader | RenewedLoader):
+        other = "a stream" if isinstance(loader, StreamedLoader) else "those of a function"
+        msg = f"validation_fraction takes rows out of memory, not out of {other}"
         raise DataError(msg, python="pass validation=..., rows of their own")
     y = np.concatenate(list(loader.targets()))
     y = y[:, 0] if y.shape[1:] == (1,) else y

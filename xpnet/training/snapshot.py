@@ -41,6 +41,7 @@ class Resumed(NamedTuple):
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
     class_weights: tuple[float, ...] | None  # those that were counted
+    columns: tuple[str, ...] | None  # of x, where it was a table
     classes: tuple[Any, ...] | None  # the labels of the classes, where they are no indices
     updates_before: int = 0  # in a training whose optimizer this one goes on with
 
@@ -60,8 +61,9 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
         "class_weights": lambda value: value is None or _are_weights(value),
-        "classes": lambda value: value is None or _are_labels(value),
         "updates_before": _is_count,
+        "columns": lambda value: value is None or _are_texts(value),
+        "classes": lambda value: value is None or _are_labels(value),
     }
     meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
@@ -76,18 +78,12 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     state = meta["schedule"] if watched else dict(schedule.init())
     weights = meta.get("class_weights")
     counted = None if weights is None else tuple(map(float, weights))
-    found = meta.get("classes")
-    classes = None if found is None else tuple(found)
-    return Resumed(
-        position,
-        state,
-        history,
-        meta["callbacks"],
-        meta["threads"],
-        counted,
-        classes,
-        meta["updates_before"],
-    )
+    names, labels = (meta.get(key) for key in ("columns", "classes"))
+    columns = None if names is None else tuple(names)
+    classes = None if labels is None else tuple(labels)
+    shared = meta["callbacks"], meta["threads"], counted
+    before = meta["updates_before"]
+    return Resumed(position, state, history, *shared, columns, classes, before)
 
 
 def _is_position(value: Any) -> bool:
@@ -111,6 +107,10 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(w) in (int, float) and 0 <= w < math.inf for w in value
     )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(text) is str for text in value)
 
 
 def _are_labels(value: Any) -> bool:
