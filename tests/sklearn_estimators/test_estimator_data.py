@@ -79,6 +79,10 @@ def test_partial_fit_refuses_balanced_weights_and_takes_a_dict():
     assert model.n_iter_ == 1
 
 
+def test_a_number_is_the_weight_of_every_row():
+    assert_equal_models(made().fit(X, Y3, 2.0), made().fit(X, Y3, np.full(len(X), 2.0)), atol=0)
+
+
 @pytest.mark.parametrize("weight", [np.zeros(len(X)), -np.ones(len(X)), np.full(len(X), np.nan)])
 def test_weights_that_mean_nothing_are_refused(weight):
     with pytest.raises(ValueError, match=r"(?i)weight"):

@@ -127,7 +127,9 @@ class Base(BaseEstimator, ABC):
         """Return the weights of the rows on the host; None where they are all 1."""
         if sample_weight is None:
             return None
-        return _check_sample_weight(host(sample_weight), np.zeros((len(y), 1)), dtype=np.float64)
+        if not isinstance(sample_weight, Real):  # a number is that of every row
+            sample_weight = host(sample_weight)
+        return _check_sample_weight(sample_weight, np.zeros((len(y), 1)), dtype=np.float64)
 
     # -- fit --------------------------------------------------------------------------------------
 
@@ -162,7 +164,8 @@ class Base(BaseEstimator, ABC):
         else:
             data = X, target, weight
             weights = self._fit_epochs(backend, model, weights, data, y, rng, incremental)
-        if not all(np.isfinite(w).all() for part in [*weights, [self.loss_]] for w in part):
+        finite = all(np.isfinite(w).all() for part in weights for w in part)
+        if not (finite and math.isfinite(self.loss_)):
             raise DataError(NOT_FINITE)
         place = backend.place if backend_of(X) is not None else np.asarray
         self.coefs_, self.intercepts_ = ([place(w) for w in part] for part in weights)
