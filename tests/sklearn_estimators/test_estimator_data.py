@@ -10,6 +10,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import check_classifiers_train
 
 from xpnet.nn import Dense, Sequential, Tanh
 from xpnet.nn.losses import BinaryCrossEntropy
@@ -301,3 +302,8 @@ def test_the_sigmoid_is_scikit_learns_logistic():
     a, b = (made(activation=name).fit(X, Y3) for name in ("logistic", "sigmoid"))
     assert a.out_activation_ == b.out_activation_ == "softmax"
     assert_equal_models(a, b, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # the check asks for its warnings itself
+def test_lbfgs_passes_the_check_of_probabilities_that_round_to_0():
+    check_classifiers_train("XPNetClassifier", XPNetClassifier(solver="lbfgs"))

@@ -9,10 +9,11 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
+from xpnet.backends import Backend
 from xpnet.errors import DataError
 from xpnet.nn.losses import Loss
-from xpnet.ops.activations import sigmoid, softplus
-from xpnet.ops.softmax import log_softmax, softmax
+from xpnet.ops.activations import sigmoid
+from xpnet.ops.softmax import softmax
 from xpnet.sklearn.base import Base
 from xpnet.sklearn.describe import described
 from xpnet.sklearn.labels import Labels, labels_of
@@ -276,10 +277,11 @@ class XPNetClassifier(ClassifierMixin, Base):
         proba : array of shape (n_samples, n_classes)
             Each row adds up to 1, but for several labels, of which each has its own.
         """
-        return self._probabilities("predict_proba", X, softmax, sigmoid, 1.0)
+        probabilities, backend, of_host = self._probabilities(X, "predict_proba")
+        return backend.to_host(probabilities) if of_host else probabilities
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithms of the probabilities, exact also where these round to 0.
+        """Return the logarithms of the probabilities, -inf where one rounds to 0.
 
         Parameters
         ----------
@@ -291,21 +293,21 @@ class XPNetClassifier(ClassifierMixin, Base):
         log_proba : array of shape (n_samples, n_classes)
             ``log(predict_proba(X))``.
         """
-        of_each = lambda z: -softplus(-z)  # noqa: E731
-        return self._probabilities("predict_log_proba", X, log_softmax, of_each, 0.0)
+        probabilities, backend, of_host = self._probabilities(X, "predict_log_proba")
+        with np.errstate(divide="ignore"):
+            logarithms = backend.xp.log(probabilities)
+        return backend.to_host(logarithms) if of_host else logarithms
 
-    def _probabilities(
-        self, method: str, X: Any, of_rows: Any, of_each: Any, certain: float
-    ) -> Any:
+    def _probabilities(self, X: Any, method: str) -> tuple[Array, Backend, bool]:
+        """Return them on the backend, it, and whether X is of the host."""
         z, backend, of_host = self._outputs(X, method)
         labels, xp = self._labels, backend.xp
         with np.errstate(over="ignore", under="ignore"):
-            if labels.indicator:
-                made: Array = of_each(z)
-            elif len(labels.classes) == 1:
-                made = xp.full_like(z, certain)
-            elif labels.outputs == 1:
-                made = xp.concat([of_each(-z), of_each(z)], axis=1)
+            if len(labels.classes) == 1 and not labels.indicator:
+                made = xp.ones_like(z)
+            elif labels.out_activation == "softmax":
+                made = softmax(z)
             else:
-                made = of_rows(z)
-        return backend.to_host(made) if of_host else made
+                made = sigmoid(z)
+                made = made if labels.indicator else xp.concat([1.0 - made, made], axis=1)
+        return made, backend, of_host

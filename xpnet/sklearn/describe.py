@@ -1,7 +1,11 @@
 """The parameters and attributes that the estimators share, written once."""
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from typing import TypeVar
+
+from xpnet.backends import BACKENDS
+from xpnet.sklearn.network import HIDDEN, RULES
 
 __all__ = ["described"]
 
@@ -11,12 +15,13 @@ PARAMETERS = """\
 hidden_layer_sizes : array-like of int, or int, default=(100,)
     The units of each hidden layer; ``()`` for a linear model.
 activation : str, default="relu"
-    The function of the hidden units: "identity", "logistic", "tanh", "relu", or another activation
-    of xpnet, such as "gelu", "silu", "elu", "selu", "mish".
+    The function of the hidden units. scikit-learn has "identity", "logistic", "tanh" and "relu";
+    all are
+{activations}.
 solver : {"adam", "sgd", "lbfgs", ...}, default="adam"
     "lbfgs" is SciPy's L-BFGS on all rows at once, the best for small data. Beside "adam" and "sgd"
-    there are xpnet's other rules: "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad",
-    "adadelta" and "lion", with their own settings but for the learning rate.
+    there are xpnet's other rules, with their own settings but for the learning rate:
+{rules}.
 alpha : float, default=0.0001
     The L2 penalty: α/2 Σ W² over all weights but the intercepts is added to the sum of a batch's
     losses, which is then divided by its number of rows, or by the sum of their weights.
@@ -62,12 +67,21 @@ max_fun : int, default=15000
     The most evaluations of the loss by "lbfgs".
 {own}dropout : float in [0, 1), default=0.0
     The part of the hidden units that each step of training leaves out. Not of "lbfgs".
-backend : {"numpy", "cupy", "torch", "jax", "array-api-strict"} or None, default=None
-    What to compute with. None follows X: NumPy for data of the host and, with scikit-learn's
-    ``array_api_dispatch=True``, the library and device of an array elsewhere.
+backend : str or None, default=None
+    What to compute with:
+{backends}.
+    None follows X: NumPy for data of the host and, with scikit-learn's ``array_api_dispatch=True``,
+    the library and device of an array elsewhere.
 device : str, default="auto"
     The backend's device, such as "cuda:0"; "cuda" without a backend is CuPy's.
 """
+
+# What is listed by name, as far as it is known when the room is imported.
+LISTS = {
+    "activations": HIDDEN,
+    "rules": [name for name in RULES if name not in ("adam", "sgd")],
+    "backends": BACKENDS,
+}
 
 ATTRIBUTES = """\
 coefs_ : list of arrays (n_in, n_out)
@@ -110,6 +124,8 @@ def described(
     def describe(cls: T) -> T:
         assert cls.__doc__ is not None
         parameters = PARAMETERS.replace("{own}", own_parameters)
+        for key, names in LISTS.items():
+            parameters = parameters.replace(f"{{{key}}}", _listed(names))
         attributes = ATTRIBUTES.replace("{out}", out).replace("{own}", own_attributes)
         text = {"parameters": parameters, "attributes": attributes}
         indented = {k: v.strip().replace("\n", "\n    ") for k, v in text.items()}
@@ -118,3 +134,9 @@ def described(
         return cls
 
     return describe
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, quoted, in lines as wide as those of the text around them."""
+    text = ", ".join(f'"{name}"' for name in names)
+    return textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
