@@ -144,7 +144,7 @@ class _Fusing:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         """A constant of the graph of this name, or of one that is like it."""
-        while name in self.constants:
+        while name in self.constants or name in self.shapes:
             name += "_"
         self.constants[name] = value
         return name

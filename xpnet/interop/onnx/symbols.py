@@ -10,6 +10,7 @@ have, and says None; the formulas compute with that number, and make shapes of i
     xp.ones((x.shape[0],))          # as many as there will be rows
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import partialmethod
@@ -238,16 +239,9 @@ class _Namespace:
         found = getattr(op, name)(x.array.unwrap_spox(), at, keepdims=int(keepdims))
         return Symbol(self._ndx.asarray(found), x.rows)
 
-    # onnxruntime has these in float32 alone; the angles that they are asked for are small.
-    def sin(self, x: Symbol) -> Symbol:
-        return self._wide_after("sin", x)
-
-    def cos(self, x: Symbol) -> Symbol:
-        return self._wide_after("cos", x)
-
-    def _wide_after(self, name: str, x: Symbol) -> Symbol:
-        narrow = self._ndx.astype(x.array, self._ndx.float32)
-        return Symbol(self._ndx.astype(getattr(self._ndx, name)(narrow), x.dtype), x.rows)
+    def cos(self, x: Any) -> Symbol:
+        # Older versions of onnxruntime have it in float32 alone, and sin in float64, too.
+        return self.sin(x + math.pi / 2)
 
     def hypot(self, a: Symbol, b: Symbol) -> Symbol:
         # ndonnx has none. The larger one is taken out, so that no square overflows.
