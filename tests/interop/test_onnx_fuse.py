@@ -15,6 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip ins
 
 from xpnet.interop.onnx.functions import points, same_operator  # noqa: E402
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
+from xpnet.interop.onnx.read import from_onnx  # noqa: E402
 
 EPS = 2.0**-23
 # PyTorch's module for a layer after Linear(6, 8).
@@ -82,8 +83,16 @@ def test_onnxruntime_has_the_operators_in_either_dtype(name):
         layers = (Dense(8), LAYERS[name](**NEEDS.get(name, {})), Dense(4))
         trainer, x = trained(layers, dtype)
         session = onnxruntime.InferenceSession(forward_model(trainer).SerializeToString())
-        found = session.run(["probabilities"], {"x": x})[0]
-        np.testing.assert_allclose(found, trainer.predict(x), rtol=tolerance, atol=tolerance)
+        found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.long_but(name=["group_norm", "batch_norm", "elu"])
+@pytest.mark.parametrize("name", sorted({*LAYERS} - {"dense", "embedding", "flatten"}))
+def test_xpnet_reads_what_it_has_written(name):
+    trainer, x = trained((Dense(8), LAYERS[name](**NEEDS.get(name, {})), Dense(4)))
+    read = from_onnx(forward_model(trainer))
+    np.testing.assert_allclose(read.predict(x), trainer.predict(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
