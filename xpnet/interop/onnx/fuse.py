@@ -7,11 +7,12 @@ nodes, whose inner results nothing else reads.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpnet.interop.onnx.functions import ELEMENTWISE, Operator, points, same_operator, values
+from xpnet.interop.onnx.rewrite import Match, Rewriting
 
 if TYPE_CHECKING:
     import onnx
@@ -29,148 +30,17 @@ def fused(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return made.model()
 
 
-class Match(NamedTuple):
-    """A node that takes the place of others."""
-
-    node: "onnx.NodeProto"
-    gone: list[Any]
-
-
-class _Fusing:
-    """A graph, and who makes and reads each of its values."""
+class _Fusing(Rewriting):
+    """The rules, in the order in which a node is tried."""
 
     def __init__(self, model: "onnx.ModelProto") -> None:
-        import onnx
-        from onnx import numpy_helper
-
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
-        graph = self._model.graph
-        self.nodes = list(graph.node)
-        self.constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-        self._given = set(self.constants)
-        self.outputs = {output.name for output in graph.output}
-        # Shapes do not depend on the weights, which may be too many to be copied once more.
-        known = onnx.shape_inference.infer_shapes(model).graph
-        values = [*known.value_info, *known.input, *known.output]
-        self.shapes = {
-            v.name: [d.dim_value or d.dim_param or None for d in v.type.tensor_type.shape.dim]
-            for v in values
-        }
-        self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
-        double = onnx.TensorProto.DOUBLE
-        self.double = {v.name for v in values if v.type.tensor_type.elem_type == double}
+        super().__init__(model)
         self._known: dict[Any, Operator | None] = {}
-        self._rules = (
+        self.rules = (
             *(self._reshape, self._scale, self._affine, self._gemm, self._softmax),
             *(self._log_softmax, self._prelu, self._function),
             *(self._layer_norm, self._scaled_norm),
         )
-
-    def step(self) -> bool:
-        """Replace matches that do not meet; say whether there was one."""
-        self.makers = {name: node for node in self.nodes for name in node.output}
-        self.readers = dict.fromkeys(self.outputs, 2)
-        for name in (name for node in self.nodes for name in node.input):
-            self.readers[name] = self.readers.get(name, 0) + 1
-        self.place = {id(node): i for i, node in enumerate(self.nodes)}
-        instead: dict[int, Any] = {}
-        gone: set[int] = set()
-        for node in reversed(self.nodes):
-            if id(node) in gone:
-                continue
-            for rule in self._rules:
-                match = rule(node)
-                if match is not None and not any(id(n) in gone | {*instead} for n in match.gone):
-                    instead[id(node)] = match.node
-                    gone |= {id(n) for n in match.gone}
-                    break
-        kept = [instead.get(id(node), node) for node in self.nodes if id(node) not in gone]
-        self.nodes = self._without_copies(kept)
-        return bool(instead)
-
-    def _without_copies(self, nodes: list[Any]) -> list[Any]:
-        """The nodes without those that hand on a value within the graph."""
-        other: dict[str, str] = {}
-        kept = []
-        for node in nodes:
-            if any(name in other for name in node.input):
-                names = [other.get(name, name) for name in node.input]
-                del node.input[:]
-                node.input.extend(names)
-            if node.op_type == "Identity" and node.output[0] not in self.outputs:
-                other[node.output[0]] = node.input[0]
-            else:
-                kept.append(node)
-        return kept
-
-    def model(self) -> "onnx.ModelProto":
-        from onnx import numpy_helper
-
-        graph = self._model.graph
-        used = {name for node in self.nodes for name in node.input} | self.outputs
-        kept = [i for i in graph.initializer if i.name in used]
-        made = [name for name in self.constants if name not in self._given and name in used]
-        nodes = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
-        del graph.node[:]
-        graph.node.extend(nodes)
-        if len(kept) < len(graph.initializer):
-            kept = [type(i).FromString(i.SerializeToString()) for i in kept]
-            del graph.initializer[:]
-            graph.initializer.extend(kept)
-        graph.initializer.extend(numpy_helper.from_array(self.constants[n], n) for n in made)
-        for i, node in enumerate(graph.node):
-            node.name = f"{node.op_type}_{i}"
-        return self._model
-
-    # -- what a pattern is made of -----------------------------------------------------------------
-
-    def _maker(self, name: str, op: str) -> Any:
-        """The node of this operator that makes a value which nothing else reads, or None."""
-        node = self.makers.get(name)
-        alone = node is not None and node.op_type == op and self.readers.get(name) == 1
-        return node if alone else None
-
-    def _sides(self, node: Any, op: str) -> Iterator[tuple[Any, str]]:
-        """Each input that such a node makes, with the other input."""
-        a, b = node.input
-        for mine, other in ((a, b), (b, a)):
-            if (made := self._maker(mine, op)) is not None:
-                yield made, other
-
-    def _number(self, name: str) -> float | None:
-        value = self.constants.get(name)
-        return float(value.reshape(())) if value is not None and value.size == 1 else None
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        """A constant of the graph of this name, or of one that is like it."""
-        while name in self.constants or name in self.shapes:
-            name += "_"
-        self.constants[name] = value
-        return name
-
-    def _instead(self, name: str, how: str, value: np.ndarray) -> str:
-        """A constant in place of a weight, or of one that has taken its place."""
-        if name in self._given:
-            return self._constant(f"{name}.{how}", value)
-        self.constants[name] = value
-        return name
-
-    def _reduced(self, node: Any, op: str) -> str | None:
-        """What a node reduces over its last axis, which stays; None if it does not.
-
-        It may also do so over axes of length 1, which changes nothing.
-        """
-        if node is None or node.op_type != op:
-            return None
-        attributes = {a.name: a for a in node.attribute}
-        axes = list(attributes["axes"].ints) if "axes" in attributes else None
-        if axes is None and len(node.input) > 1 and node.input[1] in self.constants:
-            axes = self.constants[node.input[1]].reshape(-1).tolist()
-        keeps = attributes["keepdims"].i if "keepdims" in attributes else 1
-        shape = self.shapes.get(node.input[0], [])
-        longer = {a % len(shape) for a in axes or () if shape and shape[a] != 1}
-        return node.input[0] if keeps and longer == {len(shape) - 1} else None
 
     # -- weights -----------------------------------------------------------------------------------
 
@@ -193,7 +63,7 @@ class _Fusing:
 
         if node.op_type != "Mul":
             return None
-        for product, second in self._sides(node, "Mul"):
+        for product, second in self.sides(node, "Mul"):
             a, b = self.constants.get(second), None
             for first, x in (product.input, reversed(product.input)):
                 b = self.constants.get(first)
@@ -202,8 +72,9 @@ class _Fusing:
                 both = np.asarray(a * b)
                 if both.ndim > max(a.ndim, b.ndim) or both.ndim > self.ranks.get(x, 0):
                     continue
-                name = self._constant(f"{node.output[0]}_scale", both)
-                return Match(helper.make_node("Mul", [x, name], node.output), [product])
+                name = self.free(f"{node.output[0]}_scale")
+                made = helper.make_node("Mul", [x, name], node.output)
+                return Match(made, [product], {name: both})
         return None
 
     def _affine(self, node: Any) -> Match | None:
@@ -212,26 +83,24 @@ class _Fusing:
 
         if node.op_type not in ("Add", "Sub", "Mul"):
             return None
-        sides = self._sides(node, "Gemm") if node.op_type != "Sub" else self._first(node, "Gemm")
+        sides = self.sides(node, "Gemm") if node.op_type != "Sub" else self.first(node, "Gemm")
         for gemm, other in sides:
             s = self.constants.get(other)
             x, weights, bias = gemm.input
             W, b = self.constants[weights], self.constants[bias]
             if s is None or gemm.attribute or s.shape not in ((), (1,), b.shape):
                 continue
+            made: dict[str, np.ndarray] = {}
             if node.op_type == "Mul":
-                wide = W.astype(np.float64) * s
-                weights = self._instead(weights, "scaled", wide.astype(W.dtype))
-                moved = b * s.astype(np.float64)
+                weights, wide = self.instead(weights, "scaled"), W.astype(np.float64) * s
+                made[weights], moved = wide.astype(W.dtype), b * s.astype(np.float64)
             else:
                 moved = b.astype(np.float64) + (s if node.op_type == "Add" else -s)
-            bias = self._instead(bias, "moved", moved.astype(b.dtype))
-            return Match(helper.make_node("Gemm", [x, weights, bias], node.output), [gemm])
+            bias = self.instead(bias, "moved")
+            made[bias] = moved.astype(b.dtype)
+            whole = helper.make_node("Gemm", [x, weights, bias], node.output)
+            return Match(whole, [gemm], made)
         return None
-
-    def _first(self, node: Any, op: str) -> Iterator[tuple[Any, str]]:
-        if (made := self._maker(node.input[0], op)) is not None:
-            yield made, node.input[1]
 
     def _gemm(self, node: Any) -> Match | None:
         """x W + b of a matrix."""
@@ -239,7 +108,7 @@ class _Fusing:
 
         if node.op_type != "Add":
             return None
-        for product, bias in self._sides(node, "MatMul"):
+        for product, bias in self.sides(node, "MatMul"):
             value = self.constants.get(bias)
             x, weights = product.input
             plain = value is not None and value.ndim == 1 and weights in self.constants
@@ -254,14 +123,14 @@ class _Fusing:
         if node.op_type != "Where" or node.output[0] in self.double:
             return None
         condition, z, below = node.input
-        sign, scaled = self._maker(condition, "Greater"), self._maker(below, "Mul")
+        sign, scaled = self.maker(condition, "Greater"), self.maker(below, "Mul")
         if sign is None or scaled is None or z not in scaled.input:
             return None
         slope = next((n for n in scaled.input if n != z), "")
         known = self.constants.get(slope)
         if known is None or "." not in slope or known.ndim > self.ranks.get(z, 0):
             return None
-        if sign.input[0] != z or self._number(sign.input[1]) != 0.0:
+        if sign.input[0] != z or self.number(sign.input[1]) != 0.0:
             return None
         return Match(helper.make_node("PRelu", [z, slope], node.output), [sign, scaled])
 
@@ -272,8 +141,8 @@ class _Fusing:
         if shift is None or shift.op_type != "Sub":
             return None
         z, peak = shift.input
-        top = self._maker(peak, "ReduceMax")
-        return (z, top) if self._reduced(top, "ReduceMax") == z else None
+        top = self.maker(peak, "ReduceMax")
+        return (z, top) if self.reduced(top, "ReduceMax") == z else None
 
     def _softmax(self, node: Any) -> Match | None:
         """exp(z - max z) / Σ exp(z - max z), along the last axis."""
@@ -282,10 +151,10 @@ class _Fusing:
         if node.op_type != "Div":
             return None
         e, total = node.input
-        exp, summed = self.makers.get(e), self._maker(total, "ReduceSum")
-        if exp is None or exp.op_type != "Exp" or self._reduced(summed, "ReduceSum") != e:
+        exp, summed = self.makers.get(e), self.maker(total, "ReduceSum")
+        if exp is None or exp.op_type != "Exp" or self.reduced(summed, "ReduceSum") != e:
             return None
-        shift = self._maker(exp.input[0], "Sub")
+        shift = self.maker(exp.input[0], "Sub")
         if self.readers.get(e) != 2 or (found := self._shifted(shift)) is None:
             return None
         made = helper.make_node("Softmax", [found[0]], node.output, axis=-1)
@@ -298,9 +167,9 @@ class _Fusing:
         if node.op_type != "Sub":
             return None
         s, total = node.input
-        shift, log = self.makers.get(s), self._maker(total, "Log")
-        summed = self._maker(log.input[0], "ReduceSum") if log is not None else None
-        exp = self._maker(self._reduced(summed, "ReduceSum") or "", "Exp")
+        shift, log = self.makers.get(s), self.maker(total, "Log")
+        summed = self.maker(log.input[0], "ReduceSum") if log is not None else None
+        exp = self.maker(self.reduced(summed, "ReduceSum") or "", "Exp")
         if exp is None or exp.input[0] != s or self.readers.get(s) != 2:
             return None
         if (found := self._shifted(shift)) is None:
@@ -311,7 +180,7 @@ class _Fusing:
     def _with_number(self, node: Any, op: str) -> tuple[Any, float | None]:
         """The node of this operator and the number that a node takes, if it takes these two."""
         for name, other in (node.input, reversed(node.input)) if node is not None else ():
-            made, value = self._maker(name, op), self._number(other)
+            made, value = self.maker(name, op), self.number(other)
             if made is not None and value is not None:
                 return made, value
         return None, None
@@ -322,23 +191,24 @@ class _Fusing:
 
         if node.op_type != "Mul" or node.output[0] in self.double:  # ε is a float32 there
             return None
-        for inverse, c in self._sides(node, "Div"):
-            root = self._maker(inverse.input[1], "Sqrt")
-            sum_ = self._maker(root.input[0], "Add") if root is not None else None
+        for inverse, c in self.sides(node, "Div"):
+            root = self.maker(inverse.input[1], "Sqrt")
+            sum_ = self.maker(root.input[0], "Add") if root is not None else None
             square, eps = self._with_number(sum_, "ReduceMean")
-            power = self._maker(self._reduced(square, "ReduceMean") or "", "Mul")
+            power = self.maker(self.reduced(square, "ReduceMean") or "", "Mul")
             centre: Any = self.makers.get(c)
             if power is None or list(power.input) != [c, c] or centre is None:
                 continue
             x, mean = centre.input if centre.op_type == "Sub" else ("", "")
-            averaged, length = self._maker(mean, "ReduceMean"), self.shapes.get(x, [None])[-1]
-            if self._number(inverse.input[0]) != 1.0 or self.readers[c] != 3:
+            averaged, length = self.maker(mean, "ReduceMean"), self.shapes.get(x, [None])[-1]
+            if self.number(inverse.input[0]) != 1.0 or self.readers[c] != 3:
                 continue
-            if self._reduced(averaged, "ReduceMean") != x or not isinstance(length, int):
+            if self.reduced(averaged, "ReduceMean") != x or not isinstance(length, int):
                 continue
-            ones = self._constant(f"{node.output[0]}_ones", np.ones(length, np.float32))
+            ones = self.free(f"{node.output[0]}_ones")
             made = helper.make_node("LayerNormalization", [x, ones], node.output, epsilon=eps)
-            return Match(made, [inverse, root, sum_, square, power, centre, averaged])
+            gone = [inverse, root, sum_, square, power, centre, averaged]
+            return Match(made, gone, {ones: np.ones(length, np.float32)})
         return None
 
     def _scaled_norm(self, node: Any) -> Match | None:
@@ -347,12 +217,12 @@ class _Fusing:
 
         if node.op_type not in ("Mul", "Add"):
             return None
-        for norm, learned in self._sides(node, "LayerNormalization"):
+        for norm, learned in self.sides(node, "LayerNormalization"):
             x, gamma, *beta = norm.input
             value = self.constants.get(learned)
             if value is None or value.shape != self.constants[gamma].shape or beta:
                 continue
-            plain = gamma not in self._given
+            plain = gamma not in self.given
             if plain != (node.op_type == "Mul"):
                 continue
             inputs = [x, learned] if node.op_type == "Mul" else [x, gamma, learned]
@@ -396,7 +266,7 @@ class _Fusing:
                 value = self.constants.get(name)
                 if value is None:
                     frontier.add(name)
-                elif value.ndim or (name in self._given and "." in name):
+                elif value.ndim or (name in self.given and "." in name):
                     return
             if len(frontier) == 1:
                 yield next(iter(frontier)), part[::-1]

@@ -318,6 +318,7 @@ def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.
         {name: x.array for name, x in inputs.items()},
         {name: x.array for name, x in outputs.items()},
     )
+    del made.metadata_props[:]  # ndonnx's, of inputs that become weights
     made.producer_name = "xpnet"
     made.producer_version = installed_version(("xpnet",), "xpnet") or ""
     for output in made.graph.output:  # ndonnx names no length
