@@ -150,6 +150,24 @@ def test_a_layer_of_ones_own_is_the_operator_that_it_computes():
         np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
 
 
+class OfWholeNumbers(Leaky6):
+    """max(round z, 0), where the maximum is of int64, for which onnxruntime has no Relu."""
+
+    def value(self, z):
+        xp = z.__array_namespace__()
+        whole = xp.astype(xp.round(z), xp.int64)
+        return xp.astype(xp.where(whole > 0, whole, 0 * whole), z.dtype)
+
+
+def test_only_numbers_of_floating_types_are_taken():
+    trainer, x = trained((Dense(8), OfWholeNumbers(), Dense(4)))
+    model = forward_model(trainer)
+    assert "Relu" not in operators(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found = session.run(["probabilities"], {"x": x})[0]
+    np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_goes_into_the_dense_layer_before_it_and_says_so():
     trainer, _ = trained((Dense(8), BatchNorm(), ReLU(), Dense(4)))
     names = [i.name for i in forward_model(trainer).graph.initializer]

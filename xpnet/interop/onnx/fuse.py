@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fused"]
 
+FLOATS = (1, 11)  # TensorProto's float and double
 REACH = 40  # nodes of an element-wise function, at most
 
 
@@ -237,9 +238,11 @@ class _Fusing(Rewriting):
         """A function of one array and of numbers, which an operator computes."""
         from onnx import helper
 
-        best = None
+        best, kind = None, self.types.get(node.output[0])
+        if kind not in FLOATS:
+            return None
         for root, part in self._parts(node):
-            operator = self._operator(root, part)
+            operator = self._operator(root, part) if self.types.get(root) == kind else None
             same = operator is not None and operator.op_type == node.op_type
             if operator is not None and not (same and len(part) == 1):
                 best = root, part, operator

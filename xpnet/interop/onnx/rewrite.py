@@ -47,8 +47,8 @@ class Rewriting:
             for v in values
         }
         self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
-        double = onnx.TensorProto.DOUBLE
-        self.double = {v.name for v in values if v.type.tensor_type.elem_type == double}
+        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
+        self.double = {k for k, kind in self.types.items() if kind == onnx.TensorProto.DOUBLE}
 
     def step(self) -> bool:
         """Replace matches that do not meet; say whether there was one."""
