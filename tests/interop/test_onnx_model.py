@@ -245,9 +245,28 @@ def test_a_table_of_numbers_has_one_input(tmp_path):
 
 
 def test_a_feature_that_is_called_as_an_output_is_keeps_another_name(table, tmp_path):
-    frame = table.drop(columns=["price"]).rename(columns={"city": "logits"})
-    model = forward_model(run_on(frame, "label", tmp_path / "run"))
-    assert "logits (column 2)" in [value.name for value in model.graph.input]
+    renamed = {"city": "logits", "age": "0.embedding.E0"}
+    frame = table.drop(columns=["price"]).rename(columns=renamed)
+    run = run_on(frame, "label", tmp_path / "run")
+    assert "0.embedding.E0" in run.trainer.params
+    names = [value.name for value in forward_model(run).graph.input]
+    assert names[0] == "0.embedding.E0 (column 0)"
+    assert "logits (column 2)" in names
+
+
+def test_dates_and_targets_keep_the_digits_of_float64(table, tmp_path):
+    frame = table[["when", "price"]].assign(price=table.price * 1e6 + 1.6e9)
+    run = run_on(frame, "price", tmp_path / "run", dtype="float64")
+    model = forward_model(run)
+    found = answers(model, **feed(model, frame))["prediction"]
+    np.testing.assert_allclose(found, run.predict(frame[["when"]]), rtol=1e-13)
+
+
+def test_what_an_onnx_file_cannot_hold_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr("xpnet.interop.onnx.model.LARGEST", 100)
+    trainer, _ = trained((Dense(8), ReLU(), Dense(4)))
+    with pytest.raises(ConfigError, match="the weights have 368 bytes; an ONNX file has less than"):
+        forward_model(trainer)
 
 
 class Squared(xpnet.Activation):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Form", "export"]
 
 Form = Literal["onnx", "html", "torch"]
-LARGEST = 2**31 - 1  # bytes of a file of protocol buffers
 TYPES = {1: "float32", 6: "int32", 7: "int64", 8: "text", 11: "float64"}  # of TensorProto
 
 
@@ -117,18 +116,12 @@ def _loaded(source: Trainer | Run | str | Path) -> Trainer | Run:
 
 def _written(model: "onnx.ModelProto", path: Path) -> list[str]:
     """Write the model, and say what it takes and gives."""
-    if (size := model.ByteSize()) > LARGEST:
-        msg = f"the model would have {size:,} bytes; an ONNX file has at most {LARGEST:,}"
-        raise ConfigError(
-            msg,
-            python='export with form="torch", which has no such limit',
-            command="export with --format torch, which has no such limit",
-        )
-    atomic_write(path, model.SerializeToString())
+    data = model.SerializeToString()
+    atomic_write(path, data)
     opset = next(o.version for o in model.opset_import if not o.domain)
     graph = model.graph
     return [
-        f"{path}: {len(graph.node)} nodes, {size / 2**20:.2g} MiB, opset {opset}",
+        f"{path}: {len(graph.node)} nodes, {len(data) / 2**20:.2g} MiB, opset {opset}",
         *(f"input  {_described(value)}" for value in graph.input),
         *(f"output {_described(value)}" for value in graph.output),
     ]

@@ -56,23 +56,33 @@ class Chain:
         self._check_end()
 
     def _grouped(self, node: Any) -> bool:
-        """Whether it begins PyTorch's GroupNorm: InstanceNormalization of reshaped features."""
+        """Whether it begins a GroupNorm, of reshaped features.
+
+        PyTorch's is InstanceNormalization of (N, G, J/G), and xpnet's own LayerNormalization of
+        (N, 1, G, J/G), which normalises the last axis as well.
+        """
         nodes = [node]
-        for op in ("InstanceNormalization", "Reshape"):
+        for ops in (("InstanceNormalization", "LayerNormalization"), ("Reshape",)):
             following = self.graph.readers(nodes[-1].output[0])
-            if node.op_type != "Reshape" or [n.op_type for n in following] != [op]:
+            if node.op_type != "Reshape" or [n.op_type in ops for n in following] != [True]:
                 return False
             nodes += following
-        shape = self.graph.constants.get(node.input[1], np.zeros(0))
-        scale, bias = (self.graph.constants.get(name) for name in nodes[1].input[1:3])
-        alike = scale is not None and bias is not None and (scale == 1).all() and not bias.any()
-        if len(self.shape) != 1 or len(shape) != 3 or shape[2] != -1 or not alike:
-            return False
+        shape = self.graph.constants.get(node.input[1], np.zeros(0)).tolist()
+        attributes = self.graph.attributes(nodes[1])
+        learned = [self.graph.constants.get(name) for name in nodes[1].input[1:]]
+        alike = all(v is not None and (v == 1 - i).all() for i, v in enumerate(learned))
+        last = attributes.get("axis", -1) in (-1, len(shape) - 1)
+        J = self.shape[0] if len(self.shape) == 1 else 0
+        if nodes[1].op_type == "InstanceNormalization":
+            plain = len(shape) == 3 and shape[2] == -1
+        else:
+            plain = len(shape) == 4 and shape[1] == 1 and shape[2] * shape[3] == J and last
         back = self.graph.constants.get(nodes[2].input[1])
-        if back is not None and (len(back) != 2 or back[1] not in (-1, self.shape[0])):
+        if not J or not plain or not alike:
             return False
-        eps = short(self.graph.attributes(nodes[1]).get("epsilon", 1e-5))
-        layer = nn.GroupNorm(groups=int(shape[1]), eps=eps)
+        if back is not None and (len(back) != 2 or back[1] not in (-1, J)):
+            return False
+        layer = nn.GroupNorm(groups=int(shape[-2]), eps=short(attributes.get("epsilon", 1e-5)))
         self._append(self._spelt_out(layer), nodes, nodes[2].output[0])
         self.plain = True
         return True

@@ -16,7 +16,7 @@ and its outputs, for a batch of any size::
     probabilities  (N, K)     of classes, or of several labels
     logits         (N, J)     what the last layer gives, where the loss takes logits
     output         (N, J)     what it gives where that is neither this nor a probability
-    prediction     (N, J)     of a regression, in the units of the data
+    prediction     (N, J)     of a regression, in the units of the data, float64 as ``predict`` does
 
 A text of a category has to be spelled as in training; one that training did not have is none of
 those it had, and an empty text is a missing value, as in a file.
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["forward_model"]
 
 OUTPUTS = ("label", "probabilities", "logits", "output", "prediction")
+LARGEST = 2**31 - 2**24  # bytes of weights; the rest is the graph's
 TEXTS = ("category", "boolean")  # the kinds of columns whose values are texts
 
 
@@ -58,19 +59,20 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     """Return what ``source.predict`` computes, from raw rows on, as an ONNX model.
 
     It computes in the dtype of the trainer, and encodes in float64, as ``predict`` does. Raises
-    ConfigError, naming it, for a layer that is no Array API code.
+    ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code.
     """
     trainer = source.trainer if isinstance(source, Run) else source
     preprocessing = source.preprocessing if isinstance(source, Run) else None
     engine, given = trainer.engine, dict[str, Symbol]()
     dtype = engine.backend.dtype_name
-    x = _rows(preprocessing, engine.model.input_shape or (), dtype, given)
     found = engine.tensors()
     weights = {
         name: value
         for name, value in ((k.partition("/")[2], v) for k, v in found.items())
         if f"params/{name}" in found or f"stats/{name}" in found
     }
+    _check_size(sum(value.nbytes for value in weights.values()))
+    x = _rows(preprocessing, engine.model.input_shape or (), dtype, given, {*weights, *OUTPUTS})
     made = {name: symbol(value.shape, dtype) for name, value in weights.items()}
     output = _output(trainer, x, made)
     outputs = _outputs(trainer, preprocessing, output)
@@ -82,13 +84,27 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     return model
 
 
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        msg = f"the weights have {size:,} bytes; an ONNX file has less than 2 GiB, {2**31:,}"
+        raise ConfigError(
+            msg,
+            python='export with form="torch", which has no such limit',
+            command="export with --format torch, which has no such limit",
+        )
+
+
 def _rows(
     preprocessing: Preprocessing | None,
     shape: tuple[int, ...],
     dtype: str,
     given: dict[str, Symbol],
+    taken: set[str],
 ) -> Symbol:
-    """The model's input, from inputs of the graph, which are put into ``given``."""
+    """The model's input, from inputs of the graph, which are put into ``given``.
+
+    No input has a name that is ``taken``.
+    """
     if preprocessing is None:
         given["x"] = symbol(("N", *shape), dtype)
         return given["x"]
@@ -101,7 +117,7 @@ def _rows(
         numbers = x if encoder.numbers == (*range(encoder.features),) else _picked(x, encoder)
         parts = encoder.parts(numbers, lambda j: x[:, j], _no_category)
         return _joined(list(parts), dtype)
-    features = _names(columns)
+    features = _names(columns, taken)
     used = {*encoder.numbers, *encoder.missing, *(j for j, _ in encoder.cycles)}
     used |= {c.feature for c in encoder.categories}
     for j, name in enumerate(features):
@@ -144,12 +160,12 @@ def _narrowed(x: Symbol, dtype: str) -> Symbol:
     return xp.astype(x, getattr(xp, dtype))
 
 
-def _names(columns: Columns) -> list[str]:
+def _names(columns: Columns, taken: set[str]) -> list[str]:
     """The name of the input of each feature: its column's, unless that is taken."""
     names: list[str] = []
     for j in columns.features:
         name = columns.shown(j)
-        names.append(f"{name} (column {j})" if name in (*names, *OUTPUTS) else name)
+        names.append(f"{name} (column {j})" if name in {*names, *taken} else name)
     return names
 
 
@@ -212,11 +228,8 @@ def _outputs(
 
 
 def _answers(preprocessing: Preprocessing | None, read: Symbol) -> Symbol:
-    """What ``predict`` makes of it, in the dtype of the model."""
-    if preprocessing is None:
-        return read
-    xp = read.__array_namespace__()
-    return xp.astype(preprocessing.answers(read), read.dtype)
+    """What ``predict`` makes of it."""
+    return read if preprocessing is None else preprocessing.answers(read)
 
 
 def _with_weights(model: "onnx.ModelProto", weights: Mapping[str, np.ndarray]) -> "onnx.ModelProto":

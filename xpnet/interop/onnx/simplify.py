@@ -141,9 +141,9 @@ class _Graph:
         key: Any
         other: dict[str, str] = {}
         for name, value in self.constants.items():
-            key = (value.dtype.str, value.shape, value.tobytes())
             if name in self.named or value.dtype == object:
                 continue
+            key = (value.dtype.str, value.shape, value.tobytes())
             if (same := first.setdefault(key, name)) != name:
                 other[name] = same
         kept = []

@@ -10,6 +10,7 @@ have, and says None; the formulas compute with that number, and make shapes of i
     xp.ones((x.shape[0],))          # as many as there will be rows
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import partialmethod
@@ -126,8 +127,12 @@ class Symbol:
         raise BackendError(msg)
 
     def __matmul__(self, other: "Symbol") -> "Symbol":
+        import spox.opset.ai.onnx.v21 as op
+
+        # ndonnx guards it against empty arrays with 200 nodes, which take half a second to record.
         x, y = self.array, other.array
-        return Symbol(_known(x @ y, (*x.shape[:-1], *y.shape[-1:])), self.rows or other.rows)
+        found = _ndonnx().asarray(op.matmul(x.unwrap_spox(), y.unwrap_spox()))
+        return Symbol(_known(found, (*x.shape[:-1], *y.shape[-1:])), self.rows or other.rows)
 
     def __rshift__(self, other: Any) -> "Symbol":
         """Shift int32 by 0 to 31 bits as unsigned, then extend the sign.
@@ -234,16 +239,9 @@ class _Namespace:
         found = getattr(op, name)(x.array.unwrap_spox(), at, keepdims=int(keepdims))
         return Symbol(self._ndx.asarray(found), x.rows)
 
-    # onnxruntime has these in float32 alone; the angles that they are asked for are small.
-    def sin(self, x: Symbol) -> Symbol:
-        return self._wide_after("sin", x)
-
-    def cos(self, x: Symbol) -> Symbol:
-        return self._wide_after("cos", x)
-
-    def _wide_after(self, name: str, x: Symbol) -> Symbol:
-        narrow = self._ndx.astype(x.array, self._ndx.float32)
-        return Symbol(self._ndx.astype(getattr(self._ndx, name)(narrow), x.dtype), x.rows)
+    def cos(self, x: Any) -> Symbol:
+        # Older versions of onnxruntime have it in float32 alone, and sin in float64, too.
+        return self.sin(x + math.pi / 2)
 
     def hypot(self, a: Symbol, b: Symbol) -> Symbol:
         # ndonnx has none. The larger one is taken out, so that no square overflows.
@@ -320,6 +318,7 @@ def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.
         {name: x.array for name, x in inputs.items()},
         {name: x.array for name, x in outputs.items()},
     )
+    del made.metadata_props[:]  # ndonnx's, of inputs that become weights
     made.producer_name = "xpnet"
     made.producer_version = installed_version(("xpnet",), "xpnet") or ""
     for output in made.graph.output:  # ndonnx names no length
