@@ -13,7 +13,14 @@ from array_api_compat import array_namespace, device
 from xpnet.backends import Backend, get_backend
 from xpnet.typing import Array
 
-__all__ = ["OPERATIONS", "Operation", "Row", "check_operations"]
+__all__ = [
+    "OPERATIONS",
+    "Operation",
+    "Row",
+    "check_names",
+    "check_operation",
+    "check_operations",
+]
 
 INF, NAN = np.inf, np.nan
 
@@ -208,14 +215,18 @@ TOLERANCE = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-14)}  # relative, ab
 
 def check_operations(backend: Backend) -> list[Row]:
     """Call each operation on ``backend`` and return the outcomes; an error is one of them."""
+    return check_names(backend) + [check_operation(backend, each) for each in OPERATIONS]
+
+
+def check_names(backend: Backend) -> list[Row]:
+    """Look up the namespace of an array, and the dtypes in it."""
     rows = [_namespace(backend)]
     for name in DTYPES:
         found = hasattr(backend.xp, name)
         optional = name == "float64"
         status = "ok" if found else "note" if optional else "missing"
         rows.append(Row(name, "dtype", status, "" if found else "no such dtype"))
-    with np.errstate(all="ignore"):
-        return rows + [_check(backend, operation) for operation in OPERATIONS]
+    return rows
 
 
 def _namespace(backend: Backend) -> Row:
@@ -230,7 +241,13 @@ def _namespace(backend: Backend) -> Row:
     return Row(name, case, "note", detail)
 
 
-def _check(backend: Backend, operation: Operation) -> Row:
+def check_operation(backend: Backend, operation: Operation) -> Row:
+    """Call one operation on ``backend`` and say whether it does what NumPy's does."""
+    with np.errstate(all="ignore"):
+        return _called(backend, operation)
+
+
+def _called(backend: Backend, operation: Operation) -> Row:
     function, case, call, operands = operation
     if not _has(backend.xp, function):
         return Row(function, case, "missing", "not in the namespace")

@@ -36,13 +36,15 @@ def parity(
     tolerance: float | None = None,
     source: str = "config",
     rows: Sample | None = None,
+    operations: bool = True,
 ) -> Report:
     """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
 
     A backend is an object or ``"name:device:dtype"``, such as ``"torch"`` or
     ``"torch:cuda:0:float32"``; the dtype is the config's by default. ``tolerance`` is relative,
     by default 1e-10 for float64 and 1e-4 for float32. ``batch_size`` and ``rows`` are the config's
-    by default; a batch size left to the device's memory becomes 64.
+    by default; a batch size left to the device's memory becomes 64. ``operations`` False leaves out
+    the operations of a library under test, one at a time.
 
     Steps are compared in the dtype and on whole batches: ``mixed`` and ``accumulate`` are ignored.
     A missing backend gives a result that says so. Raises ConfigError for a config that cannot be
@@ -60,7 +62,7 @@ def parity(
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
     for asked in backends:
-        side = _prepare(config, rows, asked, tolerance)
+        side = _prepare(config, rows, asked, tolerance, operations=operations)
         results.append(side.result if isinstance(side, _Side) else side)
         if isinstance(side, _Side):
             sides.append(side)
@@ -97,7 +99,12 @@ def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_M
 
 
 def _prepare(
-    config: Config, rows: Sample, asked: str | Backend, tolerance: float | None
+    config: Config,
+    rows: Sample,
+    asked: str | Backend,
+    tolerance: float | None,
+    *,
+    operations: bool,
 ) -> "_Side | Result":
     """Make a backend's side of the comparison, or a result that says why there is none."""
     name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
@@ -105,17 +112,18 @@ def _prepare(
         backend = _parse(asked, config.dtype) if isinstance(asked, str) else asked
     except BackendError as error:
         return Result(name, not_run=str(error))
-    operations = check_operations(backend) if isinstance(backend, ModuleBackend) else []
+    under_test = isinstance(backend, ModuleBackend)
+    called = check_operations(backend) if under_test and operations else []
     try:
         side = _Side(config, rows, backend, tolerance)
     except Exception as error:  # a library under test may raise anything
-        if not operations:
+        if not under_test:
             raise
         described = backend.describe()
         return Result(
-            name, None, described, 0.0, [_failed("first state", error)], 1, operations=operations
+            name, None, described, 0.0, [_failed("first state", error)], 1, operations=called
         )
-    side.result.asked, side.result.operations = name, operations
+    side.result.asked, side.result.operations = name, called
     return side
 
 

@@ -1,0 +1,104 @@
+"""The options of the suite: which library, in which dtype, and what is known not to pass.
+
+``--skips-file`` and ``--xfails-file`` are as array-api-tests has them: a line a test, ``#`` begins
+a comment. A line is the end of a test's id, such as ``test_operations.py::test_operation[log1p]``,
+or what several begin with, up to a ``::`` or a ``[``. An expected failure that passes is a failure,
+and so is a line that names no test: a list stays as short as it can be.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xpnet.check.parity import ModuleBackend, load_module
+from xpnet.errors import XpnetError
+
+UNUSED = pytest.StashKey[list[str]]()
+HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("xpnet", "conformance of an array library")
+    group.addoption("--xp", metavar="MODULE", help="the library: MODULE or MODULE:ATTRIBUTE")
+    group.addoption("--dtype", choices=("float32", "float64"), default="float32")
+    for name, what in (("skips", "tests that do not run"), ("xfails", "tests that must fail")):
+        text = f"{what}, one a line (repeatable)"
+        group.addoption(f"--{name}-file", metavar="FILE", action="append", default=[], help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import the library, or end with one line and exit code 4."""
+    if not config.option.xp:
+        msg = "name the library to test: --xp MODULE or --xp MODULE:ATTRIBUTE"
+        raise pytest.UsageError(msg)
+    try:
+        load_module(config.option.xp, config.option.dtype)
+    except XpnetError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> ModuleBackend:
+    """The library under test."""
+    return load_module(request.config.option.xp, request.config.option.dtype)
+
+
+@pytest.fixture
+def unused_lines(request: pytest.FixtureRequest) -> list[str]:
+    """The lines of the files that name no test."""
+    return request.config.stash.get(UNUSED, [])
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m take tests away
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what the files name, and note the lines that name nothing."""
+    ours = {_id(item): item for item in items if HERE in item.path.parents}
+    files = {node.partition("::")[0] for node in ours}
+    whole = not any("::" in argument for argument in config.args)
+    unused = []
+    skip, xfail = pytest.mark.skip, pytest.mark.xfail
+    for option, mark in (("skips_file", skip), ("xfails_file", xfail)):
+        for path in getattr(config.option, option, ()):
+            for number, line in _lines(path):
+                named = [item for node, item in ours.items() if _names(line, node)]
+                reason = f"{Path(path).name}, line {number}"
+                options: dict[str, Any] = {"strict": True} if mark is xfail else {}
+                for item in named:
+                    item.add_marker(mark(reason=reason, **options))
+                file = line.partition("::")[0]
+                missed = file in files or not (HERE / file).is_file()
+                if not named and whole and missed:
+                    unused.append(f"{reason}: {line}")
+    config.stash[UNUSED] = unused
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what is tested."""
+    told = load_module(config.option.xp, config.option.dtype).describe()
+    return f"xpnet conformance: {told['backend']} {told['version']}, {told['dtype']}"
+
+
+def _id(item: pytest.Item) -> str:
+    """The id from the file's name on, wherever the package is installed."""
+    return item.path.name + item.nodeid[item.nodeid.index("::") :]
+
+
+def _names(line: str, node: str) -> bool:
+    rest = node.removeprefix(line)
+    return rest != node and (not rest or rest[0] in ":[")
+
+
+def _lines(path: str) -> Iterable[tuple[int, str]]:
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"cannot read {path}: {error}"
+        raise pytest.UsageError(msg) from error
+    for number, line in enumerate(text.splitlines(), 1):
+        # An id may have a # in it, but not after a space.
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            yield number, stripped.partition(" #")[0].rstrip()
