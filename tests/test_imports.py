@@ -67,6 +67,7 @@ MAY_USE = {
     "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
+    "pytest": "check",
     "rich": "cli explanation training",
     "safetensors": "interop storage",
     "threadpoolctl": "backends",

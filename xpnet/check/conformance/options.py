@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xpnet", "conformance of an array library")
     group.addoption("--xp", metavar="MODULE", help="the library: MODULE or MODULE:ATTRIBUTE")
     group.addoption("--dtype", choices=("float32", "float64"), default="float32")
+    group.addoption("--to-numpy", metavar="METHOD", help="of its arrays: gives NumPy's")
+    text = "that ten steps may take (20); those of a lazy library are slow"
+    group.addoption("--seconds", type=float, default=20.0, help=text)
     for name, what in (("skips", "tests that do not run"), ("xfails", "tests that must fail")):
         text = f"{what}, one a line (repeatable)"
         group.addoption(f"--{name}-file", metavar="FILE", action="append", default=[], help=text)
@@ -31,19 +34,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Import the library, or end with one line and exit code 4."""
-    if not config.option.xp:
+    _library(config)
+
+
+def _library(config: pytest.Config) -> ModuleBackend:
+    asked = config.option
+    if not asked.xp:
         msg = "name the library to test: --xp MODULE or --xp MODULE:ATTRIBUTE"
         raise pytest.UsageError(msg)
     try:
-        load_module(config.option.xp, config.option.dtype)
+        return load_module(asked.xp, asked.dtype, asked.to_numpy)
     except XpnetError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(error.at_command_line) from None
 
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> ModuleBackend:
     """The library under test."""
-    return load_module(request.config.option.xp, request.config.option.dtype)
+    return _library(request.config)
 
 
 @pytest.fixture
@@ -77,7 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say what is tested."""
-    told = load_module(config.option.xp, config.option.dtype).describe()
+    told = _library(config).describe()
     return f"xpnet conformance: {told['backend']} {told['version']}, {told['dtype']}"
 
 

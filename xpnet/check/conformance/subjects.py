@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.check.parity import TOLERANCES, parity
+from xpnet.check.parity import TOLERANCES, Result, parity
 from xpnet.check.parity.checked_step import CheckedStep, Fault
 from xpnet.check.parity.compare import difference
 from xpnet.check.sample import Sample
@@ -85,7 +85,7 @@ def _placed(tensors: list[dict[str, np.ndarray]], backend: Backend) -> list[dict
 def _batch(model: Sequential, loss: Loss) -> Batch:
     """Rows for the model, targets for the loss and weights, on the host."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(N, *model.input_shape))
+    x = rng.normal(size=(N, *(model.input_shape or ())))
     if isinstance(model.layers[0], Embedding):
         x[:, -2:] = rng.integers(3, size=(N, 2))
     labels = loss.predicts == "class"
@@ -96,7 +96,7 @@ def _batch(model: Sequential, loss: Loss) -> Batch:
 def walk(backend: Backend, model: Sequential, loss: Loss) -> list[Fault]:
     """Take a training step without its update, an operation at a time; return what is wrong."""
     host = _batch(model, loss)
-    batch = Batch(*(backend.asarray(part) for part in host))
+    batch = Batch(*map(backend.asarray, host))
     step = CheckedStep(backend, model, loss)
     with np.errstate(all="ignore"):
         keys = dropout_keys(0, 0, model.n_random)
@@ -159,13 +159,18 @@ def update(backend: Backend, change: Optimizer | Clip, steps: int = 3) -> str | 
         return next(filter(None, found), None)
 
 
-def steps(backend: Backend, overrides: tuple[str, ...], number: int = 10) -> str | None:
-    """Train a small network as ``xpnet parity`` does; say what is wrong, if anything."""
+def steps(backend: Backend, overrides: tuple[str, ...], seconds: float, number: int = 10) -> Result:
+    """Train a small network as ``xpnet parity`` does, as long as that takes ``seconds``."""
     config = load_config("digits", ["model.hidden=[6]", "batch_size=8", *overrides])
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(80, 5)), rng.integers(K, size=80).astype(np.int32)
     model = config.model.model((5,), K, config.loss)
     rows = Sample(config, model, x, y, "80 drawn rows")
-    report = parity(config, [backend], steps=number, rows=rows, operations=False)
-    (result,) = report.results
-    return result.sentence() if result.faults else None
+    options: dict[str, Any] = {
+        "steps": number,
+        "rows": rows,
+        "seconds": seconds,
+        "operations": False,
+    }
+    (result,) = parity(config, [backend], **options).results
+    return result

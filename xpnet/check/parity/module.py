@@ -1,6 +1,8 @@
 """A backend made from any namespace that claims to implement the Array API."""
 
 import importlib
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,23 @@ from xpnet.typing import Array
 
 __all__ = ["ModuleBackend", "load_module"]
 
+# How arrays become NumPy's: by protocol, or as dask, ndonnx, sparse, PyTorch and CuPy do it.
+WAYS = ("__dlpack__", "__array__", "compute", "unwrap_numpy", "todense", "numpy", "get")
+
 
 class ModuleBackend(Backend):
-    """The namespace ``module`` on its default device."""
+    """The namespace ``module`` on its default device.
 
-    def __init__(self, module: Any, dtype: str = "float32", name: str | None = None) -> None:
+    ``to_numpy`` names the method of its arrays that gives NumPy's; by default some are tried.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        dtype: str = "float32",
+        name: str | None = None,
+        to_numpy: str | None = None,
+    ) -> None:
         if dtype not in FLOAT_DTYPES:
             msg = f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {dtype!r}"
             raise BackendError(msg)
@@ -26,14 +40,16 @@ class ModuleBackend(Backend):
         self.module = module
         self.name = name or str(getattr(module, "__name__", "module"))  # type: ignore[misc]
         self.device_name, self.dtype_name = "default", dtype
+        self.to_numpy, self._way = to_numpy, to_numpy
 
     @classmethod
     def probe(cls) -> Probe:
         return Probe("of the module", ("default",))
 
     def describe(self) -> dict[str, str]:
-        version = str(getattr(self.module, "__version__", "unknown"))
-        return {**super().describe(), "version": version}
+        package = sys.modules.get(self.name.partition(".")[0].partition(":")[0])
+        known = (getattr(m, "__version__", None) for m in (self.module, package))
+        return {**super().describe(), "version": str(next(filter(None, known), "unknown"))}
 
     @property
     def xp(self) -> Any:
@@ -47,10 +63,25 @@ class ModuleBackend(Backend):
         return self.module.asarray(host)
 
     def to_host(self, x: Array) -> np.ndarray:
-        try:
-            return np.array(np.from_dlpack(x))
-        except (AttributeError, TypeError, BufferError, RuntimeError):
+        """Copy an array to NumPy: by DLPack, ``__array__``, or a method that lazy arrays have.
+
+        Raises BackendError where none of these gives numbers.
+        """
+        if isinstance(x, np.ndarray | np.generic):
             return np.array(x)
+        tried = [] if self._way is None else [self._way]
+        for way in (*tried, *([self.to_numpy] if self.to_numpy else WAYS)):
+            found = _by(way, x)
+            if found is not None:
+                self._way = way
+                return found
+        known = ", ".join((self.to_numpy and [self.to_numpy]) or WAYS)
+        msg = f"an array of {self.name} cannot be copied to NumPy: tried {known}"
+        raise BackendError(
+            msg,
+            python="pass to_numpy, the name of a method of its arrays that does",
+            command="name the method of its arrays that does with --to-numpy",
+        )
 
     def owns(self, x: Any) -> bool:
         # A library whose arrays are NumPy's own gets host arrays like any other library.
@@ -58,7 +89,23 @@ class ModuleBackend(Backend):
         return isinstance(x, own) and not isinstance(x, np.ndarray)
 
 
-def load_module(path: str, dtype: str = "float32") -> ModuleBackend:
+def _by(way: str, x: Any) -> np.ndarray | None:
+    """What one way of copying gives, if these are numbers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if way == "__dlpack__":
+                found = np.from_dlpack(x)
+            elif way == "__array__":
+                found = np.asarray(x)
+            else:
+                found = np.asarray(getattr(x, way)())
+            return np.array(found) if found.dtype.kind in "biufc" else None
+    except Exception:  # a library under test may raise anything
+        return None
+
+
+def load_module(path: str, dtype: str = "float32", to_numpy: str | None = None) -> ModuleBackend:
     """Import ``package.module`` or ``package.module:attribute`` and make a backend of it.
 
     Raises BackendError if there is no such module or importing it fails.
@@ -75,4 +122,4 @@ def load_module(path: str, dtype: str = "float32") -> ModuleBackend:
         msg = f"cannot import {path!r} ({type(error).__name__}: {error}); "
         msg += "is it installed, or is its folder in PYTHONPATH?"
         raise BackendError(msg) from error
-    return ModuleBackend(namespace, dtype, path)
+    return ModuleBackend(namespace, dtype, path, to_numpy)

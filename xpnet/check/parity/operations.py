@@ -4,7 +4,11 @@
 is not in it. The expected value of a call is NumPy's in float64.
 """
 
+import math
+import operator
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +17,7 @@ from array_api_compat import array_namespace, device
 from xpnet.backends import Backend, get_backend
 from xpnet.typing import Array
 
-__all__ = [
-    "OPERATIONS",
-    "Operation",
-    "Row",
-    "check_names",
-    "check_operation",
-    "check_operations",
-]
+__all__ = ["CHECKS", "OPERATIONS", "Check", "Operation", "Row", "check_operations", "reference"]
 
 INF, NAN = np.inf, np.nan
 
@@ -59,33 +56,9 @@ LARGE = np.array([2**30 + 7, -(2**29) - 3, 123456789, -1], dtype=np.int32)
 FLAGS = np.array([True, False, True, False])
 
 
-def _fresh(change: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """Change a new array; the operands must stay unchanged."""
-    return lambda xp, x, y: change(1.0 * x, y)
-
-
-def _iadd(a: Array, b: Array) -> Array:
-    a += b
-    return a
-
-
-def _isub(a: Array, b: Array) -> Array:
-    a -= b
-    return a
-
-
-def _imul(a: Array, b: Array) -> Array:
-    a *= b
-    return a
-
-
-def _itruediv(a: Array, b: Array) -> Array:
-    a /= b
-    return a
-
-
 def _like(x: Array) -> dict[str, Any]:
-    return {"dtype": x.dtype, "device": device(x)}
+    # That arrays have a device is asked for by itself: where they have none, the rest is seen, too.
+    return {"dtype": x.dtype} | ({"device": device(x)} if hasattr(x, "device") else {})
 
 
 def _op(function: str, case: str, call: Callable[..., Any], *operands: np.ndarray) -> Operation:
@@ -95,10 +68,10 @@ def _op(function: str, case: str, call: Callable[..., Any], *operands: np.ndarra
 OPERATIONS: tuple[Operation, ...] = (
     # creation
     _op("asarray", "a tuple of floats", lambda xp, x: xp.asarray((1.0, 2.5), **_like(x)), A),
-    _op("asarray", "copy=True", lambda xp, x: _imul(xp.asarray(x, copy=True), 2.0), A),
+    _op("asarray", "copy=True", lambda xp, x: operator.imul(xp.asarray(x, copy=True), 2.0), A),
     _op("zeros", "0-d", lambda xp, x: xp.zeros((), **_like(x)), A),
     _op("ones", "of a shape", lambda xp, x: xp.ones((3,), **_like(x)), A),
-    _op("full", "int32, 0-d", lambda xp, x: xp.full((), -1, dtype=xp.int32, device=device(x)), A),
+    _op("full", "int32, 0-d", lambda xp, i: xp.full((), -1, **_like(i)), I32),
     _op("eye", "of a size", lambda xp, x: xp.eye(3, **_like(x)), A),
     _op("arange", "int32", lambda xp, i: xp.arange(5, **_like(i)), I32),
     _op("arange", "int32, from 2", lambda xp, i: xp.arange(2, 5, **_like(i)), I32),
@@ -163,6 +136,12 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("concat", "", lambda xp, x, y: xp.concat([x, y]), A[0], ROW),
     _op("stack", "0-d arrays", lambda xp, x: xp.stack([x[0], x[1]]), ROW),
     _op("take", "int32 indices, axis=0", lambda xp, x, i: xp.take(x, i[1:], axis=0), A, I32),
+    _op(
+        "x.device",
+        "is the array's own",
+        lambda xp, x: xp.ones((2,), dtype=x.dtype, device=x.device),
+        A,
+    ),
     _op("x.T", "", lambda xp, x: x.T, A),
     _op("x[i:j]", "", lambda xp, x: x[1:3], ROW),
     _op("x[i:j, ...]", "", lambda xp, x: x[1:3, ...], A),
@@ -181,13 +160,13 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("/", "array by 0-d", lambda xp, x, y: x / y, A, SCALAR),
     _op("/", "Python float", lambda xp, x: 1.0 / (x / 3.0), ROW),
     _op("/", "0 by 1", lambda xp, x: (0.0 * x) / 1.0, A),
-    _op("+=", "an array just made", _fresh(_iadd), A, ROW),
-    _op("-=", "an array just made", _fresh(_isub), A, ROW),
-    _op("*=", "an array just made", _fresh(_imul), A, ROW),
-    _op("/=", "an array just made", _fresh(_itruediv), A, ROW),
-    _op("+=", "Python float", lambda xp, x: _iadd(1.0 * x, 1e-8), A),
-    _op("*=", "Python float", lambda xp, x: _imul(1.0 * x, 0.9), A),
-    _op("*=", "0-d", lambda xp, x, y: _imul(1.0 * x, y), A, SCALAR),
+    _op("+=", "an array just made", lambda xp, x, y: operator.iadd(1.0 * x, y), A, ROW),
+    _op("-=", "an array just made", lambda xp, x, y: operator.isub(1.0 * x, y), A, ROW),
+    _op("*=", "an array just made", lambda xp, x, y: operator.imul(1.0 * x, y), A, ROW),
+    _op("/=", "an array just made", lambda xp, x, y: operator.itruediv(1.0 * x, y), A, ROW),
+    _op("+=", "Python float", lambda xp, x: operator.iadd(1.0 * x, 1e-8), A),
+    _op("*=", "Python float", lambda xp, x: operator.imul(1.0 * x, 0.9), A),
+    _op("*=", "0-d", lambda xp, x, y: operator.imul(1.0 * x, y), A, SCALAR),
     _op(">", "", lambda xp, x: x > 0.0, A),
     _op(">=", "0-d int32", lambda xp, i: i[0] >= 0, I32),
     _op(">=", "int32", lambda xp, i: i >= 2, I32),
@@ -213,20 +192,41 @@ DTYPES = ("int32", "float32", "float64")
 TOLERANCE = {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-14)}  # relative, absolute
 
 
-def check_operations(backend: Backend) -> list[Row]:
-    """Call each operation on ``backend`` and return the outcomes; an error is one of them."""
-    return check_names(backend) + [check_operation(backend, each) for each in OPERATIONS]
+class Check(NamedTuple):
+    """One outcome to ask for: ``check(backend)``."""
+
+    function: str
+    case: str
+    outcome: Callable[[Backend], Row]
+
+    def __call__(self, backend: Backend) -> Row:
+        with np.errstate(all="ignore"):
+            return self.outcome(backend)
+
+    def __str__(self) -> str:
+        return f"{self.function}-{self.case}" if self.case else self.function
 
 
-def check_names(backend: Backend) -> list[Row]:
-    """Look up the namespace of an array, and the dtypes in it."""
-    rows = [_namespace(backend)]
-    for name in DTYPES:
-        found = hasattr(backend.xp, name)
-        optional = name == "float64"
-        status = "ok" if found else "note" if optional else "missing"
-        rows.append(Row(name, "dtype", status, "" if found else "no such dtype"))
+def check_operations(backend: Backend, seconds: float = math.inf) -> list[Row]:
+    """Ask for each of ``CHECKS`` on ``backend`` and return the outcomes; an error is one of them.
+
+    Those that are left after so many ``seconds`` are not tried, which their outcome says.
+    """
+    until, rows = time.monotonic() + seconds, []
+    for check in CHECKS:
+        if time.monotonic() < until:
+            rows.append(check(backend))
+        else:
+            why = f"not tried: {seconds:g} seconds are over"
+            rows.append(Row(check.function, check.case, "note", why))
     return rows
+
+
+def _dtype(backend: Backend, name: str) -> Row:
+    found = hasattr(backend.xp, name)
+    optional = name == "float64"
+    status = "ok" if found else "note" if optional else "missing"
+    return Row(name, "dtype", status, "" if found else "no such dtype")
 
 
 def _namespace(backend: Backend) -> Row:
@@ -241,13 +241,7 @@ def _namespace(backend: Backend) -> Row:
     return Row(name, case, "note", detail)
 
 
-def check_operation(backend: Backend, operation: Operation) -> Row:
-    """Call one operation on ``backend`` and say whether it does what NumPy's does."""
-    with np.errstate(all="ignore"):
-        return _called(backend, operation)
-
-
-def _called(backend: Backend, operation: Operation) -> Row:
+def _check(backend: Backend, operation: Operation) -> Row:
     function, case, call, operands = operation
     if not _has(backend.xp, function):
         return Row(function, case, "missing", "not in the namespace")
@@ -263,9 +257,14 @@ def _called(backend: Backend, operation: Operation) -> Row:
         if not np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
             return Row(function, case, "writes to an operand", f"{x.tolist()} became {y.tolist()}")
     wide = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in before]
-    expected = np.asarray(call(get_backend("numpy").xp, *wide))
+    expected = np.asarray(call(reference(), *wide))
     status, detail = _judge(actual, expected, backend.dtype_name)
     return Row(function, case, status, detail)
+
+
+def reference() -> Any:
+    """Return the namespace that says what is right: NumPy's."""
+    return get_backend("numpy").xp
 
 
 def _judge(actual: np.ndarray, expected: np.ndarray, dtype: str) -> tuple[str, str]:
@@ -287,7 +286,7 @@ def _judge(actual: np.ndarray, expected: np.ndarray, dtype: str) -> tuple[str, s
 
 def _has(xp: Any, function: str) -> bool:
     """Whether the namespace has the function; operators and attributes are simply tried."""
-    if not function.replace(".", "").replace("_", "").isalnum() or function == "x.T":
+    if not function.replace(".", "").replace("_", "").isalnum() or function[:2] == "x.":
         return True
     for name in function.split("."):
         if not hasattr(xp, name):
@@ -298,3 +297,10 @@ def _has(xp: Any, function: str) -> bool:
 
 def _text(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("__array_namespace__", "of an array just placed", _namespace),
+    *(Check(name, "dtype", partial(_dtype, name=name)) for name in DTYPES),
+    *(Check(o.function, o.case, partial(_check, operation=o)) for o in OPERATIONS),
+)

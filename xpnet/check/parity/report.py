@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from xpnet.check.parity.causes import Cause, causes, issue
 from xpnet.check.parity.checked_step import Fault
 from xpnet.check.parity.compare import Difference
 from xpnet.check.parity.operations import Row
@@ -46,11 +47,25 @@ class Result:
     first_difference: FirstDifference | None = None
     growth: list[Growth] = field(default_factory=list)
     operations: list[Row] = field(default_factory=list)  # of a library under test
+    module: str = ""  # of that library, as it is imported
+    steps: int | None = None  # how many there was time for, where that was not all
 
     @property
     def bad_operations(self) -> list[Row]:
         """The operations that are missing, wrong or wrongly typed."""
         return [row for row in self.operations if row.bad]
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What is wrong with them, each distinct cause once."""
+        return causes(self.operations)
+
+    @property
+    def issues(self) -> list[str]:
+        """The text of an issue for the library's tracker, for each of the causes."""
+        version = self.described.get("version", "unknown")
+        dtype = self.described.get("dtype", "float32")
+        return [issue(cause, self.module, version, dtype) for cause in self.causes]
 
     @property
     def verdict(self) -> str:
@@ -61,6 +76,10 @@ class Result:
             return "fault"
         return "rounding" if self.first_difference else "agrees"
 
+    @property
+    def _cut(self) -> str:
+        return "" if self.steps is None else f" (no time for more than {self.steps} steps)"
+
     def sentence(self) -> str:
         """Return the result in one line."""
         if self.verdict == "not run":
@@ -70,9 +89,12 @@ class Result:
             more = f" ({others} more)" if others else ""
             return f"FAULT in step {self.fault_step}, {fault}{more}"
         if self.bad_operations:
-            return f"FAULT in {len(self.bad_operations)} operations of the library"
+            count, why = len(self.bad_operations), len(self.causes)
+            rest = "; training agrees around them" if self.growth else ""
+            causes_ = "1 cause" if why == 1 else f"{why} distinct causes"
+            return f"FAULT in {count} operations of the library, {causes_}{rest}{self._cut}"
         if self.first_difference is None:
-            return f"agrees to {self.tolerance:g} over {len(self.growth)} steps"
+            return f"agrees to {self.tolerance:g} over {len(self.growth)} steps{self._cut}"
         step, layer, tensor, worst = self.first_difference
         return (
             f"every operation agrees to {self.tolerance:g}; rounding alone has grown past it in "
@@ -156,7 +178,8 @@ def _operation_lines(result: Result) -> list[str]:
     if not result.operations:
         return []
     lines = ["", "| operation | case | status | detail |", "|---|---|---|---|"]
-    return lines + [_row(row) for row in result.operations]
+    lines += [_row(row) for row in result.operations]
+    return lines + [line for text in result.issues for line in ("", *text.splitlines())]
 
 
 def _row(cells: Any) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -36,6 +37,7 @@ def parity(
     tolerance: float | None = None,
     source: str = "config",
     rows: Sample | None = None,
+    seconds: float = 60.0,
     operations: bool = True,
 ) -> Report:
     """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
@@ -43,12 +45,13 @@ def parity(
     A backend is an object or ``"name:device:dtype"``, such as ``"torch"`` or
     ``"torch:cuda:0:float32"``; the dtype is the config's by default. ``tolerance`` is relative,
     by default 1e-10 for float64 and 1e-4 for float32. ``batch_size`` and ``rows`` are the config's
-    by default; a batch size left to the device's memory becomes 64. ``operations`` False leaves out
-    the operations of a library under test, one at a time.
+    by default; a batch size left to the device's memory becomes 64.
 
     Steps are compared in the dtype and on whole batches: ``mixed`` and ``accumulate`` are ignored.
-    A missing backend gives a result that says so. Raises ConfigError for a config that cannot be
-    trained, DataError for data that does not fit.
+    A library under test (``load_module``) has ``seconds`` for its operations, which ``operations``
+    False leaves out, and as many for its steps; what there is no time for is said. A missing
+    backend gives a result that says so. Raises ConfigError for a config that cannot be trained,
+    DataError for data that does not fit.
     """
     if steps < 1 or (tolerance is not None and not tolerance > 0):
         msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
@@ -62,7 +65,7 @@ def parity(
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
     for asked in backends:
-        side = _prepare(config, rows, asked, tolerance, operations=operations)
+        side = _prepare(config, rows, asked, tolerance, seconds, operations=operations)
         results.append(side.result if isinstance(side, _Side) else side)
         if isinstance(side, _Side):
             sides.append(side)
@@ -103,6 +106,7 @@ def _prepare(
     rows: Sample,
     asked: str | Backend,
     tolerance: float | None,
+    seconds: float,
     *,
     operations: bool,
 ) -> "_Side | Result":
@@ -112,18 +116,21 @@ def _prepare(
         backend = _parse(asked, config.dtype) if isinstance(asked, str) else asked
     except BackendError as error:
         return Result(name, not_run=str(error))
-    under_test = isinstance(backend, ModuleBackend)
-    called = check_operations(backend) if under_test and operations else []
+    tested = isinstance(backend, ModuleBackend)
+    called = check_operations(backend, seconds) if tested and operations else []
     try:
         side = _Side(config, rows, backend, tolerance)
     except Exception as error:  # a library under test may raise anything
-        if not under_test:
+        if not tested:
             raise
         described = backend.describe()
-        return Result(
-            name, None, described, 0.0, [_failed("first state", error)], 1, operations=called
-        )
+        fault = _failed("first state", error)
+        result = Result(name, None, described, 0.0, [fault], 1, operations=called)
+        result.module = backend.name
+        return result
     side.result.asked, side.result.operations = name, called
+    side.result.module = backend.name
+    side.seconds = seconds if tested else math.inf
     return side
 
 
@@ -148,6 +155,7 @@ class _Side:
         check: bool = True,
     ) -> None:
         self.backend, self.clip, model = backend, config.clip, rows.model
+        self.seconds, self.spent = math.inf, 0.0  # for its steps
         self.tolerance = TOLERANCES[backend.dtype_name] if tolerance is None else tolerance
         self.engine = Engine(
             backend,
@@ -181,8 +189,16 @@ class _Side:
 
     def compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
         """Take the step and note faults, the first difference and the growth."""
-        if self.result.faults:
+        if self.result.faults or self.result.steps is not None:
             return
+        if self.spent > self.seconds:
+            self.result.steps = len(self.result.growth)
+            return
+        began = time.monotonic()
+        self._compare(moment, expected)
+        self.spent += time.monotonic() - began
+
+    def _compare(self, moment: _Moment, expected: dict[Key, np.ndarray]) -> None:
         number = moment.inputs.step + 1
         try:
             actual = self.step(moment)

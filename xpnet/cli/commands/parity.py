@@ -22,6 +22,16 @@ from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
     metavar="MODULE",
     help="Your own array library, as MODULE or MODULE:ATTRIBUTE (repeatable).",
 )
+@click.option(
+    "--to-numpy", metavar="METHOD", help="Of your library's arrays: gives NumPy's; found if it can."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="For your library's operations, and as many for its steps.",
+)
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
 @click.option("--batch", type=click.IntRange(1), help="Rows per step; by default the config's.")
 @click.option(
@@ -38,6 +48,8 @@ def parity(
     source: str,
     backends: str | None,
     modules: tuple[str, ...],
+    to_numpy: str | None,
+    seconds: float,
     steps: int,
     batch: int | None,
     tolerance: float | None,
@@ -54,8 +66,9 @@ def parity(
     a fault from rounding that training amplifies. The exit code is 1 for a fault and 2 if a named
     backend is not available.
 
-    With --backend-module, every function that training uses is first called on its own, and those
-    that are missing, wrong or return the wrong dtype are listed; an error does not end the list.
+    With --backend-module, every function that training uses is first called on its own. What is
+    missing, wrong or of the wrong dtype is listed, each distinct cause once; an error ends neither
+    the list nor the training, which goes on around it.
 
     \b
     xpnet parity
@@ -70,10 +83,16 @@ def parity(
 
     config = load_config(source, overrides, report=warn)
     named = [name.strip() for name in (backends or "").split(",") if name.strip()]
-    libraries = [load_module(module, config.dtype) for module in modules]
+    libraries = [load_module(module, config.dtype, to_numpy) for module in modules]
     asked: list[Any] = [*named, *libraries] or backend_names()
     report = compare(
-        config, asked, steps=steps, batch_size=batch, tolerance=tolerance, source=source
+        config,
+        asked,
+        steps=steps,
+        batch_size=batch,
+        tolerance=tolerance,
+        source=source,
+        seconds=seconds,
     )
     _print(report)
     for path, text in ((json_path, to_json), (markdown_path, to_markdown)):
@@ -137,17 +156,16 @@ def _growth(report: Any) -> Any:
 
 
 def _print_operations(result: Any) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    odd = [row for row in result.operations if row.status != "ok"]
+    for number, cause in enumerate(result.causes, 1):
+        show(cell(f"  {number}. {cause}", "red"))
+        calls = [row for row in cause.rows if row.case]
+        if calls:
+            say(f"     in {', '.join(f'{row.function} ({row.case})' for row in calls[:6])}"
+                f"{', ...' if len(calls) > 6 else ''}")  # fmt: skip
+    for row in result.operations:
+        if row.status == "note":
+            say(f"  note: {row.function} ({row.case}): {row.detail}")
     good = len(result.operations) - len(result.bad_operations)
-    if odd:
-        title = cell(f"operations of {result.asked}")
-        table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-        for name in ("operation", "case", "status", "detail"):
-            add_column(table, name, overflow="fold")
-        for row in odd:
-            add_row(table, *row, style="red" if row.bad else None)
-        show(table)
     say(f"{good} of {len(result.operations)} operations are correct")
+    if result.causes:
+        say("--markdown FILE writes each cause as an issue with a program that shows it")
