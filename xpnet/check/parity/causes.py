@@ -17,7 +17,7 @@ import numpy as np
 from xpnet.check.parity import operations
 from xpnet.check.parity.operations import OPERATIONS, Operation, Row
 
-__all__ = ["Cause", "causes", "reproduction"]
+__all__ = ["Cause", "causes", "issue", "page", "reproduction"]
 
 STANDARD = "https://data-apis.org/array-api/latest/API_specification"
 METHODS = {
