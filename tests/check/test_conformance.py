@@ -104,7 +104,7 @@ def suite(tmp_path, monkeypatch):
         # The entry point, for where xpnet is not installed but found on the path.
         from importlib.metadata import entry_points
 
-        if not [e for e in entry_points(group="pytest11") if e.name == "xpnet"]:
+        if not [e for e in entry_points(group="pytest11") if e.value == "xpnet.check.pytest_plugin"]:
             command += ["-p", "xpnet.check.pytest_plugin"]
         command += ["--pyargs", "xpnet.check.conformance", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

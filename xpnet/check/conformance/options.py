@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _library(config: pytest.Config) -> ModuleBackend:
     asked = config.option
     if not asked.xp:
-        msg = "name the library to test: --xp MODULE or --xp MODULE:ATTRIBUTE"
+        msg = "name the library under test: --xp MODULE or --xp MODULE:ATTRIBUTE"
         raise pytest.UsageError(msg)
     try:
         return load_module(asked.xp, asked.dtype, asked.to_numpy)
@@ -52,12 +52,6 @@ def _library(config: pytest.Config) -> ModuleBackend:
 def backend(request: pytest.FixtureRequest) -> ModuleBackend:
     """The library under test."""
     return _library(request.config)
-
-
-@pytest.fixture
-def unused_lines(request: pytest.FixtureRequest) -> list[str]:
-    """The lines of the files that name no test."""
-    return request.config.stash.get(UNUSED, [])
 
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m take tests away
@@ -79,14 +73,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 file = line.partition("::")[0]
                 missed = file in files or not (HERE / file).is_file()
                 if not named and whole and missed:
-                    unused.append(f"{reason}: {line}")
+                    unused.append(f"{line} ({reason})")
     config.stash[UNUSED] = unused
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    """Say what is tested."""
-    told = _library(config).describe()
-    return f"xpnet conformance: {told['backend']} {told['version']}, {told['dtype']}"
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which library was tested, and which lines name no test."""
+    told = " ".join(f"{key} {value}" for key, value in _library(config).describe().items() if value)
+    terminalreporter.write_line(f"array library: {told}")
+    for line in config.stash.get(UNUSED, []):
+        terminalreporter.write_line(f"no test is named {line}", red=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist has found, each of which collects all tests."""
+    node.config.stash[UNUSED] = getattr(node, "workeroutput", {}).get("unused", [])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail where a line of the files names no test."""
+    unused = session.config.stash.get(UNUSED, [])
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["unused"] = unused
+    elif unused and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _id(item: pytest.Item) -> str:
