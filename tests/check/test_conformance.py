@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +103,9 @@ def suite(tmp_path, monkeypatch):
     def run(*options):
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         # The entry point, for where xpnet is not installed but found on the path.
-        from importlib.metadata import entry_points
-
-        if not [e for e in entry_points(group="pytest11") if e.value == "xpnet.check.pytest_plugin"]:
-            command += ["-p", "xpnet.check.pytest_plugin"]
+        plugin = "xpnet.check.pytest_plugin"
+        if plugin not in {point.value for point in entry_points(group="pytest11")}:
+            command += ["-p", plugin]
         command += ["--pyargs", "xpnet.check.conformance", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
