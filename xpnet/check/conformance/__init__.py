@@ -1,9 +1,9 @@
 """What training needs of an array library, as a test suite for that library's own CI.
 
-    pip install 'xpnet[conformance]'
+    pip install xpnet pytest
     pytest --pyargs xpnet.check.conformance --xp mylib --xfails-file xfails.txt
 
 The library is any namespace of the Array API, ``package.module`` or ``package.module:attribute``.
-NumPy in float64 says what is right. ``conftest.py`` has the options, ``subjects.py`` what is
-tried; the operations are those that ``xpnet parity`` calls.
+NumPy in float64 says what is right. ``options.py`` has the options, ``subjects.py`` what is tried;
+the operations are those that ``xpnet parity`` calls.
 """

@@ -47,8 +47,10 @@ class ModuleBackend(Backend):
         return Probe("of the module", ("default",))
 
     def describe(self) -> dict[str, str]:
-        package = sys.modules.get(self.name.partition(".")[0].partition(":")[0])
-        known = (getattr(m, "__version__", None) for m in (self.module, package))
+        # array_api_compat.torch is PyTorch's, mlx.core MLX's.
+        parts = self.name.partition(":")[0].removeprefix("array_api_compat.").split(".")
+        modules = [self.module, *map(sys.modules.get, parts)]
+        known = (getattr(module, "__version__", None) for module in modules)
         return {**super().describe(), "version": str(next(filter(None, known), "unknown"))}
 
     @property
