@@ -51,8 +51,6 @@ def test_every_program_runs_with_the_library_alone(check):
     pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install 'xpnet[test]'")
     backend = load_module("array_api_strict")
     program = reproduction(check(backend), "array_api_strict", "float32")
-    if "__array_namespace__" in program:  # which is an attribute of arrays
-        program = program.replace("xp.__array_namespace__", "xp.asarray(1.0).__array_namespace__()")
     with np.errstate(all="ignore"):
         exec(compile(program, "program", "exec"), {"print": lambda *values: None})
     assert page(check.function).startswith("https://data-apis.org/array-api/")
