@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,6 @@ def test_every_program_runs_with_the_library_alone(check):
     pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install 'xpnet[test]'")
     backend = load_module("array_api_strict")
     program = reproduction(check(backend), "array_api_strict", "float32")
-    if "__array_namespace__" in program:  # which is an attribute of arrays
-        program = program.replace("xp.__array_namespace__", "xp.asarray(1.0).__array_namespace__()")
     with np.errstate(all="ignore"):
         exec(compile(program, "program", "exec"), {"print": lambda *values: None})
     assert page(check.function).startswith("https://data-apis.org/array-api/")
@@ -102,10 +101,9 @@ def suite(tmp_path, monkeypatch):
     def run(*options):
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         # The entry point, for where xpnet is not installed but found on the path.
-        from importlib.metadata import entry_points
-
-        if not [e for e in entry_points(group="pytest11") if e.name == "xpnet"]:
-            command += ["-p", "xpnet.check.pytest_plugin"]
+        plugin = "xpnet.check.pytest_plugin"
+        if plugin not in {point.value for point in entry_points(group="pytest11")}:
+            command += ["-p", plugin]
         command += ["--pyargs", "xpnet.check.conformance", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr

@@ -249,7 +249,7 @@ def test_an_empty_namespace_is_reported_to_the_end():
 
     (result,) = run([ModuleBackend(Empty, name="empty")]).results
     statuses = {row.function: row.status for row in result.operations}
-    assert {statuses[f] for f in ("exp", "where", "linalg.vector_norm")} == {"missing"}
+    assert {statuses[f] for f in ("exp", "where", "log1p")} == {"missing"}
     assert statuses["__array_namespace__"] == "note"
     assert result.verdict == "fault"
 
@@ -263,7 +263,8 @@ def test_a_library_that_cannot_even_hold_the_weights_is_reported():
 
     (result,) = run([ModuleBackend(Refuses, name="refuses")]).results
     assert str(result.faults[0]) == "engine first state: RuntimeError: no arrays today"
-    assert all(row.bad for row in result.operations if row.case != "dtype")
+    optional = "linalg.vector_norm"
+    assert all(r.bad for r in result.operations if r.case != "dtype" and r.function != optional)
 
 
 # -- the measure -------------------------------------------------------------------------------

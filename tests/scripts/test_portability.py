@@ -24,7 +24,7 @@ def test_the_table_has_a_row_for_each_library(tmp_path):
     good, _, all_ = cells[2].partition(" of ")
     assert good == all_
     assert int(all_) > 100
-    assert cells[6:7] + cells[8:] == ["yes", "0 causes"]
+    assert cells[6:7] + cells[8:] == ["2 of 2", "0 causes"]
 
 
 def test_a_name_that_is_none_of_them_is_refused():

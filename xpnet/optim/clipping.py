@@ -42,9 +42,16 @@ def clip_by_norm(grad: Array, max_norm: float) -> Array:
     >>> clip_by_norm(np.array([3.0, 4.0]), 1.0).round(3)
     array([0.6, 0.8])
     """
-    xp = array_namespace(grad)
-    grad *= factor_of_norm(xp.linalg.vector_norm(grad), max_norm)
+    grad *= factor_of_norm(_norm(grad), max_norm)
     return grad
+
+
+def _norm(grad: Array) -> Array:
+    xp = array_namespace(grad)
+    # `linalg` is an extension of the standard: a library need not have it.
+    if hasattr(getattr(xp, "linalg", None), "vector_norm"):
+        return xp.linalg.vector_norm(grad)
+    return xp.sqrt(xp.sum(grad * grad))
 
 
 def factor_of_norm(norm: Array, max_norm: float) -> Array:

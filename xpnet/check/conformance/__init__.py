@@ -1,13 +1,9 @@
-"""What training asks of an array library, as a test suite for its authors' own CI.
+"""What training needs of an array library, as a test suite for that library's own CI.
 
     pip install xpnet pytest
-    pytest --pyargs xpnet.check.conformance --xp mylib
+    pytest --pyargs xpnet.check.conformance --xp mylib --xfails-file xfails.txt
 
-``--xp MODULE`` or ``MODULE:ATTRIBUTE`` names the namespace. Each function of the Array API that
-training uses is a test, and so are each layer, forward and backward, each loss, each update rule,
-and ten steps of training, all held to NumPy's in float64.
-
-``--skips-file`` and ``--xfails-file`` name files with a test on each line, or the beginning of its
-name, # before a comment, as those of array-api-tests. A test that is expected to fail and passes
-is a failure, and so is a line that no test has.
+The library is any namespace of the Array API, ``package.module`` or ``package.module:attribute``.
+NumPy in float64 says what is right. ``options.py`` has the options, ``subjects.py`` what is tried;
+the operations are those that ``xpnet parity`` calls.
 """

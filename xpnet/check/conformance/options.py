@@ -1,5 +1,12 @@
-"""The options of the suite, the library under test, and the files of known failures."""
+"""The options of the suite: which library, in which dtype, and what is known not to pass.
 
+``--skips-file`` and ``--xfails-file`` are as array-api-tests has them: a line a test, ``#`` begins
+a comment. A line is the end of a test's id, such as ``test_operations.py::test_operation[log1p]``,
+or what several begin with, up to a ``::`` or a ``[``. An expected failure that passes is a failure,
+and so is a line that names no test: a list stays as short as it can be.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,82 +19,106 @@ UNUSED = pytest.StashKey[list[str]]()
 HERE = Path(__file__).parent
 
 
-def pytest_addoption(parser: Any) -> None:
-    """Add the options, which the package's page explains."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
     group = parser.getgroup("xpnet", "conformance of an array library")
-    group.addoption("--xp", metavar="MODULE", help="the library, as MODULE or MODULE:ATTRIBUTE")
-    group.addoption("--dtype", default="float32", help="float32 or float64 (float32)")
+    group.addoption("--xp", metavar="MODULE", help="the library: MODULE or MODULE:ATTRIBUTE")
+    group.addoption("--dtype", choices=("float32", "float64"), default="float32")
     group.addoption("--to-numpy", metavar="METHOD", help="of its arrays: gives NumPy's")
-    for kind, what in (("skips", "not to run"), ("xfails", "that fail, and are known to")):
-        group.addoption(f"--{kind}-file", metavar="FILE", help=f"names of tests {what}")
+    text = "that ten steps may take (20); those of a lazy library are slow"
+    group.addoption("--seconds", type=float, default=20.0, help=text)
+    for name, what in (("skips", "tests that do not run"), ("xfails", "tests that must fail")):
+        text = f"{what}, one a line (repeatable)"
+        group.addoption(f"--{name}-file", metavar="FILE", action="append", default=[], help=text)
 
 
-def library(config: Any) -> ModuleBackend:
-    """Return the library that ``--xp`` names; raises pytest.UsageError where there is none."""
-    if not config.getoption("--xp"):
-        msg = "name the library under test: --xp MODULE, such as --xp numpy"
+def pytest_configure(config: pytest.Config) -> None:
+    """Import the library, or end with one line and exit code 4."""
+    _library(config)
+
+
+def _library(config: pytest.Config) -> ModuleBackend:
+    asked = config.option
+    if not asked.xp:
+        msg = "name the library under test: --xp MODULE or --xp MODULE:ATTRIBUTE"
         raise pytest.UsageError(msg)
     try:
-        name, dtype = config.getoption("--xp"), config.getoption("--dtype")
-        return load_module(name, dtype, config.getoption("--to-numpy"))
+        return load_module(asked.xp, asked.dtype, asked.to_numpy)
     except XpnetError as error:
         raise pytest.UsageError(error.at_command_line) from None
 
 
 @pytest.fixture(scope="session")
-def backend(pytestconfig: Any) -> ModuleBackend:
+def backend(request: pytest.FixtureRequest) -> ModuleBackend:
     """The library under test."""
-    return library(pytestconfig)
+    return _library(request.config)
 
 
-def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Mark the tests that the files name, and remember the lines that name none."""
-    mine = [item for item in items if HERE in item.path.parents]
-    if mine:
-        library(config)
+@pytest.hookimpl(tryfirst=True)  # before -k and -m take tests away
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what the files name, and note the lines that name nothing."""
+    ours = {_id(item): item for item in items if HERE in item.path.parents}
+    files = {node.partition("::")[0] for node in ours}
+    whole = not any("::" in argument for argument in config.args)
     unused = []
-    for option, mark in (
-        ("--skips-file", pytest.mark.skip(reason="in --skips-file")),
-        ("--xfails-file", pytest.mark.xfail(reason="in --xfails-file", strict=True)),
-    ):
-        for line in _lines(config.getoption(option)):
-            named = [item for item in mine if _name(item).startswith(line)]
-            for item in named:
-                item.add_marker(mark)
-            if not named:
-                unused.append(f"{option}: no test is named {line}")
+    skip, xfail = pytest.mark.skip, pytest.mark.xfail
+    for option, mark in (("skips_file", skip), ("xfails_file", xfail)):
+        for path in getattr(config.option, option, ()):
+            for number, line in _lines(path):
+                named = [item for node, item in ours.items() if _names(line, node)]
+                reason = f"{Path(path).name}, line {number}"
+                options: dict[str, Any] = {"strict": True} if mark is xfail else {}
+                for item in named:
+                    item.add_marker(mark(reason=reason, **options))
+                file = line.partition("::")[0]
+                missed = file in files or not (HERE / file).is_file()
+                if not named and whole and missed:
+                    unused.append(f"{line} ({reason})")
     config.stash[UNUSED] = unused
 
 
-def _lines(path: str | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
-        raise pytest.UsageError(msg) from None
-    stripped = (line.strip() for line in text.splitlines())
-    return [line for line in stripped if line and not line.startswith("#")]
-
-
-def _name(item: Any) -> str:
-    """A test's name, such as test_operations.py::test_operation[clip-both bounds]."""
-    return f"{item.path.name}::{item.nodeid.partition('::')[2]}"
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which library was tested, and which lines name no test."""
-    if config.getoption("--xp"):
-        described = library(config).describe()
-        said = " ".join(f"{key} {value}" for key, value in described.items() if value)
-        terminalreporter.write_line(f"array library: {said}")
+    told = " ".join(f"{key} {value}" for key, value in _library(config).describe().items() if value)
+    terminalreporter.write_line(f"array library: {told}")
     for line in config.stash.get(UNUSED, []):
-        terminalreporter.write_line(line, red=True)
+        terminalreporter.write_line(f"no test is named {line}", red=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist has found, each of which collects all tests."""
+    node.config.stash[UNUSED] = getattr(node, "workeroutput", {}).get("unused", [])
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail where a line of the files names no test."""
-    if session.config.stash.get(UNUSED, []) and exitstatus == pytest.ExitCode.OK:
+    unused = session.config.stash.get(UNUSED, [])
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["unused"] = unused
+    elif unused and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _id(item: pytest.Item) -> str:
+    """The id from the file's name on, wherever the package is installed."""
+    return item.path.name + item.nodeid[item.nodeid.index("::") :]
+
+
+def _names(line: str, node: str) -> bool:
+    rest = node.removeprefix(line)
+    return rest != node and (not rest or rest[0] in ":[")
+
+
+def _lines(path: str) -> Iterable[tuple[int, str]]:
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"cannot read {path}: {error}"
+        raise pytest.UsageError(msg) from error
+    for number, line in enumerate(text.splitlines(), 1):
+        # An id may have a # in it, but not after a space.
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            yield number, stripped.partition(" #")[0].rstrip()

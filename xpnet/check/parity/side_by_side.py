@@ -38,6 +38,7 @@ def parity(
     source: str = "config",
     rows: Sample | None = None,
     seconds: float = 60.0,
+    operations: bool = True,
 ) -> Report:
     """Train ``config`` for ``steps`` steps on each backend and compare every tensor.
 
@@ -47,9 +48,10 @@ def parity(
     by default; a batch size left to the device's memory becomes 64.
 
     Steps are compared in the dtype and on whole batches: ``mixed`` and ``accumulate`` are ignored.
-    A library under test (``load_module``) has ``seconds`` for its operations, and as many for its
-    steps; what there is no time for is said. A missing backend gives a result that says so.
-    Raises ConfigError for a config that cannot be trained, DataError for data that does not fit.
+    A library under test (``load_module``) has ``seconds`` for its operations, which ``operations``
+    False leaves out, and as many for its steps; what there is no time for is said. A missing
+    backend gives a result that says so. Raises ConfigError for a config that cannot be trained,
+    DataError for data that does not fit.
     """
     if steps < 1 or (tolerance is not None and not tolerance > 0):
         msg = f"parity needs steps >= 1 and a tolerance > 0; got {steps} and {tolerance}"
@@ -63,7 +65,7 @@ def parity(
     reference = _Side(config, rows, get_backend("numpy", dtype="float64"), None, check=False)
     sides, results = [], []
     for asked in backends:
-        side = _prepare(config, rows, asked, tolerance, seconds)
+        side = _prepare(config, rows, asked, tolerance, seconds, operations=operations)
         results.append(side.result if isinstance(side, _Side) else side)
         if isinstance(side, _Side):
             sides.append(side)
@@ -100,7 +102,13 @@ def _moments(config: Config, rows: Sample, steps: int, size: int) -> Iterator[_M
 
 
 def _prepare(
-    config: Config, rows: Sample, asked: str | Backend, tolerance: float | None, seconds: float
+    config: Config,
+    rows: Sample,
+    asked: str | Backend,
+    tolerance: float | None,
+    seconds: float,
+    *,
+    operations: bool,
 ) -> "_Side | Result":
     """Make a backend's side of the comparison, or a result that says why there is none."""
     name = asked if isinstance(asked, str) else f"{asked.name}:{asked.dtype_name}"
@@ -109,18 +117,18 @@ def _prepare(
     except BackendError as error:
         return Result(name, not_run=str(error))
     tested = isinstance(backend, ModuleBackend)
-    operations = check_operations(backend, seconds) if tested else []
+    called = check_operations(backend, seconds) if tested and operations else []
     try:
         side = _Side(config, rows, backend, tolerance)
     except Exception as error:  # a library under test may raise anything
-        if not operations:
+        if not tested:
             raise
         described = backend.describe()
         fault = _failed("first state", error)
-        result = Result(name, None, described, 0.0, [fault], 1, operations=operations)
+        result = Result(name, None, described, 0.0, [fault], 1, operations=called)
         result.module = backend.name
         return result
-    side.result.asked, side.result.operations = name, operations
+    side.result.asked, side.result.operations = name, called
     side.result.module = backend.name
     side.seconds = seconds if tested else math.inf
     return side
