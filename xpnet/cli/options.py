@@ -98,10 +98,13 @@ def which_option(command: F) -> F:
 
 
 def open_run(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
-    """Load a run and report its damaged files, which are skipped, on standard error."""
-    from xpnet.run import load
+    """Load a run, or a saved model, which has no columns.
 
-    loaded = load(run, backend=backend, device=device, which=which)
+    Damaged files of the run, which are skipped, are reported on standard error.
+    """
+    from xpnet.run.saved_model import load_as_run
+
+    loaded = load_as_run(run, backend=backend, device=device, which=which)
     for message in loaded.folder.skipped:
         warn(f"skipped: {message}")
     return loaded

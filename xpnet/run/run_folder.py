@@ -75,6 +75,9 @@ class RunFolder:
             value = json.loads(read_regular(path, MAX_JSON))
         except FileNotFoundError:
             return {}
+        except NotADirectoryError:
+            msg = f"{self.path} is one file of a run, and more of it is needed"
+            raise CheckpointError(msg, python="give the run's folder") from None
         except (ValueError, OSError, RecursionError) as error:
             msg = f"{path} cannot be read: {_why(error)}"
             raise CheckpointError(msg) from None

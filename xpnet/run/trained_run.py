@@ -268,7 +268,8 @@ def config_of(checkpoint: Checkpoint) -> Config:
     path, meta = checkpoint.path, checkpoint.meta
     if is_trainer(checkpoint):
         msg = f"{path} has a model that was saved without a run, so no columns and no classes"
-        raise CheckpointError(msg, python="xpnet.load(path) makes a Trainer of it")
+        remedy = "give the folder of a run, as xpnet train makes one"
+        raise CheckpointError(msg, python="xpnet.load(path) makes a Trainer of it", command=remedy)
     if not isinstance(table := meta.get("config"), dict) or "preparation" not in meta:
         msg = f"{path} has neither the config of a run nor the settings of a trainer"
         raise CheckpointError(msg, python="restore(tensors, meta) of a Trainer takes it")

@@ -10,7 +10,7 @@ import numpy as np
 from xpnet.errors import CheckpointError, DataError
 from xpnet.interop.onnx.step_session import take_back
 from xpnet.run.run_folder import RunFolder
-from xpnet.run.trained_run import load, make_trainer
+from xpnet.run.trained_run import load_run, make_trainer
 from xpnet.storage import CheckpointFolder
 from xpnet.storage.durable import storage_errors
 from xpnet.storage.safe_open import read_regular
@@ -62,7 +62,7 @@ def adopt(run: str | Path, file: str | Path, out: str | Path) -> list[str]:
     not fit the run or the folder is taken, DataError where it was trained on other data.
     """
     found, state, folder = (
-        load(run, backend="numpy", device="cpu"),
+        load_run(run, backend="numpy", device="cpu"),
         read_state(file),
         RunFolder(out),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.html import render
 from xpnet.interop.onnx.step import about, refuse, step_model
-from xpnet.run.trained_run import load, make_trainer
+from xpnet.run.trained_run import load_run, make_trainer
 from xpnet.storage.durable import atomic_write
 from xpnet.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ def export_step(
     if foreign:
         msg = f"{foreign[0]} is not for the format {form}: leave it out, or name another FILE"
         raise ConfigError(msg)
-    found = load(run, backend="numpy", device="cpu", which="last")
+    found = load_run(run, backend="numpy", device="cpu", which="last")
     if form == "html":
         page = render(found, runtime=runtime, rows=rows, epochs=epochs, trained=trained)
         atomic_write(output, page.encode())
