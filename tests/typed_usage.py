@@ -5,6 +5,7 @@ A line with `type: ignore` must be an error: mypy reports those that are not.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
@@ -65,6 +66,11 @@ def as_the_readme() -> None:
     print(min(record["loss"] for record in history), probabilities.mean())
     print({name: weights.shape for name, weights in trainer.params.items()})
     assert_type(trainer.evaluate((x, y)).accuracy, float | None)
+    assert_type(trainer.save("model.safetensors"), Path)
+    loaded: Trainer = load("model.safetensors", backend="numpy")
+    trainer.params = {"0.dense.b": np.zeros(256)}
+    assert_type(trainer.gradients(x, y), dict[str, Array])
+    assert_type(loaded.start_from(trainer, optimizer_state=True).taken, tuple[str, ...])
 
 
 @dataclass(frozen=True)

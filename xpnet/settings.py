@@ -95,7 +95,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "did you mean 'momentum'?"
     """
     known = list(known)
-    closest = difflib.get_close_matches(word, known, n=1)
+    same = [name for name in known if name.casefold() == word.casefold()]
+    closest = same or difflib.get_close_matches(word, known, n=1)
     return f"did you mean {closest[0]!r}?" if closest else "known: " + ", ".join(known)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xpnet import Dense, Tanh, Trainer
+from xpnet.check.sample import saved_rows
 from xpnet.cli.main import main
 from xpnet.explanation import explain
 from xpnet.nn import Embedding
@@ -129,9 +130,8 @@ def test_a_run_is_checked_and_explained_from_its_folder_and_one_of_its_files(xpn
     assert "[model]" in out
     code, _, err = xpnet("export", file, "step.onnx", "--train")
     assert code == 2
-    assert err == f"error: {file} is one file of a run, and more of it is needed: " + (
-        "give the run's folder\n"
-    )
+    assert "has no run.json" in err
+    assert "give the folder of a run" in err
 
 
 def refused(xpnet, *args):
@@ -149,13 +149,13 @@ def test_what_a_model_without_a_run_cannot_do_is_said(xpnet, tmp_path):
     (tmp_path / "words.csv").write_text("a,b,c,d\n1,2,red,4\n1,2,blue,4\n")
     model = "model.safetensors"
     message = refused(xpnet, "evaluate", model)
-    assert f"{model} was saved without a run, so it has no test part: give a FILE" in message
+    assert f"{model} was trained on a table in memory or on arrays: give a FILE" in message
     assert "4" in refused(xpnet, "predict", model, "few.npy")
     assert "'red'" in refused(xpnet, "predict", model, "words.csv")
     for command in (("export", model, "step.onnx", "--train"), ("adopt", model, model, "--out=x")):
         message = refused(xpnet, *command)
         assert "a model that was saved without a run" in message
-        assert "give the folder of a run" in message
+        assert f"xpnet train FILE --from {model}" in message
     assert "--set is for a config" in refused(xpnet, "gradcheck", model, "--set", "seed=1")
     assert "omit --sample" in refused(xpnet, "explain", model, "--sample", "3")
     assert "omit --loss" in refused(xpnet, "explain", model, "--loss", "cross_entropy")
@@ -165,6 +165,23 @@ def test_what_a_model_without_a_run_cannot_do_is_said(xpnet, tmp_path):
     assert "is torn" in refused(xpnet, "show", model)
 
 
+def test_classes_have_the_labels_that_the_trainer_knows(xpnet, tmp_path, monkeypatch):
+    trainer, x, _ = made("classes", tmp_path / "model")
+    monkeypatch.setattr(Trainer, "classes", ("fir", "oak", "yew"), raising=False)
+    np.save("x.npy", x)
+    _, out, _ = xpnet("predict", "model", "x.npy")
+    names, rows = read(out)
+    assert names == ["class", "p_fir", "p_oak", "p_yew"]
+    k = trainer.predict(x).argmax(axis=1)
+    assert [row[0] for row in rows] == [("fir", "oak", "yew")[i] for i in k]
+    lines = [
+        ",".join((*map(str, row), ("fir", "oak", "yew")[i])) for row, i in zip(x, k, strict=True)
+    ]
+    (tmp_path / "xy.csv").write_text("\n".join(("a,b,c,d,kind", *lines)) + "\n")
+    _, out, _ = xpnet("evaluate", "model", "xy.csv", "--label", "kind", "--json")
+    assert json.loads(out)["accuracy"] == 1.0
+
+
 def test_inputs_that_are_codes_are_checked_and_explained(xpnet, tmp_path):
     trainer = Trainer([Embedding((5, 3)), Dense(2)], backend="numpy")
     x = np.stack([np.arange(6) / 6, np.arange(6) % 5, np.arange(6) % 3], axis=1)
@@ -172,5 +189,5 @@ def test_inputs_that_are_codes_are_checked_and_explained(xpnet, tmp_path):
     trainer.save("codes")
     assert xpnet("gradcheck", "codes")[0] == 0
     assert xpnet("explain", "codes", "--format", "markdown")[0] == 0
-    np.save("x.npy", x)
-    assert xpnet("predict", "codes", "x.npy")[0] == 0
+    drawn = saved_rows(trainer, 200)[0]
+    assert [set(drawn[:, j]) for j in (1, 2)] == [{0, 1, 2, 3, 4}, {0, 1, 2}]

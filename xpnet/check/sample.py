@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.backends import get_backend
 from xpnet.data import NAMES, load_named
 from xpnet.errors import DataError
-from xpnet.nn import Sequential
+from xpnet.nn import Embedding, Sequential
 from xpnet.random import generator
 from xpnet.run import Run, load_splits
 from xpnet.run.by_rows import by_rows
@@ -15,7 +15,7 @@ from xpnet.run.config import Config
 from xpnet.run.preprocessing import model_of
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Sample", "drawn", "sample_rows", "saved_rows"]
+__all__ = ["Sample", "drawn", "drawn_for", "sample_rows", "saved_rows"]
 
 ROWS = 60_000  # of what is not on every machine
 SHAPES = {"digits": (64,), "mnist": (28, 28), "fashion-mnist": (28, 28)}
@@ -67,10 +67,22 @@ def saved_rows(source: Trainer | Run, rows: int) -> tuple[np.ndarray, np.ndarray
         loader = source.preprocessing.loader(get_backend("numpy", dtype="float64"), some)
         batch = next(iter(loader.batches(len(some))))
         return batch.x, batch.y, f"{part.name}, held out"
-    model, outputs = source.model, source.model.output_shape[-1]
-    x, labels = drawn(source.seed, rows, model.input_shape or (), outputs)
+    x, labels, outputs = drawn_for(source, rows)
     y = labels if source.loss.predicts == "class" else np.eye(outputs)[labels]
     return x, y, "synthetic rows"
+
+
+def drawn_for(trainer: Trainer, rows: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return examples that :func:`drawn` makes for a model, labels and how many outputs it has.
+
+    What an embedding looks up is one of its codes.
+    """
+    model, outputs = trainer.model, trainer.model.output_shape[-1]
+    x, labels = drawn(trainer.seed, rows, model.input_shape or (), outputs)
+    if isinstance(first := model.layers[0], Embedding):
+        rng = generator(trainer.seed, "sample", 1)
+        x[:, -len(first.sizes) :] = rng.integers(first.sizes, size=(rows, len(first.sizes)))
+    return x, labels, outputs
 
 
 def drawn(

@@ -98,13 +98,18 @@ def which_option(command: F) -> F:
 
 
 def open_run(run: str, backend: str | None, device: str | None, which: str = "auto") -> Any:
-    """Load a run, or a saved model, which has no columns.
+    """Load a run and report its damaged files, which are skipped, on standard error.
 
-    Damaged files of the run, which are skipped, are reported on standard error.
+    A trainer that was saved is a run of plain numbers.
     """
-    from xpnet.run.saved_model import load_as_run
+    from xpnet.run import load
+    from xpnet.training.trainer import Trainer
 
-    loaded = load_as_run(run, backend=backend, device=device, which=which)
+    loaded = load(run, backend=backend, device=device, which=which)
+    if isinstance(loaded, Trainer):
+        from xpnet.run.plain_run import plain_run
+
+        loaded = plain_run(run, loaded)
     for message in loaded.folder.skipped:
         warn(f"skipped: {message}")
     return loaded

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.check.sample import drawn, sample_rows
+from xpnet.check.sample import drawn, drawn_for, sample_rows
 from xpnet.errors import ConfigError
 from xpnet.nn import ACTIVATIONS, ReLU, Sequential
 from xpnet.nn.layout import initialize, layouts, merge
@@ -16,7 +16,7 @@ from xpnet.nn.losses import LOSSES, CrossEntropy, Loss
 from xpnet.registry import name_of
 from xpnet.run import Run, load
 from xpnet.run.config import ModelConfig, load_config
-from xpnet.run.saved_model import is_saved
+from xpnet.run.plain_run import is_saved
 from xpnet.run.trained_run import load_run
 from xpnet.settings import build_named
 from xpnet.training.trainer import Trainer
@@ -178,8 +178,7 @@ def of_trainer(trainer: Trainer, batch: int = 1, label: int | None = None) -> Su
     for layout in layouts(model):
         for e in layout.entries:
             layers[e.layer][e.variable] = params[e.name].astype(np.float64)
-    K = model.output_shape[-1]
-    x, labels = drawn(seed, batch, model.input_shape or (), K)
+    x, labels, K = drawn_for(trainer, batch)
     y = _targets(loss, labels, K, label)
     title = f"A trainer's network and a batch of {batch}"
     return Subject(title, model, loss, layers, x, y, "the trainer's", train=False, seed=seed)

@@ -73,11 +73,8 @@ class RunFolder:
         """Read a JSON file; {} if there is none yet."""
         try:
             value = json.loads(read_regular(path, MAX_JSON))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of a single checkpoint, there is none
             return {}
-        except NotADirectoryError:
-            msg = f"{self.path} is one file of a run, and more of it is needed"
-            raise CheckpointError(msg, python="give the run's folder") from None
         except (ValueError, OSError, RecursionError) as error:
             msg = f"{path} cannot be read: {_why(error)}"
             raise CheckpointError(msg) from None

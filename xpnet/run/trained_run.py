@@ -105,7 +105,7 @@ class Run:
         would be another one, and rows trained on would be tested on.
         """
         if self.config.data.source == IN_MEMORY:
-            msg = f"{self.folder.path} was trained on a table in memory: pass one to evaluate on"
+            msg = f"{self.folder.path} was trained on a table in memory or on arrays"
             raise DataError(msg, command="give a FILE to evaluate on")
         from xpnet.run.origin import origin_of
 
@@ -268,8 +268,8 @@ def config_of(checkpoint: Checkpoint) -> Config:
     path, meta = checkpoint.path, checkpoint.meta
     if is_trainer(checkpoint):
         msg = f"{path} has a model that was saved without a run, so no columns and no classes"
-        remedy = "give the folder of a run, as xpnet train makes one"
-        raise CheckpointError(msg, python="xpnet.load(path) makes a Trainer of it", command=remedy)
+        remedy = {"command": f"make a run of it: xpnet train FILE --from {path}"}
+        raise CheckpointError(msg, python="xpnet.load(path) makes a Trainer of it", **remedy)
     if not isinstance(table := meta.get("config"), dict) or "preparation" not in meta:
         msg = f"{path} has neither the config of a run nor the settings of a trainer"
         raise CheckpointError(msg, python="restore(tensors, meta) of a Trainer takes it")

@@ -62,7 +62,7 @@ class History:
         """
         lines: collections.deque[tuple[int, bytes]] = collections.deque(maxlen=count)
         number = 0
-        with storage_errors("read", self.path), suppress(FileNotFoundError):
+        with storage_errors("read", self.path), suppress(FileNotFoundError, NotADirectoryError):
             with open(open_regular(self.path), "rb") as file:
                 while (line := file.readline(MAX_LINE)).endswith(b"\n"):
                     number += 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends import backend_of
 from xpnet.errors import DataError
 from xpnet.settings import did_you_mean
 
@@ -24,17 +25,39 @@ def read_only(tensors: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
 def with_assigned(tensors: dict[str, np.ndarray], some: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the tensors with ``some`` in their places.
 
+    Values are arrays of any library, on any device, or nested lists of numbers.
     Raises DataError for a name that is not there, a wrong shape or a value that is not finite.
     """
     full = {k.partition("/")[2]: k for k in tensors if k.startswith(("params/", "stats/"))}
     assigned = dict(tensors)
     for name, value in some.items():
         if name not in full:
-            msg = f"the model has no parameter {name!r}; {did_you_mean(name, full)}"
+            msg = f"the model has no parameter {name!r}; {did_you_mean(str(name), full)}"
             raise DataError(msg)
-        mine, value = tensors[full[name]], np.asarray(value)
-        if value.shape != mine.shape or not np.isfinite(value).all():
-            msg = f"{name} must be finite numbers of shape {mine.shape}; got {value.shape}"
+        mine = tensors[full[name]]
+        given = _numbers(name, value)
+        if given.shape != mine.shape:
+            msg = f"{name} must be finite numbers of shape {mine.shape}; got {given.shape}"
             raise DataError(msg)
-        assigned[full[name]] = value.astype(mine.dtype)
+        with np.errstate(over="ignore"):  # which is found below
+            assigned[full[name]] = given.astype(mine.dtype)
+        if not np.isfinite(assigned[full[name]]).all():
+            msg = (
+                f"{name} must be finite numbers of shape {mine.shape}; in {mine.dtype} some are not"
+            )
+            raise DataError(msg)
     return assigned
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """The value on the host; raises DataError for what is no array of real numbers."""
+    backend = backend_of(value)
+    try:
+        given = np.asarray(value) if backend is None else backend.to_host(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"{name} must be an array of numbers: {error}"
+        raise DataError(msg) from None
+    if given.dtype.kind not in "buif":
+        msg = f"{name} must be an array of numbers; got {given.dtype}"
+        raise DataError(msg)
+    return given

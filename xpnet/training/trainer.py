@@ -502,7 +502,21 @@ class Trainer:
     def params(self) -> Mapping[str, np.ndarray]:
         """Host copies of the parameters and the running statistics, by name.
 
-        To change some of them, assign a mapping with these; what the optimizer remembers stays.
+        They are there as soon as the sizes are known: before the first ``fit`` of a model that was
+        built, they are its first weights. To change some of them, assign a mapping from their names
+        to arrays of the same shape, of any library; what the optimizer remembers stays.
+
+        Raises TrainingError while the sizes are not known, and on assignment DataError for a name
+        that is not there, another shape or a value that is not finite: then none of them changes.
+
+        >>> from xpnet.nn import Dense
+        >>> model = Sequential([Dense(1)]).build((2,))
+        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy")
+        >>> {name: weights.shape for name, weights in trainer.params.items()}
+        {'0.dense.W': (2, 1), '0.dense.b': (1,)}
+        >>> trainer.params = {"0.dense.W": [[2.0], [3.0]]}
+        >>> trainer.predict([[1.0, 10.0]]).tolist()
+        [[32.0]]
         """
         return read_only(self.engine.tensors())
 

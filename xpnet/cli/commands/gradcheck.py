@@ -36,6 +36,7 @@ def gradcheck(
     \b
     xpnet gradcheck
     xpnet gradcheck mnist --samples 500
+    xpnet gradcheck model.safetensors              a saved model with its weights
     xpnet gradcheck my.toml --set model.activation=gelu --json check.json
     """
     import dataclasses
@@ -45,7 +46,7 @@ def gradcheck(
     from xpnet.errors import ConfigError
     from xpnet.run import Run, load
     from xpnet.run.config import load_config
-    from xpnet.run.saved_model import is_saved
+    from xpnet.run.plain_run import is_saved
 
     if batch < 1 or samples < 0 or not tolerance > 0:
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "

@@ -28,6 +28,7 @@ def predict(
 
     \b
     xpnet predict runs/first new.csv
+    xpnet predict model.safetensors rows.npy       a saved model, and rows of plain numbers
     head -5 new.csv | xpnet predict runs/first - -o predictions.csv
     """
     import sys

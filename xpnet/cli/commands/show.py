@@ -50,6 +50,7 @@ def show(
     \b
     xpnet show runs/first
     xpnet show runs/first --plan
+    xpnet show model.safetensors
     xpnet show flowers.csv --label species
     """
     from xpnet.run.config import to_toml

@@ -49,6 +49,9 @@ def export_step(
         msg += "does not count"
         raise ConfigError(msg, python="start without optimizer_state")
     config, record = found.config, found.folder.read_json(found.folder.run_path)
+    if "train_rows" not in record:
+        msg = f"{run} has no run.json, which says how many rows an epoch has"
+        raise ConfigError(msg, python="give the folder of a run")
     trainer = make_trainer(config, found.preprocessing, "numpy")
     trainer.restore(*found.trainer.snapshot())
     model = step_model(
