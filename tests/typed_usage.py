@@ -165,7 +165,7 @@ def from_a_config_to_a_folder_and_back() -> None:
     assert_type(config, Config)
     assert_type(train(config, "runs/first"), Run)
     train("flowers.csv", settings={"data.label": "species", "epochs": 100})
-    run = load("runs/first", backend="numpy")
+    run: Run = load("runs/first", backend="numpy")
     assert_type(run, Run)
     print(run.predict(x).shape, run.config.epochs)
     Trainer([Dense(3)], schedule=schedules.Cosine(warmup=0.1)).fit((x, y), epochs=1)
