@@ -59,6 +59,14 @@ def as_the_readme() -> None:
     model = Sequential([Dense(256), ReLU(), Dense(10)])
     trainer = Trainer(model, "softmax_cross_entropy", "adam", backend="numpy")
     history = trainer.fit((x, y), epochs=10)
+    weights = {"rose": 2.0}
+    other = Trainer(model, class_weights=weights)
+    own = {"mine": lambda y_true, y_pred: 1.0}
+    other.fit((x, ["rose"] * 8), epochs=2, validation_fraction=0.1, metrics=own)
+    other.fit((x, y), epochs=2, early_stopping=EarlyStopping(3, "mine", mode="max"))
+    other.fit((x, y), epochs=2, validation=(x, y), early_stopping=True)
+    assert_type(other.predict_classes(x, threshold=0.3), np.ndarray)
+    assert_type(other.classes, tuple[Any, ...] | None)
     probabilities = trainer.predict(x)
     assert_type(history, list[dict[str, Any]])
     assert_type(trainer.summary(), str)

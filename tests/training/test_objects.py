@@ -82,6 +82,34 @@ def test_a_training_interrupted_hundreds_of_times_goes_on_bit_for_bit(step, even
     check_interruptions(step, event, 150)
 
 
+def test_a_fit_with_all_its_options_interrupted_anywhere_goes_on_bit_for_bit():
+    """What is learnt of the labels, held out, counted and watched is the same again."""
+    x, y = rows(50)
+    data = x, np.array(["c", "b", "a"])[y]
+
+    def whole(trainer):
+        own = {"mine": lambda y_true, y_pred: np.mean(y_true == y_pred)}
+        options = {"validation_fraction": 0.2, "metrics": own, "epochs": 3}
+        stopping = EarlyStopping(9, "mine", mode="max")
+        return trainer.fit(data, early_stopping=stopping, **options)
+
+    def again():
+        return made(threads=1, class_weights={"a": 2.0})
+
+    expected, draw = again(), random.Random("options")
+    whole(expected)
+    total = interrupted(partial(whole, again()), -1, "line")
+    for at in draw.sample(range(1, total), 6):
+        trainer = again()
+        assert interrupted(partial(whole, trainer), at, "line") >= at
+        if trainer.position.epoch < 3:
+            whole(trainer)
+            values = [record["val_mine"] for record in trainer.history]
+            assert values == [record["val_mine"] for record in expected.history]
+        assert trainer.classes == ("a", "b", "c")
+        assert bits(trainer) == bits(expected), f"interrupted at {at} of {total}"
+
+
 def test_the_end_of_an_epoch_is_all_done_or_all_undone():
     """Its record, the schedule's state and the totals are set one after the other."""
     expected = bits(fit(made(threads=1)))
@@ -372,6 +400,7 @@ SETTINGS = {
     "schedule": schedules.Constant(),
     "clip": None,
     "mixed": None,
+    "class_weights": "balanced",
     "step": "portable",
     "backend": "torch",
     "device": "cpu",

@@ -214,6 +214,22 @@ def test_what_has_not_been_trained_is_saved_as_that(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_labels_and_their_weights_come_back(tmp_path):
+    x, y = rows()
+    names = np.array(["ash", "elm", "oak"])[y]
+    trainer = made(loss="softmax_cross_entropy", class_weights={"oak": 2.0})
+    built = made(layers=trainer.model.build((6,)), loss=trainer.loss, class_weights={"oak": 2.0})
+    with pytest.raises(ConfigError, match="save the trainer after it"):
+        built.save(tmp_path / "model")
+    trainer.fit((x, names), epochs=1)
+    loaded = xpnet.load(trainer.save(tmp_path / "model"))
+    assert loaded.classes == ("ash", "elm", "oak")
+    assert loaded.loss == trainer.loss
+    for each in (loaded, trainer):
+        each.fit((x, names), epochs=3)
+    assert bits(loaded) == bits(trainer)
+
+
 # ---------------------------------------------------------------- own classes, code
 
 

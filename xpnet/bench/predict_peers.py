@@ -16,7 +16,8 @@ from xpnet.bench.networks import SEED
 from xpnet.bench.predictions import Prediction
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError, require
-from xpnet.training.trainer import EVALUATION_BATCH, Trainer
+from xpnet.training.predicting import EVALUATION_BATCH
+from xpnet.training.trainer import Trainer
 
 __all__ = ["onnx_predict", "sklearn_predict", "torch_predict", "xpnet_predicts"]
 

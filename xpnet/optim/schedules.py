@@ -31,11 +31,13 @@ from xpnet.registry import register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 
 __all__ = [
+    "MODES",
     "SCHEDULES",
     "Constant",
     "CosLog",
     "Cosine",
     "Exponential",
+    "Mode",
     "OneCycle",
     "Plateau",
     "Power",
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 State = Mapping[str, Any]
+Mode = Literal["min", "max"]
+MODES: Mapping[str, Mode] = {"loss": "min", "accuracy": "max"}  # what is better of a metric
 Decay = Annotated[float, Range(gt=0, le=1)]
 AtLeastOne = Annotated[float, Range(ge=1)]
 
@@ -215,12 +219,13 @@ class Plateau(Schedule):
     reductions, the best value and the two counters of that rule.
 
     The metric is ``monitor``, "loss" or "accuracy", of the validation where there is one; the first
-    needs mode "min", the second "max", and either setting implies the other.
+    needs mode "min", the second "max", and either setting implies the other. A metric of one's own
+    (:meth:`Trainer.fit`) needs its mode.
     """
 
     _: KW_ONLY
-    mode: Literal["min", "max"] | None = None
-    monitor: Literal["loss", "accuracy"] | None = None  # type: ignore[misc] # each has its own
+    mode: Mode | None = None
+    monitor: str | None = None  # type: ignore[misc] # each has its own
     factor: Annotated[float, Range(gt=0, lt=1)] = 0.1
     patience: NonNegativeInt = 10
     threshold: Fraction = 1e-4
@@ -230,9 +235,13 @@ class Plateau(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         monitor = self.monitor or ("accuracy" if self.mode == "max" else "loss")
-        mode = "max" if monitor == "accuracy" else "min"
+        mode = MODES.get(monitor, self.mode)
         if self.mode not in (None, mode):
             msg = f"{monitor} needs mode {mode!r}; got {self.mode!r}"
+            raise ConfigError(msg)
+        if mode is None:
+            msg = f"monitor is 'loss', 'accuracy' or a metric of your own; got {monitor!r}, which "
+            msg += "needs a mode: 'max' where more is better, else 'min'"
             raise ConfigError(msg)
         object.__setattr__(self, "monitor", monitor)
         object.__setattr__(self, "mode", mode)

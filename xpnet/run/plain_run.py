@@ -1,8 +1,7 @@
 """A saved trainer as a run of rows of plain numbers, which is what the commands take.
 
-It has no columns: features are taken as they are, by position. Classes have the labels that the
-trainer was fitted to, or else are called 0, 1, ... A run that was trained by ``xpnet train`` knows
-more.
+It has no columns: features are taken as they are, by position. Classes are called 0, 1, ... unless
+it was trained on labels of other names. A run that was trained by ``xpnet train`` knows more.
 """
 
 from dataclasses import replace
@@ -44,13 +43,12 @@ def plain_run(path: str | Path, trainer: Trainer) -> Run:
     kind = trainer.loss.predicts
     count = 2 if kind == "binary" and outputs == 1 else outputs if kind == "class" else 0
     task: Task = "classification" if count else TASKS[kind]
-    named = getattr(trainer, "classes", None) or range(count)
     as_it_is = Scaler(np.zeros(()), np.ones(()))
     preprocessing = Preprocessing(
         as_it_is,
         shape,
         outputs,
-        tuple(map(str, named)) if count else None,
+        tuple(map(str, (trainer.classes or range(count)) if count else ())) or None,
         Columns(tuple(range(shape[0]))) if len(shape) == 1 else None,
         as_it_is if task == "regression" else None,
     )

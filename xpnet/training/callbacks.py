@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from xpnet.errors import CheckpointError, ConfigError, XpnetWarning
+from xpnet.optim.schedules import MODES, Mode
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.signals import Signals
 
@@ -28,6 +29,8 @@ __all__ = [
     "EarlyStopping",
     "HistoryFile",
     "StopOnSignal",
+    "check_monitored",
+    "early_stopping",
     "monitored",
     "named",
     "overridden",
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 EpochMetrics = dict[str, Any]
+
+PATIENCE = 10  # epochs, where none is given: scikit-learn's n_iter_no_change
 
 
 class Callback:
@@ -81,30 +86,48 @@ def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
         yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
 
 
-def watched(record: EpochMetrics, what: str) -> float:
-    """Return the value of that name, of the validation if there is one.
+def seen(record: EpochMetrics, what: str) -> float | None:
+    """Return the value of that name, of the validation if there is one; None without it."""
+    return record.get(f"val_{what}", record.get(what))
 
-    Raises ConfigError where the epochs have no such value.
-    """
-    value = record.get(f"val_{what}", record.get(what))
+
+def watched(record: EpochMetrics, what: str) -> float:
+    """Return :func:`seen`'s value; raises ConfigError where the epochs have none."""
+    value = seen(record, what)
     if value is None:
-        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for a classification"
+        msg = f"there is no {what!r} to monitor; use 'loss', or 'accuracy' for a classification, "
+        msg += "or a metric of your own: fit(..., metrics={name: function})"
         raise ConfigError(msg)
     return value
 
 
-def monitored(record: EpochMetrics, what: str) -> float:
-    """Return :func:`watched`'s value so that lower is better."""
+def monitored(record: EpochMetrics, what: str, mode: Mode | None = None) -> float:
+    """Return :func:`watched`'s value so that lower is better; ``mode`` of a metric of one's own."""
     value = watched(record, what)
-    return -value if what == "accuracy" else value
+    return -value if MODES.get(what, mode) == "max" else value
+
+
+def check_monitor(what: str, mode: Mode | None) -> None:
+    """Raise ConfigError for a mode that is not that of the value, or one's own metric without."""
+    if mode not in (None, "min", "max"):
+        msg = f"mode must be 'min' or 'max'; got {mode!r}"
+        raise ConfigError(msg)
+    if what in MODES and mode not in (None, MODES[what]):
+        msg = f"{what} needs mode {MODES[what]!r}; got {mode!r}"
+        raise ConfigError(msg)
+    if what not in MODES and mode is None:
+        msg = f"monitor must be 'loss' or 'accuracy', or a metric of your own; got {what!r}, which "
+        msg += "needs a mode: 'max' where more is better, else 'min'"
+        raise ConfigError(msg)
 
 
 class EarlyStopping(Callback):
     """Stop once the watched value has not fallen by ``min_delta`` for ``patience`` epochs.
 
-    ``monitor`` is "loss" or "accuracy", of the validation where there is one. What it waits for
-    follows from the history: a training that was stopped so stays stopped when it is resumed, also
-    with other settings if these would have stopped it, and another training begins anew.
+    ``monitor`` is "loss" or "accuracy", of the validation where there is one, or a metric of one's
+    own, with ``mode`` "max" where more of it is better, else "min". What it waits for follows from
+    the history: a training that was stopped so stays stopped when it is resumed, also with other
+    settings if these would have stopped it, and another training begins anew.
 
     With ``restore_best`` a copy of the weights of the best epoch is kept on the device, and put
     back when the training is over, be it by this or after its last epoch. Training further then
@@ -119,13 +142,16 @@ class EarlyStopping(Callback):
         monitor: str = "loss",
         min_delta: float = 0.0,
         *,
+        mode: Mode | None = None,
         restore_best: bool = False,
     ) -> None:
-        if patience < 1 or monitor not in ("loss", "accuracy"):
-            msg = "patience must be >= 1 and monitor 'loss' or 'accuracy'; "
-            msg += f"got {patience} and {monitor!r}"
+        if patience < 1 or (monitor not in MODES and mode is None):
+            msg = "patience must be >= 1 and monitor 'loss' or 'accuracy', or a metric of your own "
+            msg += f"with mode 'min' or 'max'; got {patience} and {monitor!r}"
             raise ConfigError(msg)
+        check_monitor(monitor, mode)
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
+        self.mode = mode
         self.restore_best = restore_best
         self.best, self.waited = math.inf, 0
         self._kept: tuple[int, Any] | None = None  # the step of the best epoch, and its weights
@@ -133,7 +159,8 @@ class EarlyStopping(Callback):
     def on_train_begin(self, trainer: Any) -> None:
         self.best, self.waited = math.inf, 0
         for record in trainer.history:
-            self._observe(record)
+            if seen(record, self.monitor) is not None:
+                self._observe(record)
         self._stop_if_due(trainer)
 
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
@@ -155,7 +182,7 @@ class EarlyStopping(Callback):
             warnings.warn(msg, XpnetWarning, stacklevel=2)
 
     def _observe(self, record: EpochMetrics) -> None:
-        value = monitored(record, self.monitor)
+        value = monitored(record, self.monitor, self.mode)
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
         else:
@@ -165,10 +192,11 @@ class EarlyStopping(Callback):
         """The step after the first of the epochs with the best value, whatever ``min_delta``."""
 
         def badness(record: EpochMetrics) -> tuple[bool, float]:
-            value = monitored(record, self.monitor)
+            value = monitored(record, self.monitor, self.mode)
             return math.isnan(value), value
 
-        return min(trainer.history, key=badness)["step"]
+        having = [r for r in trainer.history if seen(r, self.monitor) is not None]
+        return min(having, key=badness)["step"] if having else trainer.position.step
 
     @property
     def _reason(self) -> str:
@@ -177,6 +205,34 @@ class EarlyStopping(Callback):
     def _stop_if_due(self, trainer: Any) -> None:
         if self.waited >= self.patience:
             trainer.stop(self._reason)
+
+
+def early_stopping(asked: Any, *, validated: bool) -> list[Callback]:
+    """Return what ``early_stopping=`` of a fit asks for: one that is given, or of a patience.
+
+    Raises ConfigError for anything else, and for a patience without a validation to watch.
+    """
+    if asked is None or asked is False:
+        return []
+    if isinstance(asked, EarlyStopping):
+        return [asked]
+    if not isinstance(asked, int):
+        msg = f"early_stopping must be True, a number of epochs or an EarlyStopping; got {asked!r}"
+        raise ConfigError(msg)
+    patience = PATIENCE if asked is True else asked
+    if not validated:
+        msg = "early_stopping watches the loss of a validation, and there is none"
+        remedy = "pass validation_fraction=0.1 or validation=..., or early_stopping="
+        raise ConfigError(msg, python=f"{remedy}EarlyStopping({patience}) for the training's own")
+    return [EarlyStopping(patience, restore_best=True)]
+
+
+def check_monitored(callbacks: Iterable[Callback], known: Iterable[str]) -> None:
+    """Raise ConfigError for a callback that monitors what the epochs will not have."""
+    having: EpochMetrics = dict.fromkeys(known, 0.0)
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping | Checkpointing):
+            watched(having, callback.monitor)
 
 
 class HistoryFile(Callback):
@@ -219,9 +275,10 @@ class Checkpointing(Callback):
     """Save at the end of each epoch, every so many steps or seconds, and when stopped.
 
     ``meta`` and ``tensors`` go into every checkpoint beside the training's own. The best epoch by
-    ``monitor`` is kept if there is a validation. Where epochs are short, an epoch that ends less
-    than ``min_seconds`` after the last save is kept in memory only: the newest and the best of
-    these are written with the next save, and at the end, also after an error.
+    ``monitor`` and ``mode``, as of :class:`EarlyStopping`, is kept if there is a validation. Where
+    epochs are short, an epoch that ends less than ``min_seconds`` after the last save is kept in
+    memory only: the newest and the best of these are written with the next save, and at the end,
+    also after an error.
 
     A save that fails (a full disk) is reported and the training continues: the earlier checkpoints
     stay, and the next save tries again, with the best that could not be saved as well.
@@ -237,6 +294,7 @@ class Checkpointing(Callback):
         every_seconds: float = math.inf,
         min_seconds: float = 0.0,
         monitor: str = "loss",
+        mode: Mode | None = None,
         meta: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Any] | None = None,
         report: Callable[[str], None] = print,
@@ -244,7 +302,8 @@ class Checkpointing(Callback):
         self.folder, self.report = folder, report
         self.every_steps, self.every_seconds = every_steps, every_seconds
         self.min_seconds = min_seconds
-        self.monitor, self.best = monitor, math.inf
+        check_monitor(monitor, mode)
+        self.monitor, self.mode, self.best = monitor, mode, math.inf
         self.best_step: int | None = None
         self.meta, self.tensors = dict(meta or {}), dict(tensors or {})
         self.saved: Any = None  # position
@@ -266,9 +325,10 @@ class Checkpointing(Callback):
 
     def _take_up(self, history: Iterable[EpochMetrics]) -> None:
         """Set what the best checkpoint has of the value to monitor, if there is one."""
-        found = [record for record in history if record["step"] == self.best_step]
+        having = (record for record in history if seen(record, self.monitor) is not None)
+        found = [record for record in having if record["step"] == self.best_step]
         if found and (self._unsaved_best or self.folder.best_path.exists()):
-            self.best = monitored(found[0], self.monitor)
+            self.best = monitored(found[0], self.monitor, self.mode)
         else:  # of another training, or in another folder
             self.best, self.best_step, self._unsaved_best = math.inf, None, None
 
@@ -278,7 +338,7 @@ class Checkpointing(Callback):
             self.save(trainer)
 
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
-        value = monitored(record, self.monitor)
+        value = monitored(record, self.monitor, self.mode)
         best = "val_loss" in record and value < self.best
         if best:  # before the snapshot, so that it records it
             self.best, self.best_step = value, trainer.position.step

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from xpnet.data.columns import listed
 from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
 
@@ -13,6 +14,7 @@ def facts(trainer: Any, placed: str, step: str | None) -> Table:
 
     ``step`` is None before it is chosen.
     """
+    classes = trainer.classes
     epoch, batch, taken = trainer.position
     parts = f" in {trainer.accumulate} micro-batches" if trainer.accumulate > 1 else ""
     part = f", {batch} batches of the next" if batch else ""
@@ -23,6 +25,7 @@ def facts(trainer: Any, placed: str, step: str | None) -> Table:
         ("schedule", repr(trainer.schedule)),
         *([] if trainer.clip == Clip() else [("clip", repr(trainer.clip))]),
         *([] if trainer.mixed is None else [("mixed", repr(trainer.mixed))]),
+        *([] if classes is None else [("classes", listed([*map(repr, classes)]))]),
         ("batch", f"{trainer.batch_size} rows{parts}"),
         ("runs on", placed),
         ("step", step or f"{trainer.step}, chosen when the model is built"),

@@ -3,20 +3,22 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.data import Augment, Shuffle, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
+from xpnet.data.files import naming
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import DataError
+from xpnet.nn.losses import check_weights
 from xpnet.step import Batch
 from xpnet.typing import Array
 
-__all__ = ["Loader", "StreamedLoader"]
+__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader"]
 
 READ_AT_ONCE = 4096  # rows of a stream whose targets alone are needed
 
@@ -106,6 +108,16 @@ class Loader:
         """
         check(self._targets(), "row {}".format)
         return self
+
+    def take(self, rows: np.ndarray) -> "Loader":
+        """Return a loader of some of the rows, by their indices (n,), where these rows are."""
+        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken.rows = len(rows)
+        taken.arrays = {
+            k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
+            for k, v in self.arrays.items()
+        }
+        return taken
 
     def _targets(self) -> np.ndarray:
         y = self._on_host("y")
@@ -226,6 +238,62 @@ class Loader:
         itemsize = int(self.backend.dtype_name.removeprefix("float")) // 8
         needed = sum(int(np.prod(v.shape)) * itemsize for v in self.arrays.values())
         return needed < free / 2
+
+
+class RenewedRows(NamedTuple):
+    """Rows that are others in every epoch: ``first`` are those of ``epoch``."""
+
+    of: Callable[[int], Any]  # (x, y) or (x, y, weight) of an epoch, counted from 0
+    epoch: int
+    first: tuple[Any, ...]
+
+    def changed(
+        self, first: tuple[Any, ...], change: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    ) -> "RenewedRows":
+        """Return the rows with each tuple of a later epoch changed."""
+        return RenewedRows(lambda epoch: change(self.of(epoch)), self.epoch, first)
+
+
+class RenewedLoader(Loader):
+    """The rows that a function returns for each epoch.
+
+    Raises DataError where they are not as many, or of another shape, as those of the first.
+    """
+
+    def __init__(self, backend: Backend, rows: RenewedRows) -> None:
+        super().__init__(backend, *rows.first)
+        self._rows = rows._replace(first=())  # which are placed
+        self._check: Check | None = None
+
+    def checked(self, check: Check) -> Loader:
+        self._check = check
+        return super().checked(check)
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: Shuffle | None = None,
+        start: int = 0,
+        *,
+        reuse: bool = False,
+    ) -> Iterator[Batch]:
+        if shuffle is not None and shuffle.epoch != self._rows.epoch:
+            self._renew(shuffle.epoch)
+        return super().batches(batch_size, shuffle, start, reuse=reuse)
+
+    def _renew(self, epoch: int) -> None:
+        with naming(f"the rows of epoch {epoch + 1}"):
+            new = Loader(self.backend, *self._rows.of(epoch))
+            shapes = [{k: tuple(v.shape) for k, v in a.items()} for a in (new.arrays, self.arrays)]
+            if shapes[0] != shapes[1]:
+                msg = f"the shapes are {shapes[0]}; those of the epoch before are {shapes[1]}"
+                raise DataError(msg)
+            if self._check is not None:
+                new.checked(self._check)
+            if (weight := new.weights()) is not None:
+                check_weights(weight, new.rows)
+        self.arrays, self.resident = new.arrays, new.resident
+        self._rows = self._rows._replace(epoch=epoch)
 
 
 class StreamedLoader(Loader):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from xpnet.errors import TrainingError
 from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.optim.optimizers import Optimizer
-
-if TYPE_CHECKING:
-    from xpnet.training.trainer import Trainer
 
 __all__ = [
     "Footprint",
@@ -81,7 +78,7 @@ def fitting_batch(
 
 
 @contextmanager
-def memory_errors(trainer: "Trainer") -> Iterator[None]:
+def memory_errors(trainer: Any) -> Iterator[None]:
     """Turn running out of memory into a TrainingError that says what a step takes."""
     try:
         yield

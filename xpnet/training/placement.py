@@ -5,9 +5,14 @@ from typing import Any
 from xpnet.backends import Backend, backend_of, resolve
 from xpnet.data import StreamedDataset
 from xpnet.errors import BackendError, DataError
-from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.training.loader import Loader, RenewedLoader, RenewedRows, StreamedLoader
 
-__all__ = ["Placement", "check_labelled"]
+__all__ = ["FORMS", "Placement", "check_labelled"]
+
+FORMS = (
+    "data must be (x, y), (x, y, sample_weight), a Loader, a StreamedDataset, a table with label=, "
+    "an iterable of batches, a DataLoader or Dataset of PyTorch, or a function that returns one"
+)
 
 
 class Placement:
@@ -42,6 +47,8 @@ class Placement:
         """
         if isinstance(data, StreamedDataset):
             return StreamedLoader(self.resolve(), data)
+        if isinstance(data, RenewedRows):
+            return RenewedLoader(self.resolve(data.first[0]), data)
         if not isinstance(data, Loader):
             return Loader(self.resolve(data[0]), *data)
         if self.follows_data:
@@ -60,9 +67,8 @@ class Placement:
 
 
 def check_labelled(data: Any) -> None:
-    """Raise DataError for what is not (x, y), (x, y, weight), a Loader or a stream."""
+    """Raise DataError for what is not (x, y), (x, y, weight), a Loader, a stream or such rows."""
     listed = isinstance(data, tuple | list) and len(data) in (2, 3)
-    if not listed and not isinstance(data, Loader | StreamedDataset):
-        msg = "data must be (x, y), (x, y, sample_weight), a Loader or a StreamedDataset; "
-        msg += f"got {type(data).__name__}"
+    if not listed and not isinstance(data, Loader | StreamedDataset | RenewedRows):
+        msg = f"{FORMS}; got {type(data).__name__}"
         raise DataError(msg)

@@ -79,6 +79,9 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     if type(trainer.model) is not Sequential:
         msg = f"a model of the class {type(trainer.model).__name__} cannot be saved"
         raise ConfigError(msg, python="make a Sequential of its layers")
+    if isinstance(trainer.class_weights, Mapping) and not trainer.position.step:
+        msg = "class weights by label are those of the loss from the first fit on"
+        raise ConfigError(msg, python="save the trainer after it")
     table = dump(settings)
     again = build(Settings, table)
     for name in names:

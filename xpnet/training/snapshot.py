@@ -41,6 +41,8 @@ class Resumed(NamedTuple):
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
     class_weights: tuple[float, ...] | None  # those that were counted
+    columns: tuple[str, ...] | None  # of x, where it was a table
+    classes: tuple[Any, ...] | None  # the labels of the classes, where they are no indices
     updates_before: int = 0  # in a training whose optimizer this one goes on with
 
 
@@ -60,6 +62,8 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
         "class_weights": lambda value: value is None or _are_weights(value),
         "updates_before": _is_count,
+        "columns": lambda value: value is None or _are_texts(value),
+        "classes": lambda value: value is None or _are_labels(value),
     }
     meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
@@ -74,8 +78,12 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     state = meta["schedule"] if watched else dict(schedule.init())
     weights = meta.get("class_weights")
     counted = None if weights is None else tuple(map(float, weights))
+    names, labels = (meta.get(key) for key in ("columns", "classes"))
+    columns = None if names is None else tuple(names)
+    classes = None if labels is None else tuple(labels)
+    shared = meta["callbacks"], meta["threads"], counted
     before = meta["updates_before"]
-    return Resumed(position, state, history, meta["callbacks"], meta["threads"], counted, before)
+    return Resumed(position, state, history, *shared, columns, classes, before)
 
 
 def _is_position(value: Any) -> bool:
@@ -99,6 +107,17 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(w) in (int, float) and 0 <= w < math.inf for w in value
     )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(text) is str for text in value)
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    kinds = {type(label) for label in value}
+    return len(kinds) == 1 and kinds <= {str, int, bool} and len(set(value)) == len(value)
 
 
 def _is_like(value: Any, first: Mapping[str, Any]) -> bool:

@@ -12,62 +12,67 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never, cast
 
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.data import Shuffle, StreamedDataset
+from xpnet.data import Shuffle
 from xpnet.data.files import naming
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
-from xpnet.nn.fit import check_batches, check_codes, check_output, check_reachable
-from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy, check_weights
+from xpnet.nn.fit import check_batches, check_codes, check_output
+from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.settings import OneOf, convert
-from xpnet.step import Batch, StepInputs, TrainState, dropout_keys
+from xpnet.step import StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed
-from xpnet.training import class_weights
+from xpnet.training import class_weights as weights
 from xpnet.training.arguments import (
     check_settings,
     not_assignable,
     refuse_unknown,
     warn_that_all_is_done,
 )
-from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden, watched
+from xpnet.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochMetrics,
+    check_monitored,
+    named,
+    overridden,
+    watched,
+)
+from xpnet.training.callbacks import early_stopping as stopping
+from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.display import facts
-from xpnet.training.engine import Engine, Metrics
+from xpnet.training.engine import Engine
 from xpnet.training.failure import not_finite
+from xpnet.training.held_out import check_fraction, divided
 from xpnet.training.loader import Loader
 from xpnet.training.memory import memory_errors
+from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
-from xpnet.training.placement import Placement, check_labelled
+from xpnet.training.placement import Placement
+from xpnet.training.predicting import Evaluation, Predicting
 from xpnet.training.snapshot import Position, check_length, resumed
+from xpnet.training.sources import label_for
 from xpnet.training.step_choice import Step
 from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
-from xpnet.typing import Array
 
 if TYPE_CHECKING:
     from xpnet.training.start import Start
 
 __all__ = ["Evaluation", "Position", "Trainer"]
 
-EVALUATION_BATCH = 1024  # rows; without a backward pass there is room for more than in training
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
-OF_A_FIT = ("_batches", "_began")  # what a copy does without
-
-
-class Evaluation(NamedTuple):
-    """A pass over labelled examples without training."""
-
-    loss: float
-    accuracy: float | None  # None for regression
-    predictions: np.ndarray  # probabilities (N, K), or values
+OF_A_FIT = ("_batches", "_began", "_metrics")  # what a copy does without
 
 
 class _Kept(NamedTuple):
@@ -79,7 +84,7 @@ class _Kept(NamedTuple):
     epochs: int  # records of the history
 
 
-class Trainer:
+class Trainer(Predicting):
     """Train ``model`` on a backend.
 
     ``model`` is a :class:`~xpnet.nn.Sequential` or a list of layers; sizes are inferred from
@@ -91,6 +96,10 @@ class Trainer:
     ``accumulate`` micro-batches; ``mixed`` computes it in float16 or bfloat16. ``threads`` is how
     many the library computes with on a CPU within ``fit`` and, after it, evaluation and prediction:
     "auto" finds it by measuring (:mod:`xpnet.training.threads`).
+
+    ``class_weights`` are those of the loss: "balanced", one for each class, or a mapping of some
+    labels to theirs, where the others weigh 1. ``classes`` are the labels that the classes had in
+    ``fit``, sorted, and None where they were indices 0..K-1.
 
     The same seed gives the same first weights, batches and dropout on every backend.
 
@@ -117,6 +126,8 @@ class Trainer:
     rows: int
     updates_before: int  # of the rule, in the training that this one started from
     callbacks: list[Callback]
+    class_weights: ClassWeights | None
+    classes: tuple[Any, ...] | None  # the labels of the classes; None where these are indices
 
     def __init__(
         self,
@@ -135,26 +146,34 @@ class Trainer:
         accumulate: int = 1,
         mixed: Mixed | None = None,
         threads: ThreadsSetting = "auto",
+        class_weights: ClassWeights | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _settings())
         model = model if isinstance(model, Sequential) else Sequential(tuple(model))
-        loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
+        known: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
         rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
         optimizer = convert(rule, optimizer, "optimizer")
         rule = Annotated[Schedule, OneOf(SCHEDULES)]
         schedule = convert(rule, schedule, "schedule")
         self._placement = Placement(backend, device, dtype)
-        self._set(model=model, loss=loss, optimizer=optimizer, schedule=schedule)
+        self._set(
+            model=model,
+            loss=weights.given(known, class_weights),
+            optimizer=optimizer,
+            schedule=schedule,
+        )
         check_settings(self.loss, self.schedule, batch_size, accumulate, seed)
         check_output(self.model, self.loss)
         self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
-        self._set(accumulate=accumulate, mixed=mixed)
+        self._set(accumulate=accumulate, mixed=mixed, class_weights=class_weights)
         self.threads = checked(threads)
 
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
-        self._set(epochs=0, steps_per_epoch=0, rows=0)
+        self._set(epochs=0, steps_per_epoch=0, rows=0, classes=None)
+        self._columns: tuple[str, ...] | None = None  # of x, where it was a table
+        self._metrics: dict[str, Metric] = {}  # of this fit
         self._class_weights: tuple[float, ...] | None = None  # counted, if they are balanced
         self._schedule_state = self.schedule.init()
         self._callback_states: dict[str, Mapping[str, Any]] = {}
@@ -175,7 +194,7 @@ class Trainer:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: the steps are made, and keep their own count."""
         if not name.startswith("_") and name not in ASSIGNABLE:
-            raise not_assignable(name, _settings(), [*vars(self), *vars(Trainer)])
+            raise not_assignable(name, _settings(), dir(self))
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,47 +215,89 @@ class Trainer:
         *,
         epochs: int,
         validation: Any = None,
+        validation_fraction: float | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         callbacks: Iterable[Callback] = (),
+        label: str | None = None,
     ) -> list[EpochMetrics]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
-        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader or a
-        StreamedDataset. Called again with more epochs, or after :meth:`restore`, training continues
-        from where it is; callbacks take up the states of those before them. After an interruption,
-        be it Ctrl-C or an error, it continues bit for bit as if there had been none.
+        ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
+        or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
+        others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
+        all read once into memory, or a function that returns one of these for an epoch. The labels
+        of a classification may be texts, whole numbers or booleans: their distinct values, sorted,
+        are :attr:`classes`, as many as the model has outputs
+        (:mod:`xpnet.training.class_labels`).
+
+        ``validation_fraction`` of the rows are held out as the validation, stratified by class: by
+        the seed, so they are the same ones on every backend and when a fit is repeated or resumed.
+        ``early_stopping`` is an :class:`EarlyStopping`, or a patience in epochs (True: 10), which
+        watches the validation's loss and puts the best weights back at the end. ``metrics`` are
+        functions (y_true, y_pred) of the whole validation, by the names that the callbacks and
+        :class:`Plateau` may monitor them by (:func:`xpnet.training.own_metrics.values`): "f1" is
+        val_f1 in the history.
+
+        Called again with more epochs, or after :meth:`restore`, training continues from where it
+        is; callbacks take up the states of those before them. After an interruption, be it Ctrl-C
+        or an error, it continues bit for bit as if there had been none.
         The history has one record per epoch: loss and accuracy over its steps, and after it, if
         there is a validation, val_loss and val_accuracy.
 
         Warns (XpnetWarning) where an earlier call has done all epochs. Raises DataError for data
-        that does not fit, TrainingError when the loss is not finite.
+        that does not fit and for a label that the training does not have, ConfigError for arguments
+        that do not go together, TrainingError when the loss is not finite or a metric fails.
         """
+        check_fraction(validation_fraction, validation)
+        validated = validation is not None or validation_fraction is not None
+        watching = [*callbacks, *stopping(early_stopping, validated=validated)]
+        own = check_metrics({} if metrics is None else metrics)
+        if own and not validated:
+            msg = "metrics are of a validation, and there is none"
+            raise ConfigError(msg, python="pass validation_fraction=0.1 or validation=...")
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with memory_errors(self), quiet, self._cursor.deferring():
-            return self._fit(data, epochs, validation, list(callbacks))
+            return self._fit(data, label, epochs, validation, validation_fraction, watching, own)
 
     def _fit(
-        self, data: Any, epochs: int, validation: Any, callbacks: list[Callback]
+        self,
+        data: Any,
+        label: str | None,
+        epochs: int,
+        validation: Any,
+        fraction: float | None,
+        callbacks: list[Callback],
+        metrics: dict[str, Metric],
     ) -> list[EpochMetrics]:
         if epochs < 1:
             msg = f"epochs must be >= 1; got {epochs}"
             raise ConfigError(msg)
         self._repair()
-        loader = self._labelled(data, training=True)
+        loader, checks = self._labelled(data, label, training=True, learn=True), None
+        accuracy = () if self.loss.predicts == "value" else ("accuracy",)
+        known = {"loss": 0.0} | dict.fromkeys([*accuracy, *metrics], 0.0)
+        check_monitored(callbacks, known)
+        watched(known, self.schedule.monitor)
+        if fraction is not None:
+            loader, checks = divided(loader, fraction, self.seed, self.loss, self.classes)
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
-        if class_weights.is_balanced(self.loss) and self._class_weights is None:
+        self._weigh_named()
+        if weights.is_balanced(self.loss) and self._class_weights is None:
             K = self.model.output_shape[-1]
-            self._weigh(class_weights.counted(self.loss, loader.targets(), K))
-        checks = None
+            self._class_weights = weights.counted(self.loss, loader.targets(), K)
+        self._follow_weights()
         if validation is not None:
             with naming("validation"):
-                checks = self._labelled(validation)
+                checks = self._labelled(validation, label_for(validation, label))
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
             warn_that_all_is_done(self.position.epoch)
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
+        self._metrics = metrics
         self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
         self._fitted = False
         begun: list[Callback] = []
@@ -339,11 +400,14 @@ class Trainer:
             "samples_per_second": done / seconds,
         }
         if checks is not None:
+            seen = Validated(self.engine.backend)
             with naming("validation"):
-                result = self._evaluate(checks)
+                result = self._evaluate(checks, *([seen] if self._metrics else []))
             record["val_loss"] = result.loss
             if result.accuracy is not None:
                 record["val_accuracy"] = result.accuracy
+            if self._metrics:
+                record |= values(self._metrics, seen, self.loss, self.classes)
         value = watched(record, self.schedule.monitor)
         schedule_state = self.schedule.observe(self._schedule_state, value)
         engine, self._cursor.phase = self.engine, STEP
@@ -372,101 +436,9 @@ class Trainer:
             raise not_finite(engine, cursor, batches(), self._inputs, bad_step)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
 
-    # -- prediction -------------------------------------------------------------------------------
-
-    def evaluate(self, data: Any) -> Evaluation:
-        """Return loss, accuracy and predictions for (x, y), (x, y, weight) or a Loader.
-
-        Raises TrainingError before there is anything trained, DataError where data is not finite.
-        """
-        parts: list[np.ndarray] = []
-
-        def keep(batch: Batch, output: Array, predicted: Array) -> None:
-            parts.append(self.engine.backend.to_host(predicted))
-
-        metrics = self.score(data, keep)
-        return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(parts))
-
-    def score(self, data: Any, each: Callable[[Batch, Array, Array], None]) -> Metrics:
-        """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
-
-        These are on the device, and nothing is kept of them here: it is for data of any size.
-        """
-        with memory_errors(self):
-            self._check_weights()
-            loader = self._labelled(data)
-            with limited(self.engine.backend, self.chosen_threads):
-                return self._evaluate(loader, each)
-
-    def _evaluate(
-        self,
-        loader: Loader,
-        each: Callable[[Batch, Array, Array], None] = lambda batch, output, predicted: None,
-    ) -> Metrics:
-        metrics = self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
-        if metrics.bad_step >= 0:  # the data's fault, or a loss that is infinite
-            loader.check_finite(EVALUATION_BATCH)
-        return metrics
-
-    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
-        """Return the gradient of the loss over one batch, by the names of :attr:`params`.
-
-        ``x`` (N, ...), ``y`` and ``sample_weight`` (N,) are as for :meth:`fit`. Each gradient is an
-        array of the backend's library and dtype on its device, of its parameter's shape. The model
-        is in training mode, as in the next step: a normalisation takes the statistics of this
-        batch, dropout draws what that step would draw. It is the gradient before it is clipped, of
-        the whole batch at once, also where a step would accumulate or narrow it; that of a frozen
-        parameter is zero. Nothing is changed.
-
-        Raises DataError where the rows do not fit the model or the loss.
-
-        >>> from xpnet.nn import Dense
-        >>> model = Sequential([Dense(1)]).build((2,))
-        >>> trainer = Trainer(model, "mean_squared_error", backend="numpy", dtype="float64")
-        >>> trainer.params = {"0.dense.W": [[1.0], [0.0]], "0.dense.b": [0.0]}
-        >>> {k: v.tolist() for k, v in trainer.gradients([[3.0, 1.0]], [1.0]).items()}
-        {'0.dense.W': [[12.0], [4.0]], '0.dense.b': [4.0]}
-        """
-        self._repair()
-        with memory_errors(self):
-            data = (x, y) if sample_weight is None else (x, y, sample_weight)
-            loader = self._labelled(data, training=True)
-            check_batches(self.model, loader.rows, loader.rows, 1)
-            batch = next(iter(loader.batches(loader.rows)))
-            keys = dropout_keys(self.seed, self.position.step, self.model.n_random)
-            with limited(self.engine.backend, self.chosen_threads):
-                found = self.engine.gradient(batch, keys)
-            return self.engine.params_layout.named(found.gradient)
-
-    def _check_weights(self) -> None:
-        if not self._has_learnt:
-            msg = "nothing has been trained yet: the weights are random"
-            raise TrainingError(msg, python="call fit or restore first, or assign params")
-
     @property
     def _has_learnt(self) -> bool:
         return self._has_weights or self.position.step > 0
-
-    def predict(self, x: Any) -> np.ndarray:
-        """Return probabilities (N, K), or values for regression, as a host array.
-
-        Raises TrainingError before there is anything trained.
-        """
-        parts = list(self.predictions(x))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def predictions(self, x: Any) -> Iterator[np.ndarray]:
-        """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
-        with memory_errors(self):
-            self._check_weights()
-            loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
-            parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))
-            while True:
-                with limited(self.engine.backend, self.chosen_threads):  # not while others compute
-                    part = next(parts, None)
-                if part is None:
-                    return
-                yield part
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -540,6 +512,10 @@ class Trainer:
         }
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
+        if self._columns is not None:
+            meta["columns"] = list(self._columns)
+        if self.classes is not None:
+            meta["classes"] = list(self.classes)
         if not self._has_learnt:
             meta["trained"] = False
         if self.updates_before:
@@ -553,8 +529,11 @@ class Trainer:
         does not fit.
         """
         found = resumed(meta, self.schedule)
-        if class_weights.is_balanced(self.loss) and found.class_weights is not None:
-            self._weigh(found.class_weights)
+        self._set(classes=found.classes)
+        self._weigh_named()
+        if weights.is_balanced(self.loss) and found.class_weights is not None:
+            self._class_weights = found.class_weights
+        self._follow_weights()
         if self._engine is None and self.model.input_shape is not None:
             self._prepare(self.model.input_shape)
         if self._engine is not None:
@@ -563,6 +542,7 @@ class Trainer:
         self._cursor, self._schedule_state = Cursor(found.position), found.schedule
         self._set(history=found.history, callbacks=[], updates_before=found.updates_before)
         self._callback_states = dict(found.callbacks)
+        self._columns = found.columns
         self._recorded_threads, self._kept = found.threads, None
         self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
@@ -717,11 +697,10 @@ class Trainer:
             raise DataError(msg)
 
     def _made_engine(self, backend: Backend) -> Engine:
-        loss = class_weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
         return Engine(
             backend,
             self.model,
-            loss,
+            self._weighted_loss(),
             self.optimizer,
             self.clip,
             seed=self.seed,
@@ -730,38 +709,26 @@ class Trainer:
             mixed=self.mixed,
         )
 
-    def _weigh(self, weights: tuple[float, ...]) -> None:
-        """Go on with these class weights, which the step has as constants."""
-        self._class_weights = weights
-        if self._engine is not None:
-            state = self._engine.host_state()
-            self._engine = self._made_engine(self._engine.backend)
-            self._engine.set_state(state)
+    def _weigh_named(self) -> None:
+        """Give the loss the class weights of a mapping, as soon as the classes are known."""
+        loss, named = self.loss, self.class_weights
+        K = None if self.model.input_shape is None else self.model.output_shape[-1]
+        if not isinstance(named, Mapping) or (self.classes is None and K is None):
+            return
+        found = weights.by_class(named, self.classes or range(K or 0))
+        self._set(loss=replace(cast(Any, loss), class_weights=found))
 
-    def _loader(self, data: Any) -> Loader:
-        """A loader of data in any form."""
-        return self._placement.loader(data)
+    def _follow_weights(self) -> None:
+        """Have an engine whose step has the class weights, as constants, that are known now."""
+        engine, may_differ = self._engine, isinstance(self.class_weights, Mapping)
+        may_differ = may_differ or weights.is_balanced(self.loss)
+        if engine is not None and may_differ and engine.loss != self._weighted_loss():
+            made = self._made_engine(engine.backend)
+            made.set_state(engine.host_state())
+            self._engine = made
 
-    def _built_for(self, data: Any) -> Loader:
-        """A loader, for whose examples the model is built."""
-        loader = self._loader(data)
-        self._prepare(loader.example_shape)
-        return loader
-
-    def _labelled(self, data: Any, *, training: bool = False) -> Loader:
-        """A loader with targets and weights that fit the loss and the model."""
-        check_labelled(data)
-        loader = self._built_for(data)
-        outputs = self.model.output_shape[-1]
-
-        def check(y: np.ndarray, row_name: Callable[[int], str]) -> None:
-            self.loss.check_target(y, outputs, row_name)
-            if training:
-                check_reachable(self.model, self.loss, y, row_name)
-
-        if (weight := loader.weights()) is not None:
-            check_weights(weight, loader.rows)
-        return loader.checked(check)
+    def _weighted_loss(self) -> Loss:
+        return weights.weighted(self.loss, self._class_weights, self.model.output_shape[-1])
 
 
 def _settings() -> list[str]:

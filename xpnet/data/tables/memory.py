@@ -6,7 +6,7 @@ The Arrow PyCapsule interface: https://arrow.apache.org/docs/format/CDataInterfa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,22 @@ import numpy as np
 from xpnet.data.files import one_line
 from xpnet.data.tables.binary import index_columns
 from xpnet.data.tables.table import RawTable, located, normalised
+from xpnet.data.values import content_of
 from xpnet.errors import DataError
+from xpnet.settings import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["like_input", "numbers_in", "of_arrow", "speaks_arrow"]
+__all__ = [
+    "is_missing",
+    "labelled_numbers",
+    "like_input",
+    "named_numbers",
+    "numbers_in",
+    "of_arrow",
+    "speaks_arrow",
+]
 
 
 def speaks_arrow(obj: Any) -> bool:
@@ -68,7 +78,74 @@ def numbers_in(obj: Any, name: str) -> Any:
     if not _is_frame(obj) and not hasattr(obj, "columns"):
         return np.asarray(obj)
     raw = of_arrow(obj, name)
-    table = raw.data.select([j for j in range(raw.data.num_columns) if j not in raw.index])
+    return _numbers(raw, name, [j for j in range(raw.data.num_columns) if j not in raw.index])
+
+
+def labelled_numbers(
+    obj: Any, name: str, label: str, columns: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the numbers (N, C) of a table, the values (N,) of its column ``label``, and C names.
+
+    The numbers are of all other columns, or of ``columns``, in that order. Raises DataError for a
+    label that is not there, and for a value that is missing, or no number in another column.
+    """
+    raw = of_arrow(obj, name)
+    names = [str(n) for n in raw.names or ()]
+    at = _position(names, label, name)
+    if columns is None:
+        columns = [n for j, n in enumerate(names) if j != at and j not in raw.index]
+        if not columns:
+            msg = f"{name} has no column beside {label!r}"
+            raise DataError(msg)
+    x = _complete(raw, name, [_position(names, c, name) for c in columns])
+    column = raw.data.column(at)
+    content = content_of(column)
+    if content not in ("number", "boolean", "text"):
+        msg = f"{name}: column {label!r} holds neither numbers nor texts, but {column.type}"
+        raise DataError(msg)
+    _check_complete(raw, at)
+    values = column.to_numpy()
+    y = values.astype(str) if content == "text" else values.astype(_plain(values.dtype, content))
+    return x, y, tuple(columns)
+
+
+def named_numbers(obj: Any, name: str, columns: Sequence[str]) -> np.ndarray:
+    """Return the numbers (N, C) of the C ``columns`` of a table; raises as labelled_numbers."""
+    raw = of_arrow(obj, name)
+    names = [str(n) for n in raw.names or ()]
+    return _complete(raw, name, [_position(names, c, name) for c in columns])
+
+
+def _plain(dtype: np.dtype, content: str) -> np.dtype:
+    return np.dtype(bool) if content == "boolean" else dtype
+
+
+def _position(names: Sequence[str], wanted: str, name: str) -> int:
+    found = [j for j, n in enumerate(names) if n == wanted]
+    if len(found) != 1:
+        problem = f"{len(found)} columns" if found else "no column"
+        msg = f"{name} has {problem} {wanted!r}"
+        raise DataError(msg if found else f"{msg}; {did_you_mean(str(wanted), names)}")
+    return found[0]
+
+
+def _complete(raw: RawTable, name: str, chosen: Sequence[int]) -> np.ndarray:
+    """The numbers of columns without missing values."""
+    for j in chosen:
+        _check_complete(raw, j)
+    return _numbers(raw, name, chosen)
+
+
+def _check_complete(raw: RawTable, j: int) -> None:
+    column = raw.data.column(j)
+    if column.null_count:
+        row = column.is_null().index(True).as_py()
+        msg = f"{raw.location(row, j)}: the value is missing"
+        raise DataError(msg, python="xpnet.train(table) encodes texts, dates and gaps")
+
+
+def _numbers(raw: RawTable, name: str, chosen: Sequence[int]) -> np.ndarray:
+    table = raw.data.select(list(chosen))
     columns = [np.asarray(column.to_numpy()) for column in table.columns]
     for column, label in zip(columns, table.schema.names, strict=True):
         if column.dtype.kind not in "buif":
@@ -122,9 +199,9 @@ def _of_frame(frame: Any, name: str) -> RawTable:
         try:
             arrays.append(pa.array(column, from_pandas=True))
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            texts = [None if _missing(v) else str(v) for v in column]
+            texts = [None if is_missing(v) else str(v) for v in column]
             arrays.append(pa.array(texts, pa.string()))
-            kinds = sorted({type(v).__name__ for v in column if not _missing(v)})
+            kinds = sorted({type(v).__name__ for v in column if not is_missing(v)})
             notes.append(f"{label}: values of several types ({', '.join(kinds[:4])}) are texts")
     table = pa.Table.from_arrays(arrays, names=labels)
     index = tuple(range(width, len(labels)))
@@ -148,7 +225,7 @@ def _name(label: Any) -> str:
     return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Return whether a value is what pandas has for a missing one: None, NaN, NaT, NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
