@@ -99,7 +99,7 @@ class Predicting(Reading):
 
         Raises DataError where the rows do not fit the model or the loss.
 
-        >>> from xpnet.nn import Dense
+        >>> from xpnet import Dense, Sequential, Trainer
         >>> model = Sequential([Dense(1)]).build((2,))
         >>> trainer = Trainer(model, "mean_squared_error", backend="numpy", dtype="float64")
         >>> trainer.params = {"0.dense.W": [[1.0], [0.0]], "0.dense.b": [0.0]}
