@@ -365,8 +365,10 @@ def test_a_file_that_is_torn_altered_or_something_else_is_refused(saved, tmp_pat
         (lambda t: t["settings"]["model"].update(layers=[1]), "must be a name or a table"),
         (lambda t: t["settings"].update(optimizer={"name": "os.system"}), "unknown optimizer"),
         (lambda t: t["settings"].update(dtype="int8"), "dtype must be one of"),
+        (lambda t: t["settings"]["model"].update(input_shape=None), "has no sizes, with which"),
+        (lambda t: t["settings"].update(model={"layers": []}), "has no sizes, with which"),
     ],
-    ids=["format", "settings", "loss", "seed", "layers", "code", "dtype"],
+    ids=["format", "settings", "loss", "seed", "layers", "code", "dtype", "sizes", "empty"],
 )
 def test_a_file_with_other_content_is_refused(saved, change, message):
     path, checkpoint = saved

@@ -7,6 +7,7 @@ import xpnet
 from xpnet.errors import CheckpointError, ConfigError, TrainingError
 from xpnet.nn import BatchNorm, Dense, Sequential, Tanh
 from xpnet.optim.optimizers import SGD, Adam
+from xpnet.storage import load, save
 from xpnet.training.trainer import Trainer
 
 BODY = (Dense(6), BatchNorm(), Tanh())
@@ -139,8 +140,6 @@ def test_what_does_not_fit_is_refused_with_the_reason(source, tmp_path):
     trainer = made()
     trainer.fit(rows(), epochs=1)
     assert "make another Trainer" in refused(trainer, source, TrainingError)
-    with pytest.raises(TrainingError, match="build the model with its input shape"):
-        Trainer([Dense(3)], backend="numpy").start_from(source)
 
 
 def test_layers_that_one_of_them_lacks_are_said(source):
@@ -152,3 +151,22 @@ def test_layers_that_one_of_them_lacks_are_said(source):
         made(5, layers=(Tanh(),)).start_from(source)
     trainer.start_from(source, report=said.append)
     assert "left out, for this model has no such layers: 1.batch_norm, 3.dense" in said
+
+
+def test_a_model_without_sizes_takes_those_of_its_source(source, tmp_path):
+    path = source.save(tmp_path / "a")
+    layers = [*BODY, Dense(4)]
+    started = [Trainer(layers, backend="numpy", dtype="float64") for _ in range(2)]
+    for trainer, origin in zip(started, (source, path), strict=True):
+        trainer.start_from(origin, report=str)
+        assert trainer.model == source.model
+        params = source.params
+        for name, array in trainer.params.items():
+            assert (array == params[name]).all()
+    # Whoever wrote the file: what is no shape is none.
+    file = load(path)
+    for bad in ("x", [1.5], {"a": 1}, None):
+        table = {"settings": {"model": {"input_shape": bad}, "optimizer": bad}}
+        save(path, file.tensors, {**file.meta, "trainer": table})
+        with pytest.raises(TrainingError, match="no sizes yet: call fit, or build the model"):
+            Trainer(layers, backend="numpy").start_from(path)

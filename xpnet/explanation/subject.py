@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.check.sample import drawn, drawn_for, sample_rows
 from xpnet.errors import ConfigError
 from xpnet.nn import ACTIVATIONS, ReLU, Sequential
 from xpnet.nn.layout import initialize, layouts, merge
 from xpnet.nn.losses import LOSSES, CrossEntropy, Loss
-from xpnet.random import generator
 from xpnet.registry import name_of
+from xpnet.run import Run, load
 from xpnet.run.config import ModelConfig, load_config
+from xpnet.run.plain_run import is_saved
+from xpnet.run.trained_run import load_run
 from xpnet.settings import build_named
 from xpnet.training.trainer import Trainer
 
@@ -66,7 +69,9 @@ def subject_of(
     activation: str | None,
     seed: int | None,
 ) -> Subject:
-    """Return the subject that ``source`` names: None, widths, a recipe, a file, a run or a trainer.
+    """Return the subject that ``source`` names.
+
+    That is None, widths, a recipe, a file, a run, a saved model or a Trainer.
 
     A Subject is returned as it is. Raises ConfigError, CheckpointError or DataError.
     """
@@ -75,21 +80,14 @@ def subject_of(
             msg = "a Subject has its own rows, loss and weights: omit the options"
             raise ConfigError(msg)
         return source
+    if isinstance(source, Trainer) and (loss, activation, seed) != (None, None, None):
+        msg = "a trainer has its own loss, activation and seed: omit the options"
+        raise ConfigError(msg)
     if not (1 <= batch <= MOST_ROWS and sample >= 0 and 0 <= (seed or 0) < 2**63):
         msg = f"batch must be 1 to {MOST_ROWS}, sample >= 0 and seed 0 to 2^63 - 1; "
         msg += f"got {batch}, {sample} and {seed or 0}"
         raise ConfigError(msg)
-    if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
-        from xpnet.run import load
-
-        found = load(source, backend="numpy", device="cpu")
-        source = found if isinstance(found, Trainer) else source
-    if isinstance(source, Trainer) and (loss, activation, seed) != (None, None, None):
-        msg = "a trainer has its own loss, activation and seed: omit the options"
-        raise ConfigError(msg)
-    if isinstance(source, str | Path) and (
-        Path(source).is_dir() or Path(source).suffix == ".safetensors"
-    ):
+    if isinstance(source, str | Path) and (Path(source).is_dir() or is_saved(source)):
         if (loss, activation, seed) != (None, None, None):
             msg = "a run has its own loss, activation and seed"
             raise ConfigError(
@@ -97,7 +95,10 @@ def subject_of(
                 python="omit loss, activation and seed",
                 command="omit --loss, --activation and --seed",
             )
-        return of_run(source, batch, sample, label)
+        found = load(source, backend="numpy", device="cpu")
+        if isinstance(found, Run):
+            return of_run(found, batch, sample, label)
+        source = found
     if isinstance(source, str | Path):
         return of_config(str(source), batch, sample, loss, activation, label, seed)
     if not isinstance(source, Sequence | Trainer | None):
@@ -159,9 +160,7 @@ def of_sizes(
     model = ModelConfig(hidden=tuple(sizes[1:-1]), activation=layer).model(
         (sizes[0],), sizes[-1], chosen
     )
-    rng = generator(seed, "sample")
-    x = rng.standard_normal((batch, sizes[0]))
-    labels = rng.integers(sizes[-1], size=batch).astype(np.int32)
+    x, labels = drawn(seed, batch, (sizes[0],), sizes[-1])
     y = _targets(chosen, labels, sizes[-1], label)
     title = f"A network {'-'.join(map(str, sizes))} and a batch of {batch}"
     params = _first_weights(model, seed)
@@ -179,9 +178,8 @@ def of_trainer(trainer: Trainer, batch: int = 1, label: int | None = None) -> Su
     for layout in layouts(model):
         for e in layout.entries:
             layers[e.layer][e.variable] = params[e.name].astype(np.float64)
-    rng, K = generator(seed, "sample"), model.output_shape[-1]
-    x = rng.standard_normal((batch, *(model.input_shape or ())))
-    y = _targets(loss, rng.integers(K, size=batch).astype(np.int32), K, label)
+    x, labels, K = drawn_for(trainer, batch)
+    y = _targets(loss, labels, K, label)
     title = f"A trainer's network and a batch of {batch}"
     return Subject(title, model, loss, layers, x, y, "the trainer's", train=False, seed=seed)
 
@@ -228,8 +226,6 @@ def of_config(
 
     Raises ConfigError or DataError.
     """
-    from xpnet.check.sample import sample_rows
-
     named = {"loss": loss, "model.activation": activation, "seed": seed}
     config = load_config(source, [f"{k}={v}" for k, v in named.items() if v is not None])
     rows = sample_rows(config, sample + batch)
@@ -251,14 +247,14 @@ def of_config(
     )
 
 
-def of_run(path: str | Path, batch: int = 1, sample: int = 0, label: int | None = None) -> Subject:
+def of_run(
+    run: str | Path | Run, batch: int = 1, sample: int = 0, label: int | None = None
+) -> Subject:
     """Return a trained model and rows of its test data, which training did not see.
 
-    Raises CheckpointError, ConfigError or DataError.
+    ``run`` is its path, or itself on NumPy. Raises CheckpointError, ConfigError or DataError.
     """
-    from xpnet.run.trained_run import load_run
-
-    run = load_run(path, backend="numpy", device="cpu")
+    run = run if isinstance(run, Run) else load_run(run, backend="numpy", device="cpu")
     part, preprocessing = run.test_part(), run.preprocessing
     _check_sample(sample, len(part), f"the test data of {part.name}")
     some = part.take(np.arange(sample, min(sample + batch, len(part))))

@@ -15,11 +15,19 @@ from xpnet.run.config import IN_MEMORY, Config, DataConfig
 from xpnet.run.preprocessing import Preprocessing
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.trained_run import Run
+from xpnet.storage import is_safetensors
+from xpnet.training.saved import FILE
 from xpnet.training.trainer import Trainer
 
-__all__ = ["plain_run"]
+__all__ = ["is_saved", "plain_run"]
 
 TASKS: dict[str, Task] = {"class": "classification", "value": "regression", "binary": "multilabel"}
+
+
+def is_saved(path: str | Path) -> bool:
+    """Return whether a path is a run's folder, or a file of a run or a model, of any name."""
+    path = Path(path)
+    return (path / "config.toml").is_file() or any(map(is_safetensors, (path, path / FILE)))
 
 
 def plain_run(path: str | Path, trainer: Trainer) -> Run:

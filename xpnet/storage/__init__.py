@@ -5,7 +5,7 @@ with another. By convention the arrays are named ``params/0.dense.W``, ``slots/m
 ``stats/``, ``preprocess/``, and ``meta["position"]`` is the epoch, batch and step to resume at.
 """
 
-from xpnet.storage.checkpoint_file import Checkpoint, load, save
+from xpnet.storage.checkpoint_file import Checkpoint, is_safetensors, load, save
 from xpnet.storage.checkpoint_folder import CheckpointFolder
 from xpnet.storage.durable import atomic_write_text, preflight
 from xpnet.storage.history import History
@@ -17,6 +17,7 @@ __all__ = [
     "History",
     "RunLock",
     "atomic_write_text",
+    "is_safetensors",
     "load",
     "preflight",
     "save",

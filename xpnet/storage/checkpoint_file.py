@@ -28,7 +28,7 @@ from xpnet.errors import CheckpointError
 from xpnet.storage.durable import atomic_write, storage_errors
 from xpnet.storage.safe_open import open_regular
 
-__all__ = ["VERSION", "Checkpoint", "load", "save"]
+__all__ = ["VERSION", "Checkpoint", "is_safetensors", "load", "save"]
 
 VERSION = 1
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -81,6 +81,16 @@ def load(path: str | Path) -> Checkpoint:
             return Checkpoint(_tensors(blob, manifest["sha256"], path), manifest["meta"], path)
         except MemoryError:
             raise _error(path, f"does not fit into memory: it has {size:,} bytes") from None
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Return whether a file begins as a safetensors file does; False if it cannot be read."""
+    try:
+        with open(open_regular(path), "rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
 
 
 def _encode(

@@ -153,10 +153,15 @@ def trainer_of(
     try:
         settings = build(Settings, table["settings"])
     except (ConfigError, AttributeError, TypeError) as error:
-        msg = f"the trainer of {path} cannot be made here: {error}; a class of your own has to be "
-        msg += "registered before it is loaded"
+        msg = f"the trainer of {path} cannot be made here: {error}"
+        if "unknown" not in str(error):
+            raise CheckpointError(msg) from error
+        msg += "; a class of your own has to be registered before it is loaded"
         remedy = "import or xpnet.registry.load_plugin the file that has it"
         raise CheckpointError(msg, python=remedy, command="add --plugin FILE") from error
+    if settings.model.input_shape is None:
+        msg = f"the model of {path} has no sizes, with which every trainer is saved"
+        raise CheckpointError(msg)
     chosen = _backend(checkpoint.meta, settings.dtype, backend, device)
     trainer = _made(settings, checkpoint.meta, chosen)
     trainer.restore(checkpoint.tensors, checkpoint.meta)

@@ -38,6 +38,7 @@ class Source(NamedTuple):
     rule: str  # the registered name of the update rule
     updates: int  # that this rule has made
     encoded: bool = False  # whether a run's preprocessing comes before the model
+    inputs: Shape | None = None  # of its model, where that is written
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,14 @@ def source_of(source: Any) -> Source:
         source = _read(Path(source))
     if isinstance(source, Checkpoint):
         name, tensors, meta = str(source.path), source.tensors, source.meta
-        settings = meta.get("trainer", {}).get("settings") or meta.get("config") or {}
-        rule = settings.get("optimizer", {}).get("name", "adam")
+        settings = _table(_table(meta.get("trainer")).get("settings") or meta.get("config"))
+        rule = _table(settings.get("optimizer")).get("name", "adam")
+        shape = _table(settings.get("model")).get("input_shape")
+        counts = isinstance(shape, list) and all(type(n) is int for n in shape)
+        inputs = tuple(cast(list, shape)) if counts else None
     elif hasattr(source, "snapshot"):
         (tensors, meta), rule = source.snapshot(), name_of(source.optimizer)
+        inputs = source.model.input_shape
     else:
         msg = "a training starts from a Trainer, a Run, a saved file or the folder of a run; "
         msg += f"got {type(source).__name__}"
@@ -77,7 +82,12 @@ def source_of(source: Any) -> Source:
     except (LookupError, TypeError, ValueError) as error:
         msg = f"{name} is no checkpoint of a training: {error!r}"
         raise CheckpointError(msg) from error
-    return Source(name, tensors, rule, done, "preparation" in meta)
+    return Source(name, tensors, rule, done, "preparation" in meta, inputs)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A table of a checkpoint; its digests are right, but anybody may have written it."""
+    return value if isinstance(value, dict) else {}
 
 
 def _read(path: Path) -> Checkpoint:

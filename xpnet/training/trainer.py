@@ -576,8 +576,9 @@ class Trainer(Predicting):
 
         ``source`` is a Trainer, a Run, a file that one of them saved, or the folder of a run. A
         layer is taken where its name, such as ``0.dense``, and its shapes are those of the source;
-        the last one begins anew where it has another number of outputs, or with ``new_head``. The
-        settings are those of this trainer: the learning rate, the layers to ``freeze``. With
+        the last one begins anew where it has another number of outputs, or with ``new_head``. A
+        model without sizes is built for the inputs of a trainer or of what one saved. The settings
+        are those of this trainer: the learning rate, the layers to ``freeze``. With
         ``optimizer_state`` the moments and the count of updates of the same rule go on as well.
         ``report`` is called with each line of what was taken and what begins anew.
 
@@ -588,8 +589,8 @@ class Trainer(Predicting):
         >>> x, y = np.eye(4), np.array([0, 1, 2, 3])
         >>> digits = Trainer([Dense(8), Tanh(), Dense(4)], backend="numpy")
         >>> _ = digits.fit((x, y), epochs=1)
-        >>> model = Sequential([Dense(8), Tanh(), Dense(2)]).build((4,))
-        >>> two = Trainer(model, optimizer=Adam(1e-4, freeze=["0.dense"]), backend="numpy")
+        >>> layers = [Dense(8), Tanh(), Dense(2)]
+        >>> two = Trainer(layers, optimizer=Adam(1e-4, freeze=["0.dense"]), backend="numpy")
         >>> _ = two.start_from(digits)
         weights of the given trainer: 0.dense
         the last layer, 2.dense, begins anew: 2 outputs, and 4 there
@@ -602,6 +603,8 @@ class Trainer(Predicting):
             msg = "this trainer has trained already, so its history is not that of the source"
             raise TrainingError(msg, python="make another Trainer, and start that one")
         found = source_of(source)
+        if self.model.input_shape is None and found.inputs is not None:
+            self._prepare(found.inputs)
         started, tensors = start(self, found, optimizer_state=optimizer_state, new_head=new_head)
         self.engine.load_tensors(tensors)
         self._set(updates_before=found.updates if optimizer_state else 0)

@@ -9,7 +9,7 @@ from xpnet.cli.output import add_column, add_row, say, show
 
 
 @click.command()
-@click.argument("source", default="digits", metavar="[RECIPE | FILE]")
+@click.argument("source", default="digits", metavar="[RECIPE | FILE | RUN]")
 @click.option("--samples", default=100, show_default=True, help="Entries per tensor; 0 is all.")
 @click.option("--batch", default=8, show_default=True, help="Number of rows.")
 @click.option("--seed", type=int, help="Seed of weights, dropout and sampling; default config's.")
@@ -30,7 +30,8 @@ def gradcheck(
     Checks every parameter tensor and the input, in float64, on a few rows, and prints the relative
     error of the worst entry; "diff." are central differences. Entries at a kink, such as a ReLU's
     at 0, have no derivative; they are skipped and counted. The exit code is 1 if a gradient is
-    wrong; its layer is named.
+    wrong; its layer is named. Of a run or a saved model it is the weights that were trained, and
+    for a model without a run the rows are synthetic.
 
     \b
     xpnet gradcheck
@@ -41,55 +42,37 @@ def gradcheck(
     import dataclasses
 
     from xpnet.check.gradcheck import gradcheck as check
-    from xpnet.check.sample import sample_rows
+    from xpnet.check.sample import sample_rows, saved_rows
     from xpnet.errors import ConfigError
+    from xpnet.run import Run, load
     from xpnet.run.config import load_config
+    from xpnet.run.plain_run import is_saved
 
     if batch < 1 or samples < 0 or not tolerance > 0:
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
         msg += f"got {batch}, {samples} and {tolerance}"
         raise ConfigError(msg)
-    options: Any = {"samples": samples, "tolerance": tolerance}
-    if source.endswith(".safetensors"):
+    model: Any
+    if is_saved(source):
         if overrides:
-            msg = f"a saved model has its own settings: omit --set {overrides[0]}"
+            msg = f"--set is for a config; {source!r} is checked as trained"
             raise ConfigError(msg)
-        return _of_file(source, batch, seed or 0, json_path, options)
-    config = load_config(source, overrides, report=warn)
-    if seed is not None:
-        config = dataclasses.replace(config, seed=seed)
-    rows = sample_rows(config, batch)
-    config = rows.config
-    report = check(
-        rows.model,
-        config.loss,
-        rows.x,
-        rows.y,
-        seed=config.seed,
-        **options,
-    )
-    say(f"{source}: {len(rows.x)} rows of {rows.source}, {type(config.loss).__name__}")
-    return _told(report, source, rows.source, json_path)
-
-
-def _of_file(source: str, batch: int, seed: int, json_path: str | None, options: Any) -> int:
-    """Check a model at its own weights, on standard normal rows."""
-    from xpnet.check.gradcheck import gradcheck as check
-    from xpnet.explanation.subject import of_trainer
-    from xpnet.run import load
-
-    loaded = load(source, backend="numpy", device="cpu")
-    trainer = getattr(loaded, "trainer", loaded)
-    rows = of_trainer(trainer, batch)
-    report = check(trainer, None, rows.x, rows.y, seed=seed, **options)
-    say(f"{source}: {batch} standard normal rows, {type(trainer.loss).__name__}")
-    return _told(report, source, "standard normal rows", json_path)
-
-
-def _told(report: Any, source: str, rows: str, json_path: str | None) -> int:
+        found = load(source, backend="numpy", device="cpu")
+        x, y, whose = saved_rows(found, batch)
+        model = found.trainer if isinstance(found, Run) else found
+        loss, seed = model.loss, model.seed if seed is None else seed
+    else:
+        config = load_config(source, overrides, report=warn)
+        if seed is not None:
+            config = dataclasses.replace(config, seed=seed)
+        rows = sample_rows(config, batch)
+        model, x, y, whose = rows.model, rows.x, rows.y, rows.source
+        loss, seed = rows.config.loss, rows.config.seed
+    report = check(model, loss, x, y, samples=samples, seed=seed, tolerance=tolerance)
+    say(f"{source}: {len(x)} rows of {whose}, {type(loss).__name__}")
     _print(report)
     if json_path is not None:
-        _write(json_path, source, rows, report)
+        _write(json_path, source, whose, report)
     return 0 if report.ok else 1
 
 

@@ -1,7 +1,7 @@
 """``xpnet show``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -42,7 +42,7 @@ def show(
     *,
     plan: bool,
 ) -> int:
-    """Show a run: its layers with shapes and parameter counts, its history and its config.
+    """Show a run or a saved model: its layers with shapes and counts, its history and settings.
 
     Of a table in a FILE show its columns: the kind that each is taken for, missing and distinct
     values, and what a training would do with it. The options from --label on are for that.
@@ -54,9 +54,11 @@ def show(
     xpnet show flowers.csv --label species
     """
     from xpnet.run.config import to_toml
+    from xpnet.storage import is_safetensors
 
     settings = [*column_settings(label, ignore, numeric, category, weight, task), *overrides]
-    if Path(source).is_file() and Path(source).suffix not in (".toml", ".safetensors"):
+    saved = is_safetensors(source)
+    if Path(source).is_file() and Path(source).suffix != ".toml" and not saved:
         _show_columns(source, settings)
         return 0
     if settings:
@@ -66,19 +68,18 @@ def show(
     if plan:
         _show_plan(loaded.trainer)
         return 0
-    if loaded.checkpoint is None:  # a trainer that was saved without a run
+    if loaded.checkpoint is None:  # a model that was saved without a run
         say(*loaded.trainer.summary().splitlines())
-        if shown := loaded.trainer.history[-epochs:]:
-            say("", f"last {len(shown)} of {len(loaded.trainer.history)} epochs")
-            print_rich(_history(shown))
+        _show_epochs(loaded.trainer.history[-epochs:], len(loaded.trainer.history))
         return 0
     say(*loaded.trainer.model.summary().splitlines(), "")
     if columns := loaded.preprocessing.columns:
         say(*columns.lines(loaded.preprocessing.classes))
-    shown, total = loaded.folder.last_epochs(epochs)
-    if shown:
-        say(f"last {len(shown)} of {total} epochs")
-        print_rich(_history(shown))
+    if saved:
+        _show_epochs(loaded.trainer.history[-epochs:], len(loaded.trainer.history))
+        say("", *to_toml(loaded.config).split("\n")[:-1])
+        return 0
+    _show_epochs(*loaded.folder.last_epochs(epochs))
     record = loaded.folder.read_json(loaded.folder.run_path)
     if {"backend", "version", "device", "dtype"} <= record.keys():
         say("{backend} {version} on {device}, {dtype}".format_map(record))
@@ -93,6 +94,12 @@ def show(
             say(f"test {key} {report[key]:.4f}")
     say("", *to_toml(loaded.config).split("\n")[:-1])
     return 0
+
+
+def _show_epochs(shown: list[dict[str, Any]], total: int) -> None:
+    if shown:
+        say(f"last {len(shown)} of {total} epochs")
+        print_rich(_history(shown))
 
 
 def _show_columns(path: str, settings: list[str]) -> None:
