@@ -147,6 +147,9 @@ class Run:
 class _RunTrainer(Trainer):
     """The trainer of a run: what it is given has gone through the run's preprocessing."""
 
+    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+        return super()._rows(self._loader(data), label, learn)
+
     def _loader(self, data: Any) -> Loader:
         if not isinstance(data, Loader):
             msg = "the trainer of a run takes no raw rows, for the run's preprocessing comes first"
