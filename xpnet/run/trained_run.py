@@ -106,7 +106,9 @@ class Run:
         """
         if self.config.data.source == IN_MEMORY:
             msg = f"{self.folder.path} was trained on a table in memory or on arrays"
-            raise DataError(msg, command="give a FILE to evaluate on")
+            raise DataError(
+                msg, python="call evaluate(table)", command="give a FILE to evaluate on"
+            )
         from xpnet.run.origin import origin_of
 
         splits = load_splits(self.config, origin=origin_of(self))
@@ -150,14 +152,21 @@ class _RunTrainer(Trainer):
     """The trainer of a run: what it is given has gone through the run's preprocessing."""
 
     def _loader(self, data: Any) -> Loader:
-        if not isinstance(data, Loader):
-            msg = "the trainer of a run takes no raw rows, for the run's preprocessing comes first"
-            raise DataError(msg, python="call predict of the run itself, as in xpnet.load(path)")
-        return super()._loader(data)
+        return super()._loader(_encoded(data))
+
+    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+        return super()._rows(_encoded(data), label, learn)
 
     def save(self, path: str | Path) -> Path:
         msg = "the trainer of a run has no preprocessing, without which its file is no use"
         raise ConfigError(msg, python="call save of the run itself")
+
+
+def _encoded(data: Any) -> Loader:
+    if not isinstance(data, Loader):
+        msg = "the trainer of a run takes no raw rows, for the run's preprocessing comes first"
+        raise DataError(msg, python="call predict of the run itself, as in xpnet.load(path)")
+    return data
 
 
 def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
