@@ -151,9 +151,6 @@ class Run:
 class _RunTrainer(Trainer):
     """The trainer of a run: what it is given has gone through the run's preprocessing."""
 
-    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
-        return super()._rows(self._loader(data), label, learn)
-
     def _loader(self, data: Any) -> Loader:
         return super()._loader(_encoded(data))
 
