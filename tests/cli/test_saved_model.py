@@ -152,7 +152,7 @@ def test_what_a_model_without_a_run_cannot_do_is_said(xpnet, tmp_path):
     assert f"{model} was trained on a table in memory or on arrays: give a FILE" in message
     assert "4" in refused(xpnet, "predict", model, "few.npy")
     assert "'red'" in refused(xpnet, "predict", model, "words.csv")
-    for command in (("export", model, "step.onnx", "--train"), ("adopt", model, model, "--out=x")):
+    for command in (("export", model, "page.html", "--train"), ("adopt", model, model, "--out=x")):
         message = refused(xpnet, *command)
         assert "a model that was saved without a run" in message
         assert f"xpnet train FILE --from {model}" in message

@@ -72,12 +72,18 @@ def export(
             raise ConfigError(msg, python="pass train=True", command="add --train")
         model = forward_model(_loaded(source))
         return _written(model, path)
+    named = source
     if isinstance(source, str | Path) and Path(source).is_file():
         source = _loaded(source)  # perhaps a trainer
     if isinstance(source, Trainer):
         if form == "html" or trained or runtime:
-            msg = "a page is of a run, which knows its data"
-            raise ConfigError(msg, python="train with xpnet.train, and export its run")
+            what = "this is" if isinstance(named, Trainer) else f"{named} is"
+            msg = f"{what} a model that was saved without a run, and a page has its data in itself"
+            raise ConfigError(
+                msg,
+                python="train with xpnet.train(data, start_from=...), and export that run",
+                command=f"xpnet train FILE --from {named}, and export that run",
+            )
         return write_step(source, path, epochs=epochs, rows=rows, lr_input=lr_input)
     folder = source.folder.path if isinstance(source, Run) else source
     return export_step(

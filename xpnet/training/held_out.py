@@ -38,7 +38,11 @@ def divided(
     if isinstance(loader, StreamedLoader | RenewedLoader):
         other = "a stream" if isinstance(loader, StreamedLoader) else "those of a function"
         msg = f"validation_fraction takes rows out of memory, not out of {other}"
-        raise DataError(msg, python="pass validation=..., rows of their own")
+        raise DataError(
+            msg,
+            python="pass validation=..., rows of their own",
+            command="hold out rows of their own",
+        )
     y = np.concatenate(list(loader.targets()))
     y = y[:, 0] if y.shape[1:] == (1,) else y
     if loss.predicts == "value":

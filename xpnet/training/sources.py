@@ -68,7 +68,8 @@ def rows_of(
         if label is None:
             names = ", ".join(map(repr, list(getattr(data, "columns", ()))[:10]))
             msg = "a table needs the name of the column to learn"
-            raise DataError(msg, python=f"label=..., of {names}" if names else "label=...")
+            remedy = f"label=..., of {names}" if names else "label=..."
+            raise DataError(msg, python=remedy, command="name it with --label")
         x, y, found = labelled_numbers(data, "data", label, columns)
         return Rows((x, y), found)
     if label is not None:
@@ -241,7 +242,11 @@ def _check_same_again(dataset: Any) -> None:
             msg = f"row {i} of the {type(dataset).__name__} is another each time that it is read "
             msg += "(a random transform?), and data is read once"
             remedy = "pass lambda: dataset, which is read for every epoch, or leave the transform "
-            raise DataError(msg, python=remedy + "out and use Loader(..., augment=Augment(...))")
+            raise DataError(
+                msg,
+                python=remedy + "out and use Loader(..., augment=Augment(...))",
+                command="set data.augment",
+            )
 
 
 def _leaves(row: Any) -> list[np.ndarray]:

@@ -255,7 +255,11 @@ class Trainer(Predicting):
         own = check_metrics({} if metrics is None else metrics)
         if own and not validated:
             msg = "metrics are of a validation, and there is none"
-            raise ConfigError(msg, python="pass validation_fraction=0.1 or validation=...")
+            raise ConfigError(
+                msg,
+                python="pass validation_fraction=0.1 or validation=...",
+                command="hold out rows as a validation",
+            )
         # A loss that is not finite is found and explained below; a warning would say less.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with memory_errors(self), quiet, self._cursor.deferring():

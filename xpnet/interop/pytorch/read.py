@@ -209,7 +209,9 @@ def _check_shape(layer: Layer, arrays: Mapping[str, np.ndarray], name: str) -> N
             raise ConfigError(msg)
     if isinstance(layer, PReLU) and layer.per == "layer" and arrays["alpha"].shape != (1,):
         msg = f"size mismatch for {name}weight: {arrays['alpha'].shape} is a slope per feature"
-        raise ConfigError(msg, python="PReLU(per='feature')")
+        raise ConfigError(
+            msg, python="PReLU(per='feature')", command="name a model whose PReLU is per feature"
+        )
 
 
 def _raise_keys(layer: Layer | None, missing: list[str], unexpected: list[str]) -> None:
