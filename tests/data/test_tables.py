@@ -312,6 +312,14 @@ def test_a_truncated_file_is_an_error_or_a_shorter_table(tmp_path, whole, name):
     assert bad > 3
 
 
+def test_a_zip_whose_name_of_a_file_is_damaged_cannot_be_read(tmp_path):
+    path = tmp_path / "a.csv.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ä.csv", "a,b\n1,x\n2,y\n")  # flagged as UTF-8
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\x80\x80"))
+    assert attempt(path).startswith(f"{path}: cannot be read: ")
+
+
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_file_with_damaged_bytes_does_no_harm(tmp_path, whole, name):
     path = tmp_path / name

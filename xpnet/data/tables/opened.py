@@ -71,8 +71,9 @@ def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
     try:
         with reading(path) as file, zipfile.ZipFile(file) as archive:
             yield archive, _member(path, archive)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        msg = f"{path}: cannot be read: {one_line(error)}"  # RuntimeError: it is encrypted
+    # RuntimeError: it is encrypted; UnicodeDecodeError: the name of a file in it is damaged
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read: {one_line(error)}"
         raise DataError(msg) from error
 
 
