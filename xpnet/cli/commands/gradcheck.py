@@ -56,7 +56,7 @@ def gradcheck(
     if is_saved(source):
         if overrides:
             msg = f"--set is for a config; {source!r} is checked as trained"
-            raise ConfigError(msg)
+            raise ConfigError(msg, command="omit --set")
         found = load(source, backend="numpy", device="cpu")
         x, y, whose = saved_rows(found, batch)
         model = found.trainer if isinstance(found, Run) else found
