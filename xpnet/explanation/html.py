@@ -8,7 +8,7 @@ from importlib import resources
 
 import numpy as np
 
-from xpnet.escape import escape, escape_html
+from xpnet.escape import escape, escape_html, filled
 from xpnet.explanation import wording
 from xpnet.explanation.model import Beside, Explanation, Playground, Step, Tensor
 from xpnet.explanation.notation import definitions, mathml, prose
@@ -44,12 +44,7 @@ def render(explanation: Explanation) -> str:
         "bridge": "" if e.convention == "rows" else _bridge(e),
         "data": _data(e.playground),
     }
-    pieces = (folder / "page.html").read_text("utf-8").split("{{")
-    out = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        out += [parts[name], rest]
-    return "".join(out)
+    return filled((folder / "page.html").read_text("utf-8"), parts)
 
 
 def _text(line: str) -> str:

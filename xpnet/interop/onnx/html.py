@@ -15,7 +15,7 @@ import numpy as np
 from xpnet.data import Dataset, Shuffle
 from xpnet.data.augment import Augment
 from xpnet.errors import ConfigError, DataError
-from xpnet.escape import escape, escape_html
+from xpnet.escape import escape, escape_html, filled
 from xpnet.interop.onnx.coefficients import learning_rates
 from xpnet.interop.onnx.step import predict_model, refuse, step_model
 from xpnet.optim.schedules import Plateau
@@ -271,12 +271,7 @@ def _filled(parts: dict[str, str], address: str | None) -> str:
         "js": (folder / "page.js").read_text("utf-8"),
         "origin": escape_html(origin),
     }
-    pieces = (folder / "page.html").read_text("utf-8").split("{{")
-    out = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        out += [parts[name], rest]
-    return "".join(out)
+    return filled((folder / "page.html").read_text("utf-8"), parts)
 
 
 def _runtime(runtime: str | Path | None) -> tuple[str | None, dict[str, bytes]]:
