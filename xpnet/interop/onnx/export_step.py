@@ -14,8 +14,8 @@ __all__ = ["export_step"]
 
 def export_step(
     run: str | Path,
-    output: str | Path,
-    form: str | None = None,
+    output: Path,
+    form: str,
     *,
     epochs: int | None = None,
     rows: int | None = None,
@@ -28,8 +28,6 @@ def export_step(
     The step goes on from the run's checkpoint; the page begins with its first weights, or with
     those that were ``trained``. Raises ConfigError for what the form does not have.
     """
-    output = Path(output)
-    form = form or ("html" if output.suffix.lower() in (".html", ".htm") else "onnx")
     options = {"--rows": rows, "--trained": trained, "--runtime": runtime}
     foreign = [k for k, v in options.items() if v] if form == "onnx" else ["--lr-input"] * lr_input
     if foreign:
