@@ -357,6 +357,15 @@ def test_a_recipe_is_chosen_by_name_by_a_config_or_by_the_kind_of_file(tmp_path)
     assert isinstance(load_config(path, task="classification").loss, SoftmaxCrossEntropy)
 
 
+def test_the_task_that_settings_name_or_imply_goes_before_that_of_the_labels(tmp_path):
+    path = write(tmp_path / "n.csv", {"a": [1.0], "y": [0]})
+    for settings in ({"data.task": "regression"}, {"loss": "huber"}):
+        asked = load_config(path, settings, task="classification", rows=9)
+        plain = load_config(path, settings, rows=9)
+        assert asked.data.task == "regression"
+        assert (asked.loss, asked.optimizer) == (plain.loss, plain.optimizer)
+
+
 def test_rows_that_stay_in_their_file_are_encoded_as_those_in_memory(tmp_path):
     """Every kind of column streams, and the run is used like any other."""
     path = write(tmp_path / "people.csv", people(400))
