@@ -143,8 +143,12 @@ def test_numbers_may_be_categories_and_any_column_ignored(tmp_path):
 def test_an_infinite_number_is_refused_with_its_place(tmp_path, value):
     size = [1.0] * 5 + [value, 2.0]
     path = parquet(tmp_path / "a.parquet", {"size": size, "y": list("abababa")})
-    with pytest.raises(DataError, match=rf"row 5, column 0 \('size'\): '{value}' is not a finite"):
+    refused = rf"row 5, column 0 \('size'\): '{value}' is not a finite"
+    with pytest.raises(DataError, match=refused):
         read(path)
+    finite = parquet(tmp_path / "b.parquet", {"size": [1.0, 2.0], "y": ["a", "b"]})
+    with pytest.raises(DataError, match=refused):  # in a later file, whose kinds are not guessed
+        read(path, like=read(finite).columns)
 
 
 def test_what_arrow_has_no_values_for_is_left_out(tmp_path):
