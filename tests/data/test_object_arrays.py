@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import xpnet.data.arrays
 from xpnet.data import read, read_parts
-from xpnet.data.object_arrays import read_objects
+from xpnet.data.object_arrays import MAX_MARKS, read_objects
 from xpnet.errors import DataError
 
 PLAIN = st.one_of(
@@ -237,6 +237,11 @@ def test_a_hostile_pickle_costs_neither_time_nor_memory(data):
     assert time.process_time() - before < 20  # some of these would never end
     assert tracemalloc.get_traced_memory()[1] < 24 * len(data) + 2**20
     tracemalloc.stop()
+
+
+def test_marks_are_few():
+    assert "too many marks" in refused(b"\x80\x04" + b"(" * (MAX_MARKS + 1) + b".")
+    assert "too many marks" not in refused(b"\x80\x04" + b"(" * MAX_MARKS + b".")
 
 
 GOOD = [pickle.dumps(objects("ant", 1, 2.5, None, b"x", True), protocol) for protocol in (2, 3, 4)]
