@@ -16,7 +16,8 @@ from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Softmax
 from xpnet.nn.losses import CrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.schedules import Plateau
-from xpnet.training.callbacks import Callback, EarlyStopping
+from xpnet.training.callbacks import Callback
+from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.trainer import Trainer
 
 __all__ = ["interrupted_fits", "orders", "parts"]

@@ -108,11 +108,11 @@ from .step.mixed_precision import Mixed as Mixed
 from .storage import CheckpointFolder as CheckpointFolder
 from .training.callbacks import (
     Callback as Callback,
-    Checkpointing as Checkpointing,
-    EarlyStopping as EarlyStopping,
     HistoryFile as HistoryFile,
     StopOnSignal as StopOnSignal,
 )
+from .training.checkpointing import Checkpointing as Checkpointing
+from .training.early_stopping import EarlyStopping as EarlyStopping
 from .training.loader import Loader as Loader
 from .training.progress import Progress as Progress
 from .training.trainer import Trainer as Trainer

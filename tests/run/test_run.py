@@ -259,7 +259,7 @@ def test_a_run_goes_on_where_only_what_it_needs_is_free(csv, go, tmp_path, monke
     go(csv)
     paths = CheckpointFolder(tmp_path / "run" / "checkpoints").steps().values()
     held, asked = sum(path.stat().st_size for path in paths), []
-    monkeypatch.setattr("xpnet.run.train_run.preflight", lambda *sizes: asked.append(sizes))
+    monkeypatch.setattr("xpnet.run.job.preflight", lambda *sizes: asked.append(sizes))
     go(csv, "epochs=4", resume=True)
     go(csv, out="other")
     (_, resumed, largest), (_, anew, _) = asked

@@ -14,11 +14,11 @@ import pytest
 
 import xpnet
 import xpnet.storage.checkpoint_folder
-import xpnet.training.callbacks
+import xpnet.training.checkpointing
 from xpnet.errors import CheckpointError
 from xpnet.nn import Dense
 from xpnet.storage import CheckpointFolder, load, save
-from xpnet.training.callbacks import Checkpointing
+from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.trainer import Trainer
 
 pytest.importorskip("resource", reason="signals and limits are POSIX")
@@ -220,7 +220,7 @@ def test_the_best_epoch_on_a_full_disk_is_saved_once_there_is_space(tmp_path, mo
 def test_a_clock_that_runs_backwards_delays_no_checkpoint(tmp_path, monkeypatch):
     trainer, data = trainer_and_data()
     wall = iter(range(10**6, 0, -1))
-    monkeypatch.setattr(xpnet.training.callbacks.time, "time", lambda: next(wall))
+    monkeypatch.setattr(xpnet.training.checkpointing.time, "time", lambda: next(wall))
     callback = Checkpointing(CheckpointFolder(tmp_path, keep=9), every_seconds=1e-9)
     trainer.fit(data, epochs=1, callbacks=[callback])
     assert list(callback.folder.steps()) == [1, 2, 3]

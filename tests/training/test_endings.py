@@ -17,7 +17,8 @@ from xpnet import Dense, Trainer
 from xpnet.cli.streams import TolerantStream
 from xpnet.run import load
 from xpnet.storage import CheckpointFolder, History
-from xpnet.training.callbacks import Callback, Checkpointing, HistoryFile, StopOnSignal
+from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
+from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.signals import SIGNALS, Signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs the signals and devices of POSIX")

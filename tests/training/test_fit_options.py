@@ -12,7 +12,8 @@ from xpnet.errors import ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD, Adam
 from xpnet.storage import CheckpointFolder
-from xpnet.training.callbacks import Callback, Checkpointing
+from xpnet.training.callbacks import Callback
+from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.class_weights import by_class
 
 N = 120

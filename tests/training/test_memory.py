@@ -12,7 +12,8 @@ from xpnet.optim.optimizers import SGD, Adam
 from xpnet.run import train
 from xpnet.run.config import load_config
 from xpnet.storage import CheckpointFolder
-from xpnet.training.callbacks import Callback, Checkpointing
+from xpnet.training.callbacks import Callback
+from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.memory import fitting_batch, footprint, host_memory
 from xpnet.training.trainer import Trainer
 

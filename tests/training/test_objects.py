@@ -21,7 +21,8 @@ from xpnet.backends import Probe, get_backend
 from xpnet.errors import BackendError, ConfigError, DataError, TrainingError, UnsupportedError
 from xpnet.nn import BatchNorm, Dense, Dropout, Sequential, Tanh
 from xpnet.optim.optimizers import Adam
-from xpnet.training.callbacks import Callback, EarlyStopping
+from xpnet.training.callbacks import Callback
+from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.loader import Loader
 from xpnet.training.trainer import Position, Trainer
 

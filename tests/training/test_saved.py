@@ -22,7 +22,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam
 from xpnet.optim.schedules import SCHEDULES
 from xpnet.step.mixed_precision import Mixed
-from xpnet.training.callbacks import EarlyStopping
+from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.trainer import Trainer
 
 HERE = [n for n in AVAILABLE if n in ("numpy", "torch", "jax", "array-api-strict")]

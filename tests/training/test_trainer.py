@@ -30,13 +30,9 @@ from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam
 from xpnet.random import generator
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_step, zero_totals
 from xpnet.storage import CheckpointFolder, History
-from xpnet.training.callbacks import (
-    Callback,
-    Checkpointing,
-    EarlyStopping,
-    HistoryFile,
-    StopOnSignal,
-)
+from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
+from xpnet.training.checkpointing import Checkpointing
+from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.loader import Loader
 from xpnet.training.progress import Progress
 from xpnet.training.signals import SIGNALS
@@ -865,7 +861,7 @@ def test_checkpoints_come_by_steps_by_time_and_at_the_end_of_epochs(tmp_path, mo
 def test_epochs_that_are_short_wait_for_the_next_save_and_are_not_lost(tmp_path, monkeypatch):
     """Here the second save of a training comes with its fourth epoch, and an error in the sixth."""
     folder, now = CheckpointFolder(tmp_path), [0.0]
-    monkeypatch.setattr("xpnet.training.callbacks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("xpnet.training.checkpointing.time.monotonic", lambda: now[0])
     saved, save = [], folder.save
 
     def recorded(step, *args, **options):

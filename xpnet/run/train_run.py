@@ -3,57 +3,34 @@
 import itertools
 import json
 import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from xpnet.backends import Resolved, resolve
-from xpnet.backends.backend import installed_version
+from xpnet.backends import resolve
 from xpnet.data import Dataset, Task
 from xpnet.data.tables.memory import speaks_arrow
-from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.errors import ConfigError
 from xpnet.nn import Dense
 from xpnet.nn.fit import check_batches
 from xpnet.run.batch_size import with_batch_size
-from xpnet.run.config import IN_MEMORY, Config, load_config, parse_duration
+from xpnet.run.config import IN_MEMORY, Config, load_config
 from xpnet.run.description import describe
+from xpnet.run.job import Job
 from xpnet.run.origin import find_origin, given_keys
-from xpnet.run.preprocessing import Preprocessing, Splits
+from xpnet.run.preprocessing import Preprocessing
+from xpnet.run.resuming import consistent
 from xpnet.run.run_folder import RunFolder
-from xpnet.run.scores import scores
 from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
-from xpnet.run.trained_run import Run, load_run, make_trainer
-from xpnet.settings import build, dump, flattened
-from xpnet.storage import CheckpointFolder, RunLock, preflight
-from xpnet.training.callbacks import (
-    Callback,
-    Checkpointing,
-    EarlyStopping,
-    HistoryFile,
-    StopOnSignal,
-)
+from xpnet.run.trained_run import Run, make_trainer
+from xpnet.training.callbacks import Callback
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
 
 __all__ = ["new_folder", "train"]
-
-# What may change when a run is resumed: how long, where, and how often it is saved. The data may be
-# elsewhere; its fingerprint tells whether it is the same.
-MAY_CHANGE = (
-    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
-    *("checkpoint", "early_stopping"),
-    *("data.source", "data.test", "data.data_dir", "data.placement"),
-)
-# What may be "auto" until the data is read.
-DECIDED = (
-    *(("epochs",), ("batch_size",), ("model", "dropout")),
-    *(("data", "stream"), ("data", "validation_fraction")),
-)
 
 
 def train(
@@ -120,7 +97,7 @@ def train(
             classes = cast(Dataset, data.whole).classes or ()  # not a stream's, with an origin
             config = replace(config, loss=origin.loss(config, given, len(classes)))
         # What depends on the rows is compared with that of an earlier run once they are read.
-        return with_stream(_consistent(config, folder, resume=resume, whole=rows is not None))
+        return with_stream(consistent(config, folder, resume=resume, whole=rows is not None))
 
     config = configured(report)
     chosen = resolve(config.backend, config.device, config.dtype)
@@ -159,10 +136,10 @@ def train(
         )
         if origin.run is None and not started.anew:
             report(_meaning(splits.preprocessing))
-    job = _Job(config, folder, chosen, splits, trainer, warn or report)
+    job = Job(config, folder, chosen, splits, trainer, warn or report)
     with job.only_writer():
         # Another training may have begun or ended here since the first check; now none can.
-        _consistent(config, RunFolder(folder.path), resume=resume)
+        consistent(config, RunFolder(folder.path), resume=resume)
         job.restore()
         if origin is not None and not origin.resumed:
             job.save()  # so that whoever resumes needs the source no more
@@ -183,178 +160,6 @@ def new_folder(source: str | Path | Config | None) -> str:
     return next(name for name in names if not Path(name).exists())
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The stages of a training, and what they share."""
-
-    config: Config
-    folder: RunFolder
-    chosen: Resolved
-    splits: Splits
-    trainer: Trainer
-    warn: Callable[[str], None]
-
-    @contextmanager
-    def only_writer(self) -> Iterator[None]:
-        """Create the folder, check that it has room, and lock it."""
-        size = self.trainer.engine.nbytes
-        held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
-        # What is kept, the best, and one more while it is written; a resumed run has some already.
-        preflight(self.folder.path, max(6 * size - held, 2 * size), size)
-        with RunLock(self.folder.path) as lock:
-            if lock.taken_over:
-                self.warn(lock.taken_over)
-            yield
-
-    @property
-    def checkpoints(self) -> CheckpointFolder:
-        return CheckpointFolder(self.folder.checkpoint_path, self.config.checkpoint.keep)
-
-    def restore(self) -> None:
-        """Restore the newest intact checkpoint, if there is one."""
-        checkpoints = self.checkpoints
-        found = checkpoints.newest()
-        for message in checkpoints.skipped:
-            self.warn(f"skipped: {message}")
-        if found is None:
-            if checkpoints.skipped:
-                msg = f"no checkpoint in {checkpoints.path} can be read; "
-                msg += "move the folder away to start again"
-                raise CheckpointError(msg)
-            return
-        if found.meta.get("fingerprint") != self.splits.fingerprint:
-            msg = "the data has changed since this run began: resume with the same data, "
-            msg += "or train into another folder"
-            raise DataError(msg)
-        self.trainer.restore(found.tensors, found.meta)
-
-    def fit(self, progress: Callback | None) -> bool:
-        """Train, and record how it went; return whether a signal ended it."""
-        record = self.record()
-        self.folder.write_config(self.config)
-        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
-        began, signals, status = time.monotonic(), StopOnSignal(), "finished"
-        loader, backend, data = (
-            self.splits.preprocessing.loader,
-            self.chosen.backend,
-            self.config.data,
-        )
-        checks = self.splits.validation
-        history = HistoryFile(self.folder.history_path, self.warn)
-        saving = self.checkpointing()
-        watching = [*([] if progress is None else [progress]), history]
-        try:
-            self.trainer.fit(
-                loader(backend, self.splits.train, data.placement, data.augment),
-                epochs=cast(int, self.config.epochs),
-                validation=None if checks is None else loader(backend, checks),
-                callbacks=[*watching, *self.early_stopping(), saving, signals],
-            )
-            if unsaved := saving.failure or history.failure:
-                msg = (
-                    f"{unsaved}; the end of this training was not saved: free some space and resume"
-                )
-                raise CheckpointError(msg)
-            status = self.trainer.stopped or status
-        except BaseException as error:
-            status = f"failed: {error}"
-            raise
-        finally:
-            record["step"] = self.trainer.engine.step.note
-            if (threads := self.trainer.chosen_threads) is not None:
-                record |= {"threads": threads.number, "threads_reason": threads.why}
-            seconds = round(record["seconds"] + time.monotonic() - began, 3)
-            try:
-                record |= {"seconds": seconds, "status": status}
-                self.folder.write_json(self.folder.run_path, record)
-            except CheckpointError as error:  # a full disk must not hide how it ended
-                self.warn(str(error))
-        return self.trainer.stopped is not None and signals.received is not None
-
-    def save(self) -> None:
-        """Save the state before the first step."""
-        self.folder.write_config(self.config)
-        tensors, meta = self.trainer.snapshot()
-        tensors |= self.splits.preprocessing.tensors()
-        self.checkpoints.save(self.trainer.position.step, tensors, {**meta, **self.meta()})
-
-    def meta(self) -> dict[str, Any]:
-        """What a checkpoint has beside the training."""
-        return {
-            "preparation": self.splits.preprocessing.meta(),
-            "fingerprint": self.splits.fingerprint,
-            "config": dump(self.config),
-        }
-
-    def early_stopping(self) -> list[Callback]:
-        """The early stopping, if it is on."""
-        stopping = self.config.early_stopping
-        if not stopping.patience:
-            return []
-        return [EarlyStopping(stopping.patience, stopping.monitor, stopping.min_delta)]
-
-    def checkpointing(self) -> Checkpointing:
-        """The callback that saves the training, with all that using it later takes."""
-        saving, preprocessing = self.config.checkpoint, self.splits.preprocessing
-        return Checkpointing(
-            self.checkpoints,
-            every_steps=saving.every_steps,
-            every_seconds=parse_duration(saving.every) if saving.every else math.inf,
-            min_seconds=saving.min_seconds,
-            monitor=self.config.early_stopping.monitor,
-            meta=self.meta(),
-            tensors=preprocessing.tensors(),
-            report=self.warn,
-        )
-
-    def record(self) -> dict[str, Any]:
-        """The content of run.json; a resumed run keeps the time when it was started."""
-        earlier = self.folder.read_json(self.folder.run_path)
-        splits = self.splits
-        return {
-            **self.chosen.backend.describe(),
-            "reason": self.chosen.reason,
-            "xpnet": installed_version(("xpnet",), "xpnet"),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "seed": self.config.seed,
-            "parameters": self.trainer.engine.params_layout.size,
-            "train_rows": len(splits.train),
-            "validation_rows": len(splits.validation or ()),
-            "test_rows": len(splits.test or ()),
-            "fingerprint": splits.fingerprint,
-            "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
-            "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
-        }
-
-    def trained(self, *, interrupted: bool) -> Run:
-        """Return the run as it will be loaded, scored on the test split."""
-        now = Run(
-            self.folder,
-            self.config,
-            self.trainer,
-            self.splits.preprocessing,
-            self.splits.fingerprint,
-            self.checkpoints.newest() if interrupted else self.folder.checkpoint(),
-            self.trainer.stopped,
-            interrupted,
-        )
-        if interrupted or now.checkpoint is None:
-            return now
-        for message in self.folder.skipped:
-            self.warn(f"skipped: {message}")
-        run = now
-        if now.checkpoint.meta["position"] != self.trainer.position._asdict():
-            backend = self.chosen.backend  # the best is an older one
-            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
-            run = replace(now, trainer=loaded.trainer)
-        if self.splits.test is None:
-            return run
-        result = scores(run, self.splits.test)
-        self.folder.write_json(self.folder.report_path, result)
-        return replace(run, test=result)
-
-
 def _with_start(
     settings: list[str] | Mapping[str, Any], start: str | Path | Run
 ) -> list[str] | Mapping[str, Any]:
@@ -371,43 +176,6 @@ def _meaning(preprocessing: Preprocessing) -> str:
     names = preprocessing.classes or preprocessing.targets or ("the target",)
     line = f"its outputs are taken for {', '.join(names[:10])}{', ...' if names[10:] else ''}"
     return f"{line}, in this order; start.new_head = true begins the last layer anew"
-
-
-def _consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool = True) -> Config:
-    """Refuse to overwrite a run, or to resume it with another network, data or optimizer."""
-    if not resume and folder.exists():
-        msg = f"{str(folder.path)!r} already holds a run"
-        raise CheckpointError(
-            msg,
-            python="pass resume=True to continue it, or choose another out",
-            command="add --resume to continue it, or choose another --out",
-        )
-    if not resume or not folder.config_path.exists():
-        return config
-    earlier = folder.config()
-    config = _as_decided(config, earlier)
-    if not whole:
-        return config
-    ours, theirs = flattened(dump(config)), flattened(dump(earlier))
-    for key in sorted({*ours, *theirs}):
-        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
-        if not free and ours.get(key) != theirs.get(key):
-            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
-            msg += f"with {theirs.get(key)!r}"
-            raise ConfigError(msg, python="choose another out", command="choose another --out")
-    return config
-
-
-def _as_decided(config: Config, earlier: Config) -> Config:
-    """Return ``config`` with what it leaves open as ``earlier``, which was resolved, has it."""
-    ours, theirs = dump(config), dump(earlier)
-    for *path, key in DECIDED:
-        mine, then = ours, theirs
-        for name in path:
-            mine, then = mine[name], then[name]
-        if mine[key] in ("auto", "largest"):  # what fits now may differ from what fitted then
-            mine[key] = then[key]
-    return build(Config, ours)
 
 
 def _position(trainer: Trainer, epochs: int) -> str:

@@ -39,24 +39,18 @@ from xpnet.training.arguments import (
     refuse_unknown,
     warn_that_all_is_done,
 )
-from xpnet.training.callbacks import (
-    Callback,
-    EarlyStopping,
-    EpochMetrics,
-    check_monitored,
-    named,
-    overridden,
-    watched,
-)
-from xpnet.training.callbacks import early_stopping as stopping
+from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden
 from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.display import facts
+from xpnet.training.early_stopping import EarlyStopping
+from xpnet.training.early_stopping import early_stopping as stopping
 from xpnet.training.engine import Engine
 from xpnet.training.failure import not_finite
 from xpnet.training.held_out import check_fraction, divided
 from xpnet.training.loader import Loader
 from xpnet.training.memory import memory_errors
+from xpnet.training.monitoring import check_monitored, watched
 from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement

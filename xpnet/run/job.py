@@ -1,0 +1,198 @@
+"""The stages of a training into a run folder: lock, restore, fit, record, score."""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from xpnet.backends import Resolved
+from xpnet.backends.backend import installed_version
+from xpnet.errors import CheckpointError, DataError
+from xpnet.run.config import Config, parse_duration
+from xpnet.run.preprocessing import Splits
+from xpnet.run.run_folder import RunFolder
+from xpnet.run.scores import scores
+from xpnet.run.trained_run import Run, load_run
+from xpnet.settings import dump
+from xpnet.storage import CheckpointFolder, RunLock, preflight
+from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
+from xpnet.training.checkpointing import Checkpointing
+from xpnet.training.early_stopping import EarlyStopping
+from xpnet.training.trainer import Trainer
+
+__all__ = ["Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The stages of a training, and what they share."""
+
+    config: Config
+    folder: RunFolder
+    chosen: Resolved
+    splits: Splits
+    trainer: Trainer
+    warn: Callable[[str], None]
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Create the folder, check that it has room, and lock it."""
+        size = self.trainer.engine.nbytes
+        held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
+        # What is kept, the best, and one more while it is written; a resumed run has some already.
+        preflight(self.folder.path, max(6 * size - held, 2 * size), size)
+        with RunLock(self.folder.path) as lock:
+            if lock.taken_over:
+                self.warn(lock.taken_over)
+            yield
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.folder.checkpoint_path, self.config.checkpoint.keep)
+
+    def restore(self) -> None:
+        """Restore the newest intact checkpoint, if there is one."""
+        checkpoints = self.checkpoints
+        found = checkpoints.newest()
+        for message in checkpoints.skipped:
+            self.warn(f"skipped: {message}")
+        if found is None:
+            if checkpoints.skipped:
+                msg = f"no checkpoint in {checkpoints.path} can be read; "
+                msg += "move the folder away to start again"
+                raise CheckpointError(msg)
+            return
+        if found.meta.get("fingerprint") != self.splits.fingerprint:
+            msg = "the data has changed since this run began: resume with the same data, "
+            msg += "or train into another folder"
+            raise DataError(msg)
+        self.trainer.restore(found.tensors, found.meta)
+
+    def fit(self, progress: Callback | None) -> bool:
+        """Train, and record how it went; return whether a signal ended it."""
+        record = self.record()
+        self.folder.write_config(self.config)
+        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
+        began, signals, status = time.monotonic(), StopOnSignal(), "finished"
+        loader, backend, data = (
+            self.splits.preprocessing.loader,
+            self.chosen.backend,
+            self.config.data,
+        )
+        checks = self.splits.validation
+        history = HistoryFile(self.folder.history_path, self.warn)
+        saving = self.checkpointing()
+        watching = [*([] if progress is None else [progress]), history]
+        try:
+            self.trainer.fit(
+                loader(backend, self.splits.train, data.placement, data.augment),
+                epochs=cast(int, self.config.epochs),
+                validation=None if checks is None else loader(backend, checks),
+                callbacks=[*watching, *self.early_stopping(), saving, signals],
+            )
+            if unsaved := saving.failure or history.failure:
+                msg = (
+                    f"{unsaved}; the end of this training was not saved: free some space and resume"
+                )
+                raise CheckpointError(msg)
+            status = self.trainer.stopped or status
+        except BaseException as error:
+            status = f"failed: {error}"
+            raise
+        finally:
+            record["step"] = self.trainer.engine.step.note
+            if (threads := self.trainer.chosen_threads) is not None:
+                record |= {"threads": threads.number, "threads_reason": threads.why}
+            seconds = round(record["seconds"] + time.monotonic() - began, 3)
+            try:
+                record |= {"seconds": seconds, "status": status}
+                self.folder.write_json(self.folder.run_path, record)
+            except CheckpointError as error:  # a full disk must not hide how it ended
+                self.warn(str(error))
+        return self.trainer.stopped is not None and signals.received is not None
+
+    def save(self) -> None:
+        """Save the state before the first step."""
+        self.folder.write_config(self.config)
+        tensors, meta = self.trainer.snapshot()
+        tensors |= self.splits.preprocessing.tensors()
+        self.checkpoints.save(self.trainer.position.step, tensors, {**meta, **self.meta()})
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint has beside the training."""
+        return {
+            "preparation": self.splits.preprocessing.meta(),
+            "fingerprint": self.splits.fingerprint,
+            "config": dump(self.config),
+        }
+
+    def early_stopping(self) -> list[Callback]:
+        """The early stopping, if it is on."""
+        stopping = self.config.early_stopping
+        if not stopping.patience:
+            return []
+        return [EarlyStopping(stopping.patience, stopping.monitor, stopping.min_delta)]
+
+    def checkpointing(self) -> Checkpointing:
+        """The callback that saves the training, with all that using it later takes."""
+        saving, preprocessing = self.config.checkpoint, self.splits.preprocessing
+        return Checkpointing(
+            self.checkpoints,
+            every_steps=saving.every_steps,
+            every_seconds=parse_duration(saving.every) if saving.every else math.inf,
+            min_seconds=saving.min_seconds,
+            monitor=self.config.early_stopping.monitor,
+            meta=self.meta(),
+            tensors=preprocessing.tensors(),
+            report=self.warn,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json; a resumed run keeps the time when it was started."""
+        earlier = self.folder.read_json(self.folder.run_path)
+        splits = self.splits
+        return {
+            **self.chosen.backend.describe(),
+            "reason": self.chosen.reason,
+            "xpnet": installed_version(("xpnet",), "xpnet"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "seed": self.config.seed,
+            "parameters": self.trainer.engine.params_layout.size,
+            "train_rows": len(splits.train),
+            "validation_rows": len(splits.validation or ()),
+            "test_rows": len(splits.test or ()),
+            "fingerprint": splits.fingerprint,
+            "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+            "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
+        }
+
+    def trained(self, *, interrupted: bool) -> Run:
+        """Return the run as it will be loaded, scored on the test split."""
+        now = Run(
+            self.folder,
+            self.config,
+            self.trainer,
+            self.splits.preprocessing,
+            self.splits.fingerprint,
+            self.checkpoints.newest() if interrupted else self.folder.checkpoint(),
+            self.trainer.stopped,
+            interrupted,
+        )
+        if interrupted or now.checkpoint is None:
+            return now
+        for message in self.folder.skipped:
+            self.warn(f"skipped: {message}")
+        run = now
+        if now.checkpoint.meta["position"] != self.trainer.position._asdict():
+            backend = self.chosen.backend  # the best is an older one
+            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
+            run = replace(now, trainer=loaded.trainer)
+        if self.splits.test is None:
+            return run
+        result = scores(run, self.splits.test)
+        self.folder.write_json(self.folder.report_path, result)
+        return replace(run, test=result)

@@ -1,0 +1,63 @@
+"""Whether a config may go on with the run of a folder: what may change, and what was decided."""
+
+from xpnet.errors import CheckpointError, ConfigError
+from xpnet.run.config import Config
+from xpnet.run.run_folder import RunFolder
+from xpnet.settings import build, dump, flattened
+
+__all__ = ["consistent"]
+
+# What may change when a run is resumed: how long, where, and how often it is saved. The data may be
+# elsewhere; its fingerprint tells whether it is the same.
+MAY_CHANGE = (
+    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
+    *("checkpoint", "early_stopping"),
+    *("data.source", "data.test", "data.data_dir", "data.placement"),
+)
+# What may be "auto" until the data is read.
+DECIDED = (
+    *(("epochs",), ("batch_size",), ("model", "dropout")),
+    *(("data", "stream"), ("data", "validation_fraction")),
+)
+
+
+def consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool = True) -> Config:
+    """Return ``config`` with what it leaves open as the folder's run, if it resumes that, has it.
+
+    ``whole`` says whether the data has been read, and what depends on it been decided. Raises
+    CheckpointError where a run would be overwritten, ConfigError where it would be resumed with
+    another network, data or optimizer.
+    """
+    if not resume and folder.exists():
+        msg = f"{str(folder.path)!r} already holds a run"
+        raise CheckpointError(
+            msg,
+            python="pass resume=True to continue it, or choose another out",
+            command="add --resume to continue it, or choose another --out",
+        )
+    if not resume or not folder.config_path.exists():
+        return config
+    earlier = folder.config()
+    config = _as_decided(config, earlier)
+    if not whole:
+        return config
+    ours, theirs = flattened(dump(config)), flattened(dump(earlier))
+    for key in sorted({*ours, *theirs}):
+        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
+        if not free and ours.get(key) != theirs.get(key):
+            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
+            msg += f"with {theirs.get(key)!r}"
+            raise ConfigError(msg, python="choose another out", command="choose another --out")
+    return config
+
+
+def _as_decided(config: Config, earlier: Config) -> Config:
+    """Return ``config`` with what it leaves open as ``earlier``, which was resolved, has it."""
+    ours, theirs = dump(config), dump(earlier)
+    for *path, key in DECIDED:
+        mine, then = ours, theirs
+        for name in path:
+            mine, then = mine[name], then[name]
+        if mine[key] in ("auto", "largest"):  # what fits now may differ from what fitted then
+            mine[key] = then[key]
+    return build(Config, ours)
