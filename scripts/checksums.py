@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from xpnet.run import train
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 
 CONFIGS = {
     "adam": [],

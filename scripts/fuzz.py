@@ -359,7 +359,8 @@ def streamed(bench: Bench, draw: random.Random) -> None:
 
 def config(bench: Bench, draw: random.Random) -> None:
     """A TOML file that is read, written and read again."""
-    from xpnet.run.config import load_config, to_toml
+    from xpnet.run.config import to_toml
+    from xpnet.run.config_sources import load_config
 
     path = bench.file("my.toml", damaged(CONFIG.encode(), draw))
     read_back = bench.file("again.toml", to_toml(load_config(str(path))).encode())
@@ -368,7 +369,7 @@ def config(bench: Bench, draw: random.Random) -> None:
 
 def settings(bench: Bench, draw: random.Random) -> None:
     """An argument of ``--set``."""
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
 
     text = damaged(draw.choice(SETTINGS).encode(), draw).decode("utf-8", "surrogateescape")
     load_config("digits", [text, draw.choice(SETTINGS)])
@@ -438,7 +439,7 @@ def prediction(bench: Bench, draw: random.Random) -> None:
 def order(bench: Bench, draw: random.Random) -> None:
     """The same settings in two orders: the same config, or both are refused."""
     from xpnet.errors import XpnetError
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
 
     def loaded(settings: list[str]) -> Any:
         try:

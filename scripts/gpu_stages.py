@@ -18,7 +18,7 @@ from xpnet.bench import Setting
 from xpnet.bench.results import machine
 from xpnet.check.sample import sample_rows
 from xpnet.optim.optimizers import Adam
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.training.engine import Engine
 

@@ -18,7 +18,8 @@ from xpnet.nn import ACTIVATIONS, LAYERS
 from xpnet.nn.losses import LOSSES
 from xpnet.optim.optimizers import OPTIMIZERS
 from xpnet.registry import load_plugin, name_of, register
-from xpnet.run.config import load_config, template_text, to_toml
+from xpnet.run.config import to_toml
+from xpnet.run.config_sources import load_config, template_text
 from xpnet.step import Batch
 
 FILE = Path(__file__).parent / "own_formulas.py"

@@ -15,7 +15,7 @@ from xpnet.cli.commands.parity import parity as command
 from xpnet.errors import BackendError, ConfigError
 from xpnet.nn import Dense, Sequential
 from xpnet.nn.losses import MeanSquaredError
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 
 SMALL = ("model.hidden=[12]", "batch_size=8")
 INSTALLED = [

@@ -336,7 +336,7 @@ def test_a_label_of_a_regression_is_refused_in_the_words_of_the_interface(tmp_pa
 
 def test_a_trained_run_is_explained_on_a_sample_that_it_did_not_see(tmp_path):
     from xpnet.run import load, train
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
 
     config = load_config("digits", ["epochs=1", "model.hidden=[8]", "backend=numpy"])
     train(config, tmp_path / "run", report=lambda line: None)

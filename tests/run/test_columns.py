@@ -14,7 +14,7 @@ from xpnet.cli.main import main
 from xpnet.data import rare_classes, read
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.run import load, streamed_splits, train
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.storage import save
 
 QUICK = (

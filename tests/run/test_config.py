@@ -23,17 +23,8 @@ from xpnet.nn.losses import (
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW
 from xpnet.optim.schedules import Cosine, Plateau
-from xpnet.run.config import (
-    Config,
-    EarlyStoppingConfig,
-    StartConfig,
-    load_config,
-    parse_duration,
-    recipe_names,
-    recipe_text,
-    template_text,
-    to_toml,
-)
+from xpnet.run.config import Config, EarlyStoppingConfig, StartConfig, parse_duration, to_toml
+from xpnet.run.config_sources import load_config, recipe_names, recipe_text, template_text
 
 TEMPLATE = template_text()
 

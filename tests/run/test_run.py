@@ -16,7 +16,7 @@ from xpnet.backends import backend_class
 from xpnet.data import Dataset
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, XpnetError
 from xpnet.run import load, train
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.run.scores import scores
 from xpnet.run.splits import read_data
 from xpnet.storage import CheckpointFolder, History, RunLock, save

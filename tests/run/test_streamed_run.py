@@ -7,7 +7,7 @@ from xpnet.cli.main import main
 from xpnet.errors import ConfigError, DataError, TrainingError
 from xpnet.run import load, load_splits, train
 from xpnet.run import streamed_splits as streamed_module
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.training.callbacks import Callback
 
 SETTINGS = ("epochs=4", "batch_size=32", "backend=numpy", "model.hidden=[16]", "data.buffer=1")

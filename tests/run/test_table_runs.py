@@ -15,7 +15,7 @@ from xpnet.nn import Embedding, FeatureScale
 from xpnet.nn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.run import load, train
 from xpnet.run.by_rows import by_rows
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 
 QUICK = {"epochs": 4, "model.hidden": [8], "backend": "numpy", "step": "portable", "threads": 1}
 ROWS = 120

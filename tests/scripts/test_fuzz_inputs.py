@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from xpnet.data import read
 from xpnet.errors import ConfigError, DataError, XpnetError
-from xpnet.run.config import Config, load_config, to_toml
+from xpnet.run.config import Config, to_toml
+from xpnet.run.config_sources import load_config
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))

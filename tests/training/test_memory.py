@@ -10,7 +10,7 @@ from xpnet.errors import TrainingError
 from xpnet.nn import Dense, ReLU, Sequential
 from xpnet.optim.optimizers import SGD, Adam
 from xpnet.run import train
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.storage import CheckpointFolder
 from xpnet.training.callbacks import Callback
 from xpnet.training.checkpointing import Checkpointing

@@ -10,7 +10,7 @@ from xpnet.errors import BackendError, ConfigError
 from xpnet.nn import Dense, ReLU, Sequential
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.training.step_choice import FUSED, STEPS, StepRequest, choose_step
 from xpnet.training.trainer import Trainer
 

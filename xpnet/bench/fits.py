@@ -13,7 +13,8 @@ from xpnet.data import NAMES, Dataset, StreamedDataset
 from xpnet.data.metrics import RegressionScores
 from xpnet.errors import ConfigError
 from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
-from xpnet.run.config import Config, load_config
+from xpnet.run.config import Config
+from xpnet.run.config_sources import load_config
 from xpnet.run.splits import load_splits
 from xpnet.settings import did_you_mean
 

@@ -82,7 +82,7 @@ def _of_batch(batch: int) -> Point:
 
 def _of_rows(rows: int) -> Point:
     from xpnet.run import load, train
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
 
     settings = ["data.stream=yes", f"data.buffer={BUFFER}", "backend=numpy", "epochs=2"]
     settings += [f"batch_size={BATCH}", "data.label=labels.npy", "model.hidden=[64]"]

@@ -15,7 +15,8 @@ from xpnet.nn.layout import initialize, layouts, merge
 from xpnet.nn.losses import LOSSES, CrossEntropy, Loss
 from xpnet.registry import name_of
 from xpnet.run import Run, load
-from xpnet.run.config import ModelConfig, load_config
+from xpnet.run.config import ModelConfig
+from xpnet.run.config_sources import load_config
 from xpnet.run.plain_run import is_saved
 from xpnet.run.trained_run import load_run
 from xpnet.settings import build_named

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from xpnet.errors import CheckpointError
-from xpnet.run.config import Config, read_toml, to_toml
+from xpnet.run.config import Config, to_toml
+from xpnet.run.config_sources import read_toml
 from xpnet.settings import build, did_you_mean
 from xpnet.storage import Checkpoint, CheckpointFolder, History, atomic_write_text
 from xpnet.storage.safe_open import MAX_JSON, read_regular

@@ -32,7 +32,8 @@ from xpnet.data.row_file import RowFile
 from xpnet.data.wanted import Wanted
 from xpnet.errors import ConfigError, DataError
 from xpnet.run.by_rows import by_rows
-from xpnet.run.config import Config, DataConfig, load_config
+from xpnet.run.config import Config, DataConfig
+from xpnet.run.config_sources import load_config
 from xpnet.run.preprocessing import (
     Preprocessing,
     Splits,

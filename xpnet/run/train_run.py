@@ -16,7 +16,8 @@ from xpnet.errors import ConfigError
 from xpnet.nn import Dense
 from xpnet.nn.fit import check_batches
 from xpnet.run.batch_size import with_batch_size
-from xpnet.run.config import IN_MEMORY, Config, load_config
+from xpnet.run.config import IN_MEMORY, Config
+from xpnet.run.config_sources import load_config
 from xpnet.run.description import describe
 from xpnet.run.job import Job
 from xpnet.run.origin import find_origin, given_keys
@@ -50,7 +51,7 @@ def train(
     ``source`` is a recipe (by default the digits), the path of a TOML or data file, a Config, or a
     table in memory, of pandas, polars, pyarrow or another library that speaks Arrow. ``recipe``
     names the settings for data, by default "table" for a table; ``settings`` are on top, as
-    :func:`~xpnet.run.config.load_config` takes them. ``out`` is by default a new folder
+    :func:`~xpnet.run.config_sources.load_config` takes them. ``out`` is by default a new folder
     ``runs/NAME-DATE-TIME``. ``start_from`` is a run, or a saved file, whose weights training starts
     from, with its columns, encoding and architecture (:mod:`xpnet.run.origin`); ``start.*`` of the
     settings has more on that. With ``resume`` the run goes on from its newest good checkpoint, or

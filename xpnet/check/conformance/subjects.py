@@ -21,7 +21,7 @@ from xpnet.nn.losses import (
 )
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, SGD, Adam, Optimizer, RMSProp
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 from xpnet.step import Batch, dropout_keys
 
 __all__ = [

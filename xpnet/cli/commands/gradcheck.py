@@ -45,7 +45,7 @@ def gradcheck(
     from xpnet.check.sample import sample_rows, saved_rows
     from xpnet.errors import ConfigError
     from xpnet.run import Run, load
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
     from xpnet.run.plain_run import is_saved
 
     if batch < 1 or samples < 0 or not tolerance > 0:

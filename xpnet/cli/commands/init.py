@@ -17,7 +17,7 @@ def init(path: str, force: bool) -> int:
 
     from xpnet.cli.output import say, write_output
     from xpnet.errors import ConfigError
-    from xpnet.run.config import template_text
+    from xpnet.run.config_sources import template_text
 
     if not path:
         msg = "the name of the file is empty: give one, such as my.toml"

@@ -79,7 +79,7 @@ def parity(
     from xpnet.backends import backend_names
     from xpnet.check.parity import load_module, to_json, to_markdown
     from xpnet.check.parity import parity as compare
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
 
     config = load_config(source, overrides, report=warn)
     named = [name.strip() for name in (backends or "").split(",") if name.strip()]

@@ -103,7 +103,7 @@ def _show_epochs(shown: list[dict[str, Any]], total: int) -> None:
 
 
 def _show_columns(path: str, settings: list[str]) -> None:
-    from xpnet.run.config import load_config
+    from xpnet.run.config_sources import load_config
     from xpnet.run.description import column_table
     from xpnet.run.splits import read_data
 
