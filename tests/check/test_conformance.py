@@ -96,7 +96,8 @@ def suite(tmp_path, monkeypatch):
     (tmp_path / "toy.py").write_text(TOY)
     paths = [str(tmp_path), str(TESTS), str(TESTS.parent)]
     monkeypatch.setenv("PYTHONPATH", ":".join(paths))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for ours in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+        monkeypatch.delenv(ours, raising=False)
 
     def run(*options):
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
