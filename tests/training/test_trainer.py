@@ -1040,8 +1040,8 @@ def test_labels_are_checked_before_the_first_step(y, says):
         ({"optimizer": "adm"}, "did you mean 'adam'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"loss": SoftmaxCrossEntropy("none")}, "no single value"),
-        ({"batch_size": 0}, "batch_size and accumulate must be >= 1"),
-        ({"seed": -1}, "seed >= 0"),
+        ({"batch_size": 0}, "batch_size must be >= 1; got 0"),
+        ({"seed": -1}, "seed must be >= 0; got -1"),
     ],
 )
 def test_settings_are_checked_at_once(settings, says):

@@ -281,7 +281,7 @@ class _ClassificationLoss(Loss):
             return
         if not array_namespace(target).isdtype(target.dtype, "integral"):
             msg = f"class labels must be whole numbers 0..{n_outputs - 1}; got {target.dtype}"
-            raise DataError(msg)
+            raise DataError(msg, python="y.astype(int), where they are")
         outside = (target < 0) | (target >= n_outputs)
         if self.ignore_label is not None:
             outside &= target != self.ignore_label

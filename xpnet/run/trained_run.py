@@ -154,7 +154,7 @@ class _RunTrainer(Trainer):
     def _loader(self, data: Any) -> Loader:
         return super()._loader(_encoded(data))
 
-    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+    def _rows(self, data: Any, label: str | int | None, learn: bool) -> Any:
         return super()._rows(_encoded(data), label, learn)
 
     def save(self, path: str | Path) -> Path:

@@ -15,11 +15,13 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from xpnet.errors import CheckpointError, ConfigError, XpnetWarning
 from xpnet.optim.schedules import MODES, Mode
+from xpnet.settings import NonNegativeFloat, convert
 from xpnet.storage import CheckpointFolder, History
 from xpnet.training.signals import Signals
 
@@ -29,6 +31,7 @@ __all__ = [
     "EarlyStopping",
     "HistoryFile",
     "StopOnSignal",
+    "check_callbacks",
     "check_monitored",
     "early_stopping",
     "monitored",
@@ -145,12 +148,14 @@ class EarlyStopping(Callback):
         mode: Mode | None = None,
         restore_best: bool = False,
     ) -> None:
+        patience = convert(int, patience, "patience")
         if patience < 1 or (monitor not in MODES and mode is None):
             msg = "patience must be >= 1 and monitor 'loss' or 'accuracy', or a metric of your own "
             msg += f"with mode 'min' or 'max'; got {patience} and {monitor!r}"
             raise ConfigError(msg)
         check_monitor(monitor, mode)
-        self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
+        self.patience, self.monitor = patience, monitor
+        self.min_delta = convert(NonNegativeFloat, min_delta, "min_delta")
         self.mode = mode
         self.restore_best = restore_best
         self.best, self.waited = math.inf, 0
@@ -216,15 +221,27 @@ def early_stopping(asked: Any, *, validated: bool) -> list[Callback]:
         return []
     if isinstance(asked, EarlyStopping):
         return [asked]
-    if not isinstance(asked, int):
+    if not isinstance(asked, Integral):
         msg = f"early_stopping must be True, a number of epochs or an EarlyStopping; got {asked!r}"
         raise ConfigError(msg)
-    patience = PATIENCE if asked is True else asked
+    patience = PATIENCE if asked is True else int(asked)
     if not validated:
         msg = "early_stopping watches the loss of a validation, and there is none"
         remedy = "pass validation_fraction=0.1 or validation=..., or early_stopping="
         raise ConfigError(msg, python=f"{remedy}EarlyStopping({patience}) for the training's own")
     return [EarlyStopping(patience, restore_best=True)]
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Return callbacks as a list; raises ConfigError for anything else."""
+    several = isinstance(callbacks, Iterable) and not isinstance(callbacks, str)
+    found = [*callbacks] if several else [callbacks]
+    wrong = [c for c in found if not (several and isinstance(c, Callback))]
+    if wrong:
+        msg = f"callbacks must be a list of Callback objects; got {wrong[0]!r}"
+        alone = isinstance(wrong[0], Callback)
+        raise ConfigError(msg, python="put it in a list" if alone else "")
+    return found
 
 
 def check_monitored(callbacks: Iterable[Callback], known: Iterable[str]) -> None:

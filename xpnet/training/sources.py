@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 def rows_of(
     data: Any,
     *,
-    label: str | None = None,
+    label: str | int | None = None,
     columns: tuple[str, ...] | None = None,
     epoch: int | None = None,
 ) -> Rows:
@@ -74,7 +74,8 @@ def rows_of(
         return Rows((x, y), found)
     if label is not None:
         msg = f"label={label!r} names a column of a table; got {type(data).__name__}"
-        raise ConfigError(msg, python="leave label out")
+        collected = "call its collect() first" if hasattr(data, "collect") else "leave label out"
+        raise ConfigError(msg, python=collected)
     if isinstance(data, tuple | Loader | StreamedDataset | RenewedRows) or _is_pair(data):
         return Rows(data)
     return Rows(_gathered(data))
@@ -82,7 +83,7 @@ def rows_of(
 
 def _of_function(
     function: Callable[..., Any],
-    label: str | None,
+    label: str | int | None,
     columns: tuple[str, ...] | None,
     epoch: int | None,
 ) -> Rows:
@@ -107,7 +108,7 @@ def _of_function(
     return Rows(renewed, first.columns)
 
 
-def label_for(validation: Any, label: str | None) -> str | None:
+def label_for(validation: Any, label: str | int | None) -> str | int | None:
     """Return the label of a validation, which need not be a table where the training is one."""
     return label if speaks_arrow(validation) or _is_function(validation) else None
 
@@ -287,7 +288,8 @@ def _collected(batches: Iterable[Any], parts: Parts) -> tuple[np.ndarray, ...]:
         lengths = [len(a) if a.ndim else -1 for a in arrays]
         if min(lengths) < 0 or len(set(lengths)) > 1:
             msg = f"{where}: all parts must have the same number of rows; the shapes are "
-            raise DataError(msg + _shapes(arrays))
+            remedy = "an iterable gives batches, so pass rows as (x, y)" if min(lengths) < 0 else ""
+            raise DataError(msg + _shapes(arrays), python=remedy)
         columns = columns or [[] for _ in arrays]
         _check_like([column[0] for column in columns if column], arrays, where)
         for column, array in zip(columns, arrays, strict=True):
