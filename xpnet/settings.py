@@ -43,6 +43,7 @@ __all__ = [
     "dump",
     "flattened",
     "kinds_of",
+    "section_with",
 ]
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "", name: str = ""
             msg = f"setting {_join(path, key)!r} is now {renamed[key]}"
             raise ConfigError(msg)
         if key not in kinds:
-            raise ConfigError(_unknown(_join(path, key), key, list(kinds), name))
+            raise ConfigError(_unknown(cls, path, key, name))
     values = {
         key: convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
         for key, value in table.items()
@@ -187,10 +188,18 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "", name: str = ""
         raise (error.within(path) if path else error) from None
 
 
-def _unknown(path: str, key: str, known: list[str], name: str) -> str:
+def section_with(cls: Any, key: str) -> str | None:
+    """Return the name of the first table among the settings of ``cls`` that has ``key``."""
+    return next((s for s, kind in kinds_of(cls).items() if key in kinds_of(kind)), None)
+
+
+def _unknown(cls: Any, section: str, key: str, name: str) -> str:
     """Say which settings there are: the closest, and all of a class that was chosen by name."""
+    path, known = _join(section, key), list(_types(cls))
     if not name:
-        return f"unknown setting {path!r}; {did_you_mean(key, known)}"
+        deeper = section_with(cls, key)
+        meant = f"did you mean {_join(section, f'{deeper}.{key}')!r}?"
+        return f"unknown setting {path!r}; {meant if deeper else did_you_mean(key, known)}"
     closest = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean {closest[0]!r}?" if closest else ""
     takes = ", ".join(known) or "no settings"

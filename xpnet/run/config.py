@@ -40,7 +40,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
 from xpnet.registry import load_installed, name_of
-from xpnet.run.overrides import MAX_PARTS, layered, overlaid
+from xpnet.run.overrides import MAX_PARTS, as_settings, layered, overlaid
 from xpnet.settings import (
     Checked,
     Fraction,
@@ -393,7 +393,7 @@ def load_config(
     >>> load_config("digits", {"model.hidden": [32], "epochs": 3}).model.hidden
     (32,)
     """
-    overrides = overrides if isinstance(overrides, Mapping) else [*overrides]
+    overrides = as_settings(overrides)
 
     def settled(task: Task | None, report: Callable[[str], None]) -> dict[str, Any]:
         if isinstance(source, Config):

@@ -26,6 +26,7 @@ from xpnet.settings import build, dump
 from xpnet.storage import Checkpoint
 from xpnet.storage import save as write
 from xpnet.storage.durable import make_folder, storage_errors
+from xpnet.storage.safe_open import as_path
 from xpnet.training.arguments import Settings
 from xpnet.training.trainer import Trainer
 
@@ -39,6 +40,16 @@ __all__ = [
 ]
 
 FILE = "model.safetensors"  # within a folder
+# What writes a file of such a name.
+OTHER_FORMS = {
+    ".onnx": "xpnet.export",
+    ".html": "xpnet.export",
+    ".pt": "torch.save(xpnet.to_torch_state(...))",
+    ".pth": "torch.save(xpnet.to_torch_state(...))",
+    ".pkl": "pickle.dump",
+    ".pickle": "pickle.dump",
+    ".joblib": "joblib.dump",
+}
 FORMAT = 1
 
 
@@ -85,10 +96,13 @@ def file_at(path: str | Path, *, make: bool = False) -> Path:
     """Return the file that ``path`` means: itself, or ``model.safetensors`` in a folder.
 
     What exists as a folder or ends in a slash is a folder; with ``make`` it is made.
-    Raises CheckpointError if that cannot be, ConfigError where it is the folder of a run.
+    Raises CheckpointError if that cannot be, ConfigError where it is the folder of a run, or no
+    path.
     """
-    text, folder = os.fspath(path), Path(path)
-    if not (text.endswith(("/", os.sep)) or folder.is_dir()):
+    folder, text = as_path(path, "path"), os.fspath(path)
+    with storage_errors("find", folder):
+        is_folder = text.endswith(("/", os.sep)) or folder.is_dir()
+    if not is_folder:
         return folder
     if make:
         if (folder / "config.toml").exists():
@@ -107,8 +121,14 @@ def save(path: str | Path, trainer: Trainer) -> Path:
 
 
 def write_at(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Path:
-    """Write a checkpoint to the file that ``path`` means, atomically; return its path."""
+    """Write a checkpoint to the file that ``path`` means, atomically; return its path.
+
+    Raises ConfigError for a name that says that the file has another form.
+    """
     file = file_at(path, make=True)
+    if (instead := OTHER_FORMS.get(file.suffix.lower())) is not None:
+        msg = f"a model is saved in the form of safetensors, and {file.name!r} names another"
+        raise ConfigError(msg, python=f"end it in .safetensors, or {instead} it")
     write(file, tensors, meta)
     return file
 

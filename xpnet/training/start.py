@@ -19,6 +19,7 @@ from xpnet.nn.layout import Layout
 from xpnet.optim.groups import frozen
 from xpnet.registry import name_of
 from xpnet.storage import Checkpoint, CheckpointFolder, load
+from xpnet.storage.safe_open import as_path
 from xpnet.training.saved import file_at
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def source_of(source: Any) -> Source:
     """
     name, source = "the given trainer", getattr(source, "trainer", source)
     if isinstance(source, str | Path):
-        source = _read(Path(source))
+        source = _read(as_path(source, "what to start from"))
     if isinstance(source, Checkpoint):
         name, tensors, meta = str(source.path), source.tensors, source.meta
         settings = _table(_table(meta.get("trainer")).get("settings") or meta.get("config"))
@@ -72,7 +73,8 @@ def source_of(source: Any) -> Source:
     else:
         msg = "a training starts from a Trainer, a Run, a saved file or the folder of a run; "
         msg += f"got {type(source).__name__}"
-        raise ConfigError(msg)
+        arrays = "assign arrays by name, trainer.params = ..., for weights alone"
+        raise ConfigError(msg, python=arrays if isinstance(source, Mapping) else "")
     if meta.get("trained") is False:
         msg = f"{name} has not been trained: its weights are random"
         raise TrainingError(msg)
@@ -92,7 +94,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 def _read(path: Path) -> Checkpoint:
     folder = path / "checkpoints"
-    if not folder.is_dir():
+    if not (folder.is_dir() or (path / "config.toml").is_file()):
         return load(file_at(path))
     checkpoints = CheckpointFolder(folder)
     if (found := checkpoints.best() or checkpoints.newest()) is None:

@@ -580,7 +580,7 @@ class Trainer(Predicting):
         *,
         optimizer_state: bool = False,
         new_head: bool = False,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] | None = print,
     ) -> "Start":
         """Start from the weights of another training, layer by layer: fine-tuning.
 
@@ -590,7 +590,7 @@ class Trainer(Predicting):
         model without sizes is built for the inputs of a trainer or of what one saved. The settings
         are those of this trainer: the learning rate, the layers to ``freeze``. With
         ``optimizer_state`` the moments and the count of updates of the same rule go on as well.
-        ``report`` is called with each line of what was taken and what begins anew.
+        ``report``, unless None, is called with each line of what was taken and begins anew.
 
         Raises ConfigError for layers that do not fit, CheckpointError for what cannot be read, and
         TrainingError once this trainer has trained.
@@ -620,10 +620,12 @@ class Trainer(Predicting):
         self._set(updates_before=found.updates if optimizer_state else 0)
         self._has_weights = True
         self._keep()
-        for line in started.lines:
-            report(line)
+        lines = [*started.lines]
         if found.encoded and type(self) is Trainer:
-            report(f"not taken: the preprocessing of {found.name}; give rows as it encodes them")
+            lines.append(f"not taken: the preprocessing of {found.name}; encode rows as it does")
+        if report is not None:
+            for line in lines:
+                report(line)
         return started
 
     def _threads_by_backend(self) -> dict[str, int]:
