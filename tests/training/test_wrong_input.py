@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Adam, Dense, EarlyStopping, Mixed, ReLU, Sequential, Trainer
-from xpnet.errors import BackendError, ConfigError, DataError, TrainingError, XpnetError
+from xpnet import Adam, BatchNorm, Dense, EarlyStopping, Mixed, ReLU, Sequential, Trainer
+from xpnet.errors import (
+    BackendError,
+    ConfigError,
+    DataError,
+    TrainingError,
+    XpnetError,
+    XpnetWarning,
+)
 from xpnet.nn.losses import SoftmaxCrossEntropy
 
 rng = np.random.default_rng(5)
@@ -182,7 +189,7 @@ WRONG = {
     "dates": (np.full((24, 4), "2026-01-01", "M8[D]"), f"x {NUMBERS}; got datetime64[D]"),
     "durations": (np.ones((24, 4), "m8[s]"), f"x {NUMBERS}; got timedelta64[s]"),
     "masked": (np.ma.masked_greater(X, 0), "x has masked values"),
-    "uneven": ([[1.0, 2.0], [1.0]] * 12, f"x {NUMBERS}; got parts of different shapes"),
+    "uneven": ([[1.0, 2.0], [1.0]] * 12, f"x {NUMBERS}: its parts have different shapes"),
     "none": (None, f"x {NUMBERS}; got None"),
 }
 
@@ -231,6 +238,28 @@ def test_one_row_without_its_axis_is_refused_with_the_remedy():
 def test_rows_one_by_one_are_no_batches():
     rows = zip(X, Y, strict=True)
     says(DataError, "an iterable gives batches", lambda: made().fit(rows, epochs=1))
+
+
+class Rows:
+    """A data set of rows, as of PyTorch."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return X[i], Y[i]
+
+
+def test_a_data_set_has_rows_and_is_an_object():
+    assert same_weights(fitted(Rows(24)), fitted())
+    says(DataError, "Rows is a class, and no data: pass an object", lambda: fitted(Rows))
+    for data in (Rows(0), []):
+        says(DataError, "has no rows", lambda data=data: fitted(data))
+    numbered = enumerate([(X, Y)])
+    says(DataError, "y is no array: its parts have different shapes", lambda: fitted(numbered))
 
 
 def test_a_row_that_is_not_finite_is_named():
@@ -297,6 +326,32 @@ def test_a_threshold_is_a_probability(threshold):
     two = Trainer([Dense(1)], "binary_cross_entropy", backend="numpy")
     two.fit((X, (Y > 0) * 1.0), epochs=1)
     says(ConfigError, "must be from 0 to 1", lambda: two.predict_classes(X, threshold))
+
+
+# -- what is frozen -------------------------------------------------------------------------------
+
+
+def test_a_training_that_changes_nothing_is_warned_of():
+    trainer = made(optimizer=Adam(freeze=["0", "2"]))
+    with pytest.warns(XpnetWarning, match="training changes nothing") as caught:
+        trainer.fit((X, Y), epochs=1)
+    assert caught[0].filename == __file__
+    normalised = [Dense(4), BatchNorm(), Dense(3)]  # whose statistics follow the rows
+    rule = Adam(freeze=["0", "1", "2"])
+    Trainer(normalised, optimizer=rule, backend="numpy", threads=1).fit((X, Y), epochs=1)
+
+
+def test_a_layer_that_begins_anew_is_not_frozen():
+    source = fitted()
+    frozen = made(optimizer=Adam(freeze=["2.dense"]))
+    says(
+        ConfigError,
+        "2.dense begins anew and is frozen",
+        lambda: frozen.start_from(source, new_head=True),
+    )
+    assert frozen.start_from(source, report=None).anew == ()
+    bias = made(optimizer=Adam(freeze=["2.dense.b"]))
+    assert bias.start_from(source, new_head=True, report=None).anew == ("2.dense",)
 
 
 # -- parameters and state -------------------------------------------------------------------------

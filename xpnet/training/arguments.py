@@ -33,6 +33,7 @@ __all__ = [
     "refuse_of_fit",
     "refuse_unknown",
     "warn_that_all_is_done",
+    "warn_that_all_is_frozen",
 ]
 
 
@@ -151,6 +152,12 @@ def not_assignable(name: str, settings: Iterable[str], attributes: Iterable[str]
         msg = f"{name} of a trainer cannot be assigned"
         return ConfigError(msg, python="fit, restore and stop change it")
     return ConfigError(f"a trainer has no attribute {name!r}; {did_you_mean(name, settings)}")
+
+
+def warn_that_all_is_frozen() -> None:
+    """Warn, at the line that calls fit, that no weight will change."""
+    msg = "the rule freezes all layers that have weights, so that training changes nothing"
+    warnings.warn(msg, XpnetWarning, stacklevel=4)
 
 
 def warn_that_all_is_done(epochs: int) -> None:

@@ -19,7 +19,7 @@ from xpnet.nn.losses import check_weights
 from xpnet.step import Batch
 from xpnet.typing import Array
 
-__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host"]
+__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host", "uneven"]
 
 READ_AT_ONCE = 4096  # rows of a stream whose targets alone are needed
 
@@ -383,15 +383,19 @@ def on_host(x: Any, name: str) -> np.ndarray:
         objects = host.dtype.kind == "O" and not any(isinstance(v, str | bytes) for v in host.flat)
         host = host.astype(np.float64) if objects else host
     except (TypeError, ValueError) as error:
-        uneven = "inhomogeneous" in str(error)  # NumPy's word, and not its own class of error
-        msg = f"{name} must be an array of real numbers"
-        msg += "; got parts of different shapes" if uneven else f": {one_line(error)}"
-        pair = uneven and isinstance(x, tuple)
+        msg = f"{name} must be an array of real numbers: {uneven(error) or one_line(error)}"
+        pair = uneven(error) and isinstance(x, tuple)
         raise DataError(msg, python="pass x alone, and not (x, y)" if pair else "") from None
     if host.dtype.kind not in "buif" and host.size:
         msg = f"{name} must be an array of real numbers; got {host.dtype}"
         raise DataError(msg)
     return host
+
+
+def uneven(error: Exception) -> str:
+    """Return what is wrong where NumPy made no array of parts of different shapes; else ""."""
+    # It has no class of error for that.
+    return "its parts have different shapes" if "inhomogeneous" in str(error) else ""
 
 
 def _batch(arrays: dict[str, Array]) -> Batch:

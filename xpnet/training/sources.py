@@ -28,7 +28,7 @@ from xpnet.data.dataset import refuse_sparse
 from xpnet.data.files import naming
 from xpnet.data.tables.memory import labelled_numbers, named_numbers, numbers_in, speaks_arrow
 from xpnet.errors import ConfigError, DataError
-from xpnet.training.loader import Loader, RenewedRows
+from xpnet.training.loader import Loader, RenewedRows, uneven
 from xpnet.training.memory import host_memory, in_words
 from xpnet.training.placement import FORMS
 
@@ -182,6 +182,12 @@ def _is_source(data: Any) -> bool:
 def _gathered(data: Any, parts: Parts | None = None) -> tuple[np.ndarray, ...]:
     """The rows of batches or a data set of rows, read once."""
     parts = parts or _parts
+    if isinstance(data, type):
+        msg = f"{data.__name__} is a class, and no data"
+        raise DataError(msg, python=f"pass an object of it, {data.__name__}(...)")
+    if (_by_row(data) or isinstance(data, list)) and not len(data):
+        msg = f"the {type(data).__name__} has no rows"
+        raise DataError(msg)
     if _of_torch(data, "DataLoader"):
         return _collected(_in_order(data), parts)
     if _of_torch(data, "IterableDataset"):
@@ -363,5 +369,5 @@ def _on_host(part: Any, name: str) -> np.ndarray:
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        msg = f"{name} is no array: {' '.join(str(error).split())}"
+        msg = f"{name} is no array: {uneven(error) or ' '.join(str(error).split())}"
         raise DataError(msg) from error

@@ -6,7 +6,7 @@ and then begins anew; any other difference is an error, since a network with som
 weights in the middle is no start. Each line of :attr:`Start.lines` says what was done.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -141,7 +141,7 @@ def start(
         if optimizer_state
         else "the optimizer begins anew"
     )
-    if still := _frozen(trainer, own):
+    if still := _frozen(trainer, own, anew):
         lines.append(f"frozen: {', '.join(still)}")
     tensors = engine.tensors()
     for key, mine in tensors.items():
@@ -212,6 +212,12 @@ def _slots(trainer: "Trainer", source: Source, anew: list[str]) -> tuple[str, ..
     )
 
 
-def _frozen(trainer: "Trainer", own: Layers) -> list[str]:
+def _frozen(trainer: "Trainer", own: Layers, anew: Iterable[str]) -> list[str]:
+    """The layers that are frozen; raises ConfigError where random weights would stay."""
     still = set(frozen(trainer.optimizer, trainer.engine.params_layout))
+    if random := [layer for layer in anew if still.issuperset(own[layer])]:
+        msg = f"{random[0]} begins anew and is frozen, so its weights would stay random"
+        raise ConfigError(
+            msg, python="take it out of freeze", command="take it out of optimizer.freeze"
+        )
     return [layer for layer, names in own.items() if still.intersection(cast(Any, names))]

@@ -40,6 +40,7 @@ from xpnet.training.arguments import (
     refuse_of_fit,
     refuse_unknown,
     warn_that_all_is_done,
+    warn_that_all_is_frozen,
 )
 from xpnet.training.callbacks import (
     Callback,
@@ -303,6 +304,8 @@ class Trainer(Predicting):
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
             warn_that_all_is_done(self.position.epoch)
+        if self._is_frozen and type(self) is Trainer:  # a run says what is frozen
+            warn_that_all_is_frozen()
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
         self._metrics = metrics
@@ -445,6 +448,13 @@ class Trainer(Predicting):
             check = self._check_rows
             raise not_finite(engine, cursor, batches(), self._inputs, bad_step, check)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
+
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether no weight and no statistic will change."""
+        entries = self.engine.params_layout.entries
+        still = bool(entries) and all(entry.frozen for entry in entries)
+        return still and not self.engine.stats_layout.size
 
     @property
     def _has_learnt(self) -> bool:
