@@ -130,6 +130,14 @@ def test_a_run_starts_from_the_weights_of_the_run_that_is_given(table, tmp_path)
             np.testing.assert_allclose(ours, weights[which], rtol=1e-4, atol=1e-4)
 
 
+def test_a_run_that_began_with_random_weights_is_not_resumed_from_another(run, table):
+    again = {"settings": {**SETTINGS, "epochs": 9}, "recipe": "none", "resume": True}
+    start = lambda: xpnet.train(  # noqa: E731
+        table, run.folder.path, start_from=run, report=str, **again
+    )
+    says(ConfigError, "began with random weights: leave start_from out", start)
+
+
 def test_a_run_does_not_start_from_a_trainer_in_memory(trainer, table, tmp_path):
     start = lambda: xpnet.train(table, tmp_path / "x", start_from=trainer, report=str)  # noqa: E731
     says(ConfigError, "start_from=trainer.save(path)", start)
