@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Adam, BatchNorm, Dense, EarlyStopping, Mixed, ReLU, Sequential, Trainer
+from xpnet import Adam, BatchNorm, Dense, EarlyStopping, Loader, Mixed, ReLU, Sequential, Trainer
 from xpnet.errors import (
     BackendError,
     ConfigError,
@@ -300,6 +300,43 @@ def test_the_column_of_a_label_may_be_a_number():
     says(DataError, "has no column '9'", lambda: made().fit(frame, label=9, epochs=1))
 
 
+@pytest.mark.parametrize("form", ["(x, y)", "[x, y, weight]", "function"])
+def test_the_columns_of_a_table_are_found_by_name(form, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.astype(np.float64), columns=list("abcd"))
+    other = frame[list("dbca")].assign(more=0.0)
+    data = {
+        "(x, y)": (frame, Y),
+        "[x, y, weight]": [frame, Y, np.ones(24)],
+        "function": lambda epoch: (frame if epoch == 0 else other, Y),
+    }[form]
+    trainer = made()
+    trainer.fit(data, epochs=2, validation=(other, Y))
+    assert same_weights(trainer, fitted((frame.to_numpy(), Y)))
+    loaded = xpnet.load(trainer.save(tmp_path / "m.safetensors"))
+    for model in (trainer, loaded):
+        assert (model.predict(other) == model.predict(X)).all()
+        assert model.evaluate((other, Y))[:2] == model.evaluate((X, Y))[:2]
+        gradients = model.gradients(other, Y), model.gradients(X, Y)
+        assert all((gradients[0][name] == gradients[1][name]).all() for name in gradients[0])
+        says(DataError, "x has no column 'b'", lambda model=model: model.predict(frame[["a"]]))
+
+
+def test_columns_that_are_only_numbered_go_by_position():
+    pandas = pytest.importorskip("pandas")
+    numbered, named = pandas.DataFrame(X), pandas.DataFrame(X, columns=list("abcd"))
+    plain = fitted()
+    for frame in (numbered, named):
+        trainer = fitted((frame, Y))
+        assert (trainer.predict(numbered) == plain.predict(X)).all()
+        assert (trainer.predict(X) == plain.predict(X)).all()
+    assert (fitted((numbered, Y)).predict(named) == plain.predict(X)).all()
+    whole = pandas.DataFrame(np.c_[X, Y]).astype({4: int})
+    trainer = made()
+    trainer.fit(whole[[4, 0, 1, 2, 3]], label=4, epochs=2)
+    assert (trainer.predict(whole) == trainer.predict(numbered)).all()
+
+
 def test_labels_of_two_types_and_masked_ones_are_refused():
     mixed = [1 if label == "a" else label for label in NAMED.tolist()]
     says(DataError, "got int and str", lambda: made().fit((X, mixed), epochs=1))
@@ -361,6 +398,11 @@ def test_a_layer_that_begins_anew_is_not_frozen():
 def test_parameters_are_assigned_by_name(some):
     trainer = fitted()
     says(DataError, "a mapping of names to arrays", lambda: setattr(trainer, "params", some))
+
+
+@pytest.mark.parametrize("backend", ["numpy", None, X])
+def test_a_loader_is_for_a_backend(backend):
+    says(BackendError, "a Loader is for a Backend; got", lambda: Loader(backend, X, Y))
 
 
 def test_what_is_no_snapshot_is_not_restored():

@@ -14,7 +14,7 @@ from xpnet.data.dataset import refuse_sparse
 from xpnet.data.files import naming, one_line
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
-from xpnet.errors import DataError
+from xpnet.errors import BackendError, DataError
 from xpnet.nn.losses import check_weights
 from xpnet.step import Batch
 from xpnet.typing import Array
@@ -49,6 +49,9 @@ class Loader:
         transform: Transform | None = None,
         augment: Augment = Augment(),
     ) -> None:
+        if not isinstance(backend, Backend):
+            msg = f"a Loader is for a Backend; got {type(backend).__name__}"
+            raise BackendError(msg, python="Loader(xpnet.backends.get_backend('numpy'), x, y)")
         self.backend = backend
         arrays = {"x": x, "y": y, "sample weights": weight}
         for name, array in arrays.items():

@@ -76,7 +76,12 @@ def rows_of(
         msg = f"label={label!r} names a column of a table; got {type(data).__name__}"
         collected = "call its collect() first" if hasattr(data, "collect") else "leave label out"
         raise ConfigError(msg, python=collected)
-    if isinstance(data, tuple | Loader | StreamedDataset | RenewedRows) or _is_pair(data):
+    if isinstance(data, tuple) or _is_pair(data):
+        if not data or not _is_table(data[0]):
+            return Rows(data)
+        numbers, of_x = named_numbers(data[0], "x", columns)
+        return Rows((numbers, *data[1:]), of_x)
+    if isinstance(data, Loader | StreamedDataset | RenewedRows):
         return Rows(data)
     return Rows(_gathered(data))
 
@@ -119,13 +124,20 @@ def features(x: Any, columns: Sequence[str] | None) -> Any:
     Of a table they are the ``columns``, in that order, where these are known; of batches or rows
     (x, y) they are x. Raises DataError for a table without one of the columns.
     """
+    if _is_table(x):
+        return named_numbers(x, "x", columns)[0]
     if speaks_arrow(x):
-        return x if columns is None else named_numbers(x, "x", columns)
+        return x
     if isinstance(x, tuple | list | Loader | StreamedDataset) or _refused(x):
         return x
     if _is_function(x):
         return features(x(), columns)
     return _gathered(x, _only_x)[0] if _is_source(x) else x
+
+
+def _is_table(x: Any) -> bool:
+    """Whether it is a table of columns with names, and not one of its columns."""
+    return speaks_arrow(x) and (hasattr(x, "columns") or hasattr(x, "schema"))
 
 
 def _is_pair(data: Any) -> bool:

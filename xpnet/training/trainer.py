@@ -231,7 +231,8 @@ class Trainer(Predicting):
         ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
         or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
         others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
-        all read once into memory, or a function that returns one of these for an epoch. The labels
+        all read once into memory, or a function that returns one of these for an epoch. Where x is
+        a table whose columns have names, those of later tables are found by them. The labels
         of a classification may be texts, whole numbers or booleans: their distinct values, sorted,
         are :attr:`classes`, as many as the model has outputs
         (:mod:`xpnet.training.class_labels`).

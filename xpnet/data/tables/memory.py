@@ -133,11 +133,24 @@ def _values(raw: RawTable, at: int, name: str) -> np.ndarray:
     return values.astype(str) if content == "text" else values.astype(_plain(values.dtype, content))
 
 
-def named_numbers(obj: Any, name: str, columns: Sequence[str]) -> np.ndarray:
-    """Return the numbers (N, C) of the C ``columns`` of a table; raises as labelled_numbers."""
+def named_numbers(
+    obj: Any, name: str, columns: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Return the numbers (N, C) of the C ``columns`` of a table, None for all, and their names.
+
+    Columns that are only numbered, as by pandas, go by position and have no names, unless these are
+    the ``columns``. Raises as :func:`labelled_numbers`.
+    """
     raw = of_arrow(obj, name)
     names = [str(n) for n in raw.names or ()]
-    return _complete(raw, name, [_position(names, c, name) for c in columns])
+    own = [j for j in range(raw.data.num_columns) if j not in raw.index]
+    numbered = [names[j] for j in own] == [*map(str, range(len(own)))]
+    if numbered and not set(columns or ("",)) <= set(names):
+        return _complete(raw, name, own), None
+    if columns is None:
+        return _complete(raw, name, own), tuple(names[j] for j in own)
+    at = [_position(names, c, name) for c in columns]
+    return _complete(raw, name, at), tuple(columns)
 
 
 def _plain(dtype: np.dtype, content: str) -> np.dtype:
