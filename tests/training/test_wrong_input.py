@@ -178,6 +178,23 @@ def test_numbers_of_numpy_are_numbers():
     says(ConfigError, "min_delta must be a number", lambda: EarlyStopping(3, min_delta="x"))
 
 
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "val_f1"])
+def test_what_is_monitored_is_named_without_val(monitor):
+    text = f"monitor {monitor!r} is written {monitor[4:]!r}"
+    says(ConfigError, text, lambda: EarlyStopping(3, monitor))
+    says(ConfigError, text, lambda: EarlyStopping(3, monitor, mode="min"))
+
+
+def test_a_metric_is_a_number():
+    metrics = {"m": lambda y_true, y_pred: "0.5"}
+    trainer = made()
+    says(
+        TrainingError,
+        "the metric 'm' failed: TypeError: a metric is a number; got '0.5'",
+        lambda: trainer.fit((X, Y), epochs=1, validation=(X, Y), metrics=metrics),
+    )
+
+
 # -- rows -----------------------------------------------------------------------------------------
 
 NUMBERS = "must be an array of real numbers"
@@ -210,7 +227,8 @@ def test_rows_that_are_no_numbers_are_refused(x, text):
 
 def test_a_mask_of_nothing_and_objects_of_numbers_are_rows():
     plain = fitted()
-    for x in (np.ma.masked_greater(X, 1e9), X.astype(object), X.tolist()):
+    same_rows = X.astype(object), X.tolist(), X.astype(">f4"), np.asfortranarray(X)
+    for x in (np.ma.masked_greater(X, 1e9), *same_rows):
         assert same_weights(fitted((x, Y)), plain)
     assert (plain.predict(X.astype(object)) == plain.predict(X)).all()
 
@@ -280,6 +298,13 @@ def test_a_column_of_labels_is_one_label_for_each_row():
     assert all((gradients[0][name] == gradients[1][name]).all() for name in gradients[0])
 
 
+def test_labels_of_another_order_of_bytes_are_labels():
+    assert same_weights(fitted((X, Y.astype(">i8"))), fitted())
+    targets = X[:, :3].astype(">f8")
+    a, b = (fitted((X, y), loss="mean_squared_error") for y in (targets, targets.astype("f8")))
+    assert same_weights(a, b)
+
+
 def test_labels_may_be_a_table_of_one_column_or_an_array_of_arrow():
     pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     for labels in (NAMED, Y):
@@ -343,6 +368,19 @@ def test_labels_of_two_types_and_masked_ones_are_refused():
     masked = np.ma.masked_equal(Y, 1)
     says(DataError, "y has masked values", lambda: made().fit((X, masked), epochs=1))
     says(DataError, "y.astype(int)", lambda: made().fit((X, Y * 1.0), epochs=1))
+
+
+def test_labels_that_are_all_ignored_are_no_labels():
+    loss = SoftmaxCrossEntropy(ignore_label=-1)
+    text = "all 24 labels are -1, the ignored one, so no row counts"
+    says(DataError, text, lambda: fitted((X, np.full(24, -1)), loss=loss))
+    trainer = fitted((X, np.where(Y == 0, -1, Y)), loss=loss)
+    says(DataError, text, lambda: trainer.evaluate((X, np.full(24, -1))))
+
+
+def test_a_label_that_is_not_finite_is_named():
+    y = np.where(np.arange(24) == 7, np.nan, Y)
+    says(DataError, "the target of row 7 is not finite: nan", lambda: fitted((X, y)))
 
 
 def test_a_row_without_a_prediction_has_no_class():

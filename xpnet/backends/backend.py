@@ -155,7 +155,7 @@ class Backend(ABC):
         return cast
 
     def _default_dtype(self, dtype: Any) -> str:
-        name = str(dtype)
+        name = getattr(dtype, "name", str(dtype))  # of NumPy's without the order of bytes
         for part, default in {"float": self.dtype_name, "bool": "bool", "int": "int32"}.items():
             if part in name:
                 return default

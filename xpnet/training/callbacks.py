@@ -110,8 +110,16 @@ def monitored(record: EpochMetrics, what: str, mode: Mode | None = None) -> floa
     return -value if MODES.get(what, mode) == "max" else value
 
 
+def _refuse_val(what: Any) -> None:
+    if isinstance(what, str) and what.startswith("val_"):
+        msg = f"monitor {what!r} is written {what.removeprefix('val_')!r}: it is that of the "
+        msg += "validation where there is one"
+        raise ConfigError(msg)
+
+
 def check_monitor(what: str, mode: Mode | None) -> None:
     """Raise ConfigError for a mode that is not that of the value, or one's own metric without."""
+    _refuse_val(what)
     if mode not in (None, "min", "max"):
         msg = f"mode must be 'min' or 'max'; got {mode!r}"
         raise ConfigError(msg)
@@ -149,6 +157,7 @@ class EarlyStopping(Callback):
         restore_best: bool = False,
     ) -> None:
         patience = convert(int, patience, "patience")
+        _refuse_val(monitor)
         if patience < 1 or (monitor not in MODES and mode is None):
             msg = "patience must be >= 1 and monitor 'loss' or 'accuracy', or a metric of your own "
             msg += f"with mode 'min' or 'max'; got {patience} and {monitor!r}"

@@ -14,7 +14,7 @@ from xpnet.nn import Sequential
 from xpnet.nn.fit import check_reachable
 from xpnet.nn.losses import Loss, check_weights
 from xpnet.training.class_labels import as_labels, coded, looked_up
-from xpnet.training.loader import Loader, RenewedRows, on_host
+from xpnet.training.loader import Loader, RenewedRows, StreamedLoader, on_host
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position
 from xpnet.training.sources import rows_of
@@ -122,4 +122,11 @@ class Reading(ABC):
 
         if (weight := loader.weights()) is not None:
             check_weights(weight, loader.rows)
-        return loader.checked(check)
+        checked = loader.checked(check)
+        ignored = getattr(self.loss, "ignore_label", None)
+        if ignored is not None and not isinstance(checked, StreamedLoader):
+            y = next(checked.targets())
+            if y.ndim == 1 and (y == ignored).all():
+                msg = f"all {len(y)} labels are {ignored}, the ignored one, so no row counts"
+                raise DataError(msg)
+        return checked
