@@ -9,7 +9,7 @@ import pytest
 
 import xpnet
 from xpnet import Dense, ReLU, Trainer
-from xpnet.errors import CheckpointError, ConfigError, XpnetError
+from xpnet.errors import CheckpointError, ConfigError, DataError, XpnetError
 
 rng = np.random.default_rng(3)
 X = rng.normal(size=(60, 3))
@@ -192,6 +192,35 @@ def test_the_classes_of_a_run_are_those_of_its_table_of_predictions(run, table):
     assert (classes == names[run.predict(table).argmax(axis=1)]).all()
     loaded = xpnet.load(Path(run.folder.path), backend="numpy")
     assert (loaded.predict_classes(table) == classes).all()
+
+
+def test_a_run_predicts_rows_in_any_form(table, tmp_path):
+    torch = pytest.importorskip("torch")
+    run = xpnet.train(table, tmp_path / "r", settings={**SETTINGS, "epochs": 1}, report=str)
+    expected = run.predict(table)
+    forms = (X, X.tolist(), X.astype(object), X.astype(">f8"), torch.tensor(X, requires_grad=True))
+    for rows in forms:
+        assert (run.predict(rows) == expected).all()
+        assert (next(run.predictions(rows)) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (None, "x must be an array of real numbers; got None"),
+        ("new.csv", "got the path 'new.csv': predict(pandas.read_csv(path))"),
+        (Path("new.csv"), "got the path 'new.csv'"),
+        ({"a": 1}, "x must be an array of real numbers"),
+        ((X, KINDS), "its parts have different shapes: pass x alone"),
+        (X + 1j, "x must be an array of real numbers; got complex128"),
+        (np.ma.masked_greater(X, 0), "x has masked values"),
+        (X[0], "features must be (rows, features...)"),
+        (X[:, :2], "features of shape (2,); expected (3,)"),
+    ],
+)
+def test_a_run_predicts_nothing_else(run, rows, text):
+    says(DataError, text, lambda: run.predict(rows))
+    says(DataError, text, lambda: run.predict_classes(rows))
 
 
 def test_a_regression_has_no_classes(table, tmp_path):

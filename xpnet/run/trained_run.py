@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from xpnet.backends import resolve
+from xpnet.backends import backend_of, resolve
 from xpnet.data import Dataset, StreamedDataset
-from xpnet.data.tables.memory import like_input, speaks_arrow
+from xpnet.data.dataset import refuse_sparse
+from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
@@ -17,13 +18,13 @@ from xpnet.run.preprocessing import Preprocessing, label_in, model_of
 from xpnet.run.run_folder import RunFolder, check_which
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
-from xpnet.settings import build, dump
+from xpnet.settings import PositiveInt, build, convert, dump
 from xpnet.storage import Checkpoint, is_safetensors
 from xpnet.storage import load as read_checkpoint
 from xpnet.storage.durable import storage_errors
 from xpnet.storage.safe_open import as_path
 from xpnet.training.class_labels import decided
-from xpnet.training.loader import Loader
+from xpnet.training.loader import Loader, on_host
 from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
@@ -61,7 +62,8 @@ class Run:
         """Return probabilities (N, K) for raw rows, or values for a regression.
 
         ``x`` is an array (N, ...) of what the run was trained on, or a table of pandas, polars,
-        pyarrow or another library that speaks Arrow, whose columns are found by name.
+        pyarrow or another library that speaks Arrow, whose columns are found by name. Raises
+        DataError for anything else, and for rows that do not fit.
         """
         if speaks_arrow(x):
             return self._predicted(cast(Dataset, self.read(x, labelled=False)))
@@ -69,7 +71,7 @@ class Run:
         if not kinds <= {"number"}:
             msg = f"the run was trained on a table with columns that are no numbers ({min(kinds)})"
             raise DataError(msg, python="pass a table, such as a DataFrame, with their names")
-        return self._predicted(Dataset(x, None, None, "input"))
+        return self._predicted(Dataset(_rows_of(x), None, None, "input"))
 
     def predict_classes(self, x: Any) -> np.ndarray:
         """Return the name of each row's class, (N,), of rows as :meth:`predict` takes them.
@@ -93,6 +95,7 @@ class Run:
         """Return the scores of the run on a labelled file or table, as ``xpnet evaluate`` does."""
         from xpnet.run.scores import scores
 
+        top = convert(PositiveInt, top, "top")
         return scores(self, self.read(source, labelled=True, label=label), top)
 
     def save(self, path: str | Path) -> Path:
@@ -117,6 +120,9 @@ class Run:
         """Yield what :meth:`predict` returns: at once for rows in memory, else batch by batch."""
         if isinstance(dataset, Dataset):
             yield self._predicted(dataset)
+            return
+        if not isinstance(dataset, StreamedDataset):
+            yield self.predict(dataset)
             return
         loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
         yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
@@ -169,6 +175,16 @@ class Run:
         preprocessing.check_shape(rows.name, rows.feature_shape)
         columns = preprocessing.noting_unseen(rows.columns, lambda encoder: encoder.unseen(rows.x))
         return replace(rows, columns=columns)
+
+
+def _rows_of(x: Any) -> np.ndarray:
+    """Rows on the host, of an array of any library or of lists; raises DataError for others."""
+    if isinstance(x, str | Path):
+        msg = f"predict takes rows; got the path {str(x)!r}"
+        raise DataError(msg, python="predict(pandas.read_csv(path)) takes those of a file")
+    refuse_sparse("x", x)
+    backend = backend_of(x)
+    return on_host(numbers_in(x, "x"), "x") if backend is None else backend.to_host(x)
 
 
 class _RunTrainer(Trainer):
