@@ -26,7 +26,7 @@ from xpnet.bench.table_peers import PEERS
 from xpnet.bench.table_race import Cell, Racer
 from xpnet.bench.table_scores import broken_bars, results, to_json, to_markdown
 from xpnet.bench.tables import SHORT, TABLES, Table, tables_named
-from xpnet.errors import XpnetError
+from xpnet.errors import ConfigError, XpnetError
 from xpnet.settings import did_you_mean
 
 SPLITS, SHORT_SPLITS = 10, 3
@@ -112,6 +112,9 @@ def main(given: list[str] | None = None) -> int:
     options = arguments(given)
     what, every = ("samples", SAMPLES) if options.samples else ("tables", TABLES)
     try:
+        if options.samples and options.short:
+            msg = f"--short is {', '.join(SHORT)}, and --samples has none of these: leave one out"
+            raise ConfigError(msg)
         cells = collect(tables_named(options.tables, every), options)
     except XpnetError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -143,7 +143,7 @@ def test_a_value_is_converted_to_its_type(kind, value, expected):
         (bool, "true", "x must be true or false; got 'true'"),
         (str, 1, "x must be a string; got 1"),
         (str, None, "x must be a string; got None"),
-        (Inner, 3, "x must be a table; got 3"),
+        (Inner, 3, "x must be a table; got 3: write Inner(width=..., label=...)"),
         (PositiveInt, 0, "x must be >= 1; got 0"),
         (PositiveInt, 1.5, "x must be a whole number; got 1.5"),
         (NonNegativeInt, -1, "x must be >= 0; got -1"),
@@ -242,7 +242,7 @@ def test_an_instance_and_a_table_raise_the_same_error():
         ({"inner": {"with": 1}}, "unknown setting 'inner.with'; did you mean 'width'?"),
         ({"inner": {"zzz": 1}}, "unknown setting 'inner.zzz'; known: width, label"),
         ({"inner": {"width": 0}}, "inner.width must be >= 1; got 0"),
-        ({"inner": 3}, "inner must be a table; got 3"),
+        ({"inner": 3}, "inner must be a table; got 3: write Inner(width=..., label=...)"),
         ({"rule": "momntum"}, "unknown rule 'momntum'; did you mean 'momentum'?"),
         (
             {"rule": {"name": "plain", "momentum": 0.5}},

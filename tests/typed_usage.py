@@ -76,7 +76,10 @@ def as_the_readme() -> None:
     print({name: weights.shape for name, weights in trainer.params.items()})
     assert_type(trainer.evaluate((x, y)).accuracy, float | None)
     assert_type(trainer.save("model.safetensors"), Path)
-    loaded: Trainer = load("model.safetensors", backend="numpy")
+    loaded = load("model.safetensors", backend="numpy")
+    assert_type(loaded, Run | Trainer)
+    assert_type(loaded.predict_classes(x), np.ndarray)  # of either
+    assert isinstance(loaded, Trainer)
     trainer.params = {"0.dense.b": np.zeros(256)}
     assert_type(trainer.gradients(x, y), dict[str, Array])
     assert_type(loaded.start_from(trainer, optimizer_state=True).taken, tuple[str, ...])
@@ -181,8 +184,8 @@ def from_a_config_to_a_folder_and_back() -> None:
     assert_type(config, Config)
     assert_type(train(config, "runs/first"), Run)
     train("flowers.csv", settings={"data.label": "species", "epochs": 100})
-    run: Run = load("runs/first", backend="numpy")
-    assert_type(run, Run)
+    run = load("runs/first", backend="numpy")
+    assert isinstance(run, Run)
     print(run.predict(x).shape, run.config.epochs)
     Trainer([Dense(3)], schedule=schedules.Cosine(warmup=0.1)).fit((x, y), epochs=1)
     print(read("flowers.csv").classes)

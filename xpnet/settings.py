@@ -43,6 +43,7 @@ __all__ = [
     "dump",
     "flattened",
     "kinds_of",
+    "section_with",
 ]
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "", name: str = ""
             msg = f"setting {_join(path, key)!r} is now {renamed[key]}"
             raise ConfigError(msg)
         if key not in kinds:
-            raise ConfigError(_unknown(_join(path, key), key, list(kinds), name))
+            raise ConfigError(_unknown(cls, path, key, name))
     values = {
         key: convert(kinds[key], _with_default_name(cls, key, value), _join(path, key))
         for key, value in table.items()
@@ -187,10 +188,18 @@ def build(cls: type[T], table: Mapping[str, Any], path: str = "", name: str = ""
         raise (error.within(path) if path else error) from None
 
 
-def _unknown(path: str, key: str, known: list[str], name: str) -> str:
+def section_with(cls: Any, key: str) -> str | None:
+    """Return the name of the first table among the settings of ``cls`` that has ``key``."""
+    return next((s for s, kind in kinds_of(cls).items() if key in kinds_of(kind)), None)
+
+
+def _unknown(cls: Any, section: str, key: str, name: str) -> str:
     """Say which settings there are: the closest, and all of a class that was chosen by name."""
+    path, known = _join(section, key), list(_types(cls))
     if not name:
-        return f"unknown setting {path!r}; {did_you_mean(key, known)}"
+        deeper = section_with(cls, key)
+        meant = f"did you mean {_join(section, f'{deeper}.{key}')!r}?"
+        return f"unknown setting {path!r}; {meant if deeper else did_you_mean(key, known)}"
     closest = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean {closest[0]!r}?" if closest else ""
     takes = ", ".join(known) or "no settings"
@@ -298,8 +307,12 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     if origin is Annotated:
         for extra in kind.__metadata__:
             if isinstance(extra, OneOf):  # from the table, or an instance of the user's own
-                own = isinstance(value, kind.__origin__)
-                return value if own else build_named(extra.table, value, path)
+                if isinstance(value, kind.__origin__):
+                    return value
+                if isinstance(value, type) and issubclass(value, kind.__origin__):
+                    msg = f"{path} must be an object, and {value.__name__} is a class"
+                    raise ConfigError(msg, python=f"write {value.__name__}(...)")
+                return build_named(extra.table, value, path)
         value = convert(kind.__origin__, value, path)
         for extra in kind.__metadata__:
             if isinstance(extra, Range) and not extra.holds(value):
@@ -331,8 +344,11 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     if is_dataclass(kind):
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
+        if isinstance(value, str) and hasattr(kind, "BARE"):  # a name stands for this field
+            value = {kind.BARE: value}
         if isinstance(value, Mapping):
             return build(kind, value, path)  # type: ignore[arg-type]
+        raise _no_table(kind, value, path)
     elif kind is str and isinstance(value, str) and not _has_utf8(value):
         msg = f"{path} must be text that UTF-8 can encode (rename the file); got {value!r}"
         raise ConfigError(msg)
@@ -347,9 +363,18 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         isinstance(kind, type) and kind not in (int, float) and isinstance(value, kind)
     ):
         return value
-    expected = NAMES.get(kind) or ("a table" if is_dataclass(kind) else str(kind))
+    expected = NAMES.get(kind) or str(kind)
     msg = f"{path} must be {expected}; got {value!r}{_as_number(kind, value)}"
     raise ConfigError(msg)
+
+
+def _no_table(kind: Any, value: Any, path: str) -> ConfigError:
+    """Return the error for what should be a table, or an object of the class ``kind``."""
+    keys = [*_types(kind)]
+    some = [f"{key}=..." for key in keys[:3]] + ["..."] * (len(keys) > 3)
+    section = f"make a section [{path}] of it"
+    call = f"write {kind.__name__}({', '.join(some)})"
+    return ConfigError(f"{path} must be a table; got {value!r}", python=call, command=section)
 
 
 def _as_number(kind: Any, value: Any) -> str:
@@ -374,15 +399,19 @@ def _has_utf8(text: str) -> bool:
 def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    errors = []
+    errors: list[ConfigError] = []
     for kind in kinds:
         if kind is not type(None):
             try:
                 return convert(kind, value, path)
             except ConfigError as error:
-                errors.append(str(error))
-    start, end = f"{path} must be ", f"; got {value!r}"
-    if all(error.startswith(start) and error.endswith(end) for error in errors):
-        expected = dict.fromkeys(e.removeprefix(start).removesuffix(end) for e in errors)
-        errors = [f"{start}{' or '.join(expected)}{end}"]
-    raise ConfigError(" or ".join(dict.fromkeys(errors)))
+                errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    start, end, texts = f"{path} must be ", f"; got {value!r}", [*map(str, errors)]
+    if all(text.startswith(start) and end in text for text in texts):
+        parts = [text.removeprefix(start).partition(end) for text in texts]
+        expected = " or ".join(dict.fromkeys(part[0] for part in parts))
+        hints = dict.fromkeys(p[2] for p in parts if p[2] and not p[2].startswith("; known: "))
+        texts = [f"{start}{expected}{end}{''.join(hints)}"]
+    raise ConfigError(" or ".join(dict.fromkeys(texts)))

@@ -326,6 +326,10 @@ def test_the_script_refuses_in_one_line(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.main(["--data", str(tmp_path), "--peers", "linea"])
     assert "did you mean 'linear'" in capsys.readouterr().err
+    assert script.main(["--data", str(tmp_path), "--short", "--samples"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --short is iris, sonar")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that they have not converged

@@ -369,7 +369,7 @@ def test_a_regression_has_no_accuracy_to_monitor():
         ),
         ("epochs = 1\nepochs = 2", "is not valid TOML"),
         ("a = " + "[" * 5000, "is not valid TOML"),
-        ("epochs = 'x'", "my.toml: epochs must be a whole number; got 'x'"),
+        ("epochs = 'x'", "my.toml: epochs must be a whole number or 'auto'; got 'x'"),
         ("[data]\nsource = 3", "my.toml: data.source must be a string; got 3"),
         ("data = 3", "my.toml: data must be a table; got 3"),
     ],

@@ -168,7 +168,8 @@ def test_dropout_is_repeatable_and_in_training_only():
         ({"validation_fraction": 0.0}, "'validation_fraction' parameter"),
         ({"dropout": 1.0}, "'dropout' parameter"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
-        ({"hidden_layer_sizes": (3, 2.5)}, "hidden_layer_sizes must be > 0"),
+        ({"hidden_layer_sizes": (3, 2.5)}, "hidden_layer_sizes must be whole numbers"),
+        ({"hidden_layer_sizes": (True,)}, "hidden_layer_sizes must be whole numbers"),
     ],
 )
 def test_parameters_out_of_range_are_refused(options, message):

@@ -90,7 +90,19 @@ def test_weights_that_mean_nothing_are_refused(weight):
         made().fit(X, Y3, sample_weight=weight)
 
 
+@pytest.mark.parametrize("weight", [-1.0, None, float("nan"), float("inf")])
+def test_a_class_weight_that_means_nothing_is_named(weight):
+    with pytest.raises(ValueError, match=r"class_weight must be finite numbers >= 0; got \{0: "):
+        made(class_weight={0: weight}).fit(X, Y3)
+
+
 # -- labels ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [Y3.astype(str), Y3.astype("M8[D]"), Y3.astype("m8[s]")])
+def test_the_targets_of_a_regression_are_numbers(y):
+    with pytest.raises(ValueError, match=r"y must be numbers, and holds .*: XPNetClassifier"):
+        made(XPNetRegressor).fit(X, y)
 
 
 @pytest.mark.parametrize("labels", [["b", "a", "c"], [7, -2, 3], [2.0, 0.0, 1.0]])

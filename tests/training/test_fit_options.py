@@ -352,7 +352,7 @@ def test_metrics_without_a_validation_are_refused():
 
 @pytest.mark.parametrize(("function", "says"), [
     (lambda y_true, y_pred: 1 / 0, "the metric 'own' failed: ZeroDivisionError: division by zero"),
-    (lambda y_true, y_pred: "good", "the metric 'own' failed: ValueError"),
+    (lambda y_true, y_pred: "good", "the metric 'own' failed: TypeError: a metric is a"),
     (lambda y_true, y_pred: y_pred, "the metric 'own' failed: TypeError"),
     (lambda y_true: 1.0, "the metric 'own' failed: TypeError"),
 ])  # fmt: skip

@@ -194,7 +194,7 @@ def test_a_generator_that_is_used_up_does_not_train_on_nothing():
         (lambda: X, "data must be .*; got ndarray"),
         (lambda: None, "data must be .*; got NoneType"),
         (lambda: 3, "data must be .*; got int"),
-        (list, "there is no batch"),
+        (list, "the list has no rows"),
     ],
 )
 def test_what_is_no_rows_is_refused_with_its_place(data, message):

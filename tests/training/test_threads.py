@@ -338,9 +338,9 @@ def test_a_number_that_is_asked_for_is_not_measured(machine):
     trainer.threads = 1
     trainer.fit(classes(), epochs=2, callbacks=[seen])
     assert seen.numbers == [3] * 8 + [1] * 8
-    trainer.threads = 0
     with pytest.raises(ConfigError, match="got 0"):
-        trainer.fit(classes(), epochs=3)
+        trainer.threads = 0
+    assert trainer.threads == 1
 
 
 @pytest.mark.parametrize("name", threads.VARIABLES)

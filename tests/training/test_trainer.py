@@ -497,9 +497,16 @@ def test_the_best_of_an_earlier_training_cannot_be_put_back():
         validated(run, [EarlyStopping(9, restore_best=True)], epochs=4)
 
 
-@pytest.mark.parametrize("settings", [{"patience": 0}, {"patience": 1, "monitor": "f1"}])
-def test_early_stopping_refuses_what_it_cannot_do(settings):
-    with pytest.raises(ConfigError, match="patience must be >= 1 and monitor"):
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"patience": 0}, "patience must be >= 1; got 0"),
+        ({"patience": 1, "monitor": "f1"}, "or a metric of your own; got 'f1'"),
+        ({"patience": 1, "monitor": "val_loss"}, "monitor 'val_loss' is written 'loss'"),
+    ],
+)
+def test_early_stopping_refuses_what_it_cannot_do(settings, says):
+    with pytest.raises(ConfigError, match=says):
         EarlyStopping(**settings)
 
 
@@ -1036,8 +1043,8 @@ def test_labels_are_checked_before_the_first_step(y, says):
         ({"optimizer": "adm"}, "did you mean 'adam'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"loss": SoftmaxCrossEntropy("none")}, "no single value"),
-        ({"batch_size": 0}, "batch_size and accumulate must be >= 1"),
-        ({"seed": -1}, "seed >= 0"),
+        ({"batch_size": 0}, "batch_size must be >= 1; got 0"),
+        ({"seed": -1}, "seed must be >= 0; got -1"),
     ],
 )
 def test_settings_are_checked_at_once(settings, says):

@@ -44,7 +44,15 @@ def backend_names() -> list[str]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """Return the class of a backend by name, from here or from an entry point."""
+    """Return the class of a backend by name, from here or from an entry point.
+
+    Raises BackendError for what is no name of one.
+    """
+    if not isinstance(name, str):
+        named = getattr(name, "__name__", "")  # of a library that is given in its place
+        hint = f"; write {named!r}" if named in BACKENDS else ""
+        msg = f"backend must be a name, such as 'numpy'; got {name!r}{hint}"
+        raise BackendError(msg)
     if name in BACKENDS:
         module, _, attribute = BACKENDS[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
@@ -87,7 +95,7 @@ def resolve(backend: str = "auto", device: str = "auto", dtype: str = "float32")
     if device == "cpu":
         return Resolved(get_backend("numpy", device, dtype), "device cpu was requested")
     if device != "auto":
-        if device.partition(":")[0] != "cuda":
+        if not isinstance(device, str) or device.partition(":")[0] != "cuda":
             msg = f"unknown device {device!r}; use auto, cpu, cuda or cuda:N, or name a backend"
             raise BackendError(msg)
         return Resolved(get_backend("cupy", device, dtype), f"device {device} was requested")

@@ -137,7 +137,8 @@ class Backend(ABC):
         DataError for what holds no real numbers, or an integer beyond int32.
         """
         if self.owns(x):
-            return self._move(x, dtype or self._default_dtype(x.dtype))
+            default = self._default_dtype(x.dtype)
+            return self._move(x, dtype or default)
         if foreign(x):
             msg = f"backend {self.name!r} was given an array of {type(x).__module__}; "
             msg += "convert it first, or choose the backend that the array belongs to"
@@ -147,13 +148,14 @@ class Backend(ABC):
     def as_host(self, x: Any, dtype: str | None = None) -> np.ndarray:
         """Return a host copy of ``x`` in the dtype that :meth:`asarray` gives it; raises as it."""
         host = np.asarray(x)
-        cast = np.array(host, dtype=dtype or self._default_dtype(host.dtype))
+        default = self._default_dtype(host.dtype)
+        cast = np.array(host, dtype=dtype or default)
         if cast.dtype.kind == "i" and host.dtype != cast.dtype:
             _check_same(host, cast)
         return cast
 
     def _default_dtype(self, dtype: Any) -> str:
-        name = str(dtype)
+        name = getattr(dtype, "name", str(dtype))  # of NumPy's without the order of bytes
         for part, default in {"float": self.dtype_name, "bool": "bool", "int": "int32"}.items():
             if part in name:
                 return default
@@ -265,7 +267,8 @@ def _check_same(host: np.ndarray, integers: np.ndarray) -> None:
 
 def foreign(x: Any) -> bool:
     """Return whether ``x`` is an array of a library other than NumPy, without importing any."""
-    return hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic))
+    columns = hasattr(x, "__arrow_c_array__")  # of pyarrow, which NumPy reads
+    return hasattr(x, "__dlpack__") and not columns and not isinstance(x, (np.ndarray, np.generic))
 
 
 def installed_version(distribution_names: tuple[str, ...], module: str) -> str | None:

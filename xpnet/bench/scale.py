@@ -81,7 +81,7 @@ def _of_batch(batch: int) -> Point:
 
 
 def _of_rows(rows: int) -> Point:
-    from xpnet.run import load, train
+    from xpnet.run import train
     from xpnet.run.config_sources import load_config
 
     settings = ["data.stream=yes", f"data.buffer={BUFFER}", "backend=numpy", "epochs=2"]
@@ -89,8 +89,8 @@ def _of_rows(rows: int) -> Point:
     with tempfile.TemporaryDirectory(prefix="xpnet-scale-") as made:
         folder = Path(made)
         config = load_config(str(write_rows(folder / "data", rows)), settings)
-        train(config, folder / "run", report=lambda line: None)
-        epoch = load(folder / "run").folder.history()[-1]
+        run = train(config, folder / "run", report=lambda line: None)
+        epoch = run.folder.history()[-1]
     steps = epoch["step"] / config.epochs
     return Point(rows, rows, epoch["seconds"] / steps * 1e6, _peak())
 

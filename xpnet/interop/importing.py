@@ -54,5 +54,5 @@ def _read(path: Path, like: str | Path | None, loss: str | None) -> Imported:
             command="add --like RUN, a run or a saved model that has the layers, or export ONNX",
         )
     model = load(like, backend="numpy", device="cpu")
-    trainer: Trainer = getattr(model, "trainer", model)
+    trainer = model if isinstance(model, Trainer) else model.trainer
     return from_torch(path, trainer.model, loss=loss or trainer.loss)

@@ -31,7 +31,7 @@ class Dense(Layer):
     def build(self, in_shape: Shape) -> tuple["Dense", Shape]:
         if len(in_shape) != 1:
             msg = f"a dense layer takes one vector per example; got shape {in_shape}: "
-            msg += "put Flatten before it"
+            msg += "put Flatten before it" if in_shape else "give rows of features, (N, features)"
             raise ConfigError(msg)
         if self.inputs not in (None, in_shape[0]):
             msg = f"this dense layer takes {self.inputs} inputs; got {in_shape[0]}"

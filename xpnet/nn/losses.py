@@ -279,9 +279,12 @@ class _ClassificationLoss(Loss):
         if len(target.shape) != 1:
             super().check_target(target, n_outputs, row_name)
             return
-        if not array_namespace(target).isdtype(target.dtype, "integral"):
+        xp = array_namespace(target)
+        if not xp.isdtype(target.dtype, "integral"):
+            if xp.isdtype(target.dtype, "real floating"):
+                _refuse(target, ~xp.isfinite(target), "{row} is not finite: {value}", row_name)
             msg = f"class labels must be whole numbers 0..{n_outputs - 1}; got {target.dtype}"
-            raise DataError(msg)
+            raise DataError(msg, python="y.astype(int), where they are")
         outside = (target < 0) | (target >= n_outputs)
         if self.ignore_label is not None:
             outside &= target != self.ignore_label

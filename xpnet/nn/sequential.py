@@ -45,6 +45,14 @@ class Sequential(Checked):
             frozen: Sequence[str] = (),
         ) -> None: ...
 
+    def __post_init__(self) -> None:
+        for i, layer in enumerate(self.layers if isinstance(self.layers, Sequence) else ()):
+            if isinstance(layer, Sequential | list | tuple):
+                msg = f"layers[{i}] is a {type(layer).__name__}, and layers come in one list"
+                inner = ".layers" if isinstance(layer, Sequential) else ""
+                raise ConfigError(msg, python=f"unpack it, [*first{inner}, ...]")
+        super().__post_init__()
+
     def build(self, input_shape: Shape) -> "Sequential":
         """Return the model for examples of ``input_shape``, which excludes the batch.
 

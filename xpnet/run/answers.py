@@ -7,7 +7,7 @@ import numpy as np
 
 from xpnet.run.preprocessing import Preprocessing
 
-__all__ = ["answer_columns", "answer_names"]
+__all__ = ["answer_columns", "answer_names", "class_names"]
 
 
 def answer_names(preprocessing: Preprocessing, outputs: int) -> list[str]:
@@ -27,11 +27,15 @@ def answer_names(preprocessing: Preprocessing, outputs: int) -> list[str]:
     return list(names) if targets else [f"value_{name}" for name in names]
 
 
+def class_names(classes: Sequence[str], rows: np.ndarray) -> list[str]:
+    """Return the name of the most probable class of each row of probabilities (N, K)."""
+    return [classes[k] for k in rows.argmax(axis=1)]
+
+
 def answer_columns(preprocessing: Preprocessing, answers: np.ndarray) -> dict[str, Any]:
     """Return predictions (N, J) or (N,) as columns: the names of classes, and arrays (N,)."""
     rows = answers.reshape(len(answers), -1)
     columns: list[Any] = list(rows.T)
     if preprocessing.classes is not None:
-        names = preprocessing.classes
-        columns.insert(0, [names[k] for k in rows.argmax(axis=1)])
+        columns.insert(0, class_names(preprocessing.classes, rows))
     return dict(zip(answer_names(preprocessing, rows.shape[1]), columns, strict=True))

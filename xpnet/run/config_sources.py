@@ -23,7 +23,7 @@ from xpnet.optim.optimizers import OPTIMIZERS
 from xpnet.optim.schedules import SCHEDULES
 from xpnet.registry import load_installed
 from xpnet.run.config import IN_MEMORY, Config, fitting_losses, table_of
-from xpnet.run.overrides import MAX_PARTS, layered, overlaid
+from xpnet.run.overrides import MAX_PARTS, as_settings, layered, overlaid
 from xpnet.settings import build, default_name, did_you_mean
 from xpnet.storage.safe_open import MAX_TOML, read_regular
 
@@ -110,7 +110,7 @@ def load_config(
     >>> load_config("digits", {"model.hidden": [32], "epochs": 3}).model.hidden
     (32,)
     """
-    overrides = overrides if isinstance(overrides, Mapping) else [*overrides]
+    overrides = as_settings(overrides)
 
     def settled(task: Task | None, report: Callable[[str], None]) -> dict[str, Any]:
         if isinstance(source, Config):

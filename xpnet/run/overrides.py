@@ -25,7 +25,7 @@ from xpnet.errors import ConfigError
 from xpnet.registry import load_installed
 from xpnet.settings import classes_of, default_name, kinds_of
 
-__all__ = ["MAX_PARTS", "layered", "overlaid"]
+__all__ = ["MAX_PARTS", "as_settings", "layered", "overlaid"]
 
 Path = tuple[str, ...]
 
@@ -33,6 +33,16 @@ MAX_PARTS = 32  # of a key; optimizer.lr_factors.0.dense.W has five
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # 1. and .5 outside of strings, to which TOML wants a digit on the other side of the point
 BARE = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.])(?:(\d[\d_]*\.)(?=[eE]|[^\w.]|$)|\.(?=\d))""")
+
+
+def as_settings(given: Any) -> Mapping[str, Any] | list[str]:
+    """Return settings as a mapping or a list of texts; raises ConfigError for anything else."""
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        msg = f"settings must be a mapping or a list of KEY=VALUE texts; got {given!r}"
+        raise ConfigError(msg, python="such as settings={'epochs': 3} or ['epochs=3']")
+    return [*given]
 
 
 def overlaid(

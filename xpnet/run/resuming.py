@@ -41,6 +41,14 @@ def consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool =
     config = _as_decided(config, earlier)
     if not whole:
         return config
+    if config.start is not None and earlier.start is None:
+        msg = f"cannot resume with a run to start from: {str(folder.path)!r} began with random "
+        msg += "weights"
+        raise ConfigError(
+            msg,
+            python="leave start_from out, or choose another out",
+            command="leave out --from, or choose another --out",
+        )
     ours, theirs = flattened(dump(config)), flattened(dump(earlier))
     for key in sorted({*ours, *theirs}):
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE

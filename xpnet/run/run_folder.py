@@ -10,16 +10,16 @@ report.json          the scores on the test part
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xpnet.errors import CheckpointError
 from xpnet.run.config import Config, to_toml
 from xpnet.run.config_sources import read_toml
-from xpnet.settings import build, did_you_mean
+from xpnet.settings import build, convert, did_you_mean
 from xpnet.storage import Checkpoint, CheckpointFolder, History, atomic_write_text
 from xpnet.storage.safe_open import MAX_JSON, read_regular
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "check_which"]
 
 
 class RunFolder:
@@ -54,7 +54,8 @@ class RunFolder:
 
     def _absent(self) -> str:
         if self.path.is_dir():
-            return f"{str(self.path)!r} is not a run folder: it has no config.toml"
+            absent = "it has no config.toml, and no model.safetensors"
+            return f"{str(self.path)!r} is not a run folder: {absent}"
         parent = self.path.parent
         folders = parent.iterdir() if parent.is_dir() else ()
         near = [p.name for p in folders if (p / "config.toml").is_file()]
@@ -95,8 +96,10 @@ class RunFolder:
     def checkpoint(self, which: str = "auto") -> Checkpoint:
         """Read the "best" checkpoint, the "last", or ("auto") the best if there is one.
 
-        "auto" and "last" skip damaged files, and leave a message for each in ``skipped``.
+        "auto" and "last" skip damaged files, and leave a message for each in ``skipped``. Raises
+        ConfigError for another word, CheckpointError where there is none that can be read.
         """
+        check_which(which)
         folder = CheckpointFolder(self.checkpoint_path)
         found, self.skipped = None, []
         if which in ("best", "auto"):
@@ -113,6 +116,11 @@ class RunFolder:
             msg = f"no {what} in {self.checkpoint_path}{torn}"
             raise CheckpointError(msg)
         return found
+
+
+def check_which(which: Any) -> None:
+    """Raise ConfigError for what is no choice among the checkpoints of a run."""
+    convert(Literal["auto", "best", "last"], which, "which")
 
 
 def _why(error: Exception) -> str:

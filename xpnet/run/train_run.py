@@ -1,5 +1,6 @@
 """Training into a run folder, from the start or from a checkpoint."""
 
+import inspect
 import itertools
 import json
 import math
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Never, cast
 
 from xpnet.backends import resolve
 from xpnet.data import Dataset, Task
@@ -21,12 +22,16 @@ from xpnet.run.config_sources import load_config
 from xpnet.run.description import describe
 from xpnet.run.job import Job
 from xpnet.run.origin import find_origin, given_keys
+from xpnet.run.overrides import as_settings
 from xpnet.run.preprocessing import Preprocessing
 from xpnet.run.resuming import consistent
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
 from xpnet.run.trained_run import Run, make_trainer
+from xpnet.settings import did_you_mean, kinds_of, section_with
+from xpnet.storage import CheckpointFolder
+from xpnet.storage.safe_open import as_path
 from xpnet.training.callbacks import Callback
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
@@ -45,6 +50,7 @@ def train(
     progress: Callback | None = None,
     report: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
+    **unknown: Never,
 ) -> Run:
     """Train into the folder ``out`` and score the result on the test part: all of ``xpnet train``.
 
@@ -68,12 +74,13 @@ def train(
     if resume and out is None:
         msg = "to resume, name the run folder"
         raise ConfigError(msg, python="train(out=FOLDER, resume=True)", command="add --out DIR")
-    settings = settings if isinstance(settings, Mapping) else [*settings]
+    _refuse(source, unknown)
+    settings = as_settings(settings)
     if start_from is not None:
         settings = _with_start(settings, start_from)
     table = source if speaks_arrow(source) else None
     source = IN_MEMORY if table is not None else source
-    folder = RunFolder(new_folder(source) if out is None else out)
+    folder = RunFolder(new_folder(source) if out is None else as_path(out, "out"))
     if source is None and resume and folder.config_path.exists():
         source = folder.config()
     given = given_keys(settings)
@@ -165,11 +172,39 @@ def _with_start(
     settings: list[str] | Mapping[str, Any], start: str | Path | Run
 ) -> list[str] | Mapping[str, Any]:
     """The settings with what to start from."""
-    path = start.folder.path if isinstance(start, Run) else Path(start)
-    key, value = "start.source", str(path)
+    if isinstance(start, Trainer):
+        msg = "a run starts from a run or from a file, and a Trainer is in memory"
+        raise ConfigError(msg, python="start_from=trainer.save(path)")
+    given = {
+        "start.source": str(
+            start.folder.path if isinstance(start, Run) else as_path(start, "start_from")
+        )
+    }
+    if isinstance(start, Run) and start.checkpoint is not None and start.folder.path.is_dir():
+        best = start.checkpoint.path == CheckpointFolder(start.folder.checkpoint_path).best_path
+        given["start.which"] = "best" if best else "last"
     if isinstance(settings, Mapping):
-        return {**settings, key: value}
-    return [*settings, f"{key}={json.dumps(value, ensure_ascii=False)}"]
+        return {**given, **settings, "start.source": given["start.source"]}
+    texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+    return [*texts[1:], *settings, texts[0]]
+
+
+def _refuse(source: Any, unknown: Iterable[str]) -> None:
+    """Raise ConfigError for what is no source, and for arguments that train does not have."""
+    if not (source is None or isinstance(source, str | Path | Config) or speaks_arrow(source)):
+        msg = "train takes a recipe, the path of a file, a Config or a table, whose columns have "
+        msg += f"names; got {type(source).__name__}"
+        remedy = "Trainer(...).fit((x, y), epochs=...) takes arrays, as does a table of them"
+        raise ConfigError(msg, python=remedy)
+    for name in unknown:
+        msg = f"train has no argument {name!r}"
+        section = section_with(Config, name)
+        if section or name in kinds_of(Config):
+            key = f"{section}.{name}" if section else name
+            raise ConfigError(msg, python=f"settings={{{key!r}: ...}} sets it")
+        own = inspect.signature(train).parameters
+        msg += f"; {did_you_mean(name, [key for key in own if key != 'unknown'])}"
+        raise ConfigError(msg)
 
 
 def _meaning(preprocessing: Preprocessing) -> str:

@@ -7,24 +7,38 @@ from typing import Any, cast
 
 import numpy as np
 
-from xpnet.backends import resolve
+from xpnet.backends import backend_of, resolve
 from xpnet.data import Dataset, StreamedDataset
-from xpnet.data.tables.memory import like_input, speaks_arrow
+from xpnet.data.dataset import refuse_sparse
+from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError
-from xpnet.run.answers import answer_columns
+from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, label_in, model_of
-from xpnet.run.run_folder import RunFolder
+from xpnet.run.run_folder import RunFolder, check_which
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
-from xpnet.settings import build, dump
-from xpnet.storage import Checkpoint
+from xpnet.settings import PositiveInt, build, convert, dump
+from xpnet.storage import Checkpoint, is_safetensors
 from xpnet.storage import load as read_checkpoint
-from xpnet.training.loader import Loader
+from xpnet.storage.durable import storage_errors
+from xpnet.storage.safe_open import as_path
+from xpnet.training.class_labels import decided
+from xpnet.training.loader import Loader, on_host
 from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
+
+# What reads a file of such a name.
+STATE = ("xpnet.from_torch(path, layers) reads a state dict", "see xpnet import --help")
+PICKLE = ("what wrote it reads it: pickle.load or joblib.load", "save it from Python: .save(path)")
+OTHER_FORMS = {
+    ".onnx": ("xpnet.from_onnx(path) reads it", "xpnet import FILE makes a model of it"),
+    **dict.fromkeys((".pt", ".pth"), STATE),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), PICKLE),
+    ".toml": ("give the folder of the run", "give the folder of the run"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,8 @@ class Run:
         """Return probabilities (N, K) for raw rows, or values for a regression.
 
         ``x`` is an array (N, ...) of what the run was trained on, or a table of pandas, polars,
-        pyarrow or another library that speaks Arrow, whose columns are found by name.
+        pyarrow or another library that speaks Arrow, whose columns are found by name. Raises
+        DataError for anything else, and for rows that do not fit.
         """
         if speaks_arrow(x):
             return self._predicted(cast(Dataset, self.read(x, labelled=False)))
@@ -56,7 +71,17 @@ class Run:
         if not kinds <= {"number"}:
             msg = f"the run was trained on a table with columns that are no numbers ({min(kinds)})"
             raise DataError(msg, python="pass a table, such as a DataFrame, with their names")
-        return self._predicted(Dataset(x, None, None, "input"))
+        return self._predicted(Dataset(_rows_of(x), None, None, "input"))
+
+    def predict_classes(self, x: Any) -> np.ndarray:
+        """Return the name of each row's class, (N,), of rows as :meth:`predict` takes them.
+
+        Of several labels it is 0 or 1 for each, (N, J). Raises ConfigError for a regression.
+        """
+        classes, answers = self.preprocessing.classes, self.predict(x)
+        if classes is None:
+            return decided(answers, self.config.loss, None)
+        return np.asarray(class_names(classes, answers))
 
     def predict_table(self, table: Any) -> Any:
         """Return the predictions for a table as a table of its library, with its index.
@@ -70,6 +95,7 @@ class Run:
         """Return the scores of the run on a labelled file or table, as ``xpnet evaluate`` does."""
         from xpnet.run.scores import scores
 
+        top = convert(PositiveInt, top, "top")
         return scores(self, self.read(source, labelled=True, label=label), top)
 
     def save(self, path: str | Path) -> Path:
@@ -94,6 +120,9 @@ class Run:
         """Yield what :meth:`predict` returns: at once for rows in memory, else batch by batch."""
         if isinstance(dataset, Dataset):
             yield self._predicted(dataset)
+            return
+        if not isinstance(dataset, StreamedDataset):
+            yield self.predict(dataset)
             return
         loader = self.preprocessing.loader(self.trainer.engine.backend, dataset)
         yield from map(self.preprocessing.answers, self.trainer.predictions(loader))
@@ -148,13 +177,23 @@ class Run:
         return replace(rows, columns=columns)
 
 
+def _rows_of(x: Any) -> np.ndarray:
+    """Rows on the host, of an array of any library or of lists; raises DataError for others."""
+    if isinstance(x, str | Path):
+        msg = f"predict takes rows; got the path {str(x)!r}"
+        raise DataError(msg, python="predict(pandas.read_csv(path)) takes those of a file")
+    refuse_sparse("x", x)
+    backend = backend_of(x)
+    return on_host(numbers_in(x, "x"), "x") if backend is None else backend.to_host(x)
+
+
 class _RunTrainer(Trainer):
     """The trainer of a run: what it is given has gone through the run's preprocessing."""
 
     def _loader(self, data: Any) -> Loader:
         return super()._loader(_encoded(data))
 
-    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+    def _rows(self, data: Any, label: str | int | None, learn: bool) -> Any:
         return super()._rows(_encoded(data), label, learn)
 
     def save(self, path: str | Path) -> Path:
@@ -211,7 +250,7 @@ def load(
     backend: str | None = None,
     device: str | None = None,
     which: str = "auto",
-) -> Any:
+) -> Run | Trainer:
     """Load what was trained: a Run of a run's folder or checkpoint, or a Trainer that was saved.
 
     ``path`` is the folder of a run, one of its checkpoint files, the file that
@@ -220,8 +259,9 @@ def load(
     back to its own where that is here. ``which``, for the folder of a run, is "best", "last" or
     "auto": the best where training had a validation.
 
-    Raises CheckpointError where there is nothing that can be read.
+    Raises CheckpointError where there is nothing that can be read, ConfigError for what is no path.
     """
+    check_which(which)
     if (file := _file(path)) is not None:
         checkpoint = read_checkpoint(file)
         if is_trainer(checkpoint):
@@ -265,11 +305,19 @@ def _file(path: str | Path | RunFolder) -> Path | None:
     """The file that a path means, or None where it means the folder of a run."""
     if isinstance(path, RunFolder):
         return None
-    found = Path(path)
-    if found.is_dir():
-        inner = file_at(found)
-        return inner if inner.exists() and not (found / "config.toml").exists() else None
-    return found if found.suffix == ".safetensors" or found.exists() else None
+    found = as_path(path, "path")
+    with storage_errors("find", found):
+        if found.is_dir():
+            inner = file_at(found)
+            return inner if inner.exists() and not (found / "config.toml").exists() else None
+        if not found.exists():
+            return found if found.suffix == ".safetensors" else None
+    known = OTHER_FORMS.get(found.suffix.lower())
+    if known is not None and not is_safetensors(found):
+        python, command = known
+        msg = f"{found} is not a file that xpnet saved"
+        raise CheckpointError(msg, python=python, command=command)
+    return found
 
 
 def config_of(checkpoint: Checkpoint) -> Config:

@@ -174,7 +174,10 @@ class Base(BaseEstimator, ABC):
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
         sizes = [*np.atleast_1d(np.asarray(sizes)).tolist()] if np.size(sizes) else []
-        if any(not isinstance(size, int) or size <= 0 for size in sizes):
+        if any(type(size) is not int for size in sizes):
+            msg = f"hidden_layer_sizes must be whole numbers, such as (100,); got {sizes}"
+            raise DataError(msg)
+        if any(size <= 0 for size in sizes):
             msg = f"hidden_layer_sizes must be > 0, got {sizes}."
             raise DataError(msg)
         return sizes

@@ -223,6 +223,9 @@ class XPNetClassifier(ClassifierMixin, Base):
             msg += "rows: pass a dict, such as of sklearn.utils.class_weight.compute_class_weight"
             raise DataError(msg)
         by_class = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
+            msg = f"class_weight must be finite numbers >= 0; got {self.class_weight}"
+            raise DataError(msg)
         return by_class if weight is None else weight * by_class
 
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:

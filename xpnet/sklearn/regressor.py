@@ -169,7 +169,11 @@ class XPNetRegressor(RegressorMixin, Base):
             dtype=floats(X),
             reset=reset,
         )
-        y = host(y).astype(np.float64)
+        y = host(y)
+        if y.dtype.kind not in "buif":
+            msg = f"y must be numbers, and holds {y.dtype}"
+            raise DataError(msg, python="XPNetClassifier takes classes")
+        y = y.astype(np.float64)
         y = column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y  # predictions are (N,)
         return X, y[:, None] if y.ndim == 1 else y
 

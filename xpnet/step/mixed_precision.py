@@ -19,7 +19,7 @@ import functools
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from array_api_compat import array_namespace, device
 
@@ -30,7 +30,17 @@ from xpnet.settings import Checked, PositiveFloat, PositiveInt
 from xpnet.step import Batch, BatchGradient, StepInputs, TrainState, add
 from xpnet.typing import Array
 
-__all__ = ["CANDIDATES", "Mixed", "candidates", "first_scale", "first_skipped", "make_mixed_step"]
+__all__ = [
+    "CANDIDATES",
+    "Mixed",
+    "Narrow",
+    "candidates",
+    "first_scale",
+    "first_skipped",
+    "make_mixed_step",
+]
+
+Narrow = Literal["float16", "bfloat16"]
 
 CANDIDATES = 8  # numbers of skipped steps that a step is prepared for
 
@@ -39,7 +49,9 @@ CANDIDATES = 8  # numbers of skipped steps that a step is prepared for
 class Mixed(Checked):
     """The narrow dtype, and how the loss scale of float16 begins and grows."""
 
-    dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    BARE: ClassVar[str] = "dtype"  # mixed = "float16" is mixed.dtype = "float16"
+
+    dtype: Narrow = "bfloat16"
     initial_scale: PositiveFloat = 2.0**16
     growth: PositiveInt = 2000  # good steps in a row before the scale doubles
 

@@ -31,6 +31,7 @@ from xpnet.step.step import Batch, layer_dtype, output_gradient
 from xpnet.typing import Array
 
 __all__ = [
+    "INPUT",
     "Call",
     "Operation",
     "Phase",
@@ -41,6 +42,8 @@ __all__ = [
     "describe",
     "trace",
 ]
+
+INPUT = "the input batch"  # in words, as of describe
 
 # Arrays by name, and what else the backward pass needs: a layer's residuals.
 Results = tuple[dict[str, Any], Any]
@@ -182,7 +185,7 @@ def describe(traced: Traced) -> str:
         return f"parameter {name} of {place}"
     if place.phase == "backward" and name != "dx":
         return f"the gradient of {name.removeprefix('d')} of {place}"
-    words = {"x": "the input batch", "C": str(place), "doutput": f"the gradient of {place}"}
+    words = {"x": INPUT, "C": str(place), "doutput": f"the gradient of {place}"}
     words["dx"] = f"the input gradient of {place}"
     return words.get(name, f"the {name} of {place}")
 

@@ -8,8 +8,11 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-__all__ = ["MAX_JSON", "MAX_TOML", "open_regular", "read_regular"]
+from xpnet.errors import ConfigError
+
+__all__ = ["MAX_JSON", "MAX_TOML", "as_path", "open_regular", "read_regular"]
 
 MAX_TOML = 2**17  # a config is written by hand, and tomllib takes n² steps for a key of n parts
 MAX_JSON = 2**30  # a history has a few hundred bytes per epoch
@@ -17,6 +20,15 @@ MAX_JSON = 2**30  # a history has a few hundred bytes per epoch
 # Without O_NONBLOCK, opening a pipe waits for its other end. Windows has neither flag.
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def as_path(path: Any, what: str) -> Path:
+    """Return a path that a user gave as text or a Path; raises ConfigError for what is none."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        msg = f"{what} must name a file or a folder, as text or a Path; got {path!r}"
+        raise ConfigError(msg)
+    return Path(text)
 
 
 def open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:

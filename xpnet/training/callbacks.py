@@ -15,11 +15,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xpnet.errors import CheckpointError
+from xpnet.errors import CheckpointError, ConfigError
 from xpnet.storage import History
 from xpnet.training.signals import Signals
 
-__all__ = ["Callback", "EpochMetrics", "HistoryFile", "StopOnSignal", "named", "overridden"]
+__all__ = [
+    "Callback",
+    "EpochMetrics",
+    "HistoryFile",
+    "StopOnSignal",
+    "check_callbacks",
+    "named",
+    "overridden",
+]
 
 EpochMetrics = dict[str, Any]
 
@@ -66,6 +74,18 @@ def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
         name = type(callback).__name__
         seen[name] += 1
         yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Return callbacks as a list; raises ConfigError for anything else."""
+    several = isinstance(callbacks, Iterable) and not isinstance(callbacks, str)
+    found = [*callbacks] if several else [callbacks]
+    wrong = [c for c in found if not (several and isinstance(c, Callback))]
+    if wrong:
+        msg = f"callbacks must be a list of Callback objects; got {wrong[0]!r}"
+        alone = isinstance(wrong[0], Callback)
+        raise ConfigError(msg, python="put it in a list" if alone else "")
+    return found
 
 
 class HistoryFile(Callback):

@@ -12,11 +12,11 @@ import numpy as np
 from xpnet.backends.backend import foreign
 from xpnet.data.columns import listed
 from xpnet.data.labels import Labels
-from xpnet.data.tables.memory import is_missing, numbers_in
+from xpnet.data.tables.memory import is_missing, numbers_in, only_column
 from xpnet.errors import ConfigError, DataError
 from xpnet.nn.losses import Loss
 
-__all__ = ["Coded", "coded", "decided", "looked_up"]
+__all__ = ["Coded", "as_labels", "coded", "decided", "looked_up"]
 
 
 class Coded(NamedTuple):
@@ -62,6 +62,18 @@ def coded(y: Any, loss: Loss, count: Callable[[], int]) -> Coded:
     return Coded(looked_up(host, classes, ignored), classes)
 
 
+def as_labels(y: Any, loss: Loss) -> Any:
+    """Return labels of a loss for classes as (N,) where they are a column (N, 1), as of a table.
+
+    For other losses (N, 1) are targets of one output, and stay.
+    """
+    if loss.predicts == "class":
+        y = only_column(y, "y")
+        shape: tuple[int, ...] = getattr(y, "shape", ())
+        return y[:, 0] if len(shape) == 2 and shape[1] == 1 else y
+    return y
+
+
 def looked_up(y: Any, classes: Sequence[Any], ignored: int | None = None) -> Any:
     """Return the codes int32 (N,) of labels (N,) among ``classes``; rows (N, K) as they are.
 
@@ -102,17 +114,25 @@ def decided(
 
     A single column of probabilities is decided by ``threshold``, (N,); several, of which each is a
     label of its own, give 0 or 1 for each, (N, J). Without ``classes`` labels are indices. Raises
-    ConfigError for a regression, and for thresholds that are not between 0 and 1.
+    ConfigError for a regression, for thresholds that are not between 0 and 1 or beside classes that
+    are chosen by the largest probability, and DataError where what is predicted is not finite.
     """
     if loss.predicts == "value":
         msg = f"{type(loss).__name__} predicts values, not classes"
         raise ConfigError(msg, python="use predict")
+    unknown = ~np.isfinite(predictions).reshape(len(predictions), -1).all(axis=-1)
+    if unknown.any():
+        msg = f"row {int(unknown.argmax())} has no class: what is predicted for it is not finite"
+        raise DataError(msg, python="fill what is missing in x, or leave such rows out")
     if loss.predicts == "class":
+        if np.any(np.asarray(threshold) != 0.5):
+            msg = f"{type(loss).__name__} takes the most probable class, without a threshold"
+            raise ConfigError(msg, python="compare the probabilities of predict with your own")
         codes = predictions.argmax(axis=-1)
     else:
-        limit = np.asarray(threshold, np.float64)
-        J = predictions.shape[-1]
-        if limit.shape not in ((), (J,)) or not ((limit >= 0) & (limit <= 1)).all():
+        limit, J = np.asarray(threshold), predictions.shape[-1]
+        numbers = limit.dtype.kind in "iuf"
+        if not numbers or limit.shape not in ((), (J,)) or not ((limit >= 0) & (limit <= 1)).all():
             msg = f"threshold must be from 0 to 1, or {J} such numbers; got {threshold!r}"
             raise ConfigError(msg)
         codes = (predictions > limit).astype(np.int64)
@@ -130,7 +150,11 @@ def _column(y: Any) -> np.ndarray:
         backend = backend_of(y)
         assert backend is not None
         return backend.to_host(y)
-    host = np.asarray(numbers_in(y, "y"))
+    plain = numbers_in(y, "y")
+    host = np.asarray(plain)
+    if host.dtype.kind in "US" and isinstance(plain, list | tuple):
+        # NumPy makes texts of the numbers among them.
+        host = np.asarray(plain, object) if host.ndim == 1 else host
     if host.ndim == 2 and host.shape[1] == 1 and host.dtype.kind in "bOUS":
         host = host[:, 0]
     if host.dtype.kind != "O" or host.ndim != 1:

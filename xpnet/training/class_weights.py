@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends import backend_of
 from xpnet.data.columns import listed
 from xpnet.errors import CheckpointError, ConfigError
 from xpnet.nn.losses import Loss
@@ -45,12 +46,13 @@ def given(loss: Loss, weights: ClassWeights | None) -> Loss:
             msg = "class_weights must be finite numbers >= 0, one for each label; got "
             raise ConfigError(msg + repr(dict(weights)))
         return loss
-    if isinstance(weights, str):
-        if weights != "balanced":
-            msg = f"class_weights must be 'balanced', a sequence or a mapping; got {weights!r}"
-            raise ConfigError(msg)
+    if isinstance(weights, str) and weights == "balanced":
         return replace(own, class_weights="balanced")
-    numbers = tuple(weights)
+    array = backend_of(weights)
+    if isinstance(weights, str) or (array is None and not isinstance(weights, Iterable)):
+        msg = f"class_weights must be 'balanced', a sequence or a mapping; got {weights!r}"
+        raise ConfigError(msg)
+    numbers = tuple(weights) if array is None else tuple(array.to_host(weights))
     if not all(_is_weight(w) for w in numbers):
         msg = f"class_weights must be finite numbers >= 0, one for each class; got {weights!r}"
         raise ConfigError(msg)

@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from numbers import Integral
 from typing import Any
 
 from xpnet.errors import ConfigError, XpnetWarning
-from xpnet.optim.schedules import MODES, Mode
+from xpnet.optim.schedules import Mode
+from xpnet.settings import NonNegativeFloat, PositiveInt, convert
 from xpnet.training.callbacks import Callback, EpochMetrics
 from xpnet.training.monitoring import Monitoring, seen
 
@@ -38,12 +40,10 @@ class EarlyStopping(Monitoring):
         mode: Mode | None = None,
         restore_best: bool = False,
     ) -> None:
-        if patience < 1 or (monitor not in MODES and mode is None):
-            msg = "patience must be >= 1 and monitor 'loss' or 'accuracy', or a metric of your own "
-            msg += f"with mode 'min' or 'max'; got {patience} and {monitor!r}"
-            raise ConfigError(msg)
         super().__init__(monitor, mode)
-        self.patience, self.min_delta, self.restore_best = patience, min_delta, restore_best
+        self.patience = convert(PositiveInt, patience, "patience")
+        self.min_delta = convert(NonNegativeFloat, min_delta, "min_delta")
+        self.restore_best = restore_best
         self.best, self.waited = math.inf, 0
         self._kept: tuple[int, Any] | None = None  # the step of the best epoch, and its weights
 
@@ -107,10 +107,10 @@ def early_stopping(asked: Any, *, validated: bool) -> list[Callback]:
         return []
     if isinstance(asked, EarlyStopping):
         return [asked]
-    if not isinstance(asked, int):
+    if not isinstance(asked, Integral):
         msg = f"early_stopping must be True, a number of epochs or an EarlyStopping; got {asked!r}"
         raise ConfigError(msg)
-    patience = PATIENCE if asked is True else asked
+    patience = PATIENCE if asked is True else int(asked)
     if not validated:
         msg = "early_stopping watches the loss of a validation, and there is none"
         remedy = "pass validation_fraction=0.1 or validation=..., or early_stopping="

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from xpnet.errors import TrainingError
+from xpnet.errors import DataError, TrainingError
 from xpnet.step import Batch, StepInputs
+from xpnet.step.trace import INPUT
 from xpnet.training.cursor import TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine
 
@@ -16,11 +17,13 @@ def not_finite(
     batches: Iterator[Batch],
     inputs: Callable[[Engine], StepInputs],
     bad_step: int,
+    check_rows: Callable[[], None],
 ) -> TrainingError:
     """Return the error of a training whose step ``bad_step`` is not finite, or the one before it.
 
     The epoch is repeated up to it, which the positions make possible: ``engine`` and ``cursor`` are
     at an earlier step, from which the ``batches`` go on, and ``inputs`` are those of a step there.
+    ``check_rows`` raises DataError, with the row, where one is not finite.
     """
     where = None
     for batch in batches:
@@ -40,6 +43,11 @@ def not_finite(
         msg += "repeated by the portable formulas, that step is finite"
     else:
         msg += f"first in {where}"
+    if where == INPUT:
+        try:
+            check_rows()
+        except DataError as error:
+            return TrainingError(f"{msg}: {error}", python="fill such values, or leave the row out")
     return TrainingError(
         msg,
         python="lower the lr of the optimizer, pass clip=Clip(norm=1.0), or check the data",

@@ -1,6 +1,7 @@
 """A validation that is split off the training rows."""
 
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ def check_fraction(fraction: Any, validation: Any) -> None:
     """Raise ConfigError for a fraction that is none, or beside a validation that is given."""
     if fraction is None:
         return
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+    number = float(fraction) if isinstance(fraction, Real) and fraction is not True else 0.0
+    if not 0 < number < 1:
         msg = f"validation_fraction must be between 0 and 1, such as 0.1; got {fraction!r}"
         raise ConfigError(msg)
     if validation is not None:
@@ -55,6 +57,7 @@ def divided(
     if stratify:
         for line in rare_classes(y, 2, None if classes is None else [*map(str, classes)]):
             warnings.warn(f"validation_fraction: {line}", XpnetWarning, stacklevel=5)
+    fraction = float(fraction)
     parts = split(y, (1.0 - fraction, fraction), seed, stratify)
     kept, held = (loader.take(rows) for rows in parts)
     return kept, held

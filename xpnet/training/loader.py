@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.backend import foreign
 from xpnet.data import Augment, Shuffle, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
-from xpnet.data.files import naming
+from xpnet.data.files import naming, one_line
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
-from xpnet.errors import DataError
+from xpnet.errors import BackendError, DataError
 from xpnet.nn.losses import check_weights
 from xpnet.step import Batch
 from xpnet.typing import Array
 
-__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader"]
+__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host", "uneven"]
 
 READ_AT_ONCE = 4096  # rows of a stream whose targets alone are needed
 
@@ -48,12 +49,16 @@ class Loader:
         transform: Transform | None = None,
         augment: Augment = Augment(),
     ) -> None:
+        if not isinstance(backend, Backend):
+            msg = f"a Loader is for a Backend; got {type(backend).__name__}"
+            raise BackendError(msg, python="Loader(xpnet.backends.get_backend('numpy'), x, y)")
         self.backend = backend
         arrays = {"x": x, "y": y, "sample weights": weight}
         for name, array in arrays.items():
             refuse_sparse(name, array)
         arrays = {name: numbers_in(array, name) for name, array in arrays.items()}
-        self.arrays = {k: _array(backend, v) for k, v in arrays.items() if v is not None}
+        given = {k: v for k, v in arrays.items() if v is not None or k == "x"}
+        self.arrays = {k: _array(backend, v, k) for k, v in given.items()}
         lengths = {k: v.shape[0] if v.shape else 0 for k, v in self.arrays.items()}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
             rows = ", ".join(f"{k} has {n}" for k, n in lengths.items())
@@ -359,13 +364,41 @@ class StreamedLoader(Loader):
             yield {"x": x} if y is None else {"x": x, "y": y}
 
 
-def _array(backend: Backend, x: Any) -> Any:
-    """An array of the backend's library as it is; anything else as NumPy sees it."""
-    if backend.owns(x) or isinstance(x, np.ndarray):
+def _array(backend: Backend, x: Any, name: str) -> Any:
+    """An array of the backend's library as it is; anything else as NumPy sees it.
+
+    Raises DataError, with its name, for what holds no real numbers.
+    """
+    if backend.owns(x) and not isinstance(x, np.ndarray):
         return x
-    if hasattr(x, "__dlpack__"):
+    if foreign(x):
         return backend.asarray(x)  # raises: it belongs to another library
-    return np.asarray(x)
+    return on_host(x, name)
+
+
+def on_host(x: Any, name: str) -> np.ndarray:
+    """Return numbers as an array of NumPy; raises DataError, with ``name``, for anything else."""
+    if x is None:
+        msg = f"{name} must be an array of real numbers; got None"
+        raise DataError(msg)
+    try:
+        host = np.asarray(x)
+        objects = host.dtype.kind == "O" and not any(isinstance(v, str | bytes) for v in host.flat)
+        host = host.astype(np.float64) if objects else host
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must be an array of real numbers: {uneven(error) or one_line(error)}"
+        pair = uneven(error) and isinstance(x, tuple)
+        raise DataError(msg, python="pass x alone, and not (x, y)" if pair else "") from None
+    if host.dtype.kind not in "buif" and host.size:
+        msg = f"{name} must be an array of real numbers; got {host.dtype}"
+        raise DataError(msg)
+    return host
+
+
+def uneven(error: Exception) -> str:
+    """Return what is wrong where NumPy made no array of parts of different shapes; else ""."""
+    # It has no class of error for that.
+    return "its parts have different shapes" if "inhomogeneous" in str(error) else ""
 
 
 def _batch(arrays: dict[str, Array]) -> Batch:

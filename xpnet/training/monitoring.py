@@ -26,6 +26,10 @@ def watched(record: EpochMetrics, what: str) -> float:
 
 def check_monitor(what: str, mode: Mode | None) -> None:
     """Raise ConfigError for a mode that is not that of the value, or one's own metric without."""
+    if isinstance(what, str) and what.startswith("val_"):
+        msg = f"monitor {what!r} is written {what.removeprefix('val_')!r}: it is that of the "
+        msg += "validation where there is one"
+        raise ConfigError(msg)
     if mode not in (None, "min", "max"):
         msg = f"mode must be 'min' or 'max'; got {mode!r}"
         raise ConfigError(msg)

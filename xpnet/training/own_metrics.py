@@ -100,6 +100,9 @@ def values(
         )
         try:
             result = function(y, given, **weights)
+            if isinstance(result, str | bytes):
+                msg = f"a metric is a number; got {result!r}"
+                raise TypeError(msg)
             found[f"val_{name}"] = float(result)
         except Exception as error:
             msg = f"the metric {name!r} failed: {type(error).__name__}: {one_line(error)}"

@@ -28,6 +28,9 @@ def with_assigned(tensors: dict[str, np.ndarray], some: Mapping[str, Any]) -> di
     Values are arrays of any library, on any device, or nested lists of numbers.
     Raises DataError for a name that is not there, a wrong shape or a value that is not finite.
     """
+    if not hasattr(some, "items"):
+        msg = "params are assigned as a mapping of names to arrays; got "
+        raise DataError(msg + type(some).__name__, python="trainer.params = {'0.dense.W': ...}")
     full = {k.partition("/")[2]: k for k in tensors if k.startswith(("params/", "stats/"))}
     assigned = dict(tensors)
     for name, value in some.items():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from xpnet.backends import Backend, backend_of, resolve
+from xpnet.backends import Backend, backend_class, backend_of, resolve
 from xpnet.data import StreamedDataset
 from xpnet.errors import BackendError, DataError
 from xpnet.training.loader import Loader, RenewedLoader, RenewedRows, StreamedLoader
@@ -23,8 +23,13 @@ class Placement:
     """
 
     def __init__(self, backend: Backend | str | None, device: str, dtype: str | None) -> None:
-        self.backend = backend if isinstance(backend, Backend) else None
-        self.name = backend if isinstance(backend, str) else "auto"
+        self.backend: Backend | None = None
+        self.name = "auto"
+        if isinstance(backend, Backend):
+            self.backend = backend
+        elif backend is not None and backend != "auto":
+            backend_class(backend)  # there is one of that name
+            self.name = backend
         self.device, self.dtype = device, dtype
 
     @property

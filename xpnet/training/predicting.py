@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from xpnet.data import StreamedDataset
 from xpnet.errors import TrainingError
 from xpnet.nn.fit import check_batches
 from xpnet.step import Batch, dropout_keys
+from xpnet.training.arguments import refuse_more
 from xpnet.training.class_labels import decided
 from xpnet.training.engine import Engine, Metrics
 from xpnet.training.loader import Loader
@@ -47,11 +48,12 @@ class Predicting(Reading):
     def _repair(self) -> None:
         """Go back to the state that was kept, where a step was interrupted."""
 
-    def evaluate(self, data: Any, *, label: str | None = None) -> Evaluation:
+    def evaluate(self, data: Any, *more: Never, label: str | int | None = None) -> Evaluation:
         """Return loss, accuracy and predictions for data in any form that :meth:`fit` takes.
 
         Raises TrainingError before there is anything trained, DataError where data is not finite.
         """
+        refuse_more(more, "evaluate((x, y))")
         parts: list[np.ndarray] = []
 
         def keep(batch: Batch, output: Array, predicted: Array) -> None:
@@ -65,7 +67,7 @@ class Predicting(Reading):
         data: Any,
         each: Callable[[Batch, Array, Array], None],
         *,
-        label: str | None = None,
+        label: str | int | None = None,
     ) -> Metrics:
         """Return loss and accuracy; ``each`` is given every batch, its output and its predictions.
 

@@ -13,8 +13,8 @@ from xpnet.errors import DataError
 from xpnet.nn import Sequential
 from xpnet.nn.fit import check_reachable
 from xpnet.nn.losses import Loss, check_weights
-from xpnet.training.class_labels import coded, looked_up
-from xpnet.training.loader import Loader, RenewedRows
+from xpnet.training.class_labels import as_labels, coded, looked_up
+from xpnet.training.loader import Loader, RenewedRows, StreamedLoader, on_host
 from xpnet.training.placement import Placement, check_labelled
 from xpnet.training.snapshot import Position
 from xpnet.training.sources import rows_of
@@ -56,12 +56,17 @@ class Reading(ABC):
     def _built_for(self, data: Any) -> Loader:
         """A loader, for whose examples the model is built."""
         loader = self._loader(data)
+        takes = self.model.input_shape
+        if takes and takes == tuple(loader.arrays["x"].shape) != loader.example_shape:
+            msg = f"x is a single example, of shape {takes}, and not rows of such examples"
+            raise DataError(msg, python="give it as one row, x[None]")
         self._prepare(loader.example_shape)
         return loader
 
     def _coded(self, arrays: tuple[Any, ...], learn: bool = False) -> tuple[Any, ...]:
         """Arrays (x, y, ...) with class indices for labels, which are learnt or looked up."""
         x, y, *weight = arrays
+        y = as_labels(y, self.loss)
         learn = learn and self.position.step == 0  # anew, if an earlier fit was refused
         if self.classes is not None and not learn:
             return x, looked_up(y, self.classes, getattr(self.loss, "ignore_label", None)), *weight
@@ -69,7 +74,7 @@ class Reading(ABC):
         if learn:
             self._set(classes=found.classes)
         if found.classes is None:
-            return arrays
+            return x, y, *weight
         if not learn:
             msg = "the model was trained on class indices; got labels "
             msg += listed([*map(repr, found.classes)])
@@ -79,10 +84,12 @@ class Reading(ABC):
     def _outputs(self, x: Any) -> int:
         model = self.model
         if model.input_shape is None:
-            model = model.build(tuple(np.shape(numbers_in(x, "x"))[1:]))
+            rows = numbers_in(x, "x")
+            rows = rows if hasattr(rows, "shape") else on_host(rows, "x")
+            model = model.build(tuple(rows.shape[1:]))
         return model.output_shape[-1]
 
-    def _rows(self, data: Any, label: str | None, learn: bool) -> Any:
+    def _rows(self, data: Any, label: str | int | None, learn: bool) -> Any:
         """Data in any form as a loader takes it; ``learn`` columns and labels, ask for epochs."""
         known = self._columns if self._has_learnt or not learn else None
         epoch = self.position.epoch if learn else None
@@ -99,7 +106,7 @@ class Reading(ABC):
     def _labelled(
         self,
         data: Any,
-        label: str | None = None,
+        label: str | int | None = None,
         *,
         training: bool = False,
         learn: bool = False,
@@ -115,4 +122,11 @@ class Reading(ABC):
 
         if (weight := loader.weights()) is not None:
             check_weights(weight, loader.rows)
-        return loader.checked(check)
+        checked = loader.checked(check)
+        ignored = getattr(self.loss, "ignore_label", None)
+        if ignored is not None and not isinstance(checked, StreamedLoader):
+            y = next(checked.targets())
+            if y.ndim == 1 and (y == ignored).all():
+                msg = f"all {len(y)} labels are {ignored}, the ignored one, so no row counts"
+                raise DataError(msg)
+        return checked

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -22,22 +22,16 @@ from xpnet.backends import Backend, backend_class, backend_names, get_backend, r
 from xpnet.backends.threads import cores
 from xpnet.errors import BackendError, CheckpointError, ConfigError, XpnetWarning
 from xpnet.nn import Sequential
-from xpnet.nn.losses import LOSSES, Loss
-from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
-from xpnet.optim.schedules import SCHEDULES, Schedule
-from xpnet.settings import Checked, NonNegativeInt, OneOf, PositiveInt, build, dump
-from xpnet.step.mixed_precision import Mixed
+from xpnet.settings import build, dump
 from xpnet.storage import Checkpoint
 from xpnet.storage import save as write
 from xpnet.storage.durable import make_folder, storage_errors
-from xpnet.training.step_choice import Step
-from xpnet.training.threads import ThreadsSetting
+from xpnet.storage.safe_open import as_path
+from xpnet.training.arguments import Settings
 from xpnet.training.trainer import Trainer
 
 __all__ = [
     "FILE",
-    "Settings",
     "file_at",
     "is_trainer",
     "save",
@@ -46,24 +40,23 @@ __all__ = [
 ]
 
 FILE = "model.safetensors"  # within a folder
+# What writes a file of such a name.
+OTHER_FORMS = {
+    ".onnx": "xpnet.export",
+    ".html": "xpnet.export",
+    ".pt": "torch.save(xpnet.to_torch_state(...))",
+    ".pth": "torch.save(xpnet.to_torch_state(...))",
+    ".pkl": "pickle.dump",
+    ".pickle": "pickle.dump",
+    ".joblib": "joblib.dump",
+}
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Checked):
-    """The settings of a trainer, all of them."""
+class Saved(Settings):
+    """The settings of a trainer, and what its weights are."""
 
-    model: Sequential
-    loss: Annotated[Loss, OneOf(LOSSES)]
-    optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)]
-    schedule: Annotated[Schedule, OneOf(SCHEDULES)]
-    clip: Clip
-    batch_size: PositiveInt
-    seed: NonNegativeInt
-    accumulate: PositiveInt
-    mixed: Mixed | None = None
-    step: Step
-    threads: ThreadsSetting
     dtype: Literal["float32", "float64"]
 
 
@@ -73,9 +66,9 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     Raises ConfigError for what cannot be written, such as a class that is not registered, and
     TrainingError while the sizes of the model are not known.
     """
-    names = Settings.__dataclass_fields__
-    given = {name: getattr(trainer, name) for name in names if name != "dtype"}
-    settings = Settings(**given, dtype=cast(Any, trainer.engine.backend.dtype_name))
+    names = Saved.__dataclass_fields__
+    given = {name: getattr(trainer, name) for name in Settings.__dataclass_fields__}
+    settings = Saved(**given, dtype=cast(Any, trainer.engine.backend.dtype_name))
     if type(trainer.model) is not Sequential:
         msg = f"a model of the class {type(trainer.model).__name__} cannot be saved"
         raise ConfigError(msg, python="make a Sequential of its layers")
@@ -83,7 +76,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         msg = "class weights by label are those of the loss from the first fit on"
         raise ConfigError(msg, python="save the trainer after it")
     table = dump(settings)
-    again = build(Settings, table)
+    again = build(Saved, table)
     for name in names:
         if not _equal(getattr(again, name), getattr(settings, name)):
             msg = f"{name} {getattr(settings, name)!r} cannot be saved: a setting in it would come "
@@ -103,10 +96,13 @@ def file_at(path: str | Path, *, make: bool = False) -> Path:
     """Return the file that ``path`` means: itself, or ``model.safetensors`` in a folder.
 
     What exists as a folder or ends in a slash is a folder; with ``make`` it is made.
-    Raises CheckpointError if that cannot be, ConfigError where it is the folder of a run.
+    Raises CheckpointError if that cannot be, ConfigError where it is the folder of a run, or no
+    path.
     """
-    text, folder = os.fspath(path), Path(path)
-    if not (text.endswith(("/", os.sep)) or folder.is_dir()):
+    folder, text = as_path(path, "path"), os.fspath(path)
+    with storage_errors("find", folder):
+        is_folder = text.endswith(("/", os.sep)) or folder.is_dir()
+    if not is_folder:
         return folder
     if make:
         if (folder / "config.toml").exists():
@@ -125,8 +121,14 @@ def save(path: str | Path, trainer: Trainer) -> Path:
 
 
 def write_at(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Path:
-    """Write a checkpoint to the file that ``path`` means, atomically; return its path."""
+    """Write a checkpoint to the file that ``path`` means, atomically; return its path.
+
+    Raises ConfigError for a name that says that the file has another form.
+    """
     file = file_at(path, make=True)
+    if (instead := OTHER_FORMS.get(file.suffix.lower())) is not None:
+        msg = f"a model is saved in the form of safetensors, and {file.name!r} names another"
+        raise ConfigError(msg, python=f"end it in .safetensors, or {instead} it")
     write(file, tensors, meta)
     return file
 
@@ -151,7 +153,7 @@ def trainer_of(
         msg = f"{path} has a trainer of format {form!r}, newer than {FORMAT}; update xpnet"
         raise CheckpointError(msg)
     try:
-        settings = build(Settings, table["settings"])
+        settings = build(Saved, table["settings"])
     except (ConfigError, AttributeError, TypeError) as error:
         msg = f"the trainer of {path} cannot be made here: {error}"
         if "unknown" not in str(error):
@@ -182,7 +184,7 @@ def _backend(
     return resolve(backend or "auto", device or "auto", dtype).backend
 
 
-def _made(settings: Settings, meta: Mapping[str, Any], backend: Backend) -> Trainer:
+def _made(settings: Saved, meta: Mapping[str, Any], backend: Backend) -> Trainer:
     """A trainer of the settings, without those that this machine or backend cannot have."""
     mixed, step, threads = settings.mixed, settings.step, settings.threads
     saved = meta.get("backend")
@@ -203,5 +205,4 @@ def _made(settings: Settings, meta: Mapping[str, Any], backend: Backend) -> Trai
             mixed = None
     settings = replace(settings, mixed=mixed, step=step, threads=threads)
     given = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-    del given["dtype"]
     return Trainer(**given, backend=backend)

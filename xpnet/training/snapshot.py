@@ -65,6 +65,9 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "columns": lambda value: value is None or _are_texts(value),
         "classes": lambda value: value is None or _are_labels(value),
     }
+    if not isinstance(meta, Mapping):
+        msg = f"cannot resume from {type(meta).__name__}: pass what snapshot returned"
+        raise CheckpointError(msg)
     meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
     for key, is_good in checks.items():
         if not is_good(meta.get(key)):

@@ -28,7 +28,7 @@ from xpnet.data.dataset import refuse_sparse
 from xpnet.data.files import naming
 from xpnet.data.tables.memory import labelled_numbers, named_numbers, numbers_in, speaks_arrow
 from xpnet.errors import ConfigError, DataError
-from xpnet.training.loader import Loader, RenewedRows
+from xpnet.training.loader import Loader, RenewedRows, uneven
 from xpnet.training.memory import host_memory, in_words
 from xpnet.training.placement import FORMS
 
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 def rows_of(
     data: Any,
     *,
-    label: str | None = None,
+    label: str | int | None = None,
     columns: tuple[str, ...] | None = None,
     epoch: int | None = None,
 ) -> Rows:
@@ -74,15 +74,21 @@ def rows_of(
         return Rows((x, y), found)
     if label is not None:
         msg = f"label={label!r} names a column of a table; got {type(data).__name__}"
-        raise ConfigError(msg, python="leave label out")
-    if isinstance(data, tuple | Loader | StreamedDataset | RenewedRows) or _is_pair(data):
+        collected = "call its collect() first" if hasattr(data, "collect") else "leave label out"
+        raise ConfigError(msg, python=collected)
+    if isinstance(data, tuple) or _is_pair(data):
+        if not data or not _is_table(data[0]):
+            return Rows(data)
+        numbers, of_x = named_numbers(data[0], "x", columns)
+        return Rows((numbers, *data[1:]), of_x)
+    if isinstance(data, Loader | StreamedDataset | RenewedRows):
         return Rows(data)
     return Rows(_gathered(data))
 
 
 def _of_function(
     function: Callable[..., Any],
-    label: str | None,
+    label: str | int | None,
     columns: tuple[str, ...] | None,
     epoch: int | None,
 ) -> Rows:
@@ -107,7 +113,7 @@ def _of_function(
     return Rows(renewed, first.columns)
 
 
-def label_for(validation: Any, label: str | None) -> str | None:
+def label_for(validation: Any, label: str | int | None) -> str | int | None:
     """Return the label of a validation, which need not be a table where the training is one."""
     return label if speaks_arrow(validation) or _is_function(validation) else None
 
@@ -118,13 +124,20 @@ def features(x: Any, columns: Sequence[str] | None) -> Any:
     Of a table they are the ``columns``, in that order, where these are known; of batches or rows
     (x, y) they are x. Raises DataError for a table without one of the columns.
     """
+    if _is_table(x):
+        return named_numbers(x, "x", columns)[0]
     if speaks_arrow(x):
-        return x if columns is None else named_numbers(x, "x", columns)
+        return x
     if isinstance(x, tuple | list | Loader | StreamedDataset) or _refused(x):
         return x
     if _is_function(x):
         return features(x(), columns)
     return _gathered(x, _only_x)[0] if _is_source(x) else x
+
+
+def _is_table(x: Any) -> bool:
+    """Whether it is a table of columns with names, and not one of its columns."""
+    return speaks_arrow(x) and (hasattr(x, "columns") or hasattr(x, "schema"))
 
 
 def _is_pair(data: Any) -> bool:
@@ -181,6 +194,12 @@ def _is_source(data: Any) -> bool:
 def _gathered(data: Any, parts: Parts | None = None) -> tuple[np.ndarray, ...]:
     """The rows of batches or a data set of rows, read once."""
     parts = parts or _parts
+    if isinstance(data, type):
+        msg = f"{data.__name__} is a class, and no data"
+        raise DataError(msg, python=f"pass an object of it, {data.__name__}(...)")
+    if (_by_row(data) or isinstance(data, list)) and not len(data):
+        msg = f"the {type(data).__name__} has no rows"
+        raise DataError(msg)
     if _of_torch(data, "DataLoader"):
         return _collected(_in_order(data), parts)
     if _of_torch(data, "IterableDataset"):
@@ -287,7 +306,8 @@ def _collected(batches: Iterable[Any], parts: Parts) -> tuple[np.ndarray, ...]:
         lengths = [len(a) if a.ndim else -1 for a in arrays]
         if min(lengths) < 0 or len(set(lengths)) > 1:
             msg = f"{where}: all parts must have the same number of rows; the shapes are "
-            raise DataError(msg + _shapes(arrays))
+            remedy = "an iterable gives batches, so pass rows as (x, y)" if min(lengths) < 0 else ""
+            raise DataError(msg + _shapes(arrays), python=remedy)
         columns = columns or [[] for _ in arrays]
         _check_like([column[0] for column in columns if column], arrays, where)
         for column, array in zip(columns, arrays, strict=True):
@@ -361,5 +381,5 @@ def _on_host(part: Any, name: str) -> np.ndarray:
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        msg = f"{name} is no array: {' '.join(str(error).split())}"
+        msg = f"{name} is no array: {uneven(error) or ' '.join(str(error).split())}"
         raise DataError(msg) from error

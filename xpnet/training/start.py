@@ -6,7 +6,7 @@ and then begins anew; any other difference is an error, since a network with som
 weights in the middle is no start. Each line of :attr:`Start.lines` says what was done.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -19,6 +19,7 @@ from xpnet.nn.layout import Layout
 from xpnet.optim.groups import frozen
 from xpnet.registry import name_of
 from xpnet.storage import Checkpoint, CheckpointFolder, load
+from xpnet.storage.safe_open import as_path
 from xpnet.training.saved import file_at
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def source_of(source: Any) -> Source:
     """
     name, source = "the given trainer", getattr(source, "trainer", source)
     if isinstance(source, str | Path):
-        source = _read(Path(source))
+        source = _read(as_path(source, "what to start from"))
     if isinstance(source, Checkpoint):
         name, tensors, meta = str(source.path), source.tensors, source.meta
         settings = _table(_table(meta.get("trainer")).get("settings") or meta.get("config"))
@@ -72,7 +73,8 @@ def source_of(source: Any) -> Source:
     else:
         msg = "a training starts from a Trainer, a Run, a saved file or the folder of a run; "
         msg += f"got {type(source).__name__}"
-        raise ConfigError(msg)
+        arrays = "assign arrays by name, trainer.params = ..., for weights alone"
+        raise ConfigError(msg, python=arrays if isinstance(source, Mapping) else "")
     if meta.get("trained") is False:
         msg = f"{name} has not been trained: its weights are random"
         raise TrainingError(msg)
@@ -92,7 +94,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 def _read(path: Path) -> Checkpoint:
     folder = path / "checkpoints"
-    if not folder.is_dir():
+    if not (folder.is_dir() or (path / "config.toml").is_file()):
         return load(file_at(path))
     checkpoints = CheckpointFolder(folder)
     if (found := checkpoints.best() or checkpoints.newest()) is None:
@@ -139,7 +141,7 @@ def start(
         if optimizer_state
         else "the optimizer begins anew"
     )
-    if still := _frozen(trainer, own):
+    if still := _frozen(trainer, own, anew):
         lines.append(f"frozen: {', '.join(still)}")
     tensors = engine.tensors()
     for key, mine in tensors.items():
@@ -210,6 +212,12 @@ def _slots(trainer: "Trainer", source: Source, anew: list[str]) -> tuple[str, ..
     )
 
 
-def _frozen(trainer: "Trainer", own: Layers) -> list[str]:
+def _frozen(trainer: "Trainer", own: Layers, anew: Iterable[str]) -> list[str]:
+    """The layers that are frozen; raises ConfigError where random weights would stay."""
     still = set(frozen(trainer.optimizer, trainer.engine.params_layout))
+    if random := [layer for layer in anew if still.issuperset(own[layer])]:
+        msg = f"{random[0]} begins anew and is frozen, so its weights would stay random"
+        raise ConfigError(
+            msg, python="take it out of freeze", command="take it out of optimizer.freeze"
+        )
     return [layer for layer, names in own.items() if still.intersection(cast(Any, names))]

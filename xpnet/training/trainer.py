@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Never, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, cast
 
 import numpy as np
 
@@ -25,21 +25,30 @@ from xpnet.data.files import naming
 from xpnet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.nn import Layer, Sequential
 from xpnet.nn.fit import check_batches, check_codes, check_output
-from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
-from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
-from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
-from xpnet.settings import OneOf, convert
+from xpnet.optim.optimizers import Adam, Optimizer
+from xpnet.optim.schedules import Constant, Schedule
 from xpnet.step import StepInputs, TrainState, dropout_keys
-from xpnet.step.mixed_precision import Mixed
+from xpnet.step.mixed_precision import Mixed, Narrow
 from xpnet.training import class_weights as weights
 from xpnet.training.arguments import (
-    check_settings,
+    check_epochs,
+    checked_settings,
     not_assignable,
+    refuse_more,
+    refuse_of_fit,
     refuse_unknown,
     warn_that_all_is_done,
+    warn_that_all_is_frozen,
 )
-from xpnet.training.callbacks import Callback, EpochMetrics, named, overridden
+from xpnet.training.callbacks import (
+    Callback,
+    EpochMetrics,
+    check_callbacks,
+    named,
+    overridden,
+)
 from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
 from xpnet.training.display import facts
@@ -54,7 +63,7 @@ from xpnet.training.monitoring import check_monitored, watched
 from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement
-from xpnet.training.predicting import Evaluation, Predicting
+from xpnet.training.predicting import EVALUATION_BATCH, Evaluation, Predicting
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.sources import label_for
 from xpnet.training.step_choice import Step
@@ -66,7 +75,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "Position", "Trainer"]
 
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
-OF_A_FIT = ("_batches", "_began", "_metrics")  # what a copy does without
+OF_A_FIT = ("_batches", "_began", "_check_rows", "_metrics")  # what a copy does without
 
 
 class _Kept(NamedTuple):
@@ -138,30 +147,30 @@ class Trainer(Predicting):
         clip: Clip = Clip(),
         step: Step = "auto",
         accumulate: int = 1,
-        mixed: Mixed | None = None,
+        mixed: Mixed | Narrow | None = None,
         threads: ThreadsSetting = "auto",
         class_weights: ClassWeights | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _settings())
-        model = model if isinstance(model, Sequential) else Sequential(tuple(model))
-        known: Loss = convert(Annotated[Loss, OneOf(LOSSES)], loss, "loss")
-        rule: Any = Annotated[Optimizer, OneOf(OPTIMIZERS)]
-        optimizer = convert(rule, optimizer, "optimizer")
-        rule = Annotated[Schedule, OneOf(SCHEDULES)]
-        schedule = convert(rule, schedule, "schedule")
-        self._placement = Placement(backend, device, dtype)
-        self._set(
-            model=model,
-            loss=weights.given(known, class_weights),
+        settings = checked_settings(
+            model,
+            loss=loss,
             optimizer=optimizer,
             schedule=schedule,
+            clip=clip,
+            batch_size=batch_size,
+            seed=seed,
+            accumulate=accumulate,
+            mixed=mixed,
+            step=step,
+            threads=threads,
         )
-        check_settings(self.loss, self.schedule, batch_size, accumulate, seed)
+        self._placement = Placement(backend, device, dtype)
+        self._set(**vars(settings))
+        self.threads = settings.threads  # checked: no more than there are cores
+        self._set(loss=weights.given(settings.loss, class_weights), class_weights=class_weights)
         check_output(self.model, self.loss)
-        self._set(batch_size=batch_size, seed=seed, clip=clip, step=step)
-        self._set(accumulate=accumulate, mixed=mixed, class_weights=class_weights)
-        self.threads = checked(threads)
 
         self._cursor = Cursor(Position())
         self._set(history=[], stopped=None, failed=None, callbacks=[])
@@ -189,7 +198,7 @@ class Trainer(Predicting):
         """Refuse what would have no effect: the steps are made, and keep their own count."""
         if not name.startswith("_") and name not in ASSIGNABLE:
             raise not_assignable(name, _settings(), dir(self))
-        super().__setattr__(name, value)
+        super().__setattr__(name, checked(value) if name == "threads" else value)
 
     def __getstate__(self) -> dict[str, Any]:
         self._repair()
@@ -206,21 +215,23 @@ class Trainer(Predicting):
     def fit(
         self,
         data: Any,
-        *,
+        *more: Never,
         epochs: int,
         validation: Any = None,
         validation_fraction: float | None = None,
         early_stopping: EarlyStopping | int | None = None,
         metrics: Mapping[str, Metric] | None = None,
         callbacks: Iterable[Callback] = (),
-        label: str | None = None,
+        label: str | int | None = None,
+        **unknown: Never,
     ) -> list[EpochMetrics]:
         """Train until ``epochs`` epochs are done in all, and return the history.
 
         ``data`` and ``validation`` are (x, y), (x, y, sample_weight), a Loader, a StreamedDataset
         or any form of :mod:`xpnet.training.sources`: a table whose column ``label`` is y and whose
         others are numbers, an iterable of batches, a DataLoader or Dataset of PyTorch, which are
-        all read once into memory, or a function that returns one of these for an epoch. The labels
+        all read once into memory, or a function that returns one of these for an epoch. Where x is
+        a table whose columns have names, those of later tables are found by them. The labels
         of a classification may be texts, whole numbers or booleans: their distinct values, sorted,
         are :attr:`classes`, as many as the model has outputs
         (:mod:`xpnet.training.class_labels`).
@@ -243,9 +254,11 @@ class Trainer(Predicting):
         that does not fit and for a label that the training does not have, ConfigError for arguments
         that do not go together, TrainingError when the loss is not finite or a metric fails.
         """
+        refuse_more(more, "fit((x, y), epochs=...)")
+        refuse_of_fit(unknown, inspect.signature(self.fit).parameters, _settings())
         check_fraction(validation_fraction, validation)
         validated = validation is not None or validation_fraction is not None
-        watching = [*callbacks, *stopping(early_stopping, validated=validated)]
+        watching = [*check_callbacks(callbacks), *stopping(early_stopping, validated=validated)]
         own = check_metrics({} if metrics is None else metrics)
         if own and not validated:
             msg = "metrics are of a validation, and there is none"
@@ -262,16 +275,14 @@ class Trainer(Predicting):
     def _fit(
         self,
         data: Any,
-        label: str | None,
+        label: str | int | None,
         epochs: int,
         validation: Any,
         fraction: float | None,
         callbacks: list[Callback],
         metrics: dict[str, Metric],
     ) -> list[EpochMetrics]:
-        if epochs < 1:
-            msg = f"epochs must be >= 1; got {epochs}"
-            raise ConfigError(msg)
+        epochs = check_epochs(epochs)
         self._repair()
         loader, checks = self._labelled(data, label, training=True, learn=True), None
         accuracy = () if self.loss.predicts == "value" else ("accuracy",)
@@ -293,6 +304,8 @@ class Trainer(Predicting):
         check_length(epochs, steps_per_epoch)
         if self._fitted and epochs <= self.position.epoch:
             warn_that_all_is_done(self.position.epoch)
+        if self._is_frozen and type(self) is Trainer:  # a run says what is frozen
+            warn_that_all_is_frozen()
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
         self._metrics = metrics
@@ -348,6 +361,7 @@ class Trainer(Predicting):
         self._batches = lambda: loader.batches(
             self.batch_size, shuffle, start=self.position.batch, reuse=True
         )
+        self._check_rows = lambda: loader.check_finite(EVALUATION_BATCH)
         hooks = overridden(self.callbacks, "on_step_end")
         for batch in self._batches():
             cursor.phase = STEP
@@ -431,8 +445,16 @@ class Trainer(Predicting):
             cursor.phase = TRIAL
             engine.set_state(self._kept.state)
             cursor.position = self._kept.position
-            raise not_finite(engine, cursor, batches(), self._inputs, bad_step)
+            check = self._check_rows
+            raise not_finite(engine, cursor, batches(), self._inputs, bad_step, check)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
+
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether no weight and no statistic will change."""
+        entries = self.engine.params_layout.entries
+        still = bool(entries) and all(entry.frozen for entry in entries)
+        return still and not self.engine.stats_layout.size
 
     @property
     def _has_learnt(self) -> bool:
@@ -568,7 +590,7 @@ class Trainer(Predicting):
         *,
         optimizer_state: bool = False,
         new_head: bool = False,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] | None = print,
     ) -> "Start":
         """Start from the weights of another training, layer by layer: fine-tuning.
 
@@ -578,7 +600,7 @@ class Trainer(Predicting):
         model without sizes is built for the inputs of a trainer or of what one saved. The settings
         are those of this trainer: the learning rate, the layers to ``freeze``. With
         ``optimizer_state`` the moments and the count of updates of the same rule go on as well.
-        ``report`` is called with each line of what was taken and what begins anew.
+        ``report``, unless None, is called with each line of what was taken and begins anew.
 
         Raises ConfigError for layers that do not fit, CheckpointError for what cannot be read, and
         TrainingError once this trainer has trained.
@@ -608,10 +630,12 @@ class Trainer(Predicting):
         self._set(updates_before=found.updates if optimizer_state else 0)
         self._has_weights = True
         self._keep()
-        for line in started.lines:
-            report(line)
+        lines = [*started.lines]
         if found.encoded and type(self) is Trainer:
-            report(f"not taken: the preprocessing of {found.name}; give rows as it encodes them")
+            lines.append(f"not taken: the preprocessing of {found.name}; encode rows as it does")
+        if report is not None:
+            for line in lines:
+                report(line)
         return started
 
     def _threads_by_backend(self) -> dict[str, int]:

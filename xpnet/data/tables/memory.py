@@ -28,6 +28,7 @@ __all__ = [
     "named_numbers",
     "numbers_in",
     "of_arrow",
+    "only_column",
     "speaks_arrow",
 ]
 
@@ -70,9 +71,14 @@ def like_input(table: Any, columns: Mapping[str, Any]) -> Any:
 def numbers_in(obj: Any, name: str) -> Any:
     """Return the numbers of a table as float64 (N, C), and of a column as (N,); else ``obj``.
 
-    Raises DataError for a column of anything else than numbers: a training of one's own, unlike
-    :func:`xpnet.train`, encodes nothing.
+    Raises DataError for a column of anything else than numbers, and for a masked value: a training
+    of one's own, unlike :func:`xpnet.train`, encodes nothing.
     """
+    if isinstance(obj, np.ma.MaskedArray):
+        if np.ma.is_masked(obj):
+            msg = f"{name} has masked values, and what is below a mask is no data"
+            raise DataError(msg, python="leave such rows out, or fill them: .filled(...)")
+        return obj.data
     if not speaks_arrow(obj):
         return obj
     if not _is_frame(obj) and not hasattr(obj, "columns"):
@@ -82,38 +88,69 @@ def numbers_in(obj: Any, name: str) -> Any:
 
 
 def labelled_numbers(
-    obj: Any, name: str, label: str, columns: Sequence[str] | None = None
+    obj: Any, name: str, label: str | int, columns: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return the numbers (N, C) of a table, the values (N,) of its column ``label``, and C names.
+
+    A whole number is a name, too, of a pandas table whose columns are numbered.
 
     The numbers are of all other columns, or of ``columns``, in that order. Raises DataError for a
     label that is not there, and for a value that is missing, or no number in another column.
     """
     raw = of_arrow(obj, name)
     names = [str(n) for n in raw.names or ()]
-    at = _position(names, label, name)
+    at = _position(names, f"{label}" if isinstance(label, int) else label, name)
     if columns is None:
         columns = [n for j, n in enumerate(names) if j != at and j not in raw.index]
         if not columns:
             msg = f"{name} has no column beside {label!r}"
             raise DataError(msg)
     x = _complete(raw, name, [_position(names, c, name) for c in columns])
+    return x, _values(raw, at, name), tuple(columns)
+
+
+def only_column(obj: Any, name: str) -> Any:
+    """Return the values (N,) of a table of one column; else ``obj``.
+
+    Raises DataError for a value that is missing, or neither number nor text.
+    """
+    if not speaks_arrow(obj) or not hasattr(obj, "columns"):
+        return obj
+    raw = of_arrow(obj, name)
+    own = [j for j in range(raw.data.num_columns) if j not in raw.index]
+    return _values(raw, own[0], name) if len(own) == 1 else obj
+
+
+def _values(raw: RawTable, at: int, name: str) -> np.ndarray:
     column = raw.data.column(at)
     content = content_of(column)
     if content not in ("number", "boolean", "text"):
+        label = raw.data.schema.names[at]
         msg = f"{name}: column {label!r} holds neither numbers nor texts, but {column.type}"
         raise DataError(msg)
     _check_complete(raw, at)
     values = column.to_numpy()
-    y = values.astype(str) if content == "text" else values.astype(_plain(values.dtype, content))
-    return x, y, tuple(columns)
+    return values.astype(str) if content == "text" else values.astype(_plain(values.dtype, content))
 
 
-def named_numbers(obj: Any, name: str, columns: Sequence[str]) -> np.ndarray:
-    """Return the numbers (N, C) of the C ``columns`` of a table; raises as labelled_numbers."""
+def named_numbers(
+    obj: Any, name: str, columns: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Return the numbers (N, C) of the C ``columns`` of a table, None for all, and their names.
+
+    Columns that are only numbered, as by pandas, go by position and have no names, unless these are
+    the ``columns``. Raises as :func:`labelled_numbers`.
+    """
     raw = of_arrow(obj, name)
     names = [str(n) for n in raw.names or ()]
-    return _complete(raw, name, [_position(names, c, name) for c in columns])
+    own = [j for j in range(raw.data.num_columns) if j not in raw.index]
+    numbered = [names[j] for j in own] == [*map(str, range(len(own)))]
+    if numbered and not set(columns or ("",)) <= set(names):
+        return _complete(raw, name, own), None
+    if columns is None:
+        return _complete(raw, name, own), tuple(names[j] for j in own)
+    at = [_position(names, c, name) for c in columns]
+    return _complete(raw, name, at), tuple(columns)
 
 
 def _plain(dtype: np.dtype, content: str) -> np.dtype:
