@@ -100,6 +100,52 @@ MODELS = {
         one=f(1.0),
         half=f(0.5),
     ),
+    "sigmoid of an exponential": lambda: around(
+        n("Neg", "h", "m"),
+        n("Exp", "m", "e"),
+        n("Add", "one e", "d"),
+        n("Reciprocal", "d", "a"),
+        one=f(1.0),
+    ),
+    "softplus that overflows": lambda: around(
+        n("Exp", "h", "e"), n("Add", "e one", "p"), n("Log", "p", "a"), one=f(1.0)
+    ),
+    "tanh gelu of six digits": lambda: around(
+        n("Pow", "h three", "q"),
+        n("Mul", "q c", "r"),
+        n("Add", "h r", "s"),
+        n("Mul", "s k", "u"),
+        n("Tanh", "u", "t"),
+        n("Add", "t one", "p"),
+        n("Mul", "h half", "m"),
+        n("Mul", "m p", "a"),
+        three=f(3.0),
+        c=f(0.044715),
+        k=f(0.797885),
+        one=f(1.0),
+        half=f(0.5),
+    ),
+    "hard swish of a clip": lambda: around(
+        n("Add", "h three", "s"),
+        n("Clip", "s zero six", "c"),
+        n("Mul", "h c", "m"),
+        n("Div", "m six", "a"),
+        three=f(3.0),
+        zero=f(0.0),
+        six=f(6.0),
+    ),
+    "celu of elu": lambda: around(
+        n("Div", "h k", "d"), n("Elu", "d", "e"), n("Mul", "e k", "a"), k=f(0.7)
+    ),
+    "relu by where": lambda: around(
+        n("LessOrEqual", "h zero", "l"), n("Where", "l zero h", "a"), zero=f(0.0)
+    ),
+    "softmax in nodes": lambda: around(
+        n("Exp", "h", "e"),
+        n("ReduceSum", "e axes", "s"),
+        n("Div", "e s", "a"),
+        axes=np.array([1]),
+    ),
     "leaky by max": lambda: around(n("Mul", "s h", "m"), n("Max", "h m", "a"), s=f(0.2)),
     "layer norm in nodes": lambda: around(
         n("ReduceMean", "h axes", "m"),
@@ -124,6 +170,21 @@ MODELS = {
         n("Mul", "h i", "y"),
         n("Mul", "G y", "a"),
         axes=np.array([-1]),
+        eps=f(1e-3),
+    ),
+    "layer norm of sums": lambda: around(
+        n("ReduceSum", "h axes", "s"),
+        n("Div", "s J", "m"),
+        n("Mul", "h h", "q"),
+        n("ReduceMean", "q axes", "w"),
+        n("Mul", "m m", "n"),
+        n("Sub", "w n", "v"),
+        n("Add", "v eps", "e"),
+        n("Sqrt", "e", "r"),
+        n("Sub", "h m", "c"),
+        n("Div", "c r", "a"),
+        axes=np.array([1]),
+        J=f(6.0),
         eps=f(1e-3),
     ),
     "weights transposed by a node": lambda: a_model(
@@ -184,6 +245,24 @@ REFUSED = {
     "axis": (lambda: around(n("Softmax", "h", "a", axis=0)), r"its axis is 0, not the last"),
     "almost gelu": (
         lambda: around(n("Erf", "h", "e"), n("Mul", "h e", "a")),
+        r"two branches are not a chain",
+    ),
+    "norm of the batch": (
+        lambda: around(n("ReduceMean", "h axes", "m"), n("Sub", "h m", "a"), axes=np.array([0])),
+        r"two branches are not a chain",
+    ),
+    "norm of a deviation": (
+        lambda: around(
+            n("ReduceMean", "h axes", "m"),
+            n("Sub", "h m", "c"),
+            n("Mul", "c c", "q"),
+            n("ReduceMean", "q axes", "v"),
+            n("Sqrt", "v", "s"),
+            n("Add", "s eps", "d"),
+            n("Div", "c d", "a"),
+            axes=np.array([-1]),
+            eps=f(1e-3),
+        ),
         r"two branches are not a chain",
     ),
     "reshape": (lambda: around(n("Reshape", "h s", "a"), s=np.array([-1, 3])), r"it makes shape"),

@@ -13,7 +13,7 @@ pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
 onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
 
-from xpnet.interop.onnx.functions import points, same_operator  # noqa: E402
+from xpnet.interop.onnx.functions import points, rows, same_along_rows, same_operator  # noqa: E402
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
 from xpnet.interop.onnx.read import from_onnx  # noqa: E402
 
@@ -102,6 +102,8 @@ def test_xpnet_reads_what_it_has_written(name):
         (lambda z: z * (z > 0), "Relu"),
         (lambda z: (1 + np.tanh(z / 2)) / 2, "Sigmoid"),
         (lambda z: np.logaddexp(z, 0.0), "Softplus"),
+        (lambda z: np.log(1 + np.exp(z)), "Softplus"),
+        (lambda z: z / (1 + np.exp(-z)), "Swish"),
         (lambda z: np.clip(z + 0.5, 0.0, 1.0), "HardSigmoid"),
         (lambda z: np.where(z < 0, 0.3 * z, z), "LeakyRelu"),
         (lambda z: np.minimum(np.maximum(z, 0.0), 6.0), None),
@@ -112,6 +114,7 @@ def test_xpnet_reads_what_it_has_written(name):
         (lambda z: np.where(z < -30.0, 0.0, np.where(z > 0, z, 0.3 * z)), None),
         (lambda z: z * z, None),
         (lambda z: z, None),
+        (lambda z: np.where(z > 50.0, np.nan, np.maximum(z, 0.0)), None),
         (lambda z: z > 0.0, None),
     ],
 )
@@ -119,6 +122,41 @@ def test_a_function_is_known_by_all_of_its_values(function, op):
     at = points([30.0])
     with np.errstate(all="ignore"):
         found = same_operator(at, function(at), EPS)
+    assert (found and found.op_type) == op
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def layer_norm(z, eps=1e-3, ddof=0):
+    return (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True, ddof=ddof) + eps)
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (softmax, "Softmax"),
+        (lambda z: np.log(softmax(z)), "LogSoftmax"),
+        (layer_norm, "LayerNormalization"),
+        (lambda z: z / np.sqrt((z * z).mean(-1, keepdims=True) + 1e-3), "RMSNormalization"),
+        (lambda z: softmax(1.0001 * z), None),
+        (lambda z: np.clip(softmax(z), 1e-7, 1.0), None),
+        (lambda z: np.log(softmax(z) + 1e-7), None),
+        (lambda z: softmax(z.T).T, None),
+        (lambda z: layer_norm(z, 1.01e-3), None),
+        (lambda z: layer_norm(z, ddof=1), None),
+        (lambda z: np.minimum(layer_norm(z), 6.0), None),
+        (lambda z: layer_norm(layer_norm(z)), None),
+        (lambda z: z / np.sqrt((z * z).sum(-1, keepdims=True) + 1e-3), None),
+        (lambda z: z - z.mean(-1, keepdims=True), None),
+    ],
+)
+def test_a_function_of_rows_is_known_by_all_of_its_values(function, op):
+    at = rows((40,))
+    with np.errstate(all="ignore"):
+        found = same_along_rows(at, function(at), [1e-3, 1.0], EPS)
     assert (found and found.op_type) == op
 
 
@@ -166,6 +204,23 @@ def test_only_numbers_of_floating_types_are_taken():
     session = onnxruntime.InferenceSession(model.SerializeToString())
     found = session.run(["probabilities"], {"x": x})[0]
     np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
+
+
+class WithoutNaN(Leaky6):
+    """max(z, 0), where NaN is 0."""
+
+    def value(self, z):
+        xp = z.__array_namespace__()
+        return xp.where(xp.isnan(z), 0.0, xp.maximum(z, 0.0))
+
+
+def test_what_a_function_makes_of_nan_stays():
+    trainer, x = trained((Dense(8), WithoutNaN(), Dense(4)))
+    x[3, 2] = np.nan
+    session = onnxruntime.InferenceSession(forward_model(trainer).SerializeToString())
+    found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_goes_into_the_dense_layer_before_it_and_says_so():
