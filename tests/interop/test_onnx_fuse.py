@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
 
 from xpnet.interop.onnx.functions import points, rows, same_along_rows, same_operator  # noqa: E402
+from xpnet.interop.onnx.fuse import fused  # noqa: E402
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
 from xpnet.interop.onnx.read import from_onnx  # noqa: E402
 
@@ -227,6 +228,38 @@ def test_batch_norm_goes_into_the_dense_layer_before_it_and_says_so():
     trainer, _ = trained((Dense(8), BatchNorm(), ReLU(), Dense(4)))
     names = [i.name for i in forward_model(trainer).graph.initializer]
     assert {"0.dense.W.scaled", "0.dense.b.moved", "3.dense.W", "3.dense.b"} == set(names)
+
+
+def test_a_product_of_matrices_takes_up_transposes_and_a_bias():
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        f (float[N,3] x, float[N,4] z, float[4] b, float[2,N,4] many, float[4,4] W)
+            => (float[3,4] dW, float[N,4] y, float[2,4,4] batched, float[4,3] both, float[N,4] same)
+        {
+            turned = Transpose <perm = [1, 0]> (x)
+            product = MatMul (turned, z)
+            dW = Add (b, product)
+            zt = Transpose (z)
+            both = MatMul (zt, x)
+            zW = Transpose (W)
+            zz = MatMul (z, zW)
+            y = Add (zz, z)
+            each = Transpose <perm = [0, 2, 1]> (many)
+            batched = MatMul (each, z)
+            kept = Transpose <perm = [0, 1]> (W)
+            same = MatMul (z, kept)
+        }
+    """)
+    made = fused(model)
+    onnx.checker.check_model(made, full_check=True)
+    kinds = ["Gemm", "Gemm", "Gemm", "Add", "Transpose", "MatMul", "Transpose", "MatMul"]
+    assert [node.op_type for node in made.graph.node] == kinds
+    rng = np.random.default_rng(2)
+    shapes = {"x": (5, 3), "z": (5, 4), "b": (4,), "many": (2, 5, 4), "W": (4, 4)}
+    given = {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+    runs = (onnxruntime.InferenceSession(m.SerializeToString()) for m in (model, made))
+    for a, b in zip(*(session.run(None, given) for session in runs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_value_that_something_else_reads_stays():

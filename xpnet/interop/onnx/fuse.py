@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fused"]
 
+RESHAPED = ("Reshape", "Squeeze", "Unsqueeze")
 FLOAT, DOUBLE = 1, 11  # of TensorProto
 # What onnxruntime has a kernel for, in opset 21; of a normalisation, ε is a float32.
 IN_FLOAT64 = {"Relu", "Sigmoid", "Tanh", "Softmax", "LogSoftmax"}
@@ -39,19 +40,23 @@ class _Fusing(Rewriting):
     def __init__(self, model: "onnx.ModelProto") -> None:
         super().__init__(model)
         self.rules = (
-            *(self._reshape, self._scale, self._affine, self._gemm, self._prelu),
-            *(self._formula, self._scaled_norm),
+            *(self._reshape, self._scale, self._affine, self._transposed),
+            *(self._gemm, self._prelu, self._formula, self._scaled_norm),
         )
 
     # -- weights -----------------------------------------------------------------------------------
 
     def _reshape(self, node: Any) -> Match | None:
-        """x in the shape that it has."""
+        """x in the shape that it has, or in one shape after another."""
         from onnx import helper
 
         if node.op_type != "Reshape" or node.input[1] not in self.constants:
             return None
         asked, shape = self.constants[node.input[1]].tolist(), self.shapes.get(node.input[0])
+        for op in () if 0 in asked else RESHAPED:
+            for other, _ in self.first(node, op):
+                made = helper.make_node("Reshape", [other.input[0], node.input[1]], node.output)
+                return Match(made, [other])
         if shape is None or len(shape) != len(asked) or asked.count(-1) > 1:
             return None
         if any(n not in (-1, m) for n, m in zip(asked, shape, strict=True)):
@@ -71,7 +76,7 @@ class _Fusing(Rewriting):
                 if a is None or b is None or x in self.constants:
                     continue
                 both = np.asarray(a * b)
-                if both.ndim > max(a.ndim, b.ndim) or both.ndim > self.ranks.get(x, 0):
+                if both.ndim > max(a.ndim, b.ndim) or both.ndim > (self.rank(x) or 0):
                     continue
                 name = self.free(f"{node.output[0]}_scale")
                 made = helper.make_node("Mul", [x, name], node.output)
@@ -87,9 +92,11 @@ class _Fusing(Rewriting):
         sides = self.sides(node, "Gemm") if node.op_type != "Sub" else self.first(node, "Gemm")
         for gemm, other in sides:
             s = self.constants.get(other)
-            x, weights, bias = gemm.input
-            W, b = self.constants[weights], self.constants[bias]
-            if s is None or gemm.attribute or s.shape not in ((), (1,), b.shape):
+            x, weights, bias = (*gemm.input, "")[:3]
+            W, b = self.constants.get(weights), self.constants.get(bias)
+            if s is None or W is None or b is None or s.shape not in ((), (1,), b.shape):
+                continue
+            if gemm.attribute:
                 continue
             made: dict[str, np.ndarray] = {}
             if node.op_type == "Mul":
@@ -109,13 +116,34 @@ class _Fusing(Rewriting):
 
         if node.op_type != "Add":
             return None
-        for product, bias in self.sides(node, "MatMul"):
-            value = self.constants.get(bias)
-            x, weights = product.input
-            plain = value is not None and value.ndim == 1 and weights in self.constants
-            if plain and self.ranks.get(x) == 2 and self.constants[weights].ndim == 2:
-                return Match(helper.make_node("Gemm", [x, weights, bias], node.output), [product])
+        for product, bias in (*self.sides(node, "MatMul"), *self.sides(node, "Gemm")):
+            if len(product.input) == 2 and self.rank(bias) == 1 and self._are_matrices(product):
+                made = helper.make_node("Gemm", [*product.input, bias], node.output)
+                made.attribute.extend(product.attribute)
+                return Match(made, [product])
         return None
+
+    def _transposed(self, node: Any) -> Match | None:
+        """A product with the transpose of a matrix."""
+        from onnx import helper
+
+        if node.op_type not in ("MatMul", "Gemm") or not self._are_matrices(node):
+            return None
+        turned = {a.name: a.i for a in node.attribute}
+        for i, name in enumerate(("transA", "transB")):
+            other = self.parts.makers.get(node.input[i])
+            if other is None or other.op_type != "Transpose" or name in turned:
+                continue
+            if any(list(a.ints) == [0, 1] for a in other.attribute):  # which changes nothing
+                continue
+            inputs = list(node.input)
+            inputs[i] = other.input[0]
+            made = helper.make_node("Gemm", inputs, node.output, **turned, **{name: 1})
+            return Match(made, [other] if self.maker(other.output[0], "Transpose") else [])
+        return None
+
+    def _are_matrices(self, product: Any) -> bool:
+        return all(self.rank(name) == 2 for name in product.input[:2])
 
     def _prelu(self, node: Any) -> Match | None:
         """z where z > 0, else slope z, for a trained slope."""
@@ -129,7 +157,7 @@ class _Fusing(Rewriting):
             return None
         slope = next((n for n in scaled.input if n != z), "")
         known = self.constants.get(slope)
-        if known is None or "." not in slope or known.ndim > self.ranks.get(z, 0):
+        if known is None or "." not in slope or known.ndim > (self.rank(z) or 0):
             return None
         if sign.input[0] != z or self.number(sign.input[1]) != 0.0:
             return None

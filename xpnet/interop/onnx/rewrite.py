@@ -48,7 +48,6 @@ class Rewriting:
             v.name: [d.dim_value or d.dim_param or None for d in v.type.tensor_type.shape.dim]
             for v in values
         }
-        self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
         self.double = {k for k, kind in self.types.items() if kind == onnx.TensorProto.DOUBLE}
         trained = {name for name in self.given if "." in name}
@@ -127,6 +126,11 @@ class Rewriting:
         """The first input, if such a node makes it, with the other input."""
         if (made := self.maker(node.input[0], op)) is not None:
             yield made, node.input[1]
+
+    def rank(self, name: str) -> int | None:
+        """How many axes a value has, if that is known."""
+        shape = self.constants[name].shape if name in self.constants else self.shapes.get(name)
+        return None if shape is None else len(shape)
 
     def number(self, name: str) -> float | None:
         """The constant of this name, if it is one number."""

@@ -27,6 +27,7 @@ __all__ = [
     "Count",
     "Symbol",
     "built",
+    "entry",
     "library",
     "mapped",
     "plain",
@@ -234,6 +235,15 @@ def mapped(texts: Symbol, table: Mapping[str, int], default: int) -> Symbol:
     from ndonnx.extensions import static_map
 
     return Symbol(static_map(texts.array, dict(table), default=default), texts.rows)
+
+
+def entry(table: np.ndarray, at: Symbol) -> Symbol:
+    """Return what a table (T,) has at an index (), int64; beyond it the runtime has an error."""
+    import spox.opset.ai.onnx.v21 as op
+
+    # The standard takes by indices (I,): for one, ndonnx reshapes it, and what it has taken.
+    found = op.gather(op.const(table), at.array.unwrap_spox())
+    return Symbol(library().asarray(found))
 
 
 def scalar(array: Any) -> Symbol:
