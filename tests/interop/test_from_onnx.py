@@ -227,6 +227,15 @@ def test_factors_of_the_inputs_stay_as_they_are():
     assert "the factors of the inputs are a feature_scale" in trainer.summary()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_number_of_a_formula_is_the_decimal_that_was_written(dtype):
+    model = MODELS["layer norm in nodes"]()
+    for tensor in model.graph.initializer:
+        if tensor.name == "eps":
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(1e-3, dtype), "eps"))
+    assert xpnet.from_onnx(model).model.layers[1].eps == 1e-3
+
+
 REFUSED = {
     "conv": (lambda: around(n("Conv", "h K", "a"), K=W), r"node 'a' \(Conv\) has no layer in xp"),
     "branches": (
@@ -247,6 +256,7 @@ REFUSED = {
         lambda: around(n("Erf", "h", "e"), n("Mul", "h e", "a")),
         r"two branches are not a chain",
     ),
+    "no number": (lambda: around(n("Sub", "h t", "a"), t=np.array(True)), "are true or false"),
     "norm of the batch": (
         lambda: around(n("ReduceMean", "h axes", "m"), n("Sub", "h m", "a"), axes=np.array([0])),
         r"two branches are not a chain",

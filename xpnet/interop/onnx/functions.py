@@ -17,7 +17,7 @@ import numpy as np
 
 from xpnet import nn
 from xpnet.errors import ConfigError
-from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, short
+from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, short, written
 from xpnet.ops.special import erf
 
 __all__ = [
@@ -120,8 +120,9 @@ def values(
         if of in known:
             return known[of]
         number = constants[of]
-        number = number.reshape(()) if number.size == 1 else number
-        return number.astype(np.float64) if number.dtype.kind == "f" else number
+        if number.dtype.kind == "f":
+            return np.float64(written(number))
+        return number.reshape(()) if number.size == 1 else number
 
     with np.errstate(all="ignore"):
         for node in nodes:
@@ -135,7 +136,7 @@ def values(
 
 
 def points(numbers: Iterable[float], *, extremes: bool = False) -> Numbers:
-    """Where a function of these numbers is computed to know it, with NaN if it has ``extremes``."""
+    """Where a function of these numbers is computed to know it; ``extremes`` are NaN and ±∞."""
     sizes = np.concatenate([np.logspace(-30, 30, 121), np.linspace(0.0, 20.0, 161)])
     corners = np.array([1.0, 0.25, *(abs(c) for c in numbers if 0.0 < abs(c) < 1e30)])
     beside = [corners * (1.0 + d) for d in (0.0, 1e-6, -1e-6, 1e-3, -1e-3)]
@@ -159,7 +160,8 @@ def _operators(at: Callable[[float], float]) -> Iterator[Operator]:
     if (gamma := at(1.0)) > 0.0:
         yield Operator("Selu", {"alpha": depth / gamma, "gamma": gamma})
     beta, rise = at(0.0), 4.0 * (at(0.25) - at(0.0))
-    yield Operator("HardSigmoid", {"alpha": rise, "beta": beta})
+    if rise:  # else it is a constant
+        yield Operator("HardSigmoid", {"alpha": rise, "beta": beta})
     yield Operator("HardSwish", {})
     yield Operator("Swish", {})
 

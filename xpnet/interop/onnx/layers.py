@@ -107,6 +107,9 @@ class Layers:
     def _arithmetic(self, node: Any, op: str) -> Part | None:
         first = node.input[0] == self.value
         c = self._constant(node, 1 if first else 0)
+        if c.dtype == bool:
+            msg = "its constants are true or false, not numbers"
+            raise UnlikeError(msg)
         if op == "Div":
             if not first:
                 msg = "a constant is divided by its input"

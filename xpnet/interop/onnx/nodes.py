@@ -9,7 +9,7 @@ from xpnet import nn
 from xpnet.errors import ConfigError
 from xpnet.interop.imported import Part
 
-__all__ = ["ACTIVATIONS", "UnlikeError", "norm_part", "refused", "short"]
+__all__ = ["ACTIVATIONS", "UnlikeError", "norm_part", "refused", "short", "written"]
 
 Attributes = Mapping[str, Any]
 SIXTH = 1 / 6
@@ -74,6 +74,11 @@ ACTIVATIONS: Mapping[str, Callable[[Attributes], nn.Layer]] = {
 def short(number: float) -> float:
     """The shortest decimal number that float32 keeps as this: attributes are float32."""
     return float(str(np.float32(number)))
+
+
+def written(constant: np.ndarray) -> float:
+    """The shortest decimal number that a constant's dtype keeps as it: 0.1 of any."""
+    return float(str(constant.reshape(-1)[0]))
 
 
 def norm_part(op: str, a: Attributes, given: list[np.ndarray], J: int) -> Part:

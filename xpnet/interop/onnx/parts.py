@@ -16,7 +16,7 @@ from xpnet.interop.onnx.functions import (
     same_operator,
     values,
 )
-from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError
+from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, written
 
 __all__ = ["Parts"]
 
@@ -28,7 +28,8 @@ class Parts:
     """Who makes and reads each value of a graph, and what its parts compute.
 
     ``constants`` are the values that are known, of which those ``apart`` are no numbers of a
-    formula.
+    formula. In an ``exact`` graph, what a formula makes of NaN and infinity counts, too; else only
+    that of a formula which asks for them.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class Parts:
         constants: Mapping[str, np.ndarray],
         outputs: Collection[str],
         apart: Collection[str] = (),
+        *,
+        exact: bool = False,
     ) -> None:
         self.constants, self.outputs, self.apart = constants, outputs, apart
+        self.exact = exact
         self._known: dict[Any, Operator | None] = {}
         self.wire(nodes)
 
@@ -70,7 +74,7 @@ class Parts:
                 value = self.constants.get(name)
                 if value is None:
                     frontier |= {name} - {""}
-                elif name in self.apart or (value.size != 1 and not _is_axes(last, i)):
+                elif name in self.apart or not (_is_number(value) or _is_axes(last, i)):
                     return
             known = len(part) == 1 and last.op_type in ACTIVATIONS
             if len(frontier) == 1 and not known:
@@ -99,7 +103,7 @@ class Parts:
                 if (value := self.constants.get(name)) is not None:
                     names[name] = f"{value.dtype} {value.tolist()}"
                     if value.dtype.kind == "f":
-                        numbers.append(float(value.reshape(())))
+                        numbers.append(written(value))
             names[node.output[0]] = f"v{len(names)}"
             attributes = sorted(a.SerializeToString() for a in node.attribute)
             form.append((node.op_type, *map(names.get, (*node.input, *node.output)), *attributes))
@@ -123,16 +127,20 @@ class Parts:
     ) -> Operator | None:
         if lengths is None:
             asks = any(node.op_type in ("IsInf", "IsNaN") for node in part)
-            at = points(numbers, extremes=asks)
+            at = points(numbers, extremes=self.exact or asks)
         else:
             at = rows((*(min(n, AXES) for n in lengths[:-1]), max(lengths[-1], AXES)))
         try:
             y = np.asarray(values(part, self.constants, root, at)[part[-1].output[0]])
-        except (UnlikeError, ConfigError, ValueError):  # ValueError: of an axis that is not there
-            return None
+        except (UnlikeError, ConfigError, ValueError, TypeError):
+            return None  # the last two where a node is not valid: of no such axis, or of a bool
         if lengths is None:
             return same_operator(at, y, eps)
         return same_along_rows(at, y, numbers, eps)
+
+
+def _is_number(value: np.ndarray) -> bool:
+    return value.size == 1 and value.dtype.kind in "fiub"
 
 
 def _is_axes(node: Any, i: int) -> bool:

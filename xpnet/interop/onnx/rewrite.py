@@ -51,7 +51,7 @@ class Rewriting:
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
         self.double = {k for k, kind in self.types.items() if kind == onnx.TensorProto.DOUBLE}
         trained = {name for name in self.given if "." in name}
-        self.parts = Parts(self.nodes, self.constants, self.outputs, trained)
+        self.parts = Parts(self.nodes, self.constants, self.outputs, trained, exact=True)
 
     def step(self) -> bool:
         """Replace matches that do not meet; say whether there was one."""
