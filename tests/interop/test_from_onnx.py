@@ -69,6 +69,12 @@ MODELS = {
     "Elu 0.6": lambda: around(n("Elu", "h", "a", alpha=0.6)),
     "Celu 0.6": lambda: around(n("Celu", "h", "a", alpha=0.6)),
     "Gelu tanh": lambda: around(n("Gelu", "h", "a", approximate="tanh")),
+    "Gelu and copy": lambda: around(
+        n("Gelu", "h", "g", approximate="tanh"), n("Cast", "g", "a", to=1)
+    ),
+    "Selu and a copy": lambda: around(
+        n("Selu", "h", "s", alpha=1.6732632), n("Identity", "s", "a")
+    ),
     "HardSigmoid": lambda: around(n("HardSigmoid", "h", "a", alpha=1 / 6)),
     "PRelu": lambda: around(n("PRelu", "h G", "a")),
     "PRelu one": lambda: around(n("PRelu", "h s", "a"), s=f(0.3)[None]),

@@ -9,7 +9,7 @@ from xpnet.errors import ConfigError
 from xpnet.interop.imported import Part
 from xpnet.interop.onnx.graph import Graph, called
 from xpnet.interop.onnx.layers import ARITHMETIC, Layers
-from xpnet.interop.onnx.nodes import UnlikeError, refused, short
+from xpnet.interop.onnx.nodes import UnlikeError, attributes_of, refused, short
 from xpnet.interop.onnx.parts import Parts
 from xpnet.interop.onnx.spelt_out import spelt_out
 
@@ -53,7 +53,7 @@ class Chain(Layers):
                 return False
             nodes += following
         shape = self.graph.constants.get(node.input[1], np.zeros(0)).tolist()
-        attributes = self.graph.attributes(nodes[1])
+        attributes = attributes_of(nodes[1])
         learned = [self.graph.constants.get(name) for name in nodes[1].input[1:]]
         alike = all(v is not None and (v == 1 - i).all() for i, v in enumerate(learned))
         last = attributes.get("axis", -1) in (-1, len(shape) - 1)
@@ -111,7 +111,7 @@ class Chain(Layers):
 
     def _take(self, node: Any, nodes: list[Any] | None = None) -> None:
         """Go on over a node, which takes the place of ``nodes``."""
-        op, attributes = node.op_type, dict(self.graph.attributes(node))
+        op, attributes = node.op_type, attributes_of(node)
         if node.input[0] != self.value and op not in (*ARITHMETIC, "Gather"):
             raise refused(called(node), "what comes from the input is not its first operand")
         read = [o for o in node.output[1:] if o and self.graph.readers(o)]

@@ -17,7 +17,7 @@ import numpy as np
 
 from xpnet import nn
 from xpnet.errors import ConfigError
-from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, short, written
+from xpnet.interop.onnx.nodes import ACTIVATIONS, SELU, UnlikeError, attributes_of, short, written
 from xpnet.ops.special import erf
 
 __all__ = [
@@ -66,11 +66,11 @@ def _activation(op: str, attributes: Attributes) -> Function:
     Raises UnlikeError or ConfigError where there is none.
     """
     if op == "HardSigmoid":
-        alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-        return lambda x: nn.HardSigmoid().value(6.0 * (alpha * x + beta - 0.5))
-    if op == "Selu" and attributes:
-        elu = nn.ELU(short(attributes["alpha"]))
-        return lambda x: attributes["gamma"] * elu.value(x)
+        rise, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+        return lambda x: nn.HardSigmoid().value(6.0 * (rise * x + beta - 0.5))
+    if op == "Selu":
+        alpha, gamma = ({**SELU, **attributes}[name] for name in SELU)
+        return lambda x: gamma * nn.ELU(short(alpha)).value(x)
     layer = ACTIVATIONS[op](attributes)
     assert isinstance(layer, nn.Activation)
     return layer.value
@@ -83,10 +83,10 @@ def _clipped(x: Numbers, low: Any = None, high: Any = None, **ends: float) -> Nu
 
 def _reduced(function: Function, x: Numbers, axes: Any = None, **attributes: Any) -> Numbers:
     axes = attributes.get("axes", axes)
-    if axes is None and attributes.get("noop_with_empty_axes"):
+    along = () if axes is None else tuple(int(a) for a in np.reshape(axes, -1))
+    if not along and attributes.get("noop_with_empty_axes"):
         return x
-    along = None if axes is None else tuple(int(a) for a in np.reshape(axes, -1))
-    return function(x, axis=along, keepdims=bool(attributes.get("keepdims", 1)))
+    return function(x, axis=along or None, keepdims=bool(attributes.get("keepdims", 1)))
 
 
 def _function(op: str, attributes: Attributes) -> Function:
@@ -112,8 +112,6 @@ def values(
 
     Raises UnlikeError or ConfigError for a node with attributes that are not computed here.
     """
-    from onnx import helper
-
     known: dict[str, Any] = {name: at, "": None}
 
     def value(of: str) -> Any:
@@ -126,8 +124,7 @@ def values(
 
     with np.errstate(all="ignore"):
         for node in nodes:
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            computed = _function(node.op_type, attributes)
+            computed = _function(node.op_type, attributes_of(node))
             known[node.output[0]] = computed(*map(value, node.input))
     return known
 
