@@ -69,6 +69,12 @@ MODELS = {
     "Elu 0.6": lambda: around(n("Elu", "h", "a", alpha=0.6)),
     "Celu 0.6": lambda: around(n("Celu", "h", "a", alpha=0.6)),
     "Gelu tanh": lambda: around(n("Gelu", "h", "a", approximate="tanh")),
+    "Gelu and copy": lambda: around(
+        n("Gelu", "h", "g", approximate="tanh"), n("Cast", "g", "a", to=1)
+    ),
+    "Selu and a copy": lambda: around(
+        n("Selu", "h", "s", alpha=1.6732632), n("Identity", "s", "a")
+    ),
     "HardSigmoid": lambda: around(n("HardSigmoid", "h", "a", alpha=1 / 6)),
     "PRelu": lambda: around(n("PRelu", "h G", "a")),
     "PRelu one": lambda: around(n("PRelu", "h s", "a"), s=f(0.3)[None]),
@@ -100,6 +106,52 @@ MODELS = {
         one=f(1.0),
         half=f(0.5),
     ),
+    "sigmoid of an exponential": lambda: around(
+        n("Neg", "h", "m"),
+        n("Exp", "m", "e"),
+        n("Add", "one e", "d"),
+        n("Reciprocal", "d", "a"),
+        one=f(1.0),
+    ),
+    "softplus that overflows": lambda: around(
+        n("Exp", "h", "e"), n("Add", "e one", "p"), n("Log", "p", "a"), one=f(1.0)
+    ),
+    "tanh gelu of six digits": lambda: around(
+        n("Pow", "h three", "q"),
+        n("Mul", "q c", "r"),
+        n("Add", "h r", "s"),
+        n("Mul", "s k", "u"),
+        n("Tanh", "u", "t"),
+        n("Add", "t one", "p"),
+        n("Mul", "h half", "m"),
+        n("Mul", "m p", "a"),
+        three=f(3.0),
+        c=f(0.044715),
+        k=f(0.797885),
+        one=f(1.0),
+        half=f(0.5),
+    ),
+    "hard swish of a clip": lambda: around(
+        n("Add", "h three", "s"),
+        n("Clip", "s zero six", "c"),
+        n("Mul", "h c", "m"),
+        n("Div", "m six", "a"),
+        three=f(3.0),
+        zero=f(0.0),
+        six=f(6.0),
+    ),
+    "celu of elu": lambda: around(
+        n("Div", "h k", "d"), n("Elu", "d", "e"), n("Mul", "e k", "a"), k=f(0.7)
+    ),
+    "relu by where": lambda: around(
+        n("LessOrEqual", "h zero", "l"), n("Where", "l zero h", "a"), zero=f(0.0)
+    ),
+    "softmax in nodes": lambda: around(
+        n("Exp", "h", "e"),
+        n("ReduceSum", "e axes", "s"),
+        n("Div", "e s", "a"),
+        axes=np.array([1]),
+    ),
     "leaky by max": lambda: around(n("Mul", "s h", "m"), n("Max", "h m", "a"), s=f(0.2)),
     "layer norm in nodes": lambda: around(
         n("ReduceMean", "h axes", "m"),
@@ -124,6 +176,21 @@ MODELS = {
         n("Mul", "h i", "y"),
         n("Mul", "G y", "a"),
         axes=np.array([-1]),
+        eps=f(1e-3),
+    ),
+    "layer norm of sums": lambda: around(
+        n("ReduceSum", "h axes", "s"),
+        n("Div", "s J", "m"),
+        n("Mul", "h h", "q"),
+        n("ReduceMean", "q axes", "w"),
+        n("Mul", "m m", "n"),
+        n("Sub", "w n", "v"),
+        n("Add", "v eps", "e"),
+        n("Sqrt", "e", "r"),
+        n("Sub", "h m", "c"),
+        n("Div", "c r", "a"),
+        axes=np.array([1]),
+        J=f(6.0),
         eps=f(1e-3),
     ),
     "weights transposed by a node": lambda: a_model(
@@ -166,6 +233,15 @@ def test_factors_of_the_inputs_stay_as_they_are():
     assert "the factors of the inputs are a feature_scale" in trainer.summary()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_number_of_a_formula_is_the_decimal_that_was_written(dtype):
+    model = MODELS["layer norm in nodes"]()
+    for tensor in model.graph.initializer:
+        if tensor.name == "eps":
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(1e-3, dtype), "eps"))
+    assert xpnet.from_onnx(model).model.layers[1].eps == 1e-3
+
+
 REFUSED = {
     "conv": (lambda: around(n("Conv", "h K", "a"), K=W), r"node 'a' \(Conv\) has no layer in xp"),
     "branches": (
@@ -184,6 +260,25 @@ REFUSED = {
     "axis": (lambda: around(n("Softmax", "h", "a", axis=0)), r"its axis is 0, not the last"),
     "almost gelu": (
         lambda: around(n("Erf", "h", "e"), n("Mul", "h e", "a")),
+        r"two branches are not a chain",
+    ),
+    "no number": (lambda: around(n("Sub", "h t", "a"), t=np.array(True)), "are true or false"),
+    "norm of the batch": (
+        lambda: around(n("ReduceMean", "h axes", "m"), n("Sub", "h m", "a"), axes=np.array([0])),
+        r"two branches are not a chain",
+    ),
+    "norm of a deviation": (
+        lambda: around(
+            n("ReduceMean", "h axes", "m"),
+            n("Sub", "h m", "c"),
+            n("Mul", "c c", "q"),
+            n("ReduceMean", "q axes", "v"),
+            n("Sqrt", "v", "s"),
+            n("Add", "s eps", "d"),
+            n("Div", "c d", "a"),
+            axes=np.array([-1]),
+            eps=f(1e-3),
+        ),
         r"two branches are not a chain",
     ),
     "reshape": (lambda: around(n("Reshape", "h s", "a"), s=np.array([-1, 3])), r"it makes shape"),

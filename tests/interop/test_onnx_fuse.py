@@ -13,7 +13,8 @@ pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
 onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
 
-from xpnet.interop.onnx.functions import points, same_operator  # noqa: E402
+from xpnet.interop.onnx.functions import points, rows, same_along_rows, same_operator  # noqa: E402
+from xpnet.interop.onnx.fuse import fused  # noqa: E402
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
 from xpnet.interop.onnx.read import from_onnx  # noqa: E402
 
@@ -102,6 +103,8 @@ def test_xpnet_reads_what_it_has_written(name):
         (lambda z: z * (z > 0), "Relu"),
         (lambda z: (1 + np.tanh(z / 2)) / 2, "Sigmoid"),
         (lambda z: np.logaddexp(z, 0.0), "Softplus"),
+        (lambda z: np.log(1 + np.exp(z)), "Softplus"),
+        (lambda z: z / (1 + np.exp(-z)), "Swish"),
         (lambda z: np.clip(z + 0.5, 0.0, 1.0), "HardSigmoid"),
         (lambda z: np.where(z < 0, 0.3 * z, z), "LeakyRelu"),
         (lambda z: np.minimum(np.maximum(z, 0.0), 6.0), None),
@@ -112,6 +115,8 @@ def test_xpnet_reads_what_it_has_written(name):
         (lambda z: np.where(z < -30.0, 0.0, np.where(z > 0, z, 0.3 * z)), None),
         (lambda z: z * z, None),
         (lambda z: z, None),
+        (lambda z: 0 * z + 0.5, None),
+        (lambda z: np.where(z > 50.0, np.nan, np.maximum(z, 0.0)), None),
         (lambda z: z > 0.0, None),
     ],
 )
@@ -119,6 +124,41 @@ def test_a_function_is_known_by_all_of_its_values(function, op):
     at = points([30.0])
     with np.errstate(all="ignore"):
         found = same_operator(at, function(at), EPS)
+    assert (found and found.op_type) == op
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def layer_norm(z, eps=1e-3, ddof=0):
+    return (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True, ddof=ddof) + eps)
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (softmax, "Softmax"),
+        (lambda z: np.log(softmax(z)), "LogSoftmax"),
+        (layer_norm, "LayerNormalization"),
+        (lambda z: z / np.sqrt((z * z).mean(-1, keepdims=True) + 1e-3), "RMSNormalization"),
+        (lambda z: softmax(1.0001 * z), None),
+        (lambda z: np.clip(softmax(z), 1e-7, 1.0), None),
+        (lambda z: np.log(softmax(z) + 1e-7), None),
+        (lambda z: softmax(z.T).T, None),
+        (lambda z: layer_norm(z, 1.01e-3), None),
+        (lambda z: layer_norm(z, ddof=1), None),
+        (lambda z: np.minimum(layer_norm(z), 6.0), None),
+        (lambda z: layer_norm(layer_norm(z)), None),
+        (lambda z: z / np.sqrt((z * z).sum(-1, keepdims=True) + 1e-3), None),
+        (lambda z: z - z.mean(-1, keepdims=True), None),
+    ],
+)
+def test_a_function_of_rows_is_known_by_all_of_its_values(function, op):
+    at = rows((40,))
+    with np.errstate(all="ignore"):
+        found = same_along_rows(at, function(at), [1e-3, 1.0], EPS)
     assert (found and found.op_type) == op
 
 
@@ -168,10 +208,67 @@ def test_only_numbers_of_floating_types_are_taken():
     np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
 
 
+class WithoutNaN(Leaky6):
+    """max(z, 0), where NaN is 0."""
+
+    def value(self, z):
+        xp = z.__array_namespace__()
+        return xp.where(xp.isnan(z), 0.0, xp.maximum(z, 0.0))
+
+
+class Chosen(Leaky6):
+    """The same: NaN > 0 is false."""
+
+    def value(self, z):
+        return z.__array_namespace__().where(z > 0.0, z, 0.0)
+
+
+@pytest.mark.parametrize("layer", [WithoutNaN(), Chosen()], ids=lambda layer: type(layer).__name__)
+def test_what_a_function_makes_of_nan_stays(layer):
+    trainer, x = trained((Dense(8), layer, Dense(4)))
+    x[3, 2] = np.nan
+    session = onnxruntime.InferenceSession(forward_model(trainer).SerializeToString())
+    found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_goes_into_the_dense_layer_before_it_and_says_so():
     trainer, _ = trained((Dense(8), BatchNorm(), ReLU(), Dense(4)))
     names = [i.name for i in forward_model(trainer).graph.initializer]
     assert {"0.dense.W.scaled", "0.dense.b.moved", "3.dense.W", "3.dense.b"} == set(names)
+
+
+def test_a_product_of_matrices_takes_up_transposes_and_a_bias():
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        f (float[N,3] x, float[N,4] z, float[4] b, float[2,N,4] many, float[4,4] W)
+            => (float[3,4] dW, float[N,4] y, float[2,4,4] batched, float[4,3] both, float[N,4] same)
+        {
+            turned = Transpose <perm = [1, 0]> (x)
+            product = MatMul (turned, z)
+            dW = Add (b, product)
+            zt = Transpose (z)
+            both = MatMul (zt, x)
+            zW = Transpose (W)
+            zz = MatMul (z, zW)
+            y = Add (zz, z)
+            each = Transpose <perm = [0, 2, 1]> (many)
+            batched = MatMul (each, z)
+            kept = Transpose <perm = [0, 1]> (W)
+            same = MatMul (z, kept)
+        }
+    """)
+    made = fused(model)
+    onnx.checker.check_model(made, full_check=True)
+    kinds = ["Gemm", "Gemm", "Gemm", "Add", "Transpose", "MatMul", "Transpose", "MatMul"]
+    assert [node.op_type for node in made.graph.node] == kinds
+    rng = np.random.default_rng(2)
+    shapes = {"x": (5, 3), "z": (5, 4), "b": (4,), "many": (2, 5, 4), "W": (4, 4)}
+    given = {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+    runs = (onnxruntime.InferenceSession(m.SerializeToString()) for m in (model, made))
+    for a, b in zip(*(session.run(None, given) for session in runs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_value_that_something_else_reads_stays():

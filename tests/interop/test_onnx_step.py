@@ -9,7 +9,7 @@ from xpnet import Trainer
 from xpnet.cli.main import cli
 from xpnet.data import Shuffle
 from xpnet.errors import BackendError, ConfigError, DataError
-from xpnet.nn import Dense, Dropout, LogSoftmax, Sequential, Softmax, Tanh
+from xpnet.nn import Dense, Dropout, LogSoftmax, ReLU, Sequential, Softmax, Tanh
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES, CrossEntropy, SoftmaxCrossEntropy
 from xpnet.optim import schedules as s
@@ -234,6 +234,16 @@ def test_the_model_says_what_it_is_and_is_valid():
     assert (found["step"], found["random_layers"]) == (5, 1)
     outputs = [o.name for o in model.graph.output]
     assert outputs == ["loss", *(f"new/{name}" for name in found["state"])]
+
+
+def test_the_step_has_onnxs_operators_too():
+    x, y, _ = rows()
+    trainer = Trainer((Dense(8), ReLU(), Dense(4)), optimizer="adam", backend="numpy")
+    trainer.fit((x, y), epochs=1)
+    found = [node.op_type for node in step_model(trainer).graph.node]
+    operators = {"Gemm": 5, "Relu": 1, "LogSoftmax": 1}
+    assert {op: found.count(op) for op in operators} == operators
+    assert not {"MatMul", "Transpose", "Squeeze", "Reshape", "Max", "Log"} & {*found}
 
 
 def test_a_learning_rate_of_ones_own():

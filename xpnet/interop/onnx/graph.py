@@ -1,12 +1,13 @@
 """The graph of an ONNX model: what is constant in it, and which nodes read a value."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xpnet.errors import ConfigError, DataError, require
+from xpnet.interop.onnx.nodes import attributes_of
 
 __all__ = ["Graph", "called", "example_shape"]
 
@@ -100,12 +101,6 @@ class Graph:
                 reached.update(node.output)
                 yield node
 
-    def attributes(self, node: Any) -> Mapping[str, Any]:
-        """The attributes of a node that are given."""
-        helper = require("onnx.helper", "onnx", "reading ONNX")
-        found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
-
 
 def _loaded(source: Any) -> Any:
     onnx = require("onnx", "onnx", "reading ONNX")
@@ -151,7 +146,7 @@ def example_shape(graph: Graph, given: tuple[int, ...] | None) -> tuple[int, ...
         for node in graph.nodes:
             W = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
             if node.op_type in ("Gemm", "MatMul") and W is not None:
-                transposed = graph.attributes(node).get("transB", 0)
+                transposed = attributes_of(node).get("transB", 0)
                 return (int(W.shape[1 if transposed else 0]),)
     if not dims or None in dims:
         msg = f"the shape of input {graph.input!r} is not fixed: give input_shape=, as (784,)"

@@ -6,13 +6,30 @@ from typing import Any
 import numpy as np
 
 from xpnet import nn
-from xpnet.errors import ConfigError
+from xpnet.errors import ConfigError, require
 from xpnet.interop.imported import Part
 
-__all__ = ["ACTIVATIONS", "UnlikeError", "norm_part", "refused", "short"]
+__all__ = [
+    "ACTIVATIONS",
+    "SELU",
+    "UnlikeError",
+    "attributes_of",
+    "norm_part",
+    "refused",
+    "short",
+    "written",
+]
 
 Attributes = Mapping[str, Any]
 SIXTH = 1 / 6
+SELU = {"alpha": 1.6732632, "gamma": 1.0507010}  # as ONNX has them
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Return the attributes of a node that are given; texts as str."""
+    helper = require("onnx.helper", "onnx", "reading ONNX")
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
 
 
 def refused(where: str, why: str) -> ConfigError:
@@ -38,8 +55,7 @@ def _hard_sigmoid(a: Attributes) -> nn.Layer:
 
 
 def _selu(a: Attributes) -> nn.Layer:
-    usual = {"alpha": 1.6732632, "gamma": 1.0507010}
-    _fixed(a, usual, usual)
+    _fixed(a, SELU, SELU)
     return nn.SELU()
 
 
@@ -74,6 +90,11 @@ ACTIVATIONS: Mapping[str, Callable[[Attributes], nn.Layer]] = {
 def short(number: float) -> float:
     """The shortest decimal number that float32 keeps as this: attributes are float32."""
     return float(str(np.float32(number)))
+
+
+def written(constant: np.ndarray) -> float:
+    """The shortest decimal number that a constant's dtype keeps as it: 0.1 of any."""
+    return float(str(constant.reshape(-1)[0]))
 
 
 def norm_part(op: str, a: Attributes, given: list[np.ndarray], J: int) -> Part:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xpnet.interop.onnx.parts import Parts
+
 if TYPE_CHECKING:
     import onnx
 
@@ -21,7 +23,7 @@ class Match(NamedTuple):
 
 
 class Rewriting:
-    """A graph, and who makes and reads each of its values.
+    """A graph and its parts.
 
     A subclass lists its ``rules``: each takes a node and returns a :class:`Match` that ends with
     it, or None.
@@ -46,17 +48,14 @@ class Rewriting:
             v.name: [d.dim_value or d.dim_param or None for d in v.type.tensor_type.shape.dim]
             for v in values
         }
-        self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
         self.double = {k for k, kind in self.types.items() if kind == onnx.TensorProto.DOUBLE}
+        trained = {name for name in self.given if "." in name}
+        self.parts = Parts(self.nodes, self.constants, self.outputs, trained, exact=True)
 
     def step(self) -> bool:
         """Replace matches that do not meet; say whether there was one."""
-        self.makers = {name: node for node in self.nodes for name in node.output}
-        self.readers = dict.fromkeys(self.outputs, 2)
-        for name in (name for node in self.nodes for name in node.input):
-            self.readers[name] = self.readers.get(name, 0) + 1
-        self.place = {id(node): i for i, node in enumerate(self.nodes)}
+        self.parts.wire(self.nodes)
         instead: dict[int, Any] = {}
         gone: set[int] = set()
         for node in reversed(self.nodes):
@@ -112,8 +111,8 @@ class Rewriting:
 
     def maker(self, name: str, op: str) -> Any:
         """The node of this operator that makes a value which nothing else reads, or None."""
-        node = self.makers.get(name)
-        alone = node is not None and node.op_type == op and self.readers.get(name) == 1
+        node = self.parts.makers.get(name)
+        alone = node is not None and node.op_type == op and self.parts.readers.get(name) == 1
         return node if alone else None
 
     def sides(self, node: Any, op: str) -> Iterator[tuple[Any, str]]:
@@ -127,6 +126,11 @@ class Rewriting:
         """The first input, if such a node makes it, with the other input."""
         if (made := self.maker(node.input[0], op)) is not None:
             yield made, node.input[1]
+
+    def rank(self, name: str) -> int | None:
+        """How many axes a value has, if that is known."""
+        shape = self.constants[name].shape if name in self.constants else self.shapes.get(name)
+        return None if shape is None else len(shape)
 
     def number(self, name: str) -> float | None:
         """The constant of this name, if it is one number."""
@@ -142,19 +146,3 @@ class Rewriting:
     def instead(self, name: str, how: str) -> str:
         """A name for what takes the place of a weight, or of what has already done so."""
         return self.free(f"{name}.{how}") if name in self.given else name
-
-    def reduced(self, node: Any, op: str) -> str | None:
-        """What a node reduces over its last axis, which stays; None if it does not.
-
-        It may also do so over axes of length 1, which changes nothing.
-        """
-        if node is None or node.op_type != op:
-            return None
-        attributes = {a.name: a for a in node.attribute}
-        axes = list(attributes["axes"].ints) if "axes" in attributes else None
-        if axes is None and len(node.input) > 1 and node.input[1] in self.constants:
-            axes = self.constants[node.input[1]].reshape(-1).tolist()
-        keeps = attributes["keepdims"].i if "keepdims" in attributes else 1
-        shape = self.shapes.get(node.input[0], [])
-        longer = {a % len(shape) for a in axes or () if shape and shape[a] != 1}
-        return node.input[0] if keeps and longer == {len(shape) - 1} else None

@@ -24,8 +24,9 @@ import numpy as np
 
 from xpnet.errors import ConfigError, DataError
 from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, tables
+from xpnet.interop.onnx.fuse import fused
 from xpnet.interop.onnx.simplify import simplify
-from xpnet.interop.onnx.symbols import Symbol, built, scalar, symbol
+from xpnet.interop.onnx.symbols import Symbol, built, entry, scalar, symbol
 from xpnet.nn.layout import Layout
 from xpnet.optim.schedules import Constant
 from xpnet.split_vector import SplitVector
@@ -182,7 +183,7 @@ class _Graph:
         return made
 
     def model(self, outputs: dict[str, Symbol]) -> "onnx.ModelProto":
-        return simplify(built(self.inputs, outputs))
+        return simplify(fused(simplify(built(self.inputs, outputs))))  # which takes out the copies
 
 
 def about(model: "onnx.ModelProto") -> dict[str, Any]:
@@ -225,8 +226,7 @@ def _taken(table: np.ndarray, step: Symbol, *, goes_on: bool) -> Symbol:
     if len(table) == 1:
         return scalar(table[0])
     xp = step.__array_namespace__()
-    at = xp.minimum(step, scalar(np.int64(len(table) - 1))) if goes_on else step
-    return xp.reshape(xp.take(scalar(table), xp.reshape(at, (1,)), axis=0), ())
+    return entry(table, xp.minimum(step, scalar(np.int64(len(table) - 1))) if goes_on else step)
 
 
 def _described(

@@ -10,7 +10,6 @@ have, and says None; the formulas compute with that number, and make shapes of i
     xp.ones((x.shape[0],))          # as many as there will be rows
 """
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import partialmethod
@@ -20,12 +19,21 @@ import numpy as np
 
 from xpnet.backends.backend import installed_version
 from xpnet.errors import BackendError
-from xpnet.ops.special import rational_erf
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Count", "Symbol", "built", "mapped", "scalar", "symbol"]
+__all__ = [
+    "Count",
+    "Symbol",
+    "built",
+    "entry",
+    "library",
+    "mapped",
+    "plain",
+    "scalar",
+    "symbol",
+]
 
 
 class Count:
@@ -55,7 +63,7 @@ class Count:
         return Count(self.value - other)
 
     def __truediv__(self, other: Any) -> "Count":
-        ndx = _ndonnx()
+        ndx = library()
         x, y = (c.value if isinstance(c, Count) else ndx.asarray(c) for c in (self, other))
         return Count(ndx.astype(x, ndx.float64) / ndx.astype(y, ndx.float64))
 
@@ -116,11 +124,13 @@ class Symbol:
         return Symbol(self.array.mT, self.rows)
 
     def __getitem__(self, key: Any) -> "Symbol":
-        found = self.array[_plain(key)]
+        found = self.array[plain(key)]
         return Symbol(_known(found, _lengths(self.array.shape, key)), self.rows)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        return _Namespace(_ndonnx(), self.rows)
+        from xpnet.interop.onnx.namespace import Namespace
+
+        return Namespace(library(), self.rows)
 
     def __bool__(self) -> bool:
         msg = "an exported step cannot branch on what is in an array: use xp.where"
@@ -131,7 +141,7 @@ class Symbol:
 
         # ndonnx guards it against empty arrays with 200 nodes, which take half a second to record.
         x, y = self.array, other.array
-        found = _ndonnx().asarray(op.matmul(x.unwrap_spox(), y.unwrap_spox()))
+        found = library().asarray(op.matmul(x.unwrap_spox(), y.unwrap_spox()))
         return Symbol(_known(found, (*x.shape[:-1], *y.shape[-1:])), self.rows or other.rows)
 
     def __rshift__(self, other: Any) -> "Symbol":
@@ -139,7 +149,7 @@ class Symbol:
 
         ONNX shifts unsigned integers alone; ndonnx divides instead, which takes thrice as long.
         """
-        ndx = _ndonnx()
+        ndx = library()
         if self.array.dtype != ndx.int32 or type(other) is not int:
             return self._binary(operator.rshift, other)
         shifted = ndx.astype(ndx.astype(self.array, ndx.uint32) >> other, ndx.int32)
@@ -188,123 +198,13 @@ _operators()
 def _operand(like: Symbol, other: Any) -> Any:
     """The other operand; a number that the graph computes is as weak as one of Python's."""
     if isinstance(other, Count):
-        return _ndonnx().astype(other.value, like.dtype)
-    return _plain(other)
-
-
-class _Namespace:
-    """The functions of ndonnx, of symbols and of shapes with a :class:`Count`."""
-
-    def __init__(self, ndx: Any, rows: Count | None) -> None:
-        self._ndx, self._rows = ndx, rows
-        self.__name__ = "ndonnx of symbols"
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._ndx, name)
-        if not callable(found) or isinstance(found, type):
-            return found
-
-        def call(*args: Any, **options: Any) -> Any:
-            rows = next(filter(None, map(_rows_in, (*args, *options.values()))), self._rows)
-            plain = {k: _plain(v) for k, v in options.items() if k != "device"}
-            return _symbols(found(*map(_plain, args), **plain), rows)
-
-        return call
-
-    @property
-    def linalg(self) -> Any:
-        return self
-
-    def vector_norm(self, x: Symbol) -> Symbol:
-        return self.sqrt(self.sum(self.square(x)))
-
-    # ndonnx asks each of these for NaN, or for lengths that ONNX's own operators know.
-    def mean(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
-        return self._reduced("reduce_mean", x, axis, keepdims=keepdims)
-
-    def max(self, x: Symbol, *, axis: Any = None, keepdims: bool = False) -> Symbol:
-        return self._reduced("reduce_max", x, axis, keepdims=keepdims)
-
-    def argmax(self, x: Symbol, *, axis: int, keepdims: bool = False) -> Symbol:
-        import spox.opset.ai.onnx.v21 as op
-
-        found = op.arg_max(x.array.unwrap_spox(), axis=axis % x.ndim, keepdims=int(keepdims))
-        return Symbol(self._ndx.asarray(found), x.rows)
-
-    def _reduced(self, name: str, x: Symbol, axis: Any, *, keepdims: bool) -> Symbol:
-        import spox.opset.ai.onnx.v21 as op
-
-        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        at = op.const(np.array([a % x.ndim for a in axes], np.int64))
-        found = getattr(op, name)(x.array.unwrap_spox(), at, keepdims=int(keepdims))
-        return Symbol(self._ndx.asarray(found), x.rows)
-
-    def cos(self, x: Any) -> Symbol:
-        # Older versions of onnxruntime have it in float32 alone, and sin in float64, too.
-        return self.sin(x + math.pi / 2)
-
-    def hypot(self, a: Symbol, b: Symbol) -> Symbol:
-        # ndonnx has none. The larger one is taken out, so that no square overflows.
-        a, b = self.abs(a), self.abs(b)
-        larger = self.maximum(a, b)
-        ratio = self.minimum(a, b) / self.where(larger == 0.0, 1.0, larger)
-        return larger * self.sqrt(1.0 + ratio * ratio)
-
-    def erf(self, x: Symbol) -> Symbol:
-        # ONNX has it, the standard and so ndonnx not; onnxruntime has it in float32.
-        if x.dtype == self._ndx.float64:
-            return rational_erf(x)
-        import spox.opset.ai.onnx.v21 as op
-
-        return Symbol(self._ndx.asarray(op.erf(x.array.unwrap_spox())), x.rows)
-
-    def take(self, x: Symbol, indices: Symbol, *, axis: int) -> Symbol:
-        # The standard takes any integers, ndonnx int64 alone.
-        at = self._ndx.astype(indices.array, self._ndx.int64)
-        return Symbol(self._ndx.take(x.array, at, axis=axis), x.rows or indices.rows)
-
-    def reshape(self, x: Symbol, shape: Any, **options: Any) -> Symbol:
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-        known = tuple(-1 if isinstance(n, Count) else n for n in lengths)
-        return Symbol(self._ndx.reshape(x.array, known), x.rows)
-
-    def arange(self, start: Any, stop: Any = None, step: Any = 1, **options: Any) -> Symbol:
-        options.pop("device", None)
-        ends = [start] if stop is None else [start, stop]
-        if not any(isinstance(end, Count) for end in ends):
-            return Symbol(self._ndx.arange(*ends, **({} if stop is None else {"step": step}),
-                                           **options), self._rows)  # fmt: skip
-        first, last = (0, *ends)[-2:]
-        dtype = options.get("dtype") or self._ndx.int64
-        last = last.value if isinstance(last, Count) else self._ndx.asarray(last)
-        if isinstance(first, Count):
-            msg = "an exported step cannot count from a row that depends on the batch"
-            raise BackendError(msg)
-        zero = self._ndx.asarray(first, dtype=self._ndx.int64)
-        made = self._ndx.arange(zero, last, dtype=self._ndx.int64)
-        return Symbol(self._ndx.astype(made, dtype), self._rows)
-
-    def full(self, shape: Any, value: Any, *, dtype: Any = None, device: Any = None) -> Symbol:
-        lengths = (shape,) if isinstance(shape, int | Count) else tuple(shape)
-        value = self._ndx.asarray(_plain(value))
-        value = value if dtype is None else self._ndx.astype(value, dtype)
-        if not any(isinstance(n, Count) for n in lengths):
-            return Symbol(self._ndx.broadcast_to(value, lengths), self._rows)
-        # As many as there are rows: a column of an array that has them, if there is one.
-        parts = [n.value if isinstance(n, Count) else self._ndx.asarray(n) for n in lengths]
-        parts = [self._ndx.reshape(self._ndx.astype(n, self._ndx.int64), (1,)) for n in parts]
-        return Symbol(self._ndx.broadcast_to(value, self._ndx.concat(parts)), self._rows)
-
-    def zeros(self, shape: Any, *, dtype: Any = None, device: Any = None) -> Symbol:
-        return self.full(shape, 0.0, dtype=dtype)
-
-    def ones(self, shape: Any, *, dtype: Any = None, device: Any = None) -> Symbol:
-        return self.full(shape, 1.0, dtype=dtype)
+        return library().astype(other.value, like.dtype)
+    return plain(other)
 
 
 def symbol(shape: tuple[int | str, ...], dtype: str) -> Symbol:
     """Return an input of the graph; the length "N" is that of the batch."""
-    ndx = _ndonnx()
+    ndx = library()
     array = ndx.argument(shape=shape, dtype=getattr(ndx, dtype))
     rows = None
     if "N" in shape:
@@ -314,7 +214,7 @@ def symbol(shape: tuple[int | str, ...], dtype: str) -> Symbol:
 
 def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.ModelProto":
     """Return the graph that was recorded between these inputs and outputs."""
-    made = _ndonnx().build(
+    made = library().build(
         {name: x.array for name, x in inputs.items()},
         {name: x.array for name, x in outputs.items()},
     )
@@ -331,18 +231,28 @@ def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.
 
 def mapped(texts: Symbol, table: Mapping[str, int], default: int) -> Symbol:
     """Return the number, int64, that a table has for each text."""
-    _ndonnx()
+    library()
     from ndonnx.extensions import static_map
 
     return Symbol(static_map(texts.array, dict(table), default=default), texts.rows)
 
 
+def entry(table: np.ndarray, at: Symbol) -> Symbol:
+    """Return what a table (T,) has at an index (), int64; beyond it the runtime has an error."""
+    import spox.opset.ai.onnx.v21 as op
+
+    # The standard takes by indices (I,): for one, ndonnx reshapes it, and what it has taken.
+    found = op.gather(op.const(table), at.array.unwrap_spox())
+    return Symbol(library().asarray(found))
+
+
 def scalar(array: Any) -> Symbol:
     """Return a constant of the graph."""
-    return Symbol(_ndonnx().asarray(array))
+    return Symbol(library().asarray(array))
 
 
-def _ndonnx() -> Any:
+def library() -> Any:
+    """Return ndonnx. Raises BackendError where it is not installed."""
     try:
         import ndonnx
     except ImportError as error:
@@ -363,25 +273,13 @@ def _known(found: Any, shape: tuple[int | None, ...]) -> Any:
     """A lazy array with the shape that it has; ndonnx loses lengths in slices and products."""
     if None not in found.shape[1:]:
         return found
-    return _ndonnx().reshape(found, tuple(-1 if n is None else n for n in shape))
+    return library().reshape(found, tuple(-1 if n is None else n for n in shape))
 
 
-def _plain(x: Any) -> Any:
+def plain(x: Any) -> Any:
+    """Return ndonnx's array of a symbol, also within lists and tuples; all else as it is."""
     if isinstance(x, Symbol):
         return x.array
     if isinstance(x, list | tuple):
-        return type(x)(map(_plain, x)) if not hasattr(x, "_fields") else x
+        return type(x)(map(plain, x)) if not hasattr(x, "_fields") else x
     return x
-
-
-def _rows_in(x: Any) -> Count | None:
-    if isinstance(x, list | tuple):
-        return next(filter(None, map(_rows_in, x)), None)
-    return x.rows if isinstance(x, Symbol) else None
-
-
-def _symbols(x: Any, rows: Count | None) -> Any:
-    if isinstance(x, list | tuple):
-        parts = [_symbols(part, rows) for part in x]
-        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
-    return Symbol(x, rows) if isinstance(x, _ndonnx().Array) else x
