@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.check.parity.around import recorder
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
+from xpnet.check.parity.module import ModuleBackend
+from xpnet.check.parity.operations import said
 from xpnet.nn import Params, Sequential, layer_name
 from xpnet.nn.losses import Loss
 from xpnet.step import Batch
@@ -35,6 +38,7 @@ class Fault(NamedTuple):
     tensor: str
     what: str
     difference: Difference | None = None  # None where there is no value to compare
+    uses: tuple[str, ...] = ()  # the functions and operators that the formula asks for
 
     def __str__(self) -> str:
         return f"{self.layer} {self.tensor}: {self.what}"
@@ -120,18 +124,20 @@ class CheckedStep:
             named, kept = operation(*operands)
             actual = {k: np.asarray(lift(v, self.backend.to_host, None)) for k, v in named.items()}
         except Exception as error:  # a library under test may raise anything
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.faults.append(Fault(layer, next(iter(expected), "track"), what))
+            raised = Fault(layer, next(iter(expected), "track"), said(error))
+            self.faults.append(raised._replace(uses=_used(operation, host)))
             return self._replaced(layer, expected, rest)
         rounding = Rounding(operation, host, self.backend.dtype_name)
         for tensor, value in actual.items():
             self.rounding[layer, tensor] = rounding
             fault = self.judge(layer, tensor, value, expected[tensor], rounding)
             if fault is not None:
-                self.faults.append(fault)
+                self.faults.append(fault._replace(uses=_used(operation, host)))
                 if fault.difference is None:
                     return self._replaced(layer, expected, rest)
         self.tensors |= {(layer, k): v for k, v in actual.items()}
+        if isinstance(self.backend, ModuleBackend) and self.backend.lazy:
+            return lift((named, kept), self.backend.computed)
         return named, kept
 
     def judge(
@@ -166,6 +172,12 @@ class CheckedStep:
 
     def _place(self, x: Any) -> Array:
         return self.backend.asarray(np.array(x))
+
+
+def _used(operation: Operation, host: tuple[Any, ...]) -> tuple[str, ...]:
+    asked = recorder()
+    operation(*lift(host, asked.place, None))
+    return tuple(sorted(asked.called))
 
 
 def lift(tree: Any, to: Callable[[Any], Any], dtype: str | None = "float64") -> Any:
