@@ -9,6 +9,8 @@ from toylib import library
 from xpnet.check.conformance.summary import lines
 from xpnet.check.parity import ModuleBackend, load_module, parity
 from xpnet.check.parity.around import AroundBackend, around, recorder
+from xpnet.check.parity.causes import reproduction
+from xpnet.check.parity.operations import CHECKS
 from xpnet.errors import BackendError
 from xpnet.run.config import load_config
 
@@ -52,6 +54,18 @@ class NumPysArrays:
             return found(*args, **options)
 
         return function
+
+
+def test_an_array_that_names_no_namespace_is_told_in_its_own_words():
+    class Array(np.lib.mixins.NDArrayOperatorsMixin):
+        dtype, shape = np.dtype("float32"), (1,)
+
+    (row,) = (
+        check(ModuleBackend(SimpleNamespace(asarray=lambda x: Array())))
+        for check in CHECKS
+        if check.function == "__array_namespace__"
+    )
+    assert row.detail == "AttributeError: 'Array' object has no attribute '__array_namespace__'"
 
 
 def test_a_namespace_is_tested_though_its_arrays_name_another():
@@ -116,6 +130,9 @@ def test_a_lazy_library_computes_after_each_operation_and_step():
     assert not ModuleBackend(library()).lazy
     x = backend.place(np.ones(2))
     assert backend.computed(x) is not x
+    (row,) = (check(backend) for check in CHECKS if str(check) == "exp")
+    program = reproduction(row, "mylib", "float32", backend.computes)
+    assert program.endswith("result = xp.exp(x)\nprint(result.compute())")
     assert run(backend).verdict == "agrees"
 
 
@@ -166,7 +183,8 @@ def test_the_summary_tells_each_cause_once_with_what_it_stops():
         failed("test_operation[take]", "", operation=take),
         failed("test_layer[elu-forward]", "1.elu output: [0] is 1", uses=["exp", "where"]),
         failed("test_layer[embedding-forward]", "0: IndexError: only integers", uses=["exp"]),
-        failed("test_rule[adam]", "the parameters", uses=["sqrt"]),
+        failed("test_rule[adam]", "[0] is 0.25, not 0.5", uses=["sqrt"]),
+        failed("test_rule[lion]", "[1] is 2e-9, not 1.0", uses=["sqrt"]),
     ]
     assert lines(reports, "mylib")[:-1] == [
         "2 distinct causes",
@@ -174,6 +192,8 @@ def test_the_summary_tells_each_cause_once_with_what_it_stops():
         "   stops exp (near 0), test_layer[elu-forward]",
         "2. take: raises: IndexError: only integers",
         "   stops take, test_layer[embedding-forward]",
-        "beside these: test_rule[adam]",
+        "beside what single operations show",
+        "- [0] is 0.25, not 0.5",
+        "   stops test_rule[adam], test_rule[lion]",
     ]
     assert lines([], "mylib") == []

@@ -1,14 +1,15 @@
 """What failed, told by what is wrong: each distinct cause once, with the tests that it stops."""
 
+import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from xpnet.check.parity import ModuleBackend
-from xpnet.check.parity.around import recorder
+from xpnet.check.parity.around import AroundBackend, recorder
 from xpnet.check.parity.causes import Cause, causes
 from xpnet.check.parity.checked_step import Fault
 from xpnet.check.parity.operations import Row, said
@@ -16,6 +17,7 @@ from xpnet.check.parity.operations import Row, said
 __all__ = ["complaint", "fail", "fail_for", "keep", "lines", "try_"]
 
 ROOT = Path(__file__).parents[2]  # of the package
+BESIDE = "beside what single operations show"
 OUTCOME, USES = "operation", "uses"
 
 
@@ -61,10 +63,26 @@ def try_(
         wrong = complaint(error)
         if wrong is None:
             raise
+        wrong = "\n".join([wrong, *_beside(said(error), subject, backend, *args)])
     if wrong:
         asked = recorder()
         subject(asked, *args)
         fail(item, wrong, asked.called)
+
+
+def _beside(
+    raised: str, subject: Callable[..., str | None], backend: ModuleBackend, *args: Any
+) -> Iterator[str]:
+    """What else is wrong, with NumPy in the stead of what raises."""
+    again = AroundBackend.of(backend)
+    try:
+        with again.standing_in():
+            wrong = subject(again, *args)
+    except Exception:  # a library under test may raise anything, and has
+        return
+    yield from (f"also {name}: {why}" for name, why in again.stood_in.items() if why != raised)
+    if wrong:
+        yield f"also {wrong}"
 
 
 def lines(failed: Iterable[pytest.TestReport], module: str) -> list[str]:
@@ -88,12 +106,23 @@ def lines(failed: Iterable[pytest.TestReport], module: str) -> list[str]:
         ]
         told += [f"{number}. {cause}", f"   stops {_some([*map(_named, cause.rows), *stopped])}"]
     explained |= {t for t, (_, uses) in others.items() if any(_used(c, uses) for c in found)}
-    if rest := [test for test in others if test not in explained]:
-        told.append(f"{'beside these' if found else 'failed'}: {_some(rest)}")
+    rest = {test: text for test, (text, _) in others.items() if test not in explained}
+    told += [BESIDE, *_grouped(rest)] if rest else []
     if found:
         command = f"xpnet parity --backend-module {module} --markdown FILE"
         told.append(f"{command} writes each as an issue")
     return told
+
+
+def _grouped(failures: dict[str, str]) -> Iterator[str]:
+    """Tell what the tests say, each thing once."""
+    groups: dict[str, tuple[str, list[str]]] = {}
+    for test, text in failures.items():
+        what = re.sub(r" in the formula: .*?( also |$)", r"\1", text)
+        same = re.sub(r"[\d.e+-]+", "#", what)[:90]
+        groups.setdefault(same, (what[:300], []))[1].append(test)
+    for what, tests in groups.values():
+        yield from (f"- {what}", f"   stops {_some(tests)}")
 
 
 def _said(cause: Cause, text: str) -> bool:

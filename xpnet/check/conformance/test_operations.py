@@ -14,6 +14,6 @@ def test_operation(backend: ModuleBackend, check: Check, request: pytest.Fixture
     row = check(backend)
     if row.bad:
         keep(request.node, row)
-        program = reproduction(row, backend.name, backend.dtype_name)
+        program = reproduction(row, backend.name, backend.dtype_name, backend.computes)
         text = f"{row.function} ({row.case or 'as it is'}): {row.status}: {row.detail}"
         pytest.fail(f"{text}\n\n{program}", pytrace=False)

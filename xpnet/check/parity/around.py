@@ -98,8 +98,8 @@ class AroundBackend(ModuleBackend):
         return self._xp
 
     @property
-    def lazy(self) -> bool:
-        return self.tested.lazy
+    def computes(self) -> str:
+        return self.tested.computes
 
     def place(self, host: np.ndarray) -> Array:
         return HeldArray(self, self.tested.place(host))

@@ -87,8 +87,11 @@ def _sources() -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
     return found
 
 
-def reproduction(row: Row, module: str, dtype: str) -> str:
-    """Return a program that shows an outcome with the library ``module`` alone."""
+def reproduction(row: Row, module: str, dtype: str, computes: str = "") -> str:
+    """Return a program that shows an outcome with the library ``module`` alone.
+
+    ``computes`` names the method that gives the numbers of a lazy library's array.
+    """
     operation = next(
         (o for o in OPERATIONS if (o.function, o.case) == (row.function, row.case)), None
     )
@@ -105,7 +108,8 @@ def reproduction(row: Row, module: str, dtype: str) -> str:
         f"{name} = xp.asarray({_written(operand)}, dtype=xp.{_dtype(operand, dtype)})"
         for name, operand in zip(names, operation.operands, strict=True)
     ]
-    lines = [named, "", *made, f"print({body})"]
+    shown = [f"result = {body}", f"print(result.{computes}())"] if computes else [f"print({body})"]
+    lines = [named, "", *made, *shown]
     text = "\n".join(lines)
     imports = ["from math import inf, nan"] if re.search(r"\b(inf|nan)\b", text) else []
     imports += ["import operator"] if "operator." in text else []
@@ -132,7 +136,7 @@ def page(function: str) -> str:
     return f"{STANDARD}/generated/array_api.{function}.html"
 
 
-def issue(cause: Cause, module: str, version: str, dtype: str) -> str:
+def issue(cause: Cause, module: str, version: str, dtype: str, computes: str = "") -> str:
     """Return the text of an issue for the library's tracker, in Markdown."""
     row = cause.rows[0]
     expected = _expected(row)
@@ -142,7 +146,7 @@ def issue(cause: Cause, module: str, version: str, dtype: str) -> str:
         f"{module} {version}, {row.function} ({row.case or 'as below'}).",
         "",
         "```python",
-        reproduction(row, module, dtype),
+        reproduction(row, module, dtype, computes),
         "```",
         "",
         f"Got: {row.detail or row.status}",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.check.parity.around import recorder
+from xpnet.check.parity.around import AroundBackend, recorder
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
 from xpnet.check.parity.module import ModuleBackend
 from xpnet.check.parity.operations import said
@@ -125,20 +125,56 @@ class CheckedStep:
             actual = {k: np.asarray(lift(v, self.backend.to_host, None)) for k, v in named.items()}
         except Exception as error:  # a library under test may raise anything
             raised = Fault(layer, next(iter(expected), "track"), said(error))
-            self.faults.append(raised._replace(uses=_used(operation, host)))
+            faults = [raised, *self._beside(raised, operation, operands, expected)]
+            self.faults += [fault._replace(uses=_used(operation, host)) for fault in faults]
             return self._replaced(layer, expected, rest)
         rounding = Rounding(operation, host, self.backend.dtype_name)
-        for tensor, value in actual.items():
-            self.rounding[layer, tensor] = rounding
-            fault = self.judge(layer, tensor, value, expected[tensor], rounding)
-            if fault is not None:
-                self.faults.append(fault._replace(uses=_used(operation, host)))
-                if fault.difference is None:
-                    return self._replaced(layer, expected, rest)
+        self.rounding |= {(layer, tensor): rounding for tensor in actual}
+        faults = self._judged(layer, actual, expected, rounding)
+        self.faults += [fault._replace(uses=_used(operation, host)) for fault in faults]
+        if any(fault.difference is None for fault in faults):
+            return self._replaced(layer, expected, rest)
         self.tensors |= {(layer, k): v for k, v in actual.items()}
         if isinstance(self.backend, ModuleBackend) and self.backend.lazy:
             return lift((named, kept), self.backend.computed)
         return named, kept
+
+    def _beside(
+        self, raised: Fault, operation: Operation, operands: Any, expected: dict[str, Any]
+    ) -> list[Fault]:
+        """What else is wrong, with NumPy in the stead of what raises."""
+        if not isinstance(self.backend, ModuleBackend):
+            return []
+        again = AroundBackend.of(self.backend)
+        try:
+            held = lift(operands, lambda x: again.place(self.backend.to_host(x)), None)
+            with again.standing_in():
+                named, _ = operation(*held)
+                actual = {k: np.asarray(lift(v, again.to_host, None)) for k, v in named.items()}
+        except Exception:  # a library under test may raise anything, and has
+            return []
+        others = [
+            raised._replace(what=why) for why in again.stood_in.values() if why != raised.what
+        ]
+        host = lift(operands, self.backend.to_host)
+        rounding = Rounding(operation, host, self.backend.dtype_name)
+        return [*others, *self._judged(raised.layer, actual, expected, rounding)]
+
+    def _judged(
+        self,
+        layer: str,
+        actual: dict[str, np.ndarray],
+        expected: dict[str, Any],
+        rounding: Rounding,
+    ) -> list[Fault]:
+        """Judge results until one has another shape or dtype."""
+        faults: list[Fault] = []
+        for tensor, value in actual.items():
+            fault = self.judge(layer, tensor, value, expected[tensor], rounding)
+            faults += [fault] if fault else []
+            if fault and fault.difference is None:
+                break
+        return faults
 
     def judge(
         self,

@@ -48,6 +48,7 @@ class Result:
     growth: list[Growth] = field(default_factory=list)
     operations: list[Row] = field(default_factory=list)  # of a library under test
     module: str = ""  # of that library, as it is imported
+    computes: str = ""  # its method for what is still to be computed, where it is lazy
     stood_in: list[str] = field(default_factory=list)  # where steps went on with NumPy's instead
     steps: int | None = None  # how many there was time for, where that was not all
 
@@ -66,7 +67,8 @@ class Result:
         """The text of an issue for the library's tracker, for each of the causes."""
         version = self.described.get("version", "unknown")
         dtype = self.described.get("dtype", "float32")
-        return [issue(cause, self.module, version, dtype) for cause in self.causes]
+        known = (self.module, version, dtype, self.computes)
+        return [issue(cause, *known) for cause in self.causes]
 
     @property
     def verdict(self) -> str:

@@ -155,16 +155,16 @@ class Side:
     def _note(self, faults: list[Fault], number: int) -> None:
         """Keep the first fault at each tensor, and what NumPy computed in the library's stead."""
         found = self.result.faults
-        known = {(fault.layer, fault.tensor) for fault in found}
+        known = {_key(fault) for fault in found}
         if isinstance(self.backend, AroundBackend):
             self.result.stood_in = sorted(self.backend.stood_in)
             told = {fault.what for fault in (*found, *faults)}
             new = {k: v for k, v in self.backend.stood_in.items() if v not in told}
             faults = [*faults, *(Fault("training", name, what) for name, what in new.items())]
         for fault in faults:
-            if (fault.layer, fault.tensor) not in known:
+            if _key(fault) not in known:
                 found.append(fault)
-                known.add((fault.layer, fault.tensor))
+                known.add(_key(fault))
         if found and self.result.fault_step is None:
             self.result.fault_step = number
         self.stopped |= bool(found) and not isinstance(self.backend, ModuleBackend)
@@ -245,6 +245,11 @@ class Side:
             differences = np.maximum(differences - np.maximum(*moved), 0.0)
         limit = math.sqrt(self.tolerance) * float(np.linalg.norm(expected[tensor]))
         return float(np.linalg.norm(differences)) <= limit
+
+
+def _key(fault: Fault) -> tuple[str, ...]:
+    # The numbers of one that is off are others in each step.
+    return (fault.layer, fault.tensor, "" if fault.difference else fault.what)
 
 
 def _named(engine: Engine, state: TrainState) -> dict[str, np.ndarray]:

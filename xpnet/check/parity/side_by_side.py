@@ -114,7 +114,7 @@ def _prepare(
     result = begun.result if isinstance(begun, Side) else begun
     result.asked, result.operations, result.module = name, called, backend.name
     if isinstance(begun, Side):
-        begun.seconds = seconds
+        begun.seconds, result.computes = seconds, backend.computes
     return begun
 
 
