@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.check.parity import operations
-from xpnet.check.parity.operations import OPERATIONS, Operation, Row
+from xpnet.check.parity.operations import INDEX, OPERATIONS, WRITES, Operation, Row
 
 __all__ = ["Cause", "causes", "issue", "page", "reproduction"]
 
@@ -109,6 +109,8 @@ def reproduction(row: Row, module: str, dtype: str, computes: str = "") -> str:
         for name, operand in zip(names, operation.operands, strict=True)
     ]
     shown = [f"result = {body}", f"print(result.{computes}())"] if computes else [f"print({body})"]
+    if row.status == WRITES:
+        shown = [body, f"print({', '.join(names)})"]
     lines = [named, "", *made, *shown]
     text = "\n".join(lines)
     imports = ["from math import inf, nan"] if re.search(r"\b(inf|nan)\b", text) else []
@@ -139,7 +141,7 @@ def page(function: str) -> str:
 def issue(cause: Cause, module: str, version: str, dtype: str, computes: str = "") -> str:
     """Return the text of an issue for the library's tracker, in Markdown."""
     row = cause.rows[0]
-    expected = _expected(row)
+    expected = _expected(row, dtype)
     lines = [
         f"### {cause.functions[0]}: {cause.status}",
         "",
@@ -159,12 +161,15 @@ def issue(cause: Cause, module: str, version: str, dtype: str, computes: str = "
     return "\n".join(lines) + "\n"
 
 
-def _expected(row: Row) -> str:
+def _expected(row: Row, dtype: str) -> str:
     operation: Operation | None = next(
         (o for o in OPERATIONS if (o.function, o.case) == (row.function, row.case)), None
     )
     if operation is None:
         return ""
+    if row.status == WRITES:
+        return "the operands as they were"
     with np.errstate(all="ignore"):
         value = np.asarray(operation.call(operations.reference(), *operation.operands))
-    return f"{value.tolist()}, {value.dtype.name if value.dtype.kind != 'f' else 'a float'}"
+    named = {"f": dtype, "b": "bool"}.get(value.dtype.kind, value.dtype.name)
+    return f"{value.tolist()}, {' or '.join(INDEX) if named == 'int64' else named}"

@@ -19,7 +19,9 @@ from xpnet.typing import Array
 
 __all__ = [
     "CHECKS",
+    "INDEX",
     "OPERATIONS",
+    "WRITES",
     "Check",
     "Operation",
     "Row",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 INF, NAN = np.inf, np.nan
+WRITES = "writes to an operand"
+INDEX = ("int32", "int64")  # the dtypes that the standard has for an index
 
 
 class Row(NamedTuple):
@@ -289,7 +293,7 @@ def _check(backend: Backend, operation: Operation) -> Row:
         return Row(function, case, "raises", said(error))
     for x, y in zip(before, after, strict=True):
         if not np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
-            return Row(function, case, "writes to an operand", f"{x.tolist()} became {y.tolist()}")
+            return Row(function, case, WRITES, f"{x.tolist()} became {y.tolist()}")
     wide = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in before]
     expected = np.asarray(call(reference(), *wide))
     status, detail = _judge(actual, expected, backend.dtype_name)
@@ -308,7 +312,7 @@ def _judge(actual: np.ndarray, expected: np.ndarray, dtype: str) -> tuple[str, s
     name = kinds[expected.dtype.kind]
     # The standard leaves the dtype of an index open.
     is_index = expected.dtype == np.int64
-    names = ("int32", "int64") if is_index else (name,)
+    names = INDEX if is_index else (name,)
     if actual.dtype.name not in names:
         return "wrong dtype", f"{actual.dtype.name}, not {' or '.join(names)}"
     relative, absolute = TOLERANCE[dtype]
