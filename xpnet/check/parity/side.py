@@ -141,9 +141,8 @@ class Side:
         self.stands_in, before = True, self._before
         try:
             backend = AroundBackend.of(self.backend)
-            rows = self.result.operations or check_operations(backend.tested, self.seconds)
-            wrong = (row for row in rows if row.bad and row.status not in ("raises", "missing"))
-            backend.wrong = {row.function: f"{row.status}: {row.detail}" for row in wrong}
+            called = self.result.operations or check_operations(backend.tested, self.seconds)
+            backend.leave_out(called)
             self._begin(backend)
             with self._around():
                 self.engine.set_state(before)

@@ -11,7 +11,7 @@ from xpnet.backends import Backend, get_backend
 from xpnet.backends.backend import FLOAT_DTYPES
 from xpnet.check.parity.around import AroundBackend, around
 from xpnet.check.parity.module import ModuleBackend
-from xpnet.check.parity.operations import check_operations
+from xpnet.check.parity.operations import Row, check_operations
 from xpnet.check.parity.report import Report, Result
 from xpnet.check.parity.side import Moment, Side, failed
 from xpnet.check.sample import Sample, sample_rows
@@ -110,7 +110,7 @@ def _prepare(
         side.result.asked = name
         return side
     called = check_operations(backend, seconds) if operations else []
-    begun = _begun(config, rows, around(backend), tolerance)
+    begun = _begun(config, rows, around(backend), tolerance, called)
     result = begun.result if isinstance(begun, Side) else begun
     result.asked, result.operations, result.module = name, called, backend.name
     if isinstance(begun, Side):
@@ -119,15 +119,21 @@ def _prepare(
 
 
 def _begun(
-    config: Config, rows: Sample, backend: ModuleBackend, tolerance: float | None
+    config: Config,
+    rows: Sample,
+    backend: ModuleBackend,
+    tolerance: float | None,
+    called: list[Row],
 ) -> Side | Result:
     """Make the side of a library under test, around what stops its first state."""
     try:
         return Side(config, rows, backend, tolerance)
     except Exception as error:  # a library under test may raise anything
         fault = failed("first state", error)
+    again = AroundBackend.of(backend)
+    again.leave_out(called)
     try:
-        side = Side(config, rows, AroundBackend.of(backend), tolerance, stands_in=True)
+        side = Side(config, rows, again, tolerance, stands_in=True)
     except Exception:
         return Result(backend.name, None, backend.describe(), 0.0, [fault], 1)
     side.result.faults, side.result.fault_step = [fault], 1
