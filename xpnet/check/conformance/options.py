@@ -107,9 +107,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(f"array library: {told}")
     held = around(library)
     if isinstance(held, AroundBackend):
-        text = (
-            f"layers, losses, rules and steps go around what arrays lack: {', '.join(held.lacks)}"
-        )
+        lacks = ", ".join(held.lacks)
+        text = f"all but the operations is tested around what its arrays lack: {lacks}"
         terminalreporter.write_line(text)
     for line in config.stash.get(UNUSED, []):
         terminalreporter.write_line(f"no test is named {line}", red=True)
