@@ -149,6 +149,20 @@ def test_a_lazy_library_computes_after_each_operation_and_step():
     assert run(backend).verdict == "agrees"
 
 
+def test_a_library_whose_results_alone_are_lazy_is_lazy():
+    class Result:
+        def compute(self):
+            return np.zeros(1)
+
+    class Array:
+        __array_ufunc__ = None
+        __add__ = __radd__ = lambda self, other: Result()
+
+    backend = ModuleBackend(SimpleNamespace(asarray=lambda x: Array()))
+    assert backend.lazy
+    assert backend.computes == ""
+
+
 def test_what_a_lazy_library_says_when_it_computes_is_what_is_told():
     class Lazy:
         def __init__(self, value):

@@ -101,6 +101,10 @@ class AroundBackend(ModuleBackend):
     def computes(self) -> str:
         return self.tested.computes
 
+    @property
+    def lazy(self) -> bool:
+        return self.tested.lazy
+
     def place(self, host: np.ndarray) -> Array:
         return HeldArray(self, self.tested.place(host))
 
