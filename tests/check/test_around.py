@@ -194,6 +194,7 @@ def test_what_a_formula_asks_for_is_recorded():
     y = 1.0 - asked.xp.linalg.vector_norm(x) / asked.xp.sum(x[:1])
     assert asked.called == {"-", "/", "linalg.vector_norm", "sum", "x[i:j]"}
     assert float(y) == 1.0 - 5.0 / 3.0
+    assert np.asarray(x).tolist() == [3.0, 4.0]
 
 
 def failed(test, text, **kept):

@@ -247,6 +247,9 @@ class HeldArray:
     def __getitem__(self, key: Any) -> Any:
         return self._owner.run("x[i:j]", operator.getitem, operator.getitem, self, key)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._owner.to_host(self), dtype=dtype)
+
     def __repr__(self) -> str:
         return repr(self.array)
 
