@@ -81,6 +81,19 @@ def test_a_namespace_is_tested_though_its_arrays_name_another():
     assert "maximum" in result.faults[0].uses
 
 
+def test_an_array_without_a_dtype_is_told_and_ends_nothing():
+    class Bare:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(self.values, dtype=dtype)
+
+    result = run(ModuleBackend(SimpleNamespace(asarray=Bare)))
+    assert any("has no attribute 'dtype'" in row.detail for row in result.operations)
+    assert result.faults[0][:2] == ("engine", "first state")
+
+
 def raises(*args, **options):
     msg = "no kernel"
     raise RuntimeError(msg)
@@ -191,8 +204,8 @@ def test_a_library_whose_arrays_cannot_be_copied_is_refused_at_once(monkeypatch)
 def test_what_a_formula_asks_for_is_recorded():
     asked = recorder()
     x = asked.place(np.array([3.0, 4.0]))
-    y = 1.0 - asked.xp.linalg.vector_norm(x) / asked.xp.sum(x[:1])
-    assert asked.called == {"-", "/", "linalg.vector_norm", "sum", "x[i:j]"}
+    y = 1.0 + -asked.xp.linalg.vector_norm(x) / asked.xp.sum(x[:1])
+    assert asked.called == {"+", "-", "/", "linalg.vector_norm", "sum", "x[i:j]"}
     assert float(y) == 1.0 - 5.0 / 3.0
     assert np.asarray(x).tolist() == [3.0, 4.0]
 

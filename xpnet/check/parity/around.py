@@ -30,7 +30,7 @@ BINARY = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
     *("and", "or", "xor", "lshift", "rshift"),
 )
-SIGNS = {method: sign for sign, method in reversed(METHODS.items())}
+SIGNS = {"__neg__": "-"} | {method: sign for sign, method in reversed(METHODS.items())}
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 UNARY = ("neg", "pos", "abs", "invert", "index")
 
@@ -54,7 +54,7 @@ def recorder(dtype: str = "float64") -> "AroundBackend":
 
 def _lacking(backend: ModuleBackend, x: Array) -> list[str]:
     """What the array or the namespace lacks of that which every formula asks first."""
-    lacks, xp, options = [], backend.xp, {"dtype": x.dtype}
+    lacks, xp, options = [], backend.xp, {"dtype": getattr(x, "dtype", None)}
     try:
         named = array_namespace(x) is xp
     except Exception:  # a library under test may raise anything
