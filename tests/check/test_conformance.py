@@ -69,6 +69,8 @@ def test_a_function_whose_keyword_is_missing_everywhere_is_one_cause():
     failed = [row._replace(status="raises", detail=f"TypeError: {row.function}(x)") for row in rows]
     (cause,) = causes(failed)
     assert cause.functions == ["zeros", "ones", "full", "eye", "arange", "asarray"]
+    of_eye = next(row for row in failed if row.function == "eye")
+    assert len(causes([*failed, of_eye._replace(case="of a size")])) == 2  # not the keyword's
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

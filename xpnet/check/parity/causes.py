@@ -29,7 +29,7 @@ METHODS = {
     **{"!=": "__ne__", "&": "__and__", "|": "__or__", "^": "__xor__", "~": "__invert__"},
     ">>": "__rshift__",
 }
-ARGUMENTS = ("x", "y", "z")
+NO_DEVICE = "device=None"
 
 
 class Cause(NamedTuple):
@@ -52,10 +52,13 @@ class Cause(NamedTuple):
 
 def causes(rows: Iterable[Row]) -> list[Cause]:
     """Group the outcomes that are wrong by what they have in common."""
+    bad = [row for row in rows if row.bad]
+    others = {_key(row) for row in bad if row.case != NO_DEVICE}
     found: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.bad:
-            found.setdefault(_key(row), []).append(row)
+    for row in bad:
+        # What each function that makes arrays says of the keyword is one cause.
+        lone = row.case == NO_DEVICE and row.status == "raises" and _key(row) not in others
+        found.setdefault((NO_DEVICE,) if lone else _key(row), []).append(row)
     made = [Cause(some[0].status, some[0].detail, tuple(some)) for some in found.values()]
     return sorted(made, key=lambda cause: -len(cause.rows))
 
@@ -66,8 +69,6 @@ def _key(row: Row) -> tuple[str, ...]:
     # The same complaint of another function, or about another number, is the same.
     text = re.sub(r"[\w.]+\(\)", "f()", row.detail)
     text = re.sub(r"[\d.]+", "#", re.sub(r"'[\w.]*array[\w.]*'|dtype\([^)]*\)", "'...'", text))
-    if row.case == "device=None" and "unexpected keyword" not in text:
-        return "raises", row.case
     lone = row.function if "unexpected keyword" not in text and "(" in text[:60] else ""
     return "raises", lone, text[:90]
 

@@ -88,7 +88,9 @@ class ModuleBackend(Backend):
         if failed and hasattr(x, self._way):
             raise failed[0]
         known = ", ".join((self.to_numpy and [self.to_numpy]) or WAYS)
-        msg = f"an array of {self.name} cannot be copied to NumPy: tried {known}"
+        msg = (
+            f"an array of {self.name} ({type(x).__name__}) cannot be copied to NumPy: tried {known}"
+        )
         raise BackendError(
             msg,
             python="pass to_numpy, the name of a method of its arrays that does",
