@@ -42,7 +42,35 @@ def test_an_issue_has_a_program_what_it_gives_and_what_the_standard_says():
     assert "import mylib.core as xp" in text
     assert "print(xp.expm1(x))" in text
     assert "Expected: [1.0000005" in text
+    assert ", float32\nThe standard" in text
     assert "API_specification/generated/array_api.expm1.html" in text
+
+
+def test_an_issue_of_a_function_that_writes_to_its_operand_prints_the_operand():
+    def relu(x, y):
+        return np.maximum(x, y, out=x) if x.shape else np.maximum(x, y)
+
+    (cause,) = causes(outcomes(library(maximum=relu)))
+    text = issue(cause, "mylib", "1.2", "float32")
+    assert "xp.maximum(x, 0.0)\nprint(x)\n```" in text
+    assert "Expected: the operands as they were" in text
+
+
+def test_an_index_has_one_of_two_dtypes():
+    lib = library(argmax=lambda x, axis: np.argmax(x, axis=axis).astype(np.uint32))
+    (cause,) = causes(outcomes(lib))
+    text = issue(cause, "mylib", "1.2", "float32")
+    assert "Got: uint32, not int32 or int64\nExpected: [2, 1, 1], int32 or int64" in text
+
+
+def test_a_function_whose_keyword_is_missing_everywhere_is_one_cause():
+    rows = [row for row in outcomes(library()) if row.case == "device=None"]
+    assert len(rows) == 6
+    failed = [row._replace(status="raises", detail=f"TypeError: {row.function}(x)") for row in rows]
+    (cause,) = causes(failed)
+    assert cause.functions == ["zeros", "ones", "full", "eye", "arange", "asarray"]
+    of_eye = next(row for row in failed if row.function == "eye")
+    assert len(causes([*failed, of_eye._replace(case="of a size")])) == 2  # not the keyword's
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

@@ -6,13 +6,15 @@ or what several begin with, up to a ``::`` or a ``[``. An expected failure that 
 and so is a line that names no test: a list stays as short as it can be.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xpnet.check.conformance.summary import complaint, lines
 from xpnet.check.parity import ModuleBackend, load_module
+from xpnet.check.parity.around import AroundBackend, around
 from xpnet.errors import XpnetError
 
 UNUSED = pytest.StashKey[list[str]]()
@@ -50,8 +52,26 @@ def _library(config: pytest.Config) -> ModuleBackend:
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> ModuleBackend:
-    """The library under test."""
+    """The library under test, as it is."""
     return _library(request.config)
+
+
+@pytest.fixture(scope="session")
+def held(backend: ModuleBackend) -> ModuleBackend:
+    """The library under test, around what its arrays lack that every formula asks first."""
+    return around(backend)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail with what the library said rather than with a traceback through formulas."""
+    try:
+        return (yield)
+    except Exception as error:  # a library under test may raise anything
+        text = complaint(error) if HERE in item.path.parents else None
+        if text is None:
+            raise
+    pytest.fail(text, pytrace=False)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m take tests away
@@ -78,9 +98,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say which library was tested, and which lines name no test."""
-    told = " ".join(f"{key} {value}" for key, value in _library(config).describe().items() if value)
+    """Say which library was tested, what is wrong with it, and which lines name no test."""
+    failed = terminalreporter.stats.get("failed", [])
+    for line in lines(failed, config.option.xp):
+        terminalreporter.write_line(line)
+    library = _library(config)
+    told = " ".join(f"{key} {value}" for key, value in library.describe().items() if value)
     terminalreporter.write_line(f"array library: {told}")
+    held = around(library)
+    if isinstance(held, AroundBackend):
+        lacks = ", ".join(held.lacks)
+        text = f"all but the operations is tested around what its arrays lack: {lacks}"
+        terminalreporter.write_line(text)
     for line in config.stash.get(UNUSED, []):
         terminalreporter.write_line(f"no test is named {line}", red=True)
 

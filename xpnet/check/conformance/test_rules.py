@@ -3,20 +3,17 @@
 import pytest
 
 from xpnet.check.conformance.subjects import CLIPS, RULES, update
+from xpnet.check.conformance.summary import try_
 from xpnet.check.parity import ModuleBackend
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule(backend: ModuleBackend, rule: str) -> None:
+def test_rule(held: ModuleBackend, rule: str, request: pytest.FixtureRequest) -> None:
     """Three updates of a vector give its parameters and moments."""
-    wrong = update(backend, RULES[rule])
-    if wrong:
-        pytest.fail(wrong, pytrace=False)
+    try_(request.node, update, held, RULES[rule])
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-def test_clipping(backend: ModuleBackend, clip: str) -> None:
+def test_clipping(held: ModuleBackend, clip: str, request: pytest.FixtureRequest) -> None:
     """A gradient is clipped."""
-    wrong = update(backend, CLIPS[clip])
-    if wrong:
-        pytest.fail(wrong, pytrace=False)
+    try_(request.node, update, held, CLIPS[clip])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.check.parity import operations
-from xpnet.check.parity.operations import OPERATIONS, Operation, Row
+from xpnet.check.parity.operations import INDEX, OPERATIONS, WRITES, Operation, Row
 
 __all__ = ["Cause", "causes", "issue", "page", "reproduction"]
 
@@ -29,7 +29,7 @@ METHODS = {
     **{"!=": "__ne__", "&": "__and__", "|": "__or__", "^": "__xor__", "~": "__invert__"},
     ">>": "__rshift__",
 }
-ARGUMENTS = ("x", "y", "z")
+NO_DEVICE = "device=None"
 
 
 class Cause(NamedTuple):
@@ -52,17 +52,20 @@ class Cause(NamedTuple):
 
 def causes(rows: Iterable[Row]) -> list[Cause]:
     """Group the outcomes that are wrong by what they have in common."""
+    bad = [row for row in rows if row.bad]
+    others = {_key(row) for row in bad if row.case != NO_DEVICE}
     found: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.bad:
-            found.setdefault(_key(row), []).append(row)
+    for row in bad:
+        # What each function that makes arrays says of the keyword is one cause.
+        lone = row.case == NO_DEVICE and row.status == "raises" and _key(row) not in others
+        found.setdefault((NO_DEVICE,) if lone else _key(row), []).append(row)
     made = [Cause(some[0].status, some[0].detail, tuple(some)) for some in found.values()]
     return sorted(made, key=lambda cause: -len(cause.rows))
 
 
 def _key(row: Row) -> tuple[str, ...]:
     if row.status != "raises":
-        return row.function, row.status, "" if row.status == "wrong value" else row.detail
+        return row.function, row.status, row.detail if row.status == "wrong dtype" else ""
     # The same complaint of another function, or about another number, is the same.
     text = re.sub(r"[\w.]+\(\)", "f()", row.detail)
     text = re.sub(r"[\d.]+", "#", re.sub(r"'[\w.]*array[\w.]*'|dtype\([^)]*\)", "'...'", text))
@@ -85,8 +88,11 @@ def _sources() -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
     return found
 
 
-def reproduction(row: Row, module: str, dtype: str) -> str:
-    """Return a program that shows an outcome with the library ``module`` alone."""
+def reproduction(row: Row, module: str, dtype: str, computes: str = "") -> str:
+    """Return a program that shows an outcome with the library ``module`` alone.
+
+    ``computes`` names the method that gives the numbers of a lazy library's array.
+    """
     operation = next(
         (o for o in OPERATIONS if (o.function, o.case) == (row.function, row.case)), None
     )
@@ -103,7 +109,10 @@ def reproduction(row: Row, module: str, dtype: str) -> str:
         f"{name} = xp.asarray({_written(operand)}, dtype=xp.{_dtype(operand, dtype)})"
         for name, operand in zip(names, operation.operands, strict=True)
     ]
-    lines = [named, "", *made, f"print({body})"]
+    shown = [f"result = {body}", f"print(result.{computes}())"] if computes else [f"print({body})"]
+    if row.status == WRITES:
+        shown = [body, f"print({', '.join(names)})"]
+    lines = [named, "", *made, *shown]
     text = "\n".join(lines)
     imports = ["from math import inf, nan"] if re.search(r"\b(inf|nan)\b", text) else []
     imports += ["import operator"] if "operator." in text else []
@@ -130,17 +139,17 @@ def page(function: str) -> str:
     return f"{STANDARD}/generated/array_api.{function}.html"
 
 
-def issue(cause: Cause, module: str, version: str, dtype: str) -> str:
+def issue(cause: Cause, module: str, version: str, dtype: str, computes: str = "") -> str:
     """Return the text of an issue for the library's tracker, in Markdown."""
     row = cause.rows[0]
-    expected = _expected(row)
+    expected = _expected(row, dtype)
     lines = [
         f"### {cause.functions[0]}: {cause.status}",
         "",
         f"{module} {version}, {row.function} ({row.case or 'as below'}).",
         "",
         "```python",
-        reproduction(row, module, dtype),
+        reproduction(row, module, dtype, computes),
         "```",
         "",
         f"Got: {row.detail or row.status}",
@@ -153,12 +162,15 @@ def issue(cause: Cause, module: str, version: str, dtype: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _expected(row: Row) -> str:
+def _expected(row: Row, dtype: str) -> str:
     operation: Operation | None = next(
         (o for o in OPERATIONS if (o.function, o.case) == (row.function, row.case)), None
     )
     if operation is None:
         return ""
+    if row.status == WRITES:
+        return "the operands as they were"
     with np.errstate(all="ignore"):
         value = np.asarray(operation.call(operations.reference(), *operation.operands))
-    return f"{value.tolist()}, {value.dtype.name if value.dtype.kind != 'f' else 'a float'}"
+    named = {"f": dtype, "b": "bool"}.get(value.dtype.kind, value.dtype.name)
+    return f"{value.tolist()}, {' or '.join(INDEX) if named == 'int64' else named}"

@@ -7,13 +7,17 @@ operands that the backend had*. What differs then is the operation, not its hist
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.check.parity.around import AroundBackend, recorder
 from xpnet.check.parity.compare import TOLERANCES, Difference, difference
+from xpnet.check.parity.module import ModuleBackend
+from xpnet.check.parity.operations import said
 from xpnet.nn import Params, Sequential, layer_name
 from xpnet.nn.losses import Loss
 from xpnet.step import Batch
@@ -35,6 +39,7 @@ class Fault(NamedTuple):
     tensor: str
     what: str
     difference: Difference | None = None  # None where there is no value to compare
+    uses: tuple[str, ...] = ()  # the functions and operators that the formula asks for
 
     def __str__(self) -> str:
         return f"{self.layer} {self.tensor}: {self.what}"
@@ -120,19 +125,57 @@ class CheckedStep:
             named, kept = operation(*operands)
             actual = {k: np.asarray(lift(v, self.backend.to_host, None)) for k, v in named.items()}
         except Exception as error:  # a library under test may raise anything
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.faults.append(Fault(layer, next(iter(expected), "track"), what))
+            raised = Fault(layer, next(iter(expected), "track"), said(error))
+            faults = [raised, *self._beside(raised, operation, operands, expected)]
+            self.faults += [fault._replace(uses=_used(operation, host)) for fault in faults]
             return self._replaced(layer, expected, rest)
         rounding = Rounding(operation, host, self.backend.dtype_name)
-        for tensor, value in actual.items():
-            self.rounding[layer, tensor] = rounding
-            fault = self.judge(layer, tensor, value, expected[tensor], rounding)
-            if fault is not None:
-                self.faults.append(fault)
-                if fault.difference is None:
-                    return self._replaced(layer, expected, rest)
+        self.rounding |= {(layer, tensor): rounding for tensor in actual}
+        faults = self._judged(layer, actual, expected, rounding)
+        self.faults += [fault._replace(uses=_used(operation, host)) for fault in faults]
+        if any(fault.difference is None for fault in faults):
+            return self._replaced(layer, expected, rest)
         self.tensors |= {(layer, k): v for k, v in actual.items()}
+        if isinstance(self.backend, ModuleBackend) and self.backend.lazy:
+            return lift((named, kept), self.backend.computed)
         return named, kept
+
+    def _beside(
+        self, raised: Fault, operation: Operation, operands: Any, expected: dict[str, Any]
+    ) -> list[Fault]:
+        """What else is wrong, with NumPy in the stead of what raises."""
+        if not isinstance(self.backend, ModuleBackend):
+            return []
+        again = AroundBackend.of(self.backend)
+        try:
+            held = lift(operands, lambda x: again.place(self.backend.to_host(x)), None)
+            with again.standing_in():
+                named, _ = operation(*held)
+                actual = {k: np.asarray(lift(v, again.to_host, None)) for k, v in named.items()}
+        except Exception:  # a library under test may raise anything, and has
+            return []
+        others = [
+            raised._replace(what=why) for why in again.stood_in.values() if why != raised.what
+        ]
+        host = lift(operands, self.backend.to_host)
+        rounding = Rounding(operation, host, self.backend.dtype_name)
+        return [*others, *self._judged(raised.layer, actual, expected, rounding)]
+
+    def _judged(
+        self,
+        layer: str,
+        actual: dict[str, np.ndarray],
+        expected: dict[str, Any],
+        rounding: Rounding,
+    ) -> list[Fault]:
+        """Judge results until one has another shape or dtype."""
+        faults: list[Fault] = []
+        for tensor, value in actual.items():
+            fault = self.judge(layer, tensor, value, expected[tensor], rounding)
+            faults += [fault] if fault else []
+            if fault and fault.difference is None:
+                break
+        return faults
 
     def judge(
         self,
@@ -166,6 +209,14 @@ class CheckedStep:
 
     def _place(self, x: Any) -> Array:
         return self.backend.asarray(np.array(x))
+
+
+def _used(operation: Operation, host: tuple[Any, ...]) -> tuple[str, ...]:
+    """The functions that an operation asks for; what is known of them where it is not portable."""
+    asked = recorder()
+    with suppress(Exception):  # a layer of one's own may take NumPy's arrays alone
+        operation(*lift(host, asked.place, None))
+    return tuple(sorted(asked.called))
 
 
 def lift(tree: Any, to: Callable[[Any], Any], dtype: str | None = "float64") -> Any:

@@ -48,6 +48,8 @@ class Result:
     growth: list[Growth] = field(default_factory=list)
     operations: list[Row] = field(default_factory=list)  # of a library under test
     module: str = ""  # of that library, as it is imported
+    computes: str = ""  # its method for what is still to be computed, where it is lazy
+    stood_in: list[str] = field(default_factory=list)  # where steps went on with NumPy's instead
     steps: int | None = None  # how many there was time for, where that was not all
 
     @property
@@ -65,7 +67,8 @@ class Result:
         """The text of an issue for the library's tracker, for each of the causes."""
         version = self.described.get("version", "unknown")
         dtype = self.described.get("dtype", "float32")
-        return [issue(cause, self.module, version, dtype) for cause in self.causes]
+        known = (self.module, version, dtype, self.computes)
+        return [issue(cause, *known) for cause in self.causes]
 
     @property
     def verdict(self) -> str:
@@ -77,17 +80,32 @@ class Result:
         return "rounding" if self.first_difference else "agrees"
 
     @property
+    def told(self) -> list[str]:
+        """Each fault once, with the tensors that it is a fault of."""
+        places: dict[str, list[str]] = {}
+        for fault in self.faults:
+            places.setdefault(fault.what, []).append(f"{fault.layer} {fault.tensor}")
+        return [f"{', '.join(where)}: {what}" for what, where in places.items()]
+
+    @property
     def _cut(self) -> str:
         return "" if self.steps is None else f" (no time for more than {self.steps} steps)"
+
+    @property
+    def _went_on(self) -> str:
+        if len(self.growth) <= (self.fault_step or 0):
+            return ""
+        stood_in = f" with NumPy's {', '.join(self.stood_in)} in its stead" if self.stood_in else ""
+        return f"; training went on{stood_in} to step {len(self.growth)}{self._cut}"
 
     def sentence(self) -> str:
         """Return the result in one line."""
         if self.verdict == "not run":
             return f"not run: {self.not_run}"
         if self.faults:
-            fault, others = self.faults[0], len(self.faults) - 1
+            fault, others = self.told[0], len(self.told) - 1
             more = f" ({others} more)" if others else ""
-            return f"FAULT in step {self.fault_step}, {fault}{more}"
+            return f"FAULT in step {self.fault_step}, {fault}{more}{self._went_on}"
         if self.bad_operations:
             count, why = len(self.bad_operations), len(self.causes)
             rest = "; training agrees around them" if self.growth else ""
@@ -164,7 +182,7 @@ def to_markdown(report: Report) -> str:
 
 
 def _fault_lines(result: Result) -> list[str]:
-    return ["", *(f"- {_cell(str(fault))}" for fault in result.faults)] if result.faults else []
+    return ["", *(f"- {_cell(line)}" for line in result.told)] if result.faults else []
 
 
 def _growth_lines(result: Result) -> list[str]:

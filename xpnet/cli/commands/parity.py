@@ -117,7 +117,7 @@ def _print(report: Any) -> None:
     for result in report.results:
         style = "bold red" if result.verdict == "fault" else ""
         show(cell(f"{result.asked}: {result.sentence()}", style))
-        for fault in result.faults[1:]:
+        for fault in result.told[1:]:
             show(cell(f"  also {fault}"))
         if result.operations:
             _print_operations(result)
