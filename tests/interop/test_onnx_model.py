@@ -1,5 +1,9 @@
 """An exported model gives in onnxruntime what ``predict`` gives, from raw rows on."""
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -7,7 +11,7 @@ from click.testing import CliRunner
 import xpnet
 from xpnet import Trainer
 from xpnet.cli.main import cli
-from xpnet.errors import ConfigError
+from xpnet.errors import ConfigError, TrainingError
 from xpnet.nn import GELU, BatchNorm, Dense, LayerNorm, LeakyReLU, LogSoftmax, ReLU, Softmax
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES
@@ -298,6 +302,69 @@ def test_a_layer_of_ones_own():
         forward_model(trainer)
 
 
+LABELS = {
+    "texts": (["up", "down", "left"], 3, "softmax_cross_entropy"),
+    "numbers": ([10, 20, 30], 3, "softmax_cross_entropy"),
+    "booleans": ([True, False], 2, "softmax_cross_entropy"),
+    "one output": (["yes", "no"], 1, "binary_cross_entropy"),
+    "one output of 0 and 1": ([0, 1], 1, "binary_cross_entropy"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_labels_are_those_that_training_had(name):
+    labels, outputs, loss = LABELS[name]
+    y = np.random.default_rng(2).choice(labels, ROWS)
+    trainer, x = trained((Dense(8), ReLU(), Dense(outputs)), loss, y=y)
+    model = forward_model(trainer)
+    found, expected = answers(model, x=x)["label"], trainer.predict_classes(x)
+    assert len(set(expected.tolist())) > 1
+    assert found.tolist() == expected.tolist()
+    about = json.loads(model.metadata_props[0].value)
+    assert about["classes"] == (None if 0 in labels[:1] else sorted(labels))
+
+
+def test_a_model_that_has_learnt_nothing_is_refused():
+    trainer = Trainer(xpnet.Sequential([Dense(2)]).build((3,)), backend="numpy")
+    with pytest.raises(TrainingError, match="the weights are random"):
+        forward_model(trainer)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors", "m.html"])
+def test_a_link_is_kept_and_a_pipe_written_to(name, tmp_path):
+    """A device, too: as root, an export to /dev/null would else put a file there."""
+    settings = {"epochs": 1, "model.hidden": [8], "threads": 1, "backend": "numpy"}
+    run = xpnet.train("digits", tmp_path / "run", settings=settings, report=lambda line: None)
+    train = name == "m.html"
+    xpnet.export(run, tmp_path / name, train=train)
+    (tmp_path / f"link-{name}").symlink_to(name)
+    (tmp_path / name).write_bytes(b"old")
+    xpnet.export(run, tmp_path / f"link-{name}", train=train)
+    assert (tmp_path / f"link-{name}").is_symlink()
+    expected = (tmp_path / name).read_bytes()
+    assert len(expected) > 1000
+    pipe = tmp_path / f"pipe-{name}"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        xpnet.export(run, pipe, train=train)
+        assert read.result(20) == expected
+    assert pipe.is_fifo()
+
+
+def test_what_is_exported_is_not_replaced(tmp_path):
+    trainer, _ = trained((Dense(4),))
+    saved = trainer.save(tmp_path / "net.safetensors")
+    before = saved.read_bytes()
+    made = invoke("export", saved, tmp_path / "." / "net.safetensors")
+    assert isinstance(made.exception, ConfigError)
+    assert "net.safetensors is what would be exported" in str(made.exception)
+    assert saved.read_bytes() == before
+    with pytest.raises(ConfigError, match="a Trainer, a Run or the path of one; got list"):
+        xpnet.export([Dense(4)], tmp_path / "m.onnx")
+
+
 def invoke(*words):
     return CliRunner().invoke(cli, [*map(str, words)])
 
@@ -326,6 +393,7 @@ def test_the_command_says_what_the_model_takes_and_gives(tmp_path):
         (["m.onnx", "--epochs=3"], "epochs is for the training step: add --train"),
         (["m.html"], "a page trains: add --train"),
         (["m.onnx", "--format=torch", "--train"], "the form torch has weights alone: omit --train"),
+        (["m.safetensors", "--train"], "the form torch has weights alone: omit --train"),
         (["m.onnx"], "no run folder"),
     ],
 )

@@ -200,6 +200,17 @@ def test_other_files_are_refused(tmp_path):
     assert "cannot read" in message(tmp_path)
 
 
+def test_a_link_is_kept_and_a_missing_folder_named(tmp_path):
+    (tmp_path / "link").symlink_to("x.safetensors")
+    save(tmp_path / "link", {"x": np.ones(2)}, {})
+    assert (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(load(tmp_path / "x.safetensors").tensors["x"], np.ones(2))
+    place = tmp_path / "none" / "x.safetensors"
+    with pytest.raises(CheckpointError) as error:
+        save(place, {"x": np.ones(2)}, {})
+    assert str(error.value) == f"cannot write {place}: there is no folder {str(place.parent)!r}"
+
+
 def manifest(**changes):
     fields = {"kind": "checkpoint", "version": VERSION, "nbytes": 0, "sha256": {}, "meta": {}}
     return json.dumps(fields | changes)

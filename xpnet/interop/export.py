@@ -8,7 +8,8 @@ from xpnet.interop.onnx.export_step import export_step, write_step
 from xpnet.interop.onnx.model import forward_model
 from xpnet.interop.pytorch.export import write_torch
 from xpnet.run.trained_run import Run, load
-from xpnet.storage.durable import atomic_write
+from xpnet.storage.durable import write_output
+from xpnet.training.memory import in_words
 from xpnet.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["Form", "export"]
 
 Form = Literal["onnx", "html", "torch"]
-TYPES = {1: "float32", 6: "int32", 7: "int64", 8: "text", 11: "float64"}  # of TensorProto
+TYPES = {
+    1: "float32",
+    6: "int32",
+    7: "int64",
+    8: "text",
+    9: "boolean",
+    11: "float64",
+}  # of TensorProto
 
 
 def export(
@@ -34,8 +42,8 @@ def export(
 ) -> list[str]:
     """Write a trained model to ``path``, replacing it; return lines on what was written.
 
-    ``source`` is a trainer, a run, or the path of a run or a saved model. ``form`` is by default
-    told by the name:
+    ``source`` is a trainer, a run, or the path of a run or a saved model, which ``path`` must not
+    be. ``form`` is by default told by the name:
 
     - "onnx", the model from raw rows to classes or values (:mod:`xpnet.interop.onnx.model`), or
       with ``train`` its training step (:mod:`xpnet.interop.onnx.step`), with the schedule of
@@ -45,11 +53,12 @@ def export(
       address of onnxruntime-web;
     - "torch", safetensors in the names of PyTorch; the lines are the source that loads it.
 
-    Raises ConfigError for what the form does not have, and BackendError where onnx and ndonnx are
-    not installed.
+    Raises ConfigError for what the form does not have, BackendError where onnx and ndonnx are not
+    installed, and TrainingError for a model that has learnt nothing.
     """
     path = Path(path)
-    form = form or _form(path, train=train)
+    _check_source(source, path)
+    form = form or _form(path)
     options: dict[str, object] = {
         "epochs": epochs,
         "rows": rows,
@@ -70,8 +79,7 @@ def export(
         if form == "html":
             msg = "a page trains"
             raise ConfigError(msg, python="pass train=True", command="add --train")
-        model = forward_model(_loaded(source))
-        return _written(model, path)
+        return _written(forward_model(_loaded(source)), path)
     named = source
     if isinstance(source, str | Path) and Path(source).is_file():
         source = _loaded(source)  # perhaps a trainer
@@ -98,11 +106,23 @@ def export(
     )
 
 
-def _form(path: Path, *, train: bool) -> Form:
+def _check_source(source: object, path: Path) -> None:
+    """Raise ConfigError for what is no source, or would be replaced by what is made of it."""
+    if isinstance(source, Trainer | Run):
+        return
+    if not isinstance(source, str | Path):
+        msg = f"export takes a Trainer, a Run or the path of one; got {type(source).__name__}"
+        raise ConfigError(msg)
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        msg = f"{path} is what would be exported, and would be replaced"
+        raise ConfigError(msg, python="choose another path", command="choose another FILE")
+
+
+def _form(path: Path) -> Form:
     suffix = path.suffix.lower()
     if suffix in (".html", ".htm"):
         return "html"
-    if suffix == ".safetensors" and not train:
+    if suffix == ".safetensors":
         return "torch"
     if suffix != ".onnx":
         msg = f"the name {path.name!r} does not tell the form of the file"
@@ -123,11 +143,11 @@ def _loaded(source: Trainer | Run | str | Path) -> Trainer | Run:
 def _written(model: "onnx.ModelProto", path: Path) -> list[str]:
     """Write the model, and say what it takes and gives."""
     data = model.SerializeToString()
-    atomic_write(path, data)
+    write_output(path, [data])
     opset = next(o.version for o in model.opset_import if not o.domain)
     graph = model.graph
     return [
-        f"{path}: {len(graph.node)} nodes, {len(data) / 2**20:.2g} MiB, opset {opset}",
+        f"{path}: {len(graph.node)} nodes, {in_words(len(data))}, opset {opset}",
         *(f"input  {_described(value)}" for value in graph.input),
         *(f"output {_described(value)}" for value in graph.output),
     ]

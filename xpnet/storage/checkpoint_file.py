@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xpnet.errors import CheckpointError
-from xpnet.storage.durable import atomic_write, storage_errors
+from xpnet.storage.durable import storage_errors, write_output
 from xpnet.storage.safe_open import open_regular
 
 __all__ = ["VERSION", "Checkpoint", "is_safetensors", "load", "save"]
@@ -55,7 +55,7 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str,
     bits. ``meta`` is JSON data, and is loaded as JSON stores it: tuples as lists, keys as strings
     (NaN and infinities unchanged). Raises CheckpointError; the previous file is then kept.
     """
-    atomic_write(path, *_encode(tensors, meta))
+    write_output(path, _encode(tensors, meta))
 
 
 def load(path: str | Path) -> Checkpoint:

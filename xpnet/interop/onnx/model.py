@@ -11,7 +11,8 @@ the graph. Its inputs are::
 
 and its outputs, for a batch of any size::
 
-    label          (N,)       the name of the class, a text, or its index where there are no names;
+    label          (N,)       the class, as it was named in training: a text, a whole number or a
+                              boolean; its index where there are no names
                    (N, J)     of several labels, 1 or 0 for each
     probabilities  (N, K)     of classes, or of several labels
     logits         (N, J)     what the last layer gives, where the loss takes logits
@@ -59,9 +60,11 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     """Return what ``source.predict`` computes, from raw rows on, as an ONNX model.
 
     It computes in the dtype of the trainer, and encodes in float64, as ``predict`` does. Raises
-    ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code.
+    ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code;
+    TrainingError for a model that has learnt nothing.
     """
     trainer = source.trainer if isinstance(source, Run) else source
+    trainer.check_trained()
     preprocessing = source.preprocessing if isinstance(source, Run) else None
     engine, given = trainer.engine, dict[str, Symbol]()
     dtype = engine.backend.dtype_name
@@ -210,7 +213,7 @@ def _outputs(
     trainer: Trainer, preprocessing: Preprocessing | None, output: Any
 ) -> dict[str, Symbol]:
     """What the model gives, by name."""
-    loss, xp = trainer.loss, output.__array_namespace__()
+    loss = trainer.loss
     read = loss.predict(output)
     if loss.predicts == "value":
         return {"prediction": _answers(preprocessing, read)}
@@ -219,12 +222,21 @@ def _outputs(
         found["probabilities"] = _answers(preprocessing, read)
     if loss.takes in ("logits", "margins"):
         found["logits" if loss.takes == "logits" else "output"] = output
-    names = preprocessing.classes if preprocessing else None
-    if loss.predicts == "binary" and names is None:
-        return {"label": xp.astype(output > 0.0, xp.int64), **found}
-    at = xp.argmax(preprocessing.ranked(output) if preprocessing else output, axis=-1)
-    label = at if names is None else xp.take(scalar(np.asarray(names, dtype=str)), at, axis=0)
-    return {"label": label, **found}
+    return {"label": _labels(trainer, preprocessing, output), **found}
+
+
+def _labels(trainer: Trainer, preprocessing: Preprocessing | None, output: Any) -> Symbol:
+    """The class of each row, as ``predict_classes`` has it."""
+    xp = output.__array_namespace__()
+    names = preprocessing.classes if preprocessing else trainer.classes
+    if trainer.loss.predicts != "binary":
+        at = xp.argmax(preprocessing.ranked(output) if preprocessing else output, axis=-1)
+    elif preprocessing and names is not None:
+        at = xp.argmax(preprocessing.ranked(output), axis=-1)
+    else:
+        at = xp.astype(output > 0.0, xp.int64)
+        at = at[:, 0] if at.shape[1:] == (1,) else at
+    return at if names is None else xp.take(scalar(np.asarray(names)), at, axis=0)
 
 
 def _answers(preprocessing: Preprocessing | None, read: Symbol) -> Symbol:
@@ -255,7 +267,7 @@ def _about(
     """What a program that uses the model may want to know."""
     found: dict[str, Any] = {"loss": repr(trainer.loss), "step": trainer.position.step}
     if preprocessing is None or not isinstance(source, Run):
-        return found
+        return found | {"classes": trainer.classes}
     columns = preprocessing.columns
     return found | {
         "task": preprocessing.task,
