@@ -194,15 +194,15 @@ def test_what_a_page_cannot_have_is_refused(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="must be https"):
         render(run, runtime="http://example.org/")
     monkeypatch.setattr("xpnet.interop.onnx.html.MAX_BYTES", 1000)
-    with pytest.raises(DataError, match="1,258 rows would be 0 MiB in a page"):
+    with pytest.raises(DataError, match="1,258 rows would be 314 KiB in a page"):
         render(run)
 
 
 def test_a_file_that_no_step_has_written_is_refused(run, tmp_path):
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"not one")
-    with pytest.raises(CheckpointError, match="no state of an exported step"):
+    with pytest.raises(CheckpointError, match="exported step: it is not a safetensors file"):
         adopt(run.folder.path, file, tmp_path / "out")
     newest = next(iter((run.folder.checkpoint_path).glob("step-*")))
-    with pytest.raises(CheckpointError, match="no state of an exported step"):
+    with pytest.raises(CheckpointError, match="step: its metadata does not say after which"):
         adopt(run.folder.path, newest, tmp_path / "out")

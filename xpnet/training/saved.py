@@ -127,7 +127,7 @@ def save(path: str | Path, trainer: Trainer) -> Path:
 def write_at(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Path:
     """Write a checkpoint to the file that ``path`` means, atomically; return its path."""
     file = file_at(path, make=True)
-    write(file, tensors, meta)
+    write(file, tensors, meta, output=True)
     return file
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from xpnet import nn
 from xpnet.errors import ConfigError
 from xpnet.interop.imported import Part
-from xpnet.interop.onnx.graph import Graph, called, example_shape
+from xpnet.interop.onnx.graph import FLOATS, Graph, called, example_shape
 from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, norm_part, refused, short
 from xpnet.interop.onnx.spelt_out import spelt_out
 from xpnet.nn.normalization import Norm
@@ -21,7 +21,6 @@ NORMS = (
     "SimplifiedLayerNormalization",
 )
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-FLOATS = (1, 10, 11, 16)  # TensorProto's float, float16, double, bfloat16
 
 
 class Chain:
@@ -33,6 +32,7 @@ class Chain:
         self.input_shape = self.shape = example_shape(graph, input_shape)
         self.shift: np.ndarray | None = None  # added to the value, and not yet in a layer
         self.plain = False  # whether the last norm came without factors, which may follow it
+        self.exponential = False  # whether the last value is e to the power of the last layer's
         self.taken: set[int] = set()
 
     # -- the walk ---------------------------------------------------------------------------------
@@ -335,6 +335,12 @@ class Chain:
             msg = "only the last node may take an axis away; flatten instead"
             raise UnlikeError(msg)
         self.notes.append("the last squeeze is left out: predictions have shape (N, 1)")
+
+    def _exp(self, node: Any, a: dict[str, Any]) -> None:
+        if self.graph.readers(node.output[0]):
+            msg = "only the last node may be an exponential, which is part of a loss"
+            raise UnlikeError(msg)
+        self.exponential = True
 
     def _scaler(self, node: Any, a: dict[str, Any]) -> Part | None:
         dtype = np.float32

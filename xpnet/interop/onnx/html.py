@@ -24,6 +24,7 @@ from xpnet.run.origin import origin_of
 from xpnet.run.splits import load_splits
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.step import dropout_keys
+from xpnet.training.memory import in_words
 from xpnet.training.trainer import Trainer
 
 __all__ = ["CDN", "render"]
@@ -103,8 +104,8 @@ def _rows_of(run: Run, trainer: Trainer, data: Any, most: int | None) -> _Rows:
     x = preprocessing.encoder.apply(data.x, dtype)
     if x.nbytes > MAX_BYTES:
         limit = MAX_BYTES * len(x) // x.nbytes
-        msg = f"{len(x):,} rows would be {x.nbytes / 2**20:.0f} MiB in a page, which has room for "
-        msg += f"{MAX_BYTES // 2**20}"
+        msg = f"{len(x):,} rows would be {in_words(x.nbytes)} in a page, which has room for "
+        msg += in_words(MAX_BYTES)
         raise DataError(msg, python=f"pass rows={limit}", command=f"give --rows {limit}")
     assert data.y is not None
     y = preprocessing.scaled_targets(data.y)

@@ -23,7 +23,6 @@ A text of a category has to be spelled as in training; one that training did not
 those it had, and an empty text is a missing value, as in a file.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from xpnet.data.encoder import Category
 from xpnet.data.values import spellings
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.fuse import fused
+from xpnet.interop.onnx.metadata import describe
 from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, built, mapped, scalar, symbol
 from xpnet.nn import Layer, Sequential
@@ -43,6 +43,7 @@ from xpnet.nn.layout import merge
 from xpnet.registry import name_of
 from xpnet.run.preprocessing import Preprocessing
 from xpnet.run.trained_run import Run
+from xpnet.settings import dump
 from xpnet.split_vector import SplitVector
 from xpnet.training.trainer import Trainer
 
@@ -81,9 +82,8 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     outputs = _outputs(trainer, preprocessing, output)
     model = simplify(_with_weights(built(given | made, outputs), weights), largest=2**24)
     model = simplify(fused(model))  # which takes out the copies
-    about = {"kind": "model", "version": 1, **_about(source, trainer, preprocessing)}
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "xpnet", json.dumps(about)
+    about = _about(source, trainer, preprocessing)
+    describe(model, {"kind": "model", "version": 1, **about})
     return model
 
 
@@ -265,7 +265,8 @@ def _about(
     source: Trainer | Run, trainer: Trainer, preprocessing: Preprocessing | None
 ) -> dict[str, Any]:
     """What a program that uses the model may want to know."""
-    found: dict[str, Any] = {"loss": repr(trainer.loss), "step": trainer.position.step}
+    loss = {"name": name_of(trainer.loss), **dump(trainer.loss)}
+    found: dict[str, Any] = {"loss": loss, "step": trainer.position.step}
     if preprocessing is None or not isinstance(source, Run):
         return found | {"classes": trainer.classes}
     columns = preprocessing.columns

@@ -17,13 +17,13 @@ Philox: :func:`xpnet.step.dropout_keys` returns the ones that xpnet itself would
 random int32 numbers are as good for training, on another curve.
 """
 
-import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from xpnet.errors import ConfigError, DataError
 from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, tables
+from xpnet.interop.onnx.metadata import describe, described
 from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, built, scalar, symbol
 from xpnet.nn.layout import Layout
@@ -177,8 +177,7 @@ class _Graph:
             outputs |= _named(f"slots/{slot}", self.engine.params_layout, vector)
         outputs |= dict(zip(_total_names(self.engine), state.totals, strict=True))
         made = self.model({k if k == "loss" else NEW + k: x for k, x in outputs.items()})
-        entry = made.metadata_props.add()
-        entry.key, entry.value = "xpnet", json.dumps(about)
+        describe(made, about)
         return made
 
     def model(self, outputs: dict[str, Symbol]) -> "onnx.ModelProto":
@@ -190,8 +189,7 @@ def about(model: "onnx.ModelProto") -> dict[str, Any]:
 
     Raises DataError if it is no training step of xpnet.
     """
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    found = json.loads(texts.get("xpnet", "{}"))
+    found = described(model)
     if found.get("kind") != "training step":
         msg = "the ONNX model is no training step of xpnet's"
         raise DataError(msg, python="make one with step_model(trainer)")

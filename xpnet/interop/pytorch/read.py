@@ -119,6 +119,7 @@ def _file(path: Path) -> Mapping[str, Any]:
 
             try:
                 with safe_open(path, "numpy") as file:
+                    _check_foreign(path, file.metadata() or {})
                     names = list(file.keys())
                     return {name: file.get_tensor(name) for name in names}
             except (SafetensorError, TypeError) as error:
@@ -141,6 +142,17 @@ def _file(path: Path) -> Mapping[str, Any]:
         msg = f"{path} holds a {type(found).__name__}: save model.state_dict() instead"
         raise DataError(msg)
     return found
+
+
+def _check_foreign(path: Path, metadata: Mapping[str, str]) -> None:
+    if "xpnet" in metadata:
+        msg = f"{path} is a model or checkpoint of xpnet's, not a state dict of PyTorch's"
+        command = "it needs no import: give it as it is"
+        raise ConfigError(msg, python="read it with xpnet.load", command=command)
+    if "xpnet_step" in metadata:
+        msg = f"{path} is a state that an exported step has trained"
+        remedy = "xpnet adopt RUN FILE --out DIR"
+        raise ConfigError(msg, python=remedy, command=remedy)
 
 
 def _raise_unreadable(path: Path, error: Exception) -> None:
