@@ -218,6 +218,18 @@ def test_a_table_of_all_kinds_from_its_raw_columns(table, label, settings, tmp_p
         assert (found["label"] == names[expected.argmax(axis=1)]).all()
 
 
+def test_a_table_of_all_kinds_has_few_nodes(table, tmp_path):
+    """A column has no more of its own than it needs; missing values are found once for all."""
+    run = run_on(table.drop(columns="price"), "label", tmp_path / "run")
+    ops = [node.op_type for node in forward_model(run).graph.node]
+    assert len(ops) <= 115, ops
+    assert ops.count("IsNaN") == 2  # of the numbers, and of the date's cycles
+    categories = 4
+    assert ops.count("LabelEncoder") == categories
+    assert ops.count("Squeeze") == categories + 1  # and of the codes of the embedding
+    assert ops.count("Cast") == 4
+
+
 def test_a_category_is_found_by_what_it_is_spelled(table, tmp_path):
     """Levels 1 and 2 are 1.0 and 2.0, too; True is true; an empty text is a missing value."""
     frame = table.drop(columns="price")

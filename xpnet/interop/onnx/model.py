@@ -25,6 +25,7 @@ those it had, and an empty text is a missing value, as in a file.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,10 +119,10 @@ def _rows(
     if columns is None or all(kind == "number" for kind in columns.kinds):
         given["x"] = x = symbol(("N", encoder.features), "float64")
         numbers = x if encoder.numbers == (*range(encoder.features),) else _picked(x, encoder)
-        parts = encoder.parts(numbers, lambda j: x[:, j], _no_category)
+        parts = encoder.parts(numbers, lambda j: x[:, j : j + 1], _no_category)
         return _joined(list(parts), dtype)
     features = _names(columns, taken)
-    used = {*encoder.numbers, *encoder.missing, *(j for j, _ in encoder.cycles)}
+    used = {*encoder.numbers, *(j for j, _ in encoder.cycles)}
     used |= {c.feature for c in encoder.categories}
     for j, name in enumerate(features):
         if j in used:
@@ -136,10 +137,10 @@ def _rows(
     )
 
     def rows(category: Category) -> Symbol:
-        texts = given[features[category.feature]][:, 0]
+        texts = xp.squeeze(given[features[category.feature]], axis=1)
         return mapped(texts, _codes(category, columns), category.size + 1)
 
-    parts = encoder.parts(numbers, lambda j: given[features[j]][:, 0], rows)
+    parts = encoder.parts(numbers, lambda j: given[features[j]], rows)
     return _joined(list(parts), dtype)
 
 
@@ -154,8 +155,13 @@ def _picked(x: Symbol, encoder: Encoder) -> Symbol:
 
 def _joined(parts: list[Symbol], dtype: str) -> Symbol:
     """The blocks of columns side by side, rounded once."""
-    parts = [_narrowed(part, dtype) for part in parts]
-    return parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concat(parts, axis=1)
+    xp = parts[0].__array_namespace__()
+
+    def joined(some: list[Symbol]) -> Symbol:
+        return some[0] if len(some) == 1 else xp.concat(some, axis=1)
+
+    alike = [[*group] for _, group in groupby(parts, key=lambda part: part.dtype)]
+    return joined([_narrowed(joined(group), dtype) for group in alike])
 
 
 def _narrowed(x: Symbol, dtype: str) -> Symbol:
