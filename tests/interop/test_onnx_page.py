@@ -3,6 +3,10 @@
 Needs Chromium and its driver, selenium, and npm, which fetches onnxruntime-web.
 """
 
+import base64
+import gzip
+import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -157,6 +161,52 @@ def test_the_buttons(page):
     )
     assert page.find_element("id", "factor-shown").text == "10"
     assert page.execute_script("return factor") == 10
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss.class_weights": "balanced"},
+        pytest.param({"optimizer.lr_factors": {"0.dense": 0.1}}, marks=pytest.mark.long),
+        pytest.param({"optimizer.freeze": ["0.dense"]}, marks=pytest.mark.long),
+        pytest.param({"schedule.name": "one_cycle"}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_what_is_in_a_page_follows_xpnets_curve(settings, tmp_path):
+    """Its step, state, rows and order, in onnxruntime; digits of which some are rare."""
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install xpnet[onnx]")
+    digits, _ = xpnet.data.load_named("digits")
+    kept = (digits.y > 4) | (np.arange(len(digits.y)) % 3 == 0)
+    np.savez(tmp_path / "rows.npz", x=digits.x[kept], y=digits.y[kept])
+    settings = {**SETTINGS, "epochs": 2, "model.dropout": 0.0, "threads": 1, **settings}
+    run = xpnet.train(
+        tmp_path / "rows.npz", tmp_path / "run", settings=settings, report=lambda line: None
+    )
+    page = render(run)
+    about = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+
+    def blob(name, dtype=np.uint8):
+        text = re.search(rf'id="blob-{name}">([^<]*)<', page)[1]
+        return np.frombuffer(gzip.decompress(base64.b64decode(text)), dtype)
+
+    raw, state = blob("state"), {}
+    for t in about["state"]:
+        end = t["start"] + t["length"] * np.dtype(t["dtype"]).itemsize
+        state[t["name"]] = raw[t["start"] : end].view(t["dtype"]).reshape(t["shape"])
+    x, y = blob("x", np.float32).reshape(-1, *about["shape"]), blob("y", np.int64)
+    session = runtime.InferenceSession(blob("step").tobytes())
+    inputs = {i.name for i in session.get_inputs()}
+    order, size = blob("orders", np.uint32)[: len(x)], about["batch_size"]
+    for step, start in enumerate(range(0, len(x), size)):
+        at = order[start : start + size]
+        given = {"x": x[at], "y": y[at], "step": np.array(step), **state}
+        given["lr"] = np.array(about["rates"][min(step, len(about["rates"]) - 1)], np.float32)
+        names = [o.name for o in session.get_outputs()]
+        made = session.run(names, {k: v for k, v in given.items() if k in inputs})
+        state |= {k.removeprefix("new/"): v for k, v in zip(names, made, strict=True)}
+    found = state["totals/loss"] / state["totals/denominator"]
+    assert abs(found - run.trainer.history[0]["loss"]) < 1e-4
 
 
 def test_it_fits_a_phone(page):

@@ -75,8 +75,7 @@ def render(
         msg = f"{splits.train.name} has changed since the run was trained on it"
         raise DataError(msg)
     trainer = make_trainer(config, run.preprocessing, "numpy")
-    if trained:
-        trainer.restore(*_first_position(run))
+    trainer.restore(*_beginning(run, trainer, trained=trained))
     held = splits.validation if splits.test is None else splits.test
     train = _rows_of(run, trainer, splits.train, rows)
     scored = None if held is None else _rows_of(run, trainer, held, 2000)
@@ -88,8 +87,17 @@ def render(
     return _page(run, trainer, train, scored, epochs, runtime, trained=trained)
 
 
-def _first_position(run: Run) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+def _beginning(
+    run: Run, trainer: Trainer, *, trained: bool
+) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+    """A state at the first step: with the run's weights, or with the first ones.
+
+    Either has the class weights that were counted in the run's rows.
+    """
     tensors, meta = run.trainer.snapshot()
+    if not trained:
+        first, begun = trainer.snapshot()
+        return first, {**begun, **{k: v for k, v in meta.items() if k == "class_weights"}}
     return tensors, {**meta, "position": {"epoch": 0, "batch": 0, "step": 0}, "history": []}
 
 
