@@ -12,7 +12,7 @@ __all__ = ["COMPARISONS", "FLOATS", "Graph", "called", "example_shape", "loaded"
 
 # What only turns outputs into labels or tables, and all that follows it.
 TAILS = ("ArgMax", "ZipMap", "ArrayFeatureExtractor", "TopK")
-COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")  # where only labels follow
+COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer")  # before labels
 FLOATS = (1, 10, 11, 16)  # TensorProto's float, float16, double, bfloat16
 
 

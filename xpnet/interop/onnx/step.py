@@ -17,6 +17,7 @@ Philox: :func:`xpnet.step.dropout_keys` returns the ones that xpnet itself would
 random int32 numbers are as good for training, on another curve.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from xpnet.nn.layout import Layout
 from xpnet.optim.schedules import Constant
 from xpnet.split_vector import SplitVector
 from xpnet.step import Batch, StepInputs, Totals, TrainState, make_predict_step, make_train_step
+from xpnet.training.class_weights import is_balanced
 from xpnet.training.engine import Engine
 from xpnet.training.trainer import Trainer
 
@@ -60,6 +62,7 @@ def step_model(
     Raises ConfigError for what a step on its own cannot be.
     """
     refuse(trainer.mixed, trainer.accumulate)
+    _check_class_weights(trainer)
     engine = trainer.engine
     per_epoch = -(-(rows or trainer.rows) // trainer.batch_size)
     total = (epochs or trainer.epochs) * per_epoch
@@ -108,6 +111,14 @@ def refuse(mixed: object, accumulate: int) -> None:
         msg = f"the exported step takes a batch whole; the trainer accumulates {accumulate}"
         msg += " micro-batches, whose number of rows the graph does not know"
         raise ConfigError(msg, python="pass accumulate=1", command="train with --set accumulate=1")
+
+
+def _check_class_weights(trainer: Trainer) -> None:
+    named = isinstance(trainer.class_weights, Mapping) and not trainer.position.step
+    balanced = is_balanced(trainer.loss) and "class_weights" not in trainer.snapshot()[1]
+    if named or balanced:
+        msg = f"class_weights={trainer.class_weights!r} are those of the loss from the first fit on"
+        raise ConfigError(msg, python="fit first, or give a number for each class")
 
 
 class _Graph:
