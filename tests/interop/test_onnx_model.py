@@ -12,7 +12,17 @@ import xpnet
 from xpnet import Trainer
 from xpnet.cli.main import cli
 from xpnet.errors import ConfigError, TrainingError
-from xpnet.nn import GELU, BatchNorm, Dense, LayerNorm, LeakyReLU, LogSoftmax, ReLU, Softmax
+from xpnet.nn import (
+    GELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Softmax,
+)
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES
 
@@ -97,6 +107,66 @@ def test_what_each_loss_gives(loss):
         )
     raw = rule.takes == "logits" and rule.predicts != "value"
     assert ("logits" in found) == raw
+
+
+@pytest.mark.parametrize("opset", [15, pytest.param(17, marks=pytest.mark.long), 18, 20])
+@pytest.mark.parametrize("layer", ["gelu", "mish", "layer_norm", "batch_norm", "embedding"])
+def test_an_earlier_opset_gives_the_same(layer, opset, tmp_path):
+    """With names, lengths and metadata, in the format of its time; Gelu is of opset 20."""
+    layers, x = net_with(layer)
+    trainer, rows = trained(layers, x=x)
+    xpnet.export(trainer, tmp_path / "m.onnx", opset=opset)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [o.version for o in model.opset_import if not o.domain] == [opset]
+    assert model.ir_version <= onnx.helper.find_min_ir_version_for(model.opset_import)
+    latest = forward_model(trainer)
+    assert model.graph.input == latest.graph.input
+    assert model.graph.output == latest.graph.output
+    assert model.metadata_props == latest.metadata_props
+    if len(model.graph.node) == len(latest.graph.node):  # and has no other operators
+        assert [i.name for i in model.graph.initializer] == [
+            i.name for i in latest.graph.initializer
+        ]
+    found = answers(model, x=rows)["probabilities"]
+    np.testing.assert_allclose(found, trainer.predict(rows), rtol=1e-5, atol=1e-6)
+    assert answers(model, x=rows[:0])["probabilities"].shape == (0, 4)
+
+
+def test_a_table_in_an_earlier_opset(table, tmp_path):
+    frame = table.drop(columns="price")
+    run = run_on(frame, "label", tmp_path / "run")
+    xpnet.export(run, tmp_path / "m.onnx", opset=15)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert {o.domain: o.version for o in model.opset_import} == {"": 15, "ai.onnx.ml": 2}
+    found = answers(model, **feed(model, frame))["probabilities"]
+    np.testing.assert_allclose(
+        found, run.predict(frame.drop(columns="label")), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_an_opset_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
+    trainer, _ = trained((Dense(4), Dropout(0.5), Dense(4)))
+    place = tmp_path / "m.onnx"
+    for opset in (14, 22):
+        with pytest.raises(ConfigError, match=f"opset must be from 15 to 21; got {opset}"):
+            xpnet.export(trainer, place, opset=opset)
+    with pytest.raises(
+        ConfigError, match="written in opset 17: it has no BitwiseXor: pass a later"
+    ):
+        xpnet.export(trainer, place, train=True, epochs=1, rows=40, opset=17)  # of dropout's keys
+    with pytest.raises(ConfigError, match="opset is for the form onnx, not torch: omit opset"):
+        xpnet.export(trainer, tmp_path / "m.safetensors", opset=17)
+
+    def wrong(model, opset):  # a fault of the converter
+        made = onnx.ModelProto.FromString(model.SerializeToString())
+        made.graph.node[-1].op_type = "LogSoftmax"
+        made.opset_import[0].version = opset
+        return made
+
+    monkeypatch.setattr("onnx.version_converter.convert_version", wrong)
+    with pytest.raises(ConfigError, match="opset 18: probabilities would be another"):
+        xpnet.export(trainer, place, opset=18)
+    assert not place.exists()
 
 
 def test_batches_of_any_size_in_float64():

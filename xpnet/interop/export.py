@@ -1,11 +1,13 @@
 """A model, or its training step, written to a file for other programs: ``xpnet export``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.export_step import export_step, write_step
 from xpnet.interop.onnx.model import forward_model
+from xpnet.interop.onnx.opset import NEWEST, with_opset
 from xpnet.interop.pytorch.export import write_torch
 from xpnet.run.trained_run import Run, load
 from xpnet.storage.durable import write_output
@@ -39,6 +41,7 @@ def export(
     lr_input: bool = False,
     trained: bool = False,
     runtime: str | None = None,
+    opset: int | None = None,
 ) -> list[str]:
     """Write a trained model to ``path``, replacing it; return lines on what was written.
 
@@ -47,7 +50,8 @@ def export(
 
     - "onnx", the model from raw rows to classes or values (:mod:`xpnet.interop.onnx.model`), or
       with ``train`` its training step (:mod:`xpnet.interop.onnx.step`), with the schedule of
-      ``epochs`` of ``rows`` rows, or with the learning rate as an input (``lr_input``);
+      ``epochs`` of ``rows`` rows, or with the learning rate as an input (``lr_input``).
+      Older runtimes take an earlier ``opset`` (:mod:`xpnet.interop.onnx.opset`);
     - "html", with ``train``: a page that trains in a browser, on the first ``rows`` of the run's
       data, from its first weights or those that were ``trained``; ``runtime`` is the folder or
       address of onnxruntime-web;
@@ -70,6 +74,9 @@ def export(
     if not train and given:
         msg = f"{given[0]} is for the training step"
         raise ConfigError(msg, python="pass train=True", command="add --train")
+    if opset is not None and form != "onnx":
+        msg = f"opset is for the form onnx, not {form}"
+        raise ConfigError(msg, python="omit opset", command="omit --opset")
     if form == "torch":
         if train:
             msg = "the form torch has weights alone"
@@ -79,7 +86,9 @@ def export(
         if form == "html":
             msg = "a page trains"
             raise ConfigError(msg, python="pass train=True", command="add --train")
-        return _written(forward_model(_loaded(source)), path)
+        loaded = _loaded(source)
+        makers = [partial(forward_model, loaded, fuse=fuse) for fuse in (True, False)]
+        return _written(with_opset(makers, NEWEST if opset is None else opset), path)
     named = source
     if isinstance(source, str | Path) and Path(source).is_file():
         source = _loaded(source)  # perhaps a trainer
@@ -92,7 +101,9 @@ def export(
                 python="train with xpnet.train(data, start_from=...), and export that run",
                 command=f"xpnet train FILE --from {named}, and export that run",
             )
-        return write_step(source, path, epochs=epochs, rows=rows, lr_input=lr_input)
+        return write_step(
+            source, path, epochs=epochs, rows=rows, lr_input=lr_input, opset=opset or NEWEST
+        )
     folder = source.folder.path if isinstance(source, Run) else source
     return export_step(
         folder,
@@ -103,6 +114,7 @@ def export(
         lr_input=lr_input,
         trained=trained,
         runtime=runtime,
+        opset=opset or NEWEST,
     )
 
 

@@ -1,9 +1,11 @@
 """``xpnet export RUN FILE --train``: the step of a run, or the page, written to a file."""
 
+from functools import partial
 from pathlib import Path
 
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.html import render
+from xpnet.interop.onnx.opset import NEWEST, with_opset
 from xpnet.interop.onnx.step import about, refuse, step_model
 from xpnet.run.trained_run import load_run, make_trainer
 from xpnet.storage.durable import write_output
@@ -23,6 +25,7 @@ def export_step(
     lr_input: bool = False,
     trained: bool = False,
     runtime: str | None = None,
+    opset: int = NEWEST,
 ) -> list[str]:
     """Write the step of a run as ``form``, "onnx" or "html"; return lines on what was written.
 
@@ -65,6 +68,7 @@ def export_step(
         rows=int(record["train_rows"]),
         weight=config.data.columns.weight is not None,
         lr_input=lr_input,
+        opset=opset,
     )
     checkpoint = "" if found.checkpoint is None else f"; its state is in {found.checkpoint.path}"
     return [line + checkpoint]
@@ -78,9 +82,11 @@ def write_step(
     rows: int | None = None,
     weight: bool = False,
     lr_input: bool = False,
+    opset: int = NEWEST,
 ) -> list[str]:
     """Write the step of a trainer as an ONNX model; return a line on what was written."""
-    model = step_model(
+    make = partial(
+        step_model,
         trainer,
         epochs=epochs,
         rows=rows,
@@ -88,6 +94,7 @@ def write_step(
         weight=weight,
         learning_rate="input" if lr_input else "schedule",
     )
+    model = with_opset([make], opset)
     write_output(output, [model.SerializeToString()])
     return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}"]
 

@@ -58,9 +58,10 @@ LARGEST = 2**31 - 2**24  # bytes of weights; the rest is the graph's
 TEXTS = ("category", "boolean")  # the kinds of columns whose values are texts
 
 
-def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
+def forward_model(source: Trainer | Run, *, fuse: bool = True) -> "onnx.ModelProto":
     """Return what ``source.predict`` computes, from raw rows on, as an ONNX model.
 
+    With ``fuse`` what ONNX has an operator for becomes that operator.
     It computes in the dtype of the trainer, and encodes in float64, as ``predict`` does. Raises
     ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code;
     TrainingError for a model that has learnt nothing.
@@ -82,7 +83,8 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     output = _output(trainer, x, made)
     outputs = _outputs(trainer, preprocessing, output)
     model = simplify(_with_weights(built(given | made, outputs), weights), largest=2**24)
-    model = simplify(fused(model))  # which takes out the copies
+    if fuse:
+        model = simplify(fused(model))  # which takes out the copies
     about = _about(source, trainer, preprocessing)
     describe(model, {"kind": "model", "version": 1, **about})
     return model
