@@ -67,4 +67,10 @@ def _read(path: Path, like: str | Path | None, loss: str | None) -> Imported:
         )
     model = load(like, backend="numpy", device="cpu")
     trainer: Trainer = getattr(model, "trainer", model)
-    return from_torch(path, trainer.model, loss=loss or trainer.loss)
+    shape = trainer.model.input_shape or ()
+    return from_torch(
+        path,
+        trainer.model,
+        loss=loss or trainer.loss,
+        input_shape=shape if len(shape) > 1 else None,  # which flat weights do not say
+    )
