@@ -202,11 +202,11 @@ def exported(tmp_path_factory):
             "'a.onnx' is no name for",
         ),
         (["import", "torch.safetensors", "torch.safetensors", "--like=run"], "would be replaced"),
-        (["predict", "model.onnx", "table.csv"], "xpnet import model.onnx model.safetensors reads"),
+        (["predict", "model.onnx", "table.csv"], "xpnet import "),
         (["train", "table.csv", "--from", "model.onnx"], "xpnet import "),
         (["show", "model.onnx"], "model.onnx is a model, not a table: xpnet import "),
         (["explain", "model.onnx"], "model.onnx is a model, not a table: xpnet import "),
-        (["show", "torch.safetensors"], "xpnet import torch.safetensors OUT --like RUN reads"),
+        (["show", "torch.safetensors"], "xpnet import torch.safetensors OUT --like RUN"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

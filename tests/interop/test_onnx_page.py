@@ -13,6 +13,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import xpnet
 from xpnet.errors import CheckpointError, ConfigError, DataError
@@ -21,6 +22,7 @@ pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
 
 from xpnet.interop.onnx.adopt import adopt
 from xpnet.interop.onnx.html import CDN, render
+from xpnet.interop.onnx.step import about, step_model
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -248,11 +250,29 @@ def test_what_a_page_cannot_have_is_refused(run, tmp_path, monkeypatch):
         render(run)
 
 
+def test_a_state_that_a_program_of_ones_own_has_saved(run, tmp_path):
+    """Made contiguous, as safetensors needs it, NumPy's 0-d arrays have an axis."""
+    newest = load_file(next(iter((run.folder.checkpoint_path).glob("step-*"))))
+    names = about(step_model(run.trainer, learning_rate="input"))["state"]
+    state = {name: np.ascontiguousarray(newest[name]) for name in names}
+    assert state["totals/loss"].shape == (1,)
+    file, step = tmp_path / "state.safetensors", run.trainer.position.step
+    save_file(state, file, metadata={"xpnet_step": json.dumps({"step": step})})
+    adopt(run.folder.path, file, tmp_path / "out")
+    again = xpnet.load(tmp_path / "out", backend="numpy")
+    for name, value in again.trainer.params.items():
+        np.testing.assert_array_equal(value, newest[f"params/{name}"])
+
+
 def test_a_file_that_no_step_has_written_is_refused(run, tmp_path):
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"not one")
     with pytest.raises(CheckpointError, match="exported step: it is not a safetensors file"):
         adopt(run.folder.path, file, tmp_path / "out")
+    save_file({"params/other": np.ones(2)}, file, metadata={"xpnet_step": '{"step": 3}'})
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: the checkpoint does not fit"):
+        adopt(run.folder.path, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     newest = next(iter((run.folder.checkpoint_path).glob("step-*")))
     with pytest.raises(CheckpointError, match="step: its metadata does not say after which"):
         adopt(run.folder.path, newest, tmp_path / "out")

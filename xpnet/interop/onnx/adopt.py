@@ -60,6 +60,11 @@ def read_state(path: str | Path) -> Elsewhere:
         remedy = f"save_file(state, path, metadata={{{STEP!r}: json.dumps({{'step': 600}})}})"
         command = f"a page writes it; in Python, {remedy}"
         raise CheckpointError(msg, python=remedy, command=command) from None
+    # NumPy's ascontiguousarray, without which safetensors writes other numbers, adds an axis.
+    tensors = {
+        k: v.reshape(()) if k.startswith("totals/") and v.shape == (1,) else v
+        for k, v in tensors.items()
+    }
     return Elsewhere(tensors, step, fingerprint)
 
 
@@ -84,7 +89,10 @@ def adopt(run: str | Path, file: str | Path, out: str | Path) -> list[str]:
     trainer = make_trainer(found.config, found.preprocessing, found.trainer.engine.backend)
     tensors, meta = found.trainer.snapshot()
     trainer.restore(tensors, {**meta, "history": [], "callbacks": {}})
-    take_back(trainer, state.tensors, state.step, rows=int(record["train_rows"]))
+    try:
+        take_back(trainer, state.tensors, state.step, rows=int(record["train_rows"]))
+    except CheckpointError as error:
+        raise error.within(str(file)) from None
     if not all(np.isfinite(v).all() for v in state.tensors.values()):
         msg = f"{file} has values that are not finite"
         raise CheckpointError(msg)

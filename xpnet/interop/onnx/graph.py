@@ -141,12 +141,17 @@ def loaded(source: Any) -> Any:
     name = source if isinstance(source, str | Path) else "the ONNX model"
     if isinstance(source, str | Path):
         try:
-            source = onnx.load(str(source))
+            source = onnx.load(str(source), load_external_data=False)
         except OSError as error:
             msg = f"{source} cannot be read: {error.strerror or error}"
             raise DataError(msg) from None
         except Exception as error:
             msg = f"{source} is not an ONNX model: {error}"
+            raise DataError(msg) from error
+        try:
+            onnx.load_external_data_for_model(source, str(Path(name).parent))
+        except Exception as error:  # its validator has its own, others are ValueErrors
+            msg = f"{name} keeps its weights in another file, which cannot be read: {error}"
             raise DataError(msg) from error
     if not isinstance(source, onnx.ModelProto):
         msg = f"from_onnx takes a path or an onnx.ModelProto; got {type(source).__name__}"
