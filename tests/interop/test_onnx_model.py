@@ -412,6 +412,24 @@ def test_a_model_that_has_learnt_nothing_is_refused():
         forward_model(trainer)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"path": 5}, "path must name a file, as text or a Path; got 5"),
+        ({"form": "keras"}, "form must be one of 'onnx', 'html', 'torch'; got 'keras'"),
+        ({"epochs": 0, "train": True}, "epochs must be >= 1; got 0"),
+        ({"rows": 1.5, "train": True}, "rows must be a whole number; got 1.5"),
+        ({"opset": "17"}, "opset must be a whole number; got '17'"),
+    ],
+)
+def test_what_is_no_setting_of_an_export_is_refused(given, says, tmp_path):
+    trainer, _ = trained((Dense(4),))
+    with pytest.raises(ConfigError) as refused:
+        xpnet.export(trainer, given.pop("path", tmp_path / "m.onnx"), **given)
+    assert str(refused.value).startswith(says)
+    assert not (tmp_path / "m.onnx").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.parametrize("name", ["m.onnx", "m.safetensors", "m.html"])
 def test_a_link_is_kept_and_a_pipe_written_to(name, tmp_path):

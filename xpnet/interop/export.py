@@ -10,6 +10,7 @@ from xpnet.interop.onnx.model import forward_model
 from xpnet.interop.onnx.opset import NEWEST, with_opset
 from xpnet.interop.pytorch.export import write_torch
 from xpnet.run.trained_run import Run, load
+from xpnet.settings import PositiveInt, convert
 from xpnet.storage.durable import write_output
 from xpnet.training.memory import in_words
 from xpnet.training.trainer import Trainer
@@ -60,8 +61,11 @@ def export(
     Raises ConfigError for what the form does not have, BackendError where onnx and ndonnx are not
     installed, and TrainingError for a model that has learnt nothing.
     """
-    path = Path(path)
     _check_source(source, path)
+    path = Path(path)
+    convert(Form | None, form, "form")
+    for name, number in (("epochs", epochs), ("rows", rows), ("opset", opset)):
+        convert(PositiveInt | None, number, name)
     form = form or _form(path)
     options: dict[str, object] = {
         "epochs": epochs,
@@ -118,14 +122,17 @@ def export(
     )
 
 
-def _check_source(source: object, path: Path) -> None:
-    """Raise ConfigError for what is no source, or would be replaced by what is made of it."""
-    if isinstance(source, Trainer | Run):
-        return
-    if not isinstance(source, str | Path):
+def _check_source(source: object, path: object) -> None:
+    """Raise ConfigError for what is no source or path, or for a path that is the source."""
+    if not isinstance(source, Trainer | Run | str | Path):
         msg = f"export takes a Trainer, a Run or the path of one; got {type(source).__name__}"
         raise ConfigError(msg)
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if not isinstance(path, str | Path):
+        msg = f"path must name a file, as text or a Path; got {path!r}"
+        raise ConfigError(msg)
+    if isinstance(source, Trainer | Run):
+        return
+    if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
         msg = f"{path} is what would be exported, and would be replaced"
         raise ConfigError(msg, python="choose another path", command="choose another FILE")
 

@@ -63,8 +63,8 @@ def render(
     config = run.config
     refuse(config.mixed, config.accumulate)
     if config.data.source == IN_MEMORY:
-        msg = f"{run.folder.path} was trained on a table in memory, which a page needs: train from "
-        msg += "a file"
+        msg = f"{run.folder.path} was trained on a table in memory, and a page needs the rows: "
+        msg += "train from a file"
         raise DataError(msg)
     if config.start is not None and not trained:
         msg = f"{run.folder.path} started from the weights of {config.start.source}, which it does "
