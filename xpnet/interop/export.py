@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.export_step import export_step, write_step
@@ -31,8 +31,17 @@ TYPES = {
 }  # of TensorProto
 
 
+class Estimator(Protocol):
+    """One of :mod:`xpnet.sklearn`."""
+
+    def to_trainer(self) -> Trainer: ...
+
+
+Source = Trainer | Run | str | Path
+
+
 def export(
-    source: Trainer | Run | str | Path,
+    source: Source | Estimator,
     path: str | Path,
     *,
     train: bool = False,
@@ -46,8 +55,8 @@ def export(
 ) -> list[str]:
     """Write a trained model to ``path``, replacing it; return lines on what was written.
 
-    ``source`` is a trainer, a run, or the path of a run or a saved model, which ``path`` must not
-    be. ``form`` is by default told by the name:
+    ``source`` is a trainer, a run, an estimator of :mod:`xpnet.sklearn`, or the path of a run or a
+    saved model, which ``path`` must not be. ``form`` is by default told by the name:
 
     - "onnx", the model from raw rows to classes or values (:mod:`xpnet.interop.onnx.model`), or
       with ``train`` its training step (:mod:`xpnet.interop.onnx.step`), with the schedule of
@@ -61,7 +70,7 @@ def export(
     Raises ConfigError for what the form does not have, BackendError where onnx and ndonnx are not
     installed, and TrainingError for a model that has learnt nothing.
     """
-    _check_source(source, path)
+    source = _given(source, path)
     path = Path(path)
     convert(Form | None, form, "form")
     for name, number in (("epochs", epochs), ("rows", rows), ("opset", opset)):
@@ -122,8 +131,9 @@ def export(
     )
 
 
-def _check_source(source: object, path: object) -> None:
-    """Raise ConfigError for what is no source or path, or for a path that is the source."""
+def _given(source: object, path: object) -> Source:
+    """What is exported; raises ConfigError if it is none, or the path no path or the source's."""
+    source = source.to_trainer() if hasattr(source, "to_trainer") else source
     if not isinstance(source, Trainer | Run | str | Path):
         msg = f"export takes a Trainer, a Run or the path of one; got {type(source).__name__}"
         raise ConfigError(msg)
@@ -131,10 +141,11 @@ def _check_source(source: object, path: object) -> None:
         msg = f"path must name a file, as text or a Path; got {path!r}"
         raise ConfigError(msg)
     if isinstance(source, Trainer | Run):
-        return
+        return source
     if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
         msg = f"{path} is what would be exported, and would be replaced"
         raise ConfigError(msg, python="choose another path", command="choose another FILE")
+    return source
 
 
 def _form(path: Path) -> Form:
@@ -153,7 +164,7 @@ def _form(path: Path) -> Form:
     return "onnx"
 
 
-def _loaded(source: Trainer | Run | str | Path) -> Trainer | Run:
+def _loaded(source: Source) -> Trainer | Run:
     if isinstance(source, Trainer | Run):
         return source
     return load(source, backend="numpy", device="cpu")
