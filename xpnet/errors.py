@@ -5,6 +5,8 @@ it after ``error:`` and exits with code 2; a program catches :class:`XpnetError`
 """
 
 import importlib
+from os import PathLike
+from os.path import splitext
 from types import ModuleType
 from typing import Self
 
@@ -17,6 +19,7 @@ __all__ = [
     "UnsupportedError",
     "XpnetError",
     "XpnetWarning",
+    "how_to_import",
     "import_failure",
     "require",
 ]
@@ -99,6 +102,22 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         needed = f"{name!r}: pip install 'xpnet[{extra}]'" if absent else _broken(name, error)
         msg = f"{purpose} needs {needed}"
         raise BackendError(msg) from None if absent else error
+
+
+def how_to_import(path: "str | PathLike[str]") -> dict[str, str]:
+    """Return the remedies for a file that is another library's model, by its name; else none.
+
+    >>> how_to_import("net.onnx")["command"]
+    'xpnet import net.onnx net.safetensors reads it'
+    >>> how_to_import("net.csv")
+    {}
+    """
+    stem, suffix = splitext(path)
+    ways = {".onnx": ("from_onnx(path)", ""), ".pt": ("from_torch(path, layers)", " --like RUN")}
+    if (way := ways.get(suffix.lower().replace(".pth", ".pt"))) is None:
+        return {}
+    command = f"xpnet import {path} {stem}.safetensors{way[1]}"
+    return {"python": f"xpnet.{way[0]} reads it", "command": f"{command} reads it"}
 
 
 def import_failure(module: str) -> str | None:

@@ -12,7 +12,7 @@ from xpnet.check.parity.around import AroundBackend, around, recorder
 from xpnet.check.parity.causes import reproduction
 from xpnet.check.parity.operations import CHECKS
 from xpnet.errors import BackendError
-from xpnet.run.config import load_config
+from xpnet.run.config_sources import load_config
 
 
 def run(backend, *overrides):

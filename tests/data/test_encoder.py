@@ -140,7 +140,7 @@ def test_codes_that_a_narrow_dtype_cannot_tell_apart_are_refused():
 def test_the_day_of_the_year_is_numpys_on_every_day_of_the_calendar():
     dates = np.arange("0001-01-01", "9999-12-31", dtype="datetime64[D]")
     day = (dates - dates.astype("datetime64[Y]")).astype(np.float64)
-    found = cycle("day of year", dates.astype(np.int64) * 86_400.0)
+    found = cycle("day of year", dates.astype(np.int64)[:, None] * 86_400.0)
     angle = 2 * np.pi * day / 365.25
     np.testing.assert_allclose(found[:, 0], np.sin(angle), rtol=0, atol=1e-12)
     np.testing.assert_allclose(found[:, 1], np.cos(angle), rtol=0, atol=1e-12)

@@ -308,6 +308,19 @@ def test_a_file_is_read_and_another_one_refused(tmp_path):
         xpnet.from_onnx(tmp_path / "none.onnx")
 
 
+def test_weights_in_another_file(tmp_path):
+    model, place = MODELS["Relu"](), tmp_path / "net.onnx"
+    expected = runtime(model)
+    onnx.save(model, place, save_as_external_data=True, location="net.data", size_threshold=0)
+    close(xpnet.from_onnx(place).predict(X), expected)
+    (tmp_path / "net.data").write_bytes(b"torn")
+    with pytest.raises(DataError, match="its weights in another file, which cannot be read"):
+        xpnet.from_onnx(place)
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(DataError, match=r"which cannot be read: .*net\.data"):
+        xpnet.from_onnx(place)
+
+
 @pytest.mark.parametrize("labels", ["layers", "tails"])
 def test_labels_made_of_the_outputs_are_cut_and_said(labels):
     nodes = [n("Gemm", "x W B", "h"), n("Softmax", "h", "out")]

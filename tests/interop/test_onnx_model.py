@@ -1,5 +1,9 @@
 """An exported model gives in onnxruntime what ``predict`` gives, from raw rows on."""
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -7,8 +11,18 @@ from click.testing import CliRunner
 import xpnet
 from xpnet import Trainer
 from xpnet.cli.main import cli
-from xpnet.errors import ConfigError
-from xpnet.nn import GELU, BatchNorm, Dense, LayerNorm, LeakyReLU, LogSoftmax, ReLU, Softmax
+from xpnet.errors import ConfigError, TrainingError
+from xpnet.nn import (
+    GELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Softmax,
+)
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES
 
@@ -93,6 +107,66 @@ def test_what_each_loss_gives(loss):
         )
     raw = rule.takes == "logits" and rule.predicts != "value"
     assert ("logits" in found) == raw
+
+
+@pytest.mark.parametrize("opset", [15, pytest.param(17, marks=pytest.mark.long), 18, 20])
+@pytest.mark.parametrize("layer", ["gelu", "mish", "layer_norm", "batch_norm", "embedding"])
+def test_an_earlier_opset_gives_the_same(layer, opset, tmp_path):
+    """With names, lengths and metadata, in the format of its time; Gelu is of opset 20."""
+    layers, x = net_with(layer)
+    trainer, rows = trained(layers, x=x)
+    xpnet.export(trainer, tmp_path / "m.onnx", opset=opset)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [o.version for o in model.opset_import if not o.domain] == [opset]
+    assert model.ir_version <= onnx.helper.find_min_ir_version_for(model.opset_import)
+    latest = forward_model(trainer)
+    assert model.graph.input == latest.graph.input
+    assert model.graph.output == latest.graph.output
+    assert model.metadata_props == latest.metadata_props
+    if len(model.graph.node) == len(latest.graph.node):  # and has no other operators
+        assert [i.name for i in model.graph.initializer] == [
+            i.name for i in latest.graph.initializer
+        ]
+    found = answers(model, x=rows)["probabilities"]
+    np.testing.assert_allclose(found, trainer.predict(rows), rtol=1e-5, atol=1e-6)
+    assert answers(model, x=rows[:0])["probabilities"].shape == (0, 4)
+
+
+def test_a_table_in_an_earlier_opset(table, tmp_path):
+    frame = table.drop(columns="price")
+    run = run_on(frame, "label", tmp_path / "run")
+    xpnet.export(run, tmp_path / "m.onnx", opset=15)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert {o.domain: o.version for o in model.opset_import} == {"": 15, "ai.onnx.ml": 2}
+    found = answers(model, **feed(model, frame))["probabilities"]
+    np.testing.assert_allclose(
+        found, run.predict(frame.drop(columns="label")), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_an_opset_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
+    trainer, _ = trained((Dense(4), Dropout(0.5), Dense(4)))
+    place = tmp_path / "m.onnx"
+    for opset in (14, 22):
+        with pytest.raises(ConfigError, match=f"opset must be from 15 to 21; got {opset}"):
+            xpnet.export(trainer, place, opset=opset)
+    with pytest.raises(
+        ConfigError, match="written in opset 17: it has no BitwiseXor: pass a later"
+    ):
+        xpnet.export(trainer, place, train=True, epochs=1, rows=40, opset=17)  # of dropout's keys
+    with pytest.raises(ConfigError, match="opset is for the form onnx, not torch: omit opset"):
+        xpnet.export(trainer, tmp_path / "m.safetensors", opset=17)
+
+    def wrong(model, opset):  # a fault of the converter
+        made = onnx.ModelProto.FromString(model.SerializeToString())
+        made.graph.node[-1].op_type = "LogSoftmax"
+        made.opset_import[0].version = opset
+        return made
+
+    monkeypatch.setattr("onnx.version_converter.convert_version", wrong)
+    with pytest.raises(ConfigError, match="opset 18: probabilities would be another"):
+        xpnet.export(trainer, place, opset=18)
+    assert not place.exists()
 
 
 def test_batches_of_any_size_in_float64():
@@ -214,6 +288,18 @@ def test_a_table_of_all_kinds_from_its_raw_columns(table, label, settings, tmp_p
         assert (found["label"] == names[expected.argmax(axis=1)]).all()
 
 
+def test_a_table_of_all_kinds_has_few_nodes(table, tmp_path):
+    """A column has no more of its own than it needs; missing values are found once for all."""
+    run = run_on(table.drop(columns="price"), "label", tmp_path / "run")
+    ops = [node.op_type for node in forward_model(run).graph.node]
+    assert len(ops) <= 115, ops
+    assert ops.count("IsNaN") == 2  # of the numbers, and of the date's cycles
+    categories = 4
+    assert ops.count("LabelEncoder") == categories
+    assert ops.count("Squeeze") == categories + 1  # and of the codes of the embedding
+    assert ops.count("Cast") == 4
+
+
 def test_a_category_is_found_by_what_it_is_spelled(table, tmp_path):
     """Levels 1 and 2 are 1.0 and 2.0, too; True is true; an empty text is a missing value."""
     frame = table.drop(columns="price")
@@ -298,6 +384,87 @@ def test_a_layer_of_ones_own():
         forward_model(trainer)
 
 
+LABELS = {
+    "texts": (["up", "down", "left"], 3, "softmax_cross_entropy"),
+    "numbers": ([10, 20, 30], 3, "softmax_cross_entropy"),
+    "booleans": ([True, False], 2, "softmax_cross_entropy"),
+    "one output": (["yes", "no"], 1, "binary_cross_entropy"),
+    "one output of 0 and 1": ([0, 1], 1, "binary_cross_entropy"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_labels_are_those_that_training_had(name):
+    labels, outputs, loss = LABELS[name]
+    y = np.random.default_rng(2).choice(labels, ROWS)
+    trainer, x = trained((Dense(8), ReLU(), Dense(outputs)), loss, y=y)
+    model = forward_model(trainer)
+    found, expected = answers(model, x=x)["label"], trainer.predict_classes(x)
+    assert len(set(expected.tolist())) > 1
+    assert found.tolist() == expected.tolist()
+    about = json.loads(model.metadata_props[0].value)
+    assert about["classes"] == (None if 0 in labels[:1] else sorted(labels))
+
+
+def test_a_model_that_has_learnt_nothing_is_refused():
+    trainer = Trainer(xpnet.Sequential([Dense(2)]).build((3,)), backend="numpy")
+    with pytest.raises(TrainingError, match="the weights are random"):
+        forward_model(trainer)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"path": 5}, "path must name a file, as text or a Path; got 5"),
+        ({"form": "keras"}, "form must be one of 'onnx', 'html', 'torch'; got 'keras'"),
+        ({"epochs": 0, "train": True}, "epochs must be >= 1; got 0"),
+        ({"rows": 1.5, "train": True}, "rows must be a whole number; got 1.5"),
+        ({"opset": "17"}, "opset must be a whole number; got '17'"),
+    ],
+)
+def test_what_is_no_setting_of_an_export_is_refused(given, says, tmp_path):
+    trainer, _ = trained((Dense(4),))
+    with pytest.raises(ConfigError) as refused:
+        xpnet.export(trainer, given.pop("path", tmp_path / "m.onnx"), **given)
+    assert str(refused.value).startswith(says)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors", "m.html"])
+def test_a_link_is_kept_and_a_pipe_written_to(name, tmp_path):
+    """A device, too: as root, an export to /dev/null would else put a file there."""
+    settings = {"epochs": 1, "model.hidden": [8], "threads": 1, "backend": "numpy"}
+    run = xpnet.train("digits", tmp_path / "run", settings=settings, report=lambda line: None)
+    train = name == "m.html"
+    xpnet.export(run, tmp_path / name, train=train)
+    (tmp_path / f"link-{name}").symlink_to(name)
+    (tmp_path / name).write_bytes(b"old")
+    xpnet.export(run, tmp_path / f"link-{name}", train=train)
+    assert (tmp_path / f"link-{name}").is_symlink()
+    expected = (tmp_path / name).read_bytes()
+    assert len(expected) > 1000
+    pipe = tmp_path / f"pipe-{name}"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        xpnet.export(run, pipe, train=train)
+        assert read.result(20) == expected
+    assert pipe.is_fifo()
+
+
+def test_what_is_exported_is_not_replaced(tmp_path):
+    trainer, _ = trained((Dense(4),))
+    saved = trainer.save(tmp_path / "net.safetensors")
+    before = saved.read_bytes()
+    made = invoke("export", saved, tmp_path / "." / "net.safetensors")
+    assert isinstance(made.exception, ConfigError)
+    assert "net.safetensors is what would be exported" in str(made.exception)
+    assert saved.read_bytes() == before
+    with pytest.raises(ConfigError, match="a Trainer, a Run or the path of one; got list"):
+        xpnet.export([Dense(4)], tmp_path / "m.onnx")
+
+
 def invoke(*words):
     return CliRunner().invoke(cli, [*map(str, words)])
 
@@ -326,6 +493,7 @@ def test_the_command_says_what_the_model_takes_and_gives(tmp_path):
         (["m.onnx", "--epochs=3"], "epochs is for the training step: add --train"),
         (["m.html"], "a page trains: add --train"),
         (["m.onnx", "--format=torch", "--train"], "the form torch has weights alone: omit --train"),
+        (["m.safetensors", "--train"], "the form torch has weights alone: omit --train"),
         (["m.onnx"], "no run folder"),
     ],
 )

@@ -3,12 +3,17 @@
 Needs Chromium and its driver, selenium, and npm, which fetches onnxruntime-web.
 """
 
+import base64
+import gzip
+import json
+import re
 import shutil
 import subprocess
 import tarfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import xpnet
 from xpnet.errors import CheckpointError, ConfigError, DataError
@@ -17,6 +22,7 @@ pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
 
 from xpnet.interop.onnx.adopt import adopt
 from xpnet.interop.onnx.html import CDN, render
+from xpnet.interop.onnx.step import about, step_model
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -159,6 +165,52 @@ def test_the_buttons(page):
     assert page.execute_script("return factor") == 10
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss.class_weights": "balanced"},
+        pytest.param({"optimizer.lr_factors": {"0.dense": 0.1}}, marks=pytest.mark.long),
+        pytest.param({"optimizer.freeze": ["0.dense"]}, marks=pytest.mark.long),
+        pytest.param({"schedule.name": "one_cycle"}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_what_is_in_a_page_follows_xpnets_curve(settings, tmp_path):
+    """Its step, state, rows and order, in onnxruntime; digits of which some are rare."""
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install xpnet[onnx]")
+    digits, _ = xpnet.data.load_named("digits")
+    kept = (digits.y > 4) | (np.arange(len(digits.y)) % 3 == 0)
+    np.savez(tmp_path / "rows.npz", x=digits.x[kept], y=digits.y[kept])
+    settings = {**SETTINGS, "epochs": 2, "model.dropout": 0.0, "threads": 1, **settings}
+    run = xpnet.train(
+        tmp_path / "rows.npz", tmp_path / "run", settings=settings, report=lambda line: None
+    )
+    page = render(run)
+    about = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+
+    def blob(name, dtype=np.uint8):
+        text = re.search(rf'id="blob-{name}">([^<]*)<', page)[1]
+        return np.frombuffer(gzip.decompress(base64.b64decode(text)), dtype)
+
+    raw, state = blob("state"), {}
+    for t in about["state"]:
+        end = t["start"] + t["length"] * np.dtype(t["dtype"]).itemsize
+        state[t["name"]] = raw[t["start"] : end].view(t["dtype"]).reshape(t["shape"])
+    x, y = blob("x", np.float32).reshape(-1, *about["shape"]), blob("y", np.int64)
+    session = runtime.InferenceSession(blob("step").tobytes())
+    inputs = {i.name for i in session.get_inputs()}
+    order, size = blob("orders", np.uint32)[: len(x)], about["batch_size"]
+    for step, start in enumerate(range(0, len(x), size)):
+        at = order[start : start + size]
+        given = {"x": x[at], "y": y[at], "step": np.array(step), **state}
+        given["lr"] = np.array(about["rates"][min(step, len(about["rates"]) - 1)], np.float32)
+        names = [o.name for o in session.get_outputs()]
+        made = session.run(names, {k: v for k, v in given.items() if k in inputs})
+        state |= {k.removeprefix("new/"): v for k, v in zip(names, made, strict=True)}
+    found = state["totals/loss"] / state["totals/denominator"]
+    assert abs(found - run.trainer.history[0]["loss"]) < 1e-4
+
+
 def test_it_fits_a_phone(page):
     page.set_window_size(500, 900)
     width, inner = page.execute_script(
@@ -194,15 +246,33 @@ def test_what_a_page_cannot_have_is_refused(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="must be https"):
         render(run, runtime="http://example.org/")
     monkeypatch.setattr("xpnet.interop.onnx.html.MAX_BYTES", 1000)
-    with pytest.raises(DataError, match="1,258 rows would be 0 MiB in a page"):
+    with pytest.raises(DataError, match="1,258 rows would be 314 KiB in a page"):
         render(run)
+
+
+def test_a_state_that_a_program_of_ones_own_has_saved(run, tmp_path):
+    """Made contiguous, as safetensors needs it, NumPy's 0-d arrays have an axis."""
+    newest = load_file(next(iter((run.folder.checkpoint_path).glob("step-*"))))
+    names = about(step_model(run.trainer, learning_rate="input"))["state"]
+    state = {name: np.ascontiguousarray(newest[name]) for name in names}
+    assert state["totals/loss"].shape == (1,)
+    file, step = tmp_path / "state.safetensors", run.trainer.position.step
+    save_file(state, file, metadata={"xpnet_step": json.dumps({"step": step})})
+    adopt(run.folder.path, file, tmp_path / "out")
+    again = xpnet.load(tmp_path / "out", backend="numpy")
+    for name, value in again.trainer.params.items():
+        np.testing.assert_array_equal(value, newest[f"params/{name}"])
 
 
 def test_a_file_that_no_step_has_written_is_refused(run, tmp_path):
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"not one")
-    with pytest.raises(CheckpointError, match="no state of an exported step"):
+    with pytest.raises(CheckpointError, match="exported step: it is not a safetensors file"):
         adopt(run.folder.path, file, tmp_path / "out")
+    save_file({"params/other": np.ones(2)}, file, metadata={"xpnet_step": '{"step": 3}'})
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: the checkpoint does not fit"):
+        adopt(run.folder.path, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     newest = next(iter((run.folder.checkpoint_path).glob("step-*")))
-    with pytest.raises(CheckpointError, match="no state of an exported step"):
+    with pytest.raises(CheckpointError, match="step: its metadata does not say after which"):
         adopt(run.folder.path, newest, tmp_path / "out")

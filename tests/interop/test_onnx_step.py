@@ -314,15 +314,29 @@ def test_the_command_writes_a_step_that_goes_on_from_the_runs_checkpoint(tmp_pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["step.onnx", "--train", "--rows=5"], "--rows is not for the format onnx"),
-        (["page.html", "--train", "--lr-input"], "--lr-input is not for the format html"),
+        (["step.onnx", "--train", "--rows=5"], "rows is not for the form onnx: leave --rows out"),
+        (["page.html", "--train", "--lr-input"], "lr_input is not for the form html: leave --lr-"),
     ],
     ids=["rows", "lr"],
 )
 def test_the_commands_errors_say_what_to_do(options, said):
     made = CliRunner().invoke(cli, ["export", "nowhere", *options])
     assert isinstance(made.exception, ConfigError)
-    assert said in str(made.exception)
+    assert said in made.exception.at_command_line
+
+
+@pytest.mark.parametrize("weights", ["balanced", {"a": 2.0}])
+def test_class_weights_that_are_not_counted_yet_are_refused(weights):
+    model = Sequential([Dense(2)]).build((3,))
+    trainer = Trainer(model, backend="numpy", class_weights=weights)
+    with pytest.raises(ConfigError, match="are those of the loss from the first fit on: fit first"):
+        step_model(trainer, epochs=1, rows=20)
+    trainer.fit((np.ones((20, 3)), np.array(["a"] * 15 + ["b"] * 5)), epochs=1)
+    session = StepSession(step_model(trainer, epochs=2), trainer.snapshot()[0])
+    x, y = np.ones((8, 3), np.float32), np.array([0, 0, 0, 0, 0, 0, 0, 1])
+    names = np.array(["a", "b"])
+    expected = trainer.evaluate((x, names[y])).loss
+    assert abs(session.train(x, y) - expected) < 1e-6
 
 
 def test_a_shift_of_int32_is_numpys():

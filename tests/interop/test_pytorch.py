@@ -5,6 +5,7 @@ import pytest
 
 import xpnet
 from xpnet.errors import ConfigError, DataError
+from xpnet.interop.importing import import_file
 from xpnet.interop.pytorch.export import write_torch
 
 torch = pytest.importorskip("torch")
@@ -184,6 +185,42 @@ def test_a_state_dict_that_does_not_fit_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "net.pt")  # code, which is not run
     with pytest.raises(DataError, match="is not a file of weights alone"):
         xpnet.from_torch(tmp_path / "net.pt", [xpnet.Dense(2)])
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", None])
+def test_the_state_dict_is_found_in_what_a_training_saves(key, tmp_path):
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    rule = torch.optim.Adam(net.parameters())
+    net(torch.from_numpy(X)).sum().backward()
+    rule.step()
+    saved = {key: net.state_dict(), "optimizer_state_dict": rule.state_dict(), "epoch": 3}
+    torch.save(saved if key else net.state_dict(), tmp_path / "net.pt")
+    trainer = xpnet.from_torch(tmp_path / "net.pt", [xpnet.Dense(6), xpnet.ReLU(), xpnet.Dense(3)])
+    close(trainer.predict(X), outputs(net), 1e-6)
+    if key:
+        torch.save({**saved, "ema": net.state_dict()}, tmp_path / "net.pt")
+        with pytest.raises(ConfigError, match=f"several state dicts \\('{key}', 'ema'\\)"):
+            xpnet.from_torch(tmp_path / "net.pt", [xpnet.Dense(3)])
+
+
+def test_weights_on_the_device_meta_are_refused():
+    with pytest.raises(DataError, match=r"0\.weight is on the device meta, and has no"):
+        xpnet.from_torch(nn.Sequential(nn.Linear(2, 2)).to("meta"))
+
+
+def test_images_that_are_flattened_keep_their_shape_where_it_is_known(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    trainer = xpnet.from_torch(net)
+    assert trainer.notes[0].startswith("examples are taken flat, (6,): for others give input_shape")
+    x = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
+    close(trainer.predict(x.reshape(9, 6)), outputs(net, x), 1e-6)
+    like = xpnet.Trainer([xpnet.Flatten(), xpnet.Dense(3)], backend="numpy")
+    like.fit((x, np.arange(9) % 3), epochs=1)
+    like.save(tmp_path / "like.safetensors")
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    import_file(tmp_path / "net.pt", tmp_path / "a.safetensors", like=tmp_path / "like.safetensors")
+    found = xpnet.load(tmp_path / "a.safetensors").predict(x)
+    close(found, torch.softmax(net(torch.from_numpy(x)), 1).detach().numpy(), 1e-6)
 
 
 def test_the_command_writes_a_run_and_prints_what_loads_it(tmp_path, capsys):

@@ -200,6 +200,23 @@ def test_other_files_are_refused(tmp_path):
     assert "cannot read" in message(tmp_path)
 
 
+def test_a_link_is_followed_where_a_user_names_it_alone(tmp_path):
+    (tmp_path / "link").symlink_to("x.safetensors")
+    save(tmp_path / "link", {"x": np.ones(2)}, {}, output=True)
+    assert (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(load(tmp_path / "x.safetensors").tensors["x"], np.ones(2))
+    save(tmp_path / "link", {"x": np.zeros(2)}, {})
+    assert not (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(load(tmp_path / "x.safetensors").tensors["x"], np.ones(2))
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    place = tmp_path / "none" / "x.safetensors"
+    with pytest.raises(CheckpointError) as error:
+        save(place, {"x": np.ones(2)}, {})
+    assert str(error.value) == f"cannot write {place}: there is no folder {str(place.parent)!r}"
+
+
 def manifest(**changes):
     fields = {"kind": "checkpoint", "version": VERSION, "nbytes": 0, "sha256": {}, "meta": {}}
     return json.dumps(fields | changes)

@@ -337,6 +337,14 @@ def refused(path):
     return str(caught.value)
 
 
+def test_the_link_that_it_is_saved_to_is_kept(saved, tmp_path):
+    path, before = saved
+    (tmp_path / "newest.safetensors").symlink_to(path.name)
+    fit(made(), 2).save(tmp_path / "newest.safetensors")
+    assert (tmp_path / "newest.safetensors").is_symlink()
+    assert xpnet.storage.load(path).meta["position"] != before.meta["position"]
+
+
 def test_a_file_that_is_torn_altered_or_something_else_is_refused(saved, tmp_path):
     path, _ = saved
     whole = path.read_bytes()

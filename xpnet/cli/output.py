@@ -67,22 +67,13 @@ def check_places(*paths: str | None) -> None:
 def write_output(path: str, text: str | Iterable[str]) -> None:
     """Write ``text``, or lines as they are produced, to ``path``, completely or not at all.
 
-    A symbolic link is kept: its target is written. A device or a pipe, such as /dev/null, is
-    written to rather than replaced; ``-`` is standard output. Raises DataError.
+    ``-`` is standard output; else see :func:`xpnet.storage.durable.write_output`.
     """
-    from xpnet.errors import DataError
-    from xpnet.storage import atomic_write_text
+    from xpnet.storage.durable import write_output as write
 
-    place, lines = Path(path), (text,) if isinstance(text, str) else text
+    lines = (text,) if isinstance(text, str) else text
     if path == "-":
         for line in lines:
             click.echo(line, nl=False)
-    elif place.exists() and not place.is_file() and not place.is_dir():
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            msg = f"cannot write {path}: {error.strerror}"
-            raise DataError(msg) from error
     else:
-        atomic_write_text(os.path.realpath(place), lines)
+        write(path, (line.encode() for line in lines))

@@ -17,12 +17,13 @@ FIRST = 719_162  # days from 0001-01-01 to 1970-01-01
 
 
 def cycle(name: str, seconds: Array) -> Array:
-    """Return sine and cosine (n, 2) of the position of dates (n,), seconds since 1970, in a cycle.
+    """Return sine and cosine (n, 2) of the position of dates (n, 1) in a cycle.
 
-    Both are 0 for a missing date. Years are those of the proleptic Gregorian calendar.
+    A date is in seconds since 1970; both are 0 where it is missing. Years are those of the
+    proleptic Gregorian calendar.
 
     >>> import numpy as np
-    >>> cycle("time of day", np.array([0.0, 6 * 3600])).round(6).tolist()
+    >>> cycle("time of day", np.array([[0.0], [6 * 3600]])).round(6).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
     xp = array_namespace(seconds)
@@ -30,27 +31,28 @@ def cycle(name: str, seconds: Array) -> Array:
     seconds = xp.clip(xp.where(known, seconds, 0.0), *YEARS)
     days = xp.floor(seconds / DAY)
     if name == "day of week":
-        turn = (days + MONDAY) % 7 / 7
+        turn = _modulo(days + MONDAY, 7) / 7
     elif name == "time of day":
         turn = (seconds - days * DAY) / DAY
     else:
         turn = _day_of_year(days + FIRST) / YEAR
     angle = 2 * math.pi * turn
-    both = [xp.where(known, f(angle), 0.0) for f in (xp.sin, xp.cos)]
-    return xp.stack(both, axis=1)
+    return xp.where(known, xp.concat([xp.sin(angle), xp.cos(angle)], axis=1), 0.0)
 
 
 def _day_of_year(days: Array) -> Array:
-    """Return 0 to 365 for days since 0001-01-01, which are whole numbers of a floating dtype."""
-    xp = array_namespace(days)
-    year = xp.floor(days / 365.2425) + 1  # at most one off
-    year = xp.where(_first_day(year) > days, year - 1, year)
-    year = xp.where(_first_day(year + 1) <= days, year + 1, year)
-    return days - _first_day(year)
+    """Return 0 to 365 for days since 0001-01-01, which are whole numbers of a floating dtype.
+
+    After H. Hinnant, "chrono-compatible low-level date algorithms" (days_from_civil), from the
+    first of January of the year 1: there, too, the day that is more comes last of 4 and 400 years,
+    and the day that is less last of 100. Without these days each year has 365.
+    """
+    floor = array_namespace(days).floor
+    day = _modulo(days, 146_097)  # of 400 years
+    year = floor((day - floor(day / 1_460) + floor(day / 36_524) - floor(day / 146_096)) / 365)
+    return day - (365 * year + floor(year / 4) - floor(year / 100))
 
 
-def _first_day(year: Array) -> Array:
-    """Return the days from 0001-01-01 to the first of January of a year."""
-    xp = array_namespace(year)
-    past = year - 1
-    return 365 * past + xp.floor(past / 4) - xp.floor(past / 100) + xp.floor(past / 400)
+def _modulo(x: Array, n: int) -> Array:
+    """Return x modulo n for whole numbers, in as few operations as there are."""
+    return x - n * array_namespace(x).floor(x / n)

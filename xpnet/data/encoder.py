@@ -108,7 +108,7 @@ class Encoder:
         numbers = x[:, self.numbers]
         found = self.parts(
             numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64),
-            lambda j: x[:, j],
+            lambda j: x[:, j : j + 1],
             lambda category: category.rows(x[:, category.feature]),
         )
         try:
@@ -127,15 +127,19 @@ class Encoder:
     ) -> Iterator[Array]:
         """Yield the input as blocks of columns (n, d), in order, of arrays of any library.
 
-        ``numbers`` (n, len(self.numbers)) and ``column(j)`` (n,), the feature j, are of a floating
-        dtype, NaN where a value is missing; ``rows`` returns the rows (n,) of a category's table.
+        ``numbers`` (n, len(self.numbers)) and ``column(j)`` (n, 1), the feature j, are of a
+        floating dtype, NaN where a value is missing; ``rows`` returns the rows (n,) of a
+        category's table.
         """
         xp = array_namespace(numbers)
         if self.numbers:
             gaps = xp.isnan(numbers)
             yield self.scaler.scaled(xp.where(gaps, xp.asarray(self.fill), numbers))
-        for j in self.missing:
-            yield xp.astype(xp.isnan(column(j)), numbers.dtype)[:, None]
+        if self.missing:
+            if self.missing != self.numbers:
+                at = [self.numbers.index(j) for j in self.missing]
+                gaps = xp.take(gaps, xp.asarray(np.asarray(at)), axis=1)
+            yield xp.astype(gaps, numbers.dtype)
         for j, name in self.cycles:
             yield cycle(name, column(j))
         for category, table in zip(self.categories, self._tables, strict=True):
@@ -204,7 +208,9 @@ def _problem(encoder: Encoder) -> str:
     """Say what contradicts itself, or ""."""
     known, count = range(encoder.features), len(encoder.numbers)
     categories = encoder.categories
-    used = [*encoder.numbers, *encoder.missing, *(j for j, _ in encoder.cycles)]
+    if not {*encoder.missing} <= {*encoder.numbers}:
+        return f"features {encoder.missing} that may be missing, and the numbers {encoder.numbers}"
+    used = [*encoder.numbers, *(j for j, _ in encoder.cycles)]
     used += [c.feature for c in categories]
     if not all(type(j) is int and j in known for j in used):
         return f"features {used[:10]} of {encoder.features}"

@@ -115,7 +115,7 @@ def varying_cycles(x: np.ndarray, kinds: Sequence[Kind]) -> tuple[tuple[int, str
         (j, name)
         for j, kind in enumerate(kinds)
         for name in (CYCLES if kind == "date" else ())
-        if np.ptp(cycle(name, x[~np.isnan(x[:, j]), j]), axis=0).max(initial=0) > 0
+        if np.ptp(cycle(name, x[~np.isnan(x[:, j]), j : j + 1]), axis=0).max(initial=0) > 0
     )
 
 

@@ -24,7 +24,7 @@ from xpnet.data.table_file import TableRows
 from xpnet.data.table_rows import table_of
 from xpnet.data.tables import STREAMABLE, Header, TextFormat, is_table, of_arrow, read_table
 from xpnet.data.wanted import Column, Label, Task, Wanted, refuse_kinds
-from xpnet.errors import DataError
+from xpnet.errors import DataError, how_to_import
 
 __all__ = ["Task", "open_rows", "read", "streamable"]
 
@@ -201,5 +201,8 @@ def _read_table(path: Path, wanted: Wanted, header: Header, text: TextFormat) ->
             note += "data.header = 'no' reads it as values"
             raw = replace(raw, notes=(note, *raw.notes))
         return table_of(raw, path, wanted)
+    if remedy := how_to_import(path):
+        msg = f"{path} is a model, not a table"
+        raise DataError(msg, **remedy)
     msg = f"{path}: unknown format; known: .csv .tsv .txt .data .parquet .feather .jsonl .arff "
     raise DataError(msg + ".libsvm .npy .npz .idx and -ubyte")

@@ -105,7 +105,7 @@ class RobustScaler(Scaler):
     def scaled(self, x: Array) -> Array:
         """Return the scaled rows of ``x`` (N, ...), an array of any library, in float64."""
         xp, wide = array_namespace(x), super().scaled(x)
-        return wide / xp.hypot(xp.ones_like(wide), wide / CLIP)
+        return wide / xp.hypot(xp.asarray(1.0, dtype=wide.dtype), wide / CLIP)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the arrays to save with a model, by name."""

@@ -58,12 +58,14 @@ def assemble(
     loss: Loss | str | None,
     notes: Sequence[str],
     settings: Mapping[str, Any],
+    classes: tuple[Any, ...] | None = None,
 ) -> Imported:
     """Return a trainer of the parts, whose weights are theirs.
 
     ``loss`` None follows the last layer. A last Softmax or Sigmoid becomes part of a loss that
-    contains it. Raises ConfigError if the parts do not fit each other, DataError for weights that
-    are not finite.
+    contains it. ``classes`` are the names of the classes, which are kept if there are as many.
+    Raises ConfigError if the parts do not fit each other, DataError for weights that are not
+    finite.
     """
     parts, chosen, said = _with_loss(list(parts), loss)
     frozen = [variable_name(i, p.layer, name) for i, p in enumerate(parts) for name in p.frozen]
@@ -82,6 +84,11 @@ def assemble(
     trainer = Imported(model, chosen, rule, **given)
     trainer.params = arrays
     trainer._notes = (*notes, *said, *narrow)
+    outputs = trainer.model.output_shape[-1]
+    count = {"class": outputs, "binary": 2 if outputs == 1 else 0}.get(chosen.predicts)
+    if classes is not None and len({*classes}) == len(classes) == count:
+        indices = type(classes[0]) is int and classes == (*range(count),)
+        trainer._set(classes=None if indices else classes)
     return trainer
 
 

@@ -11,6 +11,7 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["import_file"]
 
+OTHERS = (".onnx", ".pt", ".pth", ".bin", ".html")  # the names of other forms
 STATES = (".pt", ".pth", ".bin", ".safetensors")
 
 
@@ -20,12 +21,14 @@ def import_file(
     """Save the network in ``file`` as a trainer at ``output``; return lines on what was read.
 
     ``like`` is a run or a saved model whose layers those of a state dict are. Raises ConfigError
-    for what cannot be read, DataError where there is no such file.
+    for what cannot be read or would be replaced, DataError where there is no such file.
     """
     path = Path(file)
     if not path.is_file():
-        msg = f"no file {str(path)!r}"
+        name = str(path)
+        msg = f"{name!r} is a folder, not a file" if path.is_dir() else f"no file {name!r}"
         raise DataError(msg)
+    _check_output(path, Path(output))
     trainer = _read(path, like, loss)
     saved = trainer.save(output)
     names = [*map(repr, trainer.model.layers)]
@@ -33,6 +36,15 @@ def import_file(
         *trainer.notes,
         f"{saved}: {', '.join(names)}; loss {trainer.loss!r}",
     ]
+
+
+def _check_output(path: Path, output: Path) -> None:
+    if output.suffix.lower() in OTHERS:
+        msg = f"{output.name!r} is no name for a model of xpnet's: end it in .safetensors"
+        raise ConfigError(msg)
+    if output.exists() and output.samefile(path):
+        msg = f"{output} is what would be imported, and would be replaced"
+        raise ConfigError(msg, python="choose another output", command="choose another OUT")
 
 
 def _read(path: Path, like: str | Path | None, loss: str | None) -> Imported:
@@ -55,4 +67,10 @@ def _read(path: Path, like: str | Path | None, loss: str | None) -> Imported:
         )
     model = load(like, backend="numpy", device="cpu")
     trainer = model if isinstance(model, Trainer) else model.trainer
-    return from_torch(path, trainer.model, loss=loss or trainer.loss)
+    shape = trainer.model.input_shape or ()
+    return from_torch(
+        path,
+        trainer.model,
+        loss=loss or trainer.loss,
+        input_shape=shape if len(shape) > 1 else None,  # which flat weights do not say
+    )

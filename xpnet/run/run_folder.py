@@ -58,7 +58,7 @@ class RunFolder:
             return f"{str(self.path)!r} is not a run folder: {absent}"
         parent = self.path.parent
         folders = parent.iterdir() if parent.is_dir() else ()
-        near = [p.name for p in folders if (p / "config.toml").is_file()]
+        near = sorted(p.name for p in folders if (p / "config.toml").is_file())
         hint = f"; {did_you_mean(self.path.name, near)}" if near else ""
         return f"no run folder {str(self.path)!r}{hint}"
 

@@ -33,7 +33,9 @@ from xpnet.sklearn.network import (
     variables,
 )
 from xpnet.sklearn.rows import AT_ONCE, backend_for, floats, host, loader, parts, some
+from xpnet.sklearn.trained import trainer_of
 from xpnet.training.engine import Engine
+from xpnet.training.trainer import Trainer
 from xpnet.typing import Array
 
 __all__ = ["Base"]
@@ -313,6 +315,13 @@ class Base(BaseEstimator, ABC):
     @abstractmethod
     def _out_activation(self) -> str:
         """Return the function of the outputs, in scikit-learn's words."""
+
+    def to_trainer(self) -> Trainer:
+        """Return the fitted network as an :class:`xpnet.Trainer`, to save, export or explain.
+
+        It is on NumPy, predicts the same, and has the labels of the classes.
+        """
+        return trainer_of(self)
 
     # -- the network's outputs --------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xpnet.errors import CheckpointError
-from xpnet.storage.durable import atomic_write, storage_errors
+from xpnet.errors import CheckpointError, how_to_import
+from xpnet.storage.durable import atomic_write, storage_errors, write_output
 from xpnet.storage.safe_open import open_regular
 
 __all__ = ["VERSION", "Checkpoint", "is_safetensors", "load", "save"]
@@ -48,14 +48,23 @@ class Checkpoint:
     path: Path
 
 
-def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    *,
+    output: bool = False,
+) -> None:
     """Write a checkpoint; it is complete on the disk when this returns.
 
     ``tensors`` are NumPy arrays of any shape and layout, of a bool, integer or float dtype up to 64
     bits. ``meta`` is JSON data, and is loaded as JSON stores it: tuples as lists, keys as strings
-    (NaN and infinities unchanged). Raises CheckpointError; the previous file is then kept.
+    (NaN and infinities unchanged). With ``output`` a symbolic link is followed, as wherever a user
+    says what to write to; in a run folder, which may be somebody else's, it is not.
+    Raises CheckpointError; the previous file is then kept.
     """
-    atomic_write(path, *_encode(tensors, meta))
+    chunks = _encode(tensors, meta)
+    write_output(path, chunks) if output else atomic_write(path, *chunks)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -151,10 +160,13 @@ def _read_header(file: BinaryIO, total: int, path: Path) -> bytes:
     if len(start) < 8 or total < 8 + size <= MAX_HEADER:
         raise _error(path, "is torn: it ends inside its header; use an older checkpoint")
     if size > MAX_HEADER or start[8:] != b"{":
-        raise _error(path, "is not a safetensors file")
+        raise _error(path, "is not a safetensors file", **how_to_import(path))
     header = start[8:] + file.read(size - 1)
     if SIGNATURE.search(header) is None:
-        raise _error(path, "is not an xpnet checkpoint: its header has no digest")
+        remedy = "xpnet.from_torch(path, layers) reads a state dict of PyTorch's"
+        command = f"xpnet import {path} OUT --like RUN reads a state dict of PyTorch's"
+        problem = "is not an xpnet checkpoint: its header has no digest"
+        raise _error(path, problem, python=remedy, command=command)
     if _signed(header) != header:
         raise _error(path, "has been altered: the digest of its header differs")
     return header
@@ -195,5 +207,5 @@ def _tensors(blob: bytes, digests: dict[str, str], path: Path) -> dict[str, np.n
     return {name: tensors[name] for name in digests}
 
 
-def _error(path: Path, problem: str) -> CheckpointError:
-    return CheckpointError(f"{path} {problem}")
+def _error(path: Path, problem: str, **remedy: str) -> CheckpointError:
+    return CheckpointError(f"{path} {problem}", **remedy)

@@ -33,6 +33,7 @@ __all__ = [
     "preflight",
     "sweep",
     "try_lock",
+    "write_output",
 ]
 
 TEMPORARY = ".xpnet-tmp"
@@ -45,7 +46,10 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"cannot {action} {path}: {error.strerror or error}"
+        reason = error.strerror or error
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            reason = f"there is no folder {str(path.parent)!r}"
+        msg = f"cannot {action} {path}: {reason}"
         raise CheckpointError(msg) from error
 
 
@@ -157,6 +161,21 @@ def atomic_write_text(path: str | Path, text: str | Iterable[str]) -> None:
     lines = (text,) if isinstance(text, str) else text
     with _replacing(Path(path)) as temporary:
         _write_new(temporary, (line.encode() for line in lines))
+
+
+def write_output(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write ``chunks`` to a file that the user names, with the guarantees of atomic_write.
+
+    A symbolic link is kept: its target is written. A device or a pipe, such as /dev/null, is
+    written to rather than replaced.
+    """
+    place = Path(path)
+    if place.exists() and not place.is_file() and not place.is_dir():
+        with storage_errors("write", place), open(place, "wb") as file:
+            file.writelines(chunks)
+        return
+    with _replacing(place.resolve() if place.is_symlink() else place) as temporary:
+        _write_new(temporary, chunks)
 
 
 def atomic_link(source: str | Path, path: str | Path) -> None:

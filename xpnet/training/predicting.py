@@ -74,7 +74,7 @@ class Predicting(Reading):
         These are on the device, and nothing is kept of them here: it is for data of any size.
         """
         with memory_errors(self):
-            self._check_weights()
+            self.check_trained()
             loader = self._labelled(data, label)
             with limited(self.engine.backend, self.chosen_threads):
                 return self._evaluate(loader, each)
@@ -119,7 +119,8 @@ class Predicting(Reading):
                 found = self.engine.gradient(batch, keys)
             return self.engine.params_layout.named(found.gradient)
 
-    def _check_weights(self) -> None:
+    def check_trained(self) -> None:
+        """Raise TrainingError where the weights are still those that they were drawn as."""
         if not self._has_learnt:
             msg = "nothing has been trained yet: the weights are random"
             raise TrainingError(msg, python="call fit or restore first, or assign params")
@@ -145,7 +146,7 @@ class Predicting(Reading):
     def predictions(self, x: Any) -> Iterator[np.ndarray]:
         """Yield the same by batches, for x (N, ...), a Loader or a StreamedDataset of any size."""
         with memory_errors(self):
-            self._check_weights()
+            self.check_trained()
             x = features(x, self._columns)
             loader = self._built_for(x if isinstance(x, Loader | StreamedDataset) else (x,))
             parts = self.engine.predictions(loader.batches(EVALUATION_BATCH))

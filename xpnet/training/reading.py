@@ -67,7 +67,8 @@ class Reading(ABC):
         """Arrays (x, y, ...) with class indices for labels, which are learnt or looked up."""
         x, y, *weight = arrays
         y = as_labels(y, self.loss)
-        learn = learn and self.position.step == 0  # anew, if an earlier fit was refused
+        named = self._has_learnt and self.classes is not None  # as the weights have them
+        learn = learn and self.position.step == 0 and not named  # anew, if a fit was refused
         if self.classes is not None and not learn:
             return x, looked_up(y, self.classes, getattr(self.loss, "ignore_label", None)), *weight
         found = coded(y, self.loss, lambda: self._outputs(x))

@@ -129,7 +129,7 @@ def write_at(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[
     if (instead := OTHER_FORMS.get(file.suffix.lower())) is not None:
         msg = f"a model is saved in the form of safetensors, and {file.name!r} names another"
         raise ConfigError(msg, python=f"end it in .safetensors, or {instead} it")
-    write(file, tensors, meta)
+    write(file, tensors, meta, output=True)
     return file
 
 

@@ -27,6 +27,12 @@ from xpnet.cli.output import say
     help="With html: folder dist of the npm package onnxruntime-web, put into the page, or an "
     "https address; by default a CDN.",
 )
+@click.option(
+    "--opset",
+    type=int,
+    metavar="N",
+    help="With onnx: 15 to 21, for older runtimes; by default 21.",
+)
 def export(
     run: str,
     output: str,
@@ -37,6 +43,7 @@ def export(
     lr_input: bool,
     trained: bool,
     runtime: str | None,
+    opset: int | None,
 ) -> int:
     """Write RUN as a file for other programs: ONNX, or the weights in PyTorch's names.
 
@@ -46,6 +53,7 @@ def export(
 
     \b
     xpnet export runs/first model.onnx
+    xpnet export runs/first model.onnx --opset 17
     xpnet export runs/first weights.safetensors
     xpnet export runs/first step.onnx --train
     xpnet export runs/first page.html --train
@@ -63,6 +71,7 @@ def export(
         lr_input=lr_input,
         trained=trained,
         runtime=runtime,
+        opset=opset,
     )
     for line in lines:
         say(line)

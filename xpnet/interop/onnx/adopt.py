@@ -30,10 +30,14 @@ class Elsewhere(NamedTuple):
 
 
 def read_state(path: str | Path) -> Elsewhere:
-    """Read a safetensors file that a page has written.
+    """Read a safetensors file that a page has written, or a program of one's own::
 
-    Its metadata has an entry ``xpnet_step``, JSON with the ``step``. Raises CheckpointError for
-    another file.
+        from safetensors.numpy import save_file
+
+        save_file(session.state, path, metadata={"xpnet_step": json.dumps({"step": 600})})
+
+    It has the tensors of a checkpoint by their names, and after how many steps they are this.
+    Raises CheckpointError for another file.
     """
     import safetensors
     import safetensors.numpy
@@ -48,10 +52,19 @@ def read_state(path: str | Path) -> Elsewhere:
         step, fingerprint = said["step"], said.get("fingerprint")
         if type(step) is not int or step < 0:
             raise ValueError(step)
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
-        msg = f"{path} is no state of an exported step, a safetensors file whose metadata has "
-        msg += f"{STEP}: {type(error).__name__}: {error}"
+    except safetensors.SafetensorError as error:
+        msg = f"{path} is no state of an exported step: it is not a safetensors file ({error})"
         raise CheckpointError(msg) from None
+    except (LookupError, TypeError, ValueError):
+        msg = f"{path} is no state of an exported step: its metadata does not say after which step"
+        remedy = f"save_file(state, path, metadata={{{STEP!r}: json.dumps({{'step': 600}})}})"
+        command = f"a page writes it; in Python, {remedy}"
+        raise CheckpointError(msg, python=remedy, command=command) from None
+    # NumPy's ascontiguousarray, without which safetensors writes other numbers, adds an axis.
+    tensors = {
+        k: v.reshape(()) if k.startswith("totals/") and v.shape == (1,) else v
+        for k, v in tensors.items()
+    }
     return Elsewhere(tensors, step, fingerprint)
 
 
@@ -76,7 +89,10 @@ def adopt(run: str | Path, file: str | Path, out: str | Path) -> list[str]:
     trainer = make_trainer(found.config, found.preprocessing, found.trainer.engine.backend)
     tensors, meta = found.trainer.snapshot()
     trainer.restore(tensors, {**meta, "history": [], "callbacks": {}})
-    take_back(trainer, state.tensors, state.step, rows=int(record["train_rows"]))
+    try:
+        take_back(trainer, state.tensors, state.step, rows=int(record["train_rows"]))
+    except CheckpointError as error:
+        raise error.within(str(file)) from None
     if not all(np.isfinite(v).all() for v in state.tensors.values()):
         msg = f"{file} has values that are not finite"
         raise CheckpointError(msg)

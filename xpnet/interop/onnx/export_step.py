@@ -1,12 +1,15 @@
 """``xpnet export RUN FILE --train``: the step of a run, or the page, written to a file."""
 
+from functools import partial
 from pathlib import Path
 
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.html import render
+from xpnet.interop.onnx.opset import NEWEST, with_opset
 from xpnet.interop.onnx.step import about, refuse, step_model
 from xpnet.run.trained_run import load_run, make_trainer
-from xpnet.storage.durable import atomic_write
+from xpnet.storage.durable import write_output
+from xpnet.training.memory import in_words
 from xpnet.training.trainer import Trainer
 
 __all__ = ["export_step"]
@@ -22,25 +25,31 @@ def export_step(
     lr_input: bool = False,
     trained: bool = False,
     runtime: str | None = None,
+    opset: int = NEWEST,
 ) -> list[str]:
     """Write the step of a run as ``form``, "onnx" or "html"; return lines on what was written.
 
     The step goes on from the run's checkpoint; the page begins with its first weights, or with
     those that were ``trained``. Raises ConfigError for what the form does not have.
     """
-    options = {"--rows": rows, "--trained": trained, "--runtime": runtime}
-    foreign = [k for k, v in options.items() if v] if form == "onnx" else ["--lr-input"] * lr_input
+    options = {"rows": rows, "trained": trained, "runtime": runtime}
+    foreign = [k for k, v in options.items() if v] if form == "onnx" else ["lr_input"] * lr_input
     if foreign:
-        msg = f"{foreign[0]} is not for the format {form}: leave it out, or name another FILE"
-        raise ConfigError(msg)
+        option = f"--{foreign[0].replace('_', '-')}"
+        msg = f"{foreign[0]} is not for the form {form}"
+        raise ConfigError(
+            msg,
+            python=f"omit {foreign[0]}, or name another file",
+            command=f"leave {option} out, or name another FILE",
+        )
     found = load_run(run, backend="numpy", device="cpu", which="last")
     if form == "html":
         page = render(found, runtime=runtime, rows=rows, epochs=epochs, trained=trained)
-        atomic_write(output, page.encode())
+        write_output(output, [page.encode()])
         carried = "open it in a browser; it needs no network"
         if runtime is None or "://" in runtime:
             carried = "it loads onnxruntime-web from the network; --runtime DIR puts it into it"
-        return [f"{output}: {len(page) / 2**20:.1f} MiB; {carried}"]
+        return [f"{output}: {in_words(len(page.encode()))}; {carried}"]
     refuse(found.config.mixed, found.config.accumulate)
     if found.trainer.updates_before:
         msg = f"{run} keeps the optimizer's state of another run, whose updates an exported step "
@@ -59,6 +68,7 @@ def export_step(
         rows=int(record["train_rows"]),
         weight=config.data.columns.weight is not None,
         lr_input=lr_input,
+        opset=opset,
     )
     checkpoint = "" if found.checkpoint is None else f"; its state is in {found.checkpoint.path}"
     return [line + checkpoint]
@@ -72,9 +82,11 @@ def write_step(
     rows: int | None = None,
     weight: bool = False,
     lr_input: bool = False,
+    opset: int = NEWEST,
 ) -> list[str]:
     """Write the step of a trainer as an ONNX model; return a line on what was written."""
-    model = step_model(
+    make = partial(
+        step_model,
         trainer,
         epochs=epochs,
         rows=rows,
@@ -82,7 +94,8 @@ def write_step(
         weight=weight,
         learning_rate="input" if lr_input else "schedule",
     )
-    atomic_write(output, model.SerializeToString())
+    model = with_opset([make], opset)
+    write_output(output, [model.SerializeToString()])
     return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}"]
 
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from xpnet import nn
 from xpnet.errors import ConfigError
-from xpnet.interop.onnx.nodes import ACTIVATIONS, SELU, UnlikeError, attributes_of, short, written
+from xpnet.interop.onnx.nodes import (
+    ACTIVATIONS,
+    FLOATS,
+    SELU,
+    UnlikeError,
+    attributes_of,
+    short,
+    written,
+)
 from xpnet.ops.special import erf
 
 __all__ = [
@@ -43,7 +51,6 @@ class Operator(NamedTuple):
     attributes: dict[str, Any]
 
 
-FLOATS = (1, 10, 11, 16)  # TensorProto's float, float16, double, bfloat16
 PLAIN: dict[str, Function] = {
     "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Div": np.divide, "Equal": np.equal,
     "Erf": erf, "Exp": np.exp, "Greater": np.greater, "GreaterOrEqual": np.greater_equal,

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import ConfigError, DataError, require
-from xpnet.interop.onnx.nodes import attributes_of
+from xpnet.interop.onnx.nodes import FLOATS, attributes_of
 
-__all__ = ["Graph", "called", "example_shape"]
+__all__ = ["COMPARISONS", "Graph", "called", "example_shape", "loaded"]
 
 # What only turns outputs into labels or tables, and all that follows it.
 TAILS = ("ArgMax", "ZipMap", "ArrayFeatureExtractor", "TopK")
+COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer")  # before labels
 
 
 def called(node: Any) -> str:
@@ -28,8 +29,7 @@ def called(node: Any) -> str:
 class Graph:
     """A model's nodes in order, without those that are constant or only compute shapes."""
 
-    def __init__(self, source: Any) -> None:
-        model = _loaded(source)
+    def __init__(self, model: Any) -> None:
         graph = model.graph
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.constants: dict[str, np.ndarray] = _initializers(graph)
@@ -46,8 +46,9 @@ class Graph:
         dims = dynamic[0].type.tensor_type.shape.dim
         self.input_dims = [d.dim_value or None for d in dims]
         self.outputs = {o.name for o in graph.output}
-        self.tail = self._tail()
-        self.cut = [n for n in self.nodes if n.op_type in TAILS]
+        kinds = {o.name: o.type.tensor_type.elem_type for o in graph.output}
+        self.tail = self._tail({name for name, kind in kinds.items() if kind not in FLOATS})
+        self.cut = [n for n in self.nodes if id(n) in self.tail]
         self.nodes = [n for n in self.nodes if id(n) not in self.tail]
 
     def _sort(self, node: Any, model: Any) -> None:
@@ -81,13 +82,34 @@ class Graph:
             raise ConfigError(msg) from error
         return dict(zip(node.output, map(np.asarray, values), strict=True))
 
-    def _tail(self) -> set[int]:
+    def _tail(self, labels: set[str]) -> set[int]:
+        """The nodes that make ``labels``, the outputs that are no floating numbers."""
         reached, nodes = set[str](), set[int]()
         for node in self.nodes:
-            if node.op_type in TAILS or reached.intersection(node.input):
+            if reached.intersection(node.input) or self._ends(node, labels):
                 reached.update(node.output)
                 nodes.add(id(node))
         return nodes
+
+    def _ends(self, node: Any, labels: set[str]) -> bool:
+        """Whether what follows a node is labels alone."""
+        if node.op_type not in COMPARISONS:
+            return node.op_type in TAILS
+        made = {name for n in self.after(node.output[0]) for name in n.output}
+        return bool(made & labels) and not made & (self.outputs - labels)
+
+    def class_names(self) -> tuple[Any, ...] | None:
+        """The texts or numbers that stand for the classes in what makes labels; None without."""
+        for node in self.cut:
+            attributes = attributes_of(node)
+            if node.op_type == "ZipMap":
+                found = attributes.get("classlabels_strings") or attributes["classlabels_int64s"]
+                return tuple(_text(v) if isinstance(v, bytes) else int(v) for v in found)
+            table = self.constants.get(node.input[0])
+            if node.op_type in ("Gather", "ArrayFeatureExtractor") and table is not None:
+                texts = table.dtype.kind in "OSU"
+                return tuple(_text(v) if texts else v.item() for v in table.reshape(-1))
+        return None
 
     def readers(self, value: str) -> list[Any]:
         """The nodes that read a value."""
@@ -102,23 +124,34 @@ class Graph:
                 yield node
 
 
-def _loaded(source: Any) -> Any:
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def loaded(source: Any) -> Any:
+    """The model in a file, or the given one, with its functions inlined."""
     onnx = require("onnx", "onnx", "reading ONNX")
     inliner = require("onnx.inliner", "onnx", "reading ONNX")
+    name = source if isinstance(source, str | Path) else "the ONNX model"
     if isinstance(source, str | Path):
         try:
-            source = onnx.load(str(source))
+            source = onnx.load(str(source), load_external_data=False)
         except OSError as error:
             msg = f"{source} cannot be read: {error.strerror or error}"
             raise DataError(msg) from None
         except Exception as error:
             msg = f"{source} is not an ONNX model: {error}"
             raise DataError(msg) from error
+        try:
+            onnx.load_external_data_for_model(source, str(Path(name).parent))
+        except Exception as error:  # its validator has its own, others are ValueErrors
+            msg = f"{name} keeps its weights in another file, which cannot be read: {error}"
+            raise DataError(msg) from error
     if not isinstance(source, onnx.ModelProto):
         msg = f"from_onnx takes a path or an onnx.ModelProto; got {type(source).__name__}"
         raise ConfigError(msg)
     if not source.graph.node:
-        msg = "the ONNX model has no nodes: is it an ONNX file?"
+        msg = f"{name} has no nodes: is it an ONNX file?"
         raise DataError(msg)
     return inliner.inline_local_functions(source) if source.functions else source
 

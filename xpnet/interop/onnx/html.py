@@ -24,6 +24,7 @@ from xpnet.run.origin import origin_of
 from xpnet.run.splits import load_splits
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.step import dropout_keys
+from xpnet.training.memory import in_words
 from xpnet.training.trainer import Trainer
 
 __all__ = ["CDN", "render"]
@@ -62,8 +63,8 @@ def render(
     config = run.config
     refuse(config.mixed, config.accumulate)
     if config.data.source == IN_MEMORY:
-        msg = f"{run.folder.path} was trained on a table in memory, which a page needs: train from "
-        msg += "a file"
+        msg = f"{run.folder.path} was trained on a table in memory, and a page needs the rows: "
+        msg += "train from a file"
         raise DataError(msg)
     if config.start is not None and not trained:
         msg = f"{run.folder.path} started from the weights of {config.start.source}, which it does "
@@ -74,8 +75,7 @@ def render(
         msg = f"{splits.train.name} has changed since the run was trained on it"
         raise DataError(msg)
     trainer = make_trainer(config, run.preprocessing, "numpy")
-    if trained:
-        trainer.restore(*_first_position(run))
+    trainer.restore(*_beginning(run, trainer, trained=trained))
     held = splits.validation if splits.test is None else splits.test
     train = _rows_of(run, trainer, splits.train, rows)
     scored = None if held is None else _rows_of(run, trainer, held, 2000)
@@ -87,8 +87,17 @@ def render(
     return _page(run, trainer, train, scored, epochs, runtime, trained=trained)
 
 
-def _first_position(run: Run) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+def _beginning(
+    run: Run, trainer: Trainer, *, trained: bool
+) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+    """A state at the first step: with the run's weights, or with the first ones.
+
+    Either has the class weights that were counted in the run's rows.
+    """
     tensors, meta = run.trainer.snapshot()
+    if not trained:
+        first, begun = trainer.snapshot()
+        return first, {**begun, **{k: v for k, v in meta.items() if k == "class_weights"}}
     return tensors, {**meta, "position": {"epoch": 0, "batch": 0, "step": 0}, "history": []}
 
 
@@ -103,8 +112,8 @@ def _rows_of(run: Run, trainer: Trainer, data: Any, most: int | None) -> _Rows:
     x = preprocessing.encoder.apply(data.x, dtype)
     if x.nbytes > MAX_BYTES:
         limit = MAX_BYTES * len(x) // x.nbytes
-        msg = f"{len(x):,} rows would be {x.nbytes / 2**20:.0f} MiB in a page, which has room for "
-        msg += f"{MAX_BYTES // 2**20}"
+        msg = f"{len(x):,} rows would be {in_words(x.nbytes)} in a page, which has room for "
+        msg += in_words(MAX_BYTES)
         raise DataError(msg, python=f"pass rows={limit}", command=f"give --rows {limit}")
     assert data.y is not None
     y = preprocessing.scaled_targets(data.y)

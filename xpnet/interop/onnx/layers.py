@@ -8,9 +8,8 @@ import numpy as np
 
 from xpnet import nn
 from xpnet.interop.imported import Part
-from xpnet.interop.onnx.functions import FLOATS
 from xpnet.interop.onnx.graph import Graph, example_shape
-from xpnet.interop.onnx.nodes import ACTIVATIONS, UnlikeError, norm_part, short
+from xpnet.interop.onnx.nodes import ACTIVATIONS, FLOATS, UnlikeError, norm_part, short
 from xpnet.nn.normalization import Norm
 
 __all__ = ["ARITHMETIC", "Layers"]
@@ -31,6 +30,7 @@ class Layers:
         self.value = graph.input
         self.input_shape = self.shape = example_shape(graph, input_shape)
         self.shift: np.ndarray | None = None  # added to the value, and not yet in a layer
+        self.exponential = False  # whether the last value is e to the power of the last layer's
         self.open: Part | None = None  # a norm that came without factors, which may follow it
 
     def read(self, node: Any, a: dict[str, Any]) -> Part | None:
@@ -233,6 +233,12 @@ class Layers:
             msg = "only the last node may take an axis away; flatten instead"
             raise UnlikeError(msg)
         self.notes.append("the last squeeze is left out: predictions have shape (N, 1)")
+
+    def _exp(self, node: Any, a: dict[str, Any]) -> None:
+        if self.graph.readers(node.output[0]):
+            msg = "only the last node may be an exponential, which is part of a loss"
+            raise UnlikeError(msg)
+        self.exponential = True
 
     def _scaler(self, node: Any, a: dict[str, Any]) -> Part | None:
         dtype = np.float32

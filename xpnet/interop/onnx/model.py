@@ -11,7 +11,8 @@ the graph. Its inputs are::
 
 and its outputs, for a batch of any size::
 
-    label          (N,)       the name of the class, a text, or its index where there are no names;
+    label          (N,)       the class, as it was named in training: a text, a whole number or a
+                              boolean; its index where there are no names
                    (N, J)     of several labels, 1 or 0 for each
     probabilities  (N, K)     of classes, or of several labels
     logits         (N, J)     what the last layer gives, where the loss takes logits
@@ -22,9 +23,9 @@ A text of a category has to be spelled as in training; one that training did not
 those it had, and an empty text is a missing value, as in a file.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from xpnet.data.encoder import Category
 from xpnet.data.values import spellings
 from xpnet.errors import ConfigError
 from xpnet.interop.onnx.fuse import fused
+from xpnet.interop.onnx.metadata import describe
 from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, built, mapped, scalar, symbol
 from xpnet.nn import Layer, Sequential
@@ -42,6 +44,7 @@ from xpnet.nn.layout import merge
 from xpnet.registry import name_of
 from xpnet.run.preprocessing import Preprocessing
 from xpnet.run.trained_run import Run
+from xpnet.settings import dump
 from xpnet.split_vector import SplitVector
 from xpnet.training.trainer import Trainer
 
@@ -55,13 +58,16 @@ LARGEST = 2**31 - 2**24  # bytes of weights; the rest is the graph's
 TEXTS = ("category", "boolean")  # the kinds of columns whose values are texts
 
 
-def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
+def forward_model(source: Trainer | Run, *, fuse: bool = True) -> "onnx.ModelProto":
     """Return what ``source.predict`` computes, from raw rows on, as an ONNX model.
 
+    With ``fuse`` what ONNX has an operator for becomes that operator.
     It computes in the dtype of the trainer, and encodes in float64, as ``predict`` does. Raises
-    ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code.
+    ConfigError for 2 GiB of weights, and, naming it, for a layer that is no Array API code;
+    TrainingError for a model that has learnt nothing.
     """
     trainer = source.trainer if isinstance(source, Run) else source
+    trainer.check_trained()
     preprocessing = source.preprocessing if isinstance(source, Run) else None
     engine, given = trainer.engine, dict[str, Symbol]()
     dtype = engine.backend.dtype_name
@@ -77,10 +83,10 @@ def forward_model(source: Trainer | Run) -> "onnx.ModelProto":
     output = _output(trainer, x, made)
     outputs = _outputs(trainer, preprocessing, output)
     model = simplify(_with_weights(built(given | made, outputs), weights), largest=2**24)
-    model = simplify(fused(model))  # which takes out the copies
-    about = {"kind": "model", "version": 1, **_about(source, trainer, preprocessing)}
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "xpnet", json.dumps(about)
+    if fuse:
+        model = simplify(fused(model))  # which takes out the copies
+    about = _about(source, trainer, preprocessing)
+    describe(model, {"kind": "model", "version": 1, **about})
     return model
 
 
@@ -115,10 +121,10 @@ def _rows(
     if columns is None or all(kind == "number" for kind in columns.kinds):
         given["x"] = x = symbol(("N", encoder.features), "float64")
         numbers = x if encoder.numbers == (*range(encoder.features),) else _picked(x, encoder)
-        parts = encoder.parts(numbers, lambda j: x[:, j], _no_category)
+        parts = encoder.parts(numbers, lambda j: x[:, j : j + 1], _no_category)
         return _joined(list(parts), dtype)
     features = _names(columns, taken)
-    used = {*encoder.numbers, *encoder.missing, *(j for j, _ in encoder.cycles)}
+    used = {*encoder.numbers, *(j for j, _ in encoder.cycles)}
     used |= {c.feature for c in encoder.categories}
     for j, name in enumerate(features):
         if j in used:
@@ -133,10 +139,10 @@ def _rows(
     )
 
     def rows(category: Category) -> Symbol:
-        texts = given[features[category.feature]][:, 0]
+        texts = xp.squeeze(given[features[category.feature]], axis=1)
         return mapped(texts, _codes(category, columns), category.size + 1)
 
-    parts = encoder.parts(numbers, lambda j: given[features[j]][:, 0], rows)
+    parts = encoder.parts(numbers, lambda j: given[features[j]], rows)
     return _joined(list(parts), dtype)
 
 
@@ -151,8 +157,13 @@ def _picked(x: Symbol, encoder: Encoder) -> Symbol:
 
 def _joined(parts: list[Symbol], dtype: str) -> Symbol:
     """The blocks of columns side by side, rounded once."""
-    parts = [_narrowed(part, dtype) for part in parts]
-    return parts[0] if len(parts) == 1 else parts[0].__array_namespace__().concat(parts, axis=1)
+    xp = parts[0].__array_namespace__()
+
+    def joined(some: list[Symbol]) -> Symbol:
+        return some[0] if len(some) == 1 else xp.concat(some, axis=1)
+
+    alike = [[*group] for _, group in groupby(parts, key=lambda part: part.dtype)]
+    return joined([_narrowed(joined(group), dtype) for group in alike])
 
 
 def _narrowed(x: Symbol, dtype: str) -> Symbol:
@@ -210,7 +221,7 @@ def _outputs(
     trainer: Trainer, preprocessing: Preprocessing | None, output: Any
 ) -> dict[str, Symbol]:
     """What the model gives, by name."""
-    loss, xp = trainer.loss, output.__array_namespace__()
+    loss = trainer.loss
     read = loss.predict(output)
     if loss.predicts == "value":
         return {"prediction": _answers(preprocessing, read)}
@@ -219,12 +230,21 @@ def _outputs(
         found["probabilities"] = _answers(preprocessing, read)
     if loss.takes in ("logits", "margins"):
         found["logits" if loss.takes == "logits" else "output"] = output
-    names = preprocessing.classes if preprocessing else None
-    if loss.predicts == "binary" and names is None:
-        return {"label": xp.astype(output > 0.0, xp.int64), **found}
-    at = xp.argmax(preprocessing.ranked(output) if preprocessing else output, axis=-1)
-    label = at if names is None else xp.take(scalar(np.asarray(names, dtype=str)), at, axis=0)
-    return {"label": label, **found}
+    return {"label": _labels(trainer, preprocessing, output), **found}
+
+
+def _labels(trainer: Trainer, preprocessing: Preprocessing | None, output: Any) -> Symbol:
+    """The class of each row, as ``predict_classes`` has it."""
+    xp = output.__array_namespace__()
+    names = preprocessing.classes if preprocessing else trainer.classes
+    if trainer.loss.predicts != "binary":
+        at = xp.argmax(preprocessing.ranked(output) if preprocessing else output, axis=-1)
+    elif preprocessing and names is not None:
+        at = xp.argmax(preprocessing.ranked(output), axis=-1)
+    else:
+        at = xp.astype(output > 0.0, xp.int64)
+        at = at[:, 0] if at.shape[1:] == (1,) else at
+    return at if names is None else xp.take(scalar(np.asarray(names)), at, axis=0)
 
 
 def _answers(preprocessing: Preprocessing | None, read: Symbol) -> Symbol:
@@ -253,9 +273,10 @@ def _about(
     source: Trainer | Run, trainer: Trainer, preprocessing: Preprocessing | None
 ) -> dict[str, Any]:
     """What a program that uses the model may want to know."""
-    found: dict[str, Any] = {"loss": repr(trainer.loss), "step": trainer.position.step}
+    loss = {"name": name_of(trainer.loss), **dump(trainer.loss)}
+    found: dict[str, Any] = {"loss": loss, "step": trainer.position.step}
     if preprocessing is None or not isinstance(source, Run):
-        return found
+        return found | {"classes": trainer.classes}
     columns = preprocessing.columns
     return found | {
         "task": preprocessing.task,

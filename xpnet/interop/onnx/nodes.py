@@ -11,6 +11,7 @@ from xpnet.interop.imported import Part
 
 __all__ = [
     "ACTIVATIONS",
+    "FLOATS",
     "SELU",
     "UnlikeError",
     "attributes_of",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 Attributes = Mapping[str, Any]
+FLOATS = (1, 10, 11, 16)  # TensorProto's float, float16, double, bfloat16
 SIXTH = 1 / 6
 SELU = {"alpha": 1.6732632, "gamma": 1.0507010}  # as ONNX has them
 

@@ -33,7 +33,8 @@ def simplify(model: "onnx.ModelProto", largest: int = LARGEST) -> "onnx.ModelPro
     made, own = onnx.ModelProto(), onnx.ModelProto()
     made.CopyFrom(model)
     own.CopyFrom(model)  # its nodes are renamed
-    graph = _Graph(own.graph, largest)
+    opsets = {domain.domain: domain.version for domain in model.opset_import}
+    graph = _Graph(own.graph, largest, opsets)
     while graph.tidied():
         pass
     graph.write(made.graph)
@@ -43,10 +44,10 @@ def simplify(model: "onnx.ModelProto", largest: int = LARGEST) -> "onnx.ModelPro
 class _Graph:
     """Nodes in order, and the constants among their values."""
 
-    def __init__(self, graph: "onnx.GraphProto", largest: int) -> None:
+    def __init__(self, graph: "onnx.GraphProto", largest: int, opsets: dict[str, int]) -> None:
         from onnx import numpy_helper
 
-        self.largest = largest
+        self.largest, self.opsets = largest, opsets
         self.named = {i.name for i in graph.initializer}
 
         self.nodes = list(graph.node)
@@ -102,7 +103,7 @@ class _Graph:
 
         name = "then_branch" if bool(self.constants[node.input[0]].all()) else "else_branch"
         branch = next(a.g for a in node.attribute if a.name == name)
-        inner = _Graph(branch, self.largest)
+        inner = _Graph(branch, self.largest, self.opsets)
         self.constants |= inner.constants
         copies = [
             helper.make_node("Identity", [result], [output])
@@ -211,12 +212,26 @@ class _Graph:
             del node.output[:]
             node.output.extend(made)
             node.name = f"{node.op_type}_{i}"
+            _without_defaults(node, self.opsets)
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend(
             numpy_helper.from_array(value, names.get(name, name))
             for name, value in self.constants.items()
         )
+
+
+def _without_defaults(node: Any, opsets: dict[str, int]) -> None:
+    """Leave out attributes that say what holds without them; an older opset may lack them."""
+    from onnx import defs, helper
+
+    value = helper.get_attribute_value
+    known = defs.get_schema(node.op_type, opsets[node.domain], node.domain).attributes
+    usual = {k: a.default_value for k, a in known.items() if a.default_value.name}
+    kept = [a for a in node.attribute if a.name not in usual or value(a) != value(usual[a.name])]
+    if len(kept) < len(node.attribute):
+        del node.attribute[:]
+        node.attribute.extend(kept)
 
 
 def _rename(node: Any, names: dict[str, str], *, once: bool = False) -> None:

@@ -17,7 +17,7 @@ Philox: :func:`xpnet.step.dropout_keys` returns the ones that xpnet itself would
 random int32 numbers are as good for training, on another curve.
 """
 
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,12 +25,14 @@ import numpy as np
 from xpnet.errors import ConfigError, DataError
 from xpnet.interop.onnx.coefficients import Column, Table, learning_rates, tables
 from xpnet.interop.onnx.fuse import fused
+from xpnet.interop.onnx.metadata import describe, described
 from xpnet.interop.onnx.simplify import simplify
 from xpnet.interop.onnx.symbols import Symbol, built, entry, scalar, symbol
 from xpnet.nn.layout import Layout
 from xpnet.optim.schedules import Constant
 from xpnet.split_vector import SplitVector
 from xpnet.step import Batch, StepInputs, Totals, TrainState, make_predict_step, make_train_step
+from xpnet.training.class_weights import is_balanced
 from xpnet.training.engine import Engine
 from xpnet.training.trainer import Trainer
 
@@ -61,6 +63,7 @@ def step_model(
     Raises ConfigError for what a step on its own cannot be.
     """
     refuse(trainer.mixed, trainer.accumulate)
+    _check_class_weights(trainer)
     engine = trainer.engine
     per_epoch = -(-(rows or trainer.rows) // trainer.batch_size)
     total = (epochs or trainer.epochs) * per_epoch
@@ -109,6 +112,14 @@ def refuse(mixed: object, accumulate: int) -> None:
         msg = f"the exported step takes a batch whole; the trainer accumulates {accumulate}"
         msg += " micro-batches, whose number of rows the graph does not know"
         raise ConfigError(msg, python="pass accumulate=1", command="train with --set accumulate=1")
+
+
+def _check_class_weights(trainer: Trainer) -> None:
+    named = isinstance(trainer.class_weights, Mapping) and not trainer.position.step
+    balanced = is_balanced(trainer.loss) and "class_weights" not in trainer.snapshot()[1]
+    if named or balanced:
+        msg = f"class_weights={trainer.class_weights!r} are those of the loss from the first fit on"
+        raise ConfigError(msg, python="fit first, or give a number for each class")
 
 
 class _Graph:
@@ -178,8 +189,7 @@ class _Graph:
             outputs |= _named(f"slots/{slot}", self.engine.params_layout, vector)
         outputs |= dict(zip(_total_names(self.engine), state.totals, strict=True))
         made = self.model({k if k == "loss" else NEW + k: x for k, x in outputs.items()})
-        entry = made.metadata_props.add()
-        entry.key, entry.value = "xpnet", json.dumps(about)
+        describe(made, about)
         return made
 
     def model(self, outputs: dict[str, Symbol]) -> "onnx.ModelProto":
@@ -191,8 +201,7 @@ def about(model: "onnx.ModelProto") -> dict[str, Any]:
 
     Raises DataError if it is no training step of xpnet.
     """
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    found = json.loads(texts.get("xpnet", "{}"))
+    found = described(model)
     if found.get("kind") != "training step":
         msg = "the ONNX model is no training step of xpnet's"
         raise DataError(msg, python="make one with step_model(trainer)")

@@ -231,10 +231,16 @@ def built(inputs: Mapping[str, Symbol], outputs: Mapping[str, Symbol]) -> "onnx.
 
 def mapped(texts: Symbol, table: Mapping[str, int], default: int) -> Symbol:
     """Return the number, int64, that a table has for each text."""
-    library()
-    from ndonnx.extensions import static_map
+    import spox.opset.ai.onnx.ml.v3 as op
 
-    return Symbol(static_map(texts.array, dict(table), default=default), texts.rows)
+    # ndonnx's static_map writes the fourth version, which runtimes of 2023 do not have.
+    found = op.label_encoder(
+        texts.array.unwrap_spox(),
+        keys_strings=table.keys(),
+        values_int64s=table.values(),
+        default_int64=default,
+    )
+    return Symbol(library().asarray(found), texts.rows)
 
 
 def entry(table: np.ndarray, at: Symbol) -> Symbol:

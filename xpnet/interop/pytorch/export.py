@@ -77,10 +77,10 @@ def write_torch(source: Trainer | Run, path: str | Path) -> str:
     """Write the state as a safetensors file, and return the source that loads it."""
     from safetensors.numpy import save
 
-    from xpnet.storage.durable import atomic_write
+    from xpnet.storage.durable import write_output
 
     code = to_torch_source(source)
-    atomic_write(path, save(to_torch_state(source)))
+    write_output(path, [save(to_torch_state(source))])
     load = "from safetensors.torch import load_file\n\n"
     return f"{load}{code}net.load_state_dict(load_file({str(path)!r}))\nnet.eval()\n"
 

@@ -35,6 +35,9 @@ NAMES: Mapping[type[nn.Layer], Mapping[str, str]] = {
 
 def host(tensor: Any, name: str) -> np.ndarray:
     """Return a tensor of any library as a host array of its own; bfloat16 becomes float32."""
+    if getattr(tensor, "is_meta", False):
+        msg = f"{name} is on the device meta, and has no numbers: load the weights first"
+        raise DataError(msg)
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":

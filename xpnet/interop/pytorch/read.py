@@ -13,6 +13,7 @@ from xpnet.nn import (
     BatchNorm,
     Dense,
     Embedding,
+    Flatten,
     GroupNorm,
     Layer,
     LogSoftmax,
@@ -67,6 +68,8 @@ def from_torch(
         msg += f"got {type(source).__name__}"
         raise ConfigError(msg)
     shape = _input_shape(parts) if input_shape is None else tuple(input_shape)
+    if input_shape is None and isinstance(parts[0].layer, Flatten):
+        notes.append(f"examples are taken flat, {shape}: for others give input_shape=, as (28, 28)")
     trainer = assemble(parts, shape, loss, notes, settings)
     _check_axes(trainer.model)
     return trainer
@@ -119,6 +122,7 @@ def _file(path: Path) -> Mapping[str, Any]:
 
             try:
                 with safe_open(path, "numpy") as file:
+                    _check_foreign(path, file.metadata() or {})
                     names = list(file.keys())
                     return {name: file.get_tensor(name) for name in names}
             except (SafetensorError, TypeError) as error:
@@ -135,12 +139,38 @@ def _file(path: Path) -> Mapping[str, Any]:
         if type(error).__name__ != "UnpicklingError":
             raise
         _raise_unreadable(path, error)
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
     if not isinstance(found, Mapping):
         msg = f"{path} holds a {type(found).__name__}: save model.state_dict() instead"
         raise DataError(msg)
-    return found
+    return _weights_in(found, path)
+
+
+def _weights_in(found: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The state dict in what a training has saved with it, such as {"model": ..., "epoch": 3}."""
+
+    def is_state(value: Any) -> bool:
+        whole = isinstance(value, Mapping) and bool(value)
+        return whole and all(hasattr(v, "shape") for v in value.values())
+
+    states = {name: value for name, value in found.items() if is_state(value)}
+    if not states or is_state(found):
+        return found
+    if len(states) > 1:
+        named = ", ".join(map(repr, states))
+        msg = f"{path} has several state dicts ({named}): save the one that is meant alone"
+        raise ConfigError(msg)
+    return next(iter(states.values()))
+
+
+def _check_foreign(path: Path, metadata: Mapping[str, str]) -> None:
+    if "xpnet" in metadata:
+        msg = f"{path} is a model or checkpoint of xpnet's, not a state dict of PyTorch's"
+        command = "it needs no import: give it as it is"
+        raise ConfigError(msg, python="read it with xpnet.load", command=command)
+    if "xpnet_step" in metadata:
+        msg = f"{path} is a state that an exported step has trained"
+        remedy = "xpnet adopt RUN FILE --out DIR"
+        raise ConfigError(msg, python=remedy, command=remedy)
 
 
 def _raise_unreadable(path: Path, error: Exception) -> None:
@@ -236,7 +266,5 @@ def _input_shape(parts: Sequence[Part]) -> Shape:
                 return (len(arrays[name]),)
         if "alpha" in arrays and len(arrays["alpha"]) > 1:
             return (len(arrays["alpha"]),)
-        if not layer.passes and name_of(layer) == "flatten":
-            break
     msg = "the shape of an example is not known from the weights: give input_shape=, as (784,)"
     raise ConfigError(msg)
