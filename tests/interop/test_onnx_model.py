@@ -2,7 +2,7 @@
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -446,11 +446,13 @@ def test_a_link_is_kept_and_a_pipe_written_to(name, tmp_path):
     assert len(expected) > 1000
     pipe = tmp_path / f"pipe-{name}"
     os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(pipe.read_bytes)
-        xpnet.export(run, pipe, train=train)
-        assert read.result(20) == expected
+    read: list[bytes] = []
+    reader = Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    xpnet.export(run, pipe, train=train)
     assert pipe.is_fifo()
+    reader.join(20)
+    assert read == [expected]
 
 
 def test_what_is_exported_is_not_replaced(tmp_path):
