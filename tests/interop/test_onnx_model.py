@@ -31,6 +31,8 @@ onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
 
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
+from xpnet.interop.onnx.step import step_model  # noqa: E402
+from xpnet.interop.onnx.step_session import StepSession  # noqa: E402
 
 ROWS = 40
 NEEDS = {
@@ -142,6 +144,21 @@ def test_a_table_in_an_earlier_opset(table, tmp_path):
     np.testing.assert_allclose(
         found, run.predict(frame.drop(columns="label")), rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_step_in_an_earlier_opset_goes_the_same_way(tmp_path):
+    """Without Gelu, which is of opset 20, and which the newest step has."""
+    trainer, x = trained(net_with("gelu_tanh")[0])
+    y = np.arange(ROWS) % 4
+    xpnet.export(trainer, tmp_path / "step.onnx", train=True, epochs=2, rows=ROWS, opset=16)
+    models = onnx.load(tmp_path / "step.onnx"), step_model(trainer, epochs=2, rows=ROWS)
+    known = [{node.op_type for node in model.graph.node} for model in models]
+    assert "Gelu" in known[1] - known[0]
+    old, new = (StepSession(model, trainer.snapshot()[0]) for model in models)
+    for _ in range(2):
+        np.testing.assert_allclose(old.train(x, y), new.train(x, y), rtol=1e-5)
+    for name, value in old.state.items():
+        np.testing.assert_allclose(value, new.state[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_an_opset_that_cannot_be_had_is_refused(tmp_path, monkeypatch):

@@ -67,8 +67,8 @@ def test_a_name_that_is_too_long_is_refused(trainer):
     ("name", "text"),
     [
         ("m.onnx", "xpnet.from_onnx(path) reads it"),
-        ("m.pt", "xpnet.from_torch(path, layers) reads a state dict"),
-        ("m.pth", "xpnet.from_torch(path, layers) reads a state dict"),
+        ("m.pt", "xpnet.from_torch(path, layers) reads it"),
+        ("m.pth", "xpnet.from_torch(path, layers) reads it"),
         ("m.pkl", "pickle.load or joblib.load"),
         ("m.joblib", "pickle.load or joblib.load"),
         ("config.toml", "give the folder of the run"),
@@ -154,7 +154,8 @@ def test_train_takes_no_arrays(source):
 
 @pytest.mark.parametrize("settings", [None, "epochs=1", 3])
 def test_settings_are_a_mapping_or_a_list(settings):
-    text = f"settings must be a mapping or a list of KEY=VALUE texts; got {settings!r}"
+    text = "settings must be a mapping or a list of KEY=VALUE texts, such as {'epochs': 3} or "
+    text += f"['epochs=3']; got {settings!r}"
     says(ConfigError, text, lambda: xpnet.train("digits", settings=settings, report=str))
     says(ConfigError, text, lambda: xpnet.load_config("digits", settings))
 
@@ -162,7 +163,7 @@ def test_settings_are_a_mapping_or_a_list(settings):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("label", "train has no argument 'label': settings={'data.label': ...} sets it"),
+        ("label", "train has no argument 'label'; settings={'data.label': ...} sets it"),
         ("hidden", "settings={'model.hidden': ...} sets it"),
         ("epochs", "settings={'epochs': ...} sets it"),
         ("resum", "did you mean 'resume'?"),

@@ -40,8 +40,9 @@ def as_settings(given: Any) -> Mapping[str, Any] | list[str]:
     if isinstance(given, Mapping):
         return given
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        msg = f"settings must be a mapping or a list of KEY=VALUE texts; got {given!r}"
-        raise ConfigError(msg, python="such as settings={'epochs': 3} or ['epochs=3']")
+        msg = "settings must be a mapping or a list of KEY=VALUE texts, such as {'epochs': 3} or "
+        msg += f"['epochs=3']; got {given!r}"
+        raise ConfigError(msg)
     return [*given]
 
 

@@ -173,13 +173,13 @@ def _with_start(
 ) -> list[str] | Mapping[str, Any]:
     """The settings with what to start from."""
     if isinstance(start, Trainer):
-        msg = "a run starts from a run or from a file, and a Trainer is in memory"
-        raise ConfigError(msg, python="start_from=trainer.save(path)")
-    given = {
-        "start.source": str(
-            start.folder.path if isinstance(start, Run) else as_path(start, "start_from")
+        msg = (
+            "a run starts from a run or a file, and a Trainer is in memory; save it, and give the "
         )
-    }
+        msg += "file: start_from=trainer.save(path)"
+        raise ConfigError(msg)
+    path = start.folder.path if isinstance(start, Run) else as_path(start, "start_from")
+    given = {"start.source": str(path)}
     if isinstance(start, Run) and start.checkpoint is not None and start.folder.path.is_dir():
         best = start.checkpoint.path == CheckpointFolder(start.folder.checkpoint_path).best_path
         given["start.which"] = "best" if best else "last"
@@ -193,15 +193,16 @@ def _refuse(source: Any, unknown: Iterable[str]) -> None:
     """Raise ConfigError for what is no source, and for arguments that train does not have."""
     if not (source is None or isinstance(source, str | Path | Config) or speaks_arrow(source)):
         msg = "train takes a recipe, the path of a file, a Config or a table, whose columns have "
-        msg += f"names; got {type(source).__name__}"
-        remedy = "Trainer(...).fit((x, y), epochs=...) takes arrays, as does a table of them"
-        raise ConfigError(msg, python=remedy)
+        msg += f"names; got {type(source).__name__}; Trainer(...).fit((x, y), epochs=...) takes "
+        msg += "arrays, as does a table of them"
+        raise ConfigError(msg)
     for name in unknown:
         msg = f"train has no argument {name!r}"
         section = section_with(Config, name)
         if section or name in kinds_of(Config):
             key = f"{section}.{name}" if section else name
-            raise ConfigError(msg, python=f"settings={{{key!r}: ...}} sets it")
+            msg += f"; settings={{{key!r}: ...}} sets it"
+            raise ConfigError(msg)
         own = inspect.signature(train).parameters
         msg += f"; {did_you_mean(name, [key for key in own if key != 'unknown'])}"
         raise ConfigError(msg)

@@ -11,7 +11,7 @@ from xpnet.backends import backend_of, resolve
 from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
-from xpnet.errors import CheckpointError, ConfigError, DataError
+from xpnet.errors import CheckpointError, ConfigError, DataError, how_to_import
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, label_in, model_of
@@ -30,15 +30,7 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
 
-# What reads a file of such a name.
-STATE = ("xpnet.from_torch(path, layers) reads a state dict", "see xpnet import --help")
-PICKLE = ("what wrote it reads it: pickle.load or joblib.load", "save it from Python: .save(path)")
-OTHER_FORMS = {
-    ".onnx": ("xpnet.from_onnx(path) reads it", "xpnet import FILE makes a model of it"),
-    **dict.fromkeys((".pt", ".pth"), STATE),
-    **dict.fromkeys((".pkl", ".pickle", ".joblib"), PICKLE),
-    ".toml": ("give the folder of the run", "give the folder of the run"),
-}
+PICKLES = (".pkl", ".pickle", ".joblib")
 
 
 @dataclass(frozen=True)
@@ -312,12 +304,21 @@ def _file(path: str | Path | RunFolder) -> Path | None:
             return inner if inner.exists() and not (found / "config.toml").exists() else None
         if not found.exists():
             return found if found.suffix == ".safetensors" else None
-    known = OTHER_FORMS.get(found.suffix.lower())
-    if known is not None and not is_safetensors(found):
-        python, command = known
+    if (remedy := _how_to_read(found)) and not is_safetensors(found):
         msg = f"{found} is not a file that xpnet saved"
-        raise CheckpointError(msg, python=python, command=command)
+        raise CheckpointError(msg, **remedy)
     return found
+
+
+def _how_to_read(path: Path) -> dict[str, str]:
+    """The remedies for a file whose name says that xpnet has not saved it; else none."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        python = "what wrote it reads it: pickle.load or joblib.load"
+        return {"python": python, "command": "save it from Python: .save(path)"}
+    if suffix == ".toml":
+        return dict.fromkeys(("python", "command"), "give the folder of the run")
+    return how_to_import(path)
 
 
 def config_of(checkpoint: Checkpoint) -> Config:

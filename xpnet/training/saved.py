@@ -41,7 +41,7 @@ __all__ = [
 
 FILE = "model.safetensors"  # within a folder
 # What writes a file of such a name.
-OTHER_FORMS = {
+WRITERS = {
     ".onnx": "xpnet.export",
     ".html": "xpnet.export",
     ".pt": "torch.save(xpnet.to_torch_state(...))",
@@ -126,7 +126,7 @@ def write_at(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[
     Raises ConfigError for a name that says that the file has another form.
     """
     file = file_at(path, make=True)
-    if (instead := OTHER_FORMS.get(file.suffix.lower())) is not None:
+    if (instead := WRITERS.get(file.suffix.lower())) is not None:
         msg = f"a model is saved in the form of safetensors, and {file.name!r} names another"
         raise ConfigError(msg, python=f"end it in .safetensors, or {instead} it")
     write(file, tensors, meta, output=True)

@@ -94,7 +94,7 @@ def write_step(
         weight=weight,
         learning_rate="input" if lr_input else "schedule",
     )
-    model = with_opset([make], opset)
+    model = with_opset([partial(make, fuse=fuse) for fuse in (True, False)], opset)
     write_output(output, [model.SerializeToString()])
     return [f"{output}: {len(model.graph.node)} nodes, step {about(model)['step']}"]
 

@@ -54,12 +54,14 @@ def step_model(
     targets: int | None = None,
     weight: bool = False,
     learning_rate: LearningRate = "schedule",
+    fuse: bool = True,
 ) -> "onnx.ModelProto":
     """Return the step that ``trainer`` takes as an ONNX model, for batches of any size.
 
     ``epochs`` and the ``rows`` of an epoch are those of the schedule, by default of the trainer's
     ``fit``. ``targets`` is how many columns y has: none, (N,), by default for class indices.
-    ``weight`` gives the batch an input of sample weights.
+    ``weight`` gives the batch an input of sample weights. ``fuse`` takes ONNX's own operators for
+    what several nodes compute, of which an older opset may lack some.
     Raises ConfigError for what a step on its own cannot be.
     """
     refuse(trainer.mixed, trainer.accumulate)
@@ -75,7 +77,7 @@ def step_model(
         base = engine.request.optimizer.lr
         rates = learning_rates(trainer.schedule, base, total, per_epoch)
     dtype = engine.backend.dtype_name
-    made = _Graph(engine, dtype)
+    made = _Graph(engine, dtype, fuse=fuse)
     batch = made.batch(trainer, targets, weight=weight)
     inputs = made.numbers(rates, total or CONTINUING)
     state, cost = make_train_step(engine.model, engine.loss, engine.optimizer, trainer.clip)(
@@ -125,8 +127,8 @@ def _check_class_weights(trainer: Trainer) -> None:
 class _Graph:
     """The inputs of the graph, by name."""
 
-    def __init__(self, engine: Engine, dtype: str) -> None:
-        self.engine, self.dtype = engine, dtype
+    def __init__(self, engine: Engine, dtype: str, *, fuse: bool = True) -> None:
+        self.engine, self.dtype, self.fuse = engine, dtype, fuse
         self.inputs: dict[str, Symbol] = {}
 
     def input(self, name: str, shape: tuple[int | str, ...], dtype: str | None = None) -> Symbol:
@@ -193,7 +195,8 @@ class _Graph:
         return made
 
     def model(self, outputs: dict[str, Symbol]) -> "onnx.ModelProto":
-        return simplify(fused(simplify(built(self.inputs, outputs))))  # which takes out the copies
+        made = simplify(built(self.inputs, outputs))
+        return simplify(fused(made)) if self.fuse else made  # which takes out the copies
 
 
 def about(model: "onnx.ModelProto") -> dict[str, Any]:
