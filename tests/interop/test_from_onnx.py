@@ -342,6 +342,7 @@ def test_what_pytorch_exports(name, dynamo):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
+            pytest.importorskip("onnxscript", reason="no onnxscript: pip install onnxscript")
             shapes = ({0: torch.export.Dim("N")},)
             model = torch.onnx.export(
                 net, (x,), dynamo=True, verbose=False, dynamic_shapes=shapes
