@@ -14,7 +14,9 @@ to start many times (scripts/mutants) then starts at once.
 """
 
 import contextlib
+import copy
 import os
+import pickle
 import re
 import signal
 from collections import Counter
@@ -145,6 +147,23 @@ def folder(tmp_path_factory):
     if WHY_NOT:
         pytest.skip(WHY_NOT)
     return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["pickle", "deepcopy", "joblib"])
+def copied(request, tmp_path):
+    """Return a function that copies an object in each of the ways that people do."""
+
+    def of(original):
+        if request.param == "deepcopy":
+            return copy.deepcopy(original)
+        if request.param == "pickle":
+            return pickle.loads(pickle.dumps(original))
+        joblib.dump(original, tmp_path / "copied.joblib")
+        return joblib.load(tmp_path / "copied.joblib")
+
+    if request.param == "joblib":
+        joblib = pytest.importorskip("joblib")
+    return of
 
 
 @pytest.fixture

@@ -48,6 +48,15 @@ def operators(model):
     return nodes
 
 
+def check_predictions(model, trainer, x, tolerances=(1e-5, 1e-6)):
+    """Check that onnxruntime makes of rows what the trainer predicts; return that."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
+    rtol, atol = tolerances
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+    return expected
+
+
 def pytorchs(modules, path, **options):
     """How many nodes PyTorch's exporter writes for a net."""
     torch = pytest.importorskip("torch", reason="no torch: pip install torch==2.13.0")
@@ -83,9 +92,7 @@ def test_onnxruntime_has_the_operators_in_either_dtype(name):
     for dtype, tolerance in (("float32", 2e-6), ("float64", 1e-12)):
         layers = (Dense(8), LAYERS[name](**NEEDS.get(name, {})), Dense(4))
         trainer, x = trained(layers, dtype)
-        session = onnxruntime.InferenceSession(forward_model(trainer).SerializeToString())
-        found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
-        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+        check_predictions(forward_model(trainer), trainer, x, (tolerance, tolerance))
 
 
 @pytest.mark.long_but(name=["group_norm", "batch_norm", "elu"])
@@ -185,9 +192,7 @@ def test_a_layer_of_ones_own_is_the_operator_that_it_computes():
         trainer, x = trained((Dense(8), layer, Dense(4)))
         model = forward_model(trainer)
         assert operators(model)[1:-1] == expected
-        session = onnxruntime.InferenceSession(model.SerializeToString())
-        found = session.run(["probabilities"], {"x": x})[0]
-        np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
+        check_predictions(model, trainer, x)
 
 
 class OfWholeNumbers(Leaky6):
@@ -203,9 +208,7 @@ def test_only_numbers_of_floating_types_are_taken():
     trainer, x = trained((Dense(8), OfWholeNumbers(), Dense(4)))
     model = forward_model(trainer)
     assert "Relu" not in operators(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    found = session.run(["probabilities"], {"x": x})[0]
-    np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
+    check_predictions(model, trainer, x)
 
 
 class WithoutNaN(Leaky6):
@@ -227,10 +230,8 @@ class Chosen(Leaky6):
 def test_what_a_function_makes_of_nan_stays(layer):
     trainer, x = trained((Dense(8), layer, Dense(4)))
     x[3, 2] = np.nan
-    session = onnxruntime.InferenceSession(forward_model(trainer).SerializeToString())
-    found, expected = session.run(["probabilities"], {"x": x})[0], trainer.predict(x)
+    expected = check_predictions(forward_model(trainer), trainer, x)
     assert np.isfinite(expected).all()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_goes_into_the_dense_layer_before_it_and_says_so():
@@ -284,6 +285,4 @@ def test_a_value_that_something_else_reads_stays():
     trainer, x = trained((Dense(8), Both(), Dense(4)))
     model = forward_model(trainer)
     assert "Sigmoid" not in operators(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    found = session.run(["probabilities"], {"x": x})[0]
-    np.testing.assert_allclose(found, trainer.predict(x), rtol=1e-5, atol=1e-6)
+    check_predictions(model, trainer, x)

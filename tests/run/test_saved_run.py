@@ -1,6 +1,5 @@
 """A run in one file: saved with its preprocessing, or one of its checkpoints, anywhere."""
 
-import copy
 import pickle
 import shutil
 
@@ -59,15 +58,9 @@ def test_the_trainer_of_a_run_says_what_to_save_instead(made, tmp_path):
     assert not (tmp_path / "trainer").exists()
 
 
-@pytest.mark.parametrize("way", ["pickle", "deepcopy", "joblib"])
-def test_a_run_and_its_parts_are_copied_and_pickled(made, tmp_path, way):
+def test_a_run_and_its_parts_are_copied_and_pickled(made, copied):
     run, source = made
-    if way == "joblib":
-        joblib = pytest.importorskip("joblib")
-        joblib.dump(run, tmp_path / "j")
-        again = joblib.load(tmp_path / "j")
-    else:
-        again = copy.deepcopy(run) if way == "deepcopy" else pickle.loads(pickle.dumps(run))
+    again = copied(run)
     assert predicted(again, source) == predicted(run, source)
     assert again.config == run.config
     preprocessing = pickle.loads(pickle.dumps(run.preprocessing))

@@ -1,6 +1,5 @@
 """A trainer saved to one file comes back with every setting and bit, on any backend; no code."""
 
-import copy
 import os
 import pickle
 import subprocess
@@ -396,14 +395,8 @@ def test_tensors_that_do_not_fit_are_refused(saved):
 # ---------------------------------------------------------------- copies of all kinds
 
 
-@pytest.mark.parametrize("way", ["pickle", "deepcopy", "joblib"])
-def test_a_loaded_trainer_is_copied_and_pickled_as_any_other(saved, tmp_path, way):
+def test_a_loaded_trainer_is_copied_and_pickled_as_any_other(saved, copied):
     loaded = xpnet.load(saved[0])
-    if way == "joblib":
-        joblib = pytest.importorskip("joblib")
-        joblib.dump(loaded, tmp_path / "j")
-        again = joblib.load(tmp_path / "j")
-    else:
-        again = copy.deepcopy(loaded) if way == "deepcopy" else pickle.loads(pickle.dumps(loaded))
+    again = copied(loaded)
     assert bits(fit(again, 3)) == bits(fit(loaded, 3))
     assert pickle.loads(pickle.dumps(loaded.model)) == loaded.model

@@ -20,6 +20,7 @@ from xpnet.nn.sequential import variable_name
 from xpnet.optim.optimizers import OPTIMIZERS, Adam
 from xpnet.registry import name_of
 from xpnet.settings import build_named
+from xpnet.training.class_labels import unless_indices
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Imported", "Part", "assemble"]
@@ -87,8 +88,7 @@ def assemble(
     outputs = trainer.model.output_shape[-1]
     count = {"class": outputs, "binary": 2 if outputs == 1 else 0}.get(chosen.predicts)
     if classes is not None and len({*classes}) == len(classes) == count:
-        indices = type(classes[0]) is int and classes == (*range(count),)
-        trainer._set(classes=None if indices else classes)
+        trainer._set(classes=unless_indices(classes))
     return trainer
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -362,7 +363,5 @@ def _rows(data: tuple[Any, ...], rows: np.ndarray) -> tuple[Any, ...]:
 
 
 def _warn_of_batch(size: int, rows: int) -> None:
-    import warnings
-
     msg = f"Got `batch_size` {size}, larger than the sample size {rows}: each epoch is one batch"
     warnings.warn(msg, stacklevel=6)

@@ -9,6 +9,7 @@ from xpnet.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, Poisson,
 from xpnet.optim.optimizers import Adam
 from xpnet.sklearn.network import named, network
 from xpnet.sklearn.rows import host
+from xpnet.training.class_labels import unless_indices
 from xpnet.training.trainer import Trainer
 
 __all__ = ["trainer_of"]
@@ -39,12 +40,11 @@ def trainer_of(estimator: Any) -> Trainer:
         dtype=coefs[0].dtype.name,
     )
     trainer.params = named(trainer.model, (coefs, intercepts))
-    tensors, meta = trainer.snapshot()
-    trainer.restore(tensors, {**meta, "classes": _classes(estimator)})
+    trainer._set(classes=_classes(estimator))
     return trainer
 
 
-def _classes(estimator: Any) -> list[Any] | None:
+def _classes(estimator: Any) -> tuple[Any, ...] | None:
     """The labels of the classes; None where they are indices, and of several labels.
 
     Labels that are floating numbers, which are whole ones, come back as these.
@@ -55,5 +55,4 @@ def _classes(estimator: Any) -> list[Any] | None:
     classes = np.asarray(estimator.classes_)
     if classes.dtype.kind == "f":
         classes = classes.astype(np.int64)
-    indices = classes.dtype.kind in "iu" and (classes == np.arange(len(classes))).all()
-    return None if indices else [v.item() if isinstance(v, np.generic) else v for v in classes]
+    return unless_indices([v.item() if isinstance(v, np.generic) else v for v in classes])

@@ -16,7 +16,7 @@ from xpnet.data.tables.memory import is_missing, numbers_in, only_column
 from xpnet.errors import ConfigError, DataError
 from xpnet.nn.losses import Loss
 
-__all__ = ["Coded", "as_labels", "coded", "decided", "looked_up"]
+__all__ = ["Coded", "as_labels", "coded", "decided", "looked_up", "unless_indices"]
 
 
 class Coded(NamedTuple):
@@ -72,6 +72,16 @@ def as_labels(y: Any, loss: Loss) -> Any:
         shape: tuple[int, ...] = getattr(y, "shape", ())
         return y[:, 0] if len(shape) == 2 and shape[1] == 1 else y
     return y
+
+
+def unless_indices(labels: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Return the labels of classes, in their order; None where they are the indices 0..K-1.
+
+    >>> unless_indices(["no", "yes"]), unless_indices([0, 1]), unless_indices([1, 2])
+    (('no', 'yes'), None, (1, 2))
+    """
+    indices = all(type(label) is int for label in labels) and [*labels] == [*range(len(labels))]
+    return None if indices else tuple(labels)
 
 
 def looked_up(y: Any, classes: Sequence[Any], ignored: int | None = None) -> Any:
