@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "backends": "base",
     "data": "base",
     "storage": "base",
+    "page": "base",
     "training": "kernels backends data storage",
     "run": "training",
     "check": "run",
@@ -67,6 +68,8 @@ MAY_USE = {
     "spox": "interop",
     "torch": "backends bench check interop",
     "click": "cli",
+    "jinja2": "page",
+    "markupsafe": "page",
     "matplotlib": "bench",
     "platformdirs": "kernels",
     "pooch": "data",
@@ -81,9 +84,20 @@ MAY_USE = {
 # These take long to import, or need not be there: they are imported inside functions only. Numba
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
-    "PIL",
+    *("PIL", "jinja2", "markupsafe"),
     *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
-    *("keras", "ndonnx", "onnx", "onnxruntime", "optax", "platformdirs", "pooch", "pyarrow"),
+    *(
+        "jinja2",
+        "keras",
+        "markupsafe",
+        "ndonnx",
+        "onnx",
+        "onnxruntime",
+        "optax",
+        "platformdirs",
+        "pooch",
+        "pyarrow",
+    ),
     *("rich", "scipy", "sklearn", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
