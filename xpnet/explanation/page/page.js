@@ -1,4 +1,3 @@
-"use strict";
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const one = (selector, root = document) => root.querySelector(selector);
 
@@ -8,19 +7,6 @@ function shown(x) { // a number as text; its exact value is in data-v
   return text.replaceAll("-", "−");
 }
 function put(cell, x) { cell.dataset.v = x; cell.textContent = shown(x); }
-
-/* ---- colours ---- */
-const themes = ["auto", "light", "dark"];
-const theme = one("#theme");
-function setTheme(name) {
-  if (name === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = name;
-  one("span", theme).textContent = name;
-  theme.setAttribute("aria-label", name === "auto" ? "Colours: system default" : `Colours: ${name}`);
-}
-theme.addEventListener("click", () => {
-  setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme || "auto") + 1) % 3]);
-});
 
 /* ---- the steps ---- */
 const tabs = all(".steps [role=tab]");

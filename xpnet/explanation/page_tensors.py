@@ -1,0 +1,96 @@
+"""How the page draws a tensor: as tables of numbers, or as a box in proportion to its shape."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.explanation import wording
+from xpnet.explanation.model import Tensor
+
+__all__ = ["Box", "Cell", "Drawn", "Table", "drawn"]
+
+
+class Cell(NamedTuple):
+    """A number of a tensor: its indices, its exact value, and as it is written."""
+
+    at: str
+    exact: str
+    text: str
+
+
+class Table(NamedTuple):
+    """A matrix, and its place in the stack that it is of, if any."""
+
+    rows: list[list[Cell]]
+    place: int | None = None
+
+
+class Box(NamedTuple):
+    """A matrix too large to show: its sides in rem, and the band of an axis that is summed."""
+
+    width: float
+    height: float
+    band: str
+    across: tuple[str, bool]  # the letter of an axis, and whether it is summed
+    down: tuple[str, bool]
+    shape: str
+    norm: str
+
+
+class Drawn(NamedTuple):
+    """A tensor as the page shows it."""
+
+    name: str
+    letters: str
+    label: str  # the name with its letters, in the notation of formulas
+    shape: str
+    tables: list[Table]
+    box: Box | None
+
+
+def drawn(t: Tensor, summed: str = "", *, column: bool = False) -> Drawn:
+    """Return ``t`` for the page; ``summed`` are letters, ``column`` writes vectors upright."""
+    label = f"{t.name}_{t.letters}" if t.letters else t.name
+    tables = _tables(t, column=column)
+    box = None if tables else _box(t, summed)
+    return Drawn(t.name, t.letters, label, wording.shape(t), tables, box)
+
+
+def _tables(t: Tensor, *, column: bool) -> list[Table]:
+    values = t.values
+    if not wording.fits(values) or values.ndim > 3:
+        return []
+    if values.ndim < 3:
+        return [_table(t, values, None, column=column)]
+    most = 1 if len(values) > wording.MOST else len(values)
+    return [_table(t, values[n], n, column=column) for n in range(most)]
+
+
+def _table(t: Tensor, values: np.ndarray, place: int | None, *, column: bool) -> Table:
+    before = () if place is None else (place,)
+    rows = []
+    for r, texts in enumerate(wording.numbers(values)):
+        row = []
+        for c, text in enumerate(texts):
+            own = {0: (), 1: (c,)}.get(values.ndim, (r, c))
+            at = " ".join(map(str, (*before, *own)))
+            row.append(Cell(at, repr(float(values[own])), text.replace("-", "−")))
+        rows.append(row)
+    if column and len(t.letters) == 1 and t.letters != "n":
+        rows = [[cell] for row in rows for cell in row]
+    return Table(rows, place)
+
+
+def _box(t: Tensor, summed: str) -> Box:
+    shape = (1, 1, *t.shape)[-2:]
+    height, width = (round(2.6 + 5.4 * math.sqrt(n / max(shape)), 2) for n in shape)
+    down, across = ((letter, letter in summed) for letter in t.letters.rjust(2)[-2:])
+    band = {
+        (True, True): "0",
+        (True, False): "42% 0",
+        (False, True): "0 42%",
+        (False, False): "42%",
+    }[across[1], down[1]]
+    size = " × ".join(map(str, t.shape))
+    return Box(width, height, band, across, down, size, wording.norm(t.values))
