@@ -43,9 +43,9 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data",
+    "PIL": "data page",
     "numpy": (
-        "backends base bench check data explanation interop kernels run sklearn storage training"
+        "backends base bench check data explanation interop kernels page run sklearn storage training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"

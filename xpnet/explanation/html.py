@@ -9,9 +9,18 @@ import numpy as np
 from xpnet import page
 from xpnet.escape import escape, escape_html
 from xpnet.explanation import wording
-from xpnet.explanation.model import Beside, Explanation, Playground, Step, Tensor
+from xpnet.explanation.model import (
+    Beside,
+    Example,
+    Explanation,
+    Letter,
+    Step,
+    Tensor,
+    TwoWays,
+)
 from xpnet.explanation.notation import definitions, mathml, prose
-from xpnet.explanation.page_tensors import Drawn, drawn
+from xpnet.explanation.page_tensors import MOST, Drawn, drawn, fits, written
+from xpnet.page.images import png
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -47,6 +56,7 @@ def render(explanation: Explanation) -> str:
         "page.html",
         e=e,
         math=_math,
+        written=written,
         prose=_prose,
         definitions=definitions,
         lines=lambda text: _markup(escape_html(text)),
@@ -54,8 +64,11 @@ def render(explanation: Explanation) -> str:
         answer=wording.ANSWER,
         beside_text=wording.BESIDE,
         triple=TRIPLE,
-        start=_start(e),
+        start=e.opening + 1,
         panels=_panels(e),
+        picture=None if e.example is None else _picture(e.example),
+        two_ways=None if e.two_ways is None else _two_ways(e, e.two_ways),
+        legend=_legend(e),
         ways=_ways(e),
         ways_note=wording.ways_note(e),
         wrong=_wrong(e),
@@ -65,7 +78,7 @@ def render(explanation: Explanation) -> str:
             for tensors, column in ((e.bridge.rows, False), (e.bridge.column, True))
         ],
         bridge_difference=wording.number(e.bridge.difference),
-        data=_data(e.playground),
+        data=_data(e),
     )
 
 
@@ -91,12 +104,6 @@ def _prose(line: str) -> "Markup":
     return _markup(prose(line, words, lambda formula: mathml(formula, inline=True)))
 
 
-def _start(e: Explanation) -> int:
-    """The step to open on: where the vector multiplies the Jacobian, or else the first backward."""
-    backward = [i for i, step in enumerate(e.steps, 1) if step.direction == "backward"]
-    return next((i for i in backward if "J_nks" in e.steps[i - 1].formula), backward[0])
-
-
 def _panels(e: Explanation) -> list[_Panel]:
     panels = []
     for i, step in enumerate(e.steps, 1):
@@ -119,6 +126,71 @@ def _panel(number: int, step: Step, convention: str, *, printed: bool) -> _Panel
     operands = [drawn(t, step.summed, column=upright) for t in step.operands]
     result = drawn(step.result, step.summed, column=upright)
     return _Panel(number, convention, printed, step, operands, result, sizes)
+
+
+def _picture(example: Example) -> str | None:
+    """The address of the example's picture."""
+    if example.picture is None:
+        return None
+    return png(np.round(255 * np.clip(example.picture, 0, 1)).astype(np.uint8))
+
+
+class _Bar(NamedTuple):
+    """A number as text, and as a bar from the middle: its place and width in %."""
+
+    text: str
+    left: float
+    width: float
+
+
+class _Row(NamedTuple):
+    """dz of a class on both ways."""
+
+    name: str
+    through: _Bar
+    fused: _Bar
+    difference: str
+
+
+class _TwoWays(NamedTuple):
+    """The first row's dz on both ways."""
+
+    rows: list["_Row"]
+    full: str  # the value of a full bar
+    steps: list[tuple[str, list[int]]]  # of each way: its backward steps
+    losses: list[str]
+
+
+def _two_ways(e: Explanation, two: TwoWays) -> _TwoWays:
+    through, fused = two.jacobian[0], two.fused[0]
+    classes = e.playground.classes if len(e.playground.classes) == len(through) else ()
+    names = classes or tuple(map(str, range(len(through))))
+    full = float(np.nan_to_num(np.abs([through, fused]), posinf=0).max()) or 1.0
+    rows = [
+        _Row(name, _bar(x / full, x), _bar(y / full, y), written(abs(x - y)))
+        for name, x, y in zip(names, through.tolist(), fused.tolist(), strict=True)
+    ]
+    steps = [
+        (way, [i for i, s in enumerate(e.steps, 1) if s.way == way and s.direction == "backward"])
+        for way in ("jacobian", "fused")
+    ]
+    losses = [written(x) for x in two.losses]
+    return _TwoWays(rows[:MOST], written(full), steps, losses)
+
+
+def _bar(part: float, x: float) -> _Bar:
+    size = round(50 * min(abs(part), 1.0), 2) if math.isfinite(part) else 0.0
+    return _Bar(written(x), 50 - size if part < 0 else 50, size)
+
+
+KINDS = {"array": "arrays", "index": "index letters", "size": "sizes"}
+
+
+def _legend(e: Explanation) -> list[tuple[str, list[tuple[Letter, str]]]]:
+    """The letters by kind, each with its name, by which a step's letters are found."""
+    name = lambda letter: letter.symbol.partition("_")[0]  # noqa: E731
+    groups = {kind: [(x, name(x)) for x in e.legend if x.kind == kind] for kind in KINDS}
+    return [(KINDS[kind], letters) for kind, letters in groups.items() if letters]
 
 
 class _Way(NamedTuple):
@@ -154,7 +226,7 @@ def _wrong(e: Explanation) -> list[tuple[Drawn, bool]]:
     """The gradient of the row where the wrong product is worst, and that product."""
     n = int(np.abs(e.ways.wrong.dz - e.ways.trained[0]).max(axis=-1).argmax())
     right = e.ways.trained[0][n]
-    if not wording.fits(right):
+    if not fits(right):
         return []
     wrong = e.ways.wrong
     return [
@@ -170,21 +242,28 @@ def _beside(b: Beside) -> tuple[Beside, list[Drawn], str]:
     return b, tensors, wording.number(float(np.abs(b.dz - b.diagonal).max()))
 
 
-def _data(play: Playground) -> dict[str, object]:
-    def plain_numbers(x: np.ndarray | float) -> object:
-        if isinstance(x, float):
-            return x if math.isfinite(x) else None
-        return (
-            [plain_numbers(v) for v in x.tolist()] if x.ndim == 1 else list(map(plain_numbers, x))
-        )
+def _data(e: Explanation) -> dict[str, object]:
+    """What the page's script begins with; a number that is not finite is None."""
 
+    def plain(x: np.ndarray) -> list:
+        return [plain(v) if v.ndim else _finite(float(v)) for v in x]
+
+    play = e.playground
+    nudge = e.nudges[0] if e.nudges else None
     return {
-        "logits": plain_numbers(play.logits),
+        "logits": plain(play.logits),
         "label": play.label,
         "classes": list(map(escape, play.classes)),
-        "loss": play.loss,
-        "softmax": plain_numbers(play.softmax),
-        "jacobian": plain_numbers(play.jacobian),
-        "gradient": plain_numbers(play.gradient),
-        "wrong": plain_numbers(play.wrong),
+        "loss": _finite(play.loss),
+        "softmax": plain(play.softmax),
+        "jacobian": plain(play.jacobian),
+        "gradient": plain(play.gradient),
+        "wrong": plain(play.wrong),
+        "low": play.low,
+        "high": play.high,
+        "nudge": {"s": nudge.s, "by": nudge.by} if nudge else {"s": play.label, "by": 0.5},
     }
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

@@ -8,7 +8,10 @@ import numpy as np
 from xpnet.explanation import wording
 from xpnet.explanation.model import Tensor
 
-__all__ = ["Box", "Cell", "Drawn", "Table", "drawn"]
+__all__ = ["MOST", "Box", "Cell", "Drawn", "Table", "drawn", "fits", "written"]
+
+MOST = 12  # rows and columns of a matrix of numbers on a page
+MOST_IN_A_STACK = 6
 
 
 class Cell(NamedTuple):
@@ -48,6 +51,11 @@ class Drawn(NamedTuple):
     tables: list[Table]
     box: Box | None
 
+    @property
+    def wide(self) -> bool:
+        """Whether a row of it takes the width of the page."""
+        return any(len(table.rows[0]) > MOST_IN_A_STACK for table in self.tables)
+
 
 def drawn(t: Tensor, summed: str = "", *, column: bool = False) -> Drawn:
     """Return ``t`` for the page; ``summed`` are letters, ``column`` writes vectors upright."""
@@ -57,25 +65,50 @@ def drawn(t: Tensor, summed: str = "", *, column: bool = False) -> Drawn:
     return Drawn(t.name, t.letters, label, wording.shape(t), tables, box)
 
 
+def fits(values: np.ndarray) -> bool:
+    """Return whether an array is small enough to be shown in numbers."""
+    return values.ndim <= 3 and max(values.shape[-2:], default=1) <= MOST
+
+
+def written(x: float) -> str:
+    """Return a number of a table as text, as the page's script writes it.
+
+    >>> [written(x) for x in (0.0, -0.25, 6e-6, 1e5, -math.inf)]
+    ['0', '−0.2500', '6.00e−6', '1.00e+5', '−∞']
+    """
+    if not x:
+        return "0"
+    if not math.isfinite(x):
+        return "nan" if math.isnan(x) else "∞" if x > 0 else "−∞"
+    if 5e-5 <= abs(x) < 1e5:
+        text = f"{x:.4f}"
+    else:
+        digits, _, power = f"{x:.2e}".partition("e")
+        text = f"{digits}e{int(power):+d}"
+    return text.replace("-", "−")
+
+
 def _tables(t: Tensor, *, column: bool) -> list[Table]:
     values = t.values
-    if not wording.fits(values) or values.ndim > 3:
+    if not fits(values):
         return []
     if values.ndim < 3:
         return [_table(t, values, None, column=column)]
-    most = 1 if len(values) > wording.MOST else len(values)
+    most = 1 if len(values) > MOST_IN_A_STACK else len(values)
     return [_table(t, values[n], n, column=column) for n in range(most)]
 
 
 def _table(t: Tensor, values: np.ndarray, place: int | None, *, column: bool) -> Table:
     before = () if place is None else (place,)
+    whole = bool((values == np.round(values)).all()) and np.abs(values).max(initial=0) < 1e5
     rows = []
-    for r, texts in enumerate(wording.numbers(values)):
+    for r, numbers in enumerate(np.atleast_2d(values).tolist()):
         row = []
-        for c, text in enumerate(texts):
+        for c, x in enumerate(numbers):
             own = {0: (), 1: (c,)}.get(values.ndim, (r, c))
             at = " ".join(map(str, (*before, *own)))
-            row.append(Cell(at, repr(float(values[own])), text.replace("-", "−")))
+            text = str(int(x)).replace("-", "−") if whole else written(x)
+            row.append(Cell(at, repr(x), text))
         rows.append(row)
     if column and len(t.letters) == 1 and t.letters != "n":
         rows = [[cell] for row in rows for cell in row]
