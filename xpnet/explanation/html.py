@@ -91,16 +91,11 @@ def _switch(e: Explanation) -> str:
 
 def _tabs(e: Explanation) -> Iterator[str]:
     direction = ""
-    # Start where the vector multiplies the Jacobian, or else where the backward pass begins.
-    products = [
-        i for i, s in enumerate(e.steps) if s.direction == "backward" and "J_nks" in s.formula
-    ]
-    start = (products or [i for i, s in enumerate(e.steps) if s.direction == "backward"])[0]
     for i, step in enumerate(e.steps):
         if step.direction != direction:
             direction = step.direction
             yield f'<p role="presentation">{direction}</p>'
-        chosen = ' data-start="yes"' if i == start else ""
+        chosen = ' data-start="yes"' if i == e.opening else ""
         yield (
             f'<button type="button" role="tab" id="tab-{i + 1}"{chosen}><span>{i + 1}</span>'
             f"<span>{_text(step.title)} <em>{_text(step.place)}</em></span></button>"
