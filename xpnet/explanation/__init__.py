@@ -28,6 +28,7 @@ from xpnet.explanation.subject import (
     subject_of,
     tiny,
 )
+from xpnet.explanation.two_ways import two_ways
 from xpnet.explanation.ways import five_ways
 from xpnet.training.trainer import Trainer
 
@@ -68,6 +69,7 @@ def explain(
     with np.errstate(all="ignore"):  # a probability of 0 gives inf or nan, which is shown
         passed = layer_pass(subject, backend)
         play = playground(subject, passed.head, backend)
+        ways, reason = two_ways(passed.out, passed.loss, backend.to_host)
         return Explanation(
             escape(subject.title),
             tuple((name, escape(value)) for name, value in setting_of(subject, backend)),
@@ -77,4 +79,6 @@ def explain(
             beside(play, backend),
             bridge(passed.head, backend),
             play,
+            two_ways=ways,
+            one_way=reason,
         )

@@ -4,8 +4,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpnet.backends import Backend
-from xpnet.explanation.layer_pass import Head, jacobian
 from xpnet.explanation.model import Beside, Bridge, Playground, Tensor
+from xpnet.explanation.output import Head, jacobian
 from xpnet.explanation.subject import LABEL, B, Subject, W, X
 from xpnet.nn import Activation, Sigmoid, Softmax
 from xpnet.nn.losses import CrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy

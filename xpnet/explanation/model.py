@@ -285,8 +285,8 @@ class Explanation:
     def opening(self) -> int:
         """The index of the step to open on: the vector times the Jacobian, if there is one."""
         backward = [i for i, step in enumerate(self.steps) if step.direction == "backward"]
-        products = [i for i in backward if "da_nk J_nks" in self.steps[i].formula]
-        return (products or backward)[0]
+        through = [i for i in backward if self.steps[i].way == "jacobian"]
+        return through[-1] if through else backward[0]
 
     def shown(self) -> list[tuple[Step, Step | None]]:
         """Return the steps in the chosen convention, each with its column form or None."""
