@@ -45,7 +45,8 @@ FRONT = ("xpnet", "__main__")
 MAY_USE = {
     "PIL": "data page",
     "numpy": (
-        "backends base bench check data explanation interop kernels page run sklearn storage training"
+        "backends base bench check data explanation interop kernels page run sklearn storage "
+        "training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"

@@ -40,6 +40,7 @@ class _Panel(NamedTuple):
     operands: list[Drawn]
     result: Drawn
     sizes: dict[str, int]  # of the letters that are summed over
+    copied: str = ""  # the panel of the same step whose stacks of matrices this one has, too
 
     @property
     def fates(self) -> list[tuple[str, list[str]]]:
@@ -90,10 +91,14 @@ def _markup(text: str) -> "Markup":
 
 def _math(formula: str, lit: str = "", *, inline: bool = False) -> "Markup":
     """Return MathML with the letters of ``lit`` highlighted."""
-    markup = mathml(formula, inline=inline)
-    for letter in lit:
-        markup = markup.replace(f'"ix" data-ix="{letter}"', f'"ix on" data-ix="{letter}"')
-    return _markup(markup)
+    return _markup(_short(mathml(formula, inline=inline), lit))
+
+
+def _short(markup: str, lit: str = "") -> str:
+    """MathML without what a page does not need, which is half of it."""
+    on = lambda m: '<mi class="on">' if m[1] in lit else "<mi>"  # noqa: E731
+    markup = re.sub(r'<mi class="ix" data-ix="(.)">', on, markup).replace("></mspace>", "/>")
+    return re.sub(r"^(<math[^>]*>)<mrow>(.*)</mrow></math>$", r"\1\2</math>", markup)
 
 
 def _prose(line: str) -> "Markup":
@@ -101,7 +106,7 @@ def _prose(line: str) -> "Markup":
     words = lambda text: re.sub(  # noqa: E731
         r"(?<![\w-])-(?=\d)", "−", escape_html(text).replace("&#x27;", "’")
     )
-    return _markup(prose(line, words, lambda formula: mathml(formula, inline=True)))
+    return _markup(prose(line, words, lambda formula: _short(mathml(formula, inline=True))))
 
 
 def _panels(e: Explanation) -> list[_Panel]:
@@ -111,7 +116,8 @@ def _panels(e: Explanation) -> list[_Panel]:
             panels.append(_panel(i, step, "rows", printed=True))
         if e.convention != "rows":
             printed = e.convention == "column"
-            panels.append(_panel(i, step.column(), "column", printed=printed))
+            other = _panel(i, step.column(), "column", printed=printed)
+            panels.append(other._replace(copied="" if printed else f"step-{i}-rows"))
     return panels
 
 

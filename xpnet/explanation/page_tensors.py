@@ -15,11 +15,10 @@ MOST_IN_A_STACK = 6
 
 
 class Cell(NamedTuple):
-    """A number of a tensor: its indices, its exact value, and as it is written."""
+    """A number of a tensor as it is written, and its exact value where that is another."""
 
-    at: str
-    exact: str
     text: str
+    exact: str
 
 
 class Table(NamedTuple):
@@ -99,20 +98,17 @@ def _tables(t: Tensor, *, column: bool) -> list[Table]:
 
 
 def _table(t: Tensor, values: np.ndarray, place: int | None, *, column: bool) -> Table:
-    before = () if place is None else (place,)
     whole = bool((values == np.round(values)).all()) and np.abs(values).max(initial=0) < 1e5
-    rows = []
-    for r, numbers in enumerate(np.atleast_2d(values).tolist()):
-        row = []
-        for c, x in enumerate(numbers):
-            own = {0: (), 1: (c,)}.get(values.ndim, (r, c))
-            at = " ".join(map(str, (*before, *own)))
-            text = str(int(x)).replace("-", "−") if whole else written(x)
-            row.append(Cell(at, repr(x), text))
-        rows.append(row)
+    rows = [[_cell(x, whole=whole) for x in row] for row in np.atleast_2d(values).tolist()]
     if column and len(t.letters) == 1 and t.letters != "n":
         rows = [[cell] for row in rows for cell in row]
     return Table(rows, place)
+
+
+def _cell(x: float, *, whole: bool) -> Cell:
+    if whole:
+        return Cell(str(int(x)).replace("-", "−"), "")
+    return Cell(written(x), repr(x) if x and math.isfinite(x) else "")
 
 
 def _box(t: Tensor, summed: str) -> Box:

@@ -58,6 +58,19 @@ conventions.forEach((button) => button.addEventListener("click", () => {
   show(current);
 }));
 
+for (const place of all("[data-copy]")) {
+  const from = `#${place.dataset.copy} [data-name="${one(".name", place.parentElement).dataset.name}"]`;
+  place.replaceWith(...all(`${from}:not(.name)`).map((table) => table.cloneNode(true)));
+}
+for (const table of all("table.m")) { // each number gets its indices, and its value where that is its text
+  const before = table.dataset.n === undefined ? [] : [table.dataset.n];
+  const own = table.dataset.letters.length - before.length;
+  [...table.rows].forEach((row, r) => [...row.cells].forEach((td, c) => {
+    td.dataset.at = [...before, ...(own === 2 ? [r, c] : own === 1 ? [r + c] : [])].join(" ");
+    td.dataset.v ??= td.textContent.replace("−", "-").replace("∞", "Infinity");
+    if (table.role === "grid") td.role = "gridcell";
+  }));
+}
 const at = (cell) => cell.dataset.at.split(" ").map(Number);
 
 function pick(panel, cell) { // highlight the operands of this number of the result
@@ -107,7 +120,7 @@ function expand(panel, cell, letters, place) { // write the sum out, term by ter
   }
   const terms = places.map((p) => names.map((name) => factor(panel, name, p)));
   if (terms.flat().includes(undefined)) return; // too large for the page
-  const sign = Number(panel.dataset.sign);
+  const sign = Number(panel.dataset.sign ?? 1);
   const added = panel.dataset.added ? factor(panel, panel.dataset.added, place) : 0;
   const value = sign * terms.reduce((sum, t) => sum + t.reduce((a, b) => a * b, 1), 0) + added;
   const head = document.createElement("b");
