@@ -98,6 +98,7 @@ def _short(markup: str, lit: str = "") -> str:
     """MathML without what a page does not need, which is half of it."""
     on = lambda m: '<mi class="on">' if m[1] in lit else "<mi>"  # noqa: E731
     markup = re.sub(r'<mi class="ix" data-ix="(.)">', on, markup).replace("></mspace>", "/>")
+    markup = re.sub(r'<mo stretchy="false">(.)</mo>', r"<mtext>\1</mtext>", markup)
     return re.sub(r"^(<math[^>]*>)<mrow>(.*)</mrow></math>$", r"\1\2</math>", markup)
 
 
@@ -249,27 +250,14 @@ def _beside(b: Beside) -> tuple[Beside, list[Drawn], str]:
 
 
 def _data(e: Explanation) -> dict[str, object]:
-    """What the page's script begins with; a number that is not finite is None."""
-
-    def plain(x: np.ndarray) -> list:
-        return [plain(v) if v.ndim else _finite(float(v)) for v in x]
-
+    """What the page's script begins with."""
     play = e.playground
     nudge = e.nudges[0] if e.nudges else None
     return {
-        "logits": plain(play.logits),
+        "logits": [x if math.isfinite(x) else None for x in play.logits.tolist()],
         "label": play.label,
         "classes": list(map(escape, play.classes)),
-        "loss": _finite(play.loss),
-        "softmax": plain(play.softmax),
-        "jacobian": plain(play.jacobian),
-        "gradient": plain(play.gradient),
-        "wrong": plain(play.wrong),
         "low": play.low,
         "high": play.high,
         "nudge": {"s": nudge.s, "by": nudge.by} if nudge else {"s": play.label, "by": 0.5},
     }
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
