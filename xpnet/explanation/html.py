@@ -252,12 +252,12 @@ def _beside(b: Beside) -> tuple[Beside, list[Drawn], str]:
 def _data(e: Explanation) -> dict[str, object]:
     """What the page's script begins with."""
     play = e.playground
-    nudge = e.nudges[0] if e.nudges else None
+    liveliest = int(np.nan_to_num(np.diag(play.jacobian)).argmax())
     return {
         "logits": [x if math.isfinite(x) else None for x in play.logits.tolist()],
         "label": play.label,
         "classes": list(map(escape, play.classes)),
         "low": play.low,
         "high": play.high,
-        "nudge": {"s": nudge.s, "by": nudge.by} if nudge else {"s": play.label, "by": 0.5},
+        "nudge": {"s": liveliest, "by": e.nudges[0].by if e.nudges else 0.5},
     }

@@ -35,7 +35,8 @@ function drawNudge() {
     for (let k = 0; k < K; k++) {
       const row = one(`#${name}-moves-${k}`);
       row.classList.toggle("moved", actual[k] !== 0);
-      setGauge(one(".gauge", row), after[k], full);
+      setGauge(one(".value", row), after[k], full);
+      setGauge(one(".change", row), actual[k], largest(actual));
       one(".was", row).style.left = `${Math.min(100 * before[k] / full, 100)}%`;
       put(one(`#${name}-after-${k}`), after[k]);
       put(one(`#${name}-actual-${k}`), actual[k], signed);
