@@ -17,11 +17,15 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.escape import escape
-from xpnet.explanation.beside import beside, bridge, playground
+from xpnet.explanation.beside import beside, bridge
 from xpnet.explanation.chosen import Sample
 from xpnet.explanation.data_subject import of_config, of_run
+from xpnet.explanation.derivation import derivation
 from xpnet.explanation.layer_pass import layer_pass
+from xpnet.explanation.legend import legend
 from xpnet.explanation.model import Convention, Explanation
+from xpnet.explanation.playground import nudges, playground
+from xpnet.explanation.script import script
 from xpnet.explanation.sources import subject_of
 from xpnet.explanation.subject import Subject, of_sizes, setting_of, tiny
 from xpnet.explanation.two_ways import two_ways
@@ -73,18 +77,27 @@ def explain(
     backend = backend or get_backend("numpy", "cpu", "float64")
     with np.errstate(all="ignore"):  # a probability of 0 gives inf or nan, which is shown
         passed = layer_pass(subject, backend)
-        play = playground(subject, passed.head, backend)
-        ways, reason = two_ways(passed.out, passed.loss, backend.to_host)
+        host, head, out = backend.to_host, passed.head, passed.out
+        play = playground(subject, head, backend)
+        ways, reason = two_ways(out, passed.loss, host)
+        z, bias = host(head.z), head.params.get("b")
         return Explanation(
             escape(subject.title),
             tuple((name, escape(value)) for name, value in setting_of(subject, backend)),
             convention,
             passed.steps,
-            five_ways(passed.head, subject.loss, backend, subject.seed),
+            five_ways(head, subject.loss, backend, subject.seed),
             beside(play, backend),
-            bridge(passed.head, backend),
+            bridge(head, backend),
             play,
-            two_ways=ways,
-            one_way=reason,
-            example=subject.example,
-        )
+            ways,
+            reason,
+            legend(passed.steps, out),
+            derivation(out, passed.loss, z, host(out.a), host(out.da)),
+            nudges(play, backend),
+            subject.example,
+            script(
+                out, passed.loss, host(head.x), host(head.params["W"]),
+                None if bias is None else host(bias), z,
+            ),
+        )  # fmt: skip

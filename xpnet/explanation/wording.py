@@ -58,10 +58,12 @@ def matrices(values: np.ndarray) -> np.ndarray:
 
 
 def numbers(values: np.ndarray) -> list[list[str]]:
-    """Return the cells of a matrix, all in the same format.
+    """Return the cells of a matrix, all in the same format, but for those that it would show as 0.
 
     >>> numbers(np.array([[0.5, -2.0]]))
     [['0.5000', '-2.0000']]
+    >>> numbers(np.array([[1.0, 6e-6, 0.0]]))
+    [['1.0000', '6.000e-06', '0']]
     """
     matrix = matrices(np.asarray(values))
     whole = bool((matrix == np.round(matrix)).all()) and np.abs(matrix).max(initial=0) < 1e6
@@ -73,16 +75,19 @@ def numbers(values: np.ndarray) -> list[list[str]]:
 
 
 def _cell(x: float, form: str) -> str:
-    text = f"{x:{form}}" if x else "0"
-    return (
-        text.removeprefix("-")
-        if not any(c in "123456789" for c in text.partition("e")[0])
-        else text
-    )
+    if not x:
+        return "0"
+    text = f"{x:{form}}"
+    hidden = math.isfinite(x) and not any(c in "123456789" for c in text.partition("e")[0])
+    return f"{x:.3e}" if hidden else text
 
 
 def number(x: float) -> str:
-    """Return a number as text."""
+    """Return a number as text.
+
+    >>> number(0.25), number(-6e-6), number(1000.0), number(math.inf)
+    ('0.25', '-6.0e-06', '1000', 'inf')
+    """
     if math.isnan(x):
         return "nan"
     return "0" if x == 0 else f"{x:.1e}" if abs(x) < 1e-3 else f"{x:.4g}"

@@ -1,6 +1,6 @@
 """``xpnet explain``."""
 
-from pathlib import Path
+import os.path  # its `exists` takes any text
 from typing import Any
 
 import click
@@ -89,7 +89,7 @@ def _source(words: tuple[str, ...]) -> tuple[list[int] | str | None, str | None]
 
     if all(re.fullmatch("[0-9]{1,19}", word) for word in words):
         return [int(word) for word in words] or None, None
-    if len(words) > 2 or (len(words) == 2 and not Path(words[0]).exists()):
+    if len(words) > 2 or (len(words) == 2 and not os.path.exists(words[0])):
         msg = "give sizes such as 784 128 10, or one recipe, file or run, and for a run a file of "
         msg += f"rows; got {' '.join(words)}"
         raise ConfigError(msg)
