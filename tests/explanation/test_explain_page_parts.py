@@ -220,7 +220,8 @@ def test_a_picture_is_drawn_pixel_by_pixel(browser, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(html.render(dataclasses.replace(explain(tiny()), example=example)), "utf-8")
     browser.get(path.as_uri())
-    script = """const image = document.querySelector("#example img"), c = document.createElement("canvas");
+    script = """const image = document.querySelector("#example img");
+    const c = document.createElement("canvas");
     c.width = image.naturalWidth; c.height = image.naturalHeight;
     const draw = c.getContext("2d"); draw.drawImage(image, 0, 0);
     return [...draw.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 1);"""

@@ -40,7 +40,6 @@ class _Panel(NamedTuple):
     operands: list[Drawn]
     result: Drawn
     sizes: dict[str, int]  # of the letters that are summed over
-    copied: str = ""  # the panel of the same step whose stacks of matrices this one has, too
 
     @property
     def fates(self) -> list[tuple[str, list[str]]]:
@@ -117,9 +116,24 @@ def _panels(e: Explanation) -> list[_Panel]:
             panels.append(_panel(i, step, "rows", printed=True))
         if e.convention != "rows":
             printed = e.convention == "column"
-            other = _panel(i, step.column(), "column", printed=printed)
-            panels.append(other._replace(copied="" if printed else f"step-{i}-rows"))
-    return panels
+            panels.append(_panel(i, step.column(), "column", printed=printed))
+    seen: list[tuple[Drawn, str]] = []
+    return [_without_copies(p, seen) for p in panels]
+
+
+def _without_copies(p: _Panel, seen: list[tuple[Drawn, str]]) -> _Panel:
+    """A panel that names, for each stack of matrices that was seen, the panel that has it."""
+
+    def once(t: Drawn) -> Drawn:
+        if len(t.letters) < 3 or not t.tables:
+            return t
+        for other, place in seen:
+            if (other.name, other.tables) == (t.name, t.tables):
+                return t._replace(copied=place)
+        seen.append((t, f"step-{p.number}-{p.convention}"))
+        return t
+
+    return p._replace(operands=[once(t) for t in p.operands], result=once(p.result))
 
 
 def _panel(number: int, step: Step, convention: str, *, printed: bool) -> _Panel:
@@ -259,5 +273,5 @@ def _data(e: Explanation) -> dict[str, object]:
         "classes": list(map(escape, play.classes)),
         "low": play.low,
         "high": play.high,
-        "nudge": {"s": liveliest, "by": e.nudges[0].by if e.nudges else 0.5},
+        "nudge": {"s": liveliest, "by": 0.5},
     }

@@ -49,6 +49,7 @@ class Drawn(NamedTuple):
     shape: str
     tables: list[Table]
     box: Box | None
+    copied: str = ""  # the id of a panel that has the same tables
 
     @property
     def wide(self) -> bool:

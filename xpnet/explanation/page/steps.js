@@ -60,7 +60,9 @@ conventions.forEach((button) => button.addEventListener("click", () => {
 
 for (const place of all("[data-copy]")) {
   const from = `#${place.dataset.copy} [data-name="${one(".name", place.parentElement).dataset.name}"]`;
-  place.replaceWith(...all(`${from}:not(.name)`).map((table) => table.cloneNode(true)));
+  const copies = all(`${from}:not(.name)`).map((table) => table.cloneNode(true));
+  for (const table of copies) table.role = place.closest(".result") ? "grid" : null;
+  place.replaceWith(...copies);
 }
 for (const table of all("table.m")) { // each number gets its indices, and its value where that is its text
   const before = table.dataset.n === undefined ? [] : [table.dataset.n];
