@@ -13,7 +13,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from browser import absent
+from browser import absent, shown_as
 from safetensors.numpy import load_file, save_file
 
 import xpnet
@@ -91,6 +91,18 @@ def test_the_page_learns_the_digits_along_xpnets_own_curve(page, run):
     assert len(right) + len(page.find_elements("css selector", "#rows li.wrong")) == 36
     assert abs(len(right) / 36 - shown / 100) < 0.2
     assert page.get_log("browser") == []
+
+
+@pytest.mark.long_but(width=[390], scheme=["dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(page, axe, width, scheme):
+    asked(page, "trained(step + 1, false)")
+    axe(width=width, scheme=scheme)
+    shown_as(page, width)
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    shown_as(page)
+    assert wide <= width
 
 
 def test_its_weights_go_back_into_a_run(page, run, tmp_path):
