@@ -4,18 +4,32 @@ import math
 
 import numpy as np
 
-from xpnet.explanation.model import Explanation, Tensor, Way
+from xpnet.explanation.model import Explanation, Step, Tensor, Way
 
 __all__ = [
     "ANSWER",
     "BESIDE",
+    "BRIDGE",
+    "COMPARED",
+    "DERIVATION",
+    "LEGEND",
+    "MOST",
+    "MOST_IN_A_ROW",
+    "NUDGE",
     "QUESTION",
+    "SCRIPT",
+    "TWO_WAYS",
+    "WAYS",
     "fits",
     "matrices",
+    "norm",
+    "nudge_text",
     "number",
     "numbers",
+    "place",
     "shape",
     "size",
+    "two_ways_text",
     "way_rows",
     "ways_note",
 ]
@@ -36,6 +50,15 @@ BESIDE = (
     "diagonal, and multiplying $da$ by the diagonal is the whole product. Softmax divides by a sum "
     "over all logits: its Jacobian is full, and the diagonal alone is not enough."
 )
+# The titles of the sections.
+TWO_WAYS = "dz both ways: through the Jacobian, and fused"
+DERIVATION = "Where J comes from: the quotient rule"
+NUDGE = "Nudge one logit"
+WAYS = "dC/dz and dC/dW of the output layer, five ways"
+COMPARED = "Sigmoid + MSE compared with softmax + cross-entropy"
+BRIDGE = "The bridge: a sample as a column, a batch as rows"
+LEGEND = "The letters"
+SCRIPT = "The same numbers with NumPy alone"
 MOST = 6  # rows and columns of a matrix that is still readable
 MOST_IN_A_ROW = 12
 
@@ -137,3 +160,32 @@ def ways_note(explanation: Explanation) -> str:
             "infinite; the fused form never divides by it."
         )
     return " ".join(notes)
+
+
+def place(step: Step) -> str:
+    """Return where a step is: its layer, its way, and that training does not run it."""
+    way = {"": "", "jacobian": ", through J", "fused": ", fused"}[step.way]
+    return f"{step.place}{way}{'' if step.trained else ', not run'}"
+
+
+def two_ways_text(explanation: Explanation) -> str:
+    """Return what is between the two ways, and the loss on both; "" where there is one way."""
+    both = explanation.two_ways
+    if both is None:
+        return explanation.one_way
+    which = "The first example. " if len(both.fused) > 1 else ""
+    through, fused = map(number, both.losses)
+    loss = f"{fused} on both" if through == fused else f"{through} through $a$, {fused} from $z$"
+    trained = "fused form" if both.trained == "fused" else "way through the Jacobian"
+    return f"{which}{both.text} The loss $C$ is {loss}. Training takes the {trained}."
+
+
+def nudge_text(explanation: Explanation) -> str:
+    """Return what is nudged, and what to see."""
+    nudge = explanation.nudges[0]
+    name = explanation.playground.classes[nudge.s]
+    return (
+        f"Raise $z_s$ of one class, $s = {nudge.s}$ ({name}), by {nudge.by:g}: $J_nks$ times "
+        f"{nudge.by:g} says by how much each $a_nk$ moves. Of the softmax all move, by changes "
+        "that sum to 0; of the sigmoid, on the same logits, only its own."
+    )
