@@ -157,8 +157,7 @@ def bridge(e: Explanation) -> Iterator[Any]:
     for row in rows:
         what, code, book = map(prose, row)
         yield Text(f"{what:<14} {code:<31} {book}", "dim" if not what else "")
-    most = wording.number(e.bridge.difference)
-    yield Text(f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {most}.")
+    yield from wrapped(prose(wording.bridge_text(e)))
 
 
 def legend(e: Explanation) -> Iterator[Any]:

@@ -20,9 +20,11 @@ __all__ = [
     "SCRIPT",
     "TWO_WAYS",
     "WAYS",
+    "bridge_text",
     "fits",
     "matrices",
     "norm",
+    "nudge_rows",
     "nudge_text",
     "number",
     "numbers",
@@ -180,12 +182,36 @@ def two_ways_text(explanation: Explanation) -> str:
     return f"{which}{both.text} The loss $C$ is {loss}. Training takes the {trained}."
 
 
+def bridge_text(explanation: Explanation) -> str:
+    """Return what the two conventions have in common, and how far they are apart."""
+    column = explanation.steps[0].column()
+    swapped = f"; in index notation each pair of letters is swapped, ${column.formula}$"
+    swapped = swapped if column.formula != explanation.steps[0].formula else ""
+    most = number(explanation.bridge.difference)
+    return f"$(x W)ᵀ = Wᵀ xᵀ${swapped}. Computed both ways, $z$ and $dW$ differ by at most {most}."
+
+
+def nudge_rows(explanation: Explanation) -> list[tuple[str, ...]]:
+    """Return a heading and a row for each class: a, what J predicts and what moves, by function."""
+    play, nudges = explanation.playground, explanation.nudges
+    columns = [("class", *play.classes)]
+    for nudge in nudges:
+        for name, values in (
+            (f"{nudge.function} $a$", nudge.a),
+            ("predicted by $J$", nudge.predicted),
+            ("measured", nudge.actual),
+        ):
+            columns.append((name, *(row[0] for row in numbers(values[:, None]))))
+    return list(zip(*columns, strict=True))
+
+
 def nudge_text(explanation: Explanation) -> str:
     """Return what is nudged, and what to see."""
     nudge = explanation.nudges[0]
     name = explanation.playground.classes[nudge.s]
+    called = "" if name == str(nudge.s) else f" ({name})"
     return (
-        f"Raise $z_s$ of one class, $s = {nudge.s}$ ({name}), by {nudge.by:g}: $J_nks$ times "
+        f"Raise $z_s$ of one class, $s = {nudge.s}${called}, by {nudge.by:g}: $J_nks$ times "
         f"{nudge.by:g} says by how much each $a_nk$ moves. Of the softmax all move, by changes "
         "that sum to 0; of the sigmoid, on the same logits, only its own."
     )
