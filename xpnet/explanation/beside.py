@@ -61,13 +61,13 @@ def bridge(head: Head, backend: Backend) -> Bridge:
     rows += [Tensor("z", "nj", host(z)), Tensor("dz", "nj", host(head.dz))]
     rows.append(Tensor("dW", "ij", host(head.dW)))
     pairs = (
-        ("the samples", "$x$ (N, I), a row each", "$x$ (I, N), a column each"),
-        ("the weights", "$W$ (I, J)", "$W$ (J, I), the transpose"),
+        ("samples", "$x$ (N, I), a row each", "$x$ (I, N), a column each"),
+        ("weights", "$W$ (I, J)", "$W$ (J, I), the transpose"),
         ("forward", "$z = x W + b$", "$z = W x + b$"),
-        ("through softmax", "$dz = da J$", "$dz = Jᵀ da = J da$, since $J = Jᵀ$"),
-        ("the weights' gradient", "$dW = xᵀ dz$", "$dW = dz xᵀ$"),
-        ("the bias's gradient", "$db$ = the sum of the rows of $dz$",
+        ("softmax", "$dz = da J$", "$dz = Jᵀ da = J da$, since $J = Jᵀ$"),
+        ("gradient of $W$", "$dW = xᵀ dz$", "$dW = dz xᵀ$"),
+        ("gradient of $b$", "$db$ = the sum of the rows of $dz$",
          "$db$ = the sum of the columns of $dz$"),
-        ("the input's gradient", "$dx = dz Wᵀ$", "$dx = Wᵀ dz$"),
+        ("gradient of $x$", "$dx = dz Wᵀ$", "$dx = Wᵀ dz$"),
     )  # fmt: skip
     return Bridge(tuple(rows), tuple(t.column() for t in rows), pairs, difference)

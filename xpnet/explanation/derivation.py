@@ -24,7 +24,7 @@ def derivation(
     if out.name == "sigmoid":
         return tuple(_of_sigmoid(p, z[0], a[0], da[0]))
     text = "There is no function between the dense layer and the loss, so $a = z$."
-    return (Reason(text, "J_nks = δ_ks", ""),)
+    return (Reason(text, "J_ks = δ_ks", "", "identity"),)
 
 
 def _of_softmax(p: LossPass, z: np.ndarray, a: np.ndarray, da: np.ndarray) -> Iterator[Reason]:
@@ -39,44 +39,53 @@ def _of_softmax(p: LossPass, z: np.ndarray, a: np.ndarray, da: np.ndarray) -> It
     small = np.abs(z).max() < LARGEST_EXPONENT
     total = number(float(np.exp(z).sum())) if small else ""
     yield Reason(
-        "Softmax divides by a sum over all logits. The numbers are those of the first row, where "
-        f"$s = {s}$ is the label" + f", and $k = {k}$ the likeliest other class" * (k != s) + ".",
-        "a_nk = ⟨exp z_nk|S_n⟩, S_n = Σ_s exp z_ns",
+        "Softmax divides by a sum over all logits. This is for one example, without its $n$; the "
+        f"numbers are those of the first, where $s = {s}$ is the label"
+        + f" and $k = {k}$ the likeliest other class" * (k != s)
+        + ".",
+        "a_k = ⟨exp z_k|S⟩, S = Σ_s exp z_s",
         f"⟨exp({number(z[k])})|{total}⟩ = {a_k}" if small else "",
+        "softmax",
     )
     yield Reason(
         "The quotient rule: the derivative of the numerator times the denominator, minus the "
         "reverse, over the square of the denominator.",
-        "⟨∂a_nk|∂z_ns⟩ = ⟨S_n ∂(exp z_nk)/∂z_ns - exp z_nk ∂S_n/∂z_ns|S_n²⟩",
+        "⟨∂a_k|∂z_s⟩ = ⟨S ∂(exp z_k)/∂z_s - exp z_k ∂S/∂z_s|S²⟩",
         "",
+        "quotient rule",
     )
     yield Reason(
-        "Case $k = s$. Both the numerator and the sum have the derivative $exp z_ns$.",
-        "J_nss = ⟨S_n exp z_ns - exp z_ns exp z_ns|S_n²⟩ = a_ns (1 - a_ns)",
+        "Case $k = s$. Both the numerator and the sum have the derivative $exp z_s$.",
+        "J_ss = ⟨S exp z_s - exp z_s exp z_s|S²⟩ = a_s (1 - a_s)",
         f"{a_s} (1 - {a_s}) = {number(a[s] * (1 - a[s]))}",
+        "$k = s$",
     )
     yield Reason(
-        "Case $k ≠ s$. The numerator does not contain $z_ns$, but the sum does: this is why the "
+        "Case $k ≠ s$. The numerator does not contain $z_s$, but the sum does: this is why the "
         "matrix is full.",
-        "J_nks = ⟨0 - exp z_nk exp z_ns|S_n²⟩ = -a_nk a_ns",
+        "J_ks = ⟨0 - exp z_k exp z_s|S²⟩ = -a_k a_s",
         f"-{a_k} · {a_s} = {number(-a[k] * a[s])}" if k != s else "",
+        "$k ≠ s$",
     )
     yield Reason(
         "Both cases in one, with $δ_ks = 1$ where $k = s$, else 0.",
-        "J_nks = a_nk (δ_ks - a_ns)",
+        "J_ks = a_k (δ_ks - a_s)",
         "",
+        "both",
     )
     yield Reason(
         "The vector times this matrix. Of the sum over $k$, $δ_ks$ leaves one term.",
-        "Σ_k da_nk J_nks = Σ_k da_nk a_nk (δ_ks - a_ns) = a_ns (da_ns - Σ_k da_nk a_nk)",
+        "dz_s = Σ_k da_k a_k (δ_ks - a_s) = a_s (da_s - Σ_k da_k a_k)",
         f"{a_s} ({number(da[s])} - {_n(inner)}) = {number(a[s] * (da[s] - inner))}" * finite,
+        "da J",
     )
     yield Reason(
-        "With cross-entropy, $da_nk = -v_nk / (D a_nk)$, so $da_nk a_nk = -v_nk / D$: what was "
+        "With cross-entropy, $da_k = -v_k / (D a_k)$, so $da_k a_k = -v_k / D$: what was "
         "divided by cancels.",
-        "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
+        "dz_s = ⟨(Σ_k v_k) a_s - v_s|D⟩",
         f"⟨{number(float(v.sum()))} · {a_s} - {v_s}|{number(D)}⟩ = "
         f"{number((float(v.sum()) * a[s] - v[s]) / (D or 1.0))}",
+        "cross-entropy",
     )
 
 
@@ -86,32 +95,37 @@ def _of_sigmoid(p: LossPass, z: np.ndarray, a: np.ndarray, da: np.ndarray) -> It
     s = int(np.asarray(y).argmax())
     a_s, da_s, y_s = map(_n, (a[s], da[s], y[s]))
     yield Reason(
-        "The sigmoid takes one logit, so an output depends on its own input only. The numbers are "
-        f"those of the first row, $s = {s}$.",
-        "a_nk = ⟨1|1 + exp(-z_nk)⟩",
+        "The sigmoid takes one logit, so an output depends on its own input only. This is for one "
+        f"example, without its $n$; the numbers are those of the first, with $s = {s}$.",
+        "a_k = ⟨1|1 + exp(-z_k)⟩",
         f"⟨1|1 + exp({number(-z[s])})⟩ = {a_s}",
+        "sigmoid",
     )
-    yield Reason("Case $k ≠ s$. $a_nk$ does not contain $z_ns$.", "J_nks = 0", "")
+    yield Reason("Case $k ≠ s$. $a_k$ does not contain $z_s$.", "J_ks = 0", "", "$k ≠ s$")
     yield Reason(
         "Case $k = s$. The quotient rule with the numerator 1, whose derivative is 0.",
-        "J_nss = ⟨0 + exp(-z_ns)|(1 + exp(-z_ns))²⟩ = a_ns (1 - a_ns)",
+        "J_ss = ⟨0 + exp(-z_s)|(1 + exp(-z_s))²⟩ = a_s (1 - a_s)",
         f"{a_s} (1 - {a_s}) = {number(a[s] * (1 - a[s]))}",
+        "$k = s$",
     )
     yield Reason(
         "Both cases in one, with $δ_ks = 1$ where $k = s$, else 0: the matrix is diagonal.",
-        "J_nks = δ_ks a_nk (1 - a_nk)",
+        "J_ks = δ_ks a_k (1 - a_k)",
         "",
+        "both",
     )
     yield Reason(
         "The vector times this matrix. Of the sum over $k$, $δ_ks$ leaves one term.",
-        "Σ_k da_nk J_nks = da_ns a_ns (1 - a_ns)",
+        "dz_s = Σ_k da_k J_ks = da_s a_s (1 - a_s)",
         f"{da_s} · {a_s} (1 - {a_s}) = {number(da[s] * a[s] * (1 - a[s]))}" * math.isfinite(da[s]),
+        "da J",
     )
     fused = ((1 - y[s]) * a[s] - weight * y[s] * (1 - a[s])) / (D or 1.0)
     yield Reason(
-        "With cross-entropy, $da_nk$ divides by $a_nk$ and by $1 - a_nk$, which cancel.",
-        "dz_ns = ⟨(1 - y_ns) a_ns - p y_ns (1 - a_ns)|D⟩",
+        "With cross-entropy, $da_k$ divides by $a_k$ and by $1 - a_k$, which cancel.",
+        "dz_s = ⟨(1 - y_s) a_s - p y_s (1 - a_s)|D⟩",
         f"⟨(1 - {y_s}) {a_s} - {_n(weight)} · {y_s} (1 - {a_s})|{number(D)}⟩ = {number(fused)}",
+        "cross-entropy",
     )
 
 

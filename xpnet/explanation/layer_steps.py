@@ -147,7 +147,7 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         (dz, W),
         Tensor("dx", "ni", p.dx),
         ("dz", "W"),
-        note="The previous layer receives this gradient; training skips it for the first layer.",
+        note="The layer before receives it; training skips it for the first layer.",
         column_formula="dx_in = Σ_j W_ji dz_jn",
         column_matrix="$dx = Wᵀ dz$",
         column_einsum='einsum("ji,jn->in", W, dz)',

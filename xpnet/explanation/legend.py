@@ -11,12 +11,12 @@ __all__ = ["legend"]
 OF_OUTPUTS = ("z", "a", "l", "y", "v", "e", "da", "dl", "dz")
 
 FUNCTIONS = {
-    "softmax": "the probabilities of the classes, the softmax of $z$",
+    "softmax": "the probabilities, the softmax of $z$",
     "sigmoid": "the probabilities, the sigmoid of each $z$",
     "identity": "what an activation gives",
 }
 ARRAYS = {
-    "x": "the inputs of a layer, a row for each example",
+    "x": "the inputs, a row for each example",
     "s": "the factors of the features",
     "E": "the table of an embedding",
     "h": "which row of the table a code reads, as a row with a single 1",
@@ -25,27 +25,27 @@ ARRAYS = {
     "γ": "the scale of a normalisation",
     "β": "the shift of a normalisation",
     "α": "the slope of a parametric activation",
-    "W": "the weights of a dense layer",
-    "b": "its bias",
-    "z": "the logits, what the last dense layer gives: $z = x W + b$",
+    "W": "the weights",
+    "b": "the bias",
+    "z": "the logits, $x W + b$",
     "g": "the slope of an activation, $∂a/∂z$ of each element",
     "a": "",
     "l": "the logarithm of the probabilities",
     "y": "the label, or the target",
-    "v": "the target as a row: 1 at the label, else 0, unless there is smoothing or class weights",
+    "v": "the target as a row, with a 1 at the label",
     "p": "the weight of the positive class",
     "ℓ": "the loss of each example",
     "e": "the loss of each element",
-    "D": "what the sum of the losses is divided by",
-    "C": "the cost: the loss of the batch, one number, whose derivatives all gradients are",
-    "da": "$∂C/∂a$, the gradient of the loss with respect to $a$: a vector for each example",
+    "D": "the divisor of the loss",
+    "C": "the loss of the batch, one number, of which all gradients are",
+    "da": "$∂C/∂a$, the gradient of the loss with respect to $a$",
     "dl": "$∂C/∂l$, the gradient of the loss with respect to $l$",
-    "J": "the Jacobian, $J_nks = ∂a_nk/∂z_ns$: how much output $k$ moves when logit $s$ does",
+    "J": "the Jacobian, $∂a_nk/∂z_ns$: how output $k$ moves with logit $s$",
     "δ": "1 where $k = s$, else 0",
-    "dz": "$∂C/∂z$, the gradient of the loss with respect to $z$: $dz = da J$",
-    "dW": "$∂C/∂W$, the gradient of the loss with respect to the weights",
-    "db": "$∂C/∂b$, the gradient of the loss with respect to the bias",
-    "dx": "$∂C/∂x$, the gradient that the layer before receives",
+    "dz": "$∂C/∂z$, the gradient with respect to the logits, $da J$",
+    "dW": "$∂C/∂W$, with respect to the weights",
+    "db": "$∂C/∂b$, with respect to the bias",
+    "dx": "$∂C/∂x$, which the layer before receives",
     "dy": "$∂C/∂y$, the gradient with respect to a layer's output",
 }
 
@@ -59,7 +59,7 @@ def legend(steps: Sequence[Step], out: Output) -> tuple[Letter, ...]:
     rows = [*_sizes(N, inputs, K, classes), *_indices(N, inputs, K, classes)]
     meanings = ARRAYS | {"a": FUNCTIONS[out.name]}
     if out.name == "identity":
-        meanings |= {"z": "what a dense layer gives: $z = x W + b$", "dz": "$∂C/∂z$"}
+        meanings |= {"z": "the outputs, $x W + b$", "dz": "$∂C/∂z$"}
     for name, meaning in meanings.items():
         if (t := arrays.get(name)) is not None:
             if name in OF_OUTPUTS:  # J is K there
@@ -83,9 +83,9 @@ def _arrays(steps: Iterable[Step]) -> dict[str, Tensor]:
 
 
 def _sizes(N: int, inputs: int, K: int, classes: bool) -> Iterator[Letter]:
-    yield Letter("size", "N", "examples, or rows, in the batch", str(N))
-    yield Letter("size", "I", "inputs of a layer; here of the last", str(inputs))
-    yield Letter("size", "J", "outputs of a layer; of the last they are K", str(K))
+    yield Letter("size", "N", "examples (rows) in the batch", str(N))
+    yield Letter("size", "I", "inputs of the last layer", str(inputs))
+    yield Letter("size", "J", "its outputs, which are K", str(K))
     yield Letter("size", "K", "classes" if classes else "outputs of the network", str(K))
 
 
@@ -93,6 +93,6 @@ def _indices(N: int, inputs: int, K: int, classes: bool) -> Iterator[Letter]:
     what = "a class" if classes else "an output of the network"
     for symbol, meaning, count in (
         ("n", "an example", N), ("i", "an input", inputs), ("j", "an output of a layer", K),
-        ("k", what, K), ("s", f"{what}, too: that of the logit that moves", K),
+        ("k", what, K), ("s", f"{what}, too: of the logit that moves", K),
     ):  # fmt: skip
         yield Letter("index", symbol, meaning, f"0 to {count - 1}" if count > 1 else "0")

@@ -220,6 +220,7 @@ class Reason(NamedTuple):
     text: str  # in words, with formulas between dollar signs
     formula: str
     numbers: str  # the same with the numbers of the first row, a formula; may be empty
+    name: str = ""  # of the line, in a word or two, formulas between dollar signs
 
 
 class Nudge(NamedTuple):

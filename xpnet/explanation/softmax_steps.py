@@ -30,13 +30,11 @@ def jacobian_steps(
         'einsum("nk,ks->nks", a, δ) - einsum("nk,ns->nks", a, a)',
         (code_of(ops.softmax_jacobian, "return"),),
         (Tensor("a", "nk", a), Tensor("δ", "ks", np.eye(a.shape[-1]))), Tensor("J", "nks", J),
-        note="$J_nks = ∂a_nk/∂z_ns$, a matrix for each example. $δ_ks = 1$ where $k = s$, else 0. "
-        "It is formed here for illustration only.",
+        note="$J_nks = ∂a_nk/∂z_ns$, a matrix for each example, is formed here for illustration.",
     )  # fmt: skip
     product = product_step(
         place, "Softmax: the vector times the Jacobian", formula, ops.softmax_backward, da, J, dz,
-        "A vector multiplies a matrix, for each example $n$. The code computes "
-        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$, which is the same and never forms $J$.",
+        "The code computes $dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$: the same without the matrix.",
     )  # fmt: skip
     return matrix, product
 

@@ -112,8 +112,7 @@ def _through_sigmoid(
             PLACE, "Sigmoid: its Jacobian, which is diagonal", "backward", formula, "",
             'einsum("ks,nk,nk->nks", δ, a, 1 - a)', (code_of(jacobian),),
             (of_a, Tensor("δ", "ks", np.eye(a.shape[-1]))), Tensor("J", "nks", J),
-            note="$J_nks = ∂a_nk/∂z_ns$. An output depends on its own input only, so it is 0 where "
-            "$k ≠ s$: $δ_ks = 1$ where $k = s$, else 0.",
+            note="$J_nks = ∂a_nk/∂z_ns$ is 0 where $k ≠ s$: each output has its own input only.",
         ),
         product_step(
             PLACE, "Sigmoid: the vector times the Jacobian", formula, ops.sigmoid_backward, da, J,

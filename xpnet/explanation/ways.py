@@ -48,7 +48,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     )  # fmt: skip
     fused = way("fused", out.fused_formula, "", out.fused, out.fused_function)
     wrong = way(
-        "element by element (wrong)", "dz_ns = da_ns J_nss", 'einsum("ns,nss->ns", da, J)',
+        "elementwise: wrong", "dz_ns = da_ns J_nss", 'einsum("ns,nss->ns", da, J)',
         out.da * diagonal,
     )._replace(exact=False)  # fmt: skip
     trained = host(head.dz), host(head.dW)
@@ -57,7 +57,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     differences, n_differences = _by_differences(head, loss, backend, seed)
     visited = min(n_loops, n_differences)
     if out.name != "softmax":
-        wrong = wrong._replace(name="element by element (correct here)", exact=True)
+        wrong = wrong._replace(name="elementwise: right", exact=True)
     ways = loops, matrix, product, fused, differences
     why = _why(out.name, da, J, wrong.dz, trained[0])
     return Ways(out.name, a, da, J, trained, ways, wrong, why, (visited, trained[1].size))
@@ -101,7 +101,7 @@ def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tupl
     places = _some(W.shape, DIFFERENCES_BUDGET, seed)
     dz = _differences(cost_of_output, z, _some(z.shape, DIFFERENCES_BUDGET, seed))
     dW = _differences(cost_of_weights, W, places)
-    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2 h⟩"
+    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2h⟩"
     seen = dz != UNSEEN, dW != UNSEEN
     way = Way("finite differences", formula, "", dz, dW, exact=False, seen=seen)
     return way, len(places)
