@@ -3,7 +3,8 @@
     dz_ns = Σ_k da_nk J_nks          a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩
 
 Index letters follow a name's underscore, ⟨over|under⟩ is a fraction, and everything else is
-literal. Docstrings need more: v̂, β1, r_0, μ_(t+1), and the powers β1^t and 2^(t + 1).
+literal. Docstrings need more: v̂, β1, r_0, μ_(t+1), softmax(z)_k, 1e-6, and the powers β1^t and
+2^(t + 1).
 """
 
 import re
@@ -16,10 +17,13 @@ TOKEN = re.compile(
     r"|Σ_(?P<sum>[a-z]+)"
     r"|(?P<name>d?(?:[A-Za-z]\u0302|[α-ωΑ-Ωℓ∫]|[A-Za-z]+))(?P<prime>[′']?)"
     r"(?:_(?P<index>[a-z]+|\d|\([^()]*\))|(?<=[α-ω])(?P<digit>\d))?(?P<power>[²³ᵀ]?)"
-    r"|\^(?P<raised>[a-z0-9]+|\([^()]*\)|⌊[^⌊⌋]*⌋)"
-    r"|(?P<number>\d+(?:\.\d+)?|½)|(?P<space>\s+)|(?P<other>[-+*<>]=|.)"
+    r"|_(?P<below>[a-z]+)|\^(?P<raised>[a-z0-9]+|\([^()]*\)|⌊[^⌊⌋]*⌋)"
+    r"|(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?|½)|(?P<space>\s+)|(?P<other>[-+*<>]=|.)"
 )
-FUNCTIONS = {"exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"}
+FUNCTIONS = {
+    *("exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"),
+    *("cos", "sign", "round", "softmax"),
+}
 WORDS = {"where", "else", "with", "sum", "ones", "row", "major", "order", "in", "slope", "over"}
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "λ": "lambda",
@@ -132,6 +136,8 @@ def _latex_token(m: re.Match) -> str:
         index = f"_{{{_latex_index(m)}}}" if _index(m) else ""
         power = f"^{{{POWERS[m['power']]}}}" if m["power"] else ""
         return _latex_name(m["name"]) + ("'" if m["prime"] else "") + index + power
+    if m["below"]:
+        return f"_{{{m['below']}}}"
     if m["raised"]:
         return f"^{{{latex(_bare(m['raised']))}}}"
     if m["number"] or m["space"]:
@@ -177,6 +183,8 @@ def _mathml_token(m: re.Match) -> str:
         # With `movablelimits`, running text would have the letter beside the sign.
         sign = '<mo largeop="true" movablelimits="false">∑</mo>'
         return f"<munder>{sign}<mrow>{_letters(m['sum'])}</mrow></munder>"
+    if m["below"]:
+        return f"<msub><mrow></mrow><mrow>{_letters(m['below'])}</mrow></msub>"
     if m["name"]:
         return _mathml_name(m)
     if m["raised"]:

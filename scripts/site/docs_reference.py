@@ -1,0 +1,104 @@
+"""The pages of reference, made from the program: commands, settings and public names."""
+
+import re
+from typing import Any
+
+import click
+from docs_griffe import PUBLIC
+
+from xpnet.cli.main import cli
+from xpnet.run.config_sources import template_text
+
+SOURCE = "\n    options:\n      show_source: true"
+
+
+def filled(page: str) -> str:
+    """Return a page in which each ``<!-- made: KIND WORDS -->`` is replaced by what it names."""
+    return re.sub(
+        r"<!-- made: (\w+) ?(.*?) -->", lambda m: MAKERS[m[1]](*m[2].split()), page, flags=re.DOTALL
+    )
+
+
+def commands() -> str:
+    """Return a section for each command: its help and its options, as click has them."""
+    ctx = click.Context(cli, info_name="xpnet")
+    sections = [_command(cli, ctx, "xpnet")]
+    for name in cli.list_commands(ctx):
+        command = cli.get_command(ctx, name)
+        assert command is not None
+        made = click.Context(command, info_name=name, parent=ctx)
+        sections.append(f"## {name}\n\n{_command(command, made, f'xpnet {name}')}")
+    return "\n\n".join(sections)
+
+
+def _command(command: click.Command, ctx: click.Context, name: str) -> str:
+    usage = f"{name} {' '.join(command.collect_usage_pieces(ctx))}"
+    records = [param.get_help_record(ctx) for param in command.get_params(ctx)]
+    rows = [_row(record) for record in records if record and record[1]]
+    table = ["| option | what it does |", "| --- | --- |", *rows]
+    return "\n\n".join([f"```text\n{usage}\n```", *_help(command.help or ""), "\n".join(table)])
+
+
+def _help(text: str) -> list[str]:
+    """Return the paragraphs of a help; those that click leaves as they are are blocks."""
+    paragraphs = re.split(r"\n\s*\n", re.sub(r"(?m)^ {4}", "", text).replace("\f", ""))
+    out = []
+    for paragraph in paragraphs:
+        kept = paragraph.lstrip().startswith("\b\n")
+        body = paragraph.strip().removeprefix("\b\n")
+        if kept and body.startswith(("xpnet", "$")):
+            lines = [f"$ {line}" if line.startswith("xpnet") else line for line in body.split("\n")]
+            body = "\n".join(lines)
+        out.append(f"```console\n{body}\n```" if kept else _plain(body))
+    return [part for part in out if part]
+
+
+def _row(record: tuple[str, str]) -> str:
+    option, text = record
+    return f"| <code>{_plain(option)}</code> | {_plain(' '.join(text.split()))} |"
+
+
+def _plain(text: str) -> str:
+    """Return text in which Markdown finds no signs of its own."""
+    return re.sub(r"[*_<>\[\]|`]", lambda m: f"&#{ord(m[0])};", text)
+
+
+def settings() -> str:
+    """Return the template of a config, a section for each of its tables."""
+    head, *tables = re.split(r"(?m)^(?=\[\w)", template_text())
+    sections = [f"```toml\n{head.strip()}\n```"]
+    for table in tables:
+        name = table[1 : table.index("]")]
+        sections.append(f"## {name}\n\n```toml\n{table.strip()}\n```")
+    return "\n\n".join(sections)
+
+
+def names(*modules: str) -> str:
+    """Return the description of every public name from these modules."""
+    found = [name for module in modules for name in PUBLIC if PUBLIC[name] == module]
+    return "\n\n".join(f"::: xpnet.{name}" for name in found)
+
+
+def classes(*of: str) -> str:
+    """Return the same with the source, for those that are formulas."""
+    return names(*of).replace("\n\n", f"{SOURCE}\n\n") + SOURCE
+
+
+def overview(path: str) -> str:
+    """Return what the docstring of a module says."""
+    return f"::: {path}\n    options:\n      members: false\n      show_root_heading: false"
+
+
+def modules(*paths: str) -> str:
+    """Return the description of what modules export, function by function."""
+    return "\n\n".join(f"::: {path}{SOURCE}" for path in paths)
+
+
+MAKERS: dict[str, Any] = {
+    "commands": commands,
+    "settings": settings,
+    "names": names,
+    "classes": classes,
+    "overview": overview,
+    "modules": modules,
+}
