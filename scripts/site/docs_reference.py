@@ -90,8 +90,13 @@ def overview(path: str) -> str:
 
 
 def modules(*paths: str) -> str:
-    """Return the description of what modules export, function by function."""
-    return "\n\n".join(f"::: {path}{SOURCE}" for path in paths)
+    """Return the description of what modules export, without the public names."""
+    parts = []
+    for path in paths:
+        public = [name for name in PUBLIC if f"xpnet.{PUBLIC[name]}" == path]
+        filters = f'      filters: ["!^_", "!^({"|".join(public)})$"]'
+        parts.append(f"::: {path}{SOURCE}\n{filters}")
+    return "\n\n".join(parts)
 
 
 MAKERS: dict[str, Any] = {
