@@ -15,6 +15,7 @@ packages is not run: the extras that it names are looked up.
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -60,6 +61,7 @@ class Command(NamedTuple):
     words: list[str]
     printed: str
     code: int
+    settings: dict[str, str]  # variables of its environment
 
 
 def blocks(text):
@@ -91,7 +93,9 @@ def commands(block):
         code = re.search(r"# exit code (\d)", line)
         for piece in line.split(" && "):
             words = shlex.split(piece, comments=True)
-            found.append(Command(words, "", int(code[1]) if code else 0))
+            first = next(n for n, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
+            settings = dict(word.split("=", 1) for word in words[:first])
+            found.append(Command(words[first:], "", int(code[1]) if code else 0, settings))
         found[-1] = found[-1]._replace(printed=printed)
     return found
 
@@ -153,7 +157,7 @@ def run(path, text):
 
 
 def execute(block, path, space):
-    """Execute a block of Python as a file that begins where it stands, and return what it prints."""
+    """Execute a block of Python, whose lines count as in the page, and return what it prints."""
     out = io.StringIO()
     code = "\n" * block.line + block.text
     with contextlib.redirect_stdout(out):
@@ -163,10 +167,10 @@ def execute(block, path, space):
 
 def run_command(command, where, may_fail):
     """Run a command, and compare its exit code and what it prints with what the page says."""
-    words, printed, expected = command
+    words, printed, expected, _ = command
     if words[:4] == ["python", "-m", "pip", "install"]:
         return
-    code, out, err = call(words)
+    code, out, err = call(words, command.settings)
     shown = " ".join(words)
     if may_fail and code == 2:
         assert err.count("\n") == 1, f"{where}: {shown}: {err}"
@@ -176,19 +180,27 @@ def run_command(command, where, may_fail):
         compare(printed, out + (err if code == 2 else ""), f"{where}: {shown}")
 
 
-def call(words):
-    """Return the exit code of a command and what it writes to its two streams."""
-    if words[0] == "xpnet":
+def call(words, settings):
+    """Return the exit code of a command and what it writes to its two streams.
+
+    ``settings`` are variables of its environment, of which PYTHONPATH adds to what is there.
+    """
+    if words[0] == "xpnet" and not settings:
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            with pytest.raises(SystemExit) as ended:
-                main(words[1:])
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main(words[1:])
         return ended.value.code or 0, out.getvalue(), err.getvalue()
-    if words[0] == "python":
-        words = [sys.executable, *words[1:]]
+    if words[0] in ("xpnet", "python"):
+        words = [sys.executable, *(["-m", "xpnet"] if words[0] == "xpnet" else []), *words[1:]]
     else:
         assert words[0] in SHELL, f"{words[0]} is not for a page that has to run anywhere"
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    paths = [settings.get("PYTHONPATH", ""), *sys.path]
+    env = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -10,7 +10,21 @@ from markdown.extensions import Extension
 from mkdocs.structure.files import File, Files
 
 HERE = Path(__file__).parent
-ASSETS = ("site.css", "iframe-worker.js")
+ROOT = HERE.parents[1]
+# Where a page of the site is from, if not from xpnet/docs: pages link to these, as GitHub needs.
+BESIDE = {
+    "assets/site.css": HERE / "site.css",
+    "assets/iframe-worker.js": HERE / "iframe-worker.js",
+    "contributing.md": ROOT / "CONTRIBUTING.md",
+    "changelog.md": ROOT / "CHANGELOG.md",
+    **{
+        f"reports/{path.name}": path
+        for path in sorted((ROOT / "scripts/reports").iterdir())
+        if path.suffix in (".md", ".png", ".svg")
+    },
+}
+PLACES = {path.relative_to(ROOT).as_posix(): place for place, path in BESIDE.items()}
+LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#\s]*)(#[^)\s]*)?\)")
 
 
 class Formulas(Extension):
@@ -28,17 +42,21 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the style sheet and the script, which are beside this file."""
-    for name in ASSETS:
-        text = (HERE / name).read_text("utf-8")
-        files.append(File.generated(config, f"assets/{name}", content=text))
+    """Add the files that are elsewhere: the style, a script, and what pages link to."""
+    for place, path in BESIDE.items():
+        files.append(File.generated(config, place, content=path.read_bytes()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fill in what is made from the program; a link out of the pages names the file instead.
+    """Fill in what is made from the program, and lead links to where the site has their files.
 
-    Such a link leads somewhere on GitHub, and in a checkout; the site stands alone.
+    A link to source leads there on GitHub and in a checkout; in the site, it names the file.
     """
-    markdown = docs_reference.filled(markdown)
-    return re.sub(r"\[([^\]]+)\]\(\.\./[^)\s]*\)", r"\1", markdown)
+    return LINK.sub(_here, docs_reference.filled(markdown))
+
+
+def _here(link: re.Match) -> str:
+    text, up, path, anchor = link.groups()
+    place = PLACES.get(path) if up == "../../" else None
+    return f"[{text}]({place}{anchor or ''})" if place else text
