@@ -150,6 +150,7 @@ def element(formula: str, names: Collection[str] = (), *, inline: bool = True) -
     words = [name for name in re.findall(r"[a-zA-Z]\w+", formula) if name in names]
     for name in words:
         formula = re.sub(rf"\b{name}\b", NAME, formula, count=1)
+    formula = formula.replace(f"^{NAME}", f"^({NAME})")
     formula = RATIO.sub(rf"\1{SLASH}\2" if inline else r"⟨\1|\2⟩", formula.replace("\n", " "))
     made = mathml(formula, inline=inline)
     made = made.replace(f"<mo>{SLASH}</mo>", '<mo lspace="0" rspace="0">/</mo>')
@@ -217,7 +218,7 @@ def to_markdown(
     """
     out = []
     blocks = re.split(r"\n\s*\n", docstring.strip("\n"))
-    n = 0
+    n, is_code = 0, False
     while n < len(blocks):
         block = blocks[n].strip("\n")
         if block.lstrip().startswith(">>>"):
@@ -226,16 +227,17 @@ def to_markdown(
             while n + 1 < len(blocks) and blocks[n + 1].startswith("    "):
                 n += 1
                 block += "\n\n" + blocks[n].strip("\n")
-            out.append(_fenced(textwrap.dedent(block), names, bool(out) and out[-1].endswith(":")))
+            out.append(_fenced(textwrap.dedent(block), names, is_code))
         else:
             text = CODE.sub(lambda m: _linked(m[0], link), marked(block, names))
             out.append(re.sub(r"::$", ":", text))
+        is_code = block.endswith("::")
         n += 1
     return "\n\n".join(out)
 
 
-def _fenced(block: str, names: Collection[str], introduced: bool) -> str:
-    if is_formulas(block, names):
+def _fenced(block: str, names: Collection[str], is_code: bool) -> str:
+    if is_formulas(block, names) and not is_code:
         there = sorted(name for name in names if re.search(rf"\b{name}\b", block))
         first = f"names: {' '.join(there)}\n" if there else ""
         return f"```formulas\n{first}{block}\n```"
