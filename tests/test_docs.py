@@ -1,6 +1,9 @@
 """The documentation can be typed: every block of every page runs, in order, as it is printed."""
 
+import importlib.metadata
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import page_blocks
@@ -30,8 +33,6 @@ def xpnet_commands(name):
 
 @pytest.mark.parametrize(("page", "words"), **every(xpnet_commands))
 def test_a_command_exists_and_takes_these_arguments(page, words):
-    import shlex
-
     page_blocks.check_arguments(shlex.split(words))
 
 
@@ -62,7 +63,31 @@ def runs_commands(name):
     return any(block.language == "console" for block in BLOCKS[name])
 
 
+def extras(name):
+    """The extras that a page installs, but for what may be missing."""
+    shown = [block.text for block in BLOCKS[name] if block.language == "console" and not block.mark]
+    named = re.findall(r"pip install (?:-e )?'\.\[([\w,-]+)\]'", "".join(shown))
+    return {extra for names in named for extra in names.split(",")}
+
+
+def skip_without(wanted):
+    """Skip where a package of these extras is not installed."""
+    if not wanted:
+        return
+    if not IN_SOURCE:
+        pytest.skip("pyproject.toml is not beside the tests")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    for extra in sorted(wanted):
+        for requirement in pyproject["project"]["optional-dependencies"][extra]:
+            package = re.match(r"[\w.-]+", requirement)[0]
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                pytest.skip(f"{package} is not installed: pip install '.[{extra}]'")
+
+
 def run_in(folder, name, monkeypatch):
+    skip_without(extras(name))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XPNET_DATA_DIR", str(folder / "data"))
     monkeypatch.setenv("COLUMNS", "80")

@@ -19,7 +19,8 @@ from xpnet.explanation.notation import FUNCTIONS, HAT, TOKEN, mathml
 OPEN, CLOSE = "\ue000", "\ue001"
 NAME = "\ue002"  # stands for a name of several letters while a formula is converted
 
-CODE = re.compile(r"(:\w+:`[^`]+`|``.+?``|`[^`]+`)", re.DOTALL)
+# What has no formulas for this: code, roles, and where a link leads.
+CODE = re.compile(r"(:\w+:`[^`]+`|``.+?``|`[^`]+`|\]\([^)]*\))", re.DOTALL)
 CONNECTORS = {"where", "else"}
 AS_WORDS = {"sign", "round", "clip", "mean", "min", "max"}  # functions only before a parenthesis
 OPERATORS = set("=+-*/·<>≤≥≠∘|") | {"-=", "+=", "*=", "<=", ">="}
@@ -136,7 +137,7 @@ def _balanced(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _is_strong(run: str) -> bool:
-    if not re.search(r"\w", run):
+    if not re.search(r"\w", run) or re.search(r"\d/\d+/\d|\+\+", run):  # a date, a language
         return False
     return bool(STRONG.search(run) or re.search(r"\w\)? - ", run) or CALL.search(run))
 
@@ -165,6 +166,17 @@ def marked(text: str, names: Collection[str] = ()) -> str:
     for n in range(0, len(parts), 2):
         divided = formulas(parts[n], names)
         parts[n] = "".join(f"{OPEN}{part}{CLOSE}" if is_one else part for is_one, part in divided)
+    return "".join(parts)
+
+
+def marked_page(text: str) -> str:
+    """Return a page of Markdown in which the formulas of sentences and of tables are marked."""
+    parts = re.split(r"(?ms)(^```.*?^```$|^#.*?$|^<!--.*?-->)", text)
+    for n in range(0, len(parts), 2):
+        parts[n] = "".join(
+            "|".join(map(marked, piece.split("|"))) if piece.startswith("|") else marked(piece)
+            for piece in re.split(r"(?m)(^\|.*$)", parts[n])
+        )
     return "".join(parts)
 
 

@@ -53,6 +53,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     A link to source leads there on GitHub and in a checkout; in the site, it names the file.
     """
+    if page.file.src_uri not in BESIDE:
+        markdown = docs_formulas.marked_page(markdown)
     return LINK.sub(_here, docs_reference.filled(markdown))
 
 

@@ -64,13 +64,44 @@ def _plain(text: str) -> str:
 
 
 def settings() -> str:
-    """Return the template of a config, a section for each of its tables."""
-    head, *tables = re.split(r"(?m)^(?=\[\w)", template_text())
-    sections = [f"```toml\n{head.strip()}\n```"]
-    for table in tables:
-        name = table[1 : table.index("]")]
-        sections.append(f"## {name}\n\n```toml\n{table.strip()}\n```")
+    """Return a table for each table of a config: every setting, its default and its comment."""
+    sections: list[str] = []
+    for text in re.split(r"(?m)^(?=\[\w)", template_text()):
+        head = re.match(r"\[([\w.]+)\](?:\s+# (.*))?\n", text)
+        title = (
+            f"## {head[1]}\n\n" + (f"{_sentence(head[2])}\n\n" if head[2] else "") if head else ""
+        )
+        rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
+        prefix = f"{head[1]}." if head else ""
+        rows += [_setting(prefix, *found) for found in _settings(text)]
+        sections.append(title + "\n".join(rows))
     return "\n\n".join(sections)
+
+
+def _settings(text: str) -> list[list[str]]:
+    """Return (whether it is an example only, name, value, comment) of each setting of a text."""
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        setting = re.match(r"(# )?([a-z]\w*) = (.+?)(?:\s+# (.*))?$", line)
+        if setting:
+            found.append([part or "" for part in setting.groups()])
+        elif found and re.match(r"#( {3}|[ ]\])", line):
+            found[-1][2] += f" {line[1:].strip()}"
+        elif found and (more := re.match(r"\s*# (.*)", line)):
+            found[-1][3] += f" {more[1]}"
+        elif not line.strip() and not found:
+            found = []
+    return found
+
+
+def _setting(prefix: str, example: str, name: str, value: str, comment: str) -> str:
+    shown = f"<code>{_plain(value)}</code>"
+    default = f"not set; such as {shown}" if example else shown
+    return f"| <code>{prefix}{name}</code> | {default} | {_plain(comment)} |"
+
+
+def _sentence(text: str) -> str:
+    return f"{_plain(text[0].upper() + text[1:])}."
 
 
 def names(*modules: str) -> str:

@@ -1,6 +1,7 @@
 """The site of the documentation: its formulas, its pages from the program, and that it is alone."""
 
 import ast
+import html
 import importlib
 import re
 import shutil
@@ -115,6 +116,21 @@ def test_the_formulas_of_a_docstring_are_all_found_and_are_nothing_else(
         assert "_" not in re.sub(r"<mtext>.*?</mtext>", "", made)
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_the_formulas_of_a_page_are_no_words(formulas, page):
+    text = (DOCS / page).read_text("utf-8")
+    marked = formulas.marked_page(text)
+    assert marked.replace(formulas.OPEN, "").replace(formulas.CLOSE, "") == text
+    for formula in re.findall(f"{formulas.OPEN}(.*?){formulas.CLOSE}", marked, re.DOTALL):
+        assert set(re.findall(r"[A-Za-z]{4,}", formula)) <= FUNCTIONS | WORDS, formula
+
+
+def test_the_table_of_the_question_is_set(formulas):
+    marked = formulas.marked_page((DOCS / "index.md").read_text("utf-8"))
+    for formula in ("da_nk = -y_nk / (N a_nk)", "J_nks = a_nk (δ_ks - a_ns)"):
+        assert f"| {formulas.OPEN}{formula}{formulas.CLOSE} |" in marked
+
+
 def test_a_ratio_is_a_fraction_in_a_block_and_a_slash_in_a_line(formulas):
     assert formulas.element("dC/dW_ij", inline=False).count("<mfrac>") == 1
     assert "<mfrac>" not in formulas.element("dC/dW_ij")
@@ -141,10 +157,20 @@ def test_every_command_and_option_has_its_place(reference):
 
 
 def test_every_setting_has_its_place(reference):
-    page = reference.settings()
-    for line in filter(str.strip, template_text().splitlines()):
-        assert line.rstrip() in page
-    assert page.count("\n## ") == len(re.findall(r"(?m)^\[\w", template_text()))
+    page, section, count = html.unescape(reference.settings()), "", 0
+    for line in template_text().splitlines():
+        if line.startswith("["):
+            section = line[1 : line.index("]")] + "."
+            assert f"\n## {section[:-1]}\n" in page
+        setting = re.match(r"(?:# )?([a-z]\w*) = ([^\s#]+)", line)
+        if setting:
+            name, value = setting.groups()
+            row = re.search(rf"(?m)^\| <code>{re.escape(section + name)}</code> \| (.*)$", page)
+            assert f"<code>{value}" in row[1], line
+            count += 1
+        for words in re.findall(r" # (.+)$", line):
+            assert words.lower() in page.lower()
+    assert len(re.findall(r"(?m)^\| <code>", page)) == count >= 60
 
 
 def test_every_public_name_has_its_place(reference):
