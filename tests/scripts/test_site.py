@@ -77,7 +77,7 @@ DOCSTRINGS = list(docstrings())
         ("uniform in [0, 2**24), from 0..K-1, at most 1e-6 or -1 or 1", []),
         ("the rows of a table, in J. R. Stat. Soc. A 135, and/or a softmax layer of tanh", []),
         ("E_m[c_m], ..., the last", ["E_m[c_m]"]),
-        ("and ``a = b``, or :func:`x = y`", []),
+        ("and ``so a = b + c it``, or :func:`of y = z`", []),
         ("", []),
     ],
 )
