@@ -6,6 +6,7 @@ for type checkers alone do not.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -172,6 +173,12 @@ def reach(room):
     """The rooms below a room."""
     direct = MAY_IMPORT[room].split()
     return {*direct}.union(*map(reach, direct))
+
+
+def test_the_documentation_prints_this_map():
+    page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    lines = re.findall(r"(?m)^([a-z]+) {2,}\S.* -> (.+)$", page)
+    assert {room: below.replace("nothing", "") for room, below in lines} == MAY_IMPORT
 
 
 def test_every_folder_is_a_room_of_the_map():
