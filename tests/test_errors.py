@@ -95,7 +95,9 @@ def test_a_library_that_is_broken_is_as_good_as_missing(error, tmp_path, monkeyp
 def test_an_extra_is_installed_by_the_requirements_that_the_wheel_states():
     """Which pip can read, and which no index has to know xpnet for."""
     requirements = pytest.importorskip("packaging.requirements", reason="no packaging")
-    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
     extras = project["optional-dependencies"]
     for extra, lines in extras.items():
         pip, install, *said = shlex.split(how_to_install(extra))
