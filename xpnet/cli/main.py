@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, or the columns of a table.",
     "init": "Write a commented config to start from.",
+    "schema": "Write what an editor completes and checks a config by.",
     "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",
     "adopt": "Take back weights that an exported step has trained.",
