@@ -115,6 +115,7 @@ from .training.callbacks import (
 from .training.checkpointing import Checkpointing as Checkpointing
 from .training.early_stopping import EarlyStopping as EarlyStopping
 from .training.loader import Loader as Loader
+from .training.norms import Norms as Norms
 from .training.progress import Progress as Progress
 from .training.trainer import Trainer as Trainer
 

@@ -54,6 +54,7 @@ __all__ = [
     "ModelConfig",
     "Placement",
     "StartConfig",
+    "TrackingConfig",
     "fitting_losses",
     "parse_duration",
     "to_toml",
@@ -213,6 +214,13 @@ class CheckpointConfig(Checked):
 
 
 @dataclass(frozen=True)
+class TrackingConfig(Checked):
+    """What is recorded of a training beside its losses and metrics, and where."""
+
+    norms: bool = True  # of weights, gradient and update of each layer: training/norms.py
+
+
+@dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
@@ -240,6 +248,7 @@ class Config(Checked):
     clip: Clip = Clip()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from xpnet.storage import CheckpointFolder, RunLock, preflight
 from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
 from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.early_stopping import EarlyStopping
+from xpnet.training.norms import Norms
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
@@ -86,6 +87,7 @@ class Job:
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
         watching = [*([] if progress is None else [progress]), history]
+        watching += [Norms()] if self.config.tracking.norms else []
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
