@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "page": "base",
     "report": "base",
     "training": "kernels backends data storage",
-    "run": "training",
+    "tracking": "report training",
+    "run": "tracking",
     "check": "run",
     "explanation": "check",
     "bench": "run sklearn",
@@ -44,6 +45,7 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
+    "IPython": "tracking",
     "PIL": "data report",
     "numpy": (
         "backends base bench check data explanation interop kernels report run sklearn storage"
@@ -71,8 +73,9 @@ MAY_USE = {
     "torch": "backends bench check interop",
     "click": "cli",
     "jinja2": "page",
-    "markupsafe": "page report",
+    "markupsafe": "page report tracking",
     "matplotlib": "bench report",
+    "mlflow": "tracking",
     "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
@@ -80,6 +83,7 @@ MAY_USE = {
     "rich": "cli explanation training",
     "safetensors": "interop storage",
     "threadpoolctl": "backends",
+    "tensorboard": "run tracking",
     "tomli_w": "run",
 }
 
@@ -87,7 +91,17 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("PIL", "jinja2", "markupsafe"),
-    *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
+    *(
+        "IPython",
+        "array_api_strict",
+        "cupy",
+        "cupyx",
+        "cuda",
+        "jax",
+        "llvmlite",
+        "matplotlib",
+        "numba",
+    ),
     *(
         "jinja2",
         "keras",
@@ -100,7 +114,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("rich", "scipy", "sklearn", "threadpoolctl", "torch"),
+    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.

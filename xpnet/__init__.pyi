@@ -107,6 +107,9 @@ from .run.config import Config as Config
 from .run.config_sources import load_config as load_config
 from .step.mixed_precision import Mixed as Mixed
 from .storage import CheckpointFolder as CheckpointFolder
+from .tracking.live import LiveCurves as LiveCurves
+from .tracking.mlflow import MLflow as MLflow
+from .tracking.tensorboard import TensorBoard as TensorBoard
 from .training.callbacks import (
     Callback as Callback,
     HistoryFile as HistoryFile,
