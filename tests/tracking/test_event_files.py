@@ -82,8 +82,8 @@ def test_a_histogram_has_all_the_weights(tmp_path):
     made = trainer()
     fitted(made, tmp_path, 3)
     events = Events(tmp_path)
-    assert events.plugin("0.dense.W").plugin_name == "histograms"
-    left, right, counts = events["0.dense.W"][3].T  # of the last epoch
+    assert events.plugin("parameters/0.dense.W").plugin_name == "histograms"
+    left, right, counts = events["parameters/0.dense.W"][3].T  # of the last epoch
     W = made.params["0.dense.W"]
     assert counts.sum() == W.size
     assert (left[0], right[-1]) == (pytest.approx(W.min()), pytest.approx(W.max()))

@@ -33,7 +33,8 @@ def trackers(
     Raises ConfigError where MLflow's run cannot be made or taken up.
     """
     found: list[Tracker] = []
-    settings = flattened(dump(config))
+    table = {k: v for k, v in dump(config).items() if k not in ("checkpoint", "tracking")}
+    settings = flattened(table)  # that make a difference to the result
     if config.tracking.tensorboard:
         found.append(TensorBoard(folder.path / "tensorboard", settings, report))
     if config.tracking.mlflow:

@@ -161,7 +161,8 @@ def _histograms(trainer: Any, step: int) -> list[Any]:
 
     engine = trainer.engine
     named = engine.params_layout.named(engine.backend.to_host(engine.state.params))
-    summaries = [value for tag, x in named.items() for value in histogram_pb(tag, x).value]
+    found = [histogram_pb(f"parameters/{tag}", x) for tag, x in named.items()]
+    summaries = [value for summary in found for value in summary.value]
     return [_event(summary_pb2.Summary(value=summaries), step)] if summaries else []
 
 
@@ -172,7 +173,7 @@ def _introduction(folder: Path, settings: Mapping[str, Any]) -> list[Any]:
 
     lines = [f"| {key} | `{_plain(value)}` |" for key, value in settings.items()]
     text = "\n".join(["| setting | value |", "| --- | --- |", *lines])
-    plain = {key: _plain(value) for key, value in settings.items()}
+    plain = {key: _plain(value) for key, value in settings.items() if value is not None}
     of_session = hparams_pb(
         plain, trial_id=folder.parent.name or folder.name, start_time_secs=time.time()
     )
