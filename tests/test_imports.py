@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
+    "report": "base",
     "training": "kernels backends data storage",
-    "run": "training",
+    "tracking": "report training",
+    "run": "tracking",
     "check": "run",
     "explanation": "check page",
     "bench": "run sklearn",
@@ -44,10 +46,11 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data page",
+    "PIL": "data page report",
+    "IPython": "tracking",
     "numpy": (
-        "backends base bench check data explanation interop kernels page run sklearn storage "
-        "training"
+        "backends base bench check data explanation interop kernels "
+        "page report run sklearn storage training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -71,15 +74,17 @@ MAY_USE = {
     "torch": "backends bench check interop",
     "click": "cli",
     "jinja2": "page",
-    "markupsafe": "explanation page",
-    "matplotlib": "bench",
+    "markupsafe": "explanation page report tracking",
+    "matplotlib": "bench report",
     "platformdirs": "base",
+    "mlflow": "tracking",
     "pooch": "data",
     "pyarrow": "cli data",
     "pytest": "check",
     "rich": "cli explanation training",
     "safetensors": "interop storage",
     "threadpoolctl": "backends",
+    "tensorboard": "run tracking",
     "tomli_w": "run",
 }
 
@@ -87,7 +92,17 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("PIL", "jinja2", "markupsafe"),
-    *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
+    *(
+        "IPython",
+        "array_api_strict",
+        "cupy",
+        "cupyx",
+        "cuda",
+        "jax",
+        "llvmlite",
+        "matplotlib",
+        "numba",
+    ),
     *(
         "jinja2",
         "keras",
@@ -100,7 +115,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("rich", "scipy", "sklearn", "threadpoolctl", "torch"),
+    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.
