@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from xpnet.backends import Resolved
 from xpnet.backends.backend import installed_version
@@ -71,7 +71,7 @@ class Job:
             raise DataError(msg)
         self.trainer.restore(found.tensors, found.meta)
 
-    def fit(self, progress: Callback | None) -> bool:
+    def fit(self, watching: list[Callback]) -> bool:
         """Train, and record how it went; return whether a signal ended it."""
         record = self.record()
         self.folder.write_config(self.config)
@@ -85,13 +85,12 @@ class Job:
         checks = self.splits.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
-        watching = [*([] if progress is None else [progress]), history]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
                 epochs=cast(int, self.config.epochs),
                 validation=None if checks is None else loader(backend, checks),
-                callbacks=[*watching, *self.early_stopping(), saving, signals],
+                callbacks=[*watching, history, *self.early_stopping(), saving, signals],
             )
             if unsaved := saving.failure or history.failure:
                 msg = (
@@ -170,8 +169,8 @@ class Job:
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
         }
 
-    def trained(self, *, interrupted: bool) -> Run:
-        """Return the run as it will be loaded, scored on the test split."""
+    def trained(self, *, interrupted: bool, scored: Literal["test", "validation"] = "test") -> Run:
+        """Return the run as it will be loaded, scored on that part where there is one."""
         now = Run(
             self.folder,
             self.config,
@@ -191,8 +190,11 @@ class Job:
             backend = self.chosen.backend  # the best is an older one
             loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
-        if self.splits.test is None:
+        part = self.splits.test if scored == "test" else self.splits.validation
+        if part is None:
             return run
-        result = scores(run, self.splits.test)
+        result = scores(run, part)
+        if scored == "validation":
+            return replace(run, validation=result)
         self.folder.write_json(self.folder.report_path, result)
         return replace(run, test=result)

@@ -37,7 +37,7 @@ PICKLES = (".pkl", ".pickle", ".joblib")
 class Run:
     """A trained run, ready to evaluate and predict.
 
-    The last three are of the training that has just ended; see :func:`xpnet.run.train`.
+    The last four are of the training that has just ended; see :func:`xpnet.run.train`.
     """
 
     folder: RunFolder
@@ -49,6 +49,7 @@ class Run:
     stopped: str | None = None  # why before the last epoch, if so
     interrupted: bool = False  # by a signal
     test: Mapping[str, Any] = field(default_factory=dict)  # scores on the test split, if any
+    validation: Mapping[str, Any] = field(default_factory=dict)  # if it was scored on that instead
 
     def predict(self, x: Any) -> np.ndarray:
         """Return probabilities (N, K) for raw rows, or values for a regression.
