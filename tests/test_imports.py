@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "explanation": "check",
     "bench": "run sklearn",
     "interop": "run",
+    "search": "run",
     "sklearn": "training",
-    "cli": "explanation bench interop",
+    "cli": "explanation bench interop search",
     "examples": "data",
 }
 BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
@@ -45,7 +46,8 @@ FRONT = ("xpnet", "__main__")
 MAY_USE = {
     "PIL": "data",
     "numpy": (
-        "backends base bench check data explanation interop kernels run sklearn storage training"
+        "backends base bench check data explanation interop kernels run search sklearn storage "
+        "training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -71,6 +73,7 @@ MAY_USE = {
     "jinja2": "page",
     "markupsafe": "page",
     "matplotlib": "bench",
+    "optuna": "search",
     "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
@@ -94,6 +97,7 @@ LAZY = {
         "onnx",
         "onnxruntime",
         "optax",
+        "optuna",
         "platformdirs",
         "pooch",
         "pyarrow",
