@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "explanation": "check",
     "bench": "run sklearn",
     "interop": "run",
-    "search": "run",
+    "search": "page report run",
     "sklearn": "training",
     "cli": "explanation bench interop search",
     "examples": "data",

@@ -52,6 +52,7 @@ def test_it_finds_the_planted_optimum(found):
     result, _ = found
     first, best = result.trials[0], result.best
     assert result.settings(first) == {"optimizer.lr": 1e-6, "model.hidden": [16]}
+    assert result.plain == first
     scan = {}
     for lr in (1e-6, 1e-4, 1e-2, 1.0):
         x, y = trainer_data()

@@ -75,11 +75,14 @@ def _say_result(found: Sweep, quiet: bool) -> int:
     best, title = found.best, found.metric.title
     assert best is not None
     assert best.value is not None
-    first = found.trials[0]
-    compared = "" if first.value is None or best is first else f"; trial 0 had {first.value:.4f}"
+    plain, compared = found.plain, ""
+    if plain is not None and plain.value is not None and plain != best:
+        compared = f"; the settings as they were had {plain.value:.4f}"
     report(f"best trial {best.number}: {title} {best.value:.4f}{compared}")
     report(" ".join(f"--set {shlex.quote(word)}" for word in found.words(best)))
     report(f"best run {found.folder.best_path}")
+    if found.folder.page_path.is_file():
+        report(f"report {found.folder.page_path}")
     if found.run is not None:
         say_test(found.run.test, report)
     return 0

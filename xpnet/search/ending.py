@@ -34,11 +34,11 @@ def finish(
     again on all rows but the test part. Raises TrainingError where no trial finished.
     """
     if found.interrupted:
-        _write(found)
+        _write(found, warn)
         return found
     best = found.best
     if best is None:
-        _write(found)
+        _write(found, warn)
         reasons = [t for t in found.trials if t.reason]
         why = f"; trial {reasons[0].number}: {reasons[0].reason}" if reasons else ""
         msg = f"no trial of {len(found.trials)} finished{why}"
@@ -50,15 +50,20 @@ def finish(
         run = _retrained(found, best, base, settings, warn)
         if run.interrupted:
             found = replace(found, interrupted=True, stopped=run.stopped)
-            _write(found)
+            _write(found, warn)
             return found
     found = replace(found, run=run, retrained=settings is not None)
-    _write(found)
+    _write(found, warn)
     return found
 
 
-def _write(found: Sweep) -> None:
+def _write(found: Sweep, warn: Callable[[str], None]) -> None:
+    """Write the result, and the page: what fails while it is drawn spoils nothing."""
     found.folder.write_json(found.folder.result_path, found.as_dict())
+    try:
+        found.report()
+    except Exception as error:  # whatever a library that draws raises
+        warn(f"no report.html: {type(error).__name__}: {error}")
 
 
 def _kept(found: Sweep, best: Trial, base: Base) -> Run:

@@ -28,6 +28,7 @@ class Sweep:
     run: Run | None = None  # the best, with its scores on the test part in `run.test`
     stopped: str | None = None  # why before the last trial, if so
     interrupted: bool = False  # by a signal
+    plain: Trial | None = None  # the trial with the run's own settings, if there is one
     retrained: bool = False  # whether the best was trained again, on the validation part as well
 
     @property
@@ -48,6 +49,15 @@ class Sweep:
     def trial_folder(self, trial: Trial) -> Path:
         """Return the run folder of a trial."""
         return folder_of(self.folder.path, trial.number)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page of the sweep, by default report.html in its folder; return where it is.
+
+        Raises CheckpointError where it cannot be written.
+        """
+        from xpnet.search.report import write_page
+
+        return write_page(self, self.folder.page_path if path is None else Path(path))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON data: the content of sweep.json."""

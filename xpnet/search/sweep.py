@@ -181,12 +181,15 @@ class _Search:
             loop = Loop(self.folder, self.sweeping, self.base, study, self.own, *told)
             self.report(loop.headline)
             stopped, interrupted = loop.run()
+            trials = tuple(study.trials())
+            own = {p.key: self.own.get(p.key) for p in self.space if p.applies(self.own)}
             found = Sweep(
                 self.folder,
                 self.metric,
                 tuple(self.space),
-                tuple(study.trials()),
+                trials,
                 study.importance(),
+                plain=next((t for t in trials if t.values == own), None),
                 stopped=stopped,
                 interrupted=interrupted,
             )
