@@ -27,14 +27,14 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
-    "report": "base",
+    "report": "page",
     "training": "kernels backends data storage",
-    "run": "training",
+    "run": "training report",
     "check": "run",
     "explanation": "check",
     "bench": "run sklearn",
     "interop": "run",
-    "search": "page report run",
+    "search": "run",
     "sklearn": "training",
     "cli": "explanation bench interop search",
     "examples": "data",
@@ -45,9 +45,9 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data report",
+    "PIL": "data page",
     "numpy": (
-        "backends base bench check data explanation interop kernels report run search sklearn"
+        "backends base bench check data explanation interop kernels page report run search sklearn"
         " storage training"
     ),
     "array_api_compat": (

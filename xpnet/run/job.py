@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from xpnet.backends import Resolved
@@ -13,6 +13,7 @@ from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, DataError
 from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
+from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.trained_run import Run, load_run
@@ -25,6 +26,8 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
 
+MOST_WARNINGS = 50  # lines in run.json
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,7 +38,14 @@ class Job:
     chosen: Resolved
     splits: Splits
     trainer: Trainer
-    warn: Callable[[str], None]
+    tell: Callable[[str], None]
+    tell_trouble: Callable[[str], None]
+    warned: list[str] = field(default_factory=list)  # what was warned of, for run.json
+
+    def warn(self, line: str) -> None:
+        """Tell of trouble, and remember it."""
+        self.warned.append(line)
+        self.tell_trouble(line)
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
@@ -107,7 +117,7 @@ class Job:
                 record |= {"threads": threads.number, "threads_reason": threads.why}
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
-                record |= {"seconds": seconds, "status": status}
+                record |= {"seconds": seconds, "status": status, **self.warnings(record)}
                 self.folder.write_json(self.folder.run_path, record)
             except CheckpointError as error:  # a full disk must not hide how it ended
                 self.warn(str(error))
@@ -167,10 +177,19 @@ class Job:
             "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
+            **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
         }
 
+    def warnings(self, record: dict[str, Any]) -> dict[str, list[str]]:
+        """What training warned of, here and before it was resumed: the last lines, if any."""
+        lines = [*record.get("warnings", ()), *self.warned][-MOST_WARNINGS:]
+        return {"warnings": lines} if lines else {}
+
     def trained(self, *, interrupted: bool, scored: Literal["test", "validation"] = "test") -> Run:
-        """Return the run as it will be loaded, scored on that part where there is one."""
+        """Return the run as it will be loaded, scored on that part where there is one.
+
+        The page shows the test part, so a run that is scored on the other has none.
+        """
         now = Run(
             self.folder,
             self.config,
@@ -190,11 +209,7 @@ class Job:
             backend = self.chosen.backend  # the best is an older one
             loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
-        part = self.splits.test if scored == "test" else self.splits.validation
-        if part is None:
-            return run
-        result = scores(run, part)
         if scored == "validation":
-            return replace(run, validation=result)
-        self.folder.write_json(self.folder.report_path, result)
-        return replace(run, test=result)
+            part = self.splits.validation
+            return run if part is None else replace(run, validation=scores(run, part))
+        return scored_and_shown(run, self.splits, self.tell, self.warn)

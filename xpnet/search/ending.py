@@ -11,8 +11,8 @@ from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import DataError, TrainingError
 from xpnet.run import load, load_splits, train
 from xpnet.run.origin import origin_of
+from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
-from xpnet.run.scores import scores
 from xpnet.run.trained_run import Run
 from xpnet.search.result import Sweep
 from xpnet.search.trials import Base, Trial, folder_of
@@ -44,7 +44,7 @@ def finish(
         msg = f"no trial of {len(found.trials)} finished{why}"
         raise TrainingError(msg)
     if settings is None:
-        run = _kept(found, best, base)
+        run = _kept(found, best, base, warn)
     else:
         report(f"training the best, trial {best.number}, on all rows but the test part")
         run = _retrained(found, best, base, settings, warn)
@@ -66,7 +66,7 @@ def _write(found: Sweep, warn: Callable[[str], None]) -> None:
         warn(f"no report.html: {type(error).__name__}: {error}")
 
 
-def _kept(found: Sweep, best: Trial, base: Base) -> Run:
+def _kept(found: Sweep, best: Trial, base: Base, warn: Callable[[str], None]) -> Run:
     """A copy of the trial's run, with its scores on the test part."""
     place = found.folder.best_path
     if not _is_of(found, best):
@@ -81,21 +81,12 @@ def _kept(found: Sweep, best: Trial, base: Base) -> Run:
     folder = RunFolder(place)
     if before := folder.read_json(folder.report_path):
         return replace(run, test=before)
-    part = _test_part(run, base)
-    if part is None:
-        return run
-    result = scores(run, part)
-    folder.write_json(folder.report_path, result)
-    return replace(run, test=result)
-
-
-def _test_part(run: Run, base: Base) -> Any:
     table = base.source if speaks_arrow(base.source) else None
     splits = load_splits(run.config, table, origin_of(run))
     if splits.fingerprint != run.fingerprint:
         msg = "the data has changed since the sweep began: the test part would be another one"
         raise DataError(msg)
-    return splits.test
+    return scored_and_shown(run, splits, lambda line: None, warn)
 
 
 def _retrained(
