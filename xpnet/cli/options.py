@@ -1,6 +1,6 @@
 """Options shared by several commands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +14,7 @@ __all__ = [
     "given",
     "open_run",
     "say_notes",
+    "say_test",
     "set_option",
     "warn",
     "which_option",
@@ -113,6 +114,14 @@ def open_run(run: str, backend: str | None, device: str | None, which: str = "au
     for message in loaded.folder.skipped:
         warn(f"skipped: {message}")
     return loaded
+
+
+def say_test(test: Mapping[str, Any], report: Callable[[str], None]) -> None:
+    """Print the scores on the test part, if there is one, the most telling on the last line."""
+    if test:
+        name = next(key for key in ("accuracy", "r2", "mse") if key in test)
+        report(f"test loss {test['loss']:.4f}")
+        say(f"test {name} {test[name]:.4f}")
 
 
 def say_notes(file: str, rows: Any) -> None:

@@ -21,6 +21,9 @@ from xpnet.cli.options import column_options, device_options, set_option
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard.")
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="true",
               help="Log to MLflow, at URI or where it logs by default.")  # fmt: skip
+@click.option(
+    "--sweep", "search", metavar="auto|FILE", help="Search the settings for the best: many runs."
+)
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
 @set_option
 def train(
@@ -44,6 +47,7 @@ def train(
     data_dir: str | None,
     tensorboard: bool,
     mlflow: str | None,
+    search: str | None,
     quiet: bool,
     overrides: tuple[str, ...],
 ) -> int:
@@ -61,14 +65,17 @@ def train(
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     xpnet train new.csv --from runs/first --set 'optimizer.freeze=["0"]'
+    xpnet train flowers.csv --label species --sweep auto --set sweep.trials=50
     """
     import shlex
 
-    from xpnet.cli.options import column_settings, given, warn
+    from xpnet.cli.options import column_settings, given, say_test, warn
     from xpnet.cli.output import say
     from xpnet.cli.streams import tolerant_streams
+    from xpnet.cli.sweeps import run_sweep
     from xpnet.errors import ConfigError
     from xpnet.run import train as run_training
+    from xpnet.search.folder import is_sweep
     from xpnet.training.progress import Progress
 
     named = {
@@ -86,20 +93,25 @@ def train(
         msg = "--out is empty; name the folder, . for the current one"
         raise ConfigError(msg)
 
+    texts = [
+        *(f"{key}={value}" for key, value in named.items() if value),
+        *column_settings(label, ignore, numeric, category, weight, task),
+        *overrides,
+    ]
+    asked = source if given("source") else None
+    if search is not None or (resume and out is not None and is_sweep(out)):
+        return run_sweep(asked, search, out, recipe, texts, start, resume=resume, quiet=quiet)
+
     def report(line: str) -> None:
         if not quiet:
             say(line)
 
     with tolerant_streams():
         run = run_training(
-            source if given("source") else None,
+            asked,
             out,
             recipe=recipe,
-            settings=[
-                *(f"{key}={value}" for key, value in named.items() if value),
-                *column_settings(label, ignore, numeric, category, weight, task),
-                *overrides,
-            ],
+            settings=texts,
             start_from=start,
             resume=resume,
             progress=False if quiet else Progress(),
@@ -111,8 +123,5 @@ def train(
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
             say(f"{run.stopped}; resume with: {command}")
             return 130
-        if run.test:
-            name = next(key for key in ("accuracy", "r2", "mse") if key in run.test)
-            report(f"test loss {run.test['loss']:.4f}")
-            say(f"test {name} {run.test[name]:.4f}")
+        say_test(run.test, report)
         return 0
