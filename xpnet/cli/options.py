@@ -12,6 +12,7 @@ __all__ = [
     "column_settings",
     "device_options",
     "given",
+    "json_option",
     "open_run",
     "say_notes",
     "set_option",
@@ -73,6 +74,12 @@ def column_settings(
         "data.task": task,
     }
     return [f"{key}={json.dumps(v, ensure_ascii=False)}" for key, v in settings.items() if v]
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``: the document of :func:`~xpnet.cli.output.print_json`, and nothing else."""
+    text = "Print one JSON document, and nothing else, on standard output."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
 
 
 def set_option(command: F) -> F:

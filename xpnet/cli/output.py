@@ -4,8 +4,10 @@ A line and a cell of a table may hold names from files; these are escaped, so th
 a terminal.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["add_column", "add_row", "cell", "check_places", "show", "say", "write_output"]
+__all__ = [
+    "add_column",
+    "add_row",
+    "cell",
+    "check_places",
+    "only_json",
+    "print_json",
+    "say",
+    "say_written",
+    "show",
+    "write_output",
+]
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -50,6 +63,29 @@ def show(what: "Table | Text") -> None:
     from rich.console import Console
 
     Console(highlight=False).print(what)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as the JSON document of ``--json``, encoded as in the files of a run."""
+    from xpnet.storage.plain_json import json_text
+
+    click.echo(json_text(value, indent=2))
+
+
+@contextlib.contextmanager
+def only_json(as_json: bool) -> Iterator[None]:
+    """With ``--json``, send to standard error what the block prints for people."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def say_written(path: str | Path, lines: list[str], as_json: bool) -> None:
+    """Print what was written to ``path``, a file or the folder of a run, in words or as JSON."""
+    if as_json:
+        size = Path(path).stat().st_size if Path(path).is_file() else None
+        print_json({"path": path, "bytes": size, "lines": lines})
+    else:
+        say(*lines)
 
 
 def check_places(*paths: str | None) -> None:

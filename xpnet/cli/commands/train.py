@@ -1,8 +1,13 @@
 """``xpnet train``."""
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from xpnet.cli.options import column_options, device_options, set_option
+from xpnet.cli.options import column_options, device_options, json_option, set_option
+
+if TYPE_CHECKING:
+    from xpnet.run import Run
 
 
 @click.command()
@@ -19,6 +24,7 @@ from xpnet.cli.options import column_options, device_options, set_option
 @click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
 @click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
+@json_option
 @set_option
 def train(
     source: str,
@@ -40,6 +46,7 @@ def train(
     threads: str | None,
     data_dir: str | None,
     quiet: bool,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
     """Train a network and measure it on held-out data.
@@ -47,7 +54,8 @@ def train(
     The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or data: a table (CSV or
     other text, Parquet, Feather, JSON Lines, ARFF, LIBSVM), arrays (NPY, NPZ, IDX) or a folder of
     images. Tables are trained on with the recipe "table", others with the default settings. The
-    last line is the test accuracy.
+    last line is the test accuracy; with --json all lines are on standard error, and the document
+    has the run's folder, scores and how it ended.
 
     \b
     xpnet train
@@ -60,7 +68,7 @@ def train(
     import shlex
 
     from xpnet.cli.options import column_settings, given, warn
-    from xpnet.cli.output import say
+    from xpnet.cli.output import only_json, print_json, say
     from xpnet.cli.streams import tolerant_streams
     from xpnet.errors import ConfigError
     from xpnet.run import train as run_training
@@ -83,7 +91,7 @@ def train(
         if not quiet:
             say(line)
 
-    with tolerant_streams():
+    with tolerant_streams(), only_json(as_json):
         run = run_training(
             source if given("source") else None,
             out,
@@ -103,9 +111,27 @@ def train(
         if run.interrupted:
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
             say(f"{run.stopped}; resume with: {command}")
-            return 130
-        if run.test:
+        elif run.test:
             name = next(key for key in ("accuracy", "r2", "mse") if key in run.test)
             report(f"test loss {run.test['loss']:.4f}")
-            say(f"test {name} {run.test[name]:.4f}")
-        return 0
+            if not (quiet and as_json):
+                say(f"test {name} {run.test[name]:.4f}")
+    if as_json:
+        print_json(_result(run))
+    return 130 if run.interrupted else 0
+
+
+def _result(run: "Run") -> dict[str, Any]:
+    """The document of ``--json``: where the run is, how it ended, and its scores."""
+    record = run.folder.read_json(run.folder.run_path)
+    return {
+        "folder": str(run.folder.path),
+        "status": record.get("status"),
+        "stopped": run.stopped,
+        "interrupted": run.interrupted,
+        "epochs": run.folder.last_epochs(1)[1],
+        "seconds": record.get("seconds"),
+        "parameters": record.get("parameters"),
+        "rows": {part: record.get(f"{part}_rows") for part in ("train", "validation", "test")},
+        "test": run.test,
+    }
