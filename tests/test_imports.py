@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
+    "report": "base",
     "training": "kernels backends data storage",
     "run": "training",
     "check": "run",
@@ -43,9 +44,10 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data",
+    "PIL": "data report",
     "numpy": (
-        "backends base bench check data explanation interop kernels run sklearn storage training"
+        "backends base bench check data explanation interop kernels report run sklearn storage"
+        " training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -69,8 +71,8 @@ MAY_USE = {
     "torch": "backends bench check interop",
     "click": "cli",
     "jinja2": "page",
-    "markupsafe": "page",
-    "matplotlib": "bench",
+    "markupsafe": "page report",
+    "matplotlib": "bench report",
     "platformdirs": "kernels",
     "pooch": "data",
     "pyarrow": "data",
