@@ -7,7 +7,7 @@ a terminal.
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,9 @@ __all__ = [
     "print_json",
     "say",
     "say_written",
+    "terminal",
     "show",
+    "show_rows",
     "write_output",
 ]
 
@@ -63,6 +65,47 @@ def show(what: "Table | Text") -> None:
     from rich.console import Console
 
     Console(highlight=False).print(what)
+
+
+def show_rows(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], spare: Sequence[str] = ()
+) -> None:
+    """Print rows of values or cells under (name, "left" or "right") columns, each row one line.
+
+    On a narrow terminal the ``spare`` columns are left out, the last of them first. The first
+    column is folded where it still does not fit.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = [[v if isinstance(v, Text) else cell(v) for v in row] for row in rows]
+    heads = [escape(name) for name, _ in columns]
+    widths = [max(map(_width, column)) for column in zip(heads, *texts, strict=True)]
+    kept, left = list(range(len(columns))), list(spare)
+    while left and sum(widths[k] + 2 for k in kept) - 2 > terminal()[0]:
+        dropped = left.pop()
+        kept = [k for k in kept if columns[k][0] != dropped]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for k in kept:
+        name, side = columns[k]
+        add_column(table, name, justify=side, no_wrap=k > 0, overflow="fold")
+    for row in texts:
+        add_row(table, *(row[k] for k in kept))
+    show(table)
+
+
+def _width(value: Any) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(str(value))
+
+
+def terminal() -> tuple[int, int, bool]:
+    """Return the width and height that standard output has, and whether it shows braille."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width, console.height, console.encoding.startswith("utf")
 
 
 def print_json(value: Any) -> None:
