@@ -34,7 +34,10 @@ PERMISSIVE = re.compile(
     re.IGNORECASE,
 )
 # Licences of packages whose metadata is incomplete, with the source.
-KNOWN: dict[str, str] = {"namex": "Apache-2.0"}  # LICENSE in its wheel
+KNOWN: dict[str, str] = {
+    "namex": "Apache-2.0",  # LICENSE in its wheel
+    "selenium-axe-python": "MPL-2.0",  # LICENSE.txt in its wheel; that of axe-core, too
+}
 
 
 @dataclass(frozen=True)

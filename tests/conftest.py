@@ -72,7 +72,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--require-browser",
         action="store_true",
-        help="fail, rather than skip, the tests of a page where there is no Chromium",
+        help="fail, rather than skip, the tests of a page where Chromium or axe-core is missing",
     )
     parser.addoption(
         "--min-gpu-tests",
@@ -147,6 +147,33 @@ def folder(tmp_path_factory):
     if WHY_NOT:
         pytest.skip(WHY_NOT)
     return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="session")
+def chromium(request, tmp_path_factory):
+    """One headless Chromium for all tests of pages."""
+    from browser import started
+
+    yield from started(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """The driver of that Chromium, as if it had just been started."""
+    from browser import as_new
+
+    return as_new(chromium)
+
+
+@pytest.fixture(scope="module")
+def axe(request, browser):
+    """Return a function that fails where axe-core finds a page wanting: `axe(path, width=360)`.
+
+    `scheme` is light, dark or print; see `browser.Axe`.
+    """
+    from browser import Axe, axe_source
+
+    return Axe(browser, axe_source(request))
 
 
 @pytest.fixture(params=["pickle", "deepcopy", "joblib"])

@@ -1,9 +1,7 @@
 """The page in a real browser: clicked, typed into, and its numbers compared with xpnet's own.
 
-Needs Chromium and its driver (`apt-get install chromium chromium-driver`) and selenium.
+tests/browser.py says what it needs.
 """
-
-import shutil
 
 import numpy as np
 import pytest
@@ -11,30 +9,6 @@ import pytest
 from xpnet.explanation import explain, html, of_sizes, tiny
 from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
 from xpnet.ops.softmax import softmax, softmax_jacobian
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--force-prefers-reduced-motion",  # a smooth scroll moves the target
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(request, tmp_path_factory):
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        absent = pytest.fail if request.config.getoption("--require-browser") else pytest.skip
-        absent("no browser: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install it")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    made.set_window_size(1200, 1400)
-    yield made
-    made.quit()
 
 
 @pytest.fixture(scope="module")

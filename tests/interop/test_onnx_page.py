@@ -1,6 +1,6 @@
 """The page that trains, in a real browser: its losses are those of xpnet's own training.
 
-Needs Chromium and its driver, selenium, and npm, which fetches onnxruntime-web.
+Needs a browser (tests/browser.py), and npm, which fetches onnxruntime-web.
 """
 
 import base64
@@ -13,6 +13,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from browser import absent
 from safetensors.numpy import load_file, save_file
 
 import xpnet
@@ -24,11 +25,6 @@ from xpnet.interop.onnx.adopt import adopt
 from xpnet.interop.onnx.html import CDN, render
 from xpnet.interop.onnx.step import about, step_model
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--force-prefers-reduced-motion",
-)  # fmt: skip
 VERSION = CDN.partition("@")[2].partition("/")[0]
 SETTINGS = {
     "epochs": 4,
@@ -37,10 +33,6 @@ SETTINGS = {
     "optimizer.name": "adamw",
     "backend": "numpy",
 }
-
-
-def absent(request, reason):
-    (pytest.fail if request.config.getoption("--require-browser") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +57,6 @@ def runtime(request, tmp_path_factory):
         safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         archive.extractall(folder, **safe)
     return folder / "package"
-
-
-@pytest.fixture(scope="module")
-def browser(request, tmp_path_factory):
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        absent(request, "no browser: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install it")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    downloads = tmp_path_factory.mktemp("downloads")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    made.downloads = downloads
-    made.set_script_timeout(120)
-    yield made
-    made.quit()
 
 
 def asked(browser, script):
