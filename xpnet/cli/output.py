@@ -24,6 +24,7 @@ __all__ = [
     "add_row",
     "cell",
     "check_places",
+    "fits",
     "only_json",
     "print_json",
     "say",
@@ -76,11 +77,8 @@ def show_rows(
     column is folded where it still does not fit.
     """
     from rich.table import Table
-    from rich.text import Text
 
-    texts = [[v if isinstance(v, Text) else cell(v) for v in row] for row in rows]
-    heads = [escape(name) for name, _ in columns]
-    widths = [max(map(_width, column)) for column in zip(heads, *texts, strict=True)]
+    texts, widths = _measured(columns, rows)
     kept, left = list(range(len(columns))), list(spare)
     while left and sum(widths[k] + 2 for k in kept) - 2 > terminal()[0]:
         dropped = left.pop()
@@ -94,10 +92,20 @@ def show_rows(
     show(table)
 
 
-def _width(value: Any) -> int:
-    from rich.cells import cell_len
+def fits(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> bool:
+    """Return whether :func:`show_rows` has room for all of the columns."""
+    return sum(width + 2 for width in _measured(columns, rows)[1]) - 2 <= terminal()[0]
 
-    return cell_len(str(value))
+
+def _measured(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]
+) -> tuple[list[list["Text"]], list[int]]:
+    """The cells, and the width of each column."""
+    from rich.text import Text
+
+    texts = [[v if isinstance(v, Text) else cell(v) for v in row] for row in rows]
+    heads = [cell(name) for name, _ in columns]
+    return texts, [max(c.cell_len for c in column) for column in zip(heads, *texts, strict=True)]
 
 
 def terminal() -> tuple[int, int, bool]:

@@ -13,6 +13,7 @@ from xpnet.random import generator
 
 __all__ = ["holm", "mcnemar", "sign_flips"]
 
+EXACT = 1_000  # rows up to which the binomial numbers are whole
 FLIPS = 9_999  # of all signs
 MANY = 20_000  # rows from which the sum of the flipped differences is taken for normal
 BLOCK = 2**22  # signs at a time
@@ -28,9 +29,11 @@ def mcnemar(first: int, second: int) -> float:
     (0.109375, 1.0)
     """
     n, few = first + second, min(first, second)
+    if n <= EXACT:
+        return min(1.0, 2 * sum(math.comb(n, k) for k in range(few + 1)) / 2**n)
     whole = math.lgamma(n + 1) - n * math.log(2)
     terms = (math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(few + 1))
-    return round(min(1.0, 2 * math.fsum(terms)), 15)
+    return min(1.0, 2 * math.fsum(terms))
 
 
 def sign_flips(differences: np.ndarray, seed: int = 0) -> float:

@@ -3,15 +3,23 @@
 Whether a difference is luck is asked where runs have the same test rows: xpnet/run/paired_runs.py.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpnet.errors import ConfigError
 from xpnet.run.config import table_of
-from xpnet.run.overview import Overview, is_folder_of_runs, number, overview, runs_in
+from xpnet.run.overview import (
+    Overview,
+    is_folder_of_runs,
+    measured,
+    number,
+    overview,
+    runs_in,
+)
 from xpnet.run.paired_runs import Against, paired_with
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.trained_run import Run, load
@@ -19,8 +27,12 @@ from xpnet.settings import flattened
 from xpnet.storage.safe_open import as_path
 from xpnet.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from xpnet.report.comparison import Curves
+
 __all__ = ["Comparison", "compare"]
 
+PARTS = {"val_": "validation", "": "training"}
 ENVIRONMENT = ("xpnet", "backend", "version", "device", "dtype")  # of run.json
 
 
@@ -42,9 +54,26 @@ class Comparison:
         """Return a page of its own: learning curves, scores, differences."""
         from xpnet.report.comparison import comparison_page
 
-        histories = [run.history for run in self.runs]
-        against = [each._asdict() for each in self.against]
-        return comparison_page(self.rows, histories, self.settings, against, self.notes)
+        against = [{**each._asdict(), "verdict": each.verdict} for each in self.against]
+        return comparison_page(self.rows, self._curves(), self.settings, against, self.notes)
+
+    def _curves(self) -> "list[Curves]":
+        """The loss and each metric by epoch, of the validation and of the training."""
+        from xpnet.report.comparison import Curves
+
+        names = dict.fromkeys(name for run in self.runs for name in measured(run.history))
+        drawn = []
+        for name, (prefix, part) in itertools.product(names, PARTS.items()):
+            key, lines = f"{prefix}{name}", []
+            for row, run in zip(self.rows, self.runs, strict=True):
+                epochs = enumerate(run.history, 1)
+                pairs = [(number(r.get("epoch")) or n, number(r.get(key))) for n, r in epochs]
+                points = [(x, y) for x, y in pairs if y is not None]
+                if points:
+                    lines.append((row["run"], [x for x, _ in points], [y for _, y in points]))
+            if lines:
+                drawn.append(Curves(f"{name.replace('_', ' ')} of the {part}", lines))
+        return drawn
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON data, as ``xpnet compare --json`` prints it."""
@@ -52,7 +81,7 @@ class Comparison:
             "runs": self.rows,
             "settings": self.settings,
             "notes": self.notes,
-            "against": self.against,
+            "against": [{**each._asdict(), "verdict": each.verdict} for each in self.against],
         }
 
 

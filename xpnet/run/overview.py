@@ -4,7 +4,7 @@ Its files are read as they are, also while a training writes them, and nothing i
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,12 +17,27 @@ from xpnet.storage.durable import storage_errors
 from xpnet.storage.plain_json import decoded
 from xpnet.training.monitoring import best_epoch
 
-__all__ = ["MAIN", "Overview", "Score", "is_folder_of_runs", "main_score", "overview", "runs_in"]
+__all__ = [
+    "MAIN",
+    "Overview",
+    "Score",
+    "is_folder_of_runs",
+    "main_score",
+    "measured",
+    "number",
+    "overview",
+    "runs_in",
+    "text",
+]
 
 Status = Literal["finished", "training", "interrupted", "failed", "torn"]
 
 # What a run is judged by: the first of these that it has; "mse" is better where it is lower.
 MAIN = ("accuracy", "r2", "mse")
+
+
+# What a record has beside its loss and metrics.
+NOT_METRICS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
 
 
 class Score(NamedTuple):
@@ -92,6 +107,15 @@ def number(value: Any) -> float | None:
 def text(value: Any) -> str | None:
     """Return a value of a JSON file if it is a text; else None."""
     return value if isinstance(value, str) else None
+
+
+def measured(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the names of the loss and the metrics of some epochs, without "val_"."""
+    names = dict.fromkeys(key.removeprefix("val_") for record in history for key in record)
+    known = [
+        n for n in names if any(number(r.get(n, r.get(f"val_{n}"))) is not None for r in history)
+    ]
+    return sorted((n for n in known if n not in NOT_METRICS), key=lambda name: name != "loss")
 
 
 def main_score(report: dict[str, Any]) -> Score | None:

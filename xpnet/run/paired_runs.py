@@ -27,7 +27,8 @@ class Against(NamedTuple):
     run: str
     best: str
     rows: int
-    difference: float  # of the errors' means: how much worse the run is
+    score: str  # of which the difference is
+    difference: float  # how much worse the run is
     both_wrong: int | None  # rows; None where errors are not right or wrong
     run_wrong: int | None  # of those that the best has right
     best_wrong: int | None
@@ -137,7 +138,8 @@ def _pair(name: str, best: str, own: _Tested, other: _Tested) -> Against:
         test, p = "McNemar's exact test", mcnemar(int(a @ (1 - b)), int(b @ (1 - a)))
     else:
         test, p = "sign flips", sign_flips((a - b) * weight)
-    pair = Against(name, best, len(a), worse, None, None, None, test, p, p)
+    score = "r2" if own.kind == "regression" else "accuracy"
+    pair = Against(name, best, len(a), score, worse, None, None, None, test, p, p)
     if not of_classes:
         return pair
     both, alone, best_alone = (int(n) for n in (a @ b, a @ (1 - b), b @ (1 - a)))

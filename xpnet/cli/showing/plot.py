@@ -6,24 +6,11 @@ from typing import Any
 from xpnet.cli.chart import Curve, chart
 from xpnet.cli.output import say, show, terminal
 from xpnet.errors import DataError
-from xpnet.run.overview import number
+from xpnet.run.overview import measured, number
 
-__all__ = ["measured", "show_plot"]
+__all__ = ["show_plot"]
 
-# What a record has beside its loss and metrics.
-NOT_METRICS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
 TALL, LOW = 14, 5  # rows of a chart, at most and at least
-
-
-def measured(history: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the names of the loss and the metrics of some epochs, without "val_"."""
-    names = dict.fromkeys(key.removeprefix("val_") for record in history for key in record)
-    known = [n for n in names if any(number(_value(r, n)) is not None for r in history)]
-    return sorted((n for n in known if n not in NOT_METRICS), key=lambda name: name != "loss")
-
-
-def _value(record: dict[str, Any], name: str) -> Any:
-    return record.get(name, record.get(f"val_{name}"))
 
 
 def show_plot(name: str, history: Sequence[dict[str, Any]], best: Any, status: str) -> None:
