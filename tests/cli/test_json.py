@@ -67,6 +67,7 @@ def calls(here, tmp_path):
         "import": [[weights, tmp_path / "net.safetensors", "--like", run]],
         "adopt": [[run, here / "state.safetensors", "--out", tmp_path / "adopted"]],
         "backends": [[]],
+        "compare": [[runs], [run, runs / "r1", "--quick", "-o", tmp_path / "c.html"]],
         "gradcheck": [[run, "--samples", "2"], ["digits", *small, "--samples", "1"]],
         "parity": [["digits", *small, "--backends", "numpy", "--steps", "1"]],
         "bench": [["--rows", "4-2:8:sgd", "--only", "xpnet numpy, portable", "--rounds", "1"]],

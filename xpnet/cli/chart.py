@@ -5,6 +5,7 @@ plotext 5 leaves out the points before one. A curve that is not the first is das
 differ without colours; where the terminal has no braille it is drawn in letters.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,8 +67,8 @@ def chart(
     lines = [_legend(title + (", log scale" if log else ""), curves, width, braille=braille)]
     axis = ("┤", "│", "└", "─", "┬") if braille else ("+", "|", "+", "-", "+")
     for row in range(height):
-        line = cell(f"{by_row.get(row, ''):>{gutter}} {axis[row not in by_row]}", "dim")
-        lines.append(line + grid.line(row))
+        line = cell("").append(f"{by_row.get(row, ''):>{gutter}} {axis[row not in by_row]}", "dim")
+        lines.append(line.append_text(grid.line(row)))
     return [*lines, *_below(grid, min(places), max(places), gutter, axis)]
 
 
@@ -117,7 +118,7 @@ def _legend(title: str, curves: Sequence[Curve], width: int, *, braille: bool) -
     samples = ("⠒⠒", "⠂⠐", "⠂⠐", "⠂⠐") if braille else LETTERS
     entries = [f"{samples[n % 4]} {c.name} {c.y[-1]:.4g}" for n, c in enumerate(named)]
     fits = len(title) + sum(3 + len(entry) for entry in entries) <= width
-    text = cell(title, "bold")
+    text = cell("").append_text(cell(title, "bold"))
     for number, entry in enumerate(entries):
         text.append("   " if fits else "\n  ").append_text(cell(entry, STYLES[number % 4]))
     return text
@@ -208,18 +209,21 @@ class _Grid:
     def line(self, row: int) -> "Text":
         """Return a row of cells."""
         line = cell("")
-        for column in range(self.width):
-            place = (row, column)
-            if place in self.dots:
-                owner = self.owner[place]
-                drawn = chr(0x2800 + self.dots[place]) if self.fine[0] == 2 else LETTERS[owner % 4]
-                drawn = "●" if place in self.alone and self.fine[0] == 2 else drawn
-                line.append(drawn, STYLES[owner % 4])
-            else:
-                dotted = "┊" if self.fine[0] == 2 else ":"
-                line.append(dotted if column == self.marked else " ", "dim")
+        cells = (self._cell((row, column)) for column in range(self.width))
+        for style, same in itertools.groupby(cells, key=lambda each: each[1]):
+            line.append("".join(character for character, _ in same), style)
         line.rstrip()
         return line
+
+    def _cell(self, place: tuple[int, int]) -> tuple[str, str]:
+        """A character and its style."""
+        braille = self.fine[0] == 2
+        if place not in self.dots:
+            marked = place[1] == self.marked
+            return ("┊" if braille else ":", "dim") if marked else (" ", "")
+        owner = self.owner[place] % len(STYLES)
+        drawn = chr(0x2800 + self.dots[place]) if braille else LETTERS[owner]
+        return "●" if braille and place in self.alone else drawn, STYLES[owner]
 
 
 def _between(a: tuple[float, float], b: tuple[float, float]) -> Iterator[tuple[int, int]]:

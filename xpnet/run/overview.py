@@ -164,7 +164,8 @@ def _status(folder: RunFolder, record: dict[str, Any]) -> tuple[Status, str]:
     said = text(record.get("status"))
     if said is None:
         writer = writer_of(folder.path)
-        return ("torn", "it has no run.json") if writer is None else ("training", writer)
+        lacks = "its run.json does not say how it ended" if record else "it has no run.json"
+        return ("torn", lacks) if writer is None else ("training", writer)
     if said == "training":
         writer = writer_of(folder.path)
         ended = "its process ended without a word"
