@@ -13,8 +13,10 @@ stats = pytest.importorskip("scipy.stats", reason="no SciPy: pip install 'xpnet[
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(0, 0), (0, 1), (1, 1), (8, 2), (2, 8), (10, 0), (499, 501), (0, 60), (700, 800)]
-    + [(EXACT, 0), (EXACT, 1), (30_000, 29_000), (200_000, 201_000)],
+    [
+        *[(0, 0), (0, 1), (1, 1), (8, 2), (2, 8), (10, 0), (499, 501), (0, 60), (700, 800)],
+        *[(EXACT, 0), (EXACT, 1), (30_000, 29_000), (200_000, 201_000)],
+    ],
 )
 def test_mcnemar_is_the_binomial_test_of_the_rows_that_one_alone_has_wrong(first, second):
     n = first + second
