@@ -28,18 +28,6 @@ from xpnet.run import load
 COLUMNS = ("a", "b", "c", "d")
 
 
-@pytest.fixture
-def xpnet(capsys):
-    """Return a function that calls the command line here and returns (code, out, err)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
-
-
 def process(*args, script=None, **options):
     command = ["-c", script] if script else ["-m", "xpnet", *map(str, args)]
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "TERM": "xterm"}

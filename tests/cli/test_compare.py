@@ -5,18 +5,7 @@ import shutil
 
 import pytest
 
-from xpnet.cli.main import main
 from xpnet.run import train
-
-
-@pytest.fixture
-def xpnet(capsys):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,6 @@ WITHOUT = {
 }
 
 
-@pytest.fixture
-def xpnet(capsys):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A folder with a run of a table, two of its runs in a folder, its rows, and other forms."""

@@ -9,19 +9,8 @@ import numpy as np
 import pytest
 
 import xpnet as package
-from xpnet.cli.main import main
 from xpnet.run import train
 from xpnet.storage import RunLock
-
-
-@pytest.fixture
-def xpnet(capsys):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

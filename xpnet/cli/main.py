@@ -26,7 +26,7 @@ COMMANDS = {
     "evaluate": "Measure a trained run on its test data, or on a file.",
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, a folder of runs, or the columns of a table.",
-    "compare": "Compare runs: scores, settings that differ, and whether it is luck.",
+    "compare": "Compare runs: scores, what differs, and whether it is luck.",
     "init": "Write a commented config to start from.",
     "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",
