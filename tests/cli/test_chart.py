@@ -39,12 +39,19 @@ def test_every_finite_point_is_drawn_and_a_nan_is_a_gap():
     """plotext 5 leaves out what is before a NaN, plotext 6 ends the process."""
     y = [1.0] * 10
     y[4] = math.nan
-    (row,) = {row for row in drawn([Curve("a", range(10), y)], braille=False)[1:-2] if "*" in row}
-    line = row[row.index("*") : row.rindex("*") + 1]
-    assert len(line) == len(row.rstrip()) - row.index("*")
-    assert " " in line
-    for side in (line[: line.index(" ")], line[line.rindex(" ") + 1 :]):
-        assert set(side) == {"*"}
+    (row,) = [row for row in drawn([Curve("a", range(10), y)], braille=False)[1:-2] if "*" in row]
+    before, after = row.removeprefix("1 +").rstrip().split()
+    assert set(before + after) == {"*"}
+    assert (len(before), len(after)) == (20, 26)  # of 57 columns: to epoch 3, and from epoch 5
+    assert len(row) == 60
+
+
+@pytest.mark.parametrize("width", [33, 40, 57, 80])
+def test_a_line_has_no_holes(width):
+    for n in (2, 7, 11, 30):
+        lines = drawn([Curve("a", range(n), [k % 3 for k in range(n)])], width, braille=False)
+        columns = {c for line in lines[1:-2] for c, drawn_ in enumerate(line) if drawn_ == "*"}
+        assert columns == set(range(min(columns), max(columns) + 1))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

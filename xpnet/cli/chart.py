@@ -166,11 +166,11 @@ class _Grid:
 
     def row(self, y: float) -> int:
         """Return the row of cells of a height."""
-        return int(round(self._dot(self.x[0], y)[1]) // self.fine[1])
+        return _near(self._dot(self.x[0], y)[1]) // self.fine[1]
 
     def column(self, x: float) -> int:
         """Return the column of cells of a place."""
-        return int(round(self._dot(x, self.y[0])[0]) // self.fine[0])
+        return _near(self._dot(x, self.y[0])[0]) // self.fine[0]
 
     def mark(self, x: float) -> None:
         """Stand a dotted line at a place."""
@@ -196,8 +196,8 @@ class _Grid:
 
     def _end(self, last: tuple[float, float] | None, run: int, number: int) -> None:
         if last is not None and run == 1:
-            self._set(round(last[0]), round(last[1]), number)
-            place = (round(last[1]) // self.fine[1], round(last[0]) // self.fine[0])
+            self._set(_near(last[0]), _near(last[1]), number)
+            place = (_near(last[1]) // self.fine[1], _near(last[0]) // self.fine[0])
             self.alone.add(place)
 
     def _set(self, column: int, row: int, number: int) -> None:
@@ -228,9 +228,14 @@ class _Grid:
 
 def _between(a: tuple[float, float], b: tuple[float, float]) -> Iterator[tuple[int, int]]:
     """The dots of a line, without its first unless it is all there is."""
-    steps = round(max(abs(b[0] - a[0]), abs(b[1] - a[1])))
+    steps = math.ceil(max(abs(b[0] - a[0]), abs(b[1] - a[1])))
     if steps == 0:
-        yield round(b[0]), round(b[1])
+        yield _near(b[0]), _near(b[1])
     for n in range(1, steps + 1):
         share = n / steps
-        yield round(a[0] + (b[0] - a[0]) * share), round(a[1] + (b[1] - a[1]) * share)
+        yield _near(a[0] + (b[0] - a[0]) * share), _near(a[1] + (b[1] - a[1]) * share)
+
+
+def _near(place: float) -> int:
+    """The dot that is nearest; Python's own ``round`` leaves one out between 0.5 and 1.5."""
+    return math.floor(place + 0.5)
