@@ -44,9 +44,9 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data report",
+    "PIL": "data page",
     "numpy": (
-        "backends base bench check data explanation interop kernels report run sklearn storage"
+        "backends base bench check data explanation interop kernels page report run sklearn storage"
         " training"
     ),
     "array_api_compat": (

@@ -57,6 +57,7 @@ def calls(here, tmp_path):
         "import": [[weights, tmp_path / "net.safetensors", "--like", run]],
         "adopt": [[run, here / "state.safetensors", "--out", tmp_path / "adopted"]],
         "backends": [[]],
+        "report": [[run, "--output", tmp_path / "report.html"]],
         "compare": [[runs], [run, runs / "r1", "--quick", "-o", tmp_path / "c.html"]],
         "gradcheck": [[run, "--samples", "2"], ["digits", *small, "--samples", "1"]],
         "parity": [["digits", *small, "--backends", "numpy", "--steps", "1"]],

@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, a folder of runs, or the columns of a table.",
     "compare": "Compare runs: scores, what differs, and whether it is luck.",
+    "report": "Write the page of a run: its curves, mistakes and settings.",
     "init": "Write a commented config to start from.",
     "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",

@@ -5,6 +5,7 @@ run.json             versions, backend, device and threads, the data's fingerpri
 history.jsonl        one record per epoch, appended while training
 checkpoints/         the last few, and the best
 report.json          the scores on the test part
+report.html          the page of the run
 """
 
 import json
@@ -33,6 +34,7 @@ class RunFolder:
         self.history_path = self.path / "history.jsonl"
         self.checkpoint_path = self.path / "checkpoints"
         self.report_path = self.path / "report.json"
+        self.page_path = self.path / "report.html"
         self._config: Config | None = None
         self.skipped: list[str] = []  # messages of the last :meth:`checkpoint`
 
