@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xpnet.cli.options import say_test, warn
-from xpnet.cli.output import say
+from xpnet.cli.output import only_json, print_json, say
 from xpnet.cli.streams import tolerant_streams
 from xpnet.errors import ConfigError
 from xpnet.escape import escape
@@ -32,6 +32,7 @@ def run_sweep(
     *,
     resume: bool,
     quiet: bool,
+    as_json: bool,
 ) -> int:
     """Search, and print what was found; ``sweep.*`` of the settings are those of the sweep."""
     if space == "":
@@ -41,8 +42,8 @@ def run_sweep(
     shared = [text for text in settings if not text.startswith("sweep.")]
     options = {key.strip().removeprefix("sweep."): v for key, v in map(parse_setting, own)}
     build(Sweeping, options, "sweep")  # a name that it does not have is an error of the settings
-    live = not quiet and sys.stdout.isatty()
-    with tolerant_streams(), _Bar(live) as bar:
+    live = not quiet and not as_json and sys.stdout.isatty()
+    with tolerant_streams(), only_json(as_json), _Bar(live) as bar:
         found = sweep(
             source,
             space,
@@ -56,10 +57,31 @@ def run_sweep(
             report=(lambda line: None) if quiet else bar.say,
             warn=warn,
         )
-    return _say_result(found, quiet)
+        status = _say_result(found, quiet, as_json)
+    if as_json:
+        print_json(_result(found))
+    return status
 
 
-def _say_result(found: Sweep, quiet: bool) -> int:
+def _result(found: Sweep) -> dict[str, Any]:
+    """The document of ``--json``: where the sweep is, how it ended, and the best of it."""
+    best, run = found.best, found.run
+    return {
+        "folder": str(found.folder.path),
+        "stopped": found.stopped,
+        "interrupted": found.interrupted,
+        "monitor": found.metric.title,
+        "best": None if best is None else {
+            "trial": best.number,
+            "value": best.value,
+            "settings": found.words(best),
+            "folder": str(found.folder.best_path),
+        },
+        "test": None if run is None else run.test,
+    }  # fmt: skip
+
+
+def _say_result(found: Sweep, quiet: bool, as_json: bool) -> int:
     def report(line: str) -> None:
         if not quiet:
             say(line)
@@ -84,7 +106,7 @@ def _say_result(found: Sweep, quiet: bool) -> int:
     if found.folder.page_path.is_file():
         report(f"report {found.folder.page_path}")
     if found.run is not None:
-        say_test(found.run.test, report)
+        say_test(found.run.test, report, last=not (quiet and as_json))
     return 0
 
 

@@ -218,7 +218,7 @@ class Job:
             run = replace(now, trainer=loaded.trainer)
         if scored == "validation":
             part = self.splits.validation
-            found = {} if part is None else scores(run, part)
+            found: Mapping[str, Any] = {} if part is None else scores(run, part)
             run = replace(run, validation=found)
         else:
             run = scored_and_shown(run, self.splits, self.tell, self.warn)

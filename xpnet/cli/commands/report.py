@@ -2,13 +2,14 @@
 
 import click
 
-from xpnet.cli.options import device_options, which_option
+from xpnet.cli.options import device_options, json_option, which_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("--output", metavar="FILE", help="The page; by default RUN/report.html.")
+@json_option
 @device_options
 @which_option
 @click.option(
@@ -21,6 +22,7 @@ def report(
     run: str,
     file: str | None,
     output: str | None,
+    as_json: bool,
     device: str | None,
     backend: str | None,
     which: str,
@@ -36,7 +38,7 @@ def report(
     xpnet report runs/first new.csv --output new.html
     """
     from xpnet.cli.options import open_run
-    from xpnet.cli.output import check_places, say
+    from xpnet.cli.output import check_places, say_written
     from xpnet.errors import ConfigError
 
     if output == "":
@@ -45,5 +47,6 @@ def report(
     check_places(output)
     loaded = open_run(run, backend, device, which)
     named = label[0] if len(label) == 1 else label or None
-    say(f"report {loaded.report(output, data=file, label=named)}")
+    page = loaded.report(output, data=file, label=named)
+    say_written(page, [f"report {page}"], as_json)
     return 0
