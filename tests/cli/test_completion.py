@@ -327,8 +327,11 @@ def test_a_real_shell_completes(shell, name):
     terminal.typed(f"{clear}xpnet train --out runs/e\t", "runs/empty/")
 
 
-def test_bash_completes_within_quotes_and_before_the_end_of_a_line(shell):
+def test_bash_completes_behind_an_equals_within_quotes_and_before_the_end(shell):
     terminal = shell("bash")
+    terminal.typed("xpnet train --set data.stra\t", r"data\.stratify=$")
+    assert "stratify" not in terminal.typed("f\t", "alse ")  # it adds the rest, not the key again
+    terminal.typed("\x15", "")
     terminal.typed("xpnet train flowers.csv --label 'sep\t", "'sepal length' ")
     terminal.typed("\x15xpnet train flö.csv --set optimizer.wei x\x02\x02\t", r"ght_decay= ?x")
 
