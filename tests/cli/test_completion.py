@@ -12,6 +12,7 @@ import click
 import pytest
 from terminal import Terminal
 
+from xpnet.cli.completion import completing
 from xpnet.cli.completion.columns import column_names
 from xpnet.cli.completion.settings import Settings
 from xpnet.cli.completion.shells import SHELLS
@@ -47,6 +48,9 @@ def folder(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XPNET_CACHE_DIR", str(cache))
     monkeypatch.setenv(COMPLETE, "zsh_complete")
+    for parameter in cli.params:
+        monkeypatch.setattr(parameter, "type", parameter.type)
+    completing(cli)
     return tmp_path
 
 
@@ -67,6 +71,7 @@ def test_commands_and_options(folder):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("--plugin my", ["my.toml"]),
         ("train --backend ", ["auto", "numpy", "cupy", "torch", "jax", "array-api-strict"]),
         ("train --device c", ["cpu", "cuda", "cuda:0"]),
         ("train --task r", ["regression"]),
