@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     ensure_streams()
     if COMPLETE in os.environ:
-        importlib.import_module("xpnet.cli.completion")  # which tells click of the shells
+        importlib.import_module("xpnet.cli.completion").completing(cli)
     debug = "--debug" in args or os.environ.get("XPNET_DEBUG", "").strip().lower() not in OFF
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
