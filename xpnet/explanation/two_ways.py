@@ -19,7 +19,13 @@ from xpnet.explanation.loss_steps import (
     probability_gradient,
 )
 from xpnet.explanation.model import Step, Tensor, TwoWays
-from xpnet.explanation.output import Output, jacobian, sigmoid_da, sigmoid_losses
+from xpnet.explanation.output import (
+    Output,
+    jacobian,
+    sigmoid_da,
+    sigmoid_losses,
+    vector_times_jacobian,
+)
 from xpnet.explanation.softmax_steps import jacobian_steps, product_step, softmax_step
 from xpnet.explanation.source import code_of
 from xpnet.explanation.wording import number
@@ -78,6 +84,7 @@ def _through_softmax(
     yield [probability_gradient(of_a), *jacobian_steps(PLACE, a, da, J, dz)]
 
 
+ROUNDINGS = 100  # units in the last place that are called rounding
 FROM_LOGITS = "Training computes this loss from logits, and never in this form."
 
 
@@ -131,7 +138,7 @@ def two_ways(out: Output, p: LossPass, host: Host) -> tuple[TwoWays | None, str]
             "and no Jacobian, between them: $dz$ is the gradient of the loss itself. The question "
             "is about softmax and sigmoid with a cross-entropy."
         )
-    through, fused = host(out.backward(out.da, out.a)), host(out.fused)
+    through, fused = host(vector_times_jacobian(out)), host(out.fused)
     losses = _losses(out, p, host)
     difference = float(np.abs(through - fused).max())
     return TwoWays(
@@ -158,14 +165,11 @@ def _difference(
 ) -> str:
     """Say what the difference is, and where it is not rounding."""
     if np.isfinite(difference):
-        near = difference <= 1e-9 * max(float(np.abs(fused).max()), 1e-300)
-        said = "to the last digit" if not difference else f"up to {number(difference)}, "
-        said += "" if not difference else (
-            "which is rounding" if near else
-            "since a probability this near to 0 or 1 has few digits left: the fused form, which "
-            "divides by none, is the right one"
-        )  # fmt: skip
-        return f"Both ways give the same $dz$ {said}."
+        if not difference:
+            return "Both ways give the same $dz$ to the last digit."
+        small = ROUNDINGS * np.finfo(fused.dtype).eps * max(1.0, float(np.abs(fused).max()))
+        rounding = ", which is rounding" if difference <= small else ""
+        return f"Both ways give the same $dz$ up to {number(difference)}{rounding}."
     least, value = number(float(a.min())), number(losses[1])
     return (
         f"A probability has rounded to {'0' if least == '0' else '1'}, so $da$ divides by 0, and "
