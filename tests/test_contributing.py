@@ -44,8 +44,9 @@ def texts(*places):
     for place in places:
         start = ROOT / place
         for path in sorted(start.rglob("*") if start.is_dir() else [start]):
-            # Kernels are compiled from the formulas; a recipe names what it uses, as a config does.
-            left_out = {"__pycache__", "kernels", "recipes"} & {*path.parts}
+            # Kernels are compiled from the formulas; a recipe names what it uses, as a config does,
+            # and so do the pages for users.
+            left_out = {"__pycache__", "kernels", "recipes", "docs"} & {*path.parts}
             if path.is_file() and not left_out and path.suffix != ".npz":
                 yield path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
 

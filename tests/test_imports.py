@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "cli": "explanation bench interop",
     "examples": "data",
 }
-BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
+BASE = ("cache", "errors", "escape", "random", "registry", "settings", "split_vector", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 
@@ -72,9 +72,9 @@ MAY_USE = {
     "jinja2": "page",
     "markupsafe": "explanation page",
     "matplotlib": "bench",
-    "platformdirs": "kernels",
+    "platformdirs": "base",
     "pooch": "data",
-    "pyarrow": "data",
+    "pyarrow": "cli data",
     "pytest": "check",
     "rich": "cli explanation training",
     "safetensors": "interop storage",

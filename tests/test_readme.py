@@ -95,7 +95,7 @@ def write_rows(path, names, rows):
 
 
 def write_network(path):
-    onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
+    onnx = pytest.importorskip("onnx", reason="no onnx: pip install '.[onnx]'")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     weights = onnx.numpy_helper.from_array(np.ones((4, 2), np.float32), "W")
     x, z = (helper.make_tensor_value_info(n, kind, ["N", k]) for n, k in (("x", 4), ("z", 2)))

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 import xpnet
 from xpnet.errors import CheckpointError, ConfigError, DataError
 
-pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
 
 from xpnet.interop.onnx.adopt import adopt
 from xpnet.interop.onnx.html import CDN, render
@@ -161,7 +161,7 @@ def test_the_buttons(page):
 )
 def test_what_is_in_a_page_follows_xpnets_curve(settings, tmp_path):
     """Its step, state, rows and order, in onnxruntime; digits of which some are rare."""
-    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install xpnet[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
     digits, _ = xpnet.data.load_named("digits")
     kept = (digits.y > 4) | (np.arange(len(digits.y)) % 3 == 0)
     np.savez(tmp_path / "rows.npz", x=digits.x[kept], y=digits.y[kept])
