@@ -91,7 +91,7 @@ class Job:
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
         watching = [*([] if progress is None else [progress]), history]
-        watching += [*([Norms()] if self.config.tracking.norms else []), *self.trackers]
+        watching += [*([Norms(self.warn)] if self.config.tracking.norms else []), *self.trackers]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
