@@ -28,25 +28,29 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
+    "report": "base",
     "training": "kernels backends data storage",
-    "run": "training",
+    "tracking": "report training",
+    "run": "tracking",
     "check": "run",
-    "explanation": "check",
+    "explanation": "check page",
     "bench": "run sklearn",
-    "interop": "run",
+    "interop": "page run",
     "sklearn": "training",
     "cli": "explanation bench interop",
     "examples": "data",
 }
-BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
+BASE = ("cache", "errors", "escape", "random", "registry", "settings", "split_vector", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data",
+    "PIL": "data page report",
+    "IPython": "tracking",
     "numpy": (
-        "backends base bench check data explanation interop kernels run sklearn storage training"
+        "backends base bench check data explanation interop kernels "
+        "page report run sklearn storage training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -70,15 +74,17 @@ MAY_USE = {
     "torch": "backends bench check interop",
     "click": "cli",
     "jinja2": "page",
-    "markupsafe": "page",
-    "matplotlib": "bench",
-    "platformdirs": "kernels",
+    "markupsafe": "explanation page report tracking",
+    "matplotlib": "bench report",
+    "platformdirs": "base",
+    "mlflow": "tracking",
     "pooch": "data",
-    "pyarrow": "data",
+    "pyarrow": "cli data",
     "pytest": "check",
     "rich": "cli explanation training",
     "safetensors": "interop storage",
     "threadpoolctl": "backends",
+    "tensorboard": "run tracking",
     "tomli_w": "run",
 }
 
@@ -86,7 +92,17 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("PIL", "jinja2", "markupsafe"),
-    *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
+    *(
+        "IPython",
+        "array_api_strict",
+        "cupy",
+        "cupyx",
+        "cuda",
+        "jax",
+        "llvmlite",
+        "matplotlib",
+        "numba",
+    ),
     *(
         "jinja2",
         "keras",
@@ -99,7 +115,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("rich", "scipy", "sklearn", "threadpoolctl", "torch"),
+    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.

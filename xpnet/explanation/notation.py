@@ -18,7 +18,7 @@ TOKEN = re.compile(
     r"|(?P<name>d?(?:[A-Za-z]\u0302|[α-ωΑ-Ωℓ∫]|[A-Za-z]+))(?P<prime>[′']?)"
     r"(?:_(?P<index>[a-z]+|\d|\([^()]*\))|(?<=[α-ω])(?P<digit>\d))?(?P<power>[²³ᵀ]?)"
     r"|_(?P<below>[a-z]+)|\^(?P<raised>[a-z0-9]+|\([^()]*\)|⌊[^⌊⌋]*⌋)"
-    r"|(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?|½)|(?P<space>\s+)|(?P<other>[-+*<>]=|.)"
+    r"|(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?|½)|(?P<space>\s+)|(?P<other>[-+*<>]=|.)"
 )
 FUNCTIONS = {
     *("exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"),
@@ -50,7 +50,7 @@ def plain(formula: str) -> str:
 
     def fraction(match: re.Match) -> str:
         over, under = match[1], match[2]
-        simple = re.fullmatch(r"[^ ]+|Σ_\w+ \w+ \w+|Σ_\w+ \w+", under)
+        simple = re.fullmatch(r"[^ ]+|Σ_\w+ \w+ \w+|Σ_\w+ \w+|\(.*\)²", under)
         over = f"({over})" if re.search(r" [+-] ", over) else over
         return f"{over} / {under if simple else f'({under})'}"
 
@@ -140,6 +140,9 @@ def _latex_token(m: re.Match) -> str:
         return f"_{{{m['below']}}}"
     if m["raised"]:
         return f"^{{{latex(_bare(m['raised']))}}}"
+    if m["number"] and "e" in m[0]:
+        mantissa, _, power = m[0].partition("e")
+        return rf"{mantissa} \cdot 10^{{{int(power)}}}"
     if m["number"] or m["space"]:
         return SYMBOLS.get(m[0], m[0])
     if m["other"] in POWERS:
@@ -195,6 +198,11 @@ def _mathml_token(m: re.Match) -> str:
         around = m.string[m.start() - 1 : m.start()] + m.string[m.end() : m.end() + 1]
         product = len(around) == 2 and not set(around) & set("=+-·/∘<>≤≠,|")
         return '<mspace width="0.16em"></mspace>' if product else ""
+    if m["number"] and "e" in m[0]:
+        mantissa, _, power = m[0].partition("e")
+        raised = f"<mn>{int(power)}</mn>".replace("<mn>-", "<mo>−</mo><mn>")
+        ten = f"<msup><mn>10</mn><mrow>{raised}</mrow></msup>"
+        return f"<mrow><mn>{mantissa}</mn><mo>·</mo>{ten}</mrow>"
     if m["number"]:
         return f"<mn>{m[0]}</mn>"
     if m["other"] in POWERS:

@@ -3,9 +3,9 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from xpnet.backends import Resolved
@@ -15,12 +15,15 @@ from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
+from xpnet.run.trackers import trackers
 from xpnet.run.trained_run import Run, load_run
 from xpnet.settings import dump
 from xpnet.storage import CheckpointFolder, RunLock, preflight
+from xpnet.tracking.tracker import Tracker
 from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
 from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.early_stopping import EarlyStopping
+from xpnet.training.norms import Norms
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
@@ -36,6 +39,7 @@ class Job:
     splits: Splits
     trainer: Trainer
     warn: Callable[[str], None]
+    trackers: list[Tracker] = field(default_factory=list)  # since fit
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
@@ -74,6 +78,7 @@ class Job:
     def fit(self, progress: Callback | None) -> bool:
         """Train, and record how it went; return whether a signal ended it."""
         record = self.record()
+        self.trackers.extend(trackers(self.config, self.folder, record, self.warn))
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
         began, signals, status = time.monotonic(), StopOnSignal(), "finished"
@@ -86,6 +91,7 @@ class Job:
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
         watching = [*([] if progress is None else [progress]), history]
+        watching += [*([Norms()] if self.config.tracking.norms else []), *self.trackers]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
@@ -168,6 +174,7 @@ class Job:
             "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
+            **({"mlflow": earlier["mlflow"]} if "mlflow" in earlier else {}),
         }
 
     def trained(self, *, interrupted: bool) -> Run:
@@ -192,7 +199,17 @@ class Job:
             loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
         if self.splits.test is None:
+            self.track({})
             return run
         result = scores(run, self.splits.test)
         self.folder.write_json(self.folder.report_path, result)
+        self.track(result)
         return replace(run, test=result)
+
+    def track(self, result: Mapping[str, Any]) -> None:
+        """Hand scores and files over to the trackers, once all of them are there."""
+        folder, best = self.folder, self.checkpoints.best_path
+        files = [folder.config_path, folder.history_path, folder.report_path]
+        files += [folder.path / "report.html", best]
+        for tracker in self.trackers:
+            tracker.finish(result, files)

@@ -11,7 +11,7 @@ __all__ = ["consistent"]
 # elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
     *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
-    *("checkpoint", "early_stopping"),
+    *("checkpoint", "early_stopping", "tracking"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
 # What may be "auto" until the data is read.

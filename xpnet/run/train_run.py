@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never, cast
+from typing import Any, Literal, Never, cast
 
 from xpnet.backends import resolve
 from xpnet.data import Dataset, Task
@@ -28,10 +28,12 @@ from xpnet.run.resuming import consistent
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
+from xpnet.run.trackers import check_usable
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.settings import did_you_mean, kinds_of, section_with
 from xpnet.storage import CheckpointFolder
 from xpnet.storage.safe_open import as_path
+from xpnet.tracking.live import LiveCurves, in_notebook
 from xpnet.training.callbacks import Callback
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
@@ -47,7 +49,7 @@ def train(
     settings: Iterable[str] | Mapping[str, Any] = (),
     start_from: str | Path | Run | None = None,
     resume: bool = False,
-    progress: Callback | None = None,
+    progress: Callback | Literal[False] | None = None,
     report: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
     **unknown: Never,
@@ -62,6 +64,8 @@ def train(
     from, with its columns, encoding and architecture (:mod:`xpnet.run.origin`); ``start.*`` of the
     settings has more on that. With ``resume`` the run goes on from its newest good checkpoint, or
     begins where there is none; without a source it keeps its own config.
+    ``progress`` shows the training while it runs: by default :class:`xpnet.LiveCurves` in a
+    notebook and nothing elsewhere; False is nothing, and :class:`xpnet.Progress` prints.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
 
@@ -108,6 +112,7 @@ def train(
         return with_stream(consistent(config, folder, resume=resume, whole=rows is not None))
 
     config = configured(report)
+    check_usable(config.tracking, folder)
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
@@ -153,7 +158,9 @@ def train(
             job.save()  # so that whoever resumes needs the source no more
         if resume:
             report(_position(trainer, epochs))
-        interrupted = job.fit(progress)
+        if progress is None and in_notebook():
+            progress = LiveCurves()
+        interrupted = job.fit(progress or None)
         if trainer.stopped and not interrupted:
             report(f"stopped: {trainer.stopped}")
         return job.trained(interrupted=interrupted)

@@ -29,6 +29,7 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
+from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.step.trace import describe, trace
 from xpnet.training.step_choice import Step, StepRequest, choose_step
@@ -142,6 +143,22 @@ class Engine:
         """
         params = self.state.params if params is None else params
         return self._gradient(params, self.state.stats, batch, keys)
+
+    def gradient_of_step(
+        self, batch: Batch, keys: tuple[tuple[int, int], ...], before: Array
+    ) -> Array:
+        """Return the gradient (P,) of the step taken last, before clipping.
+
+        ``batch`` and ``keys`` are those of the step, ``before`` are the parameters (P,) before it.
+        A fused step has it still: then it is a buffer, which the next step writes over. Otherwise
+        it is computed again, in micro-batches like the step, in the backend's dtype.
+        """
+        kept = getattr(self.step.train, "gradient", None)
+        if kept is not None and (found := kept()) is not None:
+            return found
+        r = self.request
+        again = accumulated(self._gradient, r.accumulate, summed=r.loss.reduction == "sum")
+        return again(before, self.state.stats, batch, keys).gradient
 
     def evaluate(
         self,

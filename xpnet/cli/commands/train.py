@@ -18,6 +18,9 @@ from xpnet.cli.options import column_options, device_options, set_option
 @click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
 @click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
 @click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard.")
+@click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="true",
+              help="Log to MLflow, at URI or where it logs by default.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
 @set_option
 def train(
@@ -39,6 +42,8 @@ def train(
     step: str | None,
     threads: str | None,
     data_dir: str | None,
+    tensorboard: bool,
+    mlflow: str | None,
     quiet: bool,
     overrides: tuple[str, ...],
 ) -> int:
@@ -74,6 +79,8 @@ def train(
         "batch_size": batch_size,
         "step": step,
         "threads": threads,
+        "tracking.tensorboard": "true" if tensorboard else None,
+        "tracking.mlflow": mlflow,
     }
     if out == "":  # a shell variable that is not set, and not the current folder
         msg = "--out is empty; name the folder, . for the current one"
@@ -95,7 +102,7 @@ def train(
             ],
             start_from=start,
             resume=resume,
-            progress=None if quiet else Progress(),
+            progress=False if quiet else Progress(),
             report=report,
             warn=warn,
         )
