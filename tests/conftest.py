@@ -19,6 +19,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 from collections import Counter
 
 import hypothesis
@@ -212,6 +213,19 @@ def signals_as_from_a_terminal():
         signal.signal(s, signal.SIG_IGN)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_report(request):
+    """Draw no page after a training, which takes longer than most of those here.
+
+    `pytestmark = pytest.mark.report` is for the modules that want it.
+    """
+    reporting = sys.modules.get("xpnet.run.reporting")
+    with pytest.MonkeyPatch.context() as patch:
+        if reporting is not None and request.node.get_closest_marker("report") is None:
+            patch.setattr(reporting, "write_page", lambda *ignored: None)
+        yield
+
+
 def pytest_itemcollected(item):
     """Mark as `long` what `long_but` and `long_where` say of a test's parameters."""
     for name, long in (("long_but", False), ("long_where", True)):
@@ -267,3 +281,16 @@ def pytest_sessionfinish(session, exitstatus):
             red=True,
         )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def xpnet(capsys):
+    """Return a function that calls the command line here and returns (code, out, err)."""
+    from xpnet.cli.main import main
+
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in args])
+        return ended.value.code, *capsys.readouterr()
+
+    return call

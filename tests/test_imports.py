@@ -28,16 +28,17 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
-    "report": "base",
+    "report": "page",
     "training": "kernels backends data storage",
     "tracking": "report training",
     "run": "tracking",
     "check": "run",
-    "explanation": "check page",
+    "explanation": "check",
     "bench": "run sklearn",
-    "interop": "page run",
+    "interop": "run",
+    "search": "run",
     "sklearn": "training",
-    "cli": "explanation bench interop",
+    "cli": "explanation bench interop search",
     "examples": "data",
 }
 BASE = ("cache", "errors", "escape", "random", "registry", "settings", "split_vector", "typing")
@@ -46,11 +47,11 @@ FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
-    "PIL": "data page report",
+    "PIL": "data page",
     "IPython": "tracking",
     "numpy": (
-        "backends base bench check data explanation interop kernels "
-        "page report run sklearn storage training"
+        "backends base bench check data explanation interop kernels page "
+        "report run search sklearn storage training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -78,6 +79,7 @@ MAY_USE = {
     "matplotlib": "bench report",
     "platformdirs": "base",
     "mlflow": "tracking",
+    "optuna": "search",
     "pooch": "data",
     "pyarrow": "cli data",
     "pytest": "check",
@@ -111,6 +113,7 @@ LAZY = {
         "onnx",
         "onnxruntime",
         "optax",
+        "optuna",
         "platformdirs",
         "pooch",
         "pyarrow",

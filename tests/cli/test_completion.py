@@ -12,6 +12,7 @@ import click
 import pytest
 from terminal import Terminal
 
+from xpnet.cli.completion import completing
 from xpnet.cli.completion.columns import column_names
 from xpnet.cli.completion.settings import Settings
 from xpnet.cli.completion.shells import SHELLS
@@ -47,6 +48,9 @@ def folder(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XPNET_CACHE_DIR", str(cache))
     monkeypatch.setenv(COMPLETE, "zsh_complete")
+    for parameter in cli.params:
+        monkeypatch.setattr(parameter, "type", parameter.type)
+    completing(cli)
     return tmp_path
 
 
@@ -67,6 +71,7 @@ def test_commands_and_options(folder):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("--plugin my", ["my.toml"]),
         ("train --backend ", ["auto", "numpy", "cupy", "torch", "jax", "array-api-strict"]),
         ("train --device c", ["cpu", "cuda", "cuda:0"]),
         ("train --task r", ["regression"]),
@@ -327,8 +332,11 @@ def test_a_real_shell_completes(shell, name):
     terminal.typed(f"{clear}xpnet train --out runs/e\t", "runs/empty/")
 
 
-def test_bash_completes_within_quotes_and_before_the_end_of_a_line(shell):
+def test_bash_completes_behind_an_equals_within_quotes_and_before_the_end(shell):
     terminal = shell("bash")
+    terminal.typed("xpnet train --set data.stra\t", r"data\.stratify=$")
+    assert "stratify" not in terminal.typed("f\t", "alse ")  # it adds the rest, not the key again
+    terminal.typed("\x15", "")
     terminal.typed("xpnet train flowers.csv --label 'sep\t", "'sepal length' ")
     terminal.typed("\x15xpnet train flö.csv --set optimizer.wei x\x02\x02\t", r"ght_decay= ?x")
 

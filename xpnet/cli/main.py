@@ -25,7 +25,9 @@ COMMANDS = {
     "train": "Train on a recipe, a TOML file or a data file.",
     "evaluate": "Measure a trained run on its test data, or on a file.",
     "predict": "Predict classes and probabilities for a file.",
-    "show": "Show a run, or the columns of a table.",
+    "show": "Show a run, a folder of runs, or the columns of a table.",
+    "compare": "Compare runs: scores, what differs, and whether it is luck.",
+    "report": "Write the page of a run: its curves, mistakes and settings.",
     "init": "Write a commented config to start from.",
     "schema": "Write what an editor completes and checks a config by.",
     "import": "Read a network of ONNX or PyTorch as a model.",
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     ensure_streams()
     if COMPLETE in os.environ:
-        importlib.import_module("xpnet.cli.completion")  # which tells click of the shells
+        importlib.import_module("xpnet.cli.completion").completing(cli)
     debug = "--debug" in args or os.environ.get("XPNET_DEBUG", "").strip().lower() not in OFF
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)

@@ -124,7 +124,7 @@ def _of_sigmoid(p: LossPass, z: np.ndarray, a: np.ndarray, da: np.ndarray) -> It
     yield Reason(
         "With cross-entropy, $da_k$ divides by $a_k$ and by $1 - a_k$, which cancel.",
         "dz_s = ⟨(1 - y_s) a_s - p y_s (1 - a_s)|D⟩",
-        f"⟨(1 - {y_s}) {a_s} - {_n(weight)} · {y_s} (1 - {a_s})|{number(D)}⟩ = {number(fused)}",
+        f"⟨(1 - {y_s}) · {a_s} - {_n(weight)} · {y_s} (1 - {a_s})|{number(D)}⟩ = {number(fused)}",
         "cross-entropy",
     )
 

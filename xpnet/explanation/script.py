@@ -11,7 +11,7 @@ from xpnet.nn.losses import MeanSquaredError
 
 __all__ = ["script"]
 
-MOST_NUMBERS = 60  # logits that are written out; further rows are left out
+MOST_NUMBERS = 40  # logits that are written out; further rows are left out
 MOST_CLASSES = 128
 WIDTH = 76
 DIGITS = 10

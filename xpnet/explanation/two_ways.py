@@ -78,6 +78,7 @@ def _through_softmax(
     yield [probability_gradient(of_a), *jacobian_steps(PLACE, a, da, J, dz)]
 
 
+ROUNDINGS = 100  # units in the last place that are called rounding
 FROM_LOGITS = "Training computes this loss from logits, and never in this form."
 
 
@@ -158,14 +159,11 @@ def _difference(
 ) -> str:
     """Say what the difference is, and where it is not rounding."""
     if np.isfinite(difference):
-        near = difference <= 1e-9 * max(float(np.abs(fused).max()), 1e-300)
-        said = "to the last digit" if not difference else f"up to {number(difference)}, "
-        said += "" if not difference else (
-            "which is rounding" if near else
-            "since a probability this near to 0 or 1 has few digits left: the fused form, which "
-            "divides by none, is the right one"
-        )  # fmt: skip
-        return f"Both ways give the same $dz$ {said}."
+        if not difference:
+            return "Both ways give the same $dz$ to the last digit."
+        small = ROUNDINGS * np.finfo(fused.dtype).eps * max(1.0, float(np.abs(fused).max()))
+        rounding = ", which is rounding" if difference <= small else ""
+        return f"Both ways give the same $dz$ up to {number(difference)}{rounding}."
     least, value = number(float(a.min())), number(losses[1])
     return (
         f"A probability has rounded to {'0' if least == '0' else '1'}, so $da$ divides by 0, and "

@@ -8,10 +8,15 @@ import numpy as np
 __all__ = ["png"]
 
 
-def png(pixels: np.ndarray) -> str:
-    """Return (H, W) or (H, W, 3) uint8 as the address of a PNG, ``data:image/png;base64,...``."""
+def png(pixels: np.ndarray, most: int = 0) -> str:
+    """Return (H, W) or (H, W, 3) uint8 as the address of a PNG, ``data:image/png;base64,...``.
+
+    A picture larger than ``most`` pixels to a side is made smaller.
+    """
     from PIL import Image
 
-    written = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(written, "png", optimize=True)
+    image, written = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    if most and max(image.size) > most:
+        image.thumbnail((most, most))
+    image.save(written, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from xpnet.backends import Resolved
 from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, DataError
 from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
+from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.trackers import trackers
@@ -28,6 +29,8 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
 
+MOST_WARNINGS = 50  # lines in run.json
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,8 +41,15 @@ class Job:
     chosen: Resolved
     splits: Splits
     trainer: Trainer
-    warn: Callable[[str], None]
+    tell: Callable[[str], None]
+    tell_trouble: Callable[[str], None]
+    warned: list[str] = field(default_factory=list)  # what was warned of, for run.json
     trackers: list[Tracker] = field(default_factory=list)  # since fit
+
+    def warn(self, line: str) -> None:
+        """Tell of trouble, and remember it."""
+        self.warned.append(line)
+        self.tell_trouble(line)
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
@@ -75,7 +85,7 @@ class Job:
             raise DataError(msg)
         self.trainer.restore(found.tensors, found.meta)
 
-    def fit(self, progress: Callback | None) -> bool:
+    def fit(self, watching: list[Callback]) -> bool:
         """Train, and record how it went; return whether a signal ended it."""
         record = self.record()
         self.trackers.extend(trackers(self.config, self.folder, record, self.warn))
@@ -90,14 +100,13 @@ class Job:
         checks = self.splits.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
-        watching = [*([] if progress is None else [progress]), history]
         watching += [*([Norms()] if self.config.tracking.norms else []), *self.trackers]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
                 epochs=cast(int, self.config.epochs),
                 validation=None if checks is None else loader(backend, checks),
-                callbacks=[*watching, *self.early_stopping(), saving, signals],
+                callbacks=[*watching, history, *self.early_stopping(), saving, signals],
             )
             if unsaved := saving.failure or history.failure:
                 msg = (
@@ -114,7 +123,7 @@ class Job:
                 record |= {"threads": threads.number, "threads_reason": threads.why}
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
-                record |= {"seconds": seconds, "status": status}
+                record |= {"seconds": seconds, "status": status, **self.warnings(record)}
                 self.folder.write_json(self.folder.run_path, record)
             except CheckpointError as error:  # a full disk must not hide how it ended
                 self.warn(str(error))
@@ -175,10 +184,19 @@ class Job:
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
             **({"mlflow": earlier["mlflow"]} if "mlflow" in earlier else {}),
+            **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
         }
 
-    def trained(self, *, interrupted: bool) -> Run:
-        """Return the run as it will be loaded, scored on the test split."""
+    def warnings(self, record: dict[str, Any]) -> dict[str, list[str]]:
+        """What training warned of, here and before it was resumed: the last lines, if any."""
+        lines = [*record.get("warnings", ()), *self.warned][-MOST_WARNINGS:]
+        return {"warnings": lines} if lines else {}
+
+    def trained(self, *, interrupted: bool, scored: Literal["test", "validation"] = "test") -> Run:
+        """Return the run as it will be loaded, scored on that part where there is one.
+
+        The page shows the test part, so a run that is scored on the other has none.
+        """
         now = Run(
             self.folder,
             self.config,
@@ -198,18 +216,20 @@ class Job:
             backend = self.chosen.backend  # the best is an older one
             loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
-        if self.splits.test is None:
-            self.track({})
-            return run
-        result = scores(run, self.splits.test)
-        self.folder.write_json(self.folder.report_path, result)
-        self.track(result)
-        return replace(run, test=result)
+        if scored == "validation":
+            part = self.splits.validation
+            found: Mapping[str, Any] = {} if part is None else scores(run, part)
+            run = replace(run, validation=found)
+        else:
+            run = scored_and_shown(run, self.splits, self.tell, self.warn)
+            found = run.test
+        self.track(found)
+        return run
 
     def track(self, result: Mapping[str, Any]) -> None:
         """Hand scores and files over to the trackers, once all of them are there."""
         folder, best = self.folder, self.checkpoints.best_path
         files = [folder.config_path, folder.history_path, folder.report_path]
-        files += [folder.path / "report.html", best]
+        files += [folder.page_path, best]
         for tracker in self.trackers:
             tracker.finish(result, files)

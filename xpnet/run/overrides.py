@@ -14,6 +14,7 @@ What is left out is reported.
 """
 
 import datetime
+import json
 import re
 import tomllib
 import types
@@ -25,7 +26,15 @@ from xpnet.errors import ConfigError
 from xpnet.registry import load_installed
 from xpnet.settings import classes_of, default_name, kinds_of
 
-__all__ = ["MAX_PARTS", "as_settings", "layered", "overlaid"]
+__all__ = [
+    "MAX_PARTS",
+    "as_setting",
+    "as_settings",
+    "layered",
+    "overlaid",
+    "parse_setting",
+    "toml_text",
+]
 
 Path = tuple[str, ...]
 
@@ -46,6 +55,45 @@ def as_settings(given: Any) -> Mapping[str, Any] | list[str]:
     return [*given]
 
 
+def as_setting(key: str, value: Any) -> str:
+    """Return the ``KEY=VALUE`` text that stands for a plain value; raises ConfigError for others.
+
+    >>> as_setting("model.hidden", [64, 32]), as_setting("optimizer", {"name": "sgd", "lr": 0.1})
+    ('model.hidden=[64, 32]', 'optimizer={name = "sgd", lr = 0.1}')
+    >>> as_setting("optimizer.name", "sgd"), as_setting("data.label", "4")
+    ('optimizer.name=sgd', 'data.label="4"')
+    """
+    bare = (
+        isinstance(value, str)
+        and value.strip() == value
+        and parse_setting(f"k={value}")[1] == value
+    )
+    try:
+        return f"{key}={value if bare and value else toml_text(value)}"
+    except (TypeError, ValueError):
+        msg = f"{key} must be a plain value, which a file can hold; got {value!r}"
+        raise ConfigError(msg) from None
+
+
+def toml_text(value: Any) -> str:
+    """Return a value as TOML on one line; raises TypeError for what TOML does not have.
+
+    >>> toml_text([1, "a"])
+    '[1, "a"]'
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(str(k))} = {toml_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_text, value)) + "]"
+    if value is None:
+        raise TypeError
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name, ensure_ascii=False)
+
+
 def overlaid(
     cls: type,
     table: Mapping[str, Any],
@@ -63,7 +111,7 @@ def overlaid(
             layer.add(_parts(key, f"{key}={value!r}"), value)
     else:
         for text in overrides:
-            key, value = _parsed(text)
+            key, value = parse_setting(text)
             layer.add(_parts(key, text), value)
     return layer.over(cls, table, layer.settings, ())
 
@@ -147,8 +195,11 @@ def _kind(cls: Any, key: str, table: Mapping[str, Any]) -> Any:
     return classes.get(name) if isinstance(name, str) else None
 
 
-def _parsed(text: str) -> tuple[str, Any]:
-    """Return the key and the value of ``a.b=value``: a TOML value, or else a string."""
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Return the key and the value of ``a.b=value``: a TOML value, or else a string.
+
+    Raises ConfigError for a text without "=".
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise _no_setting(text)

@@ -1,16 +1,18 @@
 """Whether a config may go on with the run of a folder: what may change, and what was decided."""
 
+from pathlib import Path
+
 from xpnet.errors import CheckpointError, ConfigError
 from xpnet.run.config import Config
 from xpnet.run.run_folder import RunFolder
 from xpnet.settings import build, dump, flattened
 
-__all__ = ["consistent"]
+__all__ = ["MAY_CHANGE", "check_same", "consistent"]
 
 # What may change when a run is resumed: how long, where, and how often it is saved. The data may be
 # elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
-    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
+    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate", "report"),
     *("checkpoint", "early_stopping", "tracking"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
@@ -49,14 +51,21 @@ def consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool =
             python="leave start_from out, or choose another out",
             command="leave out --from, or choose another --out",
         )
+    check_same(config, earlier, folder.path)
+    return config
+
+
+def check_same(
+    config: Config, earlier: Config, where: Path, may_change: tuple[str, ...] = MAY_CHANGE
+) -> None:
+    """Raise ConfigError where ``config`` differs from that of what is resumed in ``where``."""
     ours, theirs = flattened(dump(config)), flattened(dump(earlier))
     for key in sorted({*ours, *theirs}):
-        free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
+        free = key in may_change or key.partition(".")[0] in may_change
         if not free and ours.get(key) != theirs.get(key):
-            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(folder.path)!r} was trained "
+            msg = f"cannot resume with {key} = {ours.get(key)!r}: {str(where)!r} was trained "
             msg += f"with {theirs.get(key)!r}"
             raise ConfigError(msg, python="choose another out", command="choose another --out")
-    return config
 
 
 def _as_decided(config: Config, earlier: Config) -> Config:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Never, cast
+from typing import Any, Literal, NamedTuple, Never, cast
 
-from xpnet.backends import resolve
+from xpnet.backends import Resolved, resolve
 from xpnet.data import Dataset, Task
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError
@@ -21,24 +21,34 @@ from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.config_sources import load_config
 from xpnet.run.description import describe
 from xpnet.run.job import Job
-from xpnet.run.origin import find_origin, given_keys
+from xpnet.run.origin import Origin, find_origin, given_keys
 from xpnet.run.overrides import as_settings
-from xpnet.run.preprocessing import Preprocessing
+from xpnet.run.preprocessing import Preprocessing, Splits
 from xpnet.run.resuming import consistent
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
 from xpnet.run.trackers import check_usable
 from xpnet.run.trained_run import Run, make_trainer
-from xpnet.settings import did_you_mean, kinds_of, section_with
+from xpnet.settings import convert, did_you_mean, kinds_of, section_with
 from xpnet.storage import CheckpointFolder
 from xpnet.storage.safe_open import as_path
 from xpnet.tracking.live import LiveCurves, in_notebook
-from xpnet.training.callbacks import Callback
+from xpnet.training.callbacks import Callback, check_callbacks
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
 
-__all__ = ["new_folder", "train"]
+__all__ = ["Prepared", "new_folder", "prepare", "train"]
+
+
+class Prepared(NamedTuple):
+    """A training whose settings are checked, and whose data is read and split."""
+
+    config: Config
+    folder: RunFolder
+    chosen: Resolved
+    splits: Splits
+    origin: Origin | None  # what it starts from
 
 
 def train(
@@ -50,6 +60,8 @@ def train(
     start_from: str | Path | Run | None = None,
     resume: bool = False,
     progress: Callback | Literal[False] | None = None,
+    callbacks: Iterable[Callback] = (),
+    scored: Literal["test", "validation"] = "test",
     report: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
     **unknown: Never,
@@ -66,6 +78,8 @@ def train(
     begins where there is none; without a source it keeps its own config.
     ``progress`` shows the training while it runs: by default :class:`xpnet.LiveCurves` in a
     notebook and nothing elsewhere; False is nothing, and :class:`xpnet.Progress` prints.
+    ``callbacks`` watch it beside that. What compares trainings has them ``scored`` on the
+    validation part: the test part is for the one that is chosen.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
 
@@ -79,6 +93,74 @@ def train(
         msg = "to resume, name the run folder"
         raise ConfigError(msg, python="train(out=FOLDER, resume=True)", command="add --out DIR")
     _refuse(source, unknown)
+    scored = convert(Literal["test", "validation"], scored, "scored")
+    watching = check_callbacks(callbacks)
+    if progress is None and in_notebook():
+        progress = LiveCurves()
+    if progress:
+        watching.insert(0, progress)
+    ready = prepare(
+        source,
+        out,
+        recipe=recipe,
+        settings=settings,
+        start_from=start_from,
+        resume=resume,
+        report=report,
+    )
+    config, folder, chosen, splits, origin = ready
+    epochs = cast(int, config.epochs)  # no longer "auto"
+    config.data.augment.check(splits.train.feature_shape)
+    for line in describe(splits):
+        report(line)
+    config = with_batch_size(config, chosen.backend, splits, report)
+    try:
+        trainer = make_trainer(config, splits.preprocessing, chosen.backend)
+    except ConfigError as error:  # rows of other features than the model of a saved file takes
+        raise error if origin is None else error.within(origin.name) from None
+    check_length(epochs, math.ceil(len(splits.train) / trainer.batch_size))
+    check_batches(trainer.model, len(splits.train), trainer.batch_size, config.accumulate)
+    parameters = f"{trainer.engine.params_layout.size:,} parameters"
+    report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
+    if origin is not None and not origin.resumed:
+        assert config.start is not None
+        started = trainer.start_from(
+            origin.checkpoint,
+            optimizer_state=config.start.optimizer_state,
+            new_head=config.start.new_head or origin.new_head(splits.preprocessing),
+            report=report,
+        )
+        if origin.run is None and not started.anew:
+            report(_meaning(splits.preprocessing))
+    job = Job(config, folder, chosen, splits, trainer, report, warn or report)
+    with job.only_writer():
+        # Another training may have begun or ended here since the first check; now none can.
+        consistent(config, RunFolder(folder.path), resume=resume)
+        job.restore()
+        if origin is not None and not origin.resumed:
+            job.save()  # so that whoever resumes needs the source no more
+        if resume:
+            report(_position(trainer, epochs))
+        interrupted = job.fit(watching)
+        if trainer.stopped and not interrupted:
+            report(f"stopped: {trainer.stopped}")
+        return job.trained(interrupted=interrupted, scored=scored)
+
+
+def prepare(
+    source: Any,
+    out: str | Path | None,
+    *,
+    recipe: str | None = None,
+    settings: Iterable[str] | Mapping[str, Any] = (),
+    start_from: str | Path | Run | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+) -> Prepared:
+    """Check the settings of a training, and read and split its data, as :func:`train` does.
+
+    Nothing is written.
+    """
     settings = as_settings(settings)
     if start_from is not None:
         settings = _with_start(settings, start_from)
@@ -126,50 +208,13 @@ def train(
     elif not origin.resumed:
         report(origin.line)
     splits = make_splits(config, data, origin)
-    config, epochs = splits.config, cast(int, splits.config.epochs)  # no longer "auto"
-    config.data.augment.check(splits.train.feature_shape)
-    for line in describe(splits):
-        report(line)
-    config = with_batch_size(config, chosen.backend, splits, report)
-    try:
-        trainer = make_trainer(config, splits.preprocessing, chosen.backend)
-    except ConfigError as error:  # rows of other features than the model of a saved file takes
-        raise error if origin is None else error.within(origin.name) from None
-    check_length(epochs, math.ceil(len(splits.train) / trainer.batch_size))
-    check_batches(trainer.model, len(splits.train), trainer.batch_size, config.accumulate)
-    parameters = f"{trainer.engine.params_layout.size:,} parameters"
-    report(f"model {_chain(trainer)}: {parameters}, {config.dtype}")
-    if origin is not None and not origin.resumed:
-        assert config.start is not None
-        started = trainer.start_from(
-            origin.checkpoint,
-            optimizer_state=config.start.optimizer_state,
-            new_head=config.start.new_head or origin.new_head(splits.preprocessing),
-            report=report,
-        )
-        if origin.run is None and not started.anew:
-            report(_meaning(splits.preprocessing))
-    job = Job(config, folder, chosen, splits, trainer, warn or report)
-    with job.only_writer():
-        # Another training may have begun or ended here since the first check; now none can.
-        consistent(config, RunFolder(folder.path), resume=resume)
-        job.restore()
-        if origin is not None and not origin.resumed:
-            job.save()  # so that whoever resumes needs the source no more
-        if resume:
-            report(_position(trainer, epochs))
-        if progress is None and in_notebook():
-            progress = LiveCurves()
-        interrupted = job.fit(progress or None)
-        if trainer.stopped and not interrupted:
-            report(f"stopped: {trainer.stopped}")
-        return job.trained(interrupted=interrupted)
+    return Prepared(splits.config, folder, chosen, splits, origin)
 
 
-def new_folder(source: str | Path | Config | None) -> str:
-    """Return the name of a run folder that does not exist yet: ``runs/NAME-DATE-TIME``."""
+def new_folder(source: str | Path | Config | None, what: str = "") -> str:
+    """Return the name of a folder that does not exist yet: ``runs/NAME[-WHAT]-DATE-TIME``."""
     name = Path(source.data.source if isinstance(source, Config) else source or "digits").stem
-    name = "table" if name == IN_MEMORY else name
+    name = ("table" if name == IN_MEMORY else name) + (f"-{what}" if what else "")
     new = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = itertools.chain([new], (f"{new}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not Path(name).exists())

@@ -1,8 +1,13 @@
 """``xpnet train``."""
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from xpnet.cli.options import column_options, device_options, set_option
+from xpnet.cli.options import column_options, device_options, json_option, set_option
+
+if TYPE_CHECKING:
+    from xpnet.run import Run
 
 
 @click.command()
@@ -21,7 +26,11 @@ from xpnet.cli.options import column_options, device_options, set_option
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard.")
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="true",
               help="Log to MLflow, at URI or where it logs by default.")  # fmt: skip
+@click.option(
+    "--sweep", "search", metavar="auto|FILE", help="Search the settings for the best: many runs."
+)
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
+@json_option
 @set_option
 def train(
     source: str,
@@ -44,7 +53,9 @@ def train(
     data_dir: str | None,
     tensorboard: bool,
     mlflow: str | None,
+    search: str | None,
     quiet: bool,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
     """Train a network and measure it on held-out data.
@@ -52,7 +63,8 @@ def train(
     The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or data: a table (CSV or
     other text, Parquet, Feather, JSON Lines, ARFF, LIBSVM), arrays (NPY, NPZ, IDX) or a folder of
     images. Tables are trained on with the recipe "table", others with the default settings. The
-    last line is the test accuracy.
+    last line is the test accuracy; with --json all lines are on standard error, and the document
+    has the run's folder, scores and how it ended.
 
     \b
     xpnet train
@@ -61,14 +73,17 @@ def train(
     xpnet train my.toml --set optimizer.lr=0.01 --set model.hidden=[256,128]
     xpnet train --out runs/mnist --resume
     xpnet train new.csv --from runs/first --set 'optimizer.freeze=["0"]'
+    xpnet train flowers.csv --label species --sweep auto --set sweep.trials=50
     """
     import shlex
 
-    from xpnet.cli.options import column_settings, given, warn
-    from xpnet.cli.output import say
+    from xpnet.cli.options import column_settings, given, say_test, warn
+    from xpnet.cli.output import only_json, print_json, say
     from xpnet.cli.streams import tolerant_streams
+    from xpnet.cli.sweeps import run_sweep
     from xpnet.errors import ConfigError
     from xpnet.run import train as run_training
+    from xpnet.search.folder import is_sweep
     from xpnet.training.progress import Progress
 
     named = {
@@ -86,20 +101,27 @@ def train(
         msg = "--out is empty; name the folder, . for the current one"
         raise ConfigError(msg)
 
+    texts = [
+        *(f"{key}={value}" for key, value in named.items() if value),
+        *column_settings(label, ignore, numeric, category, weight, task),
+        *overrides,
+    ]
+    asked = source if given("source") else None
+    if search is not None or (resume and out is not None and is_sweep(out)):
+        return run_sweep(
+            asked, search, out, recipe, texts, start, resume=resume, quiet=quiet, as_json=as_json
+        )
+
     def report(line: str) -> None:
         if not quiet:
             say(line)
 
-    with tolerant_streams():
+    with tolerant_streams(), only_json(as_json):
         run = run_training(
-            source if given("source") else None,
+            asked,
             out,
             recipe=recipe,
-            settings=[
-                *(f"{key}={value}" for key, value in named.items() if value),
-                *column_settings(label, ignore, numeric, category, weight, task),
-                *overrides,
-            ],
+            settings=texts,
             start_from=start,
             resume=resume,
             progress=False if quiet else Progress(),
@@ -110,9 +132,24 @@ def train(
         if run.interrupted:
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
             say(f"{run.stopped}; resume with: {command}")
-            return 130
-        if run.test:
-            name = next(key for key in ("accuracy", "r2", "mse") if key in run.test)
-            report(f"test loss {run.test['loss']:.4f}")
-            say(f"test {name} {run.test[name]:.4f}")
-        return 0
+        else:
+            say_test(run.test, report, last=not (quiet and as_json))
+    if as_json:
+        print_json(_result(run))
+    return 130 if run.interrupted else 0
+
+
+def _result(run: "Run") -> dict[str, Any]:
+    """The document of ``--json``: where the run is, how it ended, and its scores."""
+    record = run.folder.read_json(run.folder.run_path)
+    return {
+        "folder": str(run.folder.path),
+        "status": record.get("status"),
+        "stopped": run.stopped,
+        "interrupted": run.interrupted,
+        "epochs": run.folder.last_epochs(1)[1],
+        "seconds": record.get("seconds"),
+        "parameters": record.get("parameters"),
+        "rows": {part: record.get(f"{part}_rows") for part in ("train", "validation", "test")},
+        "test": run.test,
+    }
