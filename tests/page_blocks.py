@@ -21,6 +21,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,12 @@ import click
 import pytest
 
 from xpnet.cli.main import cli, main
+from xpnet.nn import LAYERS
+from xpnet.nn.activation import ACTIVATIONS
+from xpnet.nn.initializers import INITIALIZERS
+from xpnet.nn.losses import LOSSES
+from xpnet.optim.optimizers import OPTIMIZERS
+from xpnet.optim.schedules import SCHEDULES
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`([\w./-]+\.\w+)`:$")
@@ -131,8 +138,32 @@ def check_installs(words, pyproject):
         assert set(names.split(",")) <= {*extras}, names
 
 
+@contextlib.contextmanager
+def as_at_a_prompt():
+    """Let what runs warn as it does there, and take out again what it registers."""
+    tables = (ACTIVATIONS, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, INITIALIZERS)
+    before = [dict(table) for table in tables]
+    modules = {*sys.modules}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as Python's own default
+            yield
+    finally:
+        for table, kept in zip(tables, before, strict=True):
+            table.clear()
+            table.update(kept)
+        for name in {*sys.modules} - modules:
+            if name.startswith("xpnet_plugin_"):
+                del sys.modules[name]
+
+
 def run(path, text):
     """Run a page in the current folder, which is fresh; return how many blocks were run."""
+    with as_at_a_prompt():
+        return _run(path, text)
+
+
+def _run(path, text):
     space, printed, ran = {"__name__": "__main__"}, "", 0
     for block in blocks(text):
         where = f"{path.name}, line {block.line}"

@@ -91,6 +91,9 @@ def run_in(folder, name, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XPNET_DATA_DIR", str(folder / "data"))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
     page_blocks.run(PAGES[name], TEXTS[name])
 
 

@@ -14,6 +14,7 @@ ROOT = HERE.parents[1]
 # Where a page of the site is from, if not from xpnet/docs: pages link to these, as GitHub needs.
 BESIDE = {
     "assets/site.css": HERE / "site.css",
+    "assets/site.js": HERE / "site.js",
     "assets/iframe-worker.js": HERE / "iframe-worker.js",
     "contributing.md": ROOT / "CONTRIBUTING.md",
     "changelog.md": ROOT / "CHANGELOG.md",

@@ -1,6 +1,7 @@
 """The pages of reference, made from the program: commands, settings and public names."""
 
 import re
+from fnmatch import fnmatch
 from typing import Any
 
 import click
@@ -105,8 +106,8 @@ def _sentence(text: str) -> str:
 
 
 def names(*modules: str) -> str:
-    """Return the description of every public name from these modules."""
-    found = [name for module in modules for name in PUBLIC if PUBLIC[name] == module]
+    """Return the description of every public name from these modules; ``run*`` is a whole room."""
+    found = [name for one in modules for name in PUBLIC if fnmatch(PUBLIC[name], one)]
     return "\n\n".join(f"::: xpnet.{name}" for name in found)
 
 

@@ -246,6 +246,13 @@ def test_the_site_is_read_without_a_network_and_searched(site, browser):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+@pytest.mark.parametrize("page", ["index", "api-optim", "commands", "settings", "table"])
+def test_a_page_is_for_everybody(site, axe, page, width, scheme):
+    axe(site / f"{page}.html", width=width, scheme=scheme)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("page", ["index.html", "api-optim.html", "commands.html", "data.html"])
 def test_a_page_fits_a_phone(site, browser, page):
     from browser import shown_as
