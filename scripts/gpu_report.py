@@ -80,7 +80,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         backends = "numpy:cpu:float32,array-api-strict"
         timed = ("float32", "float64")
         few = ["--rows", "4-3-2:5:sgd", "--rounds", "1", "--only", "xpnet numpy"]
-        bench = [*XPNET, "bench", *few, "--markdown", "MD", "--json", "JSON", "--precision"]
+        bench = [*XPNET, "bench", *few, "--markdown", "MD", "--json-file", "JSON", "--precision"]
         crossover = ["--only", "xpnet numpy, portable", "--only", "xpnet numpy"]
     else:
         required = ["--require-backend=cupy", "--min-gpu-tests=500"]
@@ -99,12 +99,12 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         stage("tests", 150, *tests),
         stage("curves", 60, PYTHON, HELPER, "curves", device, TOLERANCE, "JSON"),
         stage("parity", 60, *XPNET, "parity", "digits", "--backends", backends, "--allow-missing",
-              "--json", "JSON"),
+              "--json-file", "JSON"),
         stage("profile", 60, *XPNET, "bench", "--device", device, *few, "--profile",
-              "--json", "JSON", "--markdown", "MD", md=True),
+              "--json-file", "JSON", "--markdown", "MD", md=True),
         *(stage(f"bench {precision}", 150, *bench, precision, md=True) for precision in timed),
         stage("crossover", 60, *XPNET, "bench", "--crossover", *crossover, "--rounds", "3",
-              "--json", "JSON"),
+              "--json-file", "JSON"),
         stage("tests of other libraries", 300, PYTHON, HELPER, "tests", device, *some),
     ]  # fmt: skip
 

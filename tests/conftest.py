@@ -281,3 +281,16 @@ def pytest_sessionfinish(session, exitstatus):
             red=True,
         )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def xpnet(capsys):
+    """Return a function that calls the command line here and returns (code, out, err)."""
+    from xpnet.cli.main import main
+
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in args])
+        return ended.value.code, *capsys.readouterr()
+
+    return call

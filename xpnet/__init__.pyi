@@ -103,6 +103,7 @@ from .optim.optimizers import (
 from .optim.schedules import Schedule as Schedule
 from .registry import register as register
 from .run import Run as Run, load as load, train as train
+from .run.comparison import compare as compare
 from .run.config import Config as Config
 from .run.config_sources import load_config as load_config
 from .search import Sweep as Sweep, sweep as sweep

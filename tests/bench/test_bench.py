@@ -232,7 +232,7 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     monkeypatch.setattr(launching, "SLICE", 1e-4)
     out, markdown = tmp_path / "bench.json", tmp_path / "bench.md"
     arguments = ["--device", "cuda", "--precision", precision, "--rows", str(TINY), "--profile"]
-    arguments += ["--rounds", "1", "--json", str(out), "--markdown", str(markdown)]
+    arguments += ["--rounds", "1", "--json-file", str(out), "--markdown", str(markdown)]
     conditions = ["ratio<=1000000", "ratio/JAX jit<1"]
     with pytest.raises(SystemExit) as ended:
         main(["bench", *arguments, *(word for c in conditions for word in ("--expect", c))])
@@ -304,7 +304,7 @@ def test_every_library_is_kept_to_the_cores_asked_for(tmp_path):
         "PyTorch eager",
         "--only",
         "xpnet numpy",
-        "--json",
+        "--json-file",
         str(tmp_path / "b.json"),
     ]
     subprocess.run(
@@ -338,7 +338,10 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--rows", "4-1000000000-2:5:sgd"], "takes widths and batch sizes below 10^9"),
         (["--rows", f"4-2:{10**20}:sgd"], "takes widths and batch sizes below 10^9"),
         (["--threads", "1"], "must be set before NumPy is loaded"),
-        (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: 'nowhere' is not a folder"),
+        (
+            ["--json-file", "nowhere/b.json"],
+            "cannot write nowhere/b.json: 'nowhere' is not a folder",
+        ),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, said, monkeypatch, capsys):
@@ -430,7 +433,7 @@ def test_the_command_exits_by_its_conditions(condition, code, tmp_path, capsys):
     out = tmp_path / "bench.json"
     arguments = ["bench", "--rows", str(TINY), "--only", "xpnet numpy", "--rounds", "1"]
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--expect", condition, "--json", str(out)])
+        main([*arguments, "--expect", condition, "--json-file", str(out)])
     assert ended.value.code == code
     if code == 0:
         assert json.loads(out.read_text("utf-8"))["rows"][0]["network"] == str(TINY)
@@ -464,7 +467,7 @@ def test_the_command_writes_the_crossings_as_json(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("xpnet.bench.crossover.BATCHES", (2,))
     monkeypatch.setattr("xpnet.bench.crossover.WIDTHS", (4,))
     pair, out = ["xpnet numpy, portable", "xpnet numpy"], tmp_path / "crossings.json"
-    arguments = ["--only", pair[0], "--only", pair[1], "--rounds", "1", "--json", str(out)]
+    arguments = ["--only", pair[0], "--only", pair[1], "--rounds", "1", "--json-file", str(out)]
     with pytest.raises(SystemExit) as ended:
         main(["bench", "--crossover", *arguments])
     assert ended.value.code == 0

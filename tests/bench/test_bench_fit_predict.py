@@ -150,7 +150,7 @@ def test_the_command_writes_its_reports_and_exits_by_its_conditions(
     mode, row, key, bound, code, tmp_path, capsys
 ):
     pytest.importorskip("sklearn", reason="the other contender")
-    files = {"--json": "b.json", "--markdown": "b.md"}
+    files = {"--json-file": "b.json", "--markdown": "b.md"}
     words = [word for option, name in files.items() for word in (option, str(tmp_path / name))]
     words += ["--rows", row, "--only", "xpnet numpy", "--only", "scikit-learn", "--rounds", "2"]
     with pytest.raises(SystemExit) as ended:

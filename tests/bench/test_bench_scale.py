@@ -76,7 +76,7 @@ def test_the_command_writes_its_reports_and_exits_by_its_conditions(
     monkeypatch.setattr(
         scale, "measure_axis", lambda name, report: [report(p) or p for p in POINTS]
     )
-    files = {"--json": "s.json", "--markdown": "s.md"}
+    files = {"--json-file": "s.json", "--markdown": "s.md"}
     options = [word for option, name in files.items() for word in (option, str(tmp_path / name))]
     with pytest.raises(SystemExit) as ended:
         main(["bench", "--scale", "--only", "rows", "--expect", f"rows time<={bound}", *options])

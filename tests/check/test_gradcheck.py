@@ -329,7 +329,7 @@ def call(capsys, *args):
 def test_the_command_checks_a_recipe_and_writes_json(capsys, tmp_path):
     path = tmp_path / "report.json"
     small = ("--set", "model.hidden=[5]", "--samples", "5", "--batch", "3")
-    code, out = call(capsys, "digits", *small, "--json", str(path))
+    code, out = call(capsys, "digits", *small, "--json-file", str(path))
     assert code == 0
     assert "3 rows of digits, SoftmaxCrossEntropy" in out
     assert "the gradients agree to 1e-06" in out

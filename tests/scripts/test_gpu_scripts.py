@@ -301,7 +301,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --precision) precision=$2 ;;
     --markdown) echo "| a row of $precision |" >"$2" ;;
-    --json) echo "{\\"precision\\": \\"$precision\\"}" >"$2" ;;
+    --json-file) echo "{\\"precision\\": \\"$precision\\"}" >"$2" ;;
   esac
   shift
 done

@@ -1,6 +1,5 @@
 """What ``xpnet bench`` does in each of its modes."""
 
-import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,29 +8,46 @@ from xpnet.bench import Expectation, Network, Row, Setting, comparison, contende
 from xpnet.bench import scale as growth
 from xpnet.bench.crossover import find_crossover
 from xpnet.bench.results import machine, plot, profile_lines, to_json, to_markdown
-from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
+from xpnet.cli.output import (
+    add_column,
+    add_row,
+    cell,
+    only_json,
+    print_json,
+    say,
+    show,
+    write_output,
+)
 from xpnet.errors import BackendError, ConfigError
 from xpnet.escape import escape
 from xpnet.settings import did_you_mean
+from xpnet.storage.plain_json import json_text
 
 __all__ = ["Reports", "compare", "crossover", "scale"]
 
 
 class Reports(NamedTuple):
-    """The files to write, each None where it was not asked for."""
+    """Where the results go: files, None where not asked for, and ``--json`` on standard output."""
 
-    json: str | None
+    json_file: str | None
     markdown: str | None
     plot: str | None
+    as_json: bool = False
 
     def write(self, data: Any, markdown: Callable[[], str], draw: Callable[[str], None]) -> None:
         """Write what was asked for."""
-        if self.json:
-            _write_json(self.json, data)
         if self.markdown:
             write_output(self.markdown, markdown())
         if self.plot:
             draw(self.plot)
+        self.write_json(data)
+
+    def write_json(self, data: Any) -> None:
+        """Write what of this was asked for."""
+        if self.json_file:
+            write_output(self.json_file, json_text(data, indent=2) + "\n")
+        if self.as_json:
+            print_json(data)
 
 
 def compare(
@@ -64,10 +80,11 @@ def compare(
     for workload in workloads:
         row = measure(workload, chosen, rounds=rounds, report=_status)
         _status("")
-        if isinstance(workload, Network) and profiled:
-            row = row._replace(profiles=_profiles(workload, setting, chosen))
+        with only_json(reports.as_json):
+            if isinstance(workload, Network) and profiled:
+                row = row._replace(profiles=_profiles(workload, setting, chosen))
+            _print(row, setting)
         measured.append(row)
-        _print(row, setting)
     reports.write(
         to_json(measured, setting, facts),
         lambda: to_markdown(measured, setting, facts),
@@ -76,7 +93,7 @@ def compare(
     return _judged(e.failure(row, _fastest(row)) for e in expectations for row in measured)
 
 
-def crossover(setting: Setting, only: Sequence[str], rounds: int, json_file: str | None) -> int:
+def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Reports) -> int:
     """Print a line for each batch size."""
     on_gpu = setting if setting.on_gpu else Setting("cuda", setting.precision)
     makes = {**contenders(Setting("cpu", setting.dtype)), **contenders(on_gpu)}
@@ -86,10 +103,9 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, json_file: str
         raise ConfigError(msg)
     found = []
     for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
-        say(crossing.sentence(*pair))
+        say(crossing.sentence(*pair), err=reports.as_json)
         found.append(crossing._asdict())
-    if json_file:
-        _write_json(json_file, {"first": pair[0], "second": pair[1], "crossings": found})
+    reports.write_json({"first": pair[0], "second": pair[1], "crossings": found})
     return 0
 
 
@@ -102,8 +118,9 @@ def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> i
             raise ConfigError(msg)
     measured = {}
     for name in only or growth.AXES:
-        say(f"{name}: {growth.AXES[name].what}")
-        measured[name] = growth.measure_axis(name, lambda point: say(f"  {point}"))
+        with only_json(reports.as_json):
+            say(f"{name}: {growth.AXES[name].what}")
+            measured[name] = growth.measure_axis(name, lambda point: say(f"  {point}"))
     facts = machine(Setting())
     data = {"machine": facts, "axes": growth.to_json(measured)}
     reports.write(
@@ -120,10 +137,6 @@ def _judged(failures: Iterable[str | None]) -> int:
     for failure in found:
         say(f"not as expected: {failure}", err=True)
     return 1 if found else 0
-
-
-def _write_json(path: str, data: Any) -> None:
-    write_output(path, json.dumps(data, indent=2) + "\n")
 
 
 def _fastest(row: Row) -> str:

@@ -12,6 +12,7 @@ __all__ = [
     "column_settings",
     "device_options",
     "given",
+    "json_option",
     "open_run",
     "say_notes",
     "say_test",
@@ -76,6 +77,12 @@ def column_settings(
     return [f"{key}={json.dumps(v, ensure_ascii=False)}" for key, v in settings.items() if v]
 
 
+def json_option(command: F) -> F:
+    """Add ``--json``: the document of :func:`~xpnet.cli.output.print_json`, and nothing else."""
+    text = "Print one JSON document, and nothing else, on standard output."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
 def set_option(command: F) -> F:
     """Add the repeatable ``--set KEY=VALUE``."""
     return click.option(
@@ -116,12 +123,13 @@ def open_run(run: str, backend: str | None, device: str | None, which: str = "au
     return loaded
 
 
-def say_test(test: Mapping[str, Any], report: Callable[[str], None]) -> None:
-    """Print the scores on the test part, if there is one, the most telling on the last line."""
+def say_test(test: Mapping[str, Any], report: Callable[[str], None], *, last: bool = True) -> None:
+    """Print the scores on the test part, if there is one, and with ``last`` the most telling."""
     if test:
         name = next(key for key in ("accuracy", "r2", "mse") if key in test)
         report(f"test loss {test['loss']:.4f}")
-        say(f"test {name} {test[name]:.4f}")
+        if last:
+            say(f"test {name} {test[name]:.4f}")
 
 
 def say_notes(file: str, rows: Any) -> None:

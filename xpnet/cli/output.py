@@ -4,8 +4,10 @@ A line and a cell of a table may hold names from files; these are escaped, so th
 a terminal.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,21 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["add_column", "add_row", "cell", "check_places", "show", "say", "write_output"]
+__all__ = [
+    "add_column",
+    "add_row",
+    "cell",
+    "check_places",
+    "fits",
+    "only_json",
+    "print_json",
+    "say",
+    "say_written",
+    "terminal",
+    "show",
+    "show_rows",
+    "write_output",
+]
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -50,6 +66,77 @@ def show(what: "Table | Text") -> None:
     from rich.console import Console
 
     Console(highlight=False).print(what)
+
+
+def show_rows(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], spare: Sequence[str] = ()
+) -> None:
+    """Print rows of values or cells under (name, "left" or "right") columns, each row one line.
+
+    On a narrow terminal the ``spare`` columns are left out, the last of them first. The first
+    column is folded where it still does not fit.
+    """
+    from rich.table import Table
+
+    texts, widths = _measured(columns, rows)
+    kept, left = list(range(len(columns))), list(spare)
+    while left and sum(widths[k] + 2 for k in kept) - 2 > terminal()[0]:
+        dropped = left.pop()
+        kept = [k for k in kept if columns[k][0] != dropped]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for k in kept:
+        name, side = columns[k]
+        add_column(table, name, justify=side, no_wrap=k > 0, overflow="fold")
+    for row in texts:
+        add_row(table, *(row[k] for k in kept))
+    show(table)
+
+
+def fits(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> bool:
+    """Return whether :func:`show_rows` has room for all of the columns."""
+    return sum(width + 2 for width in _measured(columns, rows)[1]) - 2 <= terminal()[0]
+
+
+def _measured(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]
+) -> tuple[list[list["Text"]], list[int]]:
+    """The cells, and the width of each column."""
+    from rich.text import Text
+
+    texts = [[v if isinstance(v, Text) else cell(v) for v in row] for row in rows]
+    heads = [cell(name) for name, _ in columns]
+    return texts, [max(c.cell_len for c in column) for column in zip(heads, *texts, strict=True)]
+
+
+def terminal() -> tuple[int, int, bool]:
+    """Return the width and height that standard output has, and whether it shows braille."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width, console.height, console.encoding.startswith("utf")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as the JSON document of ``--json``, encoded as in the files of a run."""
+    from xpnet.storage.plain_json import json_text
+
+    click.echo(json_text(value, indent=2))
+
+
+@contextlib.contextmanager
+def only_json(as_json: bool) -> Iterator[None]:
+    """With ``--json``, send to standard error what the block prints for people."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def say_written(path: str | Path, lines: list[str], as_json: bool) -> None:
+    """Print what was written to ``path``, a file or the folder of a run, in words or as JSON."""
+    if as_json:
+        size = Path(path).stat().st_size if Path(path).is_file() else None
+        print_json({"path": path, "bytes": size, "lines": lines})
+    else:
+        say(*lines)
 
 
 def check_places(*paths: str | None) -> None:

@@ -59,7 +59,7 @@ class TolerantStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Return whether it is a terminal."""
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """Return the file descriptor that it writes to."""

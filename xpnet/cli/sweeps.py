@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xpnet.cli.options import say_test, warn
-from xpnet.cli.output import say
+from xpnet.cli.output import only_json, print_json, say
 from xpnet.cli.streams import tolerant_streams
 from xpnet.errors import ConfigError
 from xpnet.escape import escape
@@ -32,6 +32,7 @@ def run_sweep(
     *,
     resume: bool,
     quiet: bool,
+    as_json: bool,
 ) -> int:
     """Search, and print what was found; ``sweep.*`` of the settings are those of the sweep."""
     if space == "":
@@ -41,8 +42,8 @@ def run_sweep(
     shared = [text for text in settings if not text.startswith("sweep.")]
     options = {key.strip().removeprefix("sweep."): v for key, v in map(parse_setting, own)}
     build(Sweeping, options, "sweep")  # a name that it does not have is an error of the settings
-    live = not quiet and sys.stdout.isatty()
-    with tolerant_streams(), _Bar(live) as bar:
+    live = not quiet and not as_json and sys.stdout.isatty()
+    with tolerant_streams(), only_json(as_json), _Bar(live) as bar:
         found = sweep(
             source,
             space,
@@ -56,10 +57,13 @@ def run_sweep(
             report=(lambda line: None) if quiet else bar.say,
             warn=warn,
         )
-    return _say_result(found, quiet)
+        _say_result(found, quiet, last=not (quiet and as_json))
+    if as_json:
+        print_json({"folder": str(found.folder.path), **found.as_dict()})
+    return 130 if found.interrupted else 0
 
 
-def _say_result(found: Sweep, quiet: bool) -> int:
+def _say_result(found: Sweep, quiet: bool, *, last: bool) -> None:
     def report(line: str) -> None:
         if not quiet:
             say(line)
@@ -69,7 +73,7 @@ def _say_result(found: Sweep, quiet: bool) -> int:
     if found.interrupted:
         command = f"xpnet train --out {shlex.quote(str(place))} --resume"
         say(f"{found.stopped}; resume with: {command}")
-        return 130
+        return
     if found.stopped:
         report(f"stopped: {found.stopped}; to search on, resume with a longer sweep.time")
     best, title = found.best, found.metric.title
@@ -84,8 +88,7 @@ def _say_result(found: Sweep, quiet: bool) -> int:
     if found.folder.page_path.is_file():
         report(f"report {found.folder.page_path}")
     if found.run is not None:
-        say_test(found.run.test, report)
-    return 0
+        say_test(found.run.test, report, last=last)
 
 
 class _Bar:

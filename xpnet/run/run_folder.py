@@ -18,6 +18,7 @@ from xpnet.run.config import Config, to_toml
 from xpnet.run.config_sources import read_toml
 from xpnet.settings import build, convert, did_you_mean
 from xpnet.storage import Checkpoint, CheckpointFolder, History, atomic_write_text
+from xpnet.storage.plain_json import json_text
 from xpnet.storage.safe_open import MAX_JSON, read_regular
 
 __all__ = ["RunFolder", "check_which"]
@@ -70,11 +71,11 @@ class RunFolder:
         self._config = config
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Write a JSON file durably."""
-        atomic_write_text(path, json.dumps(value, indent=2) + "\n")
+        """Write a JSON file durably; NaN and infinities become texts, as in the history."""
+        atomic_write_text(path, json_text(value, indent=2) + "\n")
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """Read a JSON file; {} if there is none yet."""
+        """Read a JSON file, NaN and infinities as texts; {} if there is none yet."""
         try:
             value = json.loads(read_regular(path, MAX_JSON))
         except (FileNotFoundError, NotADirectoryError):  # of a single checkpoint, there is none

@@ -9,7 +9,7 @@ from xpnet.storage.checkpoint_file import Checkpoint, is_safetensors, load, save
 from xpnet.storage.checkpoint_folder import CheckpointFolder
 from xpnet.storage.durable import atomic_write_text, preflight
 from xpnet.storage.history import History
-from xpnet.storage.lock import RunLock
+from xpnet.storage.lock import RunLock, writer_of
 
 __all__ = [
     "Checkpoint",
@@ -21,4 +21,5 @@ __all__ = [
     "load",
     "preflight",
     "save",
+    "writer_of",
 ]

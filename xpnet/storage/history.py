@@ -3,7 +3,6 @@
 import collections
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,15 +11,12 @@ from typing import Any
 
 from xpnet.errors import CheckpointError
 from xpnet.storage.durable import atomic_write, storage_errors
+from xpnet.storage.plain_json import decoded, json_text
 from xpnet.storage.safe_open import MAX_JSON, open_regular, read_regular
 
 __all__ = ["History"]
 
 MAX_LINE = 2**20  # bytes of a record; an epoch's has a few hundred
-
-# JSON has no such numbers. The JSON mapping of Protocol Buffers writes them like this, and float()
-# in Python and Number() in JavaScript read them.
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class History:
@@ -89,7 +85,7 @@ class History:
 
     def _line(self, record: Mapping[str, Any]) -> bytes:
         try:
-            return json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+            return json_text(record).encode() + b"\n"
         except (TypeError, ValueError) as error:
             msg = f"a record of {self.path} must be JSON data: {error}"
             raise CheckpointError(msg) from error
@@ -108,24 +104,8 @@ class History:
         try:
             record = json.loads(line)
             if isinstance(record, dict):
-                return _decoded(record)
+                return decoded(record)
         except (ValueError, RecursionError):
             pass
         msg = f"{self.path} line {number} is not a JSON object; repair or remove it"
         raise CheckpointError(msg)
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value).replace("inf", "Infinity").replace("nan", "NaN")
-    if isinstance(value, Mapping):
-        return {key: _encoded(item) for key, item in value.items()}
-    return [_encoded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, str):
-        return NON_FINITE.get(value, value)
-    if isinstance(value, dict):
-        return {key: _decoded(item) for key, item in value.items()}
-    return [_decoded(item) for item in value] if isinstance(value, list) else value

@@ -19,7 +19,7 @@ from xpnet.errors import CheckpointError
 from xpnet.storage.durable import make_folder, storage_errors, sweep, try_lock
 from xpnet.storage.safe_open import open_regular
 
-__all__ = ["RunLock"]
+__all__ = ["RunLock", "writer_of"]
 
 
 class RunLock:
@@ -73,6 +73,25 @@ class RunLock:
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
         os.write(fd, json.dumps(_this_process()).encode())
+
+
+def writer_of(folder: str | Path) -> str | None:
+    """Return who writes in a run folder now, such as "pid 7 on host a since ..."; None if nobody.
+
+    The lock is not touched, for a training that starts just now needs it. On another host nobody
+    can see whether the process lives: it is taken at its word.
+    """
+    try:
+        fd = open_regular(Path(folder) / "run.lock")
+    except OSError:
+        return None
+    try:
+        owner = _read_owner(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return _describe(owner) if owner and _may_be_alive(owner) else None
 
 
 def _this_process() -> dict[str, Any]:

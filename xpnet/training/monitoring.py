@@ -1,12 +1,13 @@
 """What of the epochs a callback or a schedule watches: their loss, accuracy, or a metric."""
 
+import math
 from collections.abc import Iterable
 
 from xpnet.errors import ConfigError
 from xpnet.optim.schedules import MODES, Mode
 from xpnet.training.callbacks import Callback, EpochMetrics
 
-__all__ = ["Monitoring", "check_monitor", "check_monitored", "seen", "watched"]
+__all__ = ["Monitoring", "best_epoch", "check_monitor", "check_monitored", "seen", "watched"]
 
 
 def seen(record: EpochMetrics, what: str) -> float | None:
@@ -22,6 +23,23 @@ def watched(record: EpochMetrics, what: str) -> float:
         msg += "or a metric of your own: fit(..., metrics={name: function})"
         raise ConfigError(msg)
     return value
+
+
+def best_epoch(
+    history: Iterable[EpochMetrics], monitor: str = "loss", mode: Mode | None = None
+) -> EpochMetrics | None:
+    """Return the record of the first of the best epochs, whose checkpoint a run keeps as the best.
+
+    None without a validation, where no checkpoint is the best, and where no value is a number.
+
+    >>> best_epoch([{"epoch": 1, "val_loss": 0.2}, {"epoch": 2, "val_loss": 0.3}])["epoch"]
+    1
+    """
+    having = [r for r in history if isinstance(r.get(f"val_{monitor}"), int | float)]
+    most = MODES.get(monitor, mode) == "max"
+    values = [-r[f"val_{monitor}"] if most else r[f"val_{monitor}"] for r in having]
+    best = min((v for v in values if v < math.inf), default=None)  # NaN is not
+    return None if best is None else having[values.index(best)]
 
 
 def check_monitor(what: str, mode: Mode | None) -> None:

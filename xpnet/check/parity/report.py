@@ -1,16 +1,15 @@
 """The results of a comparison as data, as JSON and as Markdown."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from xpnet.check.parity.causes import Cause, causes, issue
 from xpnet.check.parity.checked_step import Fault
 from xpnet.check.parity.compare import Difference
 from xpnet.check.parity.operations import Row
 from xpnet.escape import escape_markdown
+from xpnet.storage.plain_json import encoded
 
 __all__ = ["Growth", "FirstDifference", "Report", "Result", "to_json", "to_markdown"]
 
@@ -139,24 +138,12 @@ class Report:
         return all(r.verdict != "fault" for r in self.results)
 
 
-def to_json(report: Report) -> str:
-    """Return the report as JSON; numbers that are not finite become strings."""
-    table = _jsonable(report) | {"ok": report.ok}
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as JSON data; numbers that are not finite become strings."""
+    table = encoded(report) | {"ok": report.ok}
     for row, result in zip(table["results"], report.results, strict=True):
         row |= {"verdict": result.verdict, "sentence": result.sentence()}
-    return json.dumps(table, indent=2) + "\n"
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if hasattr(value, "_asdict"):
-        return _jsonable(value._asdict())
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, Mapping):
-        return {k: _jsonable(v) for k, v in value.items()}
-    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value
+    return cast(dict[str, Any], table)
 
 
 def to_markdown(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.cli.options import set_option
+from xpnet.cli.options import json_option, set_option
 
 
 @click.command()
@@ -65,7 +65,8 @@ from xpnet.cli.options import set_option
 )
 @click.option("--profile", "profiled", is_flag=True, help="Break down the time of xpnet's steps.")
 @set_option
-@click.option("--json", "json_file", metavar="FILE", help="Write the measurement as JSON.")
+@json_option
+@click.option("--json-file", metavar="FILE", help="Write the measurement as JSON.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the ratios (PNG, SVG, PDF).")
 def bench(
@@ -83,6 +84,7 @@ def bench(
     scale: bool,
     profiled: bool,
     overrides: tuple[str, ...],
+    as_json: bool,
     json_file: str | None,
     markdown_file: str | None,
     plot_file: str | None,
@@ -96,7 +98,7 @@ def bench(
     \b
     xpnet bench
     xpnet bench --rows 784-512-10:128:adam --expect 'ratio<=1.3'
-    xpnet bench --expect 'ratio/PyTorch eager<1' --json bench.json --plot bench.png
+    xpnet bench --expect 'ratio/PyTorch eager<1' --json-file bench.json --plot bench.png
     xpnet bench --device cuda --precision tf32 --profile
     xpnet bench --predict --rows 784-512-10:1 --rows 784-512-10:100000
     xpnet bench --fit --rows mnist:512-256:128:adam:1 --set data.data_dir=mnist
@@ -115,8 +117,8 @@ def bench(
     from xpnet.errors import ConfigError
 
     setting = Setting(device, precision)
-    reports = benches.Reports(json_file, markdown_file, plot_file)
-    check_places(*reports)
+    reports = benches.Reports(json_file, markdown_file, plot_file, as_json)
+    check_places(json_file, markdown_file, plot_file)
     if plot_file:
         check_plot()
     if predict + fit + crossover + scale > 1:
@@ -128,7 +130,7 @@ def bench(
     # Otherwise JAX reserves three quarters of the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if crossover:
-        return benches.crossover(setting, only, rounds, json_file)
+        return benches.crossover(setting, only, rounds, reports)
     if scale:
         return benches.scale(only, conditions, reports)
     return benches.compare(

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpnet.cli.options import device_options, open_run, say_notes, which_option
-from xpnet.cli.output import add_column, add_row, cell, say, show
+from xpnet.cli.options import device_options, json_option, open_run, say_notes, which_option
+from xpnet.cli.output import add_column, add_row, cell, print_json, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="K",
     help="Also score a row as correct if its class is among the K most probable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@json_option
 def evaluate(
     run: str,
     file: str | None,
@@ -46,9 +46,8 @@ def evaluate(
     \b
     xpnet evaluate runs/first
     xpnet evaluate runs/first new.csv --which last
+    xpnet evaluate runs/first --json               {"rows": 360, "loss": 0.06, ...}
     """
-    import json
-
     from xpnet.data.files import naming
     from xpnet.run.scores import scores
 
@@ -62,7 +61,7 @@ def evaluate(
             say_notes(file, rows)
             result = scores(loaded, rows, top)
     if as_json:
-        say(json.dumps(result))
+        print_json(result)
         return 0
     print_scores(result)
     return 0

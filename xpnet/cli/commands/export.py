@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from xpnet.cli.output import say
+from xpnet.cli.options import json_option
+from xpnet.cli.output import say_written
 
 
 @click.command()
@@ -33,6 +34,7 @@ from xpnet.cli.output import say
     metavar="N",
     help="With onnx: 15 to 21, for older runtimes; by default 21.",
 )
+@json_option
 def export(
     run: str,
     output: str,
@@ -44,6 +46,7 @@ def export(
     trained: bool,
     runtime: str | None,
     opset: int | None,
+    as_json: bool,
 ) -> int:
     """Write RUN as a file for other programs: ONNX, or the weights in PyTorch's names.
 
@@ -73,6 +76,5 @@ def export(
         runtime=runtime,
         opset=opset,
     )
-    for line in lines:
-        say(line)
+    say_written(output, lines, as_json)
     return 0

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from xpnet.cli.options import set_option, warn
-from xpnet.cli.output import add_column, add_row, say, show
+from xpnet.cli.options import json_option, set_option, warn
+from xpnet.cli.output import add_column, add_row, print_json, say, show, write_output
 
 
 @click.command()
@@ -14,7 +14,8 @@ from xpnet.cli.output import add_column, add_row, say, show
 @click.option("--batch", default=8, show_default=True, help="Number of rows.")
 @click.option("--seed", type=int, help="Seed of weights, dropout and sampling; default config's.")
 @click.option("--tolerance", default=1e-6, show_default=True, help="Largest relative error.")
-@click.option("--json", "json_path", metavar="FILE", help="Also write the report as JSON.")
+@click.option("--json-file", metavar="FILE", help="Also write the report as JSON.")
+@json_option
 @set_option
 def gradcheck(
     source: str,
@@ -22,7 +23,8 @@ def gradcheck(
     batch: int,
     seed: int | None,
     tolerance: float,
-    json_path: str | None,
+    json_file: str | None,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
     """Check the gradients of a config against finite differences, PyTorch and JAX.
@@ -37,7 +39,7 @@ def gradcheck(
     xpnet gradcheck
     xpnet gradcheck mnist --samples 500
     xpnet gradcheck model.safetensors              a saved model with its weights
-    xpnet gradcheck my.toml --set model.activation=gelu --json check.json
+    xpnet gradcheck my.toml --set model.activation=gelu --json-file check.json
     """
     import dataclasses
 
@@ -47,6 +49,7 @@ def gradcheck(
     from xpnet.run import Run, load
     from xpnet.run.config_sources import load_config
     from xpnet.run.plain_run import is_saved
+    from xpnet.storage.plain_json import json_text
 
     if batch < 1 or samples < 0 or not tolerance > 0:
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
@@ -69,10 +72,14 @@ def gradcheck(
         model, x, y, whose = rows.model, rows.x, rows.y, rows.source
         loss, seed = rows.config.loss, rows.config.seed
     report = check(model, loss, x, y, samples=samples, seed=seed, tolerance=tolerance)
-    say(f"{source}: {len(x)} rows of {whose}, {type(loss).__name__}")
-    _print(report)
-    if json_path is not None:
-        _write(json_path, source, whose, report)
+    table = {"source": source, "rows": whose, "ok": report.ok, **dataclasses.asdict(report)}
+    if json_file is not None:
+        write_output(json_file, json_text(table, indent=2) + "\n")
+    if as_json:
+        print_json(table)
+    else:
+        say(f"{source}: {len(x)} rows of {whose}, {type(loss).__name__}")
+        _print(report)
     return 0 if report.ok else 1
 
 
@@ -114,23 +121,3 @@ def _print(report: Any) -> None:
         say(f"wrong: {fault}")
     word = "agree" if report.ok else "DO NOT agree"
     say(f"the gradients {word} to {report.tolerance:g}")
-
-
-def _write(path: str, source: str, rows: str, report: Any) -> None:
-    import dataclasses
-    import json
-    import math
-
-    from xpnet.cli.output import write_output
-
-    def plain(value: Any) -> Any:  # JSON has no NaN and no infinity
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)
-        if hasattr(value, "_asdict"):
-            return plain(value._asdict())
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-    table = {"source": source, "rows": rows, "ok": report.ok, **dataclasses.asdict(report)}
-    write_output(path, json.dumps(plain(table), indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 import click
 
-from xpnet.cli.output import say
+from xpnet.cli.options import json_option
+from xpnet.cli.output import say_written
 
 
 @click.command(name="import")
@@ -12,7 +13,8 @@ from xpnet.cli.output import say
     "--like", metavar="RUN", help="A run or a saved model with the layers of a PyTorch state dict."
 )
 @click.option("--loss", metavar="NAME", help="By default what the last layer suggests.")
-def import_(file: str, output: str, like: str | None, loss: str | None) -> int:
+@json_option
+def import_(file: str, output: str, like: str | None, loss: str | None, as_json: bool) -> int:
     """Write the network in FILE, ONNX or PyTorch's weights, as a model of xpnet.
 
     FILE is *.onnx, or a state dict, *.pt, *.pth or *.safetensors, which says nothing of what is
@@ -25,7 +27,8 @@ def import_(file: str, output: str, like: str | None, loss: str | None) -> int:
     xpnet train new.csv --from net.safetensors
     """
     from xpnet.interop.importing import import_file
+    from xpnet.training.saved import file_at
 
-    for line in import_file(file, output, like=like, loss=loss):
-        say(line)
+    lines = import_file(file, output, like=like, loss=loss)
+    say_written(file_at(output), lines, as_json)
     return 0

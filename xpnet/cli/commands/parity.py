@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from xpnet.cli.options import set_option, warn
-from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
+from xpnet.cli.options import json_option, set_option, warn
+from xpnet.cli.output import add_column, add_row, cell, print_json, say, show, write_output
 
 
 @click.command()
@@ -41,8 +41,9 @@ from xpnet.cli.output import add_column, add_row, cell, say, show, write_output
 )
 @click.option("--allow-missing", is_flag=True, help="Do not fail if a backend is not available.")
 @click.option("--fail-on-rounding", is_flag=True, help="Also fail if rounding exceeds --tolerance.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON.")
+@click.option("--json-file", metavar="FILE", help="Write the report as JSON.")
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Write the report as Markdown.")
+@json_option
 @set_option
 def parity(
     source: str,
@@ -55,8 +56,9 @@ def parity(
     tolerance: float | None,
     allow_missing: bool,
     fail_on_rounding: bool,
-    json_path: str | None,
+    json_file: str | None,
     markdown_path: str | None,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
     """Train on several backends side by side and report where they diverge.
@@ -80,6 +82,7 @@ def parity(
     from xpnet.check.parity import load_module, to_json, to_markdown
     from xpnet.check.parity import parity as compare
     from xpnet.run.config_sources import load_config
+    from xpnet.storage.plain_json import json_text
 
     config = load_config(source, overrides, report=warn)
     named = [name.strip() for name in (backends or "").split(",") if name.strip()]
@@ -94,10 +97,14 @@ def parity(
         source=source,
         seconds=seconds,
     )
-    _print(report)
-    for path, text in ((json_path, to_json), (markdown_path, to_markdown)):
-        if path is not None:
-            write_output(path, text(report))
+    if json_file is not None:
+        write_output(json_file, json_text(to_json(report), indent=2) + "\n")
+    if markdown_path is not None:
+        write_output(markdown_path, to_markdown(report))
+    if as_json:
+        print_json(to_json(report))
+    else:
+        _print(report)
     verdicts = [r.verdict for r in report.results]
     if not report.ok or (fail_on_rounding and "rounding" in verdicts):
         return 1

@@ -2,7 +2,7 @@
 
 import click
 
-from xpnet.cli.options import device_options, open_run, say_notes, which_option
+from xpnet.cli.options import device_options, json_option, open_run, say_notes, which_option
 from xpnet.cli.output import say, write_output
 
 
@@ -11,6 +11,7 @@ from xpnet.cli.output import say, write_output
 @click.argument("file", metavar="FILE")
 @device_options
 @click.option("--output", "-o", metavar="FILE", help="Write to FILE instead of standard output.")
+@json_option
 @which_option
 def predict(
     run: str,
@@ -18,13 +19,15 @@ def predict(
     device: str | None,
     backend: str | None,
     output: str | None,
+    as_json: bool,
     which: str,
 ) -> int:
     """Predict the rows of FILE: a table, arrays or images; - reads CSV from standard input.
 
     Writes CSV: the class and the probability of every class, or the predicted values of a
     regression. Columns are found by the names that the run was trained on, or by position where
-    there are none; others, and the label, are left out.
+    there are none; others, and the label, are left out. With --json it is a list with an object
+    for each row, of the same names.
 
     \b
     xpnet predict runs/first new.csv
@@ -42,14 +45,15 @@ def predict(
         rows = loaded.read(file, labelled=False)
     say_notes(place, rows)
     with naming(place):
-        lines = _lines(loaded.predictions(rows), loaded.preprocessing)
+        make = _json_lines if as_json else _lines
+        lines = make(loaded.predictions(rows), loaded.preprocessing)
         if output == "-" and sys.stdout.isatty():
             for line in lines:
                 say(line)
         else:
             write_output(output, (f"{line}\n" for line in lines))
     if output != "-":
-        say(f"{len(rows):,} predictions in {output}")
+        say(f"{len(rows):,} predictions in {output}", err=as_json)
     return 0
 
 
@@ -104,3 +108,23 @@ def _lines(batches, preprocessing):  # type: ignore[no-untyped-def]
             else:
                 named = [] if classes is None else [classes[int(row.argmax())]]
                 yield line([*named, *(f"{p:.6f}" for p in row)])
+
+
+def _json_lines(batches, preprocessing):  # type: ignore[no-untyped-def]
+    """Yield the lines of a JSON list with an object for each row; numbers have all their digits."""
+    from xpnet.run.answers import answer_columns
+    from xpnet.storage.plain_json import json_text
+
+    before = "["
+    for batch in batches:
+        columns = answer_columns(preprocessing, batch)
+        for row in zip(*columns.values(), strict=True):
+            named = zip(columns, row, strict=True)
+            yield f"{before}{json_text({k: _shortest(v) for k, v in named})}"
+            before = ","
+    yield "[]" if before == "[" else "]"
+
+
+def _shortest(value):  # type: ignore[no-untyped-def]
+    """The number of the fewest digits that is this one in its own precision."""
+    return value if isinstance(value, str) else float(str(value))

@@ -1,8 +1,13 @@
 """``xpnet train``."""
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from xpnet.cli.options import column_options, device_options, set_option
+from xpnet.cli.options import column_options, device_options, json_option, set_option
+
+if TYPE_CHECKING:
+    from xpnet.run import Run
 
 
 @click.command()
@@ -22,6 +27,7 @@ from xpnet.cli.options import column_options, device_options, set_option
     "--sweep", "search", metavar="auto|FILE", help="Search the settings for the best: many runs."
 )
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
+@json_option
 @set_option
 def train(
     source: str,
@@ -44,6 +50,7 @@ def train(
     data_dir: str | None,
     search: str | None,
     quiet: bool,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
     """Train a network and measure it on held-out data.
@@ -51,7 +58,8 @@ def train(
     The source is a recipe (digits, mnist, fashion-mnist), a TOML file, or data: a table (CSV or
     other text, Parquet, Feather, JSON Lines, ARFF, LIBSVM), arrays (NPY, NPZ, IDX) or a folder of
     images. Tables are trained on with the recipe "table", others with the default settings. The
-    last line is the test accuracy.
+    last line is the test accuracy; with --json all lines are on standard error, and the document
+    has the run's folder, scores and how it ended.
 
     \b
     xpnet train
@@ -65,7 +73,7 @@ def train(
     import shlex
 
     from xpnet.cli.options import column_settings, given, say_test, warn
-    from xpnet.cli.output import say
+    from xpnet.cli.output import only_json, print_json, say
     from xpnet.cli.streams import tolerant_streams
     from xpnet.cli.sweeps import run_sweep
     from xpnet.errors import ConfigError
@@ -93,13 +101,14 @@ def train(
     ]
     asked = source if given("source") else None
     if search is not None or (resume and out is not None and is_sweep(out)):
-        return run_sweep(asked, search, out, recipe, texts, start, resume=resume, quiet=quiet)
+        how = {"resume": resume, "quiet": quiet, "as_json": as_json}
+        return run_sweep(asked, search, out, recipe, texts, start, **how)
 
     def report(line: str) -> None:
         if not quiet:
             say(line)
 
-    with tolerant_streams():
+    with tolerant_streams(), only_json(as_json):
         run = run_training(
             asked,
             out,
@@ -115,6 +124,24 @@ def train(
         if run.interrupted:
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
             say(f"{run.stopped}; resume with: {command}")
-            return 130
-        say_test(run.test, report)
-        return 0
+        else:
+            say_test(run.test, report, last=not (quiet and as_json))
+    if as_json:
+        print_json(_result(run))
+    return 130 if run.interrupted else 0
+
+
+def _result(run: "Run") -> dict[str, Any]:
+    """The document of ``--json``: where the run is, how it ended, and its scores."""
+    record = run.folder.read_json(run.folder.run_path)
+    return {
+        "folder": str(run.folder.path),
+        "status": record.get("status"),
+        "stopped": run.stopped,
+        "interrupted": run.interrupted,
+        "epochs": run.folder.last_epochs(1)[1],
+        "seconds": record.get("seconds"),
+        "parameters": record.get("parameters"),
+        "rows": {part: record.get(f"{part}_rows") for part in ("train", "validation", "test")},
+        "test": run.test,
+    }
