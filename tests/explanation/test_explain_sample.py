@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import xpnet
 from xpnet import Dense, Tanh, Trainer
+from xpnet.cli.commands.explain import explain as command
 from xpnet.data import Columns, Dataset
 from xpnet.data.shown import picture, written
 from xpnet.errors import ConfigError, DataError
@@ -168,6 +170,25 @@ def test_a_row_of_a_table_is_there_as_it_was_written(flowers):
         assert any(same(row, other) for other in rows), row
 
 
+def test_the_row_or_the_image_is_shown_in_text(flowers, digits):
+    run, _ = flowers
+    found = explain(run, sample=1)
+    for form in ("terminal", "markdown", "latex"):
+        shown = " ".join(found.render(form).split())
+        for name, value in found.example.columns:
+            assert f"{name} {value or 'missing'}" in shown
+    found = explain(digits, sample=5)
+    light = found.example.picture > found.example.picture.max() / 2
+    halves = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
+    start = next(i for i, line in enumerate(found.render().splitlines()) if line[:3] == "   ")
+    lines = found.render().splitlines()[start : start + 4]
+    drawn = [[halves[c] for c in line[3:11].ljust(8)] for line in lines]
+    np.testing.assert_array_equal(np.array(drawn).transpose(0, 2, 1).reshape(8, 8), light)
+    for line, (name, _) in zip(lines, found.example.answers, strict=False):
+        assert line[11:].split()[0] == name
+        assert "█" in line[11:] or "▏" in line[11:]
+
+
 def same(row, other):
     number = row[2] == other[2] == "" or (row[2] and other[2] and float(row[2]) == float(other[2]))
     return bool(number) and [*row[:2], *row[3:]] == [*other[:2], *other[3:]]
@@ -282,3 +303,25 @@ def test_a_table_in_memory_is_not_kept_and_the_error_says_what_to_pass(tmp_path)
 def test_what_does_not_go_together_is_refused(digits, make, message):
     with pytest.raises((ConfigError, DataError), match=message):
         make(digits)
+
+
+def test_the_command_takes_a_rule_a_number_and_a_file(flowers, tmp_path):
+    run, file = flowers
+    folder = str(run.folder.path)
+
+    def shown(*arguments):
+        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        assert done.exit_code == 0
+        return " ".join(done.output.split())
+
+    assert f"of {len(run.test_part())}, the one" in shown(folder)
+    assert "the one that the model is least sure of" in shown(folder, "--sample", "unsure")
+    assert "sample 3 of the test data" in shown(folder, "--sample", "3")
+    assert "of 200, the one with the largest loss" in shown(folder, str(file), "--sample=worst")
+    for arguments, message in (
+        ((folder, "--sample", "best"), "sample must be worst, unsure or the number of a row"),
+        ((folder, str(file), "more"), "and for a run a file of rows; got"),
+        (("digits", "x.csv"), "give sizes such as"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)
