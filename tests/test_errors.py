@@ -48,12 +48,13 @@ def test_an_error_keeps_its_class_and_both_remedies_within_a_location():
 
 
 def required():
-    """The module and the extra of each call of `require`."""
+    """The module and the extra of each call of `require` that names both."""
     return [
-        [argument.value for argument in node.args[:2]]
+        [getattr(argument, "value", None) for argument in node.args[:2]]  # None: one of several
         for path in sorted(ROOT.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "require" and path != ERRORS
+        if all(isinstance(argument, ast.Constant) for argument in node.args[:2])
     ]
 
 

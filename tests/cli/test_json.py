@@ -99,6 +99,21 @@ def test_an_error_is_a_line_and_no_document(xpnet, here, tmp_path):
         assert err.count("\n") == 1, name
 
 
+def test_the_document_shares_standard_output_with_no_file(xpnet, here):
+    run = here / "runs/r0"
+    several = (
+        ["gradcheck", run, "--json-file", "-"],
+        ["parity", "--markdown", "-"],
+        ["bench", "--json-file", "-"],
+        ["compare", here / "runs", "--output", "-"],
+        ["report", run, "--output", "-"],
+    )
+    for args in several:
+        code, out, err = xpnet(*args, "--json")
+        assert (code, out) == (2, ""), args
+        assert "which has the document of --json: name a file" in err, args
+
+
 def test_a_control_character_of_a_class_is_spelt_out_and_is_the_same_once_read(xpnet, here):
     _, out, _ = xpnet("evaluate", here / "runs/r0", "--json")
     assert "rose\\u007f" in out

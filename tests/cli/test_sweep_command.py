@@ -1,5 +1,6 @@
 """``xpnet train --sweep`` as it is typed."""
 
+import json
 import shlex
 
 import pytest
@@ -55,6 +56,20 @@ def test_resume_needs_only_the_folder(xpnet):
     )
     code, out, err = xpnet("show", "s/best")
     assert (code, err) == (0, "")
+
+
+def test_json_is_one_document_and_the_lines_go_elsewhere(xpnet, tmp_path):
+    args = ["--sweep", "auto", "--set", "sweep.trials=2", "--out", "s", "--json"]
+    code, out, err = xpnet("train", *args, *QUICK)
+    found = json.loads(out)
+    assert code == 0
+    assert "trial 1  2/2" in err
+    assert (found["folder"], found["monitor"], len(found["trials"])) == ("s", "loss", 2)
+    saved = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert {k: v for k, v in found.items() if k != "folder"} == saved
+    code, out, err = xpnet("train", "--out", "s", "--resume", "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["best"] == found["best"]
 
 
 @pytest.mark.parametrize(

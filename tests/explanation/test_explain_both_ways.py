@@ -127,6 +127,8 @@ def test_a_logit_of_1000_has_the_right_loss_and_gradient():
     assert "1000, are right" in both.text
     cost = next(s for s in found.steps if s.result.name == "C")
     assert cost.result.values == 1000.0
+    assert on_way(found, "jacobian", "forward")["ℓ"] == math.inf
+    assert on_way(found, "fused", "forward")["ℓ"] == 1000.0
     assert found.playground.loss == 1000.0
     assert found.playground.high >= 1000
     shown = found.render()

@@ -239,3 +239,28 @@ def test_the_columns_of_a_row_are_a_table(browser, tmp_path):
     browser.get(path.as_uri())
     rows = browser.find_elements("css selector", "#example tbody tr")
     assert [row.text for row in rows] == ["age 31", "<town> Bern"]
+
+
+def test_of_many_classes_the_two_ways_show_those_with_the_largest_gradient(browser, tmp_path):
+    e = explain([6, 20], loss="softmax_cross_entropy", label=17)
+    path = tmp_path / "page.html"
+    path.write_text(html.render(e), "utf-8")
+    browser.get(path.as_uri())
+    rows = browser.find_elements("css selector", "#both tbody tr")[:-1]
+    shown = [int(row.find_element("css selector", "th").text) for row in rows]
+    assert shown == sorted(np.argsort(-np.abs(e.two_ways.fused[0]))[:12])
+    assert 17 in shown
+    assert "the 12 of 20 classes" in browser.find_element("id", "both").text
+
+
+def test_both_ways_are_side_by_side_and_their_steps_are_a_click_away(page):
+    e = explain(tiny())
+    rows = page.find_elements("css selector", "#both tbody tr")
+    for k, row in enumerate(rows[:-1]):
+        through, fused = (cell.text for cell in row.find_elements("css selector", ".bars"))
+        assert through == fused == f"{e.two_ways.fused[0, k]:.4f}".replace("-", "−")
+    links = page.find_elements("css selector", "#both [data-step]")
+    assert [e.steps[int(link.text) - 1].way for link in links] == ["jacobian"] * 3 + ["fused"]
+    links[-1].click()
+    chosen = page.find_element("css selector", "[role=tab][aria-selected=true]")
+    assert chosen.get_attribute("id") == f"tab-{links[-1].text}"

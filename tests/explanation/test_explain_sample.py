@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import xpnet
 from xpnet import Dense, Tanh, Trainer
+from xpnet.cli.commands.explain import explain as command
 from xpnet.data import Columns, Dataset
 from xpnet.data.shown import picture, written
 from xpnet.errors import ConfigError, DataError
@@ -282,3 +284,25 @@ def test_a_table_in_memory_is_not_kept_and_the_error_says_what_to_pass(tmp_path)
 def test_what_does_not_go_together_is_refused(digits, make, message):
     with pytest.raises((ConfigError, DataError), match=message):
         make(digits)
+
+
+def test_the_command_takes_a_rule_a_number_and_a_file(flowers, tmp_path):
+    run, file = flowers
+    folder = str(run.folder.path)
+
+    def shown(*arguments):
+        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        assert done.exit_code == 0
+        return " ".join(done.output.split())
+
+    assert f"of {len(run.test_part())}, the one" in shown(folder)
+    assert "the one that the model is least sure of" in shown(folder, "--sample", "unsure")
+    assert "sample 3 of the test data" in shown(folder, "--sample", "3")
+    assert "of 200, the one with the largest loss" in shown(folder, str(file), "--sample=worst")
+    for arguments, message in (
+        ((folder, "--sample", "best"), "sample must be worst, unsure or the number of a row"),
+        ((folder, str(file), "more"), "and for a run a file of rows; got"),
+        (("digits", "x.csv"), "give sizes such as"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)

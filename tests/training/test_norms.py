@@ -63,6 +63,7 @@ def trained(backend="numpy", layers=LAYERS, epochs=1, watch=None, norms=True, da
     return trainer
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_they_are_of_the_step_on_the_last_whole_batch(backend):
     watch = Watch()
     trainer = trained(backend, watch=watch)
@@ -148,6 +149,29 @@ def test_a_step_of_plain_descent_is_the_learning_rate_times_the_gradient(backend
     norms = trained(backend, optimizer=SGD(0.25)).history[0]["norms"]
     for layer in norms.values():
         assert layer["update"] == pytest.approx(0.25 * layer["gradient"], rel=1e-4)
+
+
+@pytest.mark.long_where(backend=["jax"])
+def test_micro_batches_draw_the_dropout_of_the_step(backend):
+    layers = (Dense(5), Dropout(0.5), Dense(3))
+    norms = trained(backend, layers, optimizer=SGD(0.25), accumulate=3).history[0]["norms"]
+    for layer in norms.values():
+        assert layer["update"] == pytest.approx(0.25 * layer["gradient"], rel=1e-4)
+
+
+def test_without_memory_the_training_goes_on(monkeypatch):
+    lines, norms = [], []
+
+    def no_memory(self, before):
+        norms.append(before)
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "gradient_of_step", no_memory)
+    trainer = Trainer(LAYERS, backend="numpy", batch_size=2)
+    trainer.fit(rows(), epochs=3, callbacks=[Norms(lines.append)])
+    assert not any("norms" in record for record in trainer.history)
+    assert lines == ["no memory for the norms of layers: training continues without them"]
+    assert len(norms) == 1
 
 
 def test_a_frozen_layer_does_not_move():

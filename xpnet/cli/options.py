@@ -124,14 +124,12 @@ def open_run(run: str, backend: str | None, device: str | None, which: str = "au
 
 
 def say_test(test: Mapping[str, Any], report: Callable[[str], None], *, last: bool = True) -> None:
-    """Print the scores on the test part, if there is one, the most telling on the last line.
-
-    Without ``last`` that line is reported as the others are.
-    """
+    """Print the scores on the test part, if there is one, and with ``last`` the most telling."""
     if test:
         name = next(key for key in ("accuracy", "r2", "mse") if key in test)
         report(f"test loss {test['loss']:.4f}")
-        (say if last else report)(f"test {name} {test[name]:.4f}")
+        if last:
+            say(f"test {name} {test[name]:.4f}")
 
 
 def say_notes(file: str, rows: Any) -> None:

@@ -57,31 +57,13 @@ def run_sweep(
             report=(lambda line: None) if quiet else bar.say,
             warn=warn,
         )
-        status = _say_result(found, quiet, as_json)
+        _say_result(found, quiet, last=not (quiet and as_json))
     if as_json:
-        print_json(_result(found))
-    return status
+        print_json({"folder": str(found.folder.path), **found.as_dict()})
+    return 130 if found.interrupted else 0
 
 
-def _result(found: Sweep) -> dict[str, Any]:
-    """The document of ``--json``: where the sweep is, how it ended, and the best of it."""
-    best, run = found.best, found.run
-    return {
-        "folder": str(found.folder.path),
-        "stopped": found.stopped,
-        "interrupted": found.interrupted,
-        "monitor": found.metric.title,
-        "best": None if best is None else {
-            "trial": best.number,
-            "value": best.value,
-            "settings": found.words(best),
-            "folder": str(found.folder.best_path),
-        },
-        "test": None if run is None else run.test,
-    }  # fmt: skip
-
-
-def _say_result(found: Sweep, quiet: bool, as_json: bool) -> int:
+def _say_result(found: Sweep, quiet: bool, *, last: bool) -> None:
     def report(line: str) -> None:
         if not quiet:
             say(line)
@@ -91,7 +73,7 @@ def _say_result(found: Sweep, quiet: bool, as_json: bool) -> int:
     if found.interrupted:
         command = f"xpnet train --out {shlex.quote(str(place))} --resume"
         say(f"{found.stopped}; resume with: {command}")
-        return 130
+        return
     if found.stopped:
         report(f"stopped: {found.stopped}; to search on, resume with a longer sweep.time")
     best, title = found.best, found.metric.title
@@ -106,8 +88,7 @@ def _say_result(found: Sweep, quiet: bool, as_json: bool) -> int:
     if found.folder.page_path.is_file():
         report(f"report {found.folder.page_path}")
     if found.run is not None:
-        say_test(found.run.test, report, last=not (quiet and as_json))
-    return 0
+        say_test(found.run.test, report, last=last)
 
 
 class _Bar:

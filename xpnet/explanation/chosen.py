@@ -95,12 +95,11 @@ def choose(found: Answered, rule: Literal["worst", "unsure"] | None, n: int, of:
         )
     wrong = int(found.wrong.sum())
     right = rule is None and classes and not wrong
-    by, most = ("unsure", "that the model is least sure of") if rule == "unsure" or right else (
-        "worst", "with the largest loss"
-    )  # fmt: skip
-    order = (
-        found.margins if by == "unsure" else -np.where(np.isnan(found.losses), np.inf, found.losses)
-    )
+    if rule == "unsure" or right:
+        order, most = found.margins, "that the model is least sure of"
+    else:
+        order = -np.where(np.isnan(found.losses), np.inf, found.losses)
+        most = "with the largest loss"
     rows = np.argsort(np.where(np.isnan(order), np.inf, order), kind="stable")[:n]
     which = f"the {'one' if len(rows) == 1 else len(rows)} {most}"
     if right:

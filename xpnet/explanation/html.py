@@ -177,6 +177,7 @@ class _TwoWays(NamedTuple):
     """The first row's dz on both ways."""
 
     rows: list["_Row"]
+    classes: int  # of which the rows are some
     full: str  # the value of a full bar
     steps: list[tuple[str, list[int]]]  # of each way: its backward steps
     losses: list[str]
@@ -187,16 +188,17 @@ def _two_ways(e: Explanation, two: TwoWays) -> _TwoWays:
     classes = e.playground.classes if len(e.playground.classes) == len(through) else ()
     names = classes or tuple(map(str, range(len(through))))
     full = float(np.nan_to_num(np.abs([through, fused]), posinf=0).max()) or 1.0
+    shown = np.sort(np.argsort(-np.abs(fused), kind="stable")[:MOST])
     rows = [
-        _Row(name, _bar(x / full, x), _bar(y / full, y), written(abs(x - y)))
-        for name, x, y in zip(names, through.tolist(), fused.tolist(), strict=True)
+        _Row(names[k], _bar(x / full, x), _bar(y / full, y), written(abs(x - y)))
+        for k, x, y in zip(shown, through[shown].tolist(), fused[shown].tolist(), strict=True)
     ]
     steps = [
         (way, [i for i, s in enumerate(e.steps, 1) if s.way == way and s.direction == "backward"])
         for way in ("jacobian", "fused")
     ]
     losses = [written(x) for x in two.losses]
-    return _TwoWays(rows[:MOST], written(full), steps, losses)
+    return _TwoWays(rows, len(names), written(full), steps, losses)
 
 
 def _bar(part: float, x: float) -> _Bar:

@@ -30,6 +30,7 @@ __all__ = [
     "output_of",
     "sigmoid_da",
     "sigmoid_losses",
+    "vector_times_jacobian",
 ]
 
 LARGEST_JACOBIAN = 20_000_000  # entries; more is no longer an explanation
@@ -86,6 +87,11 @@ def check_size(shape: tuple[int, ...]) -> None:
     if N * K * K > LARGEST_JACOBIAN:
         msg = f"the Jacobian ({N}, {K}, {K}) is too large to form; choose a smaller --batch"
         raise ConfigError(msg)
+
+
+def vector_times_jacobian(out: Output) -> Array:
+    """Return dz_ns = Σ_k da_nk J_nks, (N, K): which training avoids."""
+    return array_namespace(out.J).matmul(out.da[:, None, :], out.J)[:, 0, :]
 
 
 def output_of(head: Head, loss: Loss) -> Output:

@@ -19,7 +19,13 @@ from xpnet.explanation.loss_steps import (
     probability_gradient,
 )
 from xpnet.explanation.model import Step, Tensor, TwoWays
-from xpnet.explanation.output import Output, jacobian, sigmoid_da, sigmoid_losses
+from xpnet.explanation.output import (
+    Output,
+    jacobian,
+    sigmoid_da,
+    sigmoid_losses,
+    vector_times_jacobian,
+)
 from xpnet.explanation.softmax_steps import jacobian_steps, product_step, softmax_step
 from xpnet.explanation.source import code_of
 from xpnet.explanation.wording import number
@@ -132,7 +138,7 @@ def two_ways(out: Output, p: LossPass, host: Host) -> tuple[TwoWays | None, str]
             "and no Jacobian, between them: $dz$ is the gradient of the loss itself. The question "
             "is about softmax and sigmoid with a cross-entropy."
         )
-    through, fused = host(out.backward(out.da, out.a)), host(out.fused)
+    through, fused = host(vector_times_jacobian(out)), host(out.fused)
     losses = _losses(out, p, host)
     difference = float(np.abs(through - fused).max())
     return TwoWays(

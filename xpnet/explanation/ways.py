@@ -7,7 +7,7 @@ from array_api_compat import array_namespace, device
 
 from xpnet.backends import Backend
 from xpnet.explanation.model import Way, Ways
-from xpnet.explanation.output import Head, Output, output_of
+from xpnet.explanation.output import Head, Output, output_of, vector_times_jacobian
 from xpnet.nn import LAYERS
 from xpnet.nn.losses import Loss
 from xpnet.ops.dense import dense, dense_backward
@@ -31,7 +31,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     host = backend.to_host
     out = output_of(head, loss)
     xp = array_namespace(head.z)
-    dz_matrix = xp.matmul(out.da[:, None, :], out.J)[:, 0, :]
+    dz_matrix = vector_times_jacobian(out)
     eye = xp.eye(out.J.shape[-1], dtype=out.J.dtype, device=device(out.J))
     diagonal = xp.sum(out.J * eye, axis=-1)  # (N, K)
 

@@ -100,7 +100,7 @@ class Job:
         checks = self.splits.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
-        watching += [*([Norms()] if self.config.tracking.norms else []), *self.trackers]
+        watching += [*([Norms(self.warn)] if self.config.tracking.norms else []), *self.trackers]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),

@@ -3,7 +3,8 @@
 It is made from what reads the file: the annotations of the dataclasses (xpnet/settings.py), the
 tables of registered classes, those of plugins among them, and the comments of template.toml. What
 depends on several settings at once, such as a loss that does not fit the task, is left to reading,
-and so is what a table without a name is of, for a recipe may name it.
+and so is what a table without a name is of, for a recipe may name it. JSON knows no difference
+between 3 and 3.0, of which xpnet takes the first for a whole number.
 """
 
 import inspect

@@ -21,6 +21,7 @@ from xpnet.run.config_sources import read_toml
 from xpnet.run.run_folder import RunFolder
 from xpnet.settings import build, did_you_mean
 from xpnet.storage.durable import atomic_write_text
+from xpnet.storage.plain_json import json_text
 from xpnet.storage.safe_open import MAX_JSON, read_regular
 
 __all__ = ["SweepFolder", "is_sweep"]
@@ -91,7 +92,7 @@ class SweepFolder:
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Write a JSON object durably."""
-        atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(path, json_text(value, indent=2) + "\n")
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -1,6 +1,5 @@
 """The result of a sweep."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +78,7 @@ class Sweep:
             "number": trial.number,
             "state": trial.state,
             "value": trial.value,
-            "last": last[0] if last and math.isfinite(last[0]) else None,
+            "last": last[0] if last else None,
             "epochs": max(trial.curve, default=0),
             "seconds": trial.seconds,
             "reason": trial.reason,

@@ -16,7 +16,8 @@ has a gradient and an update of 0. √Σ gradient² over the layers is what ``cl
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -37,21 +38,24 @@ class Norms(Callback):
     """Add to the record of an epoch the norms of weights, gradient and update of each layer.
 
     They are those of its last whole batch (:mod:`xpnet.training.norms` has the formulas), with
-    weights of rows and classes, dropout, augmentation and micro-batches as that step takes them,
-    and in the dtype of the parameters, also in mixed precision. Of epochs of fewer than 40 steps
-    every k-th is measured, from the first on, so that 40 steps are between two measurements; the
-    records of the others have no norms.
+    weights of rows and classes, dropout, augmentation and micro-batches as that step takes them. Of
+    epochs of fewer than 40 steps every k-th is measured, from the first on, so that 40 steps are
+    between two measurements; the records of the others have no norms.
 
     Nothing is changed by it: the bits of a training are those without. A measurement copies the
     parameters once and takes one transfer of three numbers a layer. The gradient is that which a
     fused step leaves behind; other steps compute it once more, so that one step in an epoch costs
-    the gradient twice.
+    the gradient twice. In mixed precision it then has the rounding of the fused step, and is not
+    finite where that overflows and is skipped, or else none. Where there is no memory for it,
+    ``report`` is called with a line, and the training goes on without.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None] = print) -> None:
+        self.report = report
         self._before: Array | None = None  # the parameters, if the next step is measured
         self._found: tuple[int, Any] | None = None  # after which step, and the norms (L, 3)
         self._layout: Layout | None = None
+        self._at: int | None = None  # the last whole batch; None where nothing is measured
 
     def on_train_begin(self, trainer: Any) -> None:
         backend, layout = trainer.engine.backend, trainer.engine.params_layout
@@ -61,7 +65,7 @@ class Norms(Callback):
             self._measure = jit(lambda *vectors: _norms([*layers.values()], *vectors))
         self._to_host = backend.to_host
         self._every = -(-APART // trainer.steps_per_epoch)
-        self._at = max(trainer.rows // trainer.batch_size, 1) - 1  # the last whole batch
+        self._at = max(trainer.rows // trainer.batch_size, 1) - 1
         self._before = None
         self._look(trainer)
 
@@ -69,14 +73,17 @@ class Norms(Callback):
         batch = trainer.position.batch
         if batch == self._at:
             self._look(trainer)
-        elif batch == self._at + 1 and self._before is not None:
-            before, self._before = self._before, None
-            vectors = before, trainer.engine.state.params, trainer.gradient_of_step(before)
-            self._found = trainer.position.step, self._measure(*vectors)
+        elif self._before is not None:
+            with self._if_it_fits(trainer):
+                before, self._before = self._before, None
+                vectors = before, trainer.engine.state.params, trainer.gradient_of_step(before)
+                self._found = trainer.position.step, self._measure(*vectors)
 
     def on_record(self, trainer: Any, record: EpochMetrics) -> None:
         _, batch, step = trainer.position
-        if self._found is not None and self._found[0] == step - batch + self._at + 1:
+        if self._found is None or self._at is None:
+            return
+        if self._found[0] == step - batch + self._at + 1:
             rows = zip(self._layers, self._on_host(), strict=True)
             record["norms"] = {name: dict(zip(NAMES, row, strict=True)) for name, row in rows}
 
@@ -98,7 +105,19 @@ class Norms(Callback):
         """Keep a copy of the parameters if the next step is to be measured."""
         epoch, batch, _ = trainer.position
         if batch == self._at and epoch % self._every == 0 and self._layers:
-            self._before = trainer.engine.weights()[0]
+            with self._if_it_fits(trainer):
+                self._before = trainer.engine.weights()[0]
+
+    @contextmanager
+    def _if_it_fits(self, trainer: Any) -> Iterator[None]:
+        """Within it, where memory runs out, nothing is measured from there on."""
+        try:
+            yield
+        except Exception as error:
+            if not trainer.engine.backend.out_of_memory(error):
+                raise
+            self._at = self._before = self._found = None
+            self.report("no memory for the norms of layers: training continues without them")
 
     def _on_host(self) -> list[list[float]]:
         """The norms that were measured; waits for the device once."""

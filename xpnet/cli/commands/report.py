@@ -44,7 +44,7 @@ def report(
     if output == "":
         msg = "--output is empty; name the file"
         raise ConfigError(msg)
-    check_places(output)
+    check_places(output, as_json=as_json)
     loaded = open_run(run, backend, device, which)
     named = label[0] if len(label) == 1 else label or None
     page = loaded.report(output, data=file, label=named)

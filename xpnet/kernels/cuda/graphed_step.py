@@ -86,8 +86,8 @@ class FusedStep:
         raise UnsupportedError(msg)
 
     def gradient(self) -> Array | None:
-        """Return the gradient (P,) of the last step; None in mixed precision, which scales it."""
-        if self.buffers is None or self.task.mixed is not None:
+        """Return the gradient (P,) of the last step, unscaled; None before the first one."""
+        if self.buffers is None:
             return None
         with self.executor.active():
             return quotient(self.buffers.grad, self.buffers.denominator)
