@@ -66,7 +66,7 @@ def runs_commands(name):
 def extras(name):
     """The extras that a page installs, but for what may be missing."""
     shown = [block.text for block in BLOCKS[name] if block.language == "console" and not block.mark]
-    named = re.findall(r"pip install (?:-e )?'\.\[([\w,-]+)\]'", "".join(shown))
+    named = re.findall(r"pip install '\.\[([\w,-]+)\]'", "".join(shown))
     return {extra for names in named for extra in names.split(",")}
 
 
