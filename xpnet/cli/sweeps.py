@@ -79,7 +79,9 @@ def _say_result(found: Sweep, quiet: bool, *, last: bool) -> None:
     assert best is not None
     assert best.value is not None
     plain, compared = found.plain, ""
-    if plain is not None and plain.value is not None and plain != best:
+    if plain == best:
+        compared = ", with the settings as they were"
+    elif plain is not None and plain.value is not None:
         compared = f"; the settings as they were had {plain.value:.4f}"
     report(f"best trial {best.number}: {title} {best.value:.4f}{compared}")
     report(" ".join(f"--set {shlex.quote(word)}" for word in found.words(best)))
