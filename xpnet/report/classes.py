@@ -40,7 +40,7 @@ def classes(scores: Mapping[str, Any], tally: ClassTally | None) -> Section:
         cards.append(_confidence(names, tally.reliability))
         if len(names) == 2:
             cards += _rankings(tally)
-    if len(names) > SIDE_BY_SIDE:  # a long table goes last
+    if len(names) > SIDE_BY_SIDE or cards[0].wide:  # pairs of charts, then a long table
         cards.append(replace(cards.pop(1), wide=True))
     return Section("failures", "Where does it fail?", most_missed(names, counts), tuple(cards))
 
