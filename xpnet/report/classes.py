@@ -335,7 +335,7 @@ def labels(scores: Mapping[str, Any], tally: LabelTally | None) -> Section:
     if len(f1):
         low = int(np.argmin(f1))
         lead = f"{names[low]} has the lowest F1, {f1[low]:.3f}."
-    return Section("failures", "Where does it fail?", lead, tuple(cards))
+    return Section("failures", "Where does it fail?", lead, tuple(cards), per_row=3)
 
 
 def _by_label(tally: LabelTally) -> dict[int, tuple[float, float, Any, Any]]:

@@ -118,7 +118,8 @@ def headline(report: Report) -> str:
         return f"Right on {percent(scores['accuracy'])} of {rows}"
     if report.task == "multilabel":
         return f"Right on {percent(scores['accuracy'])} of the labels of {rows}"
-    if isinstance(report.tally, ValueTally) and report.tally.sample.columns:
+    one = len(report.targets) == 1
+    if one and isinstance(report.tally, ValueTally) and report.tally.sample.columns:
         y, predicted = report.tally.sample.columns
         half = float(np.median(np.abs(predicted[:, 0] - y[:, 0])))
         of = "" if report.targets[0] == UNNAMED else f" of {report.targets[0]}"
