@@ -36,8 +36,9 @@ def classes(scores: Mapping[str, Any], tally: ClassTally | None) -> Section:
     names, counts = scores["classes"], np.asarray(scores["confusion"], np.float64)
     cards = [_confusion(names, counts), _by_class(scores)]
     if tally is not None:
-        cards.append(calibration_card(tally.reliability, *_event(names)))
-        cards.append(_confidence(names, tally.reliability))
+        if tally.probable:
+            cards.append(calibration_card(tally.reliability, *_event(names)))
+            cards.append(_confidence(names, tally.reliability))
         if len(names) == 2:
             cards += _rankings(tally)
     if len(names) > SIDE_BY_SIDE or cards[0].wide:  # pairs of charts, then a long table
@@ -302,7 +303,8 @@ def labels(scores: Mapping[str, Any], tally: LabelTally | None) -> Section:
         )
     ]
     if tally is not None:
-        cards.append(calibration_card(tally.reliability, OF_LABELS, "share of labels"))
+        if tally.probable:
+            cards.append(calibration_card(tally.reliability, OF_LABELS, "share of labels"))
         some = [j for j in range(len(names)) if rankings and np.isfinite(rankings[j][0])][
             :MOST_CURVES
         ]

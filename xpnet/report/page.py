@@ -71,6 +71,7 @@ def page(report: Report) -> str:
             report.scores.get("classes"),
             report.targets,
             values=report.task == "regression",
+            probable=getattr(report.tally, "probable", True),
             part=report.part,
         ),
         columns(report.features, report.left_out, report.importance, report.why_not),
