@@ -15,8 +15,8 @@ from xpnet.run import load
 
 # What reports nothing that another program would read.
 WITHOUT = {
-    "init": "Writes the template to the file that is named",
-    "explain": "Writes a text to read, in four formats",
+    "init": "writes the template to the file that is named",
+    "explain": "writes a text to read, in four formats",
 }
 
 
