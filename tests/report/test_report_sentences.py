@@ -137,7 +137,7 @@ def test_of_many_classes_the_worst_are_listed_and_all_are_in_the_map():
     y = np.repeat(np.arange(500), 2)
     predicted = np.where(np.arange(1000) < 10, 499, y)
     section = classes(scores_of(y, predicted, names), None)
-    confusion, by_class = section.cards[:2]
+    confusion, by_class = section.cards[0], section.cards[-1]
     assert "data:image/png" in confusion.parts[0].svg
     assert isinstance(by_class.parts[0], Table)
     assert {row[0] for row in by_class.parts[0].rows[:5]} == set("01234")
