@@ -19,6 +19,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 from collections import Counter
 
 import hypothesis
@@ -210,6 +211,19 @@ def signals_as_from_a_terminal():
     yield
     for s in ignored:
         signal.signal(s, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report(request):
+    """Draw no page after a training, which takes longer than most of those here.
+
+    `pytestmark = pytest.mark.report` is for the modules that want it.
+    """
+    job = sys.modules.get("xpnet.run.job")
+    with pytest.MonkeyPatch.context() as patch:
+        if job is not None and request.node.get_closest_marker("report") is None:
+            patch.setattr(job.Job, "write_page", lambda *ignored: None)
+        yield
 
 
 def pytest_itemcollected(item):

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "data": "base",
     "storage": "base",
     "page": "base",
-    "report": "base",
+    "report": "page",
     "training": "kernels backends data storage",
     "tracking": "report training",
     "run": "tracking",
@@ -46,9 +46,9 @@ FRONT = ("xpnet", "__main__")
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "IPython": "tracking",
-    "PIL": "data report",
+    "PIL": "data page",
     "numpy": (
-        "backends base bench check data explanation interop kernels report run sklearn storage"
+        "backends base bench check data explanation interop kernels page report run sklearn storage"
         " training"
     ),
     "array_api_compat": (

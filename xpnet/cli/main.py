@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "Measure a trained run on its test data, or on a file.",
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, or the columns of a table.",
+    "report": "Write the page of a run: its curves, mistakes and settings.",
     "init": "Write a commented config to start from.",
     "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",

@@ -92,12 +92,13 @@ class Sequential(Checked):
         ----------------------------------------------------
            total                                          24
         """
-        return self._table().text()
+        return self.table().text()
 
     def _repr_html_(self) -> str:  # what a notebook shows
-        return self._table().html()
+        return self.table().html()
 
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """Return the table that :meth:`summary` prints: the heads, the layers, and the sums."""
         return architecture([*map(name_of, self.layers)], self.layers, self.input_shape)
 
     def __repr__(self) -> str:

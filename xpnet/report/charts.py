@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from xpnet.escape import escape
-from xpnet.report.images import png
+from xpnet.page.images import png
 from xpnet.report.svg import SERIES, canvas, colour, key_of, picture
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def curves(
     log: bool = False,
     marked: tuple[float, str] | None = None,
     diagonal: bool = False,
+    sizes: Sequence[float] | np.ndarray | None = None,
     limits: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None),
     size: tuple[int, int] = SIZE,
     legend: bool | None = None,
@@ -81,8 +82,8 @@ def curves(
 
     ``title`` is read to who cannot see the chart. ``log`` is for the vertical axis, and is taken
     where all values are positive and differ tenfold. ``marked`` is a place on the horizontal axis
-    and its name; ``diagonal`` draws y = x for comparison; ``legend`` is by default shown for
-    several lines.
+    and its name; ``diagonal`` draws y = x for comparison, ``sizes`` (N,) a dot at each
+    place, the largest for the largest; ``legend`` is by default shown for several lines.
     """
     shown = [_finite(line, n) for n, line in enumerate(lines)]
     with canvas(*size) as figure:
@@ -98,14 +99,17 @@ def curves(
         if diagonal:
             axes.axline((0, 0), slope=1, color=colour("soft"), linewidth=1, linestyle=DASHES[2])
         for line in shown:
-            alone = np.isfinite(line.y).sum() < 3
+            alone = np.isfinite(line.y).sum() < 2
             axes.plot(
                 *_thinned(np.asarray(line.x), np.asarray(line.y)),
-                color=colour(line.colour or "ink"),
+                color=colour(line.colour or "ink") if sizes is None else colour("soft"),
+                linewidth=1.8 if sizes is None else 1,
                 linestyle=DASHES[1] if line.dashed else "-",
                 marker="o" if alone else "",
                 markersize=5,
             )
+            if sizes is not None:
+                axes.scatter(line.x, line.y, 60 * _shares(sizes) + 8, colour(line.colour or "ink"))
         if limits[0]:
             axes.set_xlim(*limits[0])
         if limits[1]:
@@ -169,17 +173,25 @@ def histogram(
     x_label: str = "",
     y_label: str = "rows",
     marked: tuple[float, str] | None = None,
+    part: tuple[Sequence[float] | np.ndarray, str, str] | None = None,
     size: tuple[int, int] = SIZE,
 ) -> Chart:
-    """Return bars of ``counts`` (B,) between ``edges`` (B + 1,)."""
+    """Return bars of ``counts`` (B,) between ``edges`` (B + 1,).
+
+    ``part`` are the counts of those of one kind, its name and that of the rest.
+    """
     with canvas(*size) as figure:
         axes = _axes(figure, x_label, y_label)
-        axes.stairs(counts, edges, fill=True, color=colour("series-1"), alpha=0.75)
+        first = "series-1" if part is None else "series-2"
+        axes.stairs(counts, edges, fill=True, color=colour(first))
+        if part is not None:
+            axes.stairs(part[0], edges, fill=True, color=colour("series-1"))
         axes.set_ylim(0)
         if marked is not None:
             _mark(axes, *marked)
         svg = picture(figure, title)
-    return Chart(svg)
+    named = () if part is None else ((part[1], "series-1", False), (part[2], "series-2", False))
+    return Chart(svg, named)
 
 
 def bars(
@@ -254,7 +266,7 @@ def _axes(
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     width, height = (72 * side for side in figure.get_size_inches())
-    bottom, top, right = 42 if x_label else 26, 12, 14
+    bottom, top, right = 42 if x_label else 26, 18, 14
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     axes: Axes = figure.add_axes(box, facecolor="none")
     for side, spine in axes.spines.items():
@@ -291,11 +303,11 @@ def _mark(axes: "Axes", place: float, name: str) -> None:
     axes.annotate(
         escape(name),
         (place, 1),
-        (-5 if right else 5, -2),
+        (4 if right else -4, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="right" if right else "left",
-        va="top",
+        va="bottom",
         color=colour("ink"),
     )
 
@@ -304,6 +316,11 @@ def _whole_numbers(axes: "Axes") -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+
+
+def _shares(sizes: Sequence[float] | np.ndarray) -> np.ndarray:
+    values = np.asarray(sizes, np.float64)
+    return values / (values.max(initial=0.0) or 1.0)
 
 
 def _say(axes: "Axes", text: str) -> None:
@@ -337,7 +354,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tick(value: float) -> str:
-    if 10_000 <= abs(value) < 1e7:
+    if 1000 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     return (
         f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")

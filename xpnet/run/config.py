@@ -251,6 +251,7 @@ class Config(Checked):
     accumulate: PositiveInt = 1  # micro-batches that a batch's gradient is accumulated over
     step: Step = "auto"  # who takes the training step: training/step_choice.py
     threads: ThreadsSetting = "auto"  # on a CPU; auto: measured, training/threads.py
+    report: bool = True  # whether the run's page is written when it is trained
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     start: StartConfig | None = None  # None: from random weights

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, DataError
 from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
+from xpnet.run.report_data import Tally, tally_of
+from xpnet.run.reporting import write_trained
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.trackers import trackers
@@ -28,6 +31,8 @@ from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
 
+MOST_WARNINGS = 50  # lines in run.json
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,8 +43,15 @@ class Job:
     chosen: Resolved
     splits: Splits
     trainer: Trainer
-    warn: Callable[[str], None]
+    tell: Callable[[str], None]
+    tell_trouble: Callable[[str], None]
+    warned: list[str] = field(default_factory=list)  # what was warned of, for run.json
     trackers: list[Tracker] = field(default_factory=list)  # since fit
+
+    def warn(self, line: str) -> None:
+        """Tell of trouble, and remember it."""
+        self.warned.append(line)
+        self.tell_trouble(line)
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
@@ -114,7 +126,7 @@ class Job:
                 record |= {"threads": threads.number, "threads_reason": threads.why}
             seconds = round(record["seconds"] + time.monotonic() - began, 3)
             try:
-                record |= {"seconds": seconds, "status": status}
+                record |= {"seconds": seconds, "status": status, **self.warnings(record)}
                 self.folder.write_json(self.folder.run_path, record)
             except CheckpointError as error:  # a full disk must not hide how it ended
                 self.warn(str(error))
@@ -174,8 +186,14 @@ class Job:
             "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
-            **({"mlflow": earlier["mlflow"]} if "mlflow" in earlier else {}),
+            **({"mlflow": run} if isinstance(run := earlier.get("mlflow"), dict) else {}),
+            **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
         }
+
+    def warnings(self, record: dict[str, Any]) -> dict[str, list[str]]:
+        """What training warned of, here and before it was resumed: the last lines, if any."""
+        lines = [*record.get("warnings", ()), *self.warned][-MOST_WARNINGS:]
+        return {"warnings": lines} if lines else {}
 
     def trained(self, *, interrupted: bool) -> Run:
         """Return the run as it will be loaded, scored on the test split."""
@@ -198,13 +216,28 @@ class Job:
             backend = self.chosen.backend  # the best is an older one
             loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
             run = replace(now, trainer=loaded.trainer)
-        if self.splits.test is None:
-            self.track({})
-            return run
-        result = scores(run, self.splits.test)
-        self.folder.write_json(self.folder.report_path, result)
-        self.track(result)
-        return replace(run, test=result)
+        tally = None
+        if self.splits.test is not None:
+            tally = tally_of(run) if self.config.report else None
+            result = scores(run, self.splits.test, tally=tally)
+            self.folder.write_json(self.folder.report_path, result)
+            run = replace(run, test=result)
+        if self.config.report:
+            self.write_page(run, tally)
+        self.track(run.test or {})
+        return run
+
+    def write_page(self, run: Run, tally: Tally | None) -> None:
+        """Write the page; what prevents it is a warning, for the training is done and good."""
+        try:
+            record = self.folder.read_json(self.folder.run_path)
+            page = write_trained(run, self.splits, tally, record)
+        except Exception as error:  # of a library that is broken, too, or a full disk
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            path = shlex.quote(str(self.folder.path))
+            self.warn(f"the report was not written: {why}; to try again: xpnet report {path}")
+        else:
+            self.tell(f"report {page}")
 
     def track(self, result: Mapping[str, Any]) -> None:
         """Hand scores and files over to the trackers, once all of them are there."""

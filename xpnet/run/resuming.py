@@ -10,7 +10,7 @@ __all__ = ["consistent"]
 # What may change when a run is resumed: how long, where, and how often it is saved. The data may be
 # elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
-    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate"),
+    *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate", "report"),
     *("checkpoint", "early_stopping", "tracking"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )

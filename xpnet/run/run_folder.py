@@ -5,6 +5,7 @@ run.json             versions, backend, device and threads, the data's fingerpri
 history.jsonl        one record per epoch, appended while training
 checkpoints/         the last few, and the best
 report.json          the scores on the test part
+report.html          the page of the run
 """
 
 import json
@@ -32,13 +33,14 @@ class RunFolder:
         self.history_path = self.path / "history.jsonl"
         self.checkpoint_path = self.path / "checkpoints"
         self.report_path = self.path / "report.json"
+        self.page_path = self.path / "report.html"
         self._config: Config | None = None
         self.skipped: list[str] = []  # messages of the last :meth:`checkpoint`
 
     def exists(self) -> bool:
         """Whether a run has started here, or files are here that a run would overwrite."""
         ours = (self.config_path, self.run_path, self.history_path, self.report_path)
-        return any(map(os.path.lexists, (*ours, self.checkpoint_path)))
+        return any(map(os.path.lexists, (*ours, self.page_path, self.checkpoint_path)))
 
     def config(self) -> Config:
         """Return the config, read once; raises CheckpointError if there is none."""

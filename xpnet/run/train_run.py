@@ -149,7 +149,7 @@ def train(
         )
         if origin.run is None and not started.anew:
             report(_meaning(splits.preprocessing))
-    job = Job(config, folder, chosen, splits, trainer, warn or report)
+    job = Job(config, folder, chosen, splits, trainer, report, warn or report)
     with job.only_writer():
         # Another training may have begun or ended here since the first check; now none can.
         consistent(config, RunFolder(folder.path), resume=resume)

@@ -14,7 +14,7 @@ from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, how_to_import
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
-from xpnet.run.preprocessing import Preprocessing, label_in, model_of
+from xpnet.run.preprocessing import Preprocessing, Splits, label_in, model_of
 from xpnet.run.run_folder import RunFolder, check_which
 from xpnet.run.splits import load_splits, read_rows
 from xpnet.run.streamed_splits import is_large, open_part
@@ -125,6 +125,17 @@ class Run:
         Raises DataError where there are none, or where the data has changed since: the split
         would be another one, and rows trained on would be tested on.
         """
+        if (test := self.splits().test) is None:
+            msg = f"{self.folder.path} was trained with data.test_fraction = 0: "
+            msg += "give a FILE to evaluate on"
+            raise DataError(msg)
+        return test
+
+    def splits(self) -> Splits:
+        """Read the data that the run was trained on again, and split it as it was.
+
+        Raises DataError where it was in memory, or has changed since.
+        """
         if self.config.data.source == IN_MEMORY:
             msg = f"{self.folder.path} was trained on a table in memory or on arrays"
             raise DataError(
@@ -137,11 +148,24 @@ class Run:
             msg = f"{splits.train.name} has changed since the run was trained on it: "
             msg += "give a FILE to evaluate on"
             raise DataError(msg)
-        if splits.test is None:
-            msg = f"{self.folder.path} was trained with data.test_fraction = 0: "
-            msg += "give a FILE to evaluate on"
-            raise DataError(msg)
-        return splits.test
+        return splits
+
+    def report(
+        self, path: str | Path | None = None, *, data: Any = None, label: Any = None
+    ) -> Path:
+        """Write a page that shows how good the run is, where it fails and how it was made.
+
+        ``path`` is by default ``report.html`` in the folder of the run. It is one file that needs
+        no network. The rows are those of the test part, or of ``data``, a labelled file or table,
+        as :meth:`evaluate` takes it. Where the run's own rows cannot be had any more, the page has
+        the rest and says so.
+
+        Raises DataError for rows that do not fit, and rather than replace a page that shows test
+        rows by one that cannot; CheckpointError where the page cannot be written.
+        """
+        from xpnet.run.reporting import write_report
+
+        return write_report(self, path, data, label=label)
 
     def read(self, source: Any, *, labelled: bool, label: Any = None) -> Dataset | StreamedDataset:
         """Read a file, or a table in memory, of the kind that the run was trained on.
