@@ -17,6 +17,8 @@ from xpnet.run import load
 WITHOUT = {
     "init": "writes the template to the file that is named",
     "explain": "writes a text to read, in four formats",
+    "schema": "writes a JSON document as it is",
+    "completion": "writes a script for a shell",
 }
 
 

@@ -123,7 +123,13 @@ def test_a_logit_of_1000_has_the_right_loss_and_the_way_through_j_says_where_it_
     said = page.find_element("id", "extreme").text
     assert "rounded to 0" in said
     assert "−∞ · 0, which is nan" in said
+    assert "−log a would be ∞" in said
     assert "999.6000" in said
+    type_into(page, "logit-0", "715.4")  # a at the label is 3e-311, whose reciprocal is infinite
+    said = page.find_element("id", "extreme").text
+    assert "only 3" in said
+    assert "products that are infinite" in said
+    assert "−log a would be 715.0000" in said
     type_into(page, "logit-0", "3")
     assert not page.find_element("id", "extreme").is_displayed()
     np.testing.assert_allclose(

@@ -170,6 +170,25 @@ def test_a_row_of_a_table_is_there_as_it_was_written(flowers):
         assert any(same(row, other) for other in rows), row
 
 
+def test_the_row_or_the_image_is_shown_in_text(flowers, digits):
+    run, _ = flowers
+    found = explain(run, sample=1)
+    for form in ("terminal", "markdown", "latex"):
+        shown = " ".join(found.render(form).split())
+        for name, value in found.example.columns:
+            assert f"{name} {value or 'missing'}" in shown
+    found = explain(digits, sample=5)
+    light = found.example.picture > found.example.picture.max() / 2
+    halves = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
+    start = next(i for i, line in enumerate(found.render().splitlines()) if line[:3] == "   ")
+    lines = found.render().splitlines()[start : start + 4]
+    drawn = [[halves[c] for c in line[3:11].ljust(8)] for line in lines]
+    np.testing.assert_array_equal(np.array(drawn).transpose(0, 2, 1).reshape(8, 8), light)
+    for line, (name, _) in zip(lines, found.example.answers, strict=False):
+        assert line[11:].split()[0] == name
+        assert "█" in line[11:] or "▏" in line[11:]
+
+
 def same(row, other):
     number = row[2] == other[2] == "" or (row[2] and other[2] and float(row[2]) == float(other[2]))
     return bool(number) and [*row[:2], *row[3:]] == [*other[:2], *other[3:]]

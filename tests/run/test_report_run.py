@@ -290,6 +290,44 @@ def test_a_trainer_without_a_run_has_a_page_at_the_command_line(tmp_path, capsys
         assert ("Confusion" in text_of(tmp_path / "p.html")) == bool(file)
 
 
+def test_a_folder_without_checkpoints_has_its_curves_and_scores(csv, tmp_path, capsys):
+    from xpnet.cli.main import main
+
+    go(csv("kind"), tmp_path / "run", data__label="kind", report=False)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["report", str(tmp_path / "run")])
+    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    text = text_of(tmp_path / "run" / "report.html")
+    assert "no checkpoint in" in text
+    assert "Confusion" in text
+    assert "Loss by epoch" in text
+
+
+def test_of_the_best_checkpoint_all_epochs_are_shown_and_of_another_no_scores(csv, tmp_path):
+    source = csv("kind")
+    uneven = {"optimizer__lr": 1.0, "epochs": 9, "data__validation_fraction": 0.2}
+    go(source, tmp_path / "run", data__label="kind", checkpoint__min_seconds=0, **uneven)
+    source.unlink()
+    best, last = (load(tmp_path / "run", which=which) for which in ("best", "last"))
+    assert best.checkpoint.path != last.checkpoint.path
+    report = report_of(best)
+    epoch = best.checkpoint.meta["position"]["epoch"]
+    assert (len(report.history), report.kept) == (9, epoch)
+    assert epoch < 9
+    assert report.scores
+    assert not report_of(last).scores
+
+
+def test_a_folder_with_a_page_alone_is_not_trained_into(csv, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.html").write_text("mine")
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        go(csv("kind"), tmp_path / "run", data__label="kind")
+    assert (tmp_path / "run" / "report.html").read_text() == "mine"
+
+
 def test_errors_of_the_command_are_one_line(csv, tmp_path, capsys):
     from xpnet.cli.main import main
 

@@ -12,6 +12,7 @@ import xpnet
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.run import load
 from xpnet.search import trials as trials_module
+from xpnet.search.result import best_of
 from xpnet.training.trainer import Trainer
 
 pytest.importorskip("optuna", reason="a sweep needs Optuna")
@@ -339,6 +340,24 @@ def test_the_trial_of_another_loss_is_not_called_better_for_it():
     assert loss.watched({"val_loss": 0.5, "val_accuracy": 0.9}) == 0.5
     assert r2.watched({"val_loss": 0.5}) == -0.5  # more is better there, too
     assert math.isclose(xpnet.search.metric.Metric("macro_f1").watched({"val_accuracy": 0.9}), 0.9)
+
+
+def test_of_equal_scores_the_lower_loss_is_better_where_losses_can_be_compared():
+    metric, space = xpnet.search.metric.Metric("accuracy"), []
+    trials = [xpnet.search.Trial(n, "finished", v, {}, loss=loss) for n, v, loss in [
+        (0, 0.9, 0.1), (1, 1.0, 0.5), (2, 1.0, 0.3), (3, 1.0, 0.3), (4, 1.0, None)]]  # fmt: skip
+    assert best_of(trials, metric, space).number == 2
+    smoothed = [xpnet.search.space.Parameter("loss.label_smoothing")]
+    assert best_of(trials, metric, smoothed).number == 1
+    assert best_of(trials[:0], metric, space) is None
+
+
+def test_the_own_settings_of_few_rows_are_the_first_trial(tmp_path):
+    source = table(tmp_path / "t.csv", n=100)
+    settings = {"epochs": 1, "threads": 1, "data.label": "y"}
+    result = go(tmp_path / "s", "auto", source, settings=settings, trials=1)
+    assert result.plain == result.trials[0]
+    assert result.settings(result.plain)["batch_size"] == 32  # "auto" in the recipe
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path):

@@ -224,6 +224,28 @@ def test_a_resumed_training_has_the_same_history(stop):
         assert timeless(each.history) == timeless(straight.history)
 
 
+class Interrupt(Callback):
+    """Ctrl-C during a step: it is delivered after it, before other callbacks hear of the step."""
+
+    def on_step_end(self, trainer):
+        if trainer.position.step == self.step:
+            self.step = None
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_ctrl_c_in_any_step_loses_no_norms(step):
+    whole = trained(batch_size=40, epochs=21).history  # three steps; the second is measured
+    norms, interrupt = Norms(), Interrupt()
+    interrupt.step = 42 + step  # of the fifteenth epoch, which is measured
+    trainer = Trainer(LAYERS, backend="numpy", batch_size=40, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(rows(), epochs=21, callbacks=[interrupt, norms])
+    trainer.fit(rows(), epochs=21, callbacks=[norms])
+    assert timeless(trainer.history) == timeless(whole)
+    assert "norms" in whole[14]
+
+
 def test_the_history_file_has_them_whatever_the_order(tmp_path):
     trainer = Trainer(LAYERS, backend="numpy", batch_size=20)
     path = tmp_path / "history.jsonl"

@@ -16,6 +16,7 @@ import click
 from xpnet.escape import escape
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
 
@@ -28,6 +29,7 @@ __all__ = [
     "only_json",
     "print_json",
     "say",
+    "say_above",
     "say_written",
     "terminal",
     "show",
@@ -40,6 +42,11 @@ def say(*lines: str, err: bool = False) -> None:
     """Print lines, each of which remains one."""
     for line in lines:
         click.echo(escape(line), err=err)
+
+
+def say_above(bar: "Progress", line: str) -> None:
+    """Print a line above a bar that is on the terminal."""
+    bar.console.print(escape(line), markup=False, soft_wrap=True)
 
 
 def cell(value: Any, style: str = "") -> "Text":

@@ -5,10 +5,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xpnet.cli.options import say_test, warn
-from xpnet.cli.output import only_json, print_json, say
+from xpnet.cli.output import only_json, print_json, say, say_above
 from xpnet.cli.streams import tolerant_streams
 from xpnet.errors import ConfigError
-from xpnet.escape import escape
 from xpnet.run.overrides import parse_setting
 from xpnet.search import Sweep, sweep
 from xpnet.search.loop import Status
@@ -80,7 +79,9 @@ def _say_result(found: Sweep, quiet: bool, *, last: bool) -> None:
     assert best is not None
     assert best.value is not None
     plain, compared = found.plain, ""
-    if plain is not None and plain.value is not None and plain != best:
+    if plain == best:
+        compared = ", with the settings as they were"
+    elif plain is not None and plain.value is not None:
         compared = f"; the settings as they were had {plain.value:.4f}"
     report(f"best trial {best.number}: {title} {best.value:.4f}{compared}")
     report(" ".join(f"--set {shlex.quote(word)}" for word in found.words(best)))
@@ -126,7 +127,7 @@ class _Bar:
         if self.progress is None:
             say(line)
         else:
-            self.progress.console.print(escape(line), markup=False, soft_wrap=True)
+            say_above(self.progress, line)
 
 
 def _rich_progress() -> "Progress":

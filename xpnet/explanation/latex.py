@@ -49,6 +49,8 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield rf"\textit{{{_text(wording.QUESTION)}}}" + "\n"
     yield _prose(wording.ANSWER) + "\n"
     yield from _table("ll", [tuple(map(_text, row)) for row in e.setting], raw=True)
+    if row := wording.row_text(e):
+        yield _text(row) + "\n"
     yield from _two_ways(e)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):

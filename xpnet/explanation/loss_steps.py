@@ -9,6 +9,7 @@ from xpnet import ops
 from xpnet.explanation.model import Code, Step, Tensor
 from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn.losses import (
+    BinaryCrossEntropy,
     CrossEntropy,
     Loss,
     MeanSquaredError,
@@ -253,9 +254,14 @@ def _elementwise(p: LossPass) -> Step:
 
 def _elementwise_backward(p: LossPass) -> Step:
     formula, note = _formula(p.loss)
+    title = "The gradient of each element's loss"
+    if isinstance(p.loss, BinaryCrossEntropy):
+        title = "Sigmoid and cross-entropy fused: the Jacobian cancels"
+        note = "$a (1 - a)$ of the Jacobian cancels with what $da$ is divided by, and $1 - a_nj = "
+        note += "σ(-z_nj)$: $(a - y) / D$ is left if $p = 1$."
     return Step(
         PLACE,
-        "The gradient of each element's loss",
+        title,
         "backward",
         f"dz_nj = ⟨{formula[1]}|D⟩",
         "",

@@ -22,6 +22,8 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield f"> {wording.QUESTION}\n"
     yield f"{_prose(wording.ANSWER)}\n"
     yield from _table(("", ""), [(name, escape_markdown(value)) for name, value in e.setting])
+    if row := wording.row_text(e):
+        yield f"{escape_markdown(row)}\n"
     yield from _two_ways(e)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):

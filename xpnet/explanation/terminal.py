@@ -13,6 +13,7 @@ from xpnet.explanation import terminal_sections as sections
 from xpnet.explanation import wording
 from xpnet.explanation.model import Code, Explanation, Step
 from xpnet.explanation.notation import plain, prose
+from xpnet.explanation.terminal_example import example
 from xpnet.explanation.terminal_layout import (
     WIDTH,
     Shown,
@@ -51,6 +52,8 @@ def _lines(e: Explanation) -> Iterator[Any]:
     yield Text(e.title, style="bold")
     facts = [Text.assemble((f"{name} ", "dim"), value) for name, value in e.setting]
     yield from flowed(facts, 0)
+    if e.example is not None:
+        yield from example(e.example)
     yield from wrapped(wording.QUESTION, style="italic")
     yield from wrapped(prose(wording.ANSWER))
     yield from sections.two_ways(e)

@@ -95,7 +95,7 @@ def _through_sigmoid(
     of_a, of_y = Tensor("a", "nk", a), Tensor("y", "nk", p.target.reshape(a.shape))
     of_p = Tensor("p", "", np.asarray(float(loss.positive_weight)))
     yield [Step(
-        PLACE, "Sigmoid: every output depends on its own input only", "forward",
+        PLACE, "Sigmoid: every output has its own input", "forward",
         f"a_nk = {Sigmoid.formula[0].replace('_nj', '_nk')}", "", "1 / (1 + exp(-z))",
         (code_of(ops.sigmoid),), (Tensor("z", "nk", p.output),), of_a,
     )]  # fmt: skip

@@ -14,6 +14,7 @@ __all__ = [
     "DERIVATION",
     "LEGEND",
     "MOST",
+    "MOST_COLUMNS",
     "MOST_IN_A_ROW",
     "NUDGE",
     "QUESTION",
@@ -29,6 +30,7 @@ __all__ = [
     "number",
     "numbers",
     "place",
+    "row_text",
     "shape",
     "size",
     "two_ways_text",
@@ -63,6 +65,7 @@ LEGEND = "The letters"
 SCRIPT = "The same numbers with NumPy alone"
 MOST = 6  # rows and columns of a matrix that is still readable
 MOST_IN_A_ROW = 12
+MOST_COLUMNS = 16  # of a table
 
 
 def fits(values: np.ndarray) -> bool:
@@ -168,6 +171,14 @@ def place(step: Step) -> str:
     """Return where a step is: its layer, its way, and that training does not run it."""
     way = {"": "", "jacobian": ", through J", "fused": ", fused"}[step.way]
     return f"{step.place}{way}{'' if step.trained else ', not run'}"
+
+
+def row_text(explanation: Explanation) -> str:
+    """Return the first row of a table as it was written; "" of rows without columns."""
+    columns = explanation.example.columns if explanation.example else ()
+    row = ", ".join(f"{name} {value or 'missing'}" for name, value in columns[:MOST_COLUMNS])
+    more = len(columns) - MOST_COLUMNS
+    return row and f"The row: {row}{f' and {more} more' if more > 0 else ''}."
 
 
 def two_ways_text(explanation: Explanation) -> str:

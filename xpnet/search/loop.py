@@ -8,6 +8,7 @@ from xpnet.errors import TrainingError
 from xpnet.run.overrides import as_setting
 from xpnet.search.folder import SweepFolder
 from xpnet.search.plan import Sweeping
+from xpnet.search.result import best_of
 from xpnet.search.space import Value, settings_of
 from xpnet.search.study import Study
 from xpnet.search.trials import Base, Outcome, Trial, folder_of, run_trial
@@ -171,13 +172,7 @@ class Loop:
             raise TrainingError(msg)
 
     def _best(self) -> Trial | None:
-        best: Trial | None = None
-        for t in sorted(self.done, key=lambda t: t.number):
-            if t.value is None:
-                continue
-            if best is None or self.base.metric.better(t.value, best.value or 0.0):
-                best = t
-        return best
+        return best_of(self.done, self.base.metric, self.study.space)
 
     def _line(self, trial: Trial) -> str:
         width, title = len(str(self.total - 1)), self.base.metric.title

@@ -9,7 +9,7 @@ from xpnet.search.space import Parameter
 from xpnet.settings import did_you_mean
 from xpnet.training.callbacks import EpochMetrics
 
-__all__ = ["Metric", "choose_metric"]
+__all__ = ["Metric", "changes_loss", "choose_metric"]
 
 LOWER = ("loss", "mse", "mae")  # is better
 
@@ -54,11 +54,11 @@ class Metric:
         by_epoch = self.name if self.name in ("loss", "accuracy") else None
         if by_epoch is None:
             by_epoch = "loss" if config.loss.predicts == "value" else "accuracy"
-        return by_epoch == "accuracy" or not _changes_loss(space)
+        return by_epoch == "accuracy" or not changes_loss(space)
 
 
-def _changes_loss(space: Iterable[Parameter]) -> list[str]:
-    """The settings by which the loss of one trial is another than that of the next."""
+def changes_loss(space: Iterable[Parameter]) -> list[str]:
+    """Return the settings by which the loss of one trial is another than that of the next."""
     return [
         p.key for p in space if p.key.partition(".")[0] == "loss" or p.key == "data.target_scaling"
     ]
@@ -68,7 +68,7 @@ def choose_metric(monitor: str, config: Config, space: list[Parameter]) -> Metri
     """What trials are compared by; raises ConfigError for what they cannot be compared by."""
     name = monitor.removeprefix("val_")
     values = config.loss.predicts == "value"
-    changed = _changes_loss(space)
+    changed = changes_loss(space)
     if name == "auto":
         other = "r2" if values else "accuracy"
         return Metric(other if changed else config.early_stopping.monitor)

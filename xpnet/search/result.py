@@ -1,6 +1,7 @@
 """The result of a sweep."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,26 @@ from typing import Any
 from xpnet.run.overrides import as_setting
 from xpnet.run.trained_run import Run
 from xpnet.search.folder import SweepFolder
-from xpnet.search.metric import Metric
+from xpnet.search.metric import Metric, changes_loss
 from xpnet.search.space import Parameter, settings_of
 from xpnet.search.trials import Trial, folder_of
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "best_of"]
+
+
+def best_of(trials: Iterable[Trial], metric: Metric, space: Iterable[Parameter]) -> Trial | None:
+    """Return the trial with the best score, None where none finished.
+
+    Of equal scores, as few rows often give, it is the one of the lowest loss where the losses of
+    trials can be compared, else the first.
+    """
+    sign, fair = -1 if metric.maximize else 1, not changes_loss(space)
+
+    def rank(trial: Trial) -> tuple[float, float, int]:
+        loss = trial.loss if fair and trial.loss is not None else math.inf
+        return sign * (trial.value or 0.0), loss, trial.number
+
+    return min((t for t in trials if t.value is not None), key=rank, default=None)
 
 
 @dataclass(frozen=True)
@@ -32,10 +48,8 @@ class Sweep:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best score; the first of those that are equal."""
-        done = [t for t in self.trials if t.value is not None]
-        sign = -1 if self.metric.maximize else 1
-        return min(done, key=lambda t: (sign * (t.value or 0.0), t.number)) if done else None
+        """The trial with the best score; see :func:`best_of`."""
+        return best_of(self.trials, self.metric, self.space)
 
     def settings(self, trial: Trial) -> dict[str, Any]:
         """Return the settings of a trial that were searched."""
@@ -78,6 +92,7 @@ class Sweep:
             "number": trial.number,
             "state": trial.state,
             "value": trial.value,
+            "loss": trial.loss,
             "last": last[0] if last else None,
             "epochs": max(trial.curve, default=0),
             "seconds": trial.seconds,

@@ -132,6 +132,8 @@ class Study:
         with _quiet():
             trial.set_user_attr("state", outcome.state)
             trial.set_user_attr("seconds", round(outcome.seconds, 3))
+            if outcome.loss is not None and math.isfinite(outcome.loss):
+                trial.set_user_attr("loss", outcome.loss)
             if outcome.reason:
                 trial.set_user_attr("reason", outcome.reason)
             if outcome.state == "finished":
@@ -224,6 +226,7 @@ class Study:
             dict(sorted(frozen.intermediate_values.items())),
             float(frozen.user_attrs.get("seconds", 0.0)),
             frozen.user_attrs.get("reason", ""),
+            frozen.user_attrs.get("loss"),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError, DataError, require
+from xpnet.run.by_rows import by_rows
 from xpnet.run.config import IN_MEMORY, Config, to_toml
 from xpnet.run.config_sources import load_config
 from xpnet.run.description import describe
@@ -124,6 +125,7 @@ class _Search:
     ) -> None:
         self.folder, self.resume, self.report, self.warn = folder, resume, report, warn
         given = base
+        self.notes: list[str] = []
         self.ready = _prepared(given, folder, report)
         self.held_out = self.ready.splits.validation is None
         if self.held_out:
@@ -145,7 +147,7 @@ class _Search:
         self.grid = grid
         sweeping = with_trials(plan.sweeping, None if grid is None else len(grid))
         if sweeping.pruner != "none" and not self.metric.comparable(self.config, self.space):
-            self.report("pruning is off: the losses of different trials cannot be compared")
+            self.notes.append("pruning is off: the losses of different trials cannot be compared")
             sweeping = replace(sweeping, pruner="none")
         self.sweeping = sweeping
         self.plan = plan._replace(sweeping=plan.sweeping)
@@ -157,6 +159,8 @@ class _Search:
         for line in describe(self.ready.splits):
             self.report(line)
         self._say_validation()
+        for line in self.notes:
+            self.report(line)
         with RunLock(self.folder.path) as lock:
             if lock.taken_over:
                 self.warn(lock.taken_over)
@@ -206,6 +210,7 @@ class _Search:
         def check(settings: list[str]) -> Config:
             texts = [*base.settings, *settings]
             config = load_config(source, texts, recipe=base.recipe, task=task, rows=rows)
+            config = by_rows(config, rows)
             return config if origin is None else origin.config(config, given_keys(settings))
 
         return check

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ class Trial:
 
     ``value`` is its score on the validation part, None unless it finished. ``values`` are the
     settings that were searched, choices as their text in TOML; ``curve`` has the monitored value by
-    epoch.
+    epoch, and ``loss`` is that of the validation part, which decides between equal values.
     """
 
     number: int
@@ -36,6 +36,7 @@ class Trial:
     curve: Mapping[int, float] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""  # why it failed, or where it was pruned
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _scored(scores: Mapping[str, Any], metric: Metric, ended: Callable[..., Outc
         return ended("failed", None, f"the validation part has no {metric.name}")
     if not abs(value) < float("inf"):
         return ended("diverged", None, f"{metric.title} is {value}")
-    return ended("finished", float(value))
+    return replace(ended("finished", float(value)), loss=float(scores["loss"]))
 
 
 def _wait_for(folder: Path) -> None:

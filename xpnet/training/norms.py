@@ -52,7 +52,8 @@ class Norms(Callback):
 
     def __init__(self, report: Callable[[str], None] = print) -> None:
         self.report = report
-        self._before: Array | None = None  # the parameters, if the next step is measured
+        # The number of the step that is measured next, and the parameters before it.
+        self._before: tuple[int, Array] | None = None
         self._found: tuple[int, Any] | None = None  # after which step, and the norms (L, 3)
         self._layout: Layout | None = None
         self._at: int | None = None  # the last whole batch; None where nothing is measured
@@ -66,6 +67,8 @@ class Norms(Callback):
         self._to_host = backend.to_host
         self._every = -(-APART // trainer.steps_per_epoch)
         self._at = max(trainer.rows // trainer.batch_size, 1) - 1
+        if self._before is not None and self._before[0] == trainer.position.step:
+            self._take(trainer)  # which Ctrl-C had prevented
         self._before = None
         self._look(trainer)
 
@@ -74,10 +77,7 @@ class Norms(Callback):
         if batch == self._at:
             self._look(trainer)
         elif self._before is not None:
-            with self._if_it_fits(trainer):
-                before, self._before = self._before, None
-                vectors = before, trainer.engine.state.params, trainer.gradient_of_step(before)
-                self._found = trainer.position.step, self._measure(*vectors)
+            self._take(trainer)
 
     def on_record(self, trainer: Any, record: EpochMetrics) -> None:
         _, batch, step = trainer.position
@@ -103,10 +103,19 @@ class Norms(Callback):
 
     def _look(self, trainer: Any) -> None:
         """Keep a copy of the parameters if the next step is to be measured."""
-        epoch, batch, _ = trainer.position
+        epoch, batch, step = trainer.position
         if batch == self._at and epoch % self._every == 0 and self._layers:
             with self._if_it_fits(trainer):
-                self._before = trainer.engine.weights()[0]
+                self._before = step + 1, trainer.engine.weights()[0]
+
+    def _take(self, trainer: Any) -> None:
+        """Measure the step that has been taken."""
+        assert self._before is not None
+        with self._if_it_fits(trainer):
+            step, before = self._before
+            vectors = before, trainer.engine.state.params, trainer.gradient_of_step(before)
+            self._found = step, self._measure(*vectors)
+            self._before = None
 
     @contextmanager
     def _if_it_fits(self, trainer: Any) -> Iterator[None]:

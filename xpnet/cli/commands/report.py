@@ -39,13 +39,23 @@ def report(
     """
     from xpnet.cli.options import open_run
     from xpnet.cli.output import check_places, say_written
-    from xpnet.errors import ConfigError
+    from xpnet.errors import CheckpointError, ConfigError
+    from xpnet.run import RunFolder
+    from xpnet.run.reporting import write_folder
 
     if output == "":
         msg = "--output is empty; name the file"
         raise ConfigError(msg)
     check_places(output, as_json=as_json)
-    loaded = open_run(run, backend, device, which)
+    try:
+        loaded = open_run(run, backend, device, which)
+    except CheckpointError as error:
+        folder = RunFolder(run)
+        if file is not None or not folder.config_path.is_file():
+            raise
+        page = write_folder(folder, output, str(error))
+        say_written(page, [f"report {page}"], as_json)
+        return 0
     named = label[0] if len(label) == 1 else label or None
     page = loaded.report(output, data=file, label=named)
     say_written(page, [f"report {page}"], as_json)

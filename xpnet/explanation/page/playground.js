@@ -69,11 +69,15 @@ function explainWrong(now) {
 }
 function explainExtreme(now) { // where numbers of 64 bits end, the two ways part
   const a = now.a[state.label], said = one("#extreme");
-  const bad = now.product.some((x) => !Number.isFinite(x));
-  said.hidden = !bad;
-  said.textContent = !bad ? "" : `The way through the Jacobian ends here: a at the label is ${a === 0 ? "rounded to 0" : `only ${shown(a)}`}, `
-    + `so −log a would be ${shown(-Math.log(a))}, da = −1/a is −∞, and da J has −∞ · 0, which is nan. `
-    + `The fused form, a − y, never divides by a: it and the loss from the logits, log Σ exp z − z at the label = ${shown(now.loss)}, are right.`;
+  const ends = [
+    now.product.some(Number.isNaN) && "−∞ · 0, which is nan",
+    now.product.some((x) => Math.abs(x) === Infinity) && "products that are infinite",
+  ].filter(Boolean);
+  said.hidden = !ends.length;
+  said.textContent = said.hidden ? "" : "The way through the Jacobian ends here: a at the label is "
+    + `${a === 0 ? "rounded to 0" : `only ${shown(a)}`}, so da = −1/a is −∞, and da J has ${ends.join(" and ")}. `
+    + `The loss as −log a would be ${shown(-Math.log(a))}. The fused form, a − y, never divides by a: `
+    + `it and the loss from the logits, log Σ exp z − z at the label = ${shown(now.loss)}, are right.`;
 }
 function reset() {
   state.logits = [...given.logits];
