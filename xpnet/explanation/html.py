@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpnet import page
-from xpnet.escape import escape, escape_html
+from xpnet.escape import escape_html
 from xpnet.explanation import wording
 from xpnet.explanation.model import (
     Beside,
@@ -272,7 +272,7 @@ def _data(e: Explanation) -> dict[str, object]:
     return {
         "logits": [x if math.isfinite(x) else None for x in play.logits.tolist()],
         "label": play.label,
-        "classes": list(map(escape, play.classes)),
+        "classes": list(play.classes),
         "low": play.low,
         "high": play.high,
         "nudge": {"s": liveliest, "by": 0.5},

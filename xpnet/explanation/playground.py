@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.escape import escape
 from xpnet.explanation.model import Nudge, Playground
 from xpnet.explanation.output import Head, jacobian
 from xpnet.explanation.subject import LABEL, B, Subject, W, X
@@ -39,8 +40,8 @@ def playground(subject: Subject, head: Head, backend: Backend) -> Playground:
     low = min(-RANGE, math.floor(finite.min(initial=0.0) - BEYOND))
     high = max(RANGE, math.ceil(finite.max(initial=0.0) + BEYOND))
     return Playground(
-        logits, label, classes, float(host(loss)), host(a)[0], J, host(dz)[0], wrong,
-        float(low), float(high), note,
+        logits, label, tuple(map(escape, classes)), float(host(loss)), host(a)[0], J, host(dz)[0],
+        wrong, float(low), float(high), note,
     )  # fmt: skip
 
 

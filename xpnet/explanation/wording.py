@@ -220,7 +220,8 @@ def nudge_text(explanation: Explanation) -> str:
     """Return what is nudged, and what to see."""
     nudge = explanation.nudges[0]
     name = explanation.playground.classes[nudge.s]
-    called = "" if name == str(nudge.s) else f" ({name})"
+    # A dollar sign would begin a formula; the table has the name.
+    called = "" if name == str(nudge.s) or "$" in name else f" ({name})"
     return (
         f"Raise $z_s$ of one class, $s = {nudge.s}${called}, by {nudge.by:g}: $J_nks$ times "
         f"{nudge.by:g} says by how much each $a_nk$ moves. Of the softmax all move, by changes "
