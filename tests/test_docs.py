@@ -11,6 +11,7 @@ import pytest
 
 import xpnet
 
+pytestmark = pytest.mark.report  # what a training writes at its end, too
 ROOT = Path(__file__).parents[1]
 DOCS = Path(xpnet.__file__).parent / "docs"
 PAGES = {path.name: path for path in [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]}

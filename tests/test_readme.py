@@ -88,6 +88,7 @@ def write_photos(folder):
 
 
 @pytest.mark.long
+@pytest.mark.report
 def test_the_commands_run_as_they_are_written_one_after_another(at_home, capsys):
     write_photos(at_home)
     ran = []

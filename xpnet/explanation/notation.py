@@ -209,6 +209,8 @@ def _mathml_token(m: re.Match) -> str:
         return f"<msup><mrow></mrow>{_raised(m['other'])}</msup>"
     sign = SIGNS.get(m["other"], m["other"])
     fence = ' stretchy="false"' if sign in "()|" else ""
+    if sign == "−" and re.search(r"(^|[(=<>≤≥,|])\s*$", m.string[: m.start()]):
+        fence = ' form="prefix"'  # without space after it
     return f"<mo{fence}>{sign}</mo>"
 
 
