@@ -39,6 +39,7 @@ from xpnet.training.signals import SIGNALS
 # With a save at the end of each epoch, also of those that take milliseconds.
 EACH_EPOCH = "checkpoint.min_seconds=0"
 COMMON = ("epochs=6", "batch_size=8", "checkpoint.every_steps=2", EACH_EPOCH, "backend=numpy")
+COMMON += ("report=no",)  # which takes as long as they do; `each_call` has it
 NETWORKS = {
     "adam, batch norm, dropout, plateau": (
         *("model.hidden=[16,8]", "model.normalization=batch_norm", "model.dropout=0.2"),
@@ -396,6 +397,7 @@ def long_run(folder: Path, steps: int, tally: Tally) -> dict[str, int]:
     """Train for ``steps`` steps; memory and open files must stay flat and the history readable."""
     per_epoch, epochs = 500, max(10, steps // 480)
     settings = ("batch_size=1", "model.hidden=[4]", "data.test_fraction=0.2", "backend=numpy")
+    settings += ("report=no",)
     training = Training(folder, (*settings, f"epochs={epochs}"), tally, rows=per_epoch * 100 // 72)
     process = training.start(folder / "long", "checkpoint.every_steps=1000")
     samples: list[tuple[int, int]] = []

@@ -30,7 +30,8 @@ HEADER = """\
 # Renewed by scripts/supply-check --write, in an environment that passes the tests.
 """
 PERMISSIVE = re.compile(
-    r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|HPND|CNRI|0BSD",
+    r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|HPND|CNRI|0BSD"
+    r"|Public Domain",
     re.IGNORECASE,
 )
 # Licences of packages whose metadata is incomplete, with the source.

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 BACKENDS_TOLERANCE = 1e-4
-CLOCKS = ("seconds", "samples_per_second")  # fields in which equal runs may differ
+CLOCKS = ("seconds", "rows_per_second")  # fields in which equal runs may differ
 
 
 class LostError(AssertionError):

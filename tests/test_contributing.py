@@ -38,16 +38,21 @@ MODELS = {
     "A command, such as init": (r'xpnet init\b|xpnet\("init"|"init": "W', r'\("init"'),
 }
 
+LISTS = ("xpnet/docs/backends.md", "xpnet/docs/data.md")  # of the backends, of the formats
+
 
 def texts(*places):
     """(path from the root, text) of every file of the project in these places."""
     for place in places:
         start = ROOT / place
         for path in sorted(start.rglob("*") if start.is_dir() else [start]):
-            # Kernels are compiled from the formulas; a recipe names what it uses, as a config does.
-            left_out = {"__pycache__", "kernels", "recipes"} & {*path.parts}
+            name = path.relative_to(ROOT)
+            # Kernels are compiled from the formulas; a recipe names what it uses, as a config does,
+            # and so does a page, but for those that list what there is.
+            left_out = {"__pycache__", "kernels", "recipes", "docs"} & {*name.parts}
+            left_out = left_out and name.as_posix() not in LISTS
             if path.is_file() and not left_out and path.suffix != ".npz":
-                yield path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
+                yield name.as_posix(), path.read_text("utf-8")
 
 
 SOURCE = dict(texts("xpnet", "docker", ".ci/run", "README.md", "pyproject.toml"))

@@ -6,6 +6,7 @@ for type checkers alone do not.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -29,7 +30,8 @@ MAY_IMPORT = {
     "page": "base",
     "report": "page",
     "training": "kernels backends data storage",
-    "run": "training report",
+    "tracking": "report training",
+    "run": "tracking",
     "check": "run",
     "explanation": "check",
     "bench": "run sklearn",
@@ -39,16 +41,17 @@ MAY_IMPORT = {
     "cli": "explanation bench interop search",
     "examples": "data",
 }
-BASE = ("errors", "escape", "random", "registry", "settings", "split_vector", "typing")
+BASE = ("cache", "errors", "escape", "random", "registry", "settings", "split_vector", "typing")
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 
 # what is not in the standard library -> the rooms that import it
 MAY_USE = {
     "PIL": "data page",
+    "IPython": "tracking",
     "numpy": (
-        "backends base bench check data explanation interop kernels page report run search sklearn"
-        " storage training"
+        "backends base bench check data explanation interop kernels page "
+        "report run search sklearn storage training"
     ),
     "array_api_compat": (
         "backends base check data examples explanation nn ops optim run sklearn step training"
@@ -72,16 +75,18 @@ MAY_USE = {
     "torch": "backends bench check interop",
     "click": "cli",
     "jinja2": "page",
-    "markupsafe": "page report",
+    "markupsafe": "explanation page report tracking",
     "matplotlib": "bench report",
+    "platformdirs": "base",
+    "mlflow": "tracking",
     "optuna": "search",
-    "platformdirs": "kernels",
     "pooch": "data",
-    "pyarrow": "data",
+    "pyarrow": "cli data",
     "pytest": "check",
     "rich": "cli explanation training",
     "safetensors": "interop storage",
     "threadpoolctl": "backends",
+    "tensorboard": "run tracking",
     "tomli_w": "run",
 }
 
@@ -89,7 +94,17 @@ MAY_USE = {
 # decorates, so its modules import it at once, and are themselves imported inside functions.
 LAZY = {
     *("PIL", "jinja2", "markupsafe"),
-    *("array_api_strict", "cupy", "cupyx", "cuda", "jax", "llvmlite", "matplotlib", "numba"),
+    *(
+        "IPython",
+        "array_api_strict",
+        "cupy",
+        "cupyx",
+        "cuda",
+        "jax",
+        "llvmlite",
+        "matplotlib",
+        "numba",
+    ),
     *(
         "jinja2",
         "keras",
@@ -103,7 +118,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("rich", "scipy", "sklearn", "threadpoolctl", "torch"),
+    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.
@@ -176,6 +191,12 @@ def reach(room):
     """The rooms below a room."""
     direct = MAY_IMPORT[room].split()
     return {*direct}.union(*map(reach, direct))
+
+
+def test_the_documentation_prints_this_map():
+    page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    lines = re.findall(r"(?m)^([a-z]+) {2,}\S.* -> (.+)$", page)
+    assert {room: below.replace("nothing", "") for room, below in lines} == MAY_IMPORT
 
 
 def test_every_folder_is_a_room_of_the_map():

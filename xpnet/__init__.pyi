@@ -109,6 +109,9 @@ from .run.config_sources import load_config as load_config
 from .search import Sweep as Sweep, sweep as sweep
 from .step.mixed_precision import Mixed as Mixed
 from .storage import CheckpointFolder as CheckpointFolder
+from .tracking.live import LiveCurves as LiveCurves
+from .tracking.mlflow import MLflow as MLflow
+from .tracking.tensorboard import TensorBoard as TensorBoard
 from .training.callbacks import (
     Callback as Callback,
     HistoryFile as HistoryFile,
@@ -117,6 +120,7 @@ from .training.callbacks import (
 from .training.checkpointing import Checkpointing as Checkpointing
 from .training.early_stopping import EarlyStopping as EarlyStopping
 from .training.loader import Loader as Loader
+from .training.norms import Norms as Norms
 from .training.progress import Progress as Progress
 from .training.trainer import Trainer as Trainer
 

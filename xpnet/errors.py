@@ -5,8 +5,12 @@ it after ``error:`` and exits with code 2; a program catches :class:`XpnetError`
 """
 
 import importlib
+import re
+from collections.abc import Iterable
+from functools import cache
 from os import PathLike
 from os.path import splitext
+from pathlib import Path
 from types import ModuleType
 from typing import Self
 
@@ -20,6 +24,7 @@ __all__ = [
     "XpnetError",
     "XpnetWarning",
     "how_to_import",
+    "how_to_install",
     "import_failure",
     "require",
 ]
@@ -88,20 +93,79 @@ class XpnetWarning(UserWarning):
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency, or raise an error that names the extra to install.
+    """Import an optional dependency, or raise an error that says how to install its extra.
 
     >>> require("no_such_module", "images", "reading images")
     Traceback (most recent call last):
-    xpnet.errors.BackendError: reading images needs 'no_such_module': pip install 'xpnet[images]'
+    xpnet.errors.BackendError: reading images needs 'no_such_module': pip install 'pillow>=10'
     """
     name = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except Exception as error:  # a broken library is as good as none, whatever it raises
         absent = isinstance(error, ModuleNotFoundError) and error.name in (None, name, module)
-        needed = f"{name!r}: pip install 'xpnet[{extra}]'" if absent else _broken(name, error)
+        needed = f"{name!r}: {how_to_install(extra)}" if absent else _broken(name, error)
         msg = f"{purpose} needs {needed}"
         raise BackendError(msg) from None if absent else error
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs what an extra of xpnet stands for.
+
+    It names the packages themselves, so that it works wherever this xpnet came from: on no index is
+    there an ``xpnet[onnx]`` yet. In place of an extra it may be one package that xpnet or an extra
+    of it needs.
+
+    >>> how_to_install("onnx")
+    "pip install 'onnx>=1.17' 'ndonnx>=0.23' 'onnxruntime>=1.20'"
+    >>> how_to_install("matplotlib")
+    "pip install 'matplotlib>=3.8'"
+    """
+    needed = _requirements()
+    all_lines = [line for lines in needed.values() for line in lines]
+    lines = needed.get(extra) or [line for line in all_lines if _package(line) == extra][:1]
+    if not lines:
+        return f"install what xpnet's pyproject.toml names for {extra!r}"
+    return " ".join(["pip install", *(f"'{line}'" for line in lines)])
+
+
+@cache
+def _requirements() -> dict[str, list[str]]:
+    """Return what xpnet ("") and each extra need: in a checkout as its file says, else the wheel's.
+
+    The metadata of an editable installation is as old as that.
+    """
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    if project.is_file():
+        import tomllib
+
+        table = tomllib.loads(project.read_text("utf-8")).get("project", {})
+        if table.get("name") == "xpnet":
+            return {"": table["dependencies"], **table["optional-dependencies"]}
+    from importlib import metadata
+
+    try:
+        return _by_extra(metadata.requires("xpnet") or ())
+    except metadata.PackageNotFoundError:  # the folder alone, on the path
+        return {}
+
+
+def _by_extra(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Return the requirements in metadata by the extra that asks for them, "" for none.
+
+    >>> _by_extra(["numpy>=2.1", "jax[cpu]>=0.4; extra == 'jax'"])
+    {'': ['numpy>=2.1'], 'jax': ['jax[cpu]>=0.4']}
+    """
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        requirement, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"]([^'\"]+)", marker)
+        found.setdefault(extra[1] if extra else "", []).append(requirement.strip())
+    return found
+
+
+def _package(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 def how_to_import(path: "str | PathLike[str]") -> dict[str, str]:

@@ -1,10 +1,9 @@
-"""Text made safe to show, on a terminal, in Markdown and HTML; and templates filled with it."""
+"""Text made safe to show, on a terminal, in Markdown and HTML."""
 
 import html
 import re
-from collections.abc import Mapping
 
-__all__ = ["escape", "escape_html", "escape_markdown", "filled"]
+__all__ = ["escape", "escape_html", "escape_markdown"]
 
 # Characters that move the cursor, change a title or reverse the reading direction, and those that
 # cannot be encoded: C0 and C1 controls, line separators, bidirectional marks and overrides,
@@ -42,17 +41,3 @@ def escape_html(text: str) -> str:
     '&lt;b&gt;'
     """
     return "\n".join(html.escape(escape(line), quote=True) for line in text.split("\n"))
-
-
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """Return a template with the part of each ``{{name}}``, which is not looked into again.
-
-    >>> filled("<p>{{a}}</p>", {"a": "{{b}}"})
-    '<p>{{b}}</p>'
-    """
-    pieces = template.split("{{")
-    out = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        out += [parts[name], rest]
-    return "".join(out)

@@ -15,12 +15,12 @@ from xpnet.backends import backend_class, backend_names, backend_of, get_backend
 from xpnet.backends.backend import Backend, Probe
 from xpnet.backends.cupy import CupyBackend
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.errors import BackendError, DataError
+from xpnet.errors import BackendError, DataError, how_to_install
 from xpnet.nn import Dense, ReLU
 from xpnet.training.loader import Loader
 from xpnet.training.trainer import Trainer
 
-NO_CUPY = "device 'cuda' needs CuPy, which is not installed: pip install 'xpnet[cupy]'"
+NO_CUPY = f"device 'cuda' needs CuPy, which is not installed: {how_to_install('cupy')}"
 NO_GPU = (
     "device 'cuda' needs an NVIDIA GPU with its driver; CuPy sees none (driver version 0): "
     "run nvidia-smi, or use --device cpu"
@@ -297,11 +297,11 @@ def test_a_device_that_is_not_there_is_refused(name):
     ("name", "extra", "module"),
     [("torch", "torch", "torch"), ("jax", "jax", "jax"), ("array-api-strict", "strict", None)],
 )
-def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra, module):
+def test_a_library_that_is_not_installed_is_named_with_a_remedy(monkeypatch, name, extra, module):
     module = module or "array_api_strict"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda *a: None)
-    expected = f"backend {name!r} is not installed: pip install 'xpnet[{extra}]'"
+    expected = f"backend {name!r} is not installed: {how_to_install(extra)}"
     assert backend_class(name).probe() == Probe(None, (), expected)
     assert refusal(lambda: get_backend(name)) == expected
 

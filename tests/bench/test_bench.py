@@ -404,7 +404,7 @@ def test_the_reports_hold_what_was_measured(tmp_path):
     assert "| 4-3-2:5:sgd | 10.0 | 12.0 (1.20) |" in text
     assert "- 4-3-2:5:sgd: xpnet numpy: 3.5 = data 1.0, loss 2.5" in text
     assert "GPU" not in text
-    pytest.importorskip("matplotlib", reason="a plot needs it: pip install 'xpnet[bench]'")
+    pytest.importorskip("matplotlib", reason="a plot needs it: pip install '.[bench]'")
     plot([row], str(tmp_path / "ratios.svg"))
     assert (tmp_path / "ratios.svg").stat().st_size > 1000
 

@@ -91,7 +91,7 @@ def test_the_command_writes_its_reports_and_exits_by_its_conditions(
 
 
 def test_a_plot_has_a_column_for_each_axis(tmp_path):
-    pytest.importorskip("matplotlib", reason="a plot needs it: pip install 'xpnet[bench]'")
+    pytest.importorskip("matplotlib", reason="a plot needs it: pip install '.[bench]'")
     scale.plot({"rows": POINTS, "width": POINTS}, str(tmp_path / "s.svg"))
     assert "<svg" in (tmp_path / "s.svg").read_text()
 
@@ -104,7 +104,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_measured(
         main(["bench", "--scale", "--plot", str(tmp_path / "s.svg")])
     assert ended.value.code == 2
     printed = capsys.readouterr()
-    assert "a plot needs 'matplotlib': pip install 'xpnet[bench]'" in printed.err
+    assert "a plot needs 'matplotlib': pip install 'matplotlib>=" in printed.err
     assert printed.out == ""
 
 

@@ -76,7 +76,7 @@ def test_a_function_whose_keyword_is_missing_everywhere_is_one_cause():
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_every_program_runs_with_the_library_alone(check):
     """On a library of the standard and no more, which shows that they ask for no more."""
-    pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install 'xpnet[test]'")
+    pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install '.[test]'")
     backend = load_module("array_api_strict")
     program = reproduction(check(backend), "array_api_strict", "float32")
     with np.errstate(all="ignore"):
@@ -104,7 +104,7 @@ def test_arrays_that_cannot_be_copied_are_an_error_that_says_what_to_do():
 
 
 def test_ndonnx_whose_arrays_are_lazy_is_no_fault_of_xpnets():
-    pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[test]'")
+    pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[test]'")
     backend, asked = load_module("ndonnx"), {"exp", "sum", "take", "where"}
     rows = [check(backend) for check in CHECKS if check.function in asked]
     assert {row.function for row in rows if not row.bad} >= {"exp", "sum", "where"}

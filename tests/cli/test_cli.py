@@ -266,6 +266,22 @@ def test_a_config_from_init_trains(xpnet, tmp_path, monkeypatch):
     assert xpnet("train", "my.toml", "--out", "run", *settings)[0] == 0
 
 
+def test_a_config_for_an_editor_names_its_schema_and_trains(xpnet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = xpnet("init", "my.toml", "--schema")
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote xpnet.schema.json, which the first line of my.toml names")
+    assert (tmp_path / "my.toml").read_text("utf-8").startswith("#:schema ./xpnet.schema.json\n")
+    code, out, err = xpnet("schema")
+    assert (code, err) == (0, "")
+    assert out == (tmp_path / "xpnet.schema.json").read_text("utf-8")
+    assert json.loads(out)["properties"]["optimizer"]
+    assert xpnet("schema", "-o", "again.json")[1].startswith("wrote again.json; name it in the")
+    assert (tmp_path / "again.json").read_text("utf-8") == out
+    settings = ["--set", "epochs=1", "--set", "model.hidden=[8]"]
+    assert xpnet("train", "my.toml", "--out", "run", *settings)[0] == 0
+
+
 # ---------------------------------------------------------------------- evaluate, predict, show
 
 

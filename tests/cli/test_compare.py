@@ -92,6 +92,7 @@ def test_a_page_is_written_and_said(xpnet, runs):
     page = (runs.parent / "compare.html").read_text()
     assert page.startswith("<!doctype html>")
     assert len(page) < 300_000
+    assert xpnet("compare", "runs", "-o", "-") == (0, page, "")
     code, out, _ = xpnet("compare", "runs", "--json", "-o", "again.html")
     assert json.loads(out)["runs"]
     assert (runs.parent / "again.html").read_text() == page

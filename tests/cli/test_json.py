@@ -17,6 +17,8 @@ from xpnet.run import load
 WITHOUT = {
     "init": "writes the template to the file that is named",
     "explain": "writes a text to read, in four formats",
+    "schema": "writes a JSON document as it is",
+    "completion": "writes a script for a shell",
 }
 
 
@@ -57,6 +59,7 @@ def calls(here, tmp_path):
         "import": [[weights, tmp_path / "net.safetensors", "--like", run]],
         "adopt": [[run, here / "state.safetensors", "--out", tmp_path / "adopted"]],
         "backends": [[]],
+        "report": [[run, "--output", tmp_path / "report.html"]],
         "compare": [[runs], [run, runs / "r1", "--quick", "-o", tmp_path / "c.html"]],
         "gradcheck": [[run, "--samples", "2"], ["digits", *small, "--samples", "1"]],
         "parity": [["digits", *small, "--backends", "numpy", "--steps", "1"]],
@@ -96,6 +99,21 @@ def test_an_error_is_a_line_and_no_document(xpnet, here, tmp_path):
         assert (code, out) == (2, ""), name
         assert err.startswith("error: "), name
         assert err.count("\n") == 1, name
+
+
+def test_the_document_shares_standard_output_with_no_file(xpnet, here):
+    run = here / "runs/r0"
+    several = (
+        ["gradcheck", run, "--json-file", "-"],
+        ["parity", "--markdown", "-"],
+        ["bench", "--json-file", "-"],
+        ["compare", here / "runs", "--output", "-"],
+        ["report", run, "--output", "-"],
+    )
+    for args in several:
+        code, out, err = xpnet(*args, "--json")
+        assert (code, out) == (2, ""), args
+        assert "which has the document of --json: name a file" in err, args
 
 
 def test_a_control_character_of_a_class_is_spelt_out_and_is_the_same_once_read(xpnet, here):

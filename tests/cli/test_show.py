@@ -58,6 +58,13 @@ def test_a_folder_lists_its_runs_and_says_what_became_of_each(xpnet, runs):
     assert "\x1b" not in out
 
 
+def test_folders_of_more_runs_are_named(xpnet, runs):
+    shutil.copytree(runs / "first", runs / "sweep" / "trial-1")
+    out = xpnet("show", runs)[1]
+    assert out.splitlines()[-1] == f"more runs in {runs / 'sweep'}"
+    assert json.loads(xpnet("show", runs, "--json")[1])["folders"] == [str(runs / "sweep")]
+
+
 def test_a_narrow_terminal_leaves_columns_out_and_not_runs(xpnet, runs, monkeypatch):
     shutil.copytree(runs / "first", runs / "second")
     for width in (40, 60, 80, 120):

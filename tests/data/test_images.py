@@ -402,10 +402,10 @@ def test_a_bomb_of_text_is_refused(tmp_path):
     fails(tmp_path / "a.png", "a.png: ", label=None)
 
 
-def test_reading_images_without_pillow_names_the_extra(save, monkeypatch):
+def test_reading_images_without_pillow_says_how_to_install_it(save, monkeypatch):
     folder = save("a/1.png", pixels())
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(BackendError, match=r"pip install 'xpnet\[images\]'"):
+    with pytest.raises(BackendError, match="pip install 'pillow>="):
         read(folder / "a", label=None)
 
 

@@ -14,7 +14,8 @@ import xpnet
 from xpnet.backends import get_backend
 from xpnet.errors import ConfigError, DataError
 from xpnet.explanation import explain, of_config, of_run, of_sizes, tiny, ways
-from xpnet.explanation.layer_pass import jacobian, layer_pass
+from xpnet.explanation.layer_pass import layer_pass
+from xpnet.explanation.output import jacobian
 from xpnet.explanation.source import code_of
 from xpnet.nn import (
     ACTIVATIONS,
@@ -120,8 +121,8 @@ def test_each_way_is_independent_of_what_the_others_are_computed_from(
 
         loss = Off(**vars(loss))
     else:
-        make = ways._output
-        monkeypatch.setattr(ways, "_output", lambda *given: spoilt(make(*given), ingredient))
+        make = ways.output_of
+        monkeypatch.setattr(ways, "output_of", lambda *given: spoilt(make(*given), ingredient))
     for i, (a, b) in enumerate(zip(right, ways.five_ways(head, loss, NUMPY).ways, strict=True)):
         moved = [bool(np.abs(x - y).max() > 1e-4) for x, y in ((a.dz, b.dz), (a.dW, b.dW))]
         assert moved == [i in INGREDIENTS[ingredient]] * 2, a.name

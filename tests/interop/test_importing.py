@@ -11,7 +11,7 @@ from xpnet.errors import ConfigError, DataError
 from xpnet.nn import BatchNorm, Dense, LogSoftmax, ReLU, Softmax
 from xpnet.nn.losses import LOSSES, SoftmaxCrossEntropy
 
-onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
+onnx = pytest.importorskip("onnx", reason="no onnx: pip install '.[onnx]'")
 
 
 def xpnet_command(*words):
@@ -59,7 +59,7 @@ def test_an_imported_file_predicts_trains_on_and_goes_out_again(net, tmp_path):
 
 
 def test_an_exported_model_comes_back(tmp_path):
-    pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+    pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 3, 40)
     trainer = Trainer([Dense(8), ReLU(), Dense(3)], backend="numpy", batch_size=10)
@@ -94,7 +94,7 @@ def test_a_state_dict_takes_the_layers_of_another_model(tmp_path):
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_an_exported_model_comes_back_with_its_loss_and_its_classes(loss, tmp_path):
-    pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+    pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
     rng, rule = np.random.default_rng(1), LOSSES[loss]()
     x = rng.normal(size=(40, 6)).astype(np.float32)
     y = rng.choice(["up", "down", "left"], 40)
@@ -144,7 +144,7 @@ def test_names_of_classes_that_are_in_no_order_stay_with_their_outputs(outputs, 
     domains = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
     model = onnx.helper.make_model(graph, opset_imports=domains, ir_version=9)
     x = rng.normal(size=(30, 6)).astype(np.float32)
-    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
     (expected,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     expected = np.ravel(expected)
     assert len(set(expected)) == len(names)
@@ -174,7 +174,7 @@ def test_outputs_that_labels_are_made_of_are_logits():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A run of a small table, and its exports."""
-    pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+    pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
     folder, rng = tmp_path_factory.mktemp("exported"), np.random.default_rng(0)
     rows = [f"{a:.3f},{'uv'[int(a > 0)]},{'pq'[int(a > 0.1)]}" for a in rng.normal(size=90)]
     (folder / "table.csv").write_text("\n".join(["a,b,c", *rows]))

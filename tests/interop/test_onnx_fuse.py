@@ -9,9 +9,9 @@ from xpnet import Trainer, nn
 from xpnet.nn import GELU, BatchNorm, Dense, ReLU
 from xpnet.nn.layer import LAYERS
 
-pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
-onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
+onnx = pytest.importorskip("onnx", reason="no onnx: pip install '.[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
 
 from xpnet.interop.onnx.functions import points, rows, same_along_rows, same_operator  # noqa: E402
 from xpnet.interop.onnx.fuse import fused  # noqa: E402

@@ -26,9 +26,9 @@ from xpnet.nn import (
 from xpnet.nn.layer import LAYERS
 from xpnet.nn.losses import LOSSES
 
-pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
-onnx = pytest.importorskip("onnx", reason="no onnx: pip install 'xpnet[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
+onnx = pytest.importorskip("onnx", reason="no onnx: pip install '.[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
 
 from xpnet.interop.onnx.model import forward_model  # noqa: E402
 from xpnet.interop.onnx.step import step_model  # noqa: E402

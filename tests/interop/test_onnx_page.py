@@ -13,13 +13,13 @@ import tarfile
 
 import numpy as np
 import pytest
-from browser import absent
+from browser import absent, shown_as
 from safetensors.numpy import load_file, save_file
 
 import xpnet
 from xpnet.errors import CheckpointError, ConfigError, DataError
 
-pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
 
 from xpnet.interop.onnx.adopt import adopt
 from xpnet.interop.onnx.html import CDN, render
@@ -93,6 +93,18 @@ def test_the_page_learns_the_digits_along_xpnets_own_curve(page, run):
     assert page.get_log("browser") == []
 
 
+@pytest.mark.long_but(width=[390], scheme=["dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(page, axe, width, scheme):
+    asked(page, "trained(step + 1, false)")
+    axe(width=width, scheme=scheme)
+    shown_as(page, width)
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    shown_as(page)
+    assert wide <= width
+
+
 def test_its_weights_go_back_into_a_run(page, run, tmp_path):
     total = page.execute_script("return about.steps")
     asked(page, f"trained({total}, false)")
@@ -149,7 +161,7 @@ def test_the_buttons(page):
 )
 def test_what_is_in_a_page_follows_xpnets_curve(settings, tmp_path):
     """Its step, state, rows and order, in onnxruntime; digits of which some are rare."""
-    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install xpnet[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
     digits, _ = xpnet.data.load_named("digits")
     kept = (digits.y > 4) | (np.arange(len(digits.y)) % 3 == 0)
     np.savez(tmp_path / "rows.npz", x=digits.x[kept], y=digits.y[kept])

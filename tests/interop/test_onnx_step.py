@@ -28,8 +28,8 @@ from xpnet.optim.optimizers import (
 from xpnet.run.splits import load_splits
 from xpnet.run.trained_run import make_trainer
 
-pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
-pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
+pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
 
 from xpnet.interop.onnx.coefficients import tables
 from xpnet.interop.onnx.simplify import simplify

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install 'xpnet[fast]'")
+pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install '.[fast]'")
 
 SCRIPT = """
 import hashlib, sys

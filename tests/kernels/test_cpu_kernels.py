@@ -59,7 +59,7 @@ from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, make_train_s
 from xpnet.training.engine import Engine
 from xpnet.training.trainer import Trainer
 
-pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install 'xpnet[fast]'")
+pytest.importorskip("numba", reason="the kernels are compiled by Numba: pip install '.[fast]'")
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu import blas
@@ -442,7 +442,7 @@ def test_without_numba_everything_still_runs(monkeypatch, rng):
     monkeypatch.setattr("xpnet.training.step_choice.installed_version", lambda *_: None)
     trainer = Trainer([Dense(3)], backend=NumpyBackend())
     trainer.fit((rng.normal(size=(20, 4)), rng.integers(0, 3, 20)), epochs=1)
-    why = "Numba is not installed: pip install 'xpnet[fast]'"
+    why = "Numba is not installed: pip install 'numba>=0.61'"
     assert trainer.engine.step.note == f"portable: {why}"
 
 

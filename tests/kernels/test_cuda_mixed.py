@@ -142,6 +142,8 @@ def test_a_step_rounds_what_layers_store_and_nothing_else(executor, narrow, rng)
     dh = np.where(a > 0, da, 0)
     gradient = [(x.T @ dh) / S, dh.sum(axis=0) / S, (a.T @ dz) / S, dz.sum(axis=0) / S]
     np.testing.assert_allclose(float(cost), wanted_cost, rtol=1e-6)
+    whole = np.concatenate([np.ravel(g) for g in gradient])
+    np.testing.assert_allclose(executor.to_host(step.gradient()), whole, rtol=1e-5, atol=1e-6)
     after = layouts(model)[0].split(executor.to_host(state.params))
     got = [after[0]["W"], after[0]["b"], after[2]["W"], after[2]["b"]]
     old = [first["W"], first["b"], last["W"], last["b"]]

@@ -136,9 +136,13 @@ def compare(executor, layers, shape, batches, loss, optimizer, clip=Clip(), **op
     state, costs = placed(executor, wanted), []
     for i, batch in enumerate(batches):
         state, cost = fused(state, placed(executor, batch), inputs(i, model, optimizer))
+        keys = inputs(i, model, optimizer).keys
+        expected = gradient(wanted.params, wanted.stats, batch, keys).gradient
         wanted, wanted_cost = portable(wanted, batch, inputs(i, model, optimizer))
         costs.append((cost, wanted_cost))
     tolerance = TOLERANCE[dtype]
+    found, largest = executor.to_host(fused.gradient()), max(np.abs(expected).max(), 1e-3)
+    np.testing.assert_allclose(found / largest, expected / largest, **tolerance)
     for a, b in costs:  # only now: a returned loss must not change later
         np.testing.assert_allclose(executor.to_host(a), b, **tolerance)
     host = [executor.to_host(a) for a in arrays(state)]

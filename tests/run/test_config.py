@@ -72,7 +72,7 @@ def test_the_template_names_every_setting():
         return {f.name for f in dataclasses.fields(cls) if f.init}
 
     assert set(shown) == {*fields(Config), "recipe"}
-    for name in ("data", "model", "clip", "early_stopping", "checkpoint"):
+    for name in ("data", "model", "clip", "early_stopping", "checkpoint", "tracking"):
         assert set(shown[name]) == fields(type(getattr(Config(), name)))
     assert all("name" in shown[name] for name in ("loss", "optimizer", "schedule"))
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.long
 def test_the_table_has_a_row_for_each_library(tmp_path):
-    pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install 'xpnet[test]'")
+    pytest.importorskip("array_api_strict", reason="no array-api-strict: pip install '.[test]'")
     report = tmp_path / "portability.md"
     script = [sys.executable, str(ROOT / "scripts/portability"), "--here", "--report", str(report)]
     done = subprocess.run(

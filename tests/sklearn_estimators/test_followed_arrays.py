@@ -48,7 +48,7 @@ def test_what_comes_out_is_where_x_is_and_is_what_numpy_gives(place):
 
 
 def test_without_the_dispatch_a_tensor_is_host_data():
-    torch = pytest.importorskip("torch", reason="no torch: pip install 'xpnet[torch]'")
+    torch = pytest.importorskip("torch", reason="no torch: pip install '.[torch]'")
     X, y = load_iris(return_X_y=True)
     options = {"hidden_layer_sizes": 4, "random_state": 0, "solver": "lbfgs", "max_iter": 15000}
     model = XPNetClassifier(**options).fit(torch.asarray(X), torch.asarray(y))

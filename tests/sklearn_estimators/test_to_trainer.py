@@ -53,8 +53,8 @@ def test_a_regressors_values(loss, outputs):
 
 
 def test_it_is_exported_with_its_names(tmp_path):
-    pytest.importorskip("ndonnx", reason="no ndonnx: pip install 'xpnet[onnx]'")
-    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install 'xpnet[onnx]'")
+    pytest.importorskip("ndonnx", reason="no ndonnx: pip install '.[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install '.[onnx]'")
     estimator = fitted(XPNetClassifier, NAMES[Y])
     xpnet.export(estimator, tmp_path / "m.onnx")
     session = runtime.InferenceSession(tmp_path / "m.onnx")

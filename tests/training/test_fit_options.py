@@ -33,7 +33,7 @@ def rows(n=N, seed=0):
 
 
 def exact(history):
-    return [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")}
+    return [{k: v for k, v in r.items() if k not in ("seconds", "rows_per_second")}
             for r in history]  # fmt: skip
 
 

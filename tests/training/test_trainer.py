@@ -308,7 +308,7 @@ def test_a_record_says_what_the_epoch_was():
     assert record["loss"] == pytest.approx(whole.loss, rel=1e-12)
     assert record["accuracy"] == whole.accuracy
     assert (record["val_loss"], record["val_accuracy"]) == (part.loss, part.accuracy)
-    assert record["samples_per_second"] == pytest.approx(50 / record["seconds"])
+    assert record["rows_per_second"] == pytest.approx(50 / record["seconds"])
     p = still.predict(x)
     assert whole.loss == pytest.approx(-np.mean(np.log(p[np.arange(50), y])))
     assert whole.accuracy == np.mean(p.argmax(axis=1) == y)
@@ -591,7 +591,7 @@ def test_a_callback_stops_the_training_after_the_step():
     resumed = trainer()
     resumed.restore(*run.snapshot())
     record = resumed.fit(classes(), epochs=2)[-1]  # of its 50 rows, 32 were trained on before
-    assert record["samples_per_second"] == pytest.approx(18 / record["seconds"])
+    assert record["rows_per_second"] == pytest.approx(18 / record["seconds"])
 
 
 def test_a_stop_at_the_last_step_of_an_epoch_ends_the_epoch():

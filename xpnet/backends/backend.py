@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import device as array_device
 
 from xpnet.backends.threads import ThreadPool
-from xpnet.errors import BackendError, DataError, import_failure
+from xpnet.errors import BackendError, DataError, how_to_install, import_failure
 from xpnet.typing import Array
 
 __all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
@@ -80,7 +80,7 @@ class Backend(ABC):
         """Say whether the library can be used, in ``note`` why not; its devices are not asked."""
         version = installed_version((distribution,), module)
         if version is None:
-            note = f"backend {cls.name!r} is not installed: pip install 'xpnet[{extra}]'"
+            note = f"backend {cls.name!r} is not installed: {how_to_install(extra)}"
             return Probe(None, (), note)
         broken = import_failure(module)
         return Probe(version, (), f"backend {cls.name!r} needs {broken}" if broken else "")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.errors import how_to_install
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -30,8 +31,8 @@ class CupyBackend(Backend):
     def probe(cls) -> Probe:
         version = installed_version(_WHEELS, "cupy")
         if version is None:
-            note = "device 'cuda' needs CuPy, which is not installed: pip install 'xpnet[cupy]'"
-            return Probe(None, (), note)
+            note = "device 'cuda' needs CuPy, which is not installed: "
+            return Probe(None, (), note + how_to_install("cupy"))
         try:
             import cupy
         except Exception as error:  # also a folder for its cache that cannot be made

@@ -16,7 +16,7 @@ import numpy as np
 from xpnet.bench.contender import Contender
 from xpnet.bench.fits import Fit
 from xpnet.bench.setting import Setting
-from xpnet.errors import BackendError, require
+from xpnet.errors import BackendError, how_to_install, require
 from xpnet.nn import Dense, Layer, ReLU
 from xpnet.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.training.step_choice import Step
@@ -153,7 +153,7 @@ def keras_fit(fit: Fit, setting: Setting) -> Contender:
     """Use keras.Sequential.fit on the library in KERAS_BACKEND, or on the first installed."""
     installed = [name for name in KERAS_BACKENDS if util.find_spec(name)]
     if not installed:
-        msg = "the Keras row needs a library to run on, such as JAX: pip install 'xpnet[jax]'"
+        msg = f"the Keras row needs a library to run on, such as JAX: {how_to_install('jax')}"
         raise BackendError(msg)
     os.environ.setdefault("KERAS_BACKEND", installed[0])
     keras = require("keras", "bench", "the Keras row")

@@ -149,7 +149,7 @@ def jax_jit(
     weights stay in float32.
     """
     jax = require("jax", "jax", "the JAX row")
-    optax = require("optax", "test", "the JAX row")
+    optax = require("optax", "optax", "the JAX row")
     if setting.precision == "float16":
         msg = "the JAX row supports float32, float64, tf32 and bfloat16; got float16, which needs "
         raise BackendError(msg + "a loss scale that neither JAX nor optax has")

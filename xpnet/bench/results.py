@@ -166,7 +166,7 @@ def sentence(facts: dict[str, Any]) -> str:
 
 def check_plot() -> None:
     """Raise BackendError if nothing can be plotted, before minutes are spent measuring."""
-    require("matplotlib", "bench", "a plot")
+    require("matplotlib", "matplotlib", "a plot")
 
 
 def plot(rows: list[Row], path: str) -> None:

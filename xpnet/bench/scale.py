@@ -85,6 +85,7 @@ def _of_rows(rows: int) -> Point:
     from xpnet.run.config_sources import load_config
 
     settings = ["data.stream=yes", f"data.buffer={BUFFER}", "backend=numpy", "epochs=2"]
+    settings += ["report=no"]
     settings += [f"batch_size={BATCH}", "data.label=labels.npy", "model.hidden=[64]"]
     with tempfile.TemporaryDirectory(prefix="xpnet-scale-") as made:
         folder = Path(made)

@@ -56,6 +56,7 @@ def xpnet(job: Job) -> Fitted:
         "data.test_fraction": 0,
         "seed": job.seed,
         "threads": job.threads,
+        "report": False,
     }
     quiet: Callable[[str], None] = lambda line: None  # noqa: E731
     run = train(str(job.train), job.folder / "run", settings=settings, report=quiet)

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.backends import get_backend
-from xpnet.data import NAMES, load_named
+from xpnet.data import NAMES, Dataset, load_named
 from xpnet.errors import DataError
 from xpnet.nn import Embedding, Sequential
 from xpnet.random import generator
 from xpnet.run import Run, load_splits
 from xpnet.run.by_rows import by_rows
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import model_of
+from xpnet.run.preprocessing import Preprocessing, model_of
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Sample", "drawn", "drawn_for", "sample_rows", "saved_rows"]
@@ -29,6 +29,8 @@ class Sample(NamedTuple):
     x: np.ndarray  # (N, ...) float64, scaled
     y: np.ndarray  # (N,) int32, or scaled targets of a regression
     source: str  # where the rows come from, for the report
+    raw: Dataset | None = None  # the same rows as they were read; None of synthetic ones
+    preprocessing: Preprocessing | None = None
 
 
 def sample_rows(config: Config, rows: int) -> Sample:
@@ -52,7 +54,7 @@ def sample_rows(config: Config, rows: int) -> Sample:
     loader = preprocessing.loader(get_backend("numpy", dtype="float64"), some)
     batch = next(iter(loader.batches(len(some))))
     model = model_of(splits.config, preprocessing)
-    return Sample(splits.config, model, batch.x, batch.y, data.name)
+    return Sample(splits.config, model, batch.x, batch.y, data.name, some, preprocessing)
 
 
 def saved_rows(source: Trainer | Run, rows: int) -> tuple[np.ndarray, np.ndarray, str]:

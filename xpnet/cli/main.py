@@ -26,12 +26,14 @@ COMMANDS = {
     "evaluate": "Measure a trained run on its test data, or on a file.",
     "predict": "Predict classes and probabilities for a file.",
     "show": "Show a run, a folder of runs, or the columns of a table.",
-    "report": "Write the page of a run: its curves, mistakes and settings.",
     "compare": "Compare runs: scores, what differs, and whether it is luck.",
+    "report": "Write the page of a run: its curves, mistakes and settings.",
     "init": "Write a commented config to start from.",
+    "schema": "Write what an editor completes and checks a config by.",
     "import": "Read a network of ONNX or PyTorch as a model.",
     "export": "Write a run as ONNX, its training step too, or for PyTorch.",
     "adopt": "Take back weights that an exported step has trained.",
+    "completion": "Complete commands, files and settings at the TAB key.",
     "backends": "List the available array libraries and devices.",
     "explain": "Explain a training step: formulas, code, shapes and numbers.",
     "gradcheck": "Check gradients against finite differences, PyTorch and JAX.",
@@ -40,6 +42,7 @@ COMMANDS = {
 }
 
 
+COMPLETE = "_XPNET_COMPLETE"  # set by the shell at the TAB key: click does not run the command
 OFF = ("", "0", "false", "no", "off")  # values of XPNET_DEBUG that do not turn it on
 
 
@@ -53,7 +56,12 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
-        return getattr(importlib.import_module(f"xpnet.cli.commands.{name}"), name)
+        command = getattr(importlib.import_module(f"xpnet.cli.commands.{name}"), name)
+        if COMPLETE in os.environ:
+            from xpnet.cli.completion import completing
+
+            return completing(command)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with 0, 1 for a failed check, 2 for an error or 130 for ^C."""
     args = list(sys.argv[1:] if argv is None else argv)
     ensure_streams()
+    if COMPLETE in os.environ:
+        importlib.import_module("xpnet.cli.completion").completing(cli)
     debug = "--debug" in args or os.environ.get("XPNET_DEBUG", "").strip().lower() not in OFF
     try:
         code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)

@@ -16,6 +16,7 @@ import click
 from xpnet.escape import escape
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
 
@@ -28,6 +29,7 @@ __all__ = [
     "only_json",
     "print_json",
     "say",
+    "say_above",
     "say_written",
     "terminal",
     "show",
@@ -40,6 +42,11 @@ def say(*lines: str, err: bool = False) -> None:
     """Print lines, each of which remains one."""
     for line in lines:
         click.echo(escape(line), err=err)
+
+
+def say_above(bar: "Progress", line: str) -> None:
+    """Print a line above a bar that is on the terminal."""
+    bar.console.print(escape(line), markup=False, soft_wrap=True)
 
 
 def cell(value: Any, style: str = "") -> "Text":
@@ -69,12 +76,16 @@ def show(what: "Table | Text") -> None:
 
 
 def show_rows(
-    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], spare: Sequence[str] = ()
+    columns: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[Any]],
+    spare: Sequence[str] = (),
+    *,
+    fold: bool = False,
 ) -> None:
     """Print rows of values or cells under (name, "left" or "right") columns, each row one line.
 
     On a narrow terminal the ``spare`` columns are left out, the last of them first. The first
-    column is folded where it still does not fit.
+    column is folded where it still does not fit, and with ``fold`` the others are as well.
     """
     from rich.table import Table
 
@@ -86,7 +97,7 @@ def show_rows(
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for k in kept:
         name, side = columns[k]
-        add_column(table, name, justify=side, no_wrap=k > 0, overflow="fold")
+        add_column(table, name, justify=side, no_wrap=(k > 0) != fold, overflow="fold")
     for row in texts:
         add_row(table, *(row[k] for k in kept))
     show(table)
@@ -139,11 +150,17 @@ def say_written(path: str | Path, lines: list[str], as_json: bool) -> None:
         say(*lines)
 
 
-def check_places(*paths: str | None) -> None:
-    """Raise DataError if a file could not be written, before minutes are spent computing it."""
+def check_places(*paths: str | None, as_json: bool = False) -> None:
+    """Raise DataError if a file could not be written, before minutes are spent computing it.
+
+    With ``as_json`` standard output is taken, and no file may be written there.
+    """
     from xpnet.errors import DataError
 
     for path in filter(None, paths):
+        if path == "-" and as_json:
+            msg = "- is standard output, which has the document of --json: name a file"
+            raise DataError(msg)
         folder = Path(path).parent
         if path != "-" and not os.access(folder, os.W_OK):
             why = "is not writable" if folder.is_dir() else "is not a folder"

@@ -5,10 +5,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xpnet.cli.options import say_test, warn
-from xpnet.cli.output import only_json, print_json, say
+from xpnet.cli.output import only_json, print_json, say, say_above
 from xpnet.cli.streams import tolerant_streams
 from xpnet.errors import ConfigError
-from xpnet.escape import escape
 from xpnet.run.overrides import parse_setting
 from xpnet.search import Sweep, sweep
 from xpnet.search.loop import Status
@@ -128,7 +127,7 @@ class _Bar:
         if self.progress is None:
             say(line)
         else:
-            self.progress.console.print(escape(line), markup=False, soft_wrap=True)
+            say_above(self.progress, line)
 
 
 def _rich_progress() -> "Progress":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xpnet.cache import cache_folder
 from xpnet.data.dataset import Dataset
 from xpnet.data.idx import read_idx
 from xpnet.data.read import read
@@ -97,21 +98,13 @@ def load_named(
     return _load(name, _download(name, searched))
 
 
-def _cache() -> Path:
-    if os.environ.get("XPNET_CACHE_DIR"):
-        return Path(os.environ["XPNET_CACHE_DIR"])
-    import pooch
-
-    return Path(pooch.os_cache("xpnet"))
-
-
 def _folders(name: str, data_dir: str | Path | None) -> Iterator[Path]:
     """Yield the folders to search, lazily: the default cache is known only to pooch."""
     for root in (data_dir, os.environ.get("XPNET_DATA_DIR")):
         if root:
             yield Path(root) / name
             yield Path(root)
-    yield _cache() / name
+    yield cache_folder() / name
 
 
 def _find(folder: Path) -> list[Path] | None:
@@ -153,7 +146,7 @@ def _download(name: str, searched: list[str]) -> list[Path]:
                     mirror + file + ".gz",
                     known_hash=f"sha256:{sha256}",
                     fname=file + ".gz",
-                    path=_cache() / name,
+                    path=cache_folder() / name,
                     downloader=pooch.HTTPDownloader(timeout=30),
                 )
             except (OSError, ValueError) as error:  # no connection or no space; wrong checksum

@@ -4,39 +4,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpnet.backends import Backend
-from xpnet.explanation.layer_pass import Head, jacobian
 from xpnet.explanation.model import Beside, Bridge, Playground, Tensor
-from xpnet.explanation.subject import LABEL, B, Subject, W, X
+from xpnet.explanation.output import Head, jacobian
 from xpnet.nn import Activation, Sigmoid, Softmax
-from xpnet.nn.losses import CrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from xpnet.nn.losses import CrossEntropy, Loss, MeanSquaredError
 from xpnet.ops.dense import dense
-from xpnet.ops.softmax import softmax, softmax_jacobian
 
-__all__ = ["beside", "bridge", "playground"]
-
-MOST_CLASSES = 12  # in the page's playground; more are not readable
-
-
-def playground(subject: Subject, head: Head, backend: Backend) -> Playground:
-    """Return the first row's logits and label, or the tiny example's if there are no classes."""
-    K = head.z.shape[-1]
-    classes = subject.classes or tuple(str(k) for k in range(K))
-    if subject.y.ndim == 1 and 2 <= K <= MOST_CLASSES and subject.loss.predicts == "class":
-        logits, label = backend.to_host(head.z)[0], int(subject.y[0])
-    else:
-        logits, label = np.asarray(X[0]) @ np.asarray(W) + np.asarray(B), LABEL
-        classes = ("0", "1", "2")
-    if not 0 <= label < len(logits):  # an ignored label
-        label = 0
-    z = backend.asarray(logits[None, :])
-    y = backend.asarray(np.array([label], dtype=np.int32))
-    loss, dz = SoftmaxCrossEntropy()(z, y)
-    a = softmax(z)
-    da = CrossEntropy()(a, y)[1]
-    host = backend.to_host
-    J = host(softmax_jacobian(a))[0]
-    wrong = host(da)[0] * np.diag(J)
-    return Playground(logits, label, classes, float(host(loss)), host(a)[0], J, host(dz)[0], wrong)
+__all__ = ["beside", "bridge"]
 
 
 def beside(play: Playground, backend: Backend) -> tuple[Beside, Beside]:
@@ -87,13 +61,13 @@ def bridge(head: Head, backend: Backend) -> Bridge:
     rows += [Tensor("z", "nj", host(z)), Tensor("dz", "nj", host(head.dz))]
     rows.append(Tensor("dW", "ij", host(head.dW)))
     pairs = (
-        ("the samples", "$x$ (N, I), a row each", "$x$ (I, N), a column each"),
-        ("the weights", "$W$ (I, J)", "$W$ (J, I), the transpose"),
+        ("samples", "$x$ (N, I), a row each", "$x$ (I, N), a column each"),
+        ("weights", "$W$ (I, J)", "$W$ (J, I), the transpose"),
         ("forward", "$z = x W + b$", "$z = W x + b$"),
-        ("through softmax", "$dz = da J$", "$dz = Jᵀ da = J da$, since $J = Jᵀ$"),
-        ("the weights' gradient", "$dW = xᵀ dz$", "$dW = dz xᵀ$"),
-        ("the bias's gradient", "$db$ = the sum of the rows of $dz$",
+        ("softmax", "$dz = da J$", "$dz = Jᵀ da = J da$, since $J = Jᵀ$"),
+        ("gradient of $W$", "$dW = xᵀ dz$", "$dW = dz xᵀ$"),
+        ("gradient of $b$", "$db$ = the sum of the rows of $dz$",
          "$db$ = the sum of the columns of $dz$"),
-        ("the input's gradient", "$dx = dz Wᵀ$", "$dx = Wᵀ dz$"),
+        ("gradient of $x$", "$dx = dz Wᵀ$", "$dx = Wᵀ dz$"),
     )  # fmt: skip
     return Bridge(tuple(rows), tuple(t.column() for t in rows), pairs, difference)

@@ -49,13 +49,17 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield rf"\textit{{{_text(wording.QUESTION)}}}" + "\n"
     yield _prose(wording.ANSWER) + "\n"
     yield from _table("ll", [tuple(map(_text, row)) for row in e.setting], raw=True)
+    if row := wording.row_text(e):
+        yield _text(row) + "\n"
+    yield from _two_ways(e)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:
             direction = step.direction
             yield rf"\section{{{direction.capitalize()}}}"
         yield from _step(number, step, other)
-    yield r"\section{dC/dz and dC/dW of the output layer, five ways}"
+    yield from _reasons(e)
+    yield rf"\section{{{wording.WAYS}}}"
     rows = [
         (_text(w.name), rf"${latex(w.formula)}$", _text(dz), _text(dW))
         for w, dz, dW in wording.way_rows(e)
@@ -66,8 +70,8 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield "Difference: the largest from the gradients that training computes. "
     yield _text(wording.ways_note(e)) + "\n"
     yield _prose(e.ways.why) + "\n"
-    yield r"\section{Sigmoid + MSE compared with softmax + cross-entropy}"
-    yield _prose(wording.BESIDE) + "\n"
+    yield rf"\section{{{wording.COMPARED}}}"
+    yield _prose(f"{wording.BESIDE} {e.playground.note}".strip()) + "\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
         yield rf"\subsection{{{_text(b.name)}: the Jacobian is {kind}}}"
@@ -76,15 +80,44 @@ def _lines(e: Explanation) -> Iterator[str]:
         for name, values in named.items():
             yield _values(latex(name), values)
     if e.convention != "rows":
-        yield r"\section{The bridge: a sample as a column, a batch as rows}"
+        yield rf"\section{{{wording.BRIDGE}}}"
         yield from _table("lll", [("", "code: rows", "textbook: columns"), *e.bridge.pairs])
-        most = _text(wording.number(e.bridge.difference))
-        yield r"$(x W)^{\mathsf T} = W^{\mathsf T} x^{\mathsf T}$. Computed both ways, "
-        yield f"z and dW differ by at most {most}."
+        yield _prose(wording.bridge_text(e)) + "\n"
+    yield rf"\section{{{wording.LEGEND}}}"
+    letters = [(f"${x.symbol}$", x.meaning, x.shape) for x in e.legend]
+    yield from _table(r"lp{85mm}l", letters)
+    if e.script:
+        yield rf"\section{{{wording.SCRIPT}}}"
+        yield from _verbatim(e.script.rstrip())
+
+
+def _two_ways(e: Explanation) -> Iterator[str]:
+    yield rf"\section{{{wording.TWO_WAYS}}}"
+    if e.two_ways is not None:
+        both = e.two_ways
+        yield _values(r"\mathrm{d}z\ \text{through}\ J", both.jacobian[:1])
+        yield _values(r"\mathrm{d}z\ \text{fused}", both.fused[:1])
+    yield _prose(wording.two_ways_text(e)) + "\n"
+
+
+def _reasons(e: Explanation) -> Iterator[str]:
+    yield rf"\section{{{wording.DERIVATION}}}"
+    for reason in e.derivation:
+        lines = [latex(part) for part in (*definitions(reason.formula), reason.numbers) if part]
+        yield _prose(reason.text)
+        yield "\\begin{gather*}\n" + "\\\\\n".join(lines) + "\n\\end{gather*}"
+    yield rf"\section{{{wording.NUDGE}}}"
+    yield _prose(wording.nudge_text(e)) + "\n"
+    heads, *rows = wording.nudge_rows(e)
+    cells = [tuple(map(_prose, heads))]
+    cells += [(_text(name), *(f"${_scientific(c)}$" for c in row)) for name, *row in rows]
+    yield r"{\scriptsize"
+    yield from _table("l" * len(heads), cells, raw=True)
+    yield "}"
 
 
 def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
-    yield rf"\subsection{{{number}. {_text(step.title)} ({_text(step.place)})}}"
+    yield rf"\subsection{{{number}. {_text(step.title)} ({_text(wording.place(step))})}}"
     parts = [latex(part) for part in definitions(step.formula)]
     yield "\\begin{gather*}\n" + ",\\\\\n".join(parts) + "\n\\end{gather*}"
     if step.summed:

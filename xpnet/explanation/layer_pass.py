@@ -1,39 +1,27 @@
 """One forward and backward pass, layer by layer, by the functions that training runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from xpnet.backends import Backend
 from xpnet.errors import ConfigError
 from xpnet.explanation.layer_steps import Pass, backward_steps, forward_steps
-from xpnet.explanation.loss_steps import loss_steps, run_loss
+from xpnet.explanation.loss_steps import LossPass, loss_steps, run_loss
 from xpnet.explanation.model import Step
+from xpnet.explanation.output import Head, Output, check_size, output_of
 from xpnet.explanation.subject import Subject
+from xpnet.explanation.two_ways import OtherWay, on_way, other_way, own_way
 from xpnet.nn import Activation, Dense, Layer, LogSoftmax, Softmax
 from xpnet.ops.softmax import softmax_jacobian
 from xpnet.step import Batch, dropout_keys
 from xpnet.step.trace import Call, Recorder, trace
 from xpnet.typing import Array
 
-__all__ = ["Head", "LayerPass", "jacobian", "layer_pass"]
-
-LARGEST_JACOBIAN = 20_000_000  # entries; more is no longer an explanation
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The last dense layer and what follows it, on the backend."""
-
-    x: Array  # (N, I)
-    params: Mapping[str, Array]
-    z: Array  # (N, K)
-    target: Array
-    dz: Array  # (N, K) as training computes it
-    dW: Array  # (I, K)  # noqa: N815
+__all__ = ["LayerPass", "layer_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +30,8 @@ class LayerPass:
 
     steps: tuple[Step, ...]
     head: Head
-
-
-def jacobian(layer: Layer, residuals: Any, like: Array) -> Array:
-    """Return J_nks = ∂a_nk/∂z_ns, (N, K, K): the layer's own backward of each unit vector.
-
-    ``like`` (N, K) has the shape of the output. It is right for a layer without parameters.
-    """
-    xp = array_namespace(like)
-    N, K = like.shape
-    units = xp.eye(K, dtype=like.dtype, device=device(like))
-    rows = []
-    for k in range(K):
-        unit = xp.broadcast_to(units[k : k + 1, :], (N, K))
-        rows.append(layer.backward({}, residuals, unit)[0])
-    return xp.stack(rows, axis=1)
+    out: Output
+    loss: LossPass
 
 
 def layer_pass(subject: Subject, backend: Backend) -> LayerPass:
@@ -71,25 +46,35 @@ def layer_pass(subject: Subject, backend: Backend) -> LayerPass:
     options: Any = {"train": subject.train, "input_gradient": True, "do": recorder}
     for _ in trace(model, subject.loss, params, batch, keys, **options):
         pass
-    output = recorder.of("loss")[None].operands[0]
-    forward_loss, backward_loss = loss_steps(
-        run_loss(subject.loss, output, batch.y, backend.to_host)
-    )
+    output, host = recorder.of("loss")[None].operands[0], backend.to_host
     forward, backward = recorder.of("forward"), recorder.of("backward")
-    passes = [
-        _pass(layer, forward[i], backward[i], backend.to_host)
-        for i, layer in enumerate(model.layers)
-    ]
-    steps = (
-        *(step for p in passes for step in forward_steps(p)),
-        *forward_loss,
-        *backward_loss,
-        *(step for p in reversed(passes) for step in backward_steps(p)),
-    )
     p, x = forward[last].operands
     dz, dW = backward[last].operands[2], backward[last].results[0]["dW"]
     head = Head(x, p, forward[last].results[0]["output"], batch.y, dz, dW)
-    return LayerPass(steps, head)
+    passes = [_pass(layer, forward[i], backward[i], host) for i, layer in enumerate(model.layers)]
+    of_loss, out = run_loss(subject.loss, output, batch.y, host), output_of(head, subject.loss)
+    steps = tuple(_steps(passes, last, of_loss, other_way(out, of_loss, host)))
+    return LayerPass(steps, head, out, of_loss)
+
+
+def _steps(passes: list[Pass], last: int, of_loss: LossPass, other: OtherWay) -> Iterator[Step]:
+    """Yield the steps in the order of computation; ``last`` is the last dense layer."""
+    loss, own = loss_steps(of_loss), own_way(other)
+
+    def mark(steps: Iterable[Step]) -> Iterable[Step]:
+        return on_way(steps, own) if own else steps
+
+    for p in passes[: last + 1]:
+        yield from forward_steps(p)
+    for p in passes[last + 1 :]:
+        yield from mark(forward_steps(p))
+    yield from (*other.function, *loss.target, *other.value, *mark(loss.value), *loss.cost)
+    yield from (*other.gradient, *mark(loss.gradient))
+    for p in reversed(passes[last + 1 :]):
+        yield from mark(backward_steps(p))
+    yield from other.fused
+    for p in reversed(passes[: last + 1]):
+        yield from backward_steps(p)
 
 
 def _last_dense(layers: tuple[Layer, ...]) -> int:
@@ -128,11 +113,3 @@ def _pass(layer: Layer, forward: Call, backward: Call, host: Callable[[Array], n
 
 def _on_host(arrays: Mapping[str, Array], host: Callable) -> dict[str, np.ndarray]:
     return {name: host(array) for name, array in arrays.items()}
-
-
-def check_size(shape: tuple[int, ...]) -> None:
-    """Raise ConfigError where the Jacobian of an output of this shape is too large."""
-    N, K = shape[0], shape[-1]
-    if N * K * K > LARGEST_JACOBIAN:
-        msg = f"the Jacobian ({N}, {K}, {K}) is too large to form; choose a smaller --batch"
-        raise ConfigError(msg)

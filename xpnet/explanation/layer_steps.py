@@ -8,6 +8,7 @@ import numpy as np
 from xpnet import ops
 from xpnet.explanation import table_steps
 from xpnet.explanation.model import Step, Tensor
+from xpnet.explanation.softmax_steps import jacobian_steps, softmax_step
 from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn import (
     Activation,
@@ -146,7 +147,7 @@ def _dense_backward(p: Pass) -> Iterator[Step]:
         (dz, W),
         Tensor("dx", "ni", p.dx),
         ("dz", "W"),
-        note="The previous layer receives this gradient; training skips it for the first layer.",
+        note="The layer before receives it; training skips it for the first layer.",
         column_formula="dx_in = Σ_j W_ji dz_jn",
         column_matrix="$dx = Wᵀ dz$",
         column_einsum='einsum("ji,jn->in", W, dz)',
@@ -223,19 +224,18 @@ def _forward_other(p: Pass) -> Iterator[Step]:
     layer, name = p.layer, layer_name(p.layer)
     z, a = Tensor("z", "nj", p.x), Tensor("a", "nj", p.y)
     formula, einsum, title, note = "a = f(z)", "", f"{name}: its own function", ""
+    along_last = getattr(layer, "axis", -1) in (-1, p.x.ndim - 1)
+    if isinstance(layer, Softmax) and along_last and p.x.ndim == 2:
+        yield softmax_step(p.place, p.x, p.y)
+        return
     if isinstance(layer, Softmax | LogSoftmax):
-        z, a = Tensor("z", "ns", p.x), Tensor("a", "nk", p.y)
-        title = "Softmax: every output depends on every input"
-        formula, einsum = (
-            "a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩",
-            'exp(z) / einsum("ns->n", exp(z))[:, None]',
-        )
+        z, title = Tensor("z", "ns", p.x), "Softmax: every output depends on every input"
+        a = Tensor("a", "nk", p.y)
         if isinstance(layer, LogSoftmax):
-            title, a = "Log-softmax: every output depends on every input", a._replace(name="l")
-            formula = "l_nk = z_nk - log Σ_s exp z_ns"
-            einsum = 'z - log(einsum("ns->n", exp(z)))[:, None]'
-        if layer.axis not in (-1, p.x.ndim - 1):
-            formula, einsum = "a = f(z)", ""
+            title, a = f"Log-s{title[1:]}", a._replace(name="l")
+            if along_last:
+                formula = "l_nk = z_nk - log Σ_s exp z_ns"
+                einsum = 'z - log(einsum("ns->n", exp(z)))[:, None]'
     elif isinstance(layer, Norm):
         operands = (z._replace(name="x"), *_gamma_beta(p))
         shift, what = " + β_j", "mean 0 and variance 1, then γ and β"
@@ -275,7 +275,7 @@ def _backward_other(p: Pass) -> Iterator[Step]:
     code = (formula_code(type(layer), "backward_value", "backward"),)
     along_last = getattr(layer, "axis", -1) in (-1, p.x.ndim - 1)
     if isinstance(layer, Softmax) and along_last and p.jacobian is not None:
-        yield _softmax_backward(p, (*code, code_of(ops.softmax_jacobian)))
+        yield from jacobian_steps(p.place, p.y, p.dy, p.jacobian, p.dx)
         return
     da, dz = Tensor("da", "nj", p.dy), Tensor("dz", "nj", p.dx)
     if isinstance(layer, LogSoftmax) and along_last:
@@ -318,26 +318,6 @@ def _parameters_of_other(p: Pass, code: tuple) -> Iterator[Step]:
         formula = f"d{symbol} = ∂C/∂{symbol}"
         result = Tensor(f"d{symbol}", "ijk"[: gradient.ndim], gradient)
         yield Step(p.place, title, "backward", formula, "", "", code, (da, z), result, note=IN_CODE)
-
-
-def _softmax_backward(p: Pass, code: tuple) -> Step:
-    assert p.jacobian is not None
-    return Step(
-        p.place,
-        "Softmax: the vector times the Jacobian",
-        "backward",
-        "dz_ns = Σ_k da_nk J_nks, J_nks = a_nk (δ_ks - a_ns)",
-        "$dz = da J$",
-        'einsum("nk,nks->ns", da, J)',
-        code,
-        (Tensor("da", "nk", p.dy), Tensor("J", "nks", p.jacobian)),
-        Tensor("dz", "ns", p.dx),
-        ("da", "J"),
-        note="A vector multiplies a matrix, for each example $n$. The code computes "
-        "$dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)$ and never forms $J$, which is shown here for "
-        "illustration.",
-        column_matrix="$dz = Jᵀ da$, and $Jᵀ = J$",
-    )
 
 
 def _norm_backward(p: Pass) -> Iterator[Step]:

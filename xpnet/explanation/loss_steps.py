@@ -9,6 +9,7 @@ from xpnet import ops
 from xpnet.explanation.model import Code, Step, Tensor
 from xpnet.explanation.source import IN_CODE, code_of, formula_code
 from xpnet.nn.losses import (
+    BinaryCrossEntropy,
     CrossEntropy,
     Loss,
     MeanSquaredError,
@@ -18,7 +19,18 @@ from xpnet.nn.losses import (
 )
 from xpnet.typing import Array
 
-__all__ = ["LossPass", "loss_steps", "run_loss"]
+__all__ = [
+    "PLACE",
+    "LossPass",
+    "LossSteps",
+    "cross_entropy_steps",
+    "fused_gradient",
+    "loss_steps",
+    "probability_gradient",
+    "run_loss",
+]
+
+PLACE = "loss"
 
 
 class LossPass(NamedTuple):
@@ -56,15 +68,28 @@ def run_loss(
     )  # fmt: skip
 
 
-def loss_steps(p: LossPass) -> tuple[list[Step], list[Step]]:
-    """Return the forward and the backward steps of a loss."""
+class LossSteps(NamedTuple):
+    """The steps of a loss."""
+
+    target: list[Step]
+    value: list[Step]  # of each example or element
+    cost: list[Step]
+    gradient: list[Step]
+
+
+def loss_steps(p: LossPass) -> LossSteps:
+    """Return the steps of a loss, in the order of computation."""
     if p.v is None:
-        return list(_elementwise(p)), [_elementwise_backward(p)]
-    forward = [_target(p), *_cross_entropy(p), _mean(p, "ℓ", "n")]
-    return forward, [_cross_entropy_backward(p)]
-
-
-PLACE = "loss"
+        value = _elementwise(p)
+        return LossSteps(
+            [], [value], [_mean(p, "e", value.result.letters)], [_elementwise_backward(p)]
+        )
+    return LossSteps(
+        [_target(p)],
+        [*cross_entropy_steps(p)],
+        [_mean(p, "ℓ", "n")],
+        [_cross_entropy_backward(p)],
+    )
 
 
 def _divide() -> Code:
@@ -90,7 +115,8 @@ def _target(p: LossPass) -> Step:
     )
 
 
-def _cross_entropy(p: LossPass) -> Iterator[Step]:
+def cross_entropy_steps(p: LossPass) -> Iterator[Step]:
+    """Yield the steps to the loss of each example, from what the loss takes."""
     assert p.v is not None
     v, losses = Tensor("v", "nk", p.v), Tensor("ℓ", "n", p.losses)
     if p.log_a is None:
@@ -149,33 +175,45 @@ def _mean(p: LossPass, name: str, letters: str) -> Step:
 
 
 def _cross_entropy_backward(p: LossPass) -> Step:
+    if p.a is not None:
+        return fused_gradient(p)
+    if p.log_a is None:
+        return probability_gradient(p)
     assert p.v is not None
-    D = Tensor("D", "", p.denominator)
-    if p.a is None and p.log_a is not None:
-        return Step(
-            PLACE,
-            "Negative log-likelihood: a gradient for every log-probability",
-            "backward",
-            "dl_nk = ⟨-v_nk|D⟩",
-            "",
-            "-v / D",
-            (code_of(ops.negative_log_likelihood_backward), _divide()),
-            (Tensor("v", "nk", p.v), D),
-            Tensor("dl", "nk", p.gradient),
-        )
-    if p.a is None:
-        return Step(
-            PLACE,
-            "Cross-entropy: a gradient for every probability",
-            "backward",
-            "da_nk = ⟨-v_nk|D a_nk⟩",
-            "",
-            "-v / a / D",
-            (code_of(ops.cross_entropy_backward), _divide()),
-            (Tensor("v", "nk", p.v), Tensor("a", "nk", p.output), D),
-            Tensor("da", "nk", p.gradient),
-            note="There is no sum: each $a_nk$ occurs in one term of $ℓ_n$ only.",
-        )
+    return Step(
+        PLACE,
+        "Negative log-likelihood: a gradient for every log-probability",
+        "backward",
+        "dl_nk = ⟨-v_nk|D⟩",
+        "",
+        "-v / D",
+        (code_of(ops.negative_log_likelihood_backward), _divide()),
+        (Tensor("v", "nk", p.v), Tensor("D", "", p.denominator)),
+        Tensor("dl", "nk", p.gradient),
+    )
+
+
+def probability_gradient(p: LossPass) -> Step:
+    """Return the step to da, from the probabilities that are the output of ``p``."""
+    assert p.v is not None
+    return Step(
+        PLACE,
+        "Cross-entropy: a gradient for every probability",
+        "backward",
+        "da_nk = ⟨-v_nk|D a_nk⟩",
+        "",
+        "-v / a / D",
+        (code_of(ops.cross_entropy_backward), _divide()),
+        (Tensor("v", "nk", p.v), Tensor("a", "nk", p.output), Tensor("D", "", p.denominator)),
+        Tensor("da", "nk", p.gradient),
+        note="$da = ∂C/∂a$. There is no sum: each $a_nk$ occurs in one term of $ℓ_n$ only.",
+    )
+
+
+def fused_gradient(p: LossPass) -> Step:
+    """Return the step to dz without a Jacobian, from the probabilities ``p.a``."""
+    assert p.v is not None
+    assert p.a is not None
     return Step(
         PLACE,
         "Softmax and cross-entropy fused: the Jacobian cancels",
@@ -184,7 +222,7 @@ def _cross_entropy_backward(p: LossPass) -> Step:
         "",
         '(einsum("nk->n", v)[:, None] * a - v) / D',
         (code_of(ops.softmax_cross_entropy_backward), _divide()),
-        (Tensor("a", "ns", p.a), Tensor("v", "ns", p.v), D),
+        (Tensor("a", "ns", p.a), Tensor("v", "ns", p.v), Tensor("D", "", p.denominator)),
         Tensor("dz", "ns", p.gradient),
         note="$Σ_k da_nk J_nks$ with $da_nk = -v_nk / (D a_nk)$: $a_nk$ cancels, which leaves "
         "$(a - y) / D$ if the rows of $y$ sum to 1.",
@@ -196,11 +234,11 @@ EINSUM: dict[type[Loss], tuple[str, str]] = {
 }
 
 
-def _elementwise(p: LossPass) -> Iterator[Step]:
+def _elementwise(p: LossPass) -> Step:
     formula, note = _formula(p.loss)
     operands = _output_and_target(p)
     result = Tensor("e", operands[0].letters[: p.losses.ndim], p.losses)
-    yield Step(
+    return Step(
         PLACE,
         "The loss of each element",
         "forward",
@@ -212,14 +250,18 @@ def _elementwise(p: LossPass) -> Iterator[Step]:
         result,
         note=note,
     )
-    yield _mean(p, "e", result.letters)
 
 
 def _elementwise_backward(p: LossPass) -> Step:
     formula, note = _formula(p.loss)
+    title = "The gradient of each element's loss"
+    if isinstance(p.loss, BinaryCrossEntropy):
+        title = "Sigmoid and cross-entropy fused: the Jacobian cancels"
+        note = "$a (1 - a)$ of the Jacobian cancels with what $da$ is divided by, and $1 - a_nj = "
+        note += "σ(-z_nj)$: $(a - y) / D$ is left if $p = 1$."
     return Step(
         PLACE,
-        "The gradient of each element's loss",
+        title,
         "backward",
         f"dz_nj = ⟨{formula[1]}|D⟩",
         "",

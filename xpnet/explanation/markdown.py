@@ -22,13 +22,17 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield f"> {wording.QUESTION}\n"
     yield f"{_prose(wording.ANSWER)}\n"
     yield from _table(("", ""), [(name, escape_markdown(value)) for name, value in e.setting])
+    if row := wording.row_text(e):
+        yield f"{escape_markdown(row)}\n"
+    yield from _two_ways(e)
     direction = ""
     for number, (step, other) in enumerate(e.shown(), 1):
         if step.direction != direction:
             direction = step.direction
             yield f"## {direction.capitalize()}\n"
         yield from _step(number, step, other)
-    yield "## dC/dz and dC/dW of the output layer, five ways\n"
+    yield from _reasons(e)
+    yield f"## {wording.WAYS}\n"
     rows = [
         (f"**{w.name}**" if w is e.ways.wrong else w.name, _math(w.formula), dz, dW)
         for w, dz, dW in wording.way_rows(e)
@@ -37,8 +41,8 @@ def _lines(e: Explanation) -> Iterator[str]:
     yield "Difference: the largest from the gradients that training computes. "
     yield f"{wording.ways_note(e)}\n"
     yield f"{_prose(e.ways.why)}\n"
-    yield "## Sigmoid + MSE compared with softmax + cross-entropy\n"
-    yield f"{_prose(wording.BESIDE)}\n"
+    yield f"## {wording.COMPARED}\n"
+    yield f"{_prose(f'{wording.BESIDE} {e.playground.note}'.strip())}\n"
     for b in e.beside:
         kind = "diagonal" if b.is_diagonal else "full"
         yield f"### {b.name}: the Jacobian is {kind}\n\n{_math(b.formula)}\n"
@@ -52,15 +56,41 @@ def _lines(e: Explanation) -> Iterator[str]:
             ]
         )
     if e.convention != "rows":
-        yield "## The bridge: a sample as a column, a batch as rows\n"
+        yield f"## {wording.BRIDGE}\n"
         pairs = [tuple(map(_prose, row)) for row in e.bridge.pairs]
         yield from _table(("", "code: rows", "textbook: columns"), pairs)
-        most = wording.number(e.bridge.difference)
-        yield f"(x W)ᵀ = Wᵀ xᵀ. Computed both ways, z and dW differ by at most {most}."
+        yield f"{_prose(wording.bridge_text(e))}\n"
+    yield f"## {wording.LEGEND}\n"
+    letters = [(_math(x.symbol), _prose(x.meaning), x.shape) for x in e.legend]
+    yield from _table(("letter", "what it is", "shape"), letters)
+    if e.script:
+        yield f"## {wording.SCRIPT}\n\n```python\n{e.script}```"
+
+
+def _two_ways(e: Explanation) -> Iterator[str]:
+    yield f"## {wording.TWO_WAYS}\n"
+    if e.two_ways is not None:
+        both = e.two_ways
+        yield f"Through the Jacobian, dz: {_values(both.jacobian[:1])}\n"
+        yield f"Fused, dz: {_values(both.fused[:1])}\n"
+    yield f"{_prose(wording.two_ways_text(e))}\n"
+
+
+def _reasons(e: Explanation) -> Iterator[str]:
+    yield f"## {wording.DERIVATION}\n"
+    for reason in e.derivation:
+        yield f"{_prose(reason.text)}\n\n```math\n{latex(reason.formula)}\n```\n"
+        if reason.numbers:
+            yield f"In numbers: {_math(reason.numbers)}\n"
+    yield f"## {wording.NUDGE}\n"
+    yield f"{_prose(wording.nudge_text(e))}\n"
+    heads, *rows = wording.nudge_rows(e)
+    rows = [(escape_markdown(name), *cells) for name, *cells in rows]
+    yield from _table(tuple(map(_prose, heads)), rows)
 
 
 def _step(number: int, step: Step, other: Step | None) -> Iterator[str]:
-    yield f"### {number}. {step.title} ({step.place})\n"
+    yield f"### {number}. {step.title} ({wording.place(step)})\n"
     yield f"```math\n{latex(step.formula)}\n```\n"
     if step.summed:
         yield (

@@ -19,11 +19,16 @@ __all__ = [
     "Bridge",
     "Code",
     "Convention",
+    "Example",
     "Explanation",
     "Format",
+    "Letter",
+    "Nudge",
     "Playground",
+    "Reason",
     "Step",
     "Tensor",
+    "TwoWays",
     "Way",
     "Ways",
 ]
@@ -84,6 +89,8 @@ class Step:
     column_formula: str = ""
     column_matrix: str = ""
     column_einsum: str = ""
+    way: Literal["", "jacobian", "fused"] = ""  # of the two from the loss to dz, if it is on one
+    trained: bool = True  # False: training of this model goes the other way
 
     @property
     def summed(self) -> str:
@@ -185,6 +192,60 @@ class Bridge:
     difference: float  # the largest between the two conventions, of z and dW
 
 
+@dataclass(frozen=True)
+class TwoWays:
+    """dC/dz through the Jacobian, step by step, and by the fused form, which never forms it."""
+
+    function: Literal["softmax", "sigmoid"]
+    trained: Literal["jacobian", "fused"]  # the way that training of this model goes
+    jacobian: np.ndarray  # (N, K) dz = da J
+    fused: np.ndarray  # (N, K) dz
+    losses: tuple[float, float]  # C from the probabilities, and from the logits
+    difference: float  # the largest between the two dz; NaN where one is no number
+    text: str  # what the difference is, in words
+
+
+class Letter(NamedTuple):
+    """What a letter of the formulas means."""
+
+    kind: Literal["size", "index", "array"]
+    symbol: str  # a formula, such as "da_nk"
+    meaning: str  # in words, with formulas between dollar signs
+    shape: str  # such as "(N, K) = (1, 3)"; of a size its value, of an index its range
+
+
+class Reason(NamedTuple):
+    """A line of the derivation of J and of dz."""
+
+    text: str  # in words, with formulas between dollar signs
+    formula: str
+    numbers: str  # the same with the numbers of the first row, a formula; may be empty
+    name: str = ""  # of the line, in a word or two, formulas between dollar signs
+
+
+class Nudge(NamedTuple):
+    """What moves when one logit of the playground rises a little."""
+
+    function: Literal["softmax", "sigmoid"]
+    s: int  # the logit
+    by: float
+    a: np.ndarray  # (K,) before
+    jacobian: np.ndarray  # (K, K), whose column s says what moves
+    predicted: np.ndarray  # (K,) J_ks by
+    actual: np.ndarray  # (K,) the change of a
+
+
+@dataclass(frozen=True)
+class Example:
+    """The first row of the batch as people know it, and what the model says of it."""
+
+    text: str  # which row, and why it was chosen
+    picture: np.ndarray | None = None  # (H, W) or (H, W, 3) from 0, black, to 1; None: no image
+    columns: tuple[tuple[str, str], ...] = ()  # of a table: name, and value as it was written
+    label: str = ""  # the class, or the value
+    answers: tuple[tuple[str, float], ...] = ()  # classes and probabilities, the likeliest first
+
+
 class Playground(NamedTuple):
     """The initial state of the page's playground: one row of logits and its label."""
 
@@ -196,6 +257,9 @@ class Playground(NamedTuple):
     jacobian: np.ndarray
     gradient: np.ndarray
     wrong: np.ndarray
+    low: float = -10.0  # the range of the sliders, which has all logits
+    high: float = 10.0
+    note: str = ""  # whose logits these are, if they are not simply those of the first row
 
 
 @dataclass(frozen=True)
@@ -210,6 +274,20 @@ class Explanation:
     beside: tuple[Beside, Beside]
     bridge: Bridge
     playground: Playground
+    two_ways: TwoWays | None = None  # None: the loss has no such split, see `one_way`
+    one_way: str = ""  # why there is a single way, in words
+    legend: tuple[Letter, ...] = ()
+    derivation: tuple[Reason, ...] = ()
+    nudges: tuple[Nudge, ...] = ()  # of softmax and of the sigmoid, on the playground's logits
+    example: Example | None = None  # None where the rows are synthetic
+    script: str = ""  # lines of Python with NumPy that give the numbers shown
+
+    @property
+    def opening(self) -> int:
+        """The index of the step to open on: the vector times the Jacobian, if there is one."""
+        backward = [i for i, step in enumerate(self.steps) if step.direction == "backward"]
+        through = [i for i in backward if self.steps[i].way == "jacobian"]
+        return through[-1] if through else backward[0]
 
     def shown(self) -> list[tuple[Step, Step | None]]:
         """Return the steps in the chosen convention, each with its column form or None."""

@@ -3,7 +3,8 @@
     dz_ns = Σ_k da_nk J_nks          a_nk = ⟨exp z_nk|Σ_s exp z_ns⟩
 
 Index letters follow a name's underscore, ⟨over|under⟩ is a fraction, and everything else is
-literal.
+literal. Docstrings need more: v̂, β1, r_0, μ_(t+1), softmax(z)_k, 1e-6, and the powers β1^t and
+2^(t + 1).
 """
 
 import re
@@ -14,19 +15,29 @@ __all__ = ["columns", "definitions", "indices", "latex", "mathml", "plain", "pro
 TOKEN = re.compile(
     r"⟨(?P<over>[^⟨⟩|]*)\|(?P<under>[^⟨⟩|]*)⟩"
     r"|Σ_(?P<sum>[a-z]+)"
-    r"|(?P<name>d?(?:x̂|[A-Za-zα-ωΑ-ΩℓΦ]+))(?P<prime>′?)(?:_(?P<index>[a-z]+))?(?P<power>[²³ᵀ]?)"
-    r"|(?P<number>\d+(?:\.\d+)?|½)|(?P<space>\s+)|(?P<other>.)"
+    r"|(?P<name>d?(?:[A-Za-z]\u0302|[α-ωΑ-Ωℓ∫]|[A-Za-z]+))(?P<prime>[′']?)"
+    r"(?:_(?P<index>[a-z]+|\d|\([^()]*\))|(?<=[α-ω])(?P<digit>\d))?(?P<power>[²³ᵀ]?)"
+    r"|_(?P<below>[a-z]+)|\^(?P<raised>[a-z0-9]+|\([^()]*\)|⌊[^⌊⌋]*⌋)"
+    r"|(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?|½)|(?P<space>\s+)|(?P<other>[-+*<>]=|.)"
 )
-FUNCTIONS = {"exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"}
+FUNCTIONS = {
+    *("exp", "log", "max", "min", "tanh", "erf", "softplus", "elu", "mean", "clip", "diag"),
+    *("cos", "sign", "round", "softmax"),
+}
 WORDS = {"where", "else", "with", "sum", "ones", "row", "major", "order", "in", "slope", "over"}
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "λ": "lambda",
     "μ": "mu", "σ": "sigma", "φ": "varphi", "π": "pi", "Σ": "Sigma", "Φ": "Phi",
+    "η": "eta", "ρ": "rho", "τ": "tau", "ψ": "psi",
 }  # fmt: skip
+HAT = "\u0302"  # after the letter that it is on
 POWERS = {"²": "2", "³": "3", "ᵀ": r"\mathsf{T}"}
 SYMBOLS = {
     "∂": r"\partial ", "·": r"\cdot ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "√": r"\surd ",
-    "∘": r"\odot ", "½": r"\tfrac12 ", "…": r"\dots ", "∈": r"\in ",
+    "∘": r"\odot ", "½": r"\tfrac12 ", "…": r"\dots ", "∈": r"\in ", "<=": r"\le ", ">=": r"\ge ",
+}  # fmt: skip
+SIGNS = {
+    "-": "−", "-=": "−=", "<=": "≤", ">=": "≥", "<": "&lt;", ">": "&gt;", "&": "&amp;",
 }  # fmt: skip
 
 
@@ -39,7 +50,7 @@ def plain(formula: str) -> str:
 
     def fraction(match: re.Match) -> str:
         over, under = match[1], match[2]
-        simple = re.fullmatch(r"[^ ]+|Σ_\w+ \w+ \w+|Σ_\w+ \w+", under)
+        simple = re.fullmatch(r"[^ ]+|Σ_\w+ \w+ \w+|Σ_\w+ \w+|\(.*\)²", under)
         over = f"({over})" if re.search(r" [+-] ", over) else over
         return f"{over} / {under if simple else f'({under})'}"
 
@@ -90,6 +101,8 @@ def latex(formula: str) -> str:
 
     >>> latex("dz_ns = Σ_k da_nk J_nks")
     '\\mathrm{d}z_{ns} = \\sum_{k} \\mathrm{d}a_{nk} J_{nks}'
+    >>> latex("v̂ = v / (1 - β2^t)")
+    '\\hat{v} = v / (1 - \\beta _{2}^{t})'
     """
     return _convert(formula, _latex_token)
 
@@ -120,14 +133,26 @@ def _latex_token(m: re.Match) -> str:
     if m["sum"]:
         return rf"\sum_{{{m['sum']}}}"
     if m["name"]:
-        index = f"_{{{m['index']}}}" if m["index"] else ""
+        index = f"_{{{_latex_index(m)}}}" if _index(m) else ""
         power = f"^{{{POWERS[m['power']]}}}" if m["power"] else ""
         return _latex_name(m["name"]) + ("'" if m["prime"] else "") + index + power
+    if m["below"]:
+        return f"_{{{m['below']}}}"
+    if m["raised"]:
+        return f"^{{{latex(_bare(m['raised']))}}}"
+    if m["number"] and "e" in m[0]:
+        mantissa, _, power = m[0].partition("e")
+        return rf"{mantissa} \cdot 10^{{{int(power)}}}"
     if m["number"] or m["space"]:
         return SYMBOLS.get(m[0], m[0])
     if m["other"] in POWERS:
         return rf"^{{{POWERS[m['other']]}}}"
     return SYMBOLS.get(m["other"], m["other"])
+
+
+def _latex_index(m: re.Match) -> str:
+    index = _index(m)
+    return index if index.isalpha() else latex(index)
 
 
 def _latex_name(name: str) -> str:
@@ -136,10 +161,10 @@ def _latex_name(name: str) -> str:
     if name in WORDS:
         return rf"\text{{ {name} }}"
     prefix, base = _split(name)
-    if base == "x̂":
-        base = r"\hat{x}"
-    elif base == "ℓ":
-        base = r"\ell "
+    if base[1:] == HAT:
+        base = rf"\hat{{{base[0]}}}"
+    elif base in ("ℓ", "∫"):
+        base = {"ℓ": r"\ell ", "∫": r"\int "}[base]
     elif base in GREEK:
         base = rf"\{GREEK[base]} "
     elif len(base) > 1:
@@ -149,7 +174,7 @@ def _latex_name(name: str) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """Split a gradient's name into its d and the rest."""
-    gradient = name[0] == "d" and (len(name) == 2 or name[1:] == "x̂")
+    gradient = name[0] == "d" and (len(name) == 2 or name[2:] == HAT) and name[1] != HAT
     return ("d", name[1:]) if gradient else ("", name)
 
 
@@ -161,29 +186,40 @@ def _mathml_token(m: re.Match) -> str:
         # With `movablelimits`, running text would have the letter beside the sign.
         sign = '<mo largeop="true" movablelimits="false">∑</mo>'
         return f"<munder>{sign}<mrow>{_letters(m['sum'])}</mrow></munder>"
+    if m["below"]:
+        return f"<msub><mrow></mrow><mrow>{_letters(m['below'])}</mrow></msub>"
     if m["name"]:
         return _mathml_name(m)
+    if m["raised"]:
+        return (
+            f"<msup><mrow></mrow><mrow>{_convert(_bare(m['raised']), _mathml_token)}</mrow></msup>"
+        )
     if m["space"]:
         around = m.string[m.start() - 1 : m.start()] + m.string[m.end() : m.end() + 1]
         product = len(around) == 2 and not set(around) & set("=+-·/∘<>≤≠,|")
         return '<mspace width="0.16em"></mspace>' if product else ""
+    if m["number"] and "e" in m[0]:
+        mantissa, _, power = m[0].partition("e")
+        raised = f"<mn>{int(power)}</mn>".replace("<mn>-", "<mo>−</mo><mn>")
+        ten = f"<msup><mn>10</mn><mrow>{raised}</mrow></msup>"
+        return f"<mrow><mn>{mantissa}</mn><mo>·</mo>{ten}</mrow>"
     if m["number"]:
         return f"<mn>{m[0]}</mn>"
     if m["other"] in POWERS:
         return f"<msup><mrow></mrow>{_raised(m['other'])}</msup>"
-    sign = {"-": "−", "<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m["other"], m["other"])
+    sign = SIGNS.get(m["other"], m["other"])
     fence = ' stretchy="false"' if sign in "()|" else ""
     return f"<mo{fence}>{sign}</mo>"
 
 
 def _mathml_name(m: re.Match) -> str:
-    name, index, power = m["name"], m["index"], m["power"]
+    name, index, power = m["name"], _index(m), m["power"]
     if name in FUNCTIONS:
         return f'<mi mathvariant="normal">{name}</mi><mspace width="0.17em"></mspace>'
     if name in WORDS:
         return f'<mtext class="word">&nbsp;{name}&nbsp;</mtext>'
     prefix, base = _split(name)
-    upright = ' mathvariant="normal"' if len(base) > 1 and base != "x̂" else ""
+    upright = ' mathvariant="normal"' if len(base) > 1 and base[1:] != HAT else ""
     out = f"<mi{upright}>{base}{m['prime']}</mi>"
     if prefix:
         out = f'<mrow><mi mathvariant="normal">d</mi>{out}</mrow>'
@@ -201,4 +237,15 @@ def _raised(power: str) -> str:
 
 
 def _letters(index: str) -> str:
+    if not index.isalpha():
+        return _convert(index, _mathml_token)
     return "".join(f'<mi class="ix" data-ix="{i}">{i}</mi>' for i in index)
+
+
+def _index(m: re.Match) -> str:
+    return _bare(m["index"] or m["digit"] or "")
+
+
+def _bare(inner: str) -> str:
+    """Return an index or a power without the parentheses that hold it together in text."""
+    return inner[1:-1] if inner.startswith("(") else inner

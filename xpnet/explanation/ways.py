@@ -1,27 +1,16 @@
 """dC/dz and dC/dW of the output layer, computed five ways and once wrongly."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
 from xpnet.backends import Backend
-from xpnet.explanation.layer_pass import Head, check_size, jacobian
 from xpnet.explanation.model import Way, Ways
-from xpnet.nn import LAYERS, Identity, Layer, Sigmoid
-from xpnet.nn.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Loss,
-    NegativeLogLikelihood,
-    SoftmaxCrossEntropy,
-    quotient,
-)
-from xpnet.ops.activations import identity_backward, sigmoid_backward
-from xpnet.ops.cross_entropy import cross_entropy_backward, softmax_cross_entropy_backward
+from xpnet.explanation.output import Head, Output, output_of, vector_times_jacobian
+from xpnet.nn import LAYERS
+from xpnet.nn.losses import Loss
 from xpnet.ops.dense import dense, dense_backward
-from xpnet.ops.softmax import log_softmax, softmax, softmax_backward, softmax_jacobian
 from xpnet.random import generator
 from xpnet.typing import Array
 
@@ -33,34 +22,16 @@ UNSEEN = -1.7e308  # stands for an entry that was not computed
 h = 1e-3  # extrapolated to 0, see `_differences`
 
 
-class _Output(NamedTuple):
-    """An output function a(z), the loss's gradient with respect to a, and ways to combine them."""
-
-    name: str
-    a: Array  # (N, K)
-    da: Array  # (N, K)
-    J: Array  # (N, K, K)
-    component: Callable[[np.ndarray, int, int], float]  # J_ks from a row of a
-    backward: Callable[[Array, Array], Array]  # the product form
-    fused: Array  # (N, K) dz without a Jacobian
-    da_formula: str
-    J_formula: str
-    product: str
-    fused_formula: str
-    fused_function: str
-
-
 def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     """Compute the gradients of the output layer in each way, on ``backend``.
 
     Of a large dW, finite differences and Python loops compute a sample drawn by ``seed``. Raises
     ConfigError if the Jacobian is too large.
     """
-    check_size(head.z.shape)
     host = backend.to_host
-    out = _output(head, loss)
+    out = output_of(head, loss)
     xp = array_namespace(head.z)
-    dz_matrix = xp.matmul(out.da[:, None, :], out.J)[:, 0, :]
+    dz_matrix = vector_times_jacobian(out)
     eye = xp.eye(out.J.shape[-1], dtype=out.J.dtype, device=device(out.J))
     diagonal = xp.sum(out.J * eye, axis=-1)  # (N, K)
 
@@ -77,7 +48,7 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     )  # fmt: skip
     fused = way("fused", out.fused_formula, "", out.fused, out.fused_function)
     wrong = way(
-        "element by element (wrong)", "dz_ns = da_ns J_nss", 'einsum("ns,nss->ns", da, J)',
+        "elementwise: wrong", "dz_ns = da_ns J_nss", 'einsum("ns,nss->ns", da, J)',
         out.da * diagonal,
     )._replace(exact=False)  # fmt: skip
     trained = host(head.dz), host(head.dW)
@@ -86,76 +57,13 @@ def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     differences, n_differences = _by_differences(head, loss, backend, seed)
     visited = min(n_loops, n_differences)
     if out.name != "softmax":
-        wrong = wrong._replace(name="element by element (correct here)", exact=True)
+        wrong = wrong._replace(name="elementwise: right", exact=True)
     ways = loops, matrix, product, fused, differences
     why = _why(out.name, da, J, wrong.dz, trained[0])
     return Ways(out.name, a, da, J, trained, ways, wrong, why, (visited, trained[1].size))
 
 
-def _output(head: Head, loss: Loss) -> _Output:
-    if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy | NegativeLogLikelihood):
-        return _softmax(head, loss)
-    z, D = head.z, _denominator(head, loss, head.z)
-    if isinstance(loss, BinaryCrossEntropy):
-        return _sigmoid(head, loss, D)
-    layer: Layer = Identity()
-    a, kept = layer.forward({}, z)
-    da = quotient(loss.terms(a, head.target).gradient, D)
-    return _Output(
-        "identity", a, da, jacobian(layer, kept, z), lambda a, k, s: float(k == s),
-        identity_backward, da, "da_nk = ∂C/∂a_nk", "J_nks = δ_ks", "dz_ns = da_ns",
-        "dz_ns = ∂C/∂z_ns", f"{type(loss).__name__}.terms",
-    )  # fmt: skip
-
-
-def _denominator(head: Head, loss: Loss, output: Array) -> Array:
-    return loss.sums(output, head.target).denominator
-
-
-def _softmax(
-    head: Head, loss: SoftmaxCrossEntropy | CrossEntropy | NegativeLogLikelihood
-) -> _Output:
-    z = head.z
-    a = softmax(z)
-    D = _denominator(head, loss, a)
-    v = loss._targets(z, head.target, None)[0]
-    return _Output(
-        "softmax",
-        a,
-        quotient(cross_entropy_backward(a, v), D),
-        softmax_jacobian(a),
-        lambda a, k, s: a[k] * ((1.0 if k == s else 0.0) - a[s]),
-        softmax_backward,
-        quotient(softmax_cross_entropy_backward(log_softmax(z), v), D),
-        "da_nk = ⟨-v_nk|D a_nk⟩",
-        "J_nks = a_nk (δ_ks - a_ns)",
-        "dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)",
-        "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
-        "softmax_cross_entropy_backward",
-    )
-
-
-def _sigmoid(head: Head, loss: BinaryCrossEntropy, D: Array) -> _Output:
-    layer: Layer = Sigmoid()
-    a, kept = layer.forward({}, head.z)
-    xp = array_namespace(a)
-    y = xp.reshape(xp.astype(head.target, a.dtype, copy=False), a.shape)
-    p = loss.positive_weight
-    # xpnet computes this loss from logits only, so the gradient with respect to a is written here.
-    da = quotient((1.0 - y) / (1.0 - a) - p * y / a, D)
-    return _Output(
-        "sigmoid", a, da, jacobian(layer, kept, a),
-        lambda a, k, s: a[k] * (1.0 - a[k]) if k == s else 0.0,
-        sigmoid_backward, quotient(loss.terms(head.z, head.target).gradient, D),
-        "da_nk = ⟨1|D⟩ (⟨1 - y_nk|1 - a_nk⟩ - ⟨p y_nk|a_nk⟩)", "J_nks = δ_ks a_nk (1 - a_nk)",
-        "dz_ns = da_ns a_ns (1 - a_ns)",
-        "dz_ns = ⟨(1 - y_ns) σ(z_ns) - p y_ns σ(-z_ns)|D⟩", "binary_cross_entropy_backward",
-    )  # fmt: skip
-
-
-def _loops(
-    out: _Output, a: np.ndarray, da: np.ndarray, x: np.ndarray, seed: int
-) -> tuple[Way, int]:
+def _loops(out: Output, a: np.ndarray, da: np.ndarray, x: np.ndarray, seed: int) -> tuple[Way, int]:
     """Compute the triple sum in Python loops, entry by entry: the formula itself."""
     (N, K), I = da.shape, x.shape[1]  # noqa: E741
     dz, dW = np.full((N, K), UNSEEN), np.full((I, K), UNSEEN)
@@ -193,7 +101,7 @@ def _by_differences(head: Head, loss: Loss, backend: Backend, seed: int) -> tupl
     places = _some(W.shape, DIFFERENCES_BUDGET, seed)
     dz = _differences(cost_of_output, z, _some(z.shape, DIFFERENCES_BUDGET, seed))
     dW = _differences(cost_of_weights, W, places)
-    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2 h⟩"
+    formula = "dz_ns = ⟨C(z_ns + h) - C(z_ns - h)|2h⟩"
     seen = dz != UNSEEN, dW != UNSEEN
     way = Way("finite differences", formula, "", dz, dW, exact=False, seen=seen)
     return way, len(places)

@@ -256,7 +256,7 @@ def hard_sigmoid_backward(da: Array, z: Array) -> Array:
 
 
 def hard_swish(z: Array) -> Array:
-    """a = z hard_sigmoid(z). Howard et al. 2019 (MobileNetV3)."""
+    """a = z clip(z/6 + 1/2, 0, 1). Howard et al. 2019 (MobileNetV3)."""
     return z * hard_sigmoid(z)
 
 

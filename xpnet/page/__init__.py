@@ -52,5 +52,6 @@ def _environment(room: str) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.policies["json.dumps_kwargs"] = {"allow_nan": False}  # of the filter `tojson`
     found.globals["file"] = functools.partial(text_of, room)
     return found

@@ -354,7 +354,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tick(value: float) -> str:
-    if 10_000 <= abs(value) < 1e7:
+    if 1000 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     return (
         f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")

@@ -1,6 +1,7 @@
 """Where a classification fails: confusion, scores by class, calibration, ROC, precision-recall."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["calibration_card", "classes", "labels", "most_missed"]
 MOST_CELLS = 25  # classes of a confusion matrix with numbers in its cells
 MOST_CLASSES = 40  # rows of the table of classes
 MOST_CURVES = 8
+SIDE_BY_SIDE = 14  # classes of a table beside a chart
 SQUARE = (340, 300)
 OF_LABELS = "On average it gives a label a probability of {}, and {} of them are there."
 
@@ -38,6 +40,8 @@ def classes(scores: Mapping[str, Any], tally: ClassTally | None) -> Section:
         cards.append(_confidence(names, tally.reliability))
         if len(names) == 2:
             cards += _rankings(tally)
+    if len(names) > SIDE_BY_SIDE:  # a long table goes last
+        cards.append(replace(cards.pop(1), wide=True))
     return Section("failures", "Where does it fail?", most_missed(names, counts), tuple(cards))
 
 
@@ -126,7 +130,7 @@ def _confusion(names: Sequence[str], counts: np.ndarray) -> Card:
         "Confusion matrix: rows of each true class by predicted class",
         dense=True,
     )
-    return Card("Confusion", (table,), note, wide=len(names) > 11)
+    return Card("Confusion", (table,), note, wide=sum(max(3, len(name)) for name in names) > 36)
 
 
 def _cell(counts: np.ndarray, shares: np.ndarray, names: Sequence[str], i: int, j: int) -> Cell:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from xpnet.page import render
 from xpnet.report.charts import Chart, Line, bars, curves
+from xpnet.report.layout import Card, Section, Table, listed, plural
 
 __all__ = ["Curves", "comparison_page"]
 
@@ -14,6 +15,13 @@ ERRORS = {
     "r2": "1 − R² on the test part",
     "mse": "mean squared error on the test part",
 }
+LUCK = (
+    "Each run beside the best one, on the test rows that both were tested on. p says how often two "
+    "equally good runs would differ so much on such rows{holm}. It is about these rows: another "
+    "seed of the training is another draw."
+)
+HOLM = "; it is corrected for the number of comparisons by Holm's method"
+NONE = "–"
 
 
 class Curves(NamedTuple):
@@ -38,21 +46,14 @@ def comparison_page(
     groups: dict[str | None, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["metric"], []).append(row)
-    colours = {row["run"]: f"series-{n % 8 + 1}" for n, row in enumerate(rows)}
+    sections = [_scores(groups), _luck(against), _curves(rows, drawn), _settings(rows, settings)]
     return render(
         "xpnet.report",
         "compare.html",
-        title=f"{len(rows)} runs compared",
+        title=f"{plural(len(rows), 'run')} compared",
         lead=_lead(groups, against),
-        groups=[
-            {"metric": metric, "rows": own, "chart": _bars(metric, own)}
-            for metric, own in groups.items()
-        ],
-        curves=[(each.title, _chart(each, colours, len(rows))) for each in drawn],
-        names=[row["run"] for row in rows],
-        settings={key: [_shown(value) for value in values] for key, values in settings.items()},
-        against=against,
         notes=notes,
+        sections=[section for section in sections if section.cards],
     )
 
 
@@ -66,70 +67,123 @@ def _lead(
     best = rows[0]
     line = f"{best['run']} has the best {metric}, {best['score']:.4f}"
     if best["test_rows"]:
-        line += f" on {best['test_rows']:,} test rows"
+        line += f" on {plural(best['test_rows'], 'test row')}"
     pairs = [each for each in against if each["best"] == best["run"]]
     if not pairs:
         return f"{line}."
     lucky = [each["run"] for each in pairs if each["verdict"] == "may be luck"]
     ahead = [each["run"] for each in pairs if each["run"] not in lucky]
     if not ahead:
-        return f"{line}. Its lead over {_listed(lucky)} may be luck."
-    line = f"{line}. Its lead over {_listed(ahead)} is more than luck explains"
-    return f"{line}; over {_listed(lucky)} it may be luck." if lucky else f"{line}."
+        return f"{line}. Its lead over {listed(lucky)} may be luck."
+    line = f"{line}. Its lead over {listed(ahead)} is more than luck explains"
+    return f"{line}; over {listed(lucky)} it may be luck." if lucky else f"{line}."
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Some names in a sentence.
+def _scores(groups: Mapping[str | None, Sequence[Mapping[str, Any]]]) -> Section:
+    header = ("test loss", "best epoch", "epochs", "parameters", "seconds", "test rows")
+    cards = []
+    for metric, rows in groups.items():
+        table = Table(
+            ("run", metric or "status", *header),
+            [
+                (
+                    row["run"],
+                    _shown(row["score"], 4) if metric else row["status"],
+                    _shown(row["loss"], 4),
+                    *(_shown(row[key]) for key in ("best_epoch", "epochs", "parameters")),
+                    _shown(row["seconds"], 1),
+                    _shown(row["test_rows"]),
+                )
+                for row in rows
+            ],
+            "<>>>>>>>" if metric else "<<>>>>>>",
+            f"scores: {metric or 'none'}",
+        )
+        chart = () if metric is None else (_bars(metric, rows),)
+        cards.append(Card("", (table, *chart), wide=True))
+    return Section("scores", "Scores", "", tuple(cards))
 
-    >>> _listed(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 others'
-    """
-    if len(names) > 4:
-        return f"{', '.join(names[:3])} and {len(names) - 3} others"
-    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
-
-def _bars(metric: str | None, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _bars(metric: str, rows: Sequence[Mapping[str, Any]]) -> Chart:
     """A bar for the error of each run, which shows more than bars of scores that are all near 1."""
-    if metric is None:
-        return None
     errors = [row["score"] if metric == "mse" else 1 - row["score"] for row in rows]
     counted = metric == "accuracy" and all(row["test_rows"] for row in rows)
-    label = ERRORS[metric] + (", with its standard error" if counted else "")
+    spreads = [_spread(e, row["test_rows"]) for e, row in zip(errors, rows, strict=True)]
     return bars(
         [row["run"] for row in rows],
         errors,
         title=f"{ERRORS[metric]}, of each run",
-        errors=[_error(e, row["test_rows"]) for e, row in zip(errors, rows, strict=True)]
-        if counted
-        else None,
-        x_label=label,
+        errors=spreads if counted else None,
+        x_label=ERRORS[metric] + (", with its standard error" if counted else ""),
     )
 
 
-def _error(share: float, rows: int) -> float:
+def _spread(share: float, rows: int | None) -> float:
     """The standard error of a share of so many rows."""
-    return math.sqrt(max(share * (1 - share), 0.0) / rows)
+    return math.sqrt(max(share * (1 - share), 0.0) / rows) if rows else 0.0
 
 
-def _chart(drawn: Curves, colours: Mapping[str, str], runs: int) -> Chart:
-    lines = [
-        Line(name, x, y, colours[name], dashed=list(colours).index(name) >= 8)
-        for name, x, y in drawn.lines
-    ]
-    return curves(
-        lines,
-        title=f"{drawn.title} of {runs} runs by epoch",
-        x_label="epoch",
-        log=True,
-        legend=True,
+def _luck(against: Sequence[Mapping[str, Any]]) -> Section:
+    several = len({each["best"] for each in against}) > 1
+    header = ("run", "its difference", "p", "worse by", "only it is wrong", "only the best is")
+    table = Table(
+        (*header, "both are", "rows", "test", *(["beside"] if several else [])),
+        [
+            (
+                each["run"],
+                each["verdict"],
+                f"{each['corrected']:.2g}",
+                f"{each['difference']:.4f} {each['score']}",
+                *(_shown(each[k]) for k in ("run_wrong", "best_wrong", "both_wrong", "rows")),
+                each["test"],
+                *([each["best"]] if several else []),
+            )
+            for each in against
+        ],
+        "<<>>>>>><" + "<" * several,
+        "each run beside the best",
+    )
+    lead = LUCK.format(holm=HOLM if len(against) > 1 else "")
+    cards = (Card("", (table,), wide=True),) if against else ()
+    return Section("luck", "Is the difference luck?", lead, cards)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], drawn: Sequence[Curves]) -> Section:
+    """A chart of each loss and metric; a run has the same colour in all of them."""
+    numbers = {row["run"]: n for n, row in enumerate(rows)}
+    cards = []
+    for title, lines in drawn:
+        shown = [
+            Line(name, x, y, f"series-{numbers[name] % 8 + 1}", dashed=numbers[name] >= 8)
+            for name, x, y in lines
+        ]
+        about = f"{title} of {plural(len(lines), 'run')} by epoch"
+        chart = curves(shown, title=about, x_label="epoch", log=True, legend=True)
+        cards.append(Card(title, (chart,)))
+    return Section("curves", "Learning curves", "", tuple(cards))
+
+
+def _settings(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Sequence[Any]]) -> Section:
+    lead = "Every setting that is not the same for all of the runs."
+    table = Table(
+        ("setting", *(row["run"] for row in rows)),
+        [(key, *map(_setting, values)) for key, values in settings.items()],
+        "<" * (1 + len(rows)),
+        "settings that differ",
+    )
+    parts: tuple[Any, ...] = (table,) if settings else ("All settings are the same.",)
+    return Section(
+        "differs", "What differs", lead if settings else "", (Card("", parts, wide=True),)
     )
 
 
-def _shown(value: Any) -> str:
-    """A setting as a cell."""
+def _shown(value: float | None, digits: int | None = None) -> str:
     if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value)
+        return NONE
+    return f"{value:,}" if digits is None else f"{value:,.{digits}f}"
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

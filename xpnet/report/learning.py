@@ -59,7 +59,7 @@ def converged(history: Sequence[Record]) -> str:
     It is that of the validation where there is one. It has levelled off where the last fifth of
     the epochs brought less than 2 %, and rises where the last epoch is 5 % above the best.
     """
-    validated = np.isfinite(series(history, "val_loss")).any()
+    validated = any("val_loss" in record for record in history)
     name = "validation loss" if validated else "training loss"
     losses, epochs = series(history, "val_loss" if validated else "loss"), _epochs(history)
     if not np.isfinite(losses).any():

@@ -73,8 +73,8 @@ def _layers(groups: Sequence[Sequence[Sequence[str]]]) -> Card:
     left = len(body) - MOST_LAYERS
     shown = [*body[: MOST_LAYERS // 2], *body[-MOST_LAYERS // 2 :]] if left > 0 else [*body]
     more = f"{left} layers in the middle are not shown." if left > 0 else ""
-    table = Table(("#", *head[1:]), [*shown, *foot], "><<<>", "Layers", more)
-    return Card("Layers", (table,), "", wide=True)
+    rows = [[f"{n}.{name}" if n else name, *rest] for n, name, *rest in [*shown, *foot]]
+    return Card("Layers", (Table(tuple(head[1:]), rows, "<<<>", "Layers", more),), "", wide=True)
 
 
 def _shown(value: Any) -> str:

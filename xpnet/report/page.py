@@ -110,9 +110,10 @@ def _failures(report: Report) -> Section | None:
 
 def headline(report: Report) -> str:
     """Say how good the run is in one sentence."""
-    scores, rows = report.scores, f"the {_rows(report)}"
+    scores = report.scores
     if not scores:
         return f"{report.name} has no test score"
+    rows = f"the {plural(scores['rows'], 'test row')}"
     if report.task == "classification":
         return f"Right on {percent(scores['accuracy'])} of {rows}"
     if report.task == "multilabel":
@@ -125,10 +126,6 @@ def headline(report: Report) -> str:
     if "r2" in scores:
         return f"R² {number(scores['r2'])} on {rows}"
     return f"Mean squared error {number(scores['mse'])} on {rows}"
-
-
-def _rows(report: Report) -> str:
-    return plural(report.scores["rows"], "test row")
 
 
 def _tiles(report: Report) -> list[Tile]:

@@ -54,6 +54,7 @@ __all__ = [
     "ModelConfig",
     "Placement",
     "StartConfig",
+    "TrackingConfig",
     "fitting_losses",
     "parse_duration",
     "to_toml",
@@ -213,6 +214,25 @@ class CheckpointConfig(Checked):
 
 
 @dataclass(frozen=True)
+class TrackingConfig(Checked):
+    """What is recorded of a training beside its losses and metrics, and where."""
+
+    norms: bool = True  # of weights, gradient and update of each layer: training/norms.py
+    tensorboard: bool = False  # event files in the folder tensorboard of the run
+    mlflow: bool | str = False  # True: where MLflow logs by default; or the URI of its store
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.mlflow, str) and not re.match(
+            r"[A-Za-z][\w+.-]*:|databricks", self.mlflow
+        ):
+            msg = "mlflow must be true, false or a URI such as sqlite:///mlflow.db or "
+            msg += f"http://localhost:5000; got {self.mlflow!r}"
+            remedy = "if that is what to train on, put it before --mlflow"
+            raise ConfigError(msg, command=remedy, python="True logs where MLflow does by default")
+
+
+@dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
@@ -241,6 +261,7 @@ class Config(Checked):
     clip: Clip = Clip()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()

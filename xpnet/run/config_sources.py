@@ -27,7 +27,14 @@ from xpnet.run.overrides import MAX_PARTS, as_settings, layered, overlaid
 from xpnet.settings import build, default_name, did_you_mean
 from xpnet.storage.safe_open import MAX_TOML, read_regular
 
-__all__ = ["load_config", "read_toml", "recipe_names", "recipe_text", "template_text"]
+__all__ = [
+    "load_config",
+    "read_toml",
+    "recipe_names",
+    "recipe_settings",
+    "recipe_text",
+    "template_text",
+]
 
 NO_RECIPE = "none"  # the default settings
 FILES = {"data": ("source", "test", "data_dir"), "start": ("source",)}
@@ -56,6 +63,11 @@ def recipe_text(name: str) -> str:
     return (resources.files("xpnet.run") / "recipes" / f"{name}.toml").read_text("utf-8")
 
 
+def recipe_settings(name: str) -> dict[str, Any]:
+    """Return the table that a recipe's TOML is."""
+    return tomllib.loads(recipe_text(name))
+
+
 def _recipe(name: str, task: str | None, rows: int | None) -> dict[str, Any]:
     """Return the settings of a recipe, with those that it has ``for`` a task and rows on top."""
     if name == NO_RECIPE:
@@ -63,15 +75,17 @@ def _recipe(name: str, task: str | None, rows: int | None) -> dict[str, Any]:
     if name not in recipe_names():
         msg = f"no recipe {name!r}; {did_you_mean(name, [*recipe_names(), NO_RECIPE])}"
         raise ConfigError(msg)
-    table = tomllib.loads(recipe_text(name))
+    table = recipe_settings(name)
     special = table.pop("for", {})
     table = layered(Config, table, special.get(task, {}))
     few = task == "classification" and rows is not None and rows < FEW_ROWS
     return layered(Config, table, special.get("few_rows", {})) if few else table
 
 
-def template_text() -> str:
+def template_text(schema: str = "") -> str:
     """Return the commented config to start from, with the names that are registered.
+
+    A path in ``schema`` is named in the first line, as editors take it for TOML's JSON Schema.
 
     A line ``# {LOSSES}`` of template.toml stands for the names in that table.
     """
@@ -80,7 +94,7 @@ def template_text() -> str:
     for name, table in TABLES.items():
         lines = textwrap.wrap(", ".join(table), 98, initial_indent="# ", subsequent_indent="# ")
         text = text.replace(f"# {{{name}}}", "\n".join(lines))
-    return text
+    return f"#:schema {schema}\n{text}" if schema else text
 
 
 def load_config(

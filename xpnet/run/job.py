@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -16,12 +16,15 @@ from xpnet.run.preprocessing import Splits
 from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
+from xpnet.run.trackers import trackers
 from xpnet.run.trained_run import Run, load_run
 from xpnet.settings import dump
 from xpnet.storage import CheckpointFolder, RunLock, preflight
+from xpnet.tracking.tracker import Tracker
 from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
 from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.early_stopping import EarlyStopping
+from xpnet.training.norms import Norms
 from xpnet.training.trainer import Trainer
 
 __all__ = ["Job"]
@@ -41,6 +44,7 @@ class Job:
     tell: Callable[[str], None]
     tell_trouble: Callable[[str], None]
     warned: list[str] = field(default_factory=list)  # what was warned of, for run.json
+    trackers: list[Tracker] = field(default_factory=list)  # since fit
 
     def warn(self, line: str) -> None:
         """Tell of trouble, and remember it."""
@@ -84,6 +88,7 @@ class Job:
     def fit(self, watching: list[Callback]) -> bool:
         """Train, and record how it went; return whether a signal ended it."""
         record = self.record()
+        self.trackers.extend(trackers(self.config, self.folder, record, self.warn))
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
         began, signals, status = time.monotonic(), StopOnSignal(), "finished"
@@ -95,6 +100,7 @@ class Job:
         checks = self.splits.validation
         history = HistoryFile(self.folder.history_path, self.warn)
         saving = self.checkpointing()
+        watching += [*([Norms(self.warn)] if self.config.tracking.norms else []), *self.trackers]
         try:
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
@@ -177,6 +183,7 @@ class Job:
             "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
+            **({"mlflow": earlier["mlflow"]} if "mlflow" in earlier else {}),
             **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
         }
 
@@ -211,5 +218,18 @@ class Job:
             run = replace(now, trainer=loaded.trainer)
         if scored == "validation":
             part = self.splits.validation
-            return run if part is None else replace(run, validation=scores(run, part))
-        return scored_and_shown(run, self.splits, self.tell, self.warn)
+            found: Mapping[str, Any] = {} if part is None else scores(run, part)
+            run = replace(run, validation=found)
+        else:
+            run = scored_and_shown(run, self.splits, self.tell, self.warn)
+            found = run.test
+        self.track(found)
+        return run
+
+    def track(self, result: Mapping[str, Any]) -> None:
+        """Hand scores and files over to the trackers, once all of them are there."""
+        folder, best = self.folder, self.checkpoints.best_path
+        files = [folder.config_path, folder.history_path, folder.report_path]
+        files += [folder.page_path, best]
+        for tracker in self.trackers:
+            tracker.finish(result, files)

@@ -21,6 +21,7 @@ __all__ = [
     "MAIN",
     "Overview",
     "Score",
+    "folders_of_runs",
     "is_folder_of_runs",
     "main_score",
     "measured",
@@ -195,6 +196,12 @@ def is_folder_of_runs(path: str | Path) -> bool:
     """Return whether a path is a folder that is no run, but has runs in it."""
     path = Path(path)
     return path.is_dir() and not RunFolder(path).exists() and any(_folders(path))
+
+
+def folders_of_runs(path: str | Path) -> list[Path]:
+    """Return the folders of runs in a folder, such as those of sweeps."""
+    with storage_errors("list", Path(path)):
+        return sorted(filter(is_folder_of_runs, Path(path).iterdir()))
 
 
 def runs_in(path: str | Path) -> list[Overview]:

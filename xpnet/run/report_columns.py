@@ -1,5 +1,6 @@
 """What the report of a run says of its columns: their encoding, and how much each matters."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,14 +141,14 @@ def _some(run: "Run", part: Dataset | StreamedDataset, most: int) -> Dataset | N
     return dataset.take(rng.permutation(counted)[:most])
 
 
-def _predict(run: "Run", rows: Dataset):  # type: ignore[no-untyped-def]
+def _predict(run: "Run", rows: Dataset) -> Callable[[np.ndarray], np.ndarray]:
     def predict(x: np.ndarray) -> np.ndarray:
         return np.concatenate([*run.predictions(Dataset(x, None, None, rows.name))])
 
     return predict
 
 
-def _score(run: "Run", rows: Dataset):  # type: ignore[no-untyped-def]
+def _score(run: "Run", rows: Dataset) -> Callable[[np.ndarray], float]:
     """The function that scores predictions for these rows: accuracy, or R²."""
     y, weight, task = rows.y, rows.weight, run.preprocessing.task
     assert y is not None

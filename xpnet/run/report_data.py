@@ -17,12 +17,13 @@ from xpnet.report.mistakes import Shown
 from xpnet.report.page import Report
 from xpnet.run.config import Config, to_toml
 from xpnet.run.report_columns import features_of, importance_of, left_out_of
+from xpnet.run.run_folder import RunFolder
 from xpnet.settings import dump, flattened
 
 if TYPE_CHECKING:  # which imports this module
     from xpnet.run.trained_run import Run
 
-__all__ = ["Tally", "gathered", "tally_of"]
+__all__ = ["Tally", "changed", "ended", "gathered", "name_of", "tally_of"]
 
 Tally = ClassTally | LabelTally | ValueTally
 
@@ -79,12 +80,12 @@ def gathered(
     if not history:
         gone.append("Curves: the run has no history of its epochs.")
     return Report(
-        name=_name(run),
+        name=name_of(run.folder),
         task=preprocessing.task,
         targets=targets_of(run) if preprocessing.classes is None else (),
         history=history,
         kept=_kept(run, history),
-        ended=_ended(run, record),
+        ended=ended(record),
         part=of or "the test part",
         scores=scores,
         weighted=isinstance(part, Dataset) and part.weight is not None,
@@ -96,18 +97,18 @@ def gathered(
         importance=importance,
         why_not=why_not,
         layers=run.trainer.model.table().groups,
-        changed=_changed(config),
+        changed=changed(config),
         config=to_toml(config),
-        record={k: v for k, v in record.items() if k != "warnings"},
+        record=record,
         said=said,
         warnings=[str(line) for line in record.get("warnings", ())],
         commands=_commands(run),
     )
 
 
-def _name(run: "Run") -> str:
-    path = run.folder.path
-    return path.resolve().name or str(path)
+def name_of(folder: RunFolder) -> str:
+    """Return what a run is called."""
+    return folder.path.resolve().name or str(folder.path)
 
 
 def _picture_shape(run: "Run", part: Dataset | StreamedDataset) -> tuple[int, ...] | None:
@@ -146,18 +147,16 @@ def _kept(run: "Run", history: Sequence[dict[str, Any]]) -> int | None:
     return next((r["epoch"] for r in history if r.get("step") == position.get("step")), None)
 
 
-def _ended(run: "Run", record: dict[str, Any]) -> str:
-    """Why the training has not taken all of its epochs, or ""."""
+def ended(record: dict[str, Any]) -> str:
+    """Say why the training has not taken all of its epochs, or ""."""
     status = record.get("status", "")
-    if run.stopped:
-        return f"Training stopped: {run.stopped}."
     if status == "training":
         return "Training has not ended; its run can be resumed."
     return "" if status in ("", "finished") else f"Training ended early: {status}."
 
 
-def _changed(config: Config) -> list[tuple[str, str, str]]:
-    """The settings that are not defaults, with the defaults."""
+def changed(config: Config) -> list[tuple[str, str, str]]:
+    """Return the settings that are not defaults, with the defaults."""
     ours, defaults = flattened(dump(config)), flattened(dump(Config()))
     return [
         (key, _value(value), _value(defaults[key]) if key in defaults else "–")

@@ -1,7 +1,7 @@
 """Writing the page of a run: at the end of its training, and later from what its folder has."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,20 @@ from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.files import naming
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import DataError
+from xpnet.report.evidence import UNNAMED
 from xpnet.report.page import Report, page
+from xpnet.run.config import to_toml
 from xpnet.run.description import describe
 from xpnet.run.preprocessing import Splits
-from xpnet.run.report_data import Tally, gathered, tally_of
+from xpnet.run.report_data import Tally, changed, ended, gathered, name_of, tally_of
+from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.storage.durable import write_output
 
 if TYPE_CHECKING:  # which imports this module
     from xpnet.run.trained_run import Run
 
-__all__ = ["MARK", "report_of", "scored_and_shown", "write_report"]
+__all__ = ["MARK", "report_of", "scored_and_shown", "write_folder", "write_report"]
 
 MARK = '<meta name="xpnet-test-rows" content="'  # near the top of a page: how many it shows
 HEAD = 4096  # bytes in which the mark is
@@ -69,8 +72,49 @@ def _scored(
 
 def _without_rows(run: "Run", why: str, record: dict[str, Any]) -> Report:
     """The report of what the folder has: scores, if they are of these weights, and curves."""
-    found = run.folder.read_json(run.folder.report_path) if run.folder.path.is_dir() else {}
+    found = run.folder.read_json(run.folder.report_path) if _scores_are_its(run) else {}
     return gathered(run, None, found, None, said=_said(run), missing=[why], record=record)
+
+
+def _scores_are_its(run: "Run") -> bool:
+    """Whether the scores in the folder are of the checkpoint that was loaded."""
+    if not run.folder.path.is_dir() or run.checkpoint is None:
+        return False
+    return run.folder.checkpoint().path == run.checkpoint.path
+
+
+def write_folder(folder: RunFolder, path: str | Path | None, why: str) -> Path:
+    """Write what a folder without a checkpoint has of its run; return the page's path."""
+    config, record = folder.config(), folder.read_json(folder.run_path)
+    place = folder.page_path if path is None else Path(path)
+    _keep_rows(place, path, [why])
+    task = config.data.task
+    found = Report(
+        name=name_of(folder),
+        task="classification" if task == "auto" else task,
+        targets=(UNNAMED,),
+        history=folder.history(),
+        ended=ended(record),
+        scores=folder.read_json(folder.report_path),
+        missing=[f"Layers, and what is computed with the model: {why}"],
+        changed=changed(config),
+        config=to_toml(config),
+        record=record,
+        warnings=[str(line) for line in record.get("warnings", ())],
+    )
+    _write(place, found)
+    return place
+
+
+def _keep_rows(place: Path, path: str | Path | None, why: Sequence[str]) -> None:
+    """Raise DataError rather than replace a run's page by one without its test rows."""
+    if path is None and _rows_of(place):
+        msg = f"{place} shows test rows, which cannot be had again: {' '.join(why)}"
+        raise DataError(
+            msg,
+            python="report(path) writes another file, report(data=...) takes labelled rows",
+            command="--output FILE writes another file, or name a FILE of labelled rows",
+        )
 
 
 def _said(run: "Run") -> list[str]:
@@ -82,13 +126,8 @@ def write_report(run: "Run", path: str | Path | None, source: Any, *, label: Any
     """Write the page of a run and return its path; see :meth:`Run.report`."""
     place = default_path(run) if path is None else Path(path)
     found = report_of(run, source, label=label)
-    if path is None and found.tally is None and _rows_of(place):
-        msg = f"{place} shows test rows, which cannot be had again: {' '.join(found.missing)}"
-        raise DataError(
-            msg,
-            python="report(path) writes another file, report(data=...) takes labelled rows",
-            command="--output FILE writes another file, or name a FILE of labelled rows",
-        )
+    if found.tally is None:
+        _keep_rows(place, path, found.missing)
     _write(place, found)
     return place
 

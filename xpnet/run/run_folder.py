@@ -41,7 +41,7 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run has started here, or files are here that a run would overwrite."""
         ours = (self.config_path, self.run_path, self.history_path, self.report_path)
-        return any(map(os.path.lexists, (*ours, self.checkpoint_path)))
+        return any(map(os.path.lexists, (*ours, self.page_path, self.checkpoint_path)))
 
     def config(self) -> Config:
         """Return the config, read once; raises CheckpointError if there is none."""

@@ -28,10 +28,12 @@ from xpnet.run.resuming import consistent
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
 from xpnet.run.streamed_splits import is_streamed, with_stream
+from xpnet.run.trackers import check_usable
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.settings import convert, did_you_mean, kinds_of, section_with
 from xpnet.storage import CheckpointFolder
 from xpnet.storage.safe_open import as_path
+from xpnet.tracking.live import LiveCurves, in_notebook
 from xpnet.training.callbacks import Callback, check_callbacks
 from xpnet.training.snapshot import check_length
 from xpnet.training.trainer import Trainer
@@ -57,7 +59,7 @@ def train(
     settings: Iterable[str] | Mapping[str, Any] = (),
     start_from: str | Path | Run | None = None,
     resume: bool = False,
-    progress: Callback | None = None,
+    progress: Callback | Literal[False] | None = None,
     callbacks: Iterable[Callback] = (),
     scored: Literal["test", "validation"] = "test",
     report: Callable[[str], None] = print,
@@ -73,9 +75,11 @@ def train(
     ``runs/NAME-DATE-TIME``. ``start_from`` is a run, or a saved file, whose weights training starts
     from, with its columns, encoding and architecture (:mod:`xpnet.run.origin`); ``start.*`` of the
     settings has more on that. With ``resume`` the run goes on from its newest good checkpoint, or
-    begins where there is none; without a source it keeps its own config. ``callbacks`` watch it
-    beside ``progress``. What compares trainings has them ``scored`` on the validation part: the
-    test part is for the one that is chosen.
+    begins where there is none; without a source it keeps its own config.
+    ``progress`` shows the training while it runs: by default :class:`xpnet.LiveCurves` in a
+    notebook and nothing elsewhere; False is nothing, and :class:`xpnet.Progress` prints.
+    ``callbacks`` watch it beside that. What compares trainings has them ``scored`` on the
+    validation part: the test part is for the one that is chosen.
     ``report`` is called with each line meant for the user, ``warn`` (else ``report``) with those
     that tell of trouble.
 
@@ -91,7 +95,9 @@ def train(
     _refuse(source, unknown)
     scored = convert(Literal["test", "validation"], scored, "scored")
     watching = check_callbacks(callbacks)
-    if progress is not None:
+    if progress is None and in_notebook():
+        progress = LiveCurves()
+    if progress:
         watching.insert(0, progress)
     ready = prepare(
         source,
@@ -188,6 +194,7 @@ def prepare(
         return with_stream(consistent(config, folder, resume=resume, whole=rows is not None))
 
     config = configured(report)
+    check_usable(config.tracking, folder)
     chosen = resolve(config.backend, config.device, config.dtype)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)

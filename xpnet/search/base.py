@@ -69,8 +69,9 @@ def resumed(
             msg = f"cannot resume with sweep.{key} = {ours!r}: {str(folder.path)!r} has {theirs!r}"
             raise ConfigError(msg, python="choose another out", command="choose another --out")
     if source is None and stored["source"] == IN_MEMORY:
-        msg = f"{str(folder.path)!r} searches on a table in memory: give it again"
-        raise ConfigError(msg, python=f"sweep(table, out={str(folder.path)!r}, resume=True)")
+        msg = f"{str(folder.path)!r} searches on a table in memory"
+        again = f"sweep(table, out={str(folder.path)!r}, resume=True)"
+        raise ConfigError(msg, python=f"give it again: {again}", command=f"in Python: {again}")
     base = base_of(
         stored["source"] if source is None else source,
         recipe or stored["recipe"],

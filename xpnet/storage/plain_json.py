@@ -61,5 +61,4 @@ def json_text(value: Any, indent: int | None = None) -> str:
     >>> print(json_text("a\\x1b\\x7f\\u202e"))
     "a\\u001b\\u007f\\u202e"
     """
-    text = json.dumps(encoded(value), indent=indent, allow_nan=False)
-    return text.replace("\x7f", "\\u007f")  # the one control character that json leaves as it is
+    return json.dumps(encoded(value), indent=indent, allow_nan=False)

@@ -43,6 +43,9 @@ class Callback:
     def on_step_end(self, trainer: Any) -> None:
         """Called after each step; nothing has waited for the device."""
 
+    def on_record(self, trainer: Any, record: EpochMetrics) -> None:
+        """Called while the entry of an epoch is made: what is added to it, all others will see."""
+
     def on_epoch_end(self, trainer: Any, record: EpochMetrics) -> None:
         """Called after an epoch and its validation; ``record`` is its entry in the history."""
 

@@ -29,6 +29,7 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
+from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.step.trace import describe, trace
 from xpnet.training.step_choice import Step, StepRequest, choose_step
@@ -98,7 +99,11 @@ class Engine:
         jit = backend.jit if self.step.kind == "jit" else lambda function: function
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
-        self._gradient = jit(make_gradient(model, loss))
+        gradient = make_gradient(model, loss)
+        self._gradient = jit(gradient)
+        if accumulate > 1:
+            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
+        self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._made_by, (), self.host_state()
@@ -142,6 +147,21 @@ class Engine:
         """
         params = self.state.params if params is None else params
         return self._gradient(params, self.state.stats, batch, keys)
+
+    def gradient_of_step(
+        self, batch: Batch, keys: tuple[tuple[int, int], ...], before: Array
+    ) -> Array:
+        """Return the gradient (P,) of the step taken last, before clipping.
+
+        ``batch`` and ``keys`` are those of the step, ``before`` are the parameters (P,) before it.
+        A fused step has it still: then it may be a buffer, which the next step writes over, and is
+        not finite in a step that overflowed. Otherwise it is computed again, in micro-batches like
+        the step, in the backend's dtype.
+        """
+        kept = getattr(self.step.train, "gradient", None)
+        if kept is not None and (found := kept()) is not None:
+            return found
+        return self._step_gradient(before, self.state.stats, batch, keys).gradient
 
     def evaluate(
         self,

@@ -17,7 +17,7 @@ from xpnet.typing import Array
 __all__ = ["Metric", "Validated", "check_metrics", "values"]
 
 Metric = Callable[..., Any]
-OF_A_RECORD = ("epoch", "step", "lr", "loss", "accuracy", "seconds", "samples_per_second")
+OF_A_RECORD = ("epoch", "step", "lr", "loss", "accuracy", "seconds", "rows_per_second", "norms")
 # By these names of a second parameter scikit-learn's metrics take probabilities, not labels.
 PROBABILITIES = ("y_score", "y_prob", "y_proba")
 

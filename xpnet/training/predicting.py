@@ -38,6 +38,7 @@ class Predicting(Reading):
 
     seed: int
     chosen_threads: Threads | None
+    _batch: Batch  # of the last step
 
     @property
     @abstractmethod
@@ -118,6 +119,15 @@ class Predicting(Reading):
             with limited(self.engine.backend, self.chosen_threads):
                 found = self.engine.gradient(batch, keys)
             return self.engine.params_layout.named(found.gradient)
+
+    def gradient_of_step(self, before: Array) -> Array:
+        """Return the gradient (P,) of the step taken last, for a callback's ``on_step_end``.
+
+        ``before`` are the parameters (P,) before that step, as the backend keeps them. It is what
+        the update rule took, before it is clipped; the next step may write over it.
+        """
+        keys = dropout_keys(self.seed, self.position.step - 1, self.model.n_random)
+        return self.engine.gradient_of_step(self._batch, keys, before)
 
     def check_trained(self) -> None:
         """Raise TrainingError where the weights are still those that they were drawn as."""

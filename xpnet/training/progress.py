@@ -62,7 +62,7 @@ class Progress(Callback):
             }
             self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
-            pace = f"  {record['samples_per_second']:>7,.0f} samples/s"
+            pace = f"  {record['rows_per_second']:>7,.0f} samples/s"
             self._say(line + pace + self._left(trainer))
         self._shown = time.monotonic()
 

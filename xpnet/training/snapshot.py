@@ -102,7 +102,16 @@ def _is_record(value: Any) -> bool:
         _is_table(value)
         and _is_count(value.get("epoch"))
         and _is_count(value.get("step"))
-        and all(type(n) in (int, float) for n in value.values())
+        and all(type(n) in (int, float) for key, n in value.items() if key != "norms")
+        and _are_norms(value.get("norms", {}))
+    )
+
+
+def _are_norms(value: Any) -> bool:
+    """Whether it is a number for each name, for each layer."""
+    return _is_table(value) and all(
+        _is_table(layer) and all(type(norm) in (int, float) for norm in layer.values())
+        for layer in value.values()
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from xpnet.backends import Backend
 from xpnet.backends.backend import installed_version
-from xpnet.errors import BackendError, UnsupportedError, import_failure
+from xpnet.errors import BackendError, UnsupportedError, how_to_install, import_failure
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
@@ -126,7 +126,7 @@ def _fused_numpy(r: StepRequest) -> Callable:
         msg = "accumulate and mixed have no kernels on a CPU"
         raise UnsupportedError(msg)
     if installed_version(("numba",), "numba") is None:
-        msg = "Numba is not installed: pip install 'xpnet[fast]'"
+        msg = f"Numba is not installed: {how_to_install('fast')}"
         raise UnsupportedError(msg)
     if broken := import_failure("numba"):
         msg = f"the fused step needs {broken}"

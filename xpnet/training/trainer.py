@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "Position", "Trainer"]
 
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
-OF_A_FIT = ("_batches", "_began", "_check_rows", "_metrics")  # what a copy does without
+OF_A_FIT = ("_batch", "_batches", "_began", "_check_rows", "_metrics")  # what a copy does without
 
 
 class _Kept(NamedTuple):
@@ -364,7 +364,7 @@ class Trainer(Predicting):
         self._check_rows = lambda: loader.check_finite(EVALUATION_BATCH)
         hooks = overridden(self.callbacks, "on_step_end")
         for batch in self._batches():
-            cursor.phase = STEP
+            cursor.phase, self._batch = STEP, batch
             engine.train(batch, self._inputs(engine))
             cursor.advance()
             for hook in hooks:
@@ -409,7 +409,7 @@ class Trainer(Predicting):
             "lr": self._lr(self.position.step - 1),
             **means,
             "seconds": seconds,
-            "samples_per_second": done / seconds,
+            "rows_per_second": done / seconds,
         }
         if checks is not None:
             seen = Validated(self.engine.backend)
@@ -420,6 +420,8 @@ class Trainer(Predicting):
                 record["val_accuracy"] = result.accuracy
             if self._metrics:
                 record |= values(self._metrics, seen, self.loss, self.classes)
+        for add in overridden(self.callbacks, "on_record"):
+            add(self, record)
         value = watched(record, self.schedule.monitor)
         schedule_state = self.schedule.observe(self._schedule_state, value)
         engine, self._cursor.phase = self.engine, STEP

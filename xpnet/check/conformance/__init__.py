@@ -1,6 +1,6 @@
 """What training needs of an array library, as a test suite for that library's own CI.
 
-    pip install xpnet pytest
+    pip install pytest
     pytest --pyargs xpnet.check.conformance --xp mylib --xfails-file xfails.txt
 
 The library is any namespace of the Array API, ``package.module`` or ``package.module:attribute``.

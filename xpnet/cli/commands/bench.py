@@ -118,7 +118,7 @@ def bench(
 
     setting = Setting(device, precision)
     reports = benches.Reports(json_file, markdown_file, plot_file, as_json)
-    check_places(json_file, markdown_file, plot_file)
+    check_places(json_file, markdown_file, plot_file, as_json=as_json)
     if plot_file:
         check_plot()
     if predict + fit + crossover + scale > 1:

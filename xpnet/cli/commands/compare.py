@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--output", "-o", metavar="FILE", help="Also write a page, FILE.html.")
+@click.option(
+    "--output", "-o", metavar="FILE", help="Also write a page, FILE.html; - is standard output."
+)
 @click.option(
     "--quick", is_flag=True, help="Compare what the runs wrote; read no data, and ask no luck."
 )
@@ -32,16 +34,16 @@ def compare(runs: tuple[str, ...], output: str | None, quick: bool, as_json: boo
     from xpnet.cli.output import check_places, print_json, say, write_output
     from xpnet.run.comparison import compare as compared
 
-    check_places(output)
+    check_places(output, as_json=as_json)
     found = compared(runs, paired=not quick)
     if output is not None:
         write_output(output, found.html())
     if as_json:
         print_json(found.document())
-        return 0
-    _print(found)
-    if output is not None:
-        say("", f"wrote {output}")
+    elif output != "-":
+        _print(found)
+        if output is not None:
+            say("", f"wrote {output}")
     return 0
 
 
@@ -63,6 +65,7 @@ COLUMNS = (
     *(("loss", "loss"), ("best epoch", "best_epoch"), ("epochs", "epochs")),
     *(("parameters", "parameters"), ("seconds", "seconds")),
 )
+NARROW = 16  # characters of a folded column
 SPARE = ("loss", "epochs", "best epoch", "seconds", "parameters")  # the last is left out first
 
 
@@ -109,14 +112,15 @@ def _shown(value: Any) -> str:
 
 def _print_settings(found: "Comparison") -> None:
     """Print what differs: a line for each setting if that fits, else lines for each run."""
-    from xpnet.cli.output import fits, say, show_rows
+    from xpnet.cli.output import fits, say, show_rows, terminal
 
     names = [row["run"] for row in found.rows]
     columns = [("setting", "left"), *((name, "left") for name in names)]
     rows = [[key, *map(_shown, values)] for key, values in found.settings.items()]
     say("")
-    if fits(columns, rows):
-        show_rows(columns, rows)
+    room = terminal()[0] - max(map(len, found.settings)) - NARROW * len(names)
+    if fits(columns, rows) or room >= 0:
+        show_rows(columns, rows, fold=not fits(columns, rows))
         return
     say("settings that differ")
     for number, name in enumerate(names):

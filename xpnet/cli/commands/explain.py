@@ -1,5 +1,6 @@
 """``xpnet explain``."""
 
+import os.path  # its `exists` takes any text
 from typing import Any
 
 import click
@@ -8,9 +9,14 @@ FORMATS = ("terminal", "markdown", "latex", "html")
 
 
 @click.command()
-@click.argument("source", nargs=-1, metavar="[SIZES... | RECIPE | FILE.toml | RUN]")
-@click.option("--batch", default=1, show_default=True, help="Number of rows.")
-@click.option("--sample", default=0, show_default=True, help="First row of the data to use.")
+@click.argument("source", nargs=-1, metavar="[SIZES... | RECIPE | FILE.toml | RUN [FILE]]")
+@click.option("--batch", type=int, help="Number of rows; by default 1.")
+@click.option(
+    "--sample",
+    metavar="worst|unsure|N",
+    help="Row of the data: with the largest loss, with the likeliest two classes closest, or number"
+    " N. Of a run, by default the worst, or unsure if it gets all right; else 0.",
+)
 @click.option("--label", type=int, help="Class of the first row.")
 @click.option("--loss", metavar="L", help="Loss, e.g. softmax_cross_entropy, mean_squared_error.")
 @click.option("--activation", metavar="A", help="Activation of the hidden layers, e.g. relu.")
@@ -27,8 +33,8 @@ FORMATS = ("terminal", "markdown", "latex", "html")
 @click.option("--seed", type=int, help="Seed of the weights and the synthetic rows.")
 def explain(
     source: tuple[str, ...],
-    batch: int,
-    sample: int,
+    batch: int | None,
+    sample: Any,
     label: int | None,
     loss: str | None,
     activation: str | None,
@@ -41,20 +47,23 @@ def explain(
     """Explain one training step: where does the gradient come from?
 
     Goes forward and backward one operation at a time: its formula, the code that runs, the shapes
-    and the numbers. Then derives dC/dz and dC/dW in five ways, and shows the element-wise product
-    that is wrong.
+    and the numbers; through the Jacobian and fused. Then derives dC/dz and dC/dW in five ways, and
+    shows the element-wise product that is wrong.
 
     \b
     xpnet explain                                  one example, small enough to read
     xpnet explain 784 128 10 --batch 32            a network of these widths
     xpnet explain digits --sample 3                a recipe or a TOML file
-    xpnet explain runs/first --sample 17 -o explain.html   a trained run, for a browser
+    xpnet explain runs/first                       a trained run, on its worst mistake
+    xpnet explain runs/first more.csv              the same of the rows of another file
+    xpnet explain runs/first --sample 17 -o explain.html   for a browser
     """
     from xpnet.backends import resolve
     from xpnet.explanation import explain as explanation_of
 
+    words, rows = _source(source)
     explanation = explanation_of(
-        _source(source),
+        words,
         resolve(backend, "auto", "float64").backend,
         convention,
         batch=batch,
@@ -63,6 +72,7 @@ def explain(
         loss=loss,
         activation=activation,
         seed=seed,
+        x=rows,
     )
     endings = {".md": "markdown", ".tex": "latex", ".html": "html"}
     if form is None:
@@ -71,18 +81,19 @@ def explain(
     return 0
 
 
-def _source(words: tuple[str, ...]) -> list[int] | str | None:
-    """The words as widths, or as the one recipe, file or run that they must be."""
+def _source(words: tuple[str, ...]) -> tuple[list[int] | str | None, str | None]:
+    """The words as widths, or as the one recipe, file or run that they must be; and its rows."""
     import re
 
     from xpnet.errors import ConfigError
 
     if all(re.fullmatch("[0-9]{1,19}", word) for word in words):
-        return [int(word) for word in words] or None
-    if len(words) > 1:
-        msg = f"give sizes such as 784 128 10, or one recipe, file or run; got {' '.join(words)}"
+        return [int(word) for word in words] or None, None
+    if len(words) > 2 or (len(words) == 2 and not os.path.exists(words[0])):
+        msg = "give sizes such as 784 128 10, or one recipe, file or run, and for a run a file of "
+        msg += f"rows; got {' '.join(words)}"
         raise ConfigError(msg)
-    return words[0]
+    return words[0], words[1] if len(words) == 2 else None
 
 
 def _write(explanation: Any, form: str, output: str | None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from xpnet.cli.options import json_option, set_option, warn
-from xpnet.cli.output import add_column, add_row, print_json, say, show, write_output
+from xpnet.cli.output import add_column, add_row, check_places, print_json, say, show, write_output
 
 
 @click.command()
@@ -55,6 +55,7 @@ def gradcheck(
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
         msg += f"got {batch}, {samples} and {tolerance}"
         raise ConfigError(msg)
+    check_places(json_file, as_json=as_json)
     model: Any
     if is_saved(source):
         if overrides:

@@ -6,11 +6,15 @@ import click
 @click.command()
 @click.argument("path", default="xpnet.toml", metavar="[FILE]")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
-def init(path: str, force: bool) -> int:
+@click.option(
+    "--schema", is_flag=True, help="Also write what an editor completes and checks FILE by."
+)
+def init(path: str, force: bool, schema: bool) -> int:
     """Write a config with every setting explained, ready for ``xpnet train FILE``.
 
     \b
     xpnet init my.toml
+    xpnet init my.toml --schema
     xpnet train my.toml
     """
     from pathlib import Path
@@ -25,6 +29,15 @@ def init(path: str, force: bool) -> int:
     if Path(path).exists() and not force:
         msg = f"{path} already exists: choose another name, or add --force to overwrite it"
         raise ConfigError(msg)
-    write_output(path, template_text())
+    if schema:
+        from xpnet.cli.commands.schema import text
+        from xpnet.run.schema import FILE_NAME
+
+        beside = Path(path).with_name(FILE_NAME)
+        write_output(str(beside), text())
+        write_output(path, template_text(f"./{FILE_NAME}"))
+        say(f"wrote {beside}, which the first line of {path} names for editors")
+    else:
+        write_output(path, template_text())
     say(f"wrote {path}; train with: xpnet train {path}")
     return 0

@@ -5,7 +5,16 @@ from typing import Any
 import click
 
 from xpnet.cli.options import json_option, set_option, warn
-from xpnet.cli.output import add_column, add_row, cell, print_json, say, show, write_output
+from xpnet.cli.output import (
+    add_column,
+    add_row,
+    cell,
+    check_places,
+    print_json,
+    say,
+    show,
+    write_output,
+)
 
 
 @click.command()
@@ -84,6 +93,7 @@ def parity(
     from xpnet.run.config_sources import load_config
     from xpnet.storage.plain_json import json_text
 
+    check_places(json_file, markdown_path, as_json=as_json)
     config = load_config(source, overrides, report=warn)
     named = [name.strip() for name in (backends or "").split(",") if name.strip()]
     libraries = [load_module(module, config.dtype, to_numpy) for module in modules]

@@ -2,13 +2,14 @@
 
 import click
 
-from xpnet.cli.options import device_options, which_option
+from xpnet.cli.options import device_options, json_option, which_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("--output", metavar="FILE", help="The page; by default RUN/report.html.")
+@json_option
 @device_options
 @which_option
 @click.option(
@@ -21,6 +22,7 @@ def report(
     run: str,
     file: str | None,
     output: str | None,
+    as_json: bool,
     device: str | None,
     backend: str | None,
     which: str,
@@ -36,14 +38,25 @@ def report(
     xpnet report runs/first new.csv --output new.html
     """
     from xpnet.cli.options import open_run
-    from xpnet.cli.output import check_places, say
-    from xpnet.errors import ConfigError
+    from xpnet.cli.output import check_places, say_written
+    from xpnet.errors import CheckpointError, ConfigError
+    from xpnet.run import RunFolder
+    from xpnet.run.reporting import write_folder
 
     if output == "":
         msg = "--output is empty; name the file"
         raise ConfigError(msg)
-    check_places(output)
-    loaded = open_run(run, backend, device, which)
+    check_places(output, as_json=as_json)
+    try:
+        loaded = open_run(run, backend, device, which)
+    except CheckpointError as error:
+        folder = RunFolder(run)
+        if file is not None or not folder.config_path.is_file():
+            raise
+        page = write_folder(folder, output, str(error))
+        say_written(page, [f"report {page}"], as_json)
+        return 0
     named = label[0] if len(label) == 1 else label or None
-    say(f"report {loaded.report(output, data=file, label=named)}")
+    page = loaded.report(output, data=file, label=named)
+    say_written(page, [f"report {page}"], as_json)
     return 0

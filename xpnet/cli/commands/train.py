@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option("--step", metavar="S", help="Kind of step: auto, portable, fused or jit.")
 @click.option("--threads", metavar="N|auto", help="Threads on a CPU; auto: measured.")
 @click.option("--data-dir", metavar="DIR", help="Folder of the mnist and fashion-mnist files.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard.")
+@click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="true",
+              help="Log to MLflow, at URI or where it logs by default.")  # fmt: skip
 @click.option(
     "--sweep", "search", metavar="auto|FILE", help="Search the settings for the best: many runs."
 )
@@ -48,6 +51,8 @@ def train(
     step: str | None,
     threads: str | None,
     data_dir: str | None,
+    tensorboard: bool,
+    mlflow: str | None,
     search: str | None,
     quiet: bool,
     as_json: bool,
@@ -89,6 +94,8 @@ def train(
         "batch_size": batch_size,
         "step": step,
         "threads": threads,
+        "tracking.tensorboard": "true" if tensorboard else None,
+        "tracking.mlflow": mlflow,
     }
     if out == "":  # a shell variable that is not set, and not the current folder
         msg = "--out is empty; name the folder, . for the current one"
@@ -101,8 +108,9 @@ def train(
     ]
     asked = source if given("source") else None
     if search is not None or (resume and out is not None and is_sweep(out)):
-        how = {"resume": resume, "quiet": quiet, "as_json": as_json}
-        return run_sweep(asked, search, out, recipe, texts, start, **how)
+        return run_sweep(
+            asked, search, out, recipe, texts, start, resume=resume, quiet=quiet, as_json=as_json
+        )
 
     def report(line: str) -> None:
         if not quiet:
@@ -116,7 +124,7 @@ def train(
             settings=texts,
             start_from=start,
             resume=resume,
-            progress=None if quiet else Progress(),
+            progress=False if quiet else Progress(),
             report=report,
             warn=warn,
         )

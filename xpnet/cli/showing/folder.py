@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xpnet.cli.output import cell, print_json, say, show_rows
-from xpnet.run.overview import Overview, runs_in
+from xpnet.run.overview import Overview, folders_of_runs, runs_in
 from xpnet.training.memory import in_words
 from xpnet.training.progress import clock
 
@@ -20,9 +20,10 @@ STYLES = {"training": "green", "finished": "", "interrupted": "yellow"}  # other
 
 def show_folder(path: str, *, as_json: bool) -> None:
     """Print a line for each run of a folder, then why some are not finished."""
-    runs = runs_in(path)
+    runs, inner = runs_in(path), [str(each) for each in folders_of_runs(path)]
     if as_json:
-        print_json({"kind": "folder", "path": path, "runs": [run.row() for run in runs]})
+        found = [run.row() for run in runs]
+        print_json({"kind": "folder", "path": path, "runs": found, "folders": inner})
         return
     rows = []
     for run in runs:
@@ -33,6 +34,8 @@ def show_folder(path: str, *, as_json: bool) -> None:
     for run in runs:
         if run.note:
             say(f"{run.path.name}: {run.status}: {run.note}")
+    for each in inner:
+        say(f"more runs in {each}")
 
 
 def _cells(run: Overview, row: dict[str, Any]) -> tuple[str, ...]:

@@ -2,20 +2,19 @@
 
 import base64
 import gzip
-import json
 import math
 import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet import page
 from xpnet.data import Dataset, Shuffle
 from xpnet.data.augment import Augment
 from xpnet.errors import ConfigError, DataError
-from xpnet.escape import escape, escape_html, filled
+from xpnet.escape import escape
 from xpnet.interop.onnx.coefficients import learning_rates
 from xpnet.interop.onnx.step import predict_model, refuse, step_model
 from xpnet.optim.schedules import Plateau
@@ -195,8 +194,17 @@ def _page(
     config = run.config
     fixed = config.data.augment == Augment() and not isinstance(trainer.schedule, Plateau)
     follows = whole and drawn and fixed and not trained and epochs == config.epochs
-    words = _words(run, trainer, data, tensors, first, follows=follows)
-    return _filled({**words, "data": _json(data), "blobs": "\n".join(_tags(blobs))}, address)
+    words = _words(run, trainer, data, tensors, first)
+    return page.render(
+        "xpnet.interop.onnx",
+        "page.html",
+        **words,
+        address=address,
+        origin=re.sub(r"^(https://[^/]+).*", r"\1", address or ""),
+        follows=follows,
+        data=data,
+        blobs={name: _packed_text(raw) for name, raw in blobs.items()},
+    )
 
 
 def _rates(trainer: Trainer, steps: int, per_epoch: int) -> list[float]:
@@ -242,8 +250,6 @@ def _words(
     data: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
     first: str | None,
-    *,
-    follows: bool,
 ) -> dict[str, str]:
     classes = data["classes"]
     what = Path(run.config.data.source).stem or "the data"
@@ -254,33 +260,16 @@ def _words(
     lead = f"A {chain} network, {trainer.engine.params_layout.size:,} parameters, learns to {kind} "
     lead += f"from {data['rows']:,} rows of {what}. Each step is one ONNX model that xpnet wrote: "
     lead += "forward, backward and update. Nothing leaves this machine."
-    footer = "The step was recorded from xpnet’s own functions and runs in onnxruntime-web"
-    footer += f", loaded from {data['runtime']}." if data["runtime"] else ", which is in this file."
-    if follows:
-        footer += " With the rate at × 1 the curve is that of <code>xpnet train</code>: the same "
-        footer += "first weights, batches and dropout."
     return {
-        "title": escape_html(f"{what} learnt in the browser"),
-        "heading": escape_html(f"A network learns {what}, here, as you watch"),
-        "lead": escape_html(lead),
-        "footer": footer,
+        "title": f"{what} learnt in the browser",
+        "heading": f"A network learns {what}, here, as you watch",
+        "lead": lead,
         "epochs": str(data["steps"] // data["steps_per_epoch"]),
         "steps": str(data["steps"]),
         "held": f"{data['held']:,}",
         "shown": str(data["shown"]),
         "units": "0" if first is None else str(tensors[first].shape[1]),
     }
-
-
-def _filled(parts: dict[str, str], address: str | None) -> str:
-    folder = resources.files("xpnet.interop.onnx") / "page"
-    origin = "" if address is None else re.sub(r"^(https://[^/]+).*", r"\1", address)
-    parts |= {
-        "css": (folder / "page.css").read_text("utf-8"),
-        "js": (folder / "page.js").read_text("utf-8"),
-        "origin": escape_html(origin),
-    }
-    return filled((folder / "page.html").read_text("utf-8"), parts)
 
 
 def _runtime(runtime: str | Path | None) -> tuple[str | None, dict[str, bytes]]:
@@ -301,14 +290,5 @@ def _runtime(runtime: str | Path | None) -> tuple[str | None, dict[str, bytes]]:
     return None, {key: (folder / name).read_bytes() for key, name in RUNTIME.items()}
 
 
-def _tags(blobs: Mapping[str, bytes]) -> list[str]:
-    return [
-        f'<script type="application/octet-stream" id="blob-{name}">'
-        + base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()
-        + "</script>"
-        for name, raw in blobs.items()
-    ]
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+def _packed_text(raw: bytes) -> str:
+    return base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.errors import BackendError, DataError
+from xpnet.errors import BackendError, DataError, how_to_install
 from xpnet.interop.onnx.step import NEW, about
 from xpnet.step import dropout_keys
 from xpnet.training.trainer import Trainer
@@ -35,7 +35,7 @@ class StepSession:
             import onnxruntime
         except ImportError as error:
             msg = f"taking the step needs onnxruntime, which cannot be imported: {error}"
-            raise BackendError(msg, command="pip install 'xpnet[onnx]'") from None
+            raise BackendError(msg, command=how_to_install("onnx")) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends.backend import installed_version
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, how_to_install
 
 if TYPE_CHECKING:
     import onnx
@@ -263,7 +263,7 @@ def library() -> Any:
         import ndonnx
     except ImportError as error:
         msg = f"exporting needs ndonnx, which cannot be imported: {error}"
-        raise BackendError(msg, command="pip install 'xpnet[onnx]'") from None
+        raise BackendError(msg, command=how_to_install("onnx")) from None
     return ndonnx
 
 

@@ -23,6 +23,7 @@ from numba import config, njit
 from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
+from xpnet.cache import cache_folder
 from xpnet.kernels.cpu import memory, parts
 from xpnet.kernels.cpu.parts import OPTIONS
 
@@ -107,11 +108,7 @@ def _folder() -> Path:
     """Where the texts are kept, and the machine code beside them."""
     if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"]) / "xpnet"
-    if os.environ.get("XPNET_CACHE_DIR"):
-        return Path(os.environ["XPNET_CACHE_DIR"]) / "kernels"
-    import platformdirs
-
-    return platformdirs.user_cache_path("xpnet") / "kernels"
+    return cache_folder() / "kernels"
 
 
 def _written(path: Path, text: str) -> Path:

@@ -79,6 +79,10 @@ class FusedStep:
         msg += "another"
         raise UnsupportedError(msg)
 
+    def gradient(self) -> Array | None:
+        """Return the gradient (P,) of the last step, a buffer; None where none was stored."""
+        return None if self._descent else self._buffers.flat[1]
+
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
         """The phases of a step that has been taken, each to be timed by itself.
 

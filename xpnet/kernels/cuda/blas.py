@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, how_to_install
 from xpnet.typing import Array
 
 __all__ = ["Blas", "Product", "find_cublas", "product"]
@@ -157,5 +157,5 @@ def find_cublas() -> Any:
         return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
     except Exception as error:  # no pathfinder, no library, or one that does not load
         msg = f"cuBLAS cannot be loaded by itself ({type(error).__name__}): "
-        msg += "pip install 'cupy-cuda13x[ctk]'"
+        msg += how_to_install("cupy")
         raise BackendError(msg) from error

@@ -22,7 +22,7 @@ from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
 from xpnet.kernels.plan import make_plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
-from xpnet.nn.losses import Loss
+from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
@@ -84,6 +84,13 @@ class FusedStep:
         msg = "a fused step is bound to its buffers: copy the Trainer or the Engine, which makes "
         msg += "another"
         raise UnsupportedError(msg)
+
+    def gradient(self) -> Array | None:
+        """Return the gradient (P,) of the last step, unscaled; None before the first one."""
+        if self.buffers is None:
+            return None
+        with self.executor.active():
+            return quotient(self.buffers.grad, self.buffers.denominator)
 
     def _adopt(self, state: TrainState) -> Buffers:
         """The static buffers, holding ``state``; the first state becomes part of them."""

@@ -8,6 +8,6 @@
     if (name === "auto") delete root.dataset.theme;
     else root.dataset.theme = name;
     button.querySelector("span").textContent = name;
-    button.setAttribute("aria-label", name === "auto" ? "Colours: system default" : `Colours: ${name}`);
+    button.setAttribute("aria-label", `Colours: ${name}${name === "auto" ? ", as the system has them" : ""}`);
   });
 }

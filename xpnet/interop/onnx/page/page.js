@@ -1,18 +1,8 @@
-"use strict";
 const one = (selector) => document.querySelector(selector);
 const about = JSON.parse(one("#data").textContent);
 
 /* ---- colours ---- */
-const themes = ["auto", "light", "dark"];
-const theme = one("#theme");
-theme.addEventListener("click", () => {
-  const root = document.documentElement;
-  const name = themes[(themes.indexOf(root.dataset.theme || "auto") + 1) % 3];
-  if (name === "auto") delete root.dataset.theme; else root.dataset.theme = name;
-  theme.querySelector("span").textContent = name;
-  theme.setAttribute("aria-label", name === "auto" ? "Colours: system default" : `Colours: ${name}`);
-  if (state) show();
-});
+one("#theme").addEventListener("click", () => { if (state) show(); }); // the pictures, in the new colours
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /* ---- what the page carries, gzipped, in base64 ---- */
