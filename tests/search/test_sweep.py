@@ -365,5 +365,5 @@ def test_the_own_settings_of_few_rows_are_the_first_trial(tmp_path):
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(BackendError, match=r"a sweep needs 'optuna': pip install 'xpnet\[sweep\]'"):
+    with pytest.raises(BackendError, match=r"a sweep needs 'optuna': pip install 'optuna>=4'"):
         go(tmp_path / "s")
