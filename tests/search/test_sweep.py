@@ -13,6 +13,7 @@ from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, 
 from xpnet.run import load
 from xpnet.search import trials as trials_module
 from xpnet.search.result import best_of
+from xpnet.training.callbacks import Callback
 from xpnet.training.trainer import Trainer
 
 pytest.importorskip("optuna", reason="a sweep needs Optuna")
@@ -361,6 +362,18 @@ def test_the_own_settings_of_few_rows_are_the_first_trial(tmp_path):
     result = go(tmp_path / "s", "auto", source, settings=settings, trials=1)
     assert result.plain == result.trials[0]
     assert result.settings(result.plain)["batch_size"] == 32  # "auto" in the recipe
+
+
+def test_a_notebook_gets_no_curves_of_each_trial(tmp_path, monkeypatch):
+    from xpnet.run import train_run
+
+    drawn = []
+    monkeypatch.setattr(train_run, "in_notebook", lambda: True)
+    monkeypatch.setattr(train_run, "LiveCurves", lambda: drawn.append(1) or Callback())
+    source = table(tmp_path / "t.csv")  # whose best is trained again
+    settings = {"epochs": 1, "threads": 1, "data.label": "y"}
+    assert go(tmp_path / "s", SPACE, source, settings=settings, trials=1).retrained
+    assert not drawn
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path):
