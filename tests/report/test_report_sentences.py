@@ -85,17 +85,19 @@ def test_old_and_odd_histories_are_drawn():
         *("Loss", "Learning rate", "Gradient norm by layer"),
         *("Update relative to the weights", "Speed"),
     ]
+    early = learning(history([2.0, 1.0], norms=[norms[0], {}]), None).cards[1]
+    assert early.note == "At epoch 1 it is 0.1 in 0.dense."  # the last that was measured
     later = history([2.0, 1.0], norms=norms)
     notes = {card.title: card.note for card in learning(later, None).cards}
-    assert notes["Gradient norm by layer"] == "In the last epoch 0.05 in 0.dense."
-    assert notes["Update relative to the weights"] == "In the last epoch 0.01 in 0.dense."
+    assert notes["Gradient norm by layer"] == "At epoch 2 it is 0.05 in 0.dense."
+    assert notes["Update relative to the weights"] == "At epoch 2 it is 0.01 in 0.dense."
 
 
 def test_of_many_layers_some_are_drawn_and_that_is_said():
     norms = {f"{n}.dense": {"weights": 1.0, "gradient": 1.0 + n, "update": 0.1} for n in range(64)}
     section = learning(history([2.0, 1.0], norms=[norms, norms]), None)
     note = next(card.note for card in section.cards if card.title.startswith("Gradient"))
-    assert note == ("In the last epoch 64 in 63.dense and 1 in 0.dense. Shown are 8 of 64 layers.")
+    assert note == ("At epoch 2 it is 64 in 63.dense and 1 in 0.dense. Shown are 8 of 64 layers.")
 
 
 def test_the_class_that_is_missed_most_is_that_of_the_largest_share():

@@ -206,7 +206,7 @@ def _norms(history: Sequence[Record]) -> list[Card]:
         if not last:
             continue
         high, low = max(last, key=last.__getitem__), min(last, key=last.__getitem__)
-        said = f"In the last epoch {number(last[high])} in {high}"
+        said = f"At epoch {epochs[-1]} it is {number(last[high])} in {high}"
         said += f" and {number(last[low])} in {low}." if high != low else "."
         chart = curves(
             [Line(name, epochs, v) for name, v in values.items()],
