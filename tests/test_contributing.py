@@ -35,7 +35,7 @@ MODELS = {
         r'"array[-_]api[-_]strict":',
     ),
     "A table format, such as ARFF": (r"(?i:arff)", r'"a\.arff":'),
-    "A command, such as init": (r'xpnet init\b|xpnet\("init"|"init": "W', r'\("init"'),
+    "A command, such as init": (r'xpnet init\b|xpnet\("init"|"init": "[Ww]rite', r'\("init"'),
 }
 
 LISTS = ("xpnet/docs/backends.md", "xpnet/docs/data.md")  # of the backends, of the formats

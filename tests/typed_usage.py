@@ -204,6 +204,7 @@ def the_mathematics() -> None:
     assert_type(gradcheck(Sequential([Dense(3)]), SoftmaxCrossEntropy(), x, y).ok, bool)
     assert_type(explain([784, 128, 10], batch=32), Explanation)
     print(explain(tiny()), explain("runs/first", sample=17).render("markdown"))
+    print(explain(load("runs/first"), sample="worst").script)
     a = softmax(x)
     print(softmax_backward(a, a), ops.dense(x, x.T))
     assert_type(xpnet.__version__, str)

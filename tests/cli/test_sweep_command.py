@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_an_error_is_one_line(xpnet, tmp_path, args, expected):
 
 
 def test_the_bar_shows_how_far_it_is(capsys):
-    with _Bar(True) as bar:
+    with _Bar() as bar:
         bar.say("before")
         bar.update(Status(1, 4, "val_loss", 0.5, (2, 3, 10, 0.25), 75.0))
         bar.say("trial \x1b[2J[bold]1")
@@ -103,3 +104,14 @@ def test_the_bar_shows_how_far_it_is(capsys):
         assert task.fields["pace"] == "1:15 left"
     out = capsys.readouterr().out
     assert "trial \\x1b[2J[bold]1" in out
+
+
+def test_on_a_terminal_the_words_to_copy_are_one_line(xpnet, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    code, out, _ = xpnet("train", "--sweep", "auto", "--set", "sweep.trials=2", *QUICK)
+    assert code == 0
+    (words,) = [line for line in out.splitlines() if line.startswith("--set ")]
+    assert "optimizer.lr=" in words
+    assert "optimizer.weight_decay=" in words
+    assert "0/2" in out

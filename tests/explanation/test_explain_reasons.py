@@ -11,6 +11,8 @@ from scipy import special
 from xpnet.escape import escape_markdown
 from xpnet.explanation import explain, of_sizes, tiny, wording
 from xpnet.explanation.notation import latex, mathml, plain, prose
+from xpnet.explanation.subject import first_weights
+from xpnet.nn import Dense, LayerNorm, PReLU, Sequential, Softmax
 from xpnet.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 
 RENDERED = ("terminal", "markdown", "latex")
@@ -162,6 +164,16 @@ def test_every_array_of_the_steps_is_in_the_legend_with_its_shape(name):
     sizes = {x.symbol: x.shape for x in found.legend if x.kind == "size"}
     assert (sizes["N"], sizes["K"]) == (str(N), str(K))
     assert [x.symbol for x in found.legend if x.kind == "index"] == list("nijks")
+
+
+def test_the_letters_of_a_normalisation_are_in_the_legend():
+    subject = of_sizes([4, 3], batch=3)
+    model = Sequential((Dense(5), LayerNorm(), PReLU(), Dense(3), Softmax())).build((4,))
+    subject = dataclasses.replace(subject, model=model, params=first_weights(model, 0))
+    letters = {x.symbol: x.meaning for x in explain(subject).legend}
+    assert letters["γ_j"] == "the scale of a normalisation"
+    assert letters["dγ_j"] == "$∂C/∂γ$"
+    assert {"x̂_nj", "β_j", "dβ_j", "dα_i"} <= set(letters)
 
 
 def test_da_is_said_once_in_words():

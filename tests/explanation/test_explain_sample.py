@@ -151,6 +151,19 @@ def test_a_label_that_is_asked_for_is_told_from_the_one_in_the_data(digits):
     assert found.label == str((label + 1) % 10)
 
 
+def test_a_label_of_two_classes_and_one_output_may_be_asked_for(tmp_path):
+    lines = ["a,b,kind"] + [f"{i % 7},{i % 5},{'yes' if i % 7 > 3 else 'no'}" for i in range(60)]
+    (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
+    run = trained(str(tmp_path / "two.csv"), tmp_path / "run", "loss.name=binary_cross_entropy")
+    for label in (0, 1):
+        found = explain(run, sample=2, label=label)
+        target = next(t for s in found.steps for t in s.operands if t.name == "y")
+        assert target.values[0, 0] == label
+        assert f"labelled {('no', 'yes')[label]} as asked" in found.example.text
+    with pytest.raises(ConfigError, match="the run's loss predicts 0 or 1, not a class"):
+        explain(run, label=2)
+
+
 def test_an_image_is_there_as_people_see_it(digits):
     part = digits.test_part()
     found = explain(digits, sample=5).example
@@ -325,3 +338,12 @@ def test_the_command_takes_a_rule_a_number_and_a_file(flowers, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+def test_a_label_that_a_trainer_does_not_have_is_refused():
+    x, y = np.eye(4), np.array(["a", "b", "a", "b"])
+    trainer = Trainer([Dense(2)], backend="numpy")
+    trainer.fit((x, y), epochs=1)
+    assert "labelled b as asked (a in the data)" in explain(trainer, x=x, y=y, label=1).example.text
+    with pytest.raises(ConfigError, match="label must be a class from 0 to 1; got 2"):
+        explain(trainer, x=x, y=y, label=2)

@@ -71,7 +71,9 @@ def test_the_status_is_what_the_run_wrote_last(run, status, expected, note):
 
 
 def test_a_run_that_a_process_writes_is_training(run):
-    said(run, status="training")
+    assert overview(run).seconds == json.loads((run / "run.json").read_text())["seconds"]
+    said(run, status="training", seconds=0.0)
+    assert overview(run).seconds == sum(r["seconds"] for r in overview(run).history) > 0
     assert writer_of(run) is None
     with RunLock(run):
         assert writer_of(run).startswith(f"pid {os.getpid()} on host ")

@@ -72,10 +72,15 @@ def text_of(path):
 KINDS = {
     "classes": (("kind",), {"data__label": "kind"}),
     "two classes": (("yes",), {"data__label": "yes"}),
-    "one output": (("yes",), {"data__label": "yes", "loss__name": "sigmoid_cross_entropy"}),
+    "one output": (("yes",), {"data__label": "yes", "loss__name": "binary_cross_entropy"}),
     "an ignored class": (("kind",), {"data__label": "kind", "loss__ignore_label": 1}),
     "values": (("score",), {"data__label": "score"}),
     "several values": (("score", "b"), {"data__label": ["score", "b"]}),
+    "margins": (("yes",), {"data__label": "yes", "loss__name": "hinge"}),
+    "several labels by margins": (
+        ("a", "b"),
+        {"data__label": ["a", "b"], "data__task": "multilabel", "loss__name": "hinge"},
+    ),
     "several labels": (("a", "b"), {"data__label": ["a", "b"], "data__task": "multilabel"}),
     "weights": (("kind", "w"), {"data__label": "kind", "data__columns__weight": "w"}),
     "no test part": (("kind",), {"data__label": "kind", "data__test_fraction": 0.0}),
@@ -119,6 +124,25 @@ def test_the_scores_and_the_rows_are_those_of_the_run(csv, tmp_path):
         height, colour, day = shown.cells
         number = "" if height == "–" else str(float(height))
         assert (number, colour, day) in rows
+
+
+@pytest.mark.parametrize("labels", [["yes"], ["a", "b"]], ids=["classes", "labels"])
+def test_a_loss_without_probabilities_is_said_to_have_none(labels, csv, tmp_path):
+    task = {"data__task": "multilabel"} if len(labels) > 1 else {}
+    given = labels if len(labels) > 1 else labels[0]
+    run, _ = go(csv(*labels), tmp_path / "run", data__label=given, loss__name="hinge", **task)
+    text = text_of(tmp_path / "run" / "report.html")
+    assert "ROC" in text
+    assert "this loss gives no probability" in text
+    for absent in ("Calibration", "How sure it is", " sure, and wrong"):
+        assert absent not in text
+    report = report_of(run)
+    wrong = [m for m in report.mistakes if m.mistake.badness <= 0]
+    assert report.mistakes
+    assert not wrong
+    if len(labels) == 1:
+        counts = np.array(run.test["confusion"])
+        assert len(report.mistakes) == min(24, counts.sum() - np.trace(counts))
 
 
 def test_what_becomes_of_the_columns_is_said(csv, tmp_path):

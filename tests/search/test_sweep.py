@@ -13,6 +13,7 @@ from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, 
 from xpnet.run import load
 from xpnet.search import trials as trials_module
 from xpnet.search.result import best_of
+from xpnet.training.callbacks import Callback
 from xpnet.training.trainer import Trainer
 
 pytest.importorskip("optuna", reason="a sweep needs Optuna")
@@ -142,8 +143,9 @@ def test_a_sweep_goes_on_as_if_it_had_not_ended(found, tmp_path):
     assert [t.values for t in again.trials] == [t.values for t in result.trials]
     assert [t.value for t in again.trials] == [t.value for t in result.trials]
     assert any("3 are done" in line for line in said)
-    done = xpnet.sweep(out=place, resume=True, trials=10, report=said.append)
+    done = xpnet.sweep(out=place, resume=True, report=said.append)  # ten, as it was told last
     assert done.trials == again.trials
+    assert any(line.startswith("sweep of 10 trials") and "10 are done" in line for line in said)
 
 
 def test_an_interrupted_trial_is_continued_from_its_checkpoint(found, tmp_path, monkeypatch):
@@ -192,6 +194,8 @@ def test_a_grid_is_searched_in_order_and_a_part_of_it_at_random(tmp_path):
     parts = [go(tmp_path / f"{s}", space, trials=2, seed=s, **options).trials for s in range(3)]
     assert len({str([t.values for t in part]) for part in parts}) > 1
     assert all(len({str(t.values) for t in part}) == 2 for part in parts)
+    more = go(tmp_path / "0", None, trials=9, resume=True, settings=options["settings"])
+    assert len(more.trials) == len({str(t.values) for t in more.trials}) == 4
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_others_go_on(tmp_path):
@@ -360,7 +364,19 @@ def test_the_own_settings_of_few_rows_are_the_first_trial(tmp_path):
     assert result.settings(result.plain)["batch_size"] == 32  # "auto" in the recipe
 
 
+def test_a_notebook_gets_no_curves_of_each_trial(tmp_path, monkeypatch):
+    from xpnet.run import train_run
+
+    drawn = []
+    monkeypatch.setattr(train_run, "in_notebook", lambda: True)
+    monkeypatch.setattr(train_run, "LiveCurves", lambda: drawn.append(1) or Callback())
+    source = table(tmp_path / "t.csv")  # whose best is trained again
+    settings = {"epochs": 1, "threads": 1, "data.label": "y"}
+    assert go(tmp_path / "s", SPACE, source, settings=settings, trials=1).retrained
+    assert not drawn
+
+
 def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(BackendError, match=r"a sweep needs 'optuna': pip install 'xpnet\[sweep\]'"):
+    with pytest.raises(BackendError, match=r"a sweep needs 'optuna': pip install 'optuna>=4'"):
         go(tmp_path / "s")

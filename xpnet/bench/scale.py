@@ -118,7 +118,7 @@ AXES = {
     "batch": Axis((16, 64, 256, 1024, 4096, 16384), "784-512-256-10", _of_batch),
     "rows": Axis(
         tuple(10**n for n in range(3, 8)),
-        f"xpnet train, {FEATURES} features streamed through {BUFFER} MiB, batch {BATCH}",
+        f"xpnet train, no report, {FEATURES} features through {BUFFER} MiB, batch {BATCH}",
         _of_rows,
     ),
 }

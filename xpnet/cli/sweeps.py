@@ -42,20 +42,21 @@ def run_sweep(
     options = {key.strip().removeprefix("sweep."): v for key, v in map(parse_setting, own)}
     build(Sweeping, options, "sweep")  # a name that it does not have is an error of the settings
     live = not quiet and not as_json and sys.stdout.isatty()
-    with tolerant_streams(), only_json(as_json), _Bar(live) as bar:
-        found = sweep(
-            source,
-            space,
-            out,
-            **options,
-            recipe=recipe,
-            settings=shared,
-            start_from=start,
-            resume=resume,
-            progress=bar.update if live else None,
-            report=(lambda line: None) if quiet else bar.say,
-            warn=warn,
-        )
+    with tolerant_streams(), only_json(as_json):
+        with _Bar() as bar:
+            found = sweep(
+                source,
+                space,
+                out,
+                **options,
+                recipe=recipe,
+                settings=shared,
+                start_from=start,
+                resume=resume,
+                progress=bar.update if live else None,
+                report=(lambda line: None) if quiet else bar.say,
+                warn=warn,
+            )
         _say_result(found, quiet, last=not (quiet and as_json))
     if as_json:
         print_json({"folder": str(found.folder.path), **found.as_dict()})
@@ -95,8 +96,7 @@ def _say_result(found: Sweep, quiet: bool, *, last: bool) -> None:
 class _Bar:
     """A bar over the trials on a terminal; elsewhere lines alone."""
 
-    def __init__(self, live: bool) -> None:
-        self.live = live
+    def __init__(self) -> None:
         self.progress: Progress | None = None
         self.task: Any = None
 

@@ -185,14 +185,12 @@ def of_trainer(
     else:
         found = answered(loss, model.forward(layers, x)[0], y, named.answers)
         choice = choose(found, sample, batch, "the trainer's loss")
-    some, title = (
-        given.take(choice.rows),
-        f"A trainer's network: {rows_in_words(choice, 'row')} given",
-    )
+    y = _relabelled(loss, y[choice.rows], model.output_shape[-1], label, "the trainer's loss")
+    some = given.take(choice.rows)
+    title = f"A trainer's network: {rows_in_words(choice, 'sample')} of the rows given"
     example = example_of(
         some, loss, model.forward(layers, some.x)[0], named, choice, label, f"{len(x):,}"
     )
-    y = _relabelled(loss, y[choice.rows], model.output_shape[-1], label, "the trainer's loss")
     return Subject(
         title, model, loss, layers, some.x, y, "the trainer's", named.classes, train=False,
         seed=seed, rows="given", example=example,
@@ -270,8 +268,13 @@ def _relabelled(
     """
     if loss.predicts == "class" and y.ndim == 1:
         return labels_in(loss, y, n_classes, label)
+    if label in (0, 1) and loss.predicts == "binary" and y.size == len(y):
+        y = y.copy()
+        y[0] = label
+        return y
     if label is not None:
-        msg = f"{whose} predicts a {loss.predicts}, not a class"
+        what = {"class": "rows of weights", "binary": "0 or 1", "value": "a value"}[loss.predicts]
+        msg = f"{whose} predicts {what}, not a class"
         raise ConfigError(msg, python="omit label", command="omit --label")
     return y
 

@@ -64,7 +64,8 @@ def example_of(
     labelled, said, answers = _said(loss, y, predicted, classes, named.outputs)
     if label is not None:
         asked = classes[label] if classes else str(label)
-        said = said.replace(labelled, f"{asked} as asked ({labelled} in the data)", 1)
+        own = said.removeprefix(f"labelled {labelled}")
+        said = f"labelled {asked} as asked ({labelled} in the data){own}"
         labelled = asked
     where = rows_in_words(choice, "sample") + (f" of {of}" if of else "")
     where += f", {choice.why}" if choice.why else ""

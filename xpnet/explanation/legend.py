@@ -60,7 +60,8 @@ def legend(steps: Sequence[Step], out: Output) -> tuple[Letter, ...]:
     meanings = ARRAYS | {"a": FUNCTIONS[out.name]}
     if out.name == "identity":
         meanings |= {"z": "the outputs, $x W + b$", "dz": "$∂C/∂z$"}
-    for name, meaning in meanings.items():
+    others = {k: f"$∂C/∂{k[1:]}$" for k in arrays if k[0] == "d" and k not in meanings}
+    for name, meaning in (meanings | others).items():
         if (t := arrays.get(name)) is not None:
             if name in OF_OUTPUTS:  # J is K there
                 t = t._replace(letters=t.letters.replace("j", "k").replace("s", "k"))

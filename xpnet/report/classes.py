@@ -36,11 +36,12 @@ def classes(scores: Mapping[str, Any], tally: ClassTally | None) -> Section:
     names, counts = scores["classes"], np.asarray(scores["confusion"], np.float64)
     cards = [_confusion(names, counts), _by_class(scores)]
     if tally is not None:
-        cards.append(calibration_card(tally.reliability, *_event(names)))
-        cards.append(_confidence(names, tally.reliability))
+        if tally.probable:
+            cards.append(calibration_card(tally.reliability, *_event(names)))
+            cards.append(_confidence(names, tally.reliability))
         if len(names) == 2:
             cards += _rankings(tally)
-    if len(names) > SIDE_BY_SIDE:  # a long table goes last
+    if len(names) > SIDE_BY_SIDE or cards[0].wide:  # pairs of charts, then a long table
         cards.append(replace(cards.pop(1), wide=True))
     return Section("failures", "Where does it fail?", most_missed(names, counts), tuple(cards))
 
@@ -302,7 +303,8 @@ def labels(scores: Mapping[str, Any], tally: LabelTally | None) -> Section:
         )
     ]
     if tally is not None:
-        cards.append(calibration_card(tally.reliability, OF_LABELS, "share of labels"))
+        if tally.probable:
+            cards.append(calibration_card(tally.reliability, OF_LABELS, "share of labels"))
         some = [j for j in range(len(names)) if rankings and np.isfinite(rankings[j][0])][
             :MOST_CURVES
         ]
@@ -335,7 +337,7 @@ def labels(scores: Mapping[str, Any], tally: LabelTally | None) -> Section:
     if len(f1):
         low = int(np.argmin(f1))
         lead = f"{names[low]} has the lowest F1, {f1[low]:.3f}."
-    return Section("failures", "Where does it fail?", lead, tuple(cards))
+    return Section("failures", "Where does it fail?", lead, tuple(cards), per_row=3)
 
 
 def _by_label(tally: LabelTally) -> dict[int, tuple[float, float, Any, Any]]:

@@ -137,11 +137,12 @@ class _Worst:
 class ClassTally:
     """Of a classification: calibration, the mistakes, and scores of class 1 where there are two.
 
-    The calibration is that of the predicted class, or of class 1 of two.
+    The calibration is that of the predicted class, or of class 1 of two. Without ``probable`` the
+    scores of the classes are margins, of which the larger wins, and there is none.
     """
 
-    def __init__(self, classes: Sequence[str], seed: int = 0) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[str], seed: int = 0, *, probable: bool = True) -> None:
+        self.classes, self.probable = tuple(classes), probable
         self.reliability = Reliability()
         self.sample = Sample(MOST_VALUES, seed)  # label, p of class 1, weight
         self._worst = _Worst()
@@ -153,19 +154,21 @@ class ClassTally:
         labels, p = labels.astype(np.int64), p.astype(np.float64)
         predicted, every = p.argmax(axis=1), np.arange(len(p))
         if len(self.classes) == 2:
-            self.reliability.add(p[:, 1], labels == 1, weight)
+            if self.probable:
+                self.reliability.add(p[:, 1], labels == 1, weight)
             self.sample.add(labels == 1, p[:, 1], np.ones(len(p)) if weight is None else weight)
-        else:
+        elif self.probable:
             self.reliability.add(p[every, predicted], predicted == labels, weight)
         wrong = np.flatnonzero(predicted != labels)
         own, its = labels[wrong], predicted[wrong]
+        sure = p[wrong, its] if self.probable else p[wrong, its] - p[wrong, own]
         self._worst.add(
-            p[wrong, its],
+            sure,
             rows[wrong],
             expected=own,
             actual=its,
             p_expected=p[wrong, own],
-            p_actual=p[wrong, its],
+            p_actual=sure,
         )
 
     @property
@@ -175,10 +178,13 @@ class ClassTally:
 
 
 class LabelTally:
-    """Of several labels, each yes or no: calibration over all of them, scores, the mistakes."""
+    """Of several labels, each yes or no: calibration over all of them, scores, the mistakes.
 
-    def __init__(self, targets: Sequence[str], seed: int = 0) -> None:
-        self.targets = tuple(targets)
+    Without ``probable`` the scores are margins, yes above 0, and there is no calibration.
+    """
+
+    def __init__(self, targets: Sequence[str], seed: int = 0, *, probable: bool = True) -> None:
+        self.targets, self.probable = tuple(targets), probable
         self.reliability = Reliability()
         self.sample = Sample(max(1000, MOST_VALUES // len(targets)), seed)  # y, p (n, J), weight
         self._worst = _Worst()
@@ -189,21 +195,22 @@ class LabelTally:
         """Add row numbers (N,), labels and probabilities (N, J), and weights (N,)."""
         true, p = targets > 0.5, p.astype(np.float64)
         weight = np.ones(len(p)) if weight is None else weight
-        self.reliability.add(
-            p.reshape(-1), true.reshape(-1), np.repeat(weight, p.shape[1] if p.ndim > 1 else 1)
-        )
+        middle = 0.5 if self.probable else 0.0
+        if self.probable:
+            each = np.repeat(weight, p.shape[1] if p.ndim > 1 else 1)
+            self.reliability.add(p.reshape(-1), true.reshape(-1), each)
         self.sample.add(true, p, weight)
-        wrong, column = np.nonzero(true != (p > 0.5))
-        surest = np.abs(p[wrong, column] - 0.5)
-        yes = p[wrong, column] > 0.5
+        wrong, column = np.nonzero(true != (p > middle))
+        surest = np.abs(p[wrong, column] - middle)
+        yes = p[wrong, column] > middle
         self._worst.add(
             surest,
             rows[wrong],
             expected=~yes,
             actual=yes,
             column=column,
-            p_expected=0.5 - surest,
-            p_actual=0.5 + surest,
+            p_expected=middle - surest,
+            p_actual=middle + surest,
         )
 
     @property

@@ -70,18 +70,20 @@ class Section:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number for people: so many significant digits, thousands grouped.
+    r"""Return a number for people: so many significant digits, thousands grouped.
 
     >>> number(0.01234), number(1234567.0), number(2.5e-9), number(math.nan), number(98.0)
     ('0.0123', '1,234,567', '2.5e-9', 'not a number', '98')
+    >>> number(-0.5) == "\u22120.5"
+    True
     """
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     size = abs(value)
     if size >= 10**digits and size < 1e12:
-        return f"{value:,.0f}"
-    text = f"{value:.{digits}g}"
-    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+        return f"{value:,.0f}".replace("-", "\u2212")
+    text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return text.replace("-", "\u2212", 1) if value < 0 else text
 
 
 def percent(share: float, digits: int = 1) -> str:

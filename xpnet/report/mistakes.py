@@ -12,6 +12,9 @@ from xpnet.report.layout import Card, Section, Table, number, percent
 __all__ = ["Picture", "Shown", "mistakes"]
 
 MOST_COLUMNS = 12
+MARGIN = (
+    "They are ordered by how far the output is on the wrong side: this loss gives no probability."
+)
 THUMBNAIL = 96  # pixels of the longer side
 
 
@@ -41,6 +44,7 @@ def mistakes(
     targets: Sequence[str],
     *,
     values: bool,
+    probable: bool = True,
     part: str,
 ) -> Section | None:
     """Return the section of the worst mistakes; None where there is none.
@@ -53,11 +57,14 @@ def mistakes(
     if values:
         title, lead = "The largest residuals", f"{lead}{_far(shown, targets)}"
     else:
-        title, lead = "The surest mistakes", f"{lead}{_sure(shown)}"
+        title, lead = "The surest mistakes", f"{lead}{_sure(shown) if probable else MARGIN}"
     if shown[0].pixels is not None:
-        pictures = tuple(_picture(each, classes, targets, values=values) for each in shown)
+        pictures = tuple(
+            _picture(each, classes, targets, sure=probable and not values, values=values)
+            for each in shown
+        )
         return Section("mistakes", title, lead, (Card("", (Gallery(pictures),), "", wide=True),))
-    table = _table(shown, names, classes, targets, values=values)
+    table = _table(shown, names, classes, targets, values=values, probable=probable)
     return Section("mistakes", title, lead, (Card("", (table,), "", wide=True),))
 
 
@@ -92,13 +99,18 @@ def _words(
 
 
 def _picture(
-    each: Shown, classes: Sequence[str] | None, targets: Sequence[str], *, values: bool
+    each: Shown,
+    classes: Sequence[str] | None,
+    targets: Sequence[str],
+    *,
+    sure: bool,
+    values: bool,
 ) -> Picture:
     mistake, pixels = each.mistake, each.pixels
     assert pixels is not None
-    sure = ("", "") if values else (percent(mistake.p_expected), percent(mistake.p_actual))
+    shares = (percent(mistake.p_expected), percent(mistake.p_actual)) if sure else ("", "")
     words = _words(mistake, classes, targets, values=values)
-    return Picture(png(pixels, THUMBNAIL), mistake.row, *words, *sure)
+    return Picture(png(pixels, THUMBNAIL), mistake.row, *words, *shares)
 
 
 def _table(
@@ -108,12 +120,13 @@ def _table(
     targets: Sequence[str],
     *,
     values: bool,
+    probable: bool,
 ) -> Table:
     several = values and len(targets) > 1
     if values:
         header = ("row", *(("target",) if several else ()), "true", "predicted", "difference")
     else:
-        header = ("row", "is", "taken for", "sure")
+        header = ("row", "is", "taken for", "sure" if probable else "margin")
     rows: list[list[Any]] = []
     for mistake, _, cells in shown:
         words = _words(mistake, classes, targets, values=values)
@@ -121,7 +134,7 @@ def _table(
         if values:
             ahead.append(f"{mistake.actual - mistake.expected:+.4g}".replace("-", "−"))
         else:
-            ahead.append(percent(mistake.p_actual))
+            ahead.append(percent(mistake.p_actual) if probable else number(mistake.p_actual))
         rows.append([*ahead, *cells[:MOST_COLUMNS]])
     left = len(names) - MOST_COLUMNS
     more = (

@@ -71,6 +71,7 @@ def page(report: Report) -> str:
             report.scores.get("classes"),
             report.targets,
             values=report.task == "regression",
+            probable=getattr(report.tally, "probable", True),
             part=report.part,
         ),
         columns(report.features, report.left_out, report.importance, report.why_not),
@@ -118,7 +119,8 @@ def headline(report: Report) -> str:
         return f"Right on {percent(scores['accuracy'])} of {rows}"
     if report.task == "multilabel":
         return f"Right on {percent(scores['accuracy'])} of the labels of {rows}"
-    if isinstance(report.tally, ValueTally) and report.tally.sample.columns:
+    one = len(report.targets) == 1
+    if one and isinstance(report.tally, ValueTally) and report.tally.sample.columns:
         y, predicted = report.tally.sample.columns
         half = float(np.median(np.abs(predicted[:, 0] - y[:, 0])))
         of = "" if report.targets[0] == UNNAMED else f" of {report.targets[0]}"

@@ -183,7 +183,7 @@ class Job:
             "fingerprint": splits.fingerprint,
             "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
-            **({"mlflow": earlier["mlflow"]} if "mlflow" in earlier else {}),
+            **({"mlflow": run} if isinstance(run := earlier.get("mlflow"), dict) else {}),
             **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
         }
 

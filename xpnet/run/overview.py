@@ -78,6 +78,15 @@ class Overview:
         monitor = "loss" if self.config is None else self.config.early_stopping.monitor
         return best_epoch(self.history, monitor)
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; while it trains, and after a kill, the time of its epochs."""
+        written = number(self.record.get("seconds"))
+        if self.record.get("status") != "training":
+            return written
+        epochs = (number(record.get("seconds")) for record in self.history)
+        return max(written or 0.0, sum(filter(None, epochs)))
+
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table of runs; None for what is not known."""
         config, best, score = self.config, self.best, self.score
@@ -94,7 +103,7 @@ class Overview:
             "best_epoch": None if best is None else best.get("epoch"),
             "parameters": self.record.get("parameters"),
             "started": text(self.record.get("started")),
-            "seconds": number(self.record.get("seconds")),
+            "seconds": self.seconds,
             "bytes": self.size,
         }
 

@@ -31,11 +31,12 @@ Tally = ClassTally | LabelTally | ValueTally
 def tally_of(run: "Run") -> Tally:
     """Return what a pass over labelled rows fills for the report of a run."""
     preprocessing, seed = run.preprocessing, run.config.seed
+    probable = run.trainer.loss.takes != "margins"
     if preprocessing.classes is not None:
-        return ClassTally(preprocessing.classes, seed)
+        return ClassTally(preprocessing.classes, seed, probable=probable)
     names = targets_of(run)
     if preprocessing.task == "multilabel":
-        return LabelTally(names, seed)
+        return LabelTally(names, seed, probable=probable)
     scaler = preprocessing.target_scaler
     scale = np.ones(()) if scaler is None else scaler.scale
     return ValueTally(names, np.asarray(scale).reshape(-1) if scale.ndim else scale, seed)

@@ -50,7 +50,9 @@ def scores(
             weight = _flat(to_host(batch.weight))
             values.add(targets, answers, weight)
             if tally is not None:
-                tally.add(rows_of(batch), targets, answers, weight)
+                margins = multilabel and not tally.probable
+                found = to_host(output) if margins else answers
+                tally.add(rows_of(batch), targets, found, weight)
 
         metrics = trainer.score(loader, add)
         names = preprocessing.targets or [str(j) for j in range(preprocessing.outputs)]
@@ -64,7 +66,7 @@ def scores(
         weight = None if weight is None else weight[counts]
         counted.add(labels[counts], ranked[counts], weight)
         if tally is not None:
-            p = preprocessing.answers(to_host(predicted))
+            p = preprocessing.answers(to_host(predicted)) if tally.probable else ranked
             tally.add(rows_of(batch)[counts], labels[counts], p[counts], weight)
 
     metrics = trainer.score(loader, count)

@@ -49,5 +49,7 @@ def trackers(
 
 def _place(tracking: TrackingConfig, record: dict[str, Any]) -> str | None:
     """Where MLflow logs: as it is set, else where this run has been logged, else its default."""
-    earlier = record.get("mlflow", {}).get("uri")
-    return tracking.mlflow if isinstance(tracking.mlflow, str) else earlier
+    if isinstance(tracking.mlflow, str):
+        return tracking.mlflow
+    earlier = record.get("mlflow")  # of a file that anybody may have changed
+    return earlier.get("uri") if isinstance(earlier, dict) else None

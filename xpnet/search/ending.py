@@ -109,6 +109,7 @@ def _retrained(
         settings=[*settings, *found.words(best)],
         start_from=base.start_from,
         resume=same,
+        progress=False,
         report=lambda line: None,
         warn=warn,
     )

@@ -92,6 +92,10 @@ class Study:
         with _quiet():
             self._study.enqueue_trial(dict(values))
 
+    def known(self) -> list[dict[str, Value]]:
+        """Return the values of all trials, those that are enqueued included."""
+        return [t.system_attrs.get("fixed_params", t.params) for t in self._trials()]
+
     def ask(self) -> Trial:
         """Begin a trial: the one that is enqueued, or what the sampler suggests."""
         with _quiet():

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError, DataError, require
 from xpnet.run.by_rows import by_rows
@@ -150,7 +152,7 @@ class _Search:
             self.notes.append("pruning is off: the losses of different trials cannot be compared")
             sweeping = replace(sweeping, pruner="none")
         self.sweeping = sweeping
-        self.plan = plan._replace(sweeping=plan.sweeping)
+        self.plan = plan.to_toml({p.key: p.table() for p in self.space})
         self.given = given
         self.base = replace(base, metric=self.metric, settings=(*base.settings, *self._shared()))
 
@@ -167,6 +169,7 @@ class _Search:
             if self.resume:
                 check_same(self.config, self.folder.config(), self.folder.path, FREE)
                 self._check_data()
+                atomic_write_text(self.folder.plan_path, self.plan)
             else:
                 self.folder.check_free()
                 self._begin()
@@ -179,8 +182,7 @@ class _Search:
                 epochs=epochs if isinstance(epochs, int) else 1,
                 resume=self.resume,
             )
-            if not study.trials():
-                self._enqueue(study)
+            self._enqueue(study)
             told = (self.report, self.warn, progress)
             loop = Loop(self.folder, self.sweeping, self.base, study, self.own, *told)
             self.report(loop.headline)
@@ -254,8 +256,7 @@ class _Search:
             "start_from": base.start_from,
             "fingerprint": self.ready.splits.fingerprint,
         }
-        table = {p.key: p.table() for p in self.space}
-        self.folder.begin(self.plan.to_toml(table), stored, self.config)
+        self.folder.begin(self.plan, stored, self.config)
 
     def _check_data(self) -> None:
         before = self.folder.read_json(self.folder.base_path).get("fingerprint")
@@ -265,15 +266,16 @@ class _Search:
             raise DataError(msg)
 
     def _enqueue(self, study: Study) -> None:
-        """Begin with the run's own settings; of a grid with all of it, or with some by the seed."""
-        import numpy as np
-
+        """Begin with the run's own settings; a grid with all, or as many as there are trials."""
+        known, trials = study.known(), self.sweeping.trials or 0
         if self.grid is not None:
-            order = np.arange(len(self.grid))
-            if (trials := self.sweeping.trials) is not None and trials < len(order):
-                np.random.default_rng(self.sweeping.seed).shuffle(order)
-            for n in order[:trials]:
-                study.enqueue(self.grid[n])
+            left = [values for values in self.grid if values not in known]
+            if trials < len(self.grid):
+                np.random.default_rng(self.sweeping.seed).shuffle(left)
+            for values in left[: max(0, trials - len(known))]:
+                study.enqueue(values)
+            return
+        if known:
             return
         if all(p.key in self.own for p in self.space if p.applies(self.own)):
             study.enqueue({p.key: self.own[p.key] for p in self.space if p.applies(self.own)})

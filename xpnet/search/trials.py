@@ -99,6 +99,7 @@ def run_trial(
             settings=[*base.settings, *settings],
             start_from=base.start_from,
             resume=resume,
+            progress=False,
             callbacks=[watch],
             scored="validation",
             report=lambda line: None,

@@ -140,7 +140,7 @@ def _print_luck(found: "Comparison") -> None:
         say(line)
         why = f"p {each.corrected:.2g} by {each.test}"
         if each.run_wrong is not None:
-            why = f"wrong are both on {each.both_wrong}, only it on {each.run_wrong}, only "
+            why = f"both wrong on {each.both_wrong} rows, only it on {each.run_wrong}, only "
             why += f"{each.best} on {each.best_wrong}; p {each.corrected:.2g} by {each.test}"
         say(f"  {why}")
     told = "p is how often two equally good runs would differ so much on such rows"
