@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpnet.errors import ConfigError
-from xpnet.run.config import table_of
+from xpnet.run.config import telling_settings
 from xpnet.run.overview import (
     Overview,
     is_folder_of_runs,
@@ -23,7 +23,6 @@ from xpnet.run.overview import (
 from xpnet.run.paired_runs import Against, paired_with
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.trained_run import Run, load
-from xpnet.settings import flattened
 from xpnet.storage.safe_open import as_path
 from xpnet.training.trainer import Trainer
 
@@ -194,7 +193,7 @@ def _settings(runs: Sequence[Overview]) -> dict[str, list[Any]]:
     """The settings, and what a run was made with, where they are not the same for all."""
     tables = []
     for run in runs:
-        table = {} if run.config is None else flattened(table_of(run.config))
+        table = {} if run.config is None else telling_settings(run.config)
         made = {f"run.{key}": run.record[key] for key in ENVIRONMENT if key in run.record}
         tables.append({**table, **made})
     keys = dict.fromkeys(key for table in tables for key in table)

@@ -39,6 +39,7 @@ from xpnet.settings import (
     OneOf,
     PositiveInt,
     dump,
+    flattened,
 )
 from xpnet.step.mixed_precision import Mixed
 from xpnet.training.step_choice import Step
@@ -57,6 +58,7 @@ __all__ = [
     "TrackingConfig",
     "fitting_losses",
     "parse_duration",
+    "telling_settings",
     "to_toml",
 ]
 
@@ -65,6 +67,8 @@ Column = str | int  # by name, or else by position
 
 IN_MEMORY = "table in memory"  # the source of a training on one
 MAX_LAYERS = 1000  # of a model; what is compiled and printed grows with them
+
+ASIDE = ("checkpoint", "tracking", "report")  # make no difference to what is learnt
 
 
 @dataclass(frozen=True)
@@ -323,6 +327,11 @@ def table_of(config: Config) -> dict[str, Any]:
     if config.data.task == "auto" and config.loss == Config().loss:
         del table["loss"]
     return table
+
+
+def telling_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that make a difference to what is learnt, by their names with dots."""
+    return flattened({key: v for key, v in table_of(config).items() if key not in ASIDE})
 
 
 def to_toml(config: Config) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.errors import require
-from xpnet.run.config import Config, TrackingConfig
+from xpnet.run.config import Config, TrackingConfig, telling_settings
 from xpnet.run.run_folder import RunFolder
-from xpnet.settings import dump, flattened
 from xpnet.tracking.mlflow import MLflow
 from xpnet.tracking.tensorboard import TensorBoard
 from xpnet.tracking.tracker import Tracker
@@ -33,8 +32,7 @@ def trackers(
     Raises ConfigError where MLflow's run cannot be made or taken up.
     """
     found: list[Tracker] = []
-    table = {k: v for k, v in dump(config).items() if k not in ("checkpoint", "tracking")}
-    settings = flattened(table)  # that make a difference to the result
+    settings = telling_settings(config)
     if config.tracking.tensorboard:
         found.append(TensorBoard(folder.path / "tensorboard", settings, report))
     if config.tracking.mlflow:
