@@ -12,6 +12,7 @@ from xpnet.report.layout import Card, Section, listed, number, percent, plural
 __all__ = ["converged", "fit_gap", "learning"]
 
 Record = Mapping[str, Any]
+THIRD = (320, 210)  # pixels of a picture: three of them are side by side
 OTHERS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
 MOST_METRICS, MOST_LAYERS = 6, 8
 RISES, FALLS = 0.05, 0.02  # shares of the loss that make a difference worth a word
@@ -121,6 +122,7 @@ def _metric(history: Sequence[Record], base: str, kept: int | None) -> Card:
         log=wide,
         marked=marked,
         legend=True,
+        size=THIRD,
     )
     note = fit_gap(history) if base == "loss" else _ends(found, epochs)
     return Card(title, (chart,), note)
@@ -159,6 +161,7 @@ def _rate(history: Sequence[Record]) -> list[Card]:
         title="Learning rate by epoch",
         x_label="epoch",
         y_label="learning rate",
+        size=THIRD,
     )
     return [Card("Learning rate", (chart,), said)]
 
@@ -176,6 +179,7 @@ def _speed(history: Sequence[Record]) -> list[Card]:
         x_label="epoch",
         y_label="rows / s",
         limits=(None, (0, float(np.nanmax(speeds)) * 1.08 or 1)),
+        size=THIRD,
     )
     said = f"{number(float(np.nanmedian(speeds)))} training rows a second in the median epoch, "
     said += f"{number(float(np.nanmin(speeds)))} in the slowest."
@@ -215,6 +219,7 @@ def _norms(history: Sequence[Record]) -> list[Card]:
             y_label=axis,
             log=True,
             legend=True,
+            size=THIRD,
         )
         cards.append(Card(title, (chart,), said + left))
     return cards
