@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
 
-import numpy as np
-
 __all__ = ["decoded", "encoded", "json_text"]
 
 # JSON has no such numbers. The JSON mapping of Protocol Buffers writes them like this, and float()
@@ -20,13 +18,11 @@ def encoded(value: Any) -> Any:
     """Return ``value`` as what JSON has: dicts, lists, texts, numbers, booleans and None.
 
     NaN and infinities become the strings "NaN", "Infinity" and "-Infinity", mappings, dataclasses
-    and named tuples dicts, sequences and arrays lists, paths texts. Anything else remains.
+    and named tuples dicts, sequences lists, paths texts. Anything else remains.
 
-    >>> encoded({"loss": math.nan, "best": (1, np.float32(0.5))})
+    >>> encoded({"loss": math.nan, "best": (1, 0.5)})
     {'loss': 'NaN', 'best': [1, 0.5]}
     """
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value).replace("inf", "Infinity").replace("nan", "NaN")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
