@@ -12,7 +12,7 @@ import xpnet
 from xpnet.errors import BackendError, CheckpointError, ConfigError, DataError, TrainingError
 from xpnet.run import load
 from xpnet.search import trials as trials_module
-from xpnet.search.result import best_of
+from xpnet.search.result import Sweep, best_of
 from xpnet.training.callbacks import Callback
 from xpnet.training.trainer import Trainer
 
@@ -48,6 +48,12 @@ def found(tmp_path_factory):
     settings = {**SETTINGS, "optimizer.lr": 1e-6}
     result = go(tmp_path_factory.mktemp("s") / "s", said=said, trials=10, settings=settings)
     return result, said
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Draw no page at the end of a sweep, which takes longer than most of those here."""
+    monkeypatch.setattr(Sweep, "report", lambda self: None)
 
 
 def test_it_finds_the_planted_optimum(found):
@@ -112,8 +118,19 @@ def test_the_best_is_what_the_same_settings_train(found, tmp_path):
     assert any(f"val_loss {result.best.value:.4f}  best" in line for line in lines)
 
 
+def test_what_prevents_the_page_is_a_warning(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Sweep, "report", fail)
+    said = []
+    assert go(tmp_path / "s", trials=1, said=said).run.test
+    assert any(line.startswith("no report.html: OSError: ") for line in said)
+
+
 def test_the_result_is_in_a_file(found):
     result, _ = found
+    assert "10 trials on digits" in result.folder.page_path.read_text("utf-8")
     saved = json.loads(result.folder.result_path.read_text())
     assert saved == json.loads(json.dumps(result.as_dict()))
     assert saved["best"]["number"] == result.best.number

@@ -78,6 +78,7 @@ def test_two_processes_train_each_trial_once(tmp_path):
     assert [t.curve for t in found.trials] == [t.curve for t in alone.trials]
 
 
+@pytest.mark.long
 def test_formulas_of_a_plugin_are_known_in_every_process(tmp_path, monkeypatch):
     plugin = tmp_path / "thrice.py"
     plugin.write_text(

@@ -56,7 +56,8 @@ def main() -> None:
         base: Base | None = parent.received.get()
         for path in base.plugins if base else ():
             load_plugin(path)
-        while base and (task := parent.received.get()) is not None:
+        # The end may have been the answer to an epoch: it comes only once.
+        while base and not parent.gone and (task := parent.received.get()) is not None:
             folder, settings, resume = task
             try:
                 outcome = run_trial(
