@@ -213,7 +213,7 @@ def test_the_last_line_is_the_test_accuracy(xpnet, trained, tmp_path):
     assert lines[9].startswith("label: species, the last column (3 classes: aster, rose, tulip), a")
     assert lines[10].startswith("model 4-128-3: ")
     assert lines[11].startswith("epoch  1/2" if lines[11][6] == " " else "epoch 1/2")
-    assert "samples/s" in lines[11]
+    assert "rows/s" in lines[11]
     assert "left" in lines[11]
     assert lines[-1].startswith("test accuracy ")
     assert "\x1b" not in out
@@ -565,7 +565,7 @@ def test_a_terminal_shows_a_live_bar(trained, tmp_path):
     assert child.wait() == 0
     text = shown.decode()
     assert "\x1b[2K" in text  # a line drawn over
-    for word in ("epoch 1/2", "epoch 2/2", "100%", "loss 0.", "accuracy 0.", "samples/s", " left"):
+    for word in ("epoch 1/2", "epoch 2/2", "100%", "loss 0.", "accuracy 0.", "rows/s", " left"):
         assert word in text
     assert text.rstrip().splitlines()[-1].startswith("test accuracy")
 

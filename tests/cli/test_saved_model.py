@@ -9,7 +9,6 @@ import pytest
 
 from xpnet import Dense, Tanh, Trainer
 from xpnet.check.sample import saved_rows
-from xpnet.cli.main import main
 from xpnet.explanation import explain
 from xpnet.nn import Embedding
 
@@ -21,16 +20,9 @@ LOSSES = {
 }
 
 
-@pytest.fixture
-def xpnet(capsys, monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def in_a_new_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def targets(kind, x):

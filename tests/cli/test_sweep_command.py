@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from xpnet.cli.main import main
 from xpnet.cli.sweeps import _Bar
 from xpnet.search.loop import Status
 
@@ -18,16 +17,9 @@ QUICK = [
 ]
 
 
-@pytest.fixture
-def xpnet(capsys, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def in_a_new_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def test_what_is_printed_ends_with_words_to_copy_and_the_test_score(xpnet, tmp_path):

@@ -631,7 +631,7 @@ def test_plain_progress_tells_of_the_epochs_and_of_a_long_epoch(monkeypatch):
     means, left = r"loss \d\.\d{4}  accuracy \d\.\d{4}", r"\d:\d\d left"
     assert re.fullmatch(rf"epoch 1/2 batch 2/4  {means}  {left}", lines[1])
     means += r"  val_loss \d\.\d{4}  val_accuracy \d\.\d{4}"
-    assert re.fullmatch(rf"epoch 1/2  {means} +[\d,]+ samples/s  {left}", lines[4])
+    assert re.fullmatch(rf"epoch 1/2  {means} +[\d,]+ rows/s  {left}", lines[4])
 
 
 def test_a_first_step_that_is_compiled_for_long_does_not_slow_the_pace(monkeypatch):

@@ -9,11 +9,12 @@ import numpy as np
 from xpnet.report.charts import Line, curves
 from xpnet.report.layout import Card, Section, listed, number, percent, plural
 
-__all__ = ["converged", "fit_gap", "learning"]
+__all__ = ["NOT_METRICS", "converged", "fit_gap", "learning"]
 
 Record = Mapping[str, Any]
 THIRD = (320, 210)  # pixels of a picture: three of them are side by side
-OTHERS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
+# What a record of the history has beside its loss and metrics.
+NOT_METRICS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
 MOST_METRICS, MOST_LAYERS = 6, 8
 RISES, FALLS = 0.05, 0.02  # shares of the loss that make a difference worth a word
 
@@ -48,7 +49,7 @@ def _epochs(history: Sequence[Record]) -> np.ndarray:
 
 def _metrics(history: Sequence[Record]) -> list[str]:
     """The names of what is measured, the loss first, each once with its validation."""
-    keys = dict.fromkeys(key for record in history for key in record if key not in OTHERS)
+    keys = dict.fromkeys(key for record in history for key in record if key not in NOT_METRICS)
     numeric = [k for k in keys if np.isfinite(series(history, k)).any()]
     names = list(dict.fromkeys(["loss", *(k.removeprefix("val_") for k in numeric)]))
     return names[:MOST_METRICS]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from xpnet.errors import CheckpointError, XpnetError
+from xpnet.report.learning import NOT_METRICS
 from xpnet.run.config import Config
 from xpnet.run.run_folder import RunFolder
 from xpnet.storage import writer_of
@@ -35,10 +36,6 @@ Status = Literal["finished", "training", "interrupted", "failed", "torn"]
 
 # What a run is judged by: the first of these that it has; "mse" is better where it is lower.
 MAIN = ("accuracy", "r2", "mse")
-
-
-# What a record has beside its loss and metrics.
-NOT_METRICS = {"epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms"}
 
 
 class Score(NamedTuple):

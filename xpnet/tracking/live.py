@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xpnet.report.charts import Line, curves
+from xpnet.report.learning import NOT_METRICS
 from xpnet.training.callbacks import Callback, EpochMetrics
 from xpnet.training.progress import Progress, clock, epoch_line
 
 __all__ = ["LiveCurves", "in_notebook"]
 
 SHARE = 10  # drawing takes at most one second in so many
-NOT_DRAWN = ("epoch", "step", "lr", "seconds", "samples_per_second", "rows_per_second", "norms")
 # A notebook is light or dark, and a page that shows it later may drop style sheets: colours that
 # are readable on both, and text in the colour of the text around it.
 COLOURS = {
@@ -151,7 +151,7 @@ class _Output:
 def _charts(history: Sequence[EpochMetrics]) -> Iterator[str]:
     """A chart for each thing that is measured, of training and validation."""
     epochs = [record["epoch"] for record in history]
-    names = dict.fromkeys(name for record in history for name in record if name not in NOT_DRAWN)
+    names = dict.fromkeys(name for record in history for name in record if name not in NOT_METRICS)
     for name in dict.fromkeys(name.removeprefix("val_") for name in names):
         both = {"training": name, "validation": f"val_{name}"}
         lines = [

@@ -62,7 +62,7 @@ class Progress(Callback):
             }
             self._bar.update(trainer.position.step, _numbers(means), *self._pace(trainer))
         else:
-            pace = f"  {record['rows_per_second']:>7,.0f} samples/s"
+            pace = f"  {record['rows_per_second']:>7,.0f} rows/s"
             self._say(line + pace + self._left(trainer))
         self._shown = time.monotonic()
 
@@ -139,9 +139,9 @@ class _Bar:
         self.progress.start()
         self.update(step, "preparing the first step", 0.0, 0.0)
 
-    def update(self, step: int, numbers: str, samples: float, left: float) -> None:
+    def update(self, step: int, numbers: str, rows: float, left: float) -> None:
         epoch = min(self.trainer.position.epoch + 1, self.trainer.epochs)
-        pace = f"{samples:,.0f} samples/s {clock(left)} left" if samples else ""
+        pace = f"{rows:,.0f} rows/s {clock(left)} left" if rows else ""
         place = f"epoch {epoch}/{self.trainer.epochs}"
         self.progress.update(
             self.task, completed=step, place=place, numbers=numbers, pace=pace, refresh=True
