@@ -16,7 +16,6 @@ from xpnet.run import load
 # What reports nothing that another program would read.
 WITHOUT = {
     "init": "writes the template to the file that is named",
-    "explain": "writes a text to read, in four formats",
     "schema": "writes a JSON document as it is",
     "completion": "writes a script for a shell",
 }
@@ -59,6 +58,7 @@ def calls(here, tmp_path):
         "import": [[weights, tmp_path / "net.safetensors", "--like", run]],
         "adopt": [[run, here / "state.safetensors", "--out", tmp_path / "adopted"]],
         "backends": [[]],
+        "explain": [[], [run], ["4", "3", "--output", tmp_path / "step.md"]],
         "report": [[run, "--output", tmp_path / "report.html"]],
         "compare": [[runs], [run, runs / "r1", "--quick", "-o", tmp_path / "c.html"]],
         "gradcheck": [[run, "--samples", "2"], ["digits", *small, "--samples", "1"]],

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from xpnet.cli.options import json_option
+
 FORMATS = ("terminal", "markdown", "latex", "html")
 
 
@@ -31,6 +33,7 @@ FORMATS = ("terminal", "markdown", "latex", "html")
 @click.option("--output", "-o", metavar="FILE", help="File to write: .md, .tex, .html or text.")
 @click.option("--backend", default="numpy", show_default=True, metavar="B", help="Array library.")
 @click.option("--seed", type=int, help="Seed of the weights and the synthetic rows.")
+@json_option
 def explain(
     source: tuple[str, ...],
     batch: int | None,
@@ -43,6 +46,7 @@ def explain(
     output: str | None,
     backend: str,
     seed: int | None,
+    as_json: bool,
 ) -> int:
     """Explain one training step: where does the gradient come from?
 
@@ -59,8 +63,10 @@ def explain(
     xpnet explain runs/first --sample 17 -o explain.html   for a browser
     """
     from xpnet.backends import resolve
+    from xpnet.cli.output import check_places, print_json
     from xpnet.explanation import explain as explanation_of
 
+    check_places(output, as_json=as_json)
     words, rows = _source(source)
     explanation = explanation_of(
         words,
@@ -74,10 +80,15 @@ def explain(
         seed=seed,
         x=rows,
     )
+    if as_json:
+        from xpnet.explanation.document import document
+
+        print_json(document(explanation))
     endings = {".md": "markdown", ".tex": "latex", ".html": "html"}
     if form is None:
         form = next((v for k, v in endings.items() if (output or "").endswith(k)), "terminal")
-    _write(explanation, form, output)
+    if output is not None or not as_json:
+        _write(explanation, form, output)
     return 0
 
 
