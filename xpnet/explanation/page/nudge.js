@@ -21,10 +21,10 @@ function moved(by) { // before, after and the slopes, for both functions
     };
   });
 }
-function brief(x) { // in a small square: a small number is +0 or −0
+function brief(x) { // in a small square, whose colour says the sign
   if (x === 0) return "0";
-  const text = Math.abs(x) < 0.005 ? "0" : Math.abs(x).toFixed(2).replace(/^0/, "");
-  return `${x < 0 ? "−" : text === "0" ? "+" : ""}${text}`;
+  if (Math.abs(x) < 0.005) return "≈0";
+  return `${x < 0 ? "−" : ""}${Math.abs(x).toFixed(2).replace(/^0/, "")}`;
 }
 function drawNudge() {
   const { s, by } = nudged;
