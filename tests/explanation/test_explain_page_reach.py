@@ -55,19 +55,19 @@ def open_all(browser):
     )
 
 
-@pytest.mark.long_but(width=[PHONE], scheme=["dark"], explained=["run"])
+@pytest.mark.long_but(width=[PHONE], scheme=["dark"], explained=["tiny"])
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 @pytest.mark.parametrize("width", [1280, PHONE])
 def test_axe_finds_nothing(axe, explained, width, scheme):
     axe(explained[1], width=width, scheme=scheme, after=open_all)
 
 
-@pytest.mark.long_but(explained=["tiny"])
+@pytest.mark.long
 def test_axe_finds_nothing_before_anything_is_opened(axe, explained):
     axe(explained[1])
 
 
-@pytest.mark.long_but(explained=["tiny"])
+@pytest.mark.long
 def test_axe_finds_nothing_on_paper_where_the_page_was_dark(axe, explained):
     dark = "document.documentElement.dataset.theme = 'dark'"
     axe(explained[1], scheme="print", after=lambda browser: browser.execute_script(dark))

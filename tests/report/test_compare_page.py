@@ -65,6 +65,7 @@ def test_the_page_fits_and_logs_no_error(browser, page, width, scheme):
     assert "Its lead over third is more than luck explains; over a-run-with" in text
 
 
+@pytest.mark.long_but(width=[360], scheme=["dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 def test_everybody_can_use_the_page(axe, page, width, scheme):

@@ -89,6 +89,7 @@ def test_its_colours_follow_the_theme(browser, written):
     assert len(set(colours)) == 2
 
 
+@pytest.mark.long_but(scheme=["dark"])
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark"), (1200, "print")])
 def test_it_is_for_all(axe, written, width, scheme):
     def opened(browser):

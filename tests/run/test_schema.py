@@ -24,7 +24,7 @@ LEFT_TO_READING = (
     "divides the rows", "gives no single loss", "does not fit", "a regression has no accuracy",
     "is no ", "without nesterov", "needs a momentum", "needs mode", "monitor is", "all 0",
     "not a duration", "one character", "which is unknown", "layers, more than",
-    "sizes of its codes",
+    "sizes of its codes", "or a URI such as",
 )  # fmt: skip
 # Values of every type of TOML. A whole float is an integer for JSON, and no number for xpnet.
 VALUES = st.one_of(

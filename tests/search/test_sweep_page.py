@@ -87,6 +87,7 @@ def test_the_page_is_small_and_where_it_is_said(found, tmp_path):
     assert "//" not in re.sub(r"http://www.w3.org/\S*", "", path.read_text("utf-8"))
 
 
+@pytest.mark.long_but(width=[390])
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
 def test_people_can_use_it(found, axe, browser, width, scheme):
     axe(found.report(), width=width, scheme=scheme)
