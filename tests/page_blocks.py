@@ -230,7 +230,8 @@ def call(words, settings):
     else:
         assert words[0] in SHELL, f"{words[0]} is not for a page that has to run anywhere"
     paths = [settings.get("PYTHONPATH", ""), *sys.path]
-    env = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    ours = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}  # of this test run
+    env = {**ours, **settings, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     return done.returncode, done.stdout, done.stderr
 
