@@ -56,24 +56,31 @@ def open_all(browser):
 
 
 @pytest.mark.long_but(width=[PHONE], scheme=["dark"], explained=["tiny"])
-@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
-@pytest.mark.parametrize("width", [1280, PHONE])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "print"), (PHONE, "dark"), (PHONE, "light")]
+)
 def test_axe_finds_nothing(axe, explained, width, scheme):
     axe(explained[1], width=width, scheme=scheme, after=open_all)
 
 
+ON_THE_SMALLER = pytest.mark.parametrize("explained", ["tiny"], indirect=True)  # axe takes seconds
+
+
 @pytest.mark.long
+@ON_THE_SMALLER
 def test_axe_finds_nothing_before_anything_is_opened(axe, explained):
     axe(explained[1])
 
 
 @pytest.mark.long
+@ON_THE_SMALLER
 def test_axe_finds_nothing_on_paper_where_the_page_was_dark(axe, explained):
     dark = "document.documentElement.dataset.theme = 'dark'"
     axe(explained[1], scheme="print", after=lambda browser: browser.execute_script(dark))
 
 
 @pytest.mark.long
+@ON_THE_SMALLER
 def test_axe_finds_nothing_on_any_step(axe, page, explained):
     for tab in page.find_elements("css selector", "[role=tab]"):
         page.execute_script("arguments[0].click()", tab)
