@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from xpnet.backends import Resolved
@@ -181,7 +182,7 @@ class Job:
             "validation_rows": len(splits.validation or ()),
             "test_rows": len(splits.test or ()),
             "fingerprint": splits.fingerprint,
-            "started": earlier.get("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+            "started": earlier.get("started", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"),
             "seconds": before if isinstance(before := earlier.get("seconds"), float) else 0.0,
             **({"mlflow": run} if isinstance(run := earlier.get("mlflow"), dict) else {}),
             **({"warnings": said} if isinstance(said := earlier.get("warnings"), list) else {}),
