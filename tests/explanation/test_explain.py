@@ -69,6 +69,7 @@ def test_every_loss_with_every_activation_is_explained_alike_on_every_backend(
         np.testing.assert_allclose(step.result.values, reference.result.values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_five_ways_agree_with_each_other_and_with_training_on_every_backend(loss, backend):
     explanation = explain(tiny(loss), backend)
@@ -267,6 +268,7 @@ def test_normalisation_and_dropout_are_explained(backend):
     assert {"dγ", "dβ", "dα"} <= {s.result.name for s in steps}
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_the_layers_of_a_table_are_explained(backend):
     subject = of_sizes([4, 3], batch=3)
     layers = Embedding((2, 5), width=3), FeatureScale(), Dense(3), Softmax()

@@ -228,6 +228,7 @@ def test_the_page_is_never_wider_than_the_window(page, width):
     assert wide <= width
 
 
+@pytest.mark.long
 @pytest.mark.long_but(convention=["column"])
 @pytest.mark.parametrize(
     ("subject", "convention"),

@@ -75,6 +75,7 @@ def page(browser, runtime, run, tmp_path_factory):
     return browser
 
 
+@pytest.mark.long
 def test_the_page_learns_the_digits_along_xpnets_own_curve(page, run):
     """The losses of each epoch are those in the run's history, dropout and schedule included."""
     steps = page.execute_script("return about.steps_per_epoch")
@@ -93,7 +94,7 @@ def test_the_page_learns_the_digits_along_xpnets_own_curve(page, run):
     assert page.get_log("browser") == []
 
 
-@pytest.mark.long_but(width=[390], scheme=["dark"])
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(page, axe, width, scheme):
@@ -105,6 +106,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(page, axe, width
     assert wide <= width
 
 
+@pytest.mark.long
 def test_its_weights_go_back_into_a_run(page, run, tmp_path):
     total = page.execute_script("return about.steps")
     asked(page, f"trained({total}, false)")
@@ -127,6 +129,7 @@ def test_its_weights_go_back_into_a_run(page, run, tmp_path):
     assert more.trainer.position.epoch == 5
 
 
+@pytest.mark.long
 def test_the_buttons(page):
     """Reset, one step, a slider, and Train, which trains to the end and says so."""
     button = {name: page.find_element("id", name) for name in ("play", "once", "reset", "fast")}
@@ -195,6 +198,7 @@ def test_what_is_in_a_page_follows_xpnets_curve(settings, tmp_path):
     assert abs(found - run.trainer.history[0]["loss"]) < 1e-4
 
 
+@pytest.mark.long
 def test_it_fits_a_phone(page):
     page.set_window_size(500, 900)
     width, inner = page.execute_script(

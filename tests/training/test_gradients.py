@@ -52,6 +52,7 @@ def torch_gradients(params, x, y, weight):
     }
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_they_are_those_of_pytorch_and_change_nothing(backend):
     x, y, weight = rows()
     trainer = Trainer(Sequential(LAYERS).build((4,)), backend=backend, batch_size=4)

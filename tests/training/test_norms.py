@@ -145,6 +145,7 @@ def test_the_step_makes_no_difference(case):
         assert fused[name] == pytest.approx(layer, rel=1e-5)
 
 
+@pytest.mark.long_where(backend=["jax"])
 def test_a_step_of_plain_descent_is_the_learning_rate_times_the_gradient(backend):
     norms = trained(backend, optimizer=SGD(0.25)).history[0]["norms"]
     for layer in norms.values():
