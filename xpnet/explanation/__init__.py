@@ -86,7 +86,7 @@ def explain(
             tuple((name, escape(value)) for name, value in setting_of(subject, backend)),
             convention,
             passed.steps,
-            five_ways(head, subject.loss, backend, subject.seed),
+            five_ways(out, head, subject.loss, backend, subject.seed),
             beside(play, backend),
             bridge(head, backend),
             play,

@@ -53,13 +53,12 @@ def of_config(
     config, of = rows.config, f"the loss of {source}"
     params = first_weights(rows.model, config.seed)
     y = rows.y.astype(np.int32 if config.loss.predicts == "class" else np.float64)
-    if isinstance(sample, str):
+
+    def look() -> Answered:
         output = rows.model.forward(params, rows.x)[0]
-        found = answered(config.loss, output, y, named_by(rows.preprocessing).answers)
-        choice = choose(found, sample, batch, of)
-    else:
-        _check_sample(sample, len(rows.x), rows.source)
-        choice = Choice(np.arange(sample, len(rows.x)), "")
+        return answered(config.loss, output, y, named_by(rows.preprocessing).answers)
+
+    choice = _chosen(batch, sample, len(rows.x), rows.source, of, look)
     chosen = choice.rows
     y = _relabelled(config.loss, y[chosen], rows.model.output_shape[0], label, of)
     example = None
@@ -110,19 +109,15 @@ def of_run(
         return engine.model.forward(params, x)[0]
 
     what = f"the test data of {part.name}" if held_out else part.name
-    if batch is None:
-        batch, sample = (1, sample) if held_out or sample is not None else (len(part), 0)
-    if isinstance(sample, int):
-        _check_sample(sample, len(part), what)
-        choice = Choice(np.arange(sample, min(sample + batch, len(part))), "")
-    else:
-        found = _look(part, preprocessing, loss, forward)
-        choice = choose(found, sample, batch, "the run's loss")
+    choice = _chosen(
+        batch, sample, len(part), what, "the run's loss",
+        lambda: _look(part, preprocessing, loss, forward), whole=not held_out,
+    )  # fmt: skip
     some = part.take(choice.rows)
     x = preprocessing.encoder.apply(some.x, "float64")
     y = _relabelled(loss, np.asarray(some.y), preprocessing.outputs, label, "the run's loss")
     y = preprocessing.scaled_targets(y)
-    of = f"{len(part):,}" if isinstance(sample, int) or len(part) <= LOOKED_AT else (
+    of = f"{len(part):,}" if not choice.why or len(part) <= LOOKED_AT else (
         f"the first {LOOKED_AT:,} of {len(part):,}"
     )  # fmt: skip
     whose = "the test data" if held_out else what
@@ -177,14 +172,10 @@ def of_trainer(
     given, named = Dataset(x, y, None, "given"), Named.of(trainer)
     if columns := trainer._columns:
         given = replace(given, columns=Columns(tuple(range(len(columns))), names=columns))
-    if batch is None:
-        batch, sample = (1, sample) if sample is not None else (len(x), 0)
-    if isinstance(sample, int):
-        _check_sample(sample, len(x), "the rows given")
-        choice = Choice(np.arange(sample, min(sample + batch, len(x))), "")
-    else:
-        found = answered(loss, model.forward(layers, x)[0], y, named.answers)
-        choice = choose(found, sample, batch, "the trainer's loss")
+    choice = _chosen(
+        batch, sample, len(x), "the rows given", "the trainer's loss",
+        lambda: answered(loss, model.forward(layers, x)[0], y, named.answers), whole=True,
+    )  # fmt: skip
     y = _relabelled(loss, y[choice.rows], model.output_shape[-1], label, "the trainer's loss")
     some = given.take(choice.rows)
     title = f"A trainer's network: {rows_in_words(choice, 'sample')} of the rows given"
@@ -239,6 +230,28 @@ def _test_part(run: Run) -> Dataset | StreamedDataset:
         command = "give a FILE of labelled rows after it"
         message = error.message.removesuffix(": give a FILE to evaluate on")
         raise DataError(message, python=remedy, command=command) from error
+
+
+def _chosen(
+    batch: int | None,
+    sample: Sample | None,
+    count: int,
+    where: str,
+    of: str,
+    look: Callable[[], Answered],
+    *,
+    whole: bool = False,
+) -> Choice:
+    """Return the rows that ``sample`` names of ``count`` rows; ``whole`` are all by default.
+
+    What the model says of them is asked for where it decides.
+    """
+    if batch is None:
+        batch, sample = (count, 0) if whole and sample is None else (1, sample)
+    if isinstance(sample, int):
+        _check_sample(sample, count, where)
+        return Choice(np.arange(sample, min(sample + batch, count)), "")
+    return choose(look(), sample, batch, of)
 
 
 def _look(

@@ -58,7 +58,6 @@ class Output(NamedTuple):
     component: Callable[[np.ndarray, int, int], float]  # J_ks from a row of a
     backward: Callable[[Array, Array], Array]  # the product form
     fused: Array  # (N, K) dz without a Jacobian
-    da_formula: str
     J_formula: str
     product: str
     fused_formula: str
@@ -107,7 +106,7 @@ def output_of(head: Head, loss: Loss) -> Output:
     da = quotient(loss.terms(a, head.target).gradient, D)
     return Output(
         "identity", a, da, jacobian(layer, kept, z), lambda a, k, s: float(k == s),
-        identity_backward, da, "da_nk = ∂C/∂a_nk", "J_nks = δ_ks", "dz_ns = da_ns",
+        identity_backward, da, "J_nks = δ_ks", "dz_ns = da_ns",
         "dz_ns = ∂C/∂z_ns", f"{type(loss).__name__}.terms",
     )  # fmt: skip
 
@@ -131,7 +130,6 @@ def _softmax(
         lambda a, k, s: a[k] * ((1.0 if k == s else 0.0) - a[s]),
         softmax_backward,
         quotient(softmax_cross_entropy_backward(log_a, v), D),
-        "da_nk = ⟨-v_nk|D a_nk⟩",
         "J_nks = a_nk (δ_ks - a_ns)",
         "dz_ns = a_ns (da_ns - Σ_k da_nk a_nk)",
         "dz_ns = ⟨(Σ_k v_nk) a_ns - v_ns|D⟩",
@@ -150,7 +148,7 @@ def _sigmoid(head: Head, loss: BinaryCrossEntropy, D: Array) -> Output:
         "sigmoid", a, sigmoid_da(a, y, p, D), jacobian(layer, kept, a),
         lambda a, k, s: a[k] * (1.0 - a[k]) if k == s else 0.0,
         sigmoid_backward, quotient(loss.terms(head.z, head.target).gradient, D),
-        "da_nk = ⟨1|D⟩ (⟨1 - y_nk|1 - a_nk⟩ - ⟨p y_nk|a_nk⟩)", "J_nks = δ_ks a_nk (1 - a_nk)",
+        "J_nks = δ_ks a_nk (1 - a_nk)",
         "dz_ns = da_ns a_ns (1 - a_ns)",
         "dz_ns = ⟨(1 - y_ns) σ(z_ns) - p y_ns σ(-z_ns)|D⟩", "binary_cross_entropy_backward",
     )  # fmt: skip

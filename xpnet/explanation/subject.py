@@ -19,7 +19,6 @@ from xpnet.settings import build_named
 
 __all__ = ["Subject", "first_weights", "labels_in", "of_sizes", "setting_of", "tiny"]
 
-MOST_ROWS = 10**6
 
 # Small enough to follow by hand. The label is not the likeliest class, so the gradient is large.
 X = ((1.0, 2.0, -1.0),)

@@ -20,19 +20,18 @@ class Shown:
     """What has been printed, which need not be printed again."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, bytes]] = set()
+        self._seen: set[tuple[str | bytes, ...]] = set()
 
     def new(self, tensor: Tensor) -> bool:
         """Return whether the array was not shown under this name before; it is from now on."""
         values = np.ascontiguousarray(tensor.values)
-        key = tensor.name, str(values.shape).encode() + values.tobytes()
-        fresh = key not in self._seen
-        self._seen.add(key)
-        return fresh
+        return self._first(tensor.name, str(values.shape).encode() + values.tobytes())
 
     def text(self, text: str) -> bool:
         """Return whether a text was not shown before; it is from now on."""
-        key = "", text.encode()
+        return self._first("", text.encode())
+
+    def _first(self, *key: Any) -> bool:
         fresh = key not in self._seen
         self._seen.add(key)
         return fresh

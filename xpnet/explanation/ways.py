@@ -7,7 +7,7 @@ from array_api_compat import array_namespace, device
 
 from xpnet.backends import Backend
 from xpnet.explanation.model import Way, Ways
-from xpnet.explanation.output import Head, Output, output_of, vector_times_jacobian
+from xpnet.explanation.output import Head, Output, vector_times_jacobian
 from xpnet.nn import LAYERS
 from xpnet.nn.losses import Loss
 from xpnet.ops.dense import dense, dense_backward
@@ -22,14 +22,13 @@ UNSEEN = -1.7e308  # stands for an entry that was not computed
 h = 1e-3  # extrapolated to 0, see `_differences`
 
 
-def five_ways(head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
+def five_ways(out: Output, head: Head, loss: Loss, backend: Backend, seed: int = 0) -> Ways:
     """Compute the gradients of the output layer in each way, on ``backend``.
 
-    Of a large dW, finite differences and Python loops compute a sample drawn by ``seed``. Raises
-    ConfigError if the Jacobian is too large.
+    ``out`` is that of ``head`` and ``loss``. Of a large dW, finite differences and Python loops
+    compute a sample drawn by ``seed``.
     """
     host = backend.to_host
-    out = output_of(head, loss)
     xp = array_namespace(head.z)
     dz_matrix = vector_times_jacobian(out)
     eye = xp.eye(out.J.shape[-1], dtype=out.J.dtype, device=device(out.J))

@@ -71,7 +71,7 @@ for (const radio of all("#nudged input")) {
   radio.addEventListener("change", () => { nudged.s = Number(radio.value); drawNudge(); });
 }
 function setBy(by) { nudged.by = by; one("#by").value = by; drawNudge(); }
-one("#by").addEventListener("input", (event) => { nudged.by = event.target.valueAsNumber; drawNudge(); });
+one("#by").addEventListener("input", (event) => setBy(event.target.valueAsNumber));
 one("#unmoved").textContent = `Δz = ${SMALL}`;
 one("#unmoved").addEventListener("click", () => setBy(SMALL));
 one("#by").value = nudged.by;
