@@ -5,21 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from xpnet.cli.main import main
 from xpnet.nn import Dense, Embedding, Tanh
 from xpnet.training.trainer import Trainer
-
-
-@pytest.fixture
-def xpnet(capsys):
-    """Return a function that calls the command line here and returns (code, out, err)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in args])
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

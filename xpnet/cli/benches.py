@@ -16,12 +16,12 @@ from xpnet.cli.output import (
     print_json,
     say,
     show,
+    write_json,
     write_output,
 )
 from xpnet.errors import BackendError, ConfigError
 from xpnet.escape import escape
 from xpnet.settings import did_you_mean
-from xpnet.storage.plain_json import json_text
 
 __all__ = ["Reports", "compare", "crossover", "scale"]
 
@@ -45,7 +45,7 @@ class Reports(NamedTuple):
     def write_json(self, data: Any) -> None:
         """Write what of this was asked for."""
         if self.json_file:
-            write_output(self.json_file, json_text(data, indent=2) + "\n")
+            write_json(self.json_file, data)
         if self.as_json:
             print_json(data)
 

@@ -34,6 +34,7 @@ __all__ = [
     "terminal",
     "show",
     "show_rows",
+    "write_json",
     "write_output",
 ]
 
@@ -132,6 +133,13 @@ def print_json(value: Any) -> None:
     from xpnet.storage.plain_json import json_text
 
     click.echo(json_text(value, indent=2))
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a value to a file as :func:`print_json` prints it."""
+    from xpnet.storage.plain_json import json_text
+
+    write_output(path, json_text(value, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class Chart:
                     style, variable, escape(name)
                 )
             drawn += Markup("</ul>")
-        return Markup(drawn + Markup("</div>"))
+        return drawn + Markup("</div>")
 
 
 def curves(

@@ -219,9 +219,7 @@ def _rankings(tally: ClassTally) -> list[Card]:
     other, name = map(called, tally.classes)
     if not 0 < true.sum() < len(true):
         return []
-    fpr, tpr = roc(true, p, weight)
-    precision, recall = precision_recall(true, p, weight)
-    auc, ap = area(fpr, tpr), average_precision(precision, recall)
+    auc, ap, (fpr, tpr), (recall, precision) = _ranking(true, p, weight)
     share = float((true * weight).sum() / weight.sum())
     some = f" {tally.sample.of()}" if not tally.sample.whole else ""
     return [
@@ -345,14 +343,14 @@ def _by_label(tally: LabelTally) -> dict[int, tuple[float, float, Any, Any]]:
     if not tally.sample.columns:
         return {}
     true, p, weight = tally.sample.columns
-    found = {}
-    for j in range(true.shape[1]):
-        fpr, tpr = roc(true[:, j], p[:, j], weight)
-        precision, recall = precision_recall(true[:, j], p[:, j], weight)
-        found[j] = (
-            area(fpr, tpr),
-            average_precision(precision, recall),
-            (fpr, tpr),
-            (recall, precision),
-        )
-    return found
+    return {j: _ranking(true[:, j], p[:, j], weight) for j in range(true.shape[1])}
+
+
+def _ranking(
+    true: np.ndarray, p: np.ndarray, weight: np.ndarray
+) -> tuple[float, float, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """AUC, average precision, and the points of the ROC and of recall and precision."""
+    fpr, tpr = roc(true, p, weight)
+    precision, recall = precision_recall(true, p, weight)
+    ap = average_precision(precision, recall)
+    return area(fpr, tpr), ap, (fpr, tpr), (recall, precision)

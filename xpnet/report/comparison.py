@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from xpnet.page import render
 from xpnet.report.charts import Chart, Line, bars, curves
 from xpnet.report.layout import Card, Section, Table, listed, plural
+from xpnet.report.svg import SERIES
 
 __all__ = ["Curves", "comparison_page"]
 
@@ -154,7 +155,9 @@ def _curves(rows: Sequence[Mapping[str, Any]], drawn: Sequence[Curves]) -> Secti
     cards = []
     for title, lines in drawn:
         shown = [
-            Line(name, x, y, f"series-{numbers[name] % 8 + 1}", dashed=numbers[name] >= 8)
+            Line(
+                name, x, y, SERIES[numbers[name] % len(SERIES)], dashed=numbers[name] >= len(SERIES)
+            )
             for name, x, y in lines
         ]
         about = f"{title} of {plural(len(lines), 'run')} by epoch"

@@ -57,9 +57,9 @@ class Sample:
         """Whether no row was left out."""
         return self.rows <= self.most
 
-    def of(self, what: str = "rows") -> str:
+    def of(self) -> str:
         """Return what the sample is of, in words; "" where it is all rows."""
-        return "" if self.whole else f"Drawn from {self.most:,} of {self.rows:,} {what}, at random."
+        return "" if self.whole else f"Drawn from {self.most:,} of {self.rows:,} rows, at random."
 
 
 class Reliability:

@@ -53,7 +53,7 @@ class Comparison:
         """Return a page of its own: learning curves, scores, differences."""
         from xpnet.report.comparison import comparison_page
 
-        against = [{**each._asdict(), "verdict": each.verdict} for each in self.against]
+        against = [each.row() for each in self.against]
         return comparison_page(self.rows, self._curves(), self.settings, against, self.notes)
 
     def _curves(self) -> "list[Curves]":
@@ -80,7 +80,7 @@ class Comparison:
             "runs": self.rows,
             "settings": self.settings,
             "notes": self.notes,
-            "against": [{**each._asdict(), "verdict": each.verdict} for each in self.against],
+            "against": [each.row() for each in self.against],
         }
 
 

@@ -43,6 +43,10 @@ class Against(NamedTuple):
             return "hardly luck"
         return "probably not luck" if self.corrected < 0.05 else "may be luck"
 
+    def row(self) -> dict[str, Any]:
+        """Return it with its verdict, as a row of a table."""
+        return {**self._asdict(), "verdict": self.verdict}
+
 
 class _Tested(NamedTuple):
     rows: str  # a fingerprint of the test rows
@@ -133,17 +137,15 @@ def _pair(name: str, best: str, own: _Tested, other: _Tested) -> Against:
     a, b = own.errors[counts], other.errors[counts]
     worse = _mean(own) - _mean(other)
     weight = 1.0 if own.weight is None else own.weight.reshape(-1)[counts]
-    of_classes = own.kind == "classification"
-    if of_classes and own.weight is None:
-        test, p = "McNemar's exact test", mcnemar(int(a @ (1 - b)), int(b @ (1 - a)))
+    both = alone = best_alone = None  # of numbers no row is right or wrong
+    if own.kind == "classification":
+        both, alone, best_alone = (int(n) for n in (a @ b, a @ (1 - b), b @ (1 - a)))
+    if alone is not None and best_alone is not None and own.weight is None:
+        test, p = "McNemar's exact test", mcnemar(alone, best_alone)
     else:
         test, p = "sign flips", sign_flips((a - b) * weight)
     score = "r2" if own.kind == "regression" else "accuracy"
-    pair = Against(name, best, len(a), score, worse, None, None, None, test, p, p)
-    if not of_classes:
-        return pair
-    both, alone, best_alone = (int(n) for n in (a @ b, a @ (1 - b), b @ (1 - a)))
-    return pair._replace(both_wrong=both, run_wrong=alone, best_wrong=best_alone)
+    return Against(name, best, len(a), score, worse, both, alone, best_alone, test, p, p)
 
 
 def _apart(tested: Mapping[str, _Tested]) -> list[str]:

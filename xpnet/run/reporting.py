@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.files import naming
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import DataError
@@ -41,33 +40,35 @@ def report_of(run: "Run", source: Any = None, *, label: Any = None) -> Report:
         with naming(name):
             part = run.read(source, labelled=True, label=label)
         notes = part.columns.notes if part.columns else ()
-        return _scored(run, part, f"the rows of {name}", [*_said(run), *notes], record)
+        tally = tally_of(run)
+        found = scores(run, part, tally=tally)
+        of, said = f"the rows of {name}", [*_said(run), *notes]
+        return gathered(run, part, found, tally, of=of, said=said, record=record)
     try:
         splits = run.splits()
     except (DataError, OSError) as error:
         return _without_rows(run, f"Single rows, and what is computed from them: {error}", record)
     if splits.test is None:
-        why = "Test scores: the run was trained with data.test_fraction = 0."
-        return gathered(run, None, {}, None, said=describe(splits), missing=[why], record=record)
-    return _scored(run, splits.test, of_test(splits), describe(splits), record)
+        return _of_splits(run, splits, {}, None, record)
+    tally = tally_of(run)
+    return _of_splits(run, splits, scores(run, splits.test, tally=tally), tally, record)
 
 
-def of_test(splits: Splits) -> str:
-    """What the test rows of a run are called."""
-    assert splits.test is not None
-    return f"the test part of {splits.test.name}"
-
-
-def _scored(
+def _of_splits(
     run: "Run",
-    part: Dataset | StreamedDataset,
-    of: str,
-    said: list[str],
+    splits: Splits,
+    found: dict[str, Any],
+    tally: Tally | None,
     record: dict[str, Any],
 ) -> Report:
-    tally = tally_of(run)
-    found = scores(run, part, tally=tally)
-    return gathered(run, part, found, tally, of=of, said=said, record=record)
+    """The report of a run on its own test part, of which ``found`` are the scores."""
+    of, missing = "", ["Test scores: the run was trained with data.test_fraction = 0."]
+    if splits.test is not None:
+        of, missing = f"the test part of {splits.test.name}", []
+    return gathered(
+        run, splits.test, found, tally, of=of, said=describe(splits), missing=missing,
+        record=record,
+    )  # fmt: skip
 
 
 def _without_rows(run: "Run", why: str, record: dict[str, Any]) -> Report:
@@ -138,27 +139,6 @@ def default_path(run: "Run") -> Path:
     return run.folder.page_path if path.is_dir() else path.with_suffix(".html")
 
 
-def write_trained(run: "Run", splits: Splits, tally: Tally | None, record: dict[str, Any]) -> Path:
-    """Write the page of a run that has just been trained and scored; return its path."""
-    missing = []
-    if splits.test is None:
-        missing.append("Test scores: the run was trained with data.test_fraction = 0.")
-    of = of_test(splits) if splits.test is not None else ""
-    found = gathered(
-        run,
-        splits.test,
-        dict(run.test),
-        tally,
-        of=of,
-        said=describe(splits),
-        missing=missing,
-        record=record,
-    )
-    place = default_path(run)
-    _write(place, found)
-    return place
-
-
 def scored_and_shown(
     run: "Run", splits: Splits, tell: Callable[[str], None], warn: Callable[[str], None]
 ) -> "Run":
@@ -187,7 +167,9 @@ def write_page(
     """Write the page of a run that has been scored; warn of what prevents it."""
     folder = run.folder
     try:
-        page = write_trained(run, splits, tally, folder.read_json(folder.run_path))
+        page = default_path(run)
+        record = folder.read_json(folder.run_path)
+        _write(page, _of_splits(run, splits, dict(run.test), tally, record))
     except Exception as error:  # of a library that is broken, too, or a full disk
         why = " ".join(f"{type(error).__name__}: {error}".split())
         path = shlex.quote(str(folder.path))

@@ -180,8 +180,7 @@ class Loop:
         if trial.value is not None:
             line += f"{title} {trial.value:.4f}"
         elif trial.state == "pruned":
-            last = [*trial.curve.values()][-1:]
-            line += trial.reason + "".join(f", {v:.4f}" for v in last)
+            line += trial.reason + ("" if trial.last is None else f", {trial.last:.4f}")
         else:
             line += f"{trial.state}: {trial.reason}"
         best = self._best()

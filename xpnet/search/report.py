@@ -58,12 +58,14 @@ def page_of(found: "Sweep") -> str:
         learning=_learning(found, ended),
         shown_curves=min(len(ended), MOST_CURVES),
         trials=[
-            (t, {key: _shown(value) for key, value in t.values.items()}, _last(t))
+            (t, {key: _shown(value) for key, value in t.values.items()}, t.last)
             for t in order[:MOST_ROWS]
         ],
         left_out=max(0, len(order) - MOST_ROWS),
         keys=[p.key for p in found.space],
-        folders={t.number: f"trials/{t.number:03}" for t in ended},
+        folders={
+            t.number: found.trial_folder(t).relative_to(found.folder.path).as_posix() for t in ended
+        },
         number=_number,
     )
 
@@ -76,10 +78,6 @@ def _rank(trial: Trial, *, maximize: bool) -> tuple[int, float, int]:
     if trial.value is None:
         return 1, -max(trial.curve, default=0), trial.number
     return 0, -trial.value if maximize else trial.value, trial.number
-
-
-def _last(trial: Trial) -> float | None:
-    return [*trial.curve.values()][-1] if trial.curve else None
 
 
 def _test(found: "Sweep") -> list[tuple[str, float]]:
@@ -108,7 +106,7 @@ def _history(found: "Sweep", ended: list[Trial]) -> Chart | None:
     pruned = [t for t in ended if t.state == "pruned" and t.curve]
     groups = [Line("finished", [t.number for t in done], [t.value or 0.0 for t in done])]
     if pruned:
-        last = [_last(t) or 0.0 for t in pruned]
+        last = [t.last or 0.0 for t in pruned]
         groups.append(Line("pruned, where it was", [t.number for t in pruned], last, "soft"))
     path = Line("best so far", [t.number for t in done], steps, "good")
     title = f"{found.metric.title} of each trial, and the best so far: {steps[-1]:.4g} at the end"

@@ -87,13 +87,12 @@ class Sweep:
         }
 
     def _trial(self, trial: Trial) -> dict[str, Any]:
-        last = list(trial.curve.values())[-1:]
         return {
             "number": trial.number,
             "state": trial.state,
             "value": trial.value,
             "loss": trial.loss,
-            "last": last[0] if last else None,
+            "last": trial.last,
             "epochs": max(trial.curve, default=0),
             "seconds": trial.seconds,
             "reason": trial.reason,

@@ -1,6 +1,5 @@
 """``xpnet.sweep``: all of ``xpnet train --sweep``."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends.threads import cores
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError, DataError, require
 from xpnet.run.by_rows import by_rows
@@ -226,9 +226,7 @@ class _Search:
         if not any(key.startswith("checkpoint") for key in given):
             shared.append("checkpoint.keep=1")
         if "threads" not in given and self.sweeping.parallel > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-            cores = cores or os.cpu_count() or 1
-            shared.append(f"threads={max(1, cores // self.sweeping.parallel)}")
+            shared.append(f"threads={max(1, cores() // self.sweeping.parallel)}")
         return shared
 
     def _say_validation(self) -> None:

@@ -38,6 +38,11 @@ class Trial:
     reason: str = ""  # why it failed, or where it was pruned
     loss: float | None = None
 
+    @property
+    def last(self) -> float | None:
+        """The last value of its curve."""
+        return [*self.curve.values()][-1] if self.curve else None
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -25,9 +25,7 @@ def watched(record: EpochMetrics, what: str) -> float:
     return value
 
 
-def best_epoch(
-    history: Iterable[EpochMetrics], monitor: str = "loss", mode: Mode | None = None
-) -> EpochMetrics | None:
+def best_epoch(history: Iterable[EpochMetrics], monitor: str = "loss") -> EpochMetrics | None:
     """Return the record of the first of the best epochs, whose checkpoint a run keeps as the best.
 
     None without a validation, where no checkpoint is the best, and where no value is a number.
@@ -36,7 +34,7 @@ def best_epoch(
     1
     """
     having = [r for r in history if isinstance(r.get(f"val_{monitor}"), int | float)]
-    most = MODES.get(monitor, mode) == "max"
+    most = MODES.get(monitor) == "max"
     values = [-r[f"val_{monitor}"] if most else r[f"val_{monitor}"] for r in having]
     best = min((v for v in values if v < math.inf), default=None)  # NaN is not
     return None if best is None else having[values.index(best)]

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from xpnet.cli.options import json_option, set_option, warn
-from xpnet.cli.output import add_column, add_row, check_places, print_json, say, show, write_output
+from xpnet.cli.output import add_column, add_row, check_places, print_json, say, show, write_json
 
 
 @click.command()
@@ -49,7 +49,6 @@ def gradcheck(
     from xpnet.run import Run, load
     from xpnet.run.config_sources import load_config
     from xpnet.run.plain_run import is_saved
-    from xpnet.storage.plain_json import json_text
 
     if batch < 1 or samples < 0 or not tolerance > 0:
         msg = "gradcheck needs --batch >= 1, --samples >= 0 and --tolerance > 0; "
@@ -75,7 +74,7 @@ def gradcheck(
     report = check(model, loss, x, y, samples=samples, seed=seed, tolerance=tolerance)
     table = {"source": source, "rows": whose, "ok": report.ok, **dataclasses.asdict(report)}
     if json_file is not None:
-        write_output(json_file, json_text(table, indent=2) + "\n")
+        write_json(json_file, table)
     if as_json:
         print_json(table)
     else:

@@ -13,6 +13,7 @@ from xpnet.cli.output import (
     print_json,
     say,
     show,
+    write_json,
     write_output,
 )
 
@@ -91,7 +92,6 @@ def parity(
     from xpnet.check.parity import load_module, to_json, to_markdown
     from xpnet.check.parity import parity as compare
     from xpnet.run.config_sources import load_config
-    from xpnet.storage.plain_json import json_text
 
     check_places(json_file, markdown_path, as_json=as_json)
     config = load_config(source, overrides, report=warn)
@@ -108,7 +108,7 @@ def parity(
         seconds=seconds,
     )
     if json_file is not None:
-        write_output(json_file, json_text(to_json(report), indent=2) + "\n")
+        write_json(json_file, to_json(report))
     if markdown_path is not None:
         write_output(markdown_path, to_markdown(report))
     if as_json:

@@ -80,10 +80,8 @@ def train(
     from xpnet.cli.options import column_settings, given, say_test, warn
     from xpnet.cli.output import only_json, print_json, say
     from xpnet.cli.streams import tolerant_streams
-    from xpnet.cli.sweeps import run_sweep
     from xpnet.errors import ConfigError
     from xpnet.run import train as run_training
-    from xpnet.search.folder import is_sweep
     from xpnet.training.progress import Progress
 
     named = {
@@ -107,7 +105,14 @@ def train(
         *overrides,
     ]
     asked = source if given("source") else None
-    if search is not None or (resume and out is not None and is_sweep(out)):
+    searches = search is not None
+    if resume and out is not None and not searches:
+        from xpnet.search.folder import is_sweep
+
+        searches = is_sweep(out)
+    if searches:
+        from xpnet.cli.sweeps import run_sweep
+
         return run_sweep(
             asked, search, out, recipe, texts, start, resume=resume, quiet=quiet, as_json=as_json
         )
