@@ -134,10 +134,18 @@ def script(shell: str) -> str:
 
 
 def _is_open(line: str) -> bool:
-    """Whether the cursor is between quotes."""
-    mark = ""
-    for character in re.sub(r"\\\\.", "", line):
-        if mark:
+    r"""Whether the cursor is between quotes.
+
+    >>> _is_open("show 'a b"), _is_open(r"show it\'s "), _is_open(r"show 'a\' ")
+    (True, False, False)
+    """
+    mark, escaped = "", False
+    for character in line:
+        if escaped:
+            escaped = False
+        elif character == "\\" and mark != "'":  # between these a backslash is a character
+            escaped = True
+        elif mark:
             mark = "" if character == mark else mark
         elif character in "'\"":
             mark = character
