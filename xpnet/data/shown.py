@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 
-from xpnet.data.columns import kinds_of
 from xpnet.data.dataset import Dataset
+from xpnet.data.written import SMALLEST, described, value_text
 
 __all__ = ["picture", "written"]
 
-LEAST = 8  # pixels of a side, from which rows of other numbers than pixels pass for images
 WHITES = (1, 16, 255, 65535)  # of pixels; digits have 16
 LIKE = 1000  # rows that say how bright white is
 
@@ -41,14 +40,14 @@ def _image(x: np.ndarray, dataset: Dataset) -> np.ndarray | None:
         side, names = math.isqrt(x.size), dataset.feature_names or ()
         pixels = all(name.lower().startswith("pix") for name in names)
         known = bool(names) if pixels and names else dataset.name == "digits" and not names
-        return x.reshape(side, side) if known and side >= LEAST and side**2 == x.size else None
+        return x.reshape(side, side) if known and side >= SMALLEST and side**2 == x.size else None
     if x.ndim == 3 and x.shape[-1] not in (1, 3, 4) and x.shape[0] in (1, 3):
         x = np.moveaxis(x, 0, -1)
     if x.ndim == 3 and x.shape[-1] in (1, 3, 4):
         x = x[..., 0] if x.shape[-1] == 1 else x[..., :3]
     elif x.ndim != 2:
         return None
-    pixels = x.dtype in (np.uint8, np.uint16) or min(x.shape[:2]) >= LEAST
+    pixels = x.dtype in (np.uint8, np.uint16) or min(x.shape[:2]) >= SMALLEST
     return x if pixels else None
 
 
@@ -67,19 +66,5 @@ def written(dataset: Dataset, row: int) -> tuple[tuple[str, str], ...]:
     columns, x = dataset.columns, dataset.x[row]
     if x.ndim != 1 or columns is None or not columns.features:
         return ()
-    kinds = kinds_of(columns, len(x))
-    levels = columns.levels or ((),) * len(x)
-    places = zip(columns.features, x.tolist(), kinds, levels, strict=True)
-    return tuple((columns.shown(j), _text(v, kind, of)) for j, v, kind, of in places)
-
-
-def _text(value: float, kind: str, levels: tuple[str, ...]) -> str:
-    if value != value:
-        return ""
-    if levels:
-        return levels[int(value)] if 0 <= value < len(levels) else "?"
-    if kind == "date":
-        return str(np.datetime64(round(value * 1e6), "us").astype("datetime64[s]")).replace(
-            "T00:00:00", ""
-        )
-    return f"{value:.12g}"
+    places = zip(columns.features, x.tolist(), described(columns, len(x)), strict=True)
+    return tuple((columns.shown(j), value_text(v, *of)) for j, v, of in places)

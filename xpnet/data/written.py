@@ -7,8 +7,9 @@ import numpy as np
 
 from xpnet.data.columns import Columns, Kind, kinds_of
 
-__all__ = ["as_pictures", "as_written", "picture_shape"]
+__all__ = ["as_pictures", "as_written", "described", "picture_shape", "value_text"]
 
+NAMED = ("category", "boolean")  # kinds whose values are numbers of levels
 GAP = "–"  # a missing value
 SMALLEST = 8  # pixels of a side, from which rows of numbers without names may be an image
 
@@ -21,24 +22,40 @@ def as_written(x: np.ndarray, columns: Columns | None) -> list[tuple[str, ...]]:
     >>> as_written(np.array([[1.0, 0.25], [2.0, np.nan]]), None)
     [('1', '0.25'), ('2', '–')]
     """
-    count = x.shape[1]
-    kinds = kinds_of(columns, count) if columns is not None else ("number",) * count
-    levels = columns.levels if columns is not None and columns.levels else ((),) * count
-    return [
-        tuple(_text(v, *of) for v, *of in zip(row.tolist(), kinds, levels, strict=True))
-        for row in x
-    ]
+    known = described(columns, x.shape[1])
+    return [tuple(_short(v, *of) for v, of in zip(row.tolist(), known, strict=True)) for row in x]
 
 
-def _text(value: float, kind: Kind, levels: Sequence[str]) -> str:
+def described(columns: Columns | None, count: int) -> list[tuple[Kind, Sequence[str]]]:
+    """Return the kind and the levels of each of ``count`` features."""
+    if columns is None:
+        return [("number", ())] * count
+    levels = columns.levels or ((),) * count
+    return list(zip(kinds_of(columns, count), levels, strict=True))
+
+
+def _short(value: float, kind: Kind, levels: Sequence[str]) -> str:
     if math.isnan(value):
         return GAP
-    if kind in ("category", "boolean"):
+    if kind == "date":
+        return value_text(round(value), kind, levels).replace("T", " ")
+    return value_text(value, kind, levels) if kind in NAMED else f"{value:.6g}"
+
+
+def value_text(value: float, kind: Kind, levels: Sequence[str]) -> str:
+    """Return a value as a file would have it: "" where it is missing, "?" of a level unknown.
+
+    >>> value_text(1.0, "category", ("x", "y")), value_text(86400.0, "date", ())
+    ('y', '1970-01-02')
+    """
+    if math.isnan(value):
+        return ""
+    if kind in NAMED:
         return levels[int(value)] if 0 <= value < len(levels) else "?"
     if kind == "date":
-        text = str(np.datetime64(round(value), "s")).replace("T", " ")
-        return text.removesuffix(" 00:00:00")
-    return f"{value:.6g}"
+        moment = np.datetime64(round(value * 1e6), "us").astype("datetime64[s]")
+        return str(moment).removesuffix("T00:00:00")
+    return f"{value:.12g}"
 
 
 def picture_shape(
