@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
+from xpnet.kernels.cuda.blas import Rest
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
 from xpnet.kernels.cuda.executor import Call, Executor
 from xpnet.kernels.cuda.sources import WRITTEN, Kernel
@@ -115,6 +116,16 @@ class Program:
 
     def product(self, a: Array, b: Array, out: Array, *, add: int = 0) -> None:
         self.calls.append(self.executor.product(a, b, out, add=bool(add)))
+
+    def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
+        """Let the product that was recorded before the last launch do the work of that, too."""
+        *_, apart = self.calls
+        self.calls[-2:] = self.executor.affine(a, b, bias, out, relu=relu, apart=apart)
+
+    @property
+    def launches(self) -> int:
+        """The calls that launch something."""
+        return sum(not (isinstance(call, Rest) and call.is_done()) for call in self.calls)
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)

@@ -1,21 +1,35 @@
 """What the step needs from a device, and CuPy's implementation of it."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from xpnet.cache import cache_folder
 from xpnet.errors import BackendError, UnsupportedError
-from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
+from xpnet.kernels.cuda.blas import (
+    WORKSPACE_BYTES,
+    Blas,
+    Call,
+    Numbers,
+    Products,
+    Rest,
+    Run,
+    find_library,
+)
+from xpnet.kernels.cuda.blas_lt import BlasLt, CublasLt
+from xpnet.kernels.cuda.choices import Choices, is_switched_off
+from xpnet.kernels.cuda.matmul import version
+from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
 from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
-__all__ = ["CaptureError", "CupyExecutor", "Executor"]
+__all__ = ["LANES", "Call", "CaptureError", "CupyExecutor", "Executor"]
 
-Call = Callable[[], None]
+LANES = 2  # streams whose products may run beside each other
 
 
 class CaptureError(BackendError):
@@ -27,6 +41,11 @@ class Executor(Protocol):
 
     dtype: str  # of `real` in the kernels
     stored: str  # of `act`, what layers store
+
+    @property
+    def note(self) -> str:
+        """What computes the products."""
+        ...
 
     def active(self) -> AbstractContextManager: ...
     def owns(self, x: Any) -> bool: ...
@@ -44,8 +63,21 @@ class Executor(Protocol):
         """Return a function that launches a kernel with these arguments."""
         ...
 
-    def product(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Call:
-        """Return a function that computes out = a b, or with ``add`` out += a b."""
+    def product(self, a: Array, b: Array, out: Array, *, add: bool = False, lane: int = 0) -> Call:
+        """Return a function that computes out = a b, or with ``add`` out += a b.
+
+        Products of different lanes may run at the same time.
+        """
+        ...
+
+    def affine(
+        self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool, apart: Call
+    ) -> tuple[Call, Rest]:
+        """Return functions that compute out = a b + bias, and then ReLU if ``relu``.
+
+        ``apart`` does all but the product, in place. The second function calls it, unless the first
+        one does all of it because that is faster.
+        """
         ...
 
     def capture(self, work: Call) -> Call:
@@ -70,16 +102,33 @@ class CupyExecutor:
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
-        self._blas: Blas | None = None
+        self._blas: list[Products] = []  # by lane: each has a workspace of its own
         with device:
             self._capture_stream = cupy.cuda.Stream(non_blocking=True)
             try:
-                workspace = cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8)
-                self._blas = Blas(find_cublas(), workspace, self.address, dtype, tf32=tf32)
+                self._blas = self._products(Numbers(dtype, tf32=tf32))
             except BackendError as error:
                 self._no_blas = str(error)
                 if narrow:  # CuPy's own products have no bfloat16
                     raise UnsupportedError(self._no_blas) from error
+
+    def _products(self, numbers: Numbers) -> list[Products]:
+        """cuBLASLt's, or cuBLAS's where only that can be loaded."""
+        cupy, library = self._cupy, find_library("cublas")
+        spaces = [cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8) for _ in range(LANES)]
+        plain = [partial(Blas, library, space, self.address, numbers) for space in spaces]
+        try:
+            found = find_library("cublasLt")
+            name = cupy.cuda.runtime.getDeviceProperties(self._device.id)["name"].decode()
+            choices = Choices(cache_folder() / "products", name, version(found))
+            lt = CublasLt(found, self, numbers, None if is_switched_off() else choices)
+        except BackendError:
+            return [make() for make in plain]
+        return [BlasLt(lt, *both) for both in zip(spaces, plain, strict=True)]
+
+    @property
+    def note(self) -> str:
+        return self._blas[0].note if self._blas else "products by CuPy"
 
     def active(self) -> AbstractContextManager:
         return self._device
@@ -129,23 +178,41 @@ class CupyExecutor:
         typed = tuple(arguments(kernel, given, self.dtype, self.stored))
         return partial(function, grid, (block,), typed)
 
-    def product(self, a: Array, b: Array, out: Array, *, add: bool = False) -> Call:
-        if self._blas is None:
+    def product(self, a: Array, b: Array, out: Array, *, add: bool = False, lane: int = 0) -> Call:
+        if not self._blas:
             cupy = self._cupy
             if add:
                 return lambda: cupy.add(out, cupy.matmul(a, b), out=out)
             return partial(cupy.matmul, a, b, out=out)
-        run, current = self._blas.product(a, b, out, add=add), self._cupy.cuda.get_current_stream
+        return self._on_current_stream(self._blas[lane].product(a, b, out, add=add))
+
+    def affine(
+        self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool, apart: Call
+    ) -> tuple[Call, Rest]:
+        if not self._blas:
+            return self.product(a, b, out), Rest(apart)
+        run, rest = self._blas[0].affine(a, b, bias, out, relu=relu, apart=apart)
+        return self._on_current_stream(run), rest
+
+    def _on_current_stream(self, run: Run) -> Call:
+        current = self._cupy.cuda.get_current_stream
         return lambda: run(current().ptr)
 
+    def can_measure(self) -> bool:
+        return not self._cupy.cuda.get_current_stream().is_capturing()
+
+    def measured(self, runs: Sequence[Run]) -> list[float]:
+        return measured(self._cupy, self._capture_stream, runs)
+
     def capture(self, work: Call) -> Call:
-        if self._blas is None:
+        if not self._blas:
             raise CaptureError(self._no_blas)
         cupy, stream, graph = self._cupy, self._capture_stream, None
         gc.collect()  # what is freed during a capture may call CUDA, which would end it
         try:
-            with stream, cupy.cuda.using_allocator(_no_allocation), _no_garbage_collection():
-                self._blas.use(stream.ptr)
+            with stream, cupy.cuda.using_allocator(_no_allocation), no_garbage_collection():
+                for blas in self._blas:
+                    blas.use(stream.ptr)
                 stream.begin_capture()
                 try:
                     work()
@@ -157,17 +224,6 @@ class CupyExecutor:
         with suppress(Exception):  # a hint: else the first replay uploads it
             graph.upload()
         return graph.launch
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _no_allocation(size: int) -> Any:

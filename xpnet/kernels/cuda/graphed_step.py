@@ -185,8 +185,8 @@ class FusedStep:
         n = self.task.micro_batches
         precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         parts = f" over {n} micro-batches" if n > 1 else ""
-        self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
-        self.note += "equal to the eager step"
+        self.note = f"CUDA graph of {program.launches} launches{precision}{parts}, "
+        self.note += f"equal to the eager step; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
