@@ -19,6 +19,7 @@ from cublas_on_cpu import Cublas, CublasLt
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda import blas_lt
 from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, Numbers
+from xpnet.kernels.cuda.choices import Choices
 from xpnet.kernels.cuda.executor import LANES, CaptureError
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
@@ -112,12 +113,13 @@ class CpuExecutor:
         self.recording = None
         self.cublas, self.cublas_lt, self.times = Cublas(), CublasLt(), times
         numbers = Numbers(dtype)
-        lt = blas_lt.CublasLt(self.cublas_lt, self, numbers, choices)
+        timed, choices = choices is not None, choices or Choices(folder, "a CPU", 0)
+        self.lt = blas_lt.CublasLt(self.cublas_lt, self, numbers, choices, timed=timed)
         self.blas = []
         for _ in range(LANES):
             workspace = np.empty(WORKSPACE_BYTES, np.uint8)
             others = partial(Blas, self.cublas, workspace, self.address, numbers)
-            self.blas.append(blas_lt.BlasLt(lt, workspace, others))
+            self.blas.append(blas_lt.BlasLt(self.lt, workspace, others))
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -191,6 +193,13 @@ class CpuExecutor:
     @property
     def note(self):
         return self.blas[0].note
+
+    @property
+    def algorithms(self):
+        return self.lt.algorithms
+
+    def prefer(self, algorithms):
+        return self.lt.prefer(algorithms)
 
     def product(self, a, b, out, *, add=False, lane=0):
         run = self.blas[lane].product(a, b, out, add=add)

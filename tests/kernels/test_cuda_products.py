@@ -305,6 +305,37 @@ def test_timing_is_switched_off_by_a_variable(monkeypatch):
         assert is_switched_off() is off
 
 
+def test_what_a_checkpoint_has_comes_before_what_is_kept(folder, choices):
+    first = CpuExecutor("float32", folder, choices=choices, times=prefer(2))
+    bits, algorithms = stored(first), first.algorithms
+    (path,) = kept_files(choices)
+    path.write_text("damaged")
+    for again in (
+        CpuExecutor("float32", folder, choices=choices),
+        CpuExecutor("float32", folder, choices=None),  # which times nothing
+    ):
+        again.lt._choices = choices
+        assert not again.prefer(algorithms)
+        assert stored(again) == bits
+        assert again.note == "products by cuBLASLt (algorithms: 1 remembered)"
+        assert again.algorithms == algorithms
+        assert not again.prefer({})
+        assert again.prefer(dict.fromkeys(algorithms, ""))  # there is another one now
+        assert not again.algorithms
+
+
+def test_of_a_checkpoint_only_what_cublaslt_names_is_taken(folder, choices, caplog):
+    executor = CpuExecutor("float32", folder, choices=choices, times=prefer(1))
+    stored(executor)
+    ((name, algorithm),) = executor.algorithms.items()
+    for text in ("", "no hexadecimal", "ff" * 64, algorithm[:-2]):
+        executor = CpuExecutor("float32", folder, choices=choices)
+        executor.prefer({name: text})
+        stored(executor)
+        assert executor.cublas_lt.ran == [(1, 1)]  # what is kept
+        assert "the checkpoint has an algorithm that cuBLASLt does not name" in executor.note
+
+
 # -- bias and ReLU --------------------------------------------------------------------------------
 
 
@@ -470,11 +501,11 @@ def test_the_real_cublas_takes_the_calls_or_says_that_there_is_no_gpu():
     assert library.cublasGemmEx(*[None] + [0] * 18) == library.cublasSetMathMode(None, 16) == 1
 
 
-def test_the_real_cublaslt_takes_the_descriptors_or_says_that_there_is_no_gpu():
+def test_the_real_cublaslt_takes_the_descriptors_or_says_that_there_is_no_gpu(choices):
     library = real("cublasLt")
     assert matmul.version(library) >= 120000
     with without_gpu("cublasLtCreate"):
-        blas_lt.CublasLt(library, None, Numbers("float32"), None)
+        blas_lt.CublasLt(library, None, Numbers("float32"), choices)
     x = np.zeros((8, 8), np.float32)
     declared = matmul.Library(library, matmul.SIGNATURES)
     made = Matmul(declared, lambda x: x.ctypes.data, Numbers("float32"), x, x.T, x, x[0], relu=True)

@@ -5,6 +5,7 @@ Also CuPy's executor, on a stub of CuPy that records its calls: no GPU is needed
 
 import contextlib
 import gc
+import json
 import re
 import sys
 import types
@@ -17,8 +18,9 @@ from cublas_on_cpu import Cublas, CublasLt
 from cuda_on_cpu import CpuExecutor
 
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.errors import BackendError, TrainingError, UnsupportedError
+from xpnet.errors import BackendError, CheckpointError, TrainingError, UnsupportedError
 from xpnet.kernels.cuda import executor as executor_module
+from xpnet.kernels.cuda.choices import Choices
 from xpnet.kernels.cuda.executor import LANES, CaptureError, CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.kernels.cuda.sources import WRITTEN
@@ -41,14 +43,15 @@ class FusedNumpy(NumpyBackend):
 
     name = "fused-numpy"
 
-    def __init__(self, folder, dtype="float64"):
+    def __init__(self, folder, dtype="float64", **products):
         super().__init__("cpu", dtype)
-        self.folder = folder
+        self.folder, self.products = folder, products
 
 
 def fused_on_cpu(r):
     narrow = None if r.mixed is None else r.mixed.dtype
-    executor = CpuExecutor(r.backend.dtype_name, r.backend.folder, narrow=narrow)
+    backend = r.backend
+    executor = CpuExecutor(backend.dtype_name, backend.folder, narrow=narrow, **backend.products)
     given = (r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
     return FusedStep(executor, *given, threads=64)
 
@@ -91,6 +94,43 @@ def test_a_resumed_training_is_bitwise_the_whole_one(folder, data):
     second.fit(data, epochs=4)
     for name, tensor in whole.params.items():
         assert tensor.tobytes() == second.params[name].tobytes()
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_training_is_resumed_with_the_algorithms_that_it_had(
+    already, folder, data, tmp_path, monkeypatch
+):
+    """In another cache, where the second of the algorithms is the fastest, not the third.
+
+    So it is where the trainer has steps behind it, and a graph with the second.
+    """
+    monkeypatch.setattr("xpnet.kernels.cuda.matmul.ALIGNED", 16)  # as all arrays of NumPy are
+
+    def made(name, fastest):
+        def times(count):
+            return [0.1 if i == fastest else 1.0 for i in range(count)]
+
+        choices = Choices(tmp_path / name, "GPU", 1)
+        return trainer(FusedNumpy(folder, "float32", choices=choices, times=times))
+
+    whole, first, second, other = made("a", 2), made("a", 2), made("b", 1), made("c", 1)
+    for t, epochs in ((whole, 4), (first, 2), (other, 4)):
+        t.fit(data, epochs=epochs)
+    if already:
+        second.fit(data, epochs=1)
+    tensors, meta = first.snapshot()
+    assert len(meta["algorithms"]) == 5 * 2  # of two batch sizes
+    second.restore(tensors, json.loads(json.dumps(meta)))
+    second.fit(data, epochs=4)
+    assert "CUDA graph" in second.engine.step.note
+    assert second.snapshot()[1]["algorithms"] == meta["algorithms"]
+    for name, tensor in whole.params.items():
+        assert tensor.tobytes() == second.params[name].tobytes()
+    assert any(
+        whole.params[name].tobytes() != other.params[name].tobytes() for name in whole.params
+    )
+    with pytest.raises(CheckpointError, match="invalid algorithms"):
+        made("d", 1).restore(tensors, {**meta, "algorithms": {"a product": 3}})
 
 
 def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):

@@ -11,7 +11,7 @@ which a training that diverged would go on: each is first tried on a bias of NaN
 
 import ctypes
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -69,22 +69,30 @@ class Chosen:
     def take(self, algorithm: bytes, how: str) -> None:
         """Replace the algorithm where it is, for calls have its address."""
         ctypes.memmove(self.algorithm, algorithm, len(algorithm))
-        self.apart, self.how = algorithm == APART, how
+        self.value, self.apart, self.how = algorithm, algorithm == APART, how
 
 
 class CublasLt:
     """A handle of cuBLASLt, and the algorithms that were chosen with it.
 
-    ``library`` is cuBLASLt in ctypes. Without ``choices`` nothing is timed: every product takes the
-    algorithm that is expected to be the fastest, and biases are added apart.
+    ``library`` is cuBLASLt in ctypes; ``choices`` are those of earlier processes. With ``timed``
+    false a product takes the algorithm that is expected to be the fastest, and a bias is added
+    apart, unless :meth:`prefer` says otherwise.
     """
 
     def __init__(
-        self, library: Any, device: Device, numbers: Numbers, choices: Choices | None
+        self,
+        library: Any,
+        device: Device,
+        numbers: Numbers,
+        choices: Choices,
+        *,
+        timed: bool = True,
     ) -> None:
         self.library, self.device, self.numbers = Library(library, SIGNATURES), device, numbers
         self.handle = self.library.made(self, "cublasLtCreate", "cublasLtDestroy")
-        self._choices, self._why_not = choices, ""
+        self._choices, self._timed, self._why_not = choices, timed, ""
+        self._preferred: Mapping[str, str] = {}
         self._chosen: dict[Problem, Chosen] = {}
 
     @property
@@ -109,10 +117,37 @@ class CublasLt:
             self._chosen[problem] = self._remembered(matmul, options)
         return self._chosen[problem]
 
+    @property
+    def algorithms(self) -> dict[str, str]:
+        """The algorithms of the products so far, in hexadecimal, by their names."""
+        return {
+            self._choices.name(str(problem)): chosen.value.hex()
+            for problem, chosen in self._chosen.items()
+            if not chosen.options  # else it is not settled
+        }
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        """Take these from now on, in other processes, too; return whether any so far was another.
+
+        Only what cuBLASLt itself names is taken of them: they may come from a file of anyone.
+        """
+        self._preferred, mine = algorithms, self.algorithms
+        names = {self._choices.name(str(problem)): problem for problem in self._chosen}
+        differ = [name for name in mine if algorithms.get(name, mine[name]) != mine[name]]
+        for name in differ:
+            del self._chosen[names[name]]
+        return bool(differ)
+
     def _remembered(self, matmul: Matmul, options: list[bytes]) -> Chosen:
-        """What is kept for a product; else the first option, until all of them are timed."""
+        """What is preferred or kept for a product; else its first option, until all are timed."""
         name, choices = str(matmul.problem), self._choices
-        if choices is None or len(options) == 1:
+        preferred = self._preferred.get(choices.name(name))
+        for option in options:
+            if option.hex() == preferred:
+                return Chosen(option, REMEMBERED)
+        if preferred is not None:
+            self._give_up("the checkpoint has an algorithm that cuBLASLt does not name")
+        if not self._timed or len(options) == 1:
             return Chosen(options[0], FIRST)
         try:
             kept = choices.find(name)
@@ -123,7 +158,7 @@ class CublasLt:
             if not known:
                 raise choices.refused(name, "has an algorithm that cuBLASLt does not take here")
         except BackendError as error:
-            self._give_up(error)
+            self._give_up(f"not all are timed: {error}")
             return Chosen(options[0], FIRST)
         return Chosen(kept, REMEMBERED)
 
@@ -137,17 +172,16 @@ class CublasLt:
         """Time the options, each of which ``run`` makes a function of, and keep the best."""
         options, chosen.options = chosen.options, ()
         times = self.device.measured([run(option) for option in options])
-        assert self._choices is not None
         try:
             best = options[fastest(times)]
             chosen.take(self._choices.keep(str(matmul.problem), best, times), MEASURED)
         except BackendError as error:
-            self._give_up(error)
+            self._give_up(f"not all are timed: {error}")
 
-    def _give_up(self, error: BackendError) -> None:
+    def _give_up(self, why: str) -> None:
         """Leave a product its first option: one that is not kept may differ on resuming."""
         if not self._why_not:
-            self._why_not = f"not all are timed: {error}"
+            self._why_not = why
             logging.getLogger("xpnet").warning("products on the GPU: %s", self._why_not)
 
 

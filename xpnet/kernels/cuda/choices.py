@@ -93,8 +93,11 @@ class Choices:
 
     def path(self, product: str) -> Path:
         """The file of a product."""
-        name = json.dumps(self._record(product), sort_keys=True)
-        return self._folder / f"{sha256(name.encode()).hexdigest()[:32]}.json"
+        return self._folder / f"{sha256(self.name(product).encode()).hexdigest()[:32]}.json"
+
+    def name(self, product: str) -> str:
+        """A product's name that no other GPU or version has."""
+        return "; ".join([*(f"{key} {value}" for key, value in self._of.items()), product])
 
     def _record(self, product: str) -> dict[str, Any]:
         return {**self._of, "product": product}

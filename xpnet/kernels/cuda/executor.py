@@ -1,7 +1,7 @@
 """What the step needs from a device, and CuPy's implementation of it."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
@@ -45,6 +45,15 @@ class Executor(Protocol):
     @property
     def note(self) -> str:
         """What computes the products."""
+        ...
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products so far, by what they are for."""
+        ...
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        """Take these algorithms for products from now on; return whether any so far had another."""
         ...
 
     def active(self) -> AbstractContextManager: ...
@@ -103,6 +112,7 @@ class CupyExecutor:
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
         self._blas: list[Products] = []  # by lane: each has a workspace of its own
+        self._lt: CublasLt | None = None
         with device:
             self._capture_stream = cupy.cuda.Stream(non_blocking=True)
             try:
@@ -121,14 +131,21 @@ class CupyExecutor:
             found = find_library("cublasLt")
             name = cupy.cuda.runtime.getDeviceProperties(self._device.id)["name"].decode()
             choices = Choices(cache_folder() / "products", name, version(found))
-            lt = CublasLt(found, self, numbers, None if is_switched_off() else choices)
+            self._lt = CublasLt(found, self, numbers, choices, timed=not is_switched_off())
         except BackendError:
             return [make() for make in plain]
-        return [BlasLt(lt, *both) for both in zip(spaces, plain, strict=True)]
+        return [BlasLt(self._lt, *both) for both in zip(spaces, plain, strict=True)]
 
     @property
     def note(self) -> str:
         return self._blas[0].note if self._blas else "products by CuPy"
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        return {} if self._lt is None else self._lt.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        return self._lt is not None and self._lt.prefer(algorithms)
 
     def active(self) -> AbstractContextManager:
         return self._device
