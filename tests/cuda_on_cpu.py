@@ -18,9 +18,10 @@ from cublas_on_cpu import Cublas, CublasLt
 
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda import blas_lt
-from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, Numbers
+from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, Numbers, Rest
 from xpnet.kernels.cuda.choices import Choices
-from xpnet.kernels.cuda.executor import LANES, CaptureError
+from xpnet.kernels.cuda.executor import CaptureError
+from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
@@ -226,30 +227,57 @@ class CpuExecutor:
     def _call(self, what, run):
         def call():
             if self.recording is not None:
-                self.recording.append((what, run))
+                self.recording.append(run)
             else:
                 self.count(what)
                 run()
 
         return call
 
-    def capture(self, work):
+    def capture(self, calls):
         if not self.can_capture:
             msg = "this executor was told not to"
             raise CaptureError(msg)
         self.recording = recorded = []
         try:
-            work()
+            for i, call in enumerate(calls):
+                call.run()
+                if len(recorded) == i:  # a product does its work
+                    assert isinstance(call.run, Rest)
+                    recorded.append(lambda: None)
         finally:
             self.recording = None
         self.count("capture")
+        assert len(recorded) == len(calls)
+        lanes = [[i for i, call in enumerate(calls) if call.lane == lane] for lane in range(LANES)]
+        after = waits(calls)
+        assert not calls[0].lane
+        assert after[-1] is not None or not lanes[1] or lanes[1][-1] in after
 
         def replay():
             self.count("replay")
-            for _, run in recorded[: -1 if self.corrupt_replay else None]:
-                run()
+            order = in_lanes(lanes, after, self.counts["replay"] % 2)
+            for i in order:
+                if not self.corrupt_replay or i < len(calls) - 1:
+                    recorded[i]()
 
         return replay
+
+
+def in_lanes(lanes, after, first):
+    """The calls in the order in which they run if a GPU prefers the lane ``first``.
+
+    Each lane keeps its order, and a call waits for the one of the other lane that it comes after.
+    """
+    left, done = [list(lane) for lane in lanes], set()
+    while any(left):
+        ready = [
+            lane for lane in left if lane and (after[lane[0]] is None or after[lane[0]] in done)
+        ]
+        assert ready, "two lanes wait for each other"
+        lane = left[first] if any(lane is left[first] for lane in ready) else ready[0]
+        done.add(lane[0])
+        yield lane.pop(0)
 
 
 def _cell(x):

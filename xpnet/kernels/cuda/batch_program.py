@@ -1,7 +1,7 @@
 """The work of one batch size on static buffers, recorded once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy as np
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.blas import Rest
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
-from xpnet.kernels.cuda.executor import Call, Executor
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.lanes import Call, Recorded, Span
+from xpnet.kernels.cuda.sources import WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
@@ -33,7 +34,7 @@ class Program:
 
     def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
         self.executor, self.task, self.buffers = executor, task, buffers
-        self.calls: list[Call] = []
+        self.calls: list[Recorded] = []
         widths, output = task.plan.widths, math.prod(task.model.output_shape)
         N, widest = batch.x.shape[0], max(widths)
         if N * widest >= LIMIT:
@@ -114,18 +115,34 @@ class Program:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def product(self, a: Array, b: Array, out: Array, *, add: int = 0) -> None:
-        self.calls.append(self.executor.product(a, b, out, add=bool(add)))
+    def product(self, a: Array, b: Array, out: Array, *, add: int = 0, lane: int = 0) -> None:
+        call = self.executor.product(a, b, out, add=bool(add), lane=lane)
+        self._record(call, lane, [a, b], [out])
+
+    def _record(
+        self, call: Call, lane: int, reads: Iterable[Array], writes: Iterable[Array]
+    ) -> None:
+        read, written = (tuple(map(self._span, arrays)) for arrays in (reads, writes))
+        self.calls.append(Recorded(call, read, written, lane))
+
+    def _span(self, x: Array) -> Span:
+        first = self.executor.address(x)
+        return Span(first, first + x.nbytes)
 
     def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
         """Let the product that was recorded before the last launch do the work of that, too."""
-        *_, apart = self.calls
-        self.calls[-2:] = self.executor.affine(a, b, bias, out, relu=relu, apart=apart)
+        product, apart = self.calls[-2:]
+        both = self.executor.affine(a, b, bias, out, relu=relu, apart=apart.run)
+        reads = (*product.reads, self._span(bias))
+        self.calls[-2:] = [
+            product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
+        ]  # fmt: skip
 
     @property
     def launches(self) -> int:
         """The calls that launch something."""
-        return sum(not (isinstance(call, Rest) and call.is_done()) for call in self.calls)
+        rests = [call.run for call in self.calls if isinstance(call.run, Rest)]
+        return len(self.calls) - sum(rest.is_done() for rest in rests)
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
@@ -140,20 +157,33 @@ class Program:
         at = [self.executor.address(x) for x in arrays if x is not None]
         return J % self.wide == 0 and not any(address % PACK for address in at)
 
-    def launch(self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any) -> None:
-        self.launch_of(self.task.threads, kernel, grid, *given)
+    def launch(
+        self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any, lane: int = 0
+    ) -> None:
+        self.launch_of(self.task.threads, kernel, grid, *given, lane=lane)
 
     def launch_patches(self, kernel: str | Kernel, grid: tuple[int, int], *given: Any) -> None:
         """Launch blocks with more threads: there are few blocks, each with many rows to add up."""
         self.launch_of(min(4 * self.task.threads, 1024), kernel, grid, *given)
 
     def launch_of(
-        self, threads: int, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any
+        self,
+        threads: int,
+        kernel: str | Kernel,
+        grid: int | tuple[int, int],
+        *given: Any,
+        lane: int = 0,
     ) -> None:
         """Launch blocks of so many threads."""
         grid = grid if isinstance(grid, tuple) else (grid, 1)
         kernel = WRITTEN[kernel] if isinstance(kernel, str) else kernel
-        self.calls.append(self.executor.launch(kernel, grid, threads, *given))
+        call = self.executor.launch(kernel, grid, threads, *given)
+        arrays = [pair for pair in zip(parameters(kernel), given, strict=False) if pair[0].pointer]
+        reads, writes = (
+            [x for p, x in arrays if p.constant == only_read and x is not None]
+            for only_read in (True, False)
+        )
+        self._record(call, lane, reads, writes)
 
     # -- the batch ----------------------------------------------------------------------------
 
@@ -194,4 +224,4 @@ class Program:
     def run(self) -> None:
         """Run the recorded work, one launch after another."""
         for call in self.calls:
-            call()
+            call.run()

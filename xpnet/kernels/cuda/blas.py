@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from xpnet.errors import BackendError, how_to_install
+from xpnet.kernels.cuda.lanes import Call
 from xpnet.typing import Array
 
 __all__ = [
     "TYPES",
     "WORKSPACE_BYTES",
     "Blas",
-    "Call",
     "Library",
     "Numbers",
     "Product",
@@ -48,7 +48,6 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cublasGemmEx": [_P, _I, _I, _I, _I, _I, _P, _P, _I, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I],
 }
 
-Call = Callable[[], None]
 Run = Callable[[int], None]  # of a stream's pointer
 
 

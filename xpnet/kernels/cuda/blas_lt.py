@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from xpnet.errors import BackendError
-from xpnet.kernels.cuda.blas import Call, Library, Numbers, Products, Rest, Run
+from xpnet.kernels.cuda.blas import Library, Numbers, Products, Rest, Run
 from xpnet.kernels.cuda.choices import Choices
+from xpnet.kernels.cuda.lanes import Call
 from xpnet.kernels.cuda.matmul import SIGNATURES, Algorithm, Matmul, Problem
 from xpnet.typing import Array
 

@@ -13,7 +13,6 @@ from xpnet.errors import BackendError, UnsupportedError
 from xpnet.kernels.cuda.blas import (
     WORKSPACE_BYTES,
     Blas,
-    Call,
     Numbers,
     Products,
     Rest,
@@ -22,14 +21,13 @@ from xpnet.kernels.cuda.blas import (
 )
 from xpnet.kernels.cuda.blas_lt import BlasLt, CublasLt
 from xpnet.kernels.cuda.choices import Choices, is_switched_off
+from xpnet.kernels.cuda.lanes import LANES, Call, Recorded, waits
 from xpnet.kernels.cuda.matmul import version
 from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
 from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
-__all__ = ["LANES", "Call", "CaptureError", "CupyExecutor", "Executor"]
-
-LANES = 2  # streams whose products may run beside each other
+__all__ = ["CaptureError", "CupyExecutor", "Executor"]
 
 
 class CaptureError(BackendError):
@@ -89,8 +87,8 @@ class Executor(Protocol):
         """
         ...
 
-    def capture(self, work: Call) -> Call:
-        """Return a function that replays ``work`` as one graph; capturing does not run it.
+    def capture(self, calls: Sequence[Recorded]) -> Call:
+        """Return a function that replays the calls as one graph; capturing does not run them.
 
         Raises CaptureError.
         """
@@ -114,10 +112,11 @@ class CupyExecutor:
         self._blas: list[Products] = []  # by lane: each has a workspace of its own
         self._lt: CublasLt | None = None
         with device:
-            self._capture_stream = cupy.cuda.Stream(non_blocking=True)
+            self._streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(LANES)]
             try:
                 self._blas = self._products(Numbers(dtype, tf32=tf32))
             except BackendError as error:
+                self._blas = []
                 self._no_blas = str(error)
                 if narrow:  # CuPy's own products have no bfloat16
                     raise UnsupportedError(self._no_blas) from error
@@ -219,28 +218,45 @@ class CupyExecutor:
         return not self._cupy.cuda.get_current_stream().is_capturing()
 
     def measured(self, runs: Sequence[Run]) -> list[float]:
-        return measured(self._cupy, self._capture_stream, runs)
+        return measured(self._cupy, self._streams[0], runs)
 
-    def capture(self, work: Call) -> Call:
+    def capture(self, calls: Sequence[Recorded]) -> Call:
         if not self._blas:
             raise CaptureError(self._no_blas)
-        cupy, stream, graph = self._cupy, self._capture_stream, None
+        cupy, streams, graph = self._cupy, self._streams, None
+        after = waits(calls)
         gc.collect()  # what is freed during a capture may call CUDA, which would end it
         try:
-            with stream, cupy.cuda.using_allocator(_no_allocation), no_garbage_collection():
-                for blas in self._blas:
+            events = {i: cupy.cuda.Event(disable_timing=True) for i in after if i is not None}
+            with cupy.cuda.using_allocator(_no_allocation), no_garbage_collection():
+                for blas, stream in zip(self._blas, streams, strict=True):
                     blas.use(stream.ptr)
-                stream.begin_capture()
+                streams[0].begin_capture()
                 try:
-                    work()
+                    self._issue(calls, after, events)
                 finally:  # or a failed capture would leave the stream unusable
-                    graph = stream.end_capture()
+                    graph = streams[0].end_capture()
         except Exception as error:
             msg = f"the step could not be captured: {type(error).__name__}: {error}"
             raise CaptureError(msg) from error
         with suppress(Exception):  # a hint: else the first replay uploads it
             graph.upload()
         return graph.launch
+
+    def _issue(
+        self, calls: Sequence[Recorded], after: Sequence[int | None], events: dict[int, Any]
+    ) -> None:
+        """Issue each call to the stream of its lane, which waits for the other where it must."""
+        for i, (call, awaited) in enumerate(zip(calls, after, strict=False)):
+            stream = self._streams[call.lane]
+            if awaited is not None:
+                stream.wait_event(events[awaited])
+            with stream:
+                call.run()
+            if i in events:
+                events[i].record(stream)
+        if after[-1] is not None:
+            self._streams[0].wait_event(events[after[-1]])
 
 
 def _no_allocation(size: int) -> Any:
