@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
+from xpnet.kernels.cuda.blas import Rest
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Recorded, Span
@@ -18,7 +19,7 @@ from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "PACK", "Program"]
+__all__ = ["LIMIT", "PACK", "Program", "launches"]
 
 LIMIT = 2**31  # elements, which an int can no longer count
 PACK = 16  # bytes that a thread loads or stores at once
@@ -121,6 +122,15 @@ class Program:
         at = ((self.executor.address(x), x.nbytes) for x in arrays)
         return tuple(Span(first, first + size) for first, size in at)
 
+    def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
+        """Let the product that was recorded before the last launch do the work of that, too."""
+        product, apart = self.calls[-2:]
+        both = self.executor.affine(a, b, bias, out, relu=relu, apart=apart.run)
+        reads = (*product.reads, *self._spans([bias]))
+        self.calls[-2:] = [
+            product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
+        ]  # fmt: skip
+
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
 
@@ -182,3 +192,8 @@ class Program:
         loss.sums(np.ones(output, e.dtype), y, weight)
         labels = isinstance(loss, ROW_LOSSES) and len(batch.y.shape) == 1
         return e.empty(batch.y.shape if labels else output, "int32" if labels else e.dtype)
+
+
+def launches(calls: Iterable[Recorded]) -> int:
+    """Return how many of the calls launch something."""
+    return sum(not (isinstance(call.run, Rest) and call.run.is_done()) for call in calls)

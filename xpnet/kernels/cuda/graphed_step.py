@@ -9,11 +9,11 @@ the device only for that one comparison. Several steps in a row may be one graph
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Never
 
 from xpnet.errors import UnsupportedError
-from xpnet.kernels.cuda.batch_program import LIMIT, Program
+from xpnet.kernels.cuda.batch_program import LIMIT, Program, launches
 from xpnet.kernels.cuda.begin import Beginning, Steps, shapes
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import CaptureError, Executor
@@ -128,6 +128,16 @@ class FusedStep:
         msg += "another"
         raise UnsupportedError(msg)
 
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products, by what they are for."""
+        return self.executor.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take the algorithms of another step, where they are those of this GPU and library."""
+        if self.executor.prefer(algorithms):
+            self.programs.clear()  # their graphs have others
+
     def gradient(self) -> Array | None:
         """Return the gradient (P,) of the last step, unscaled; None before the first one."""
         if self.buffers is None:
@@ -228,11 +238,11 @@ class FusedStep:
         graphs = [(n, repeated) for repeated in self.programs.values() for n in repeated.replays]
         n, repeated = max(graphs, key=lambda graph: graph[0])
         calls, parts = repeated.steps(n).calls, self.task.micro_batches
-        note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{len(calls)} launches"
+        note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
-        return f"{note}, equal to the eager step{'s' * (n > 1)}"
+        return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
