@@ -180,12 +180,11 @@ class Loader:
             for _ in range(2)
         ]
         whole = [_batch(slot) for slot in slots]
-        sources = [[(v.take, slot[k]) for k, v in self.arrays.items()] for slot in slots]
+        sources = [[(_taking(v), slot[k]) for k, v in self.arrays.items()] for slot in slots]
         for n, s in enumerate(starts):
             rows = order[s : s + size]
             full = len(rows) == size
             for take, out in sources[n % 2]:
-                # The indices are in range; any other mode than "raise" writes to `out` directly.
                 take(rows, 0, out if full else out[: len(rows)], "clip")
             slot = slots[n % 2]
             yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
@@ -384,12 +383,24 @@ class StreamedLoader(Loader):
 
 def _gathered_into(empty: Callable[..., np.ndarray], v: np.ndarray, rows: Any) -> np.ndarray:
     """Gather rows, by a slice or indices, into what ``empty`` makes of a shape and a dtype."""
-    if isinstance(rows, slice) or not v.flags.c_contiguous:  # `take` would copy all of v first
+    if isinstance(rows, slice):
         found = v[rows]
         np.copyto(out := empty(found.shape, v.dtype), found)
         return out
-    # The indices are in range; any other mode than "raise" writes to `out` directly.
-    return v.take(rows, 0, empty((len(rows), *v.shape[1:]), v.dtype), "clip")
+    return _taking(v)(rows, 0, empty((len(rows), *v.shape[1:]), v.dtype), "clip")
+
+
+def _taking(v: np.ndarray) -> Callable[..., np.ndarray]:
+    """Return ``v.take``, or what does the same for rows that are not one block of memory."""
+    if v.flags.c_contiguous:
+        # The indices are in range; any other mode than "raise" writes to `out` directly.
+        return v.take
+
+    def take(rows: np.ndarray, axis: int, out: np.ndarray, mode: str) -> np.ndarray:
+        np.copyto(out, v[rows])  # `v.take` would copy all of v first, each time
+        return out
+
+    return take
 
 
 def _array(backend: Backend, x: Any, name: str) -> Any:
