@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.cupy_cache import import_cupy
 from xpnet.errors import how_to_install
 from xpnet.prefetch import Empty
 from xpnet.typing import Array
@@ -34,8 +35,8 @@ class CupyBackend(Backend):
             note = "device 'cuda' needs CuPy, which is not installed: "
             return Probe(None, (), note + how_to_install("cupy"))
         try:
-            import cupy
-        except Exception as error:  # also a folder for its cache that cannot be made
+            cupy, kernels = import_cupy()
+        except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             return Probe(version, (), f"CuPy {version} cannot be imported: {reason}")
         if not cupy.cuda.is_available():
@@ -44,7 +45,7 @@ class CupyBackend(Backend):
             note += f"(driver version {driver}): run nvidia-smi, or use --device cpu"
             return Probe(version, (), note)
         count = cupy.cuda.runtime.getDeviceCount()
-        return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
+        return Probe(version, tuple(f"cuda:{i}" for i in range(count)), kernels)
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
