@@ -4,13 +4,15 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.cupy_cache import import_cupy
 from xpnet.errors import how_to_install
+from xpnet.prefetch import Empty
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -25,7 +27,6 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    streams = True
 
     @classmethod
     def probe(cls) -> Probe:
@@ -34,8 +35,8 @@ class CupyBackend(Backend):
             note = "device 'cuda' needs CuPy, which is not installed: "
             return Probe(None, (), note + how_to_install("cupy"))
         try:
-            import cupy
-        except Exception as error:  # also a folder for its cache that cannot be made
+            cupy, kernels = import_cupy()
+        except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             return Probe(version, (), f"CuPy {version} cannot be imported: {reason}")
         if not cupy.cuda.is_available():
@@ -44,7 +45,7 @@ class CupyBackend(Backend):
             note += f"(driver version {driver}): run nvidia-smi, or use --device cpu"
             return Probe(version, (), note)
         count = cupy.cuda.runtime.getDeviceCount()
-        return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
+        return Probe(version, tuple(f"cuda:{i}" for i in range(count)), kernels)
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
@@ -90,10 +91,12 @@ class CupyBackend(Backend):
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 
-    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+    def stream(
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]], held: int = 1
+    ) -> Iterator[dict[str, Array]]:
         from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
-        return transferred(CupyLanes(self.device), batches)
+        return transferred(CupyLanes(self.device), prepared, held)
 
     def tf32(self) -> str:
         if not self._has_tf32:
