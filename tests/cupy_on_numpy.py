@@ -10,6 +10,7 @@ CuPy 14.2: cupy/_core/{core,_routines_indexing,_routines_sorting}.pyx.
 import contextlib
 import operator
 import sys
+import threading
 import types
 
 import numpy as np
@@ -23,11 +24,14 @@ class RefusedError(TypeError):
     """CuPy does not take this."""
 
 
-class State:
+class _State(threading.local):
     waiting = True  # whether the host may wait
     waited = 0  # how often it has
-    device = 0  # the current one
+    device = 0  # the current one, which each thread has for itself
     gpus = 2
+
+
+State = _State()
 
 
 def _wait(what):
@@ -73,6 +77,7 @@ class Device:
 class ndarray:  # noqa: N801 - its name in CuPy
     """An array on a device; all operations that `_operators` gives it return such arrays."""
 
+    __module__ = "cupy"
     __array_priority__ = 100
 
     def __init__(self, host, device=None):
@@ -98,13 +103,17 @@ class ndarray:  # noqa: N801 - its name in CuPy
         msg = "Implicit conversion to a NumPy array is not allowed"
         raise RefusedError(msg)
 
+    __dlpack__ = __array__
+
     def __array_ufunc__(self, ufunc, method, *given, **options):
         if method != "__call__":
             return NotImplemented
         return _wrapped(ufunc, ufunc.__name__)(*given, **options)
 
     def __getitem__(self, key):
-        return _result(self, _unwrapped(self)[_key(key)])
+        keys = key if isinstance(key, tuple) else (key,)
+        gathers = any(isinstance(k, ndarray | list) for k in keys)  # else it is a view
+        return _result(self, (_unwrapped(self) if gathers else self.host)[_key(key)])
 
     def __setitem__(self, key, value):
         _unwrapped(self)[_key(key)] = _unwrapped(value)
@@ -147,6 +156,8 @@ def _wrapped(function, name):
     """A function of NumPy for these arrays; its result is on the current device."""
 
     def call(*given, **options):
+        if name == "reshape" and isinstance(given[0], ndarray):
+            return given[0].reshape(*given[1:], **options)
         given = [_unwrapped(x) for x in given]
         options = {k: _unwrapped(v) for k, v in options.items()}
         if name in WAITING:
@@ -173,6 +184,7 @@ OPERATORS = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
     *("and", "or", "xor", "lshift", "rshift"),
 )
+VIEWS = ("reshape", "ravel", "view")
 ABSENT = ("unstack", "vecdot", "matvec", "vecmat", "geomspace", "insert", "errstate")
 
 
@@ -197,9 +209,10 @@ def _operators():
     def _made_like(self, name, given, options):
         if name in WAITING:
             _wait(name)
-        _unwrapped(self)
+        if not (name in VIEWS and self.flags.c_contiguous):  # a view is no kernel
+            _unwrapped(self)
         found = getattr(self.host, name)(*map(_unwrapped, given), **options)
-        return found if found is None else _made(found)
+        return found if found is None else _result(self, found)
 
     def binary(function, *, reflected):
         def compute(self, other):

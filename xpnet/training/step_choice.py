@@ -88,7 +88,7 @@ def choose_step(step: Step, request: StepRequest) -> ChosenStep:
         raise BackendError(msg, **_instead("auto"))
     if step == "jit" or (step == "auto" and backend.jit_by_default):
         return ChosenStep("jit", backend.jit(_portable(request), donate=True))
-    return ChosenStep("portable", _portable(request), why)
+    return ChosenStep("portable", backend.bound(_portable(request)), why)
 
 
 def _instead(step: Step) -> dict[str, str]:

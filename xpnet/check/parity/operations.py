@@ -282,7 +282,7 @@ def _check(backend: Backend, operation: Operation) -> Row:
     try:
         placed = [backend.asarray(np.array(x)) for x in operands]
         before = [backend.to_host(x) for x in placed]
-        result = call(backend.xp, *placed)
+        result = backend.bound(call)(backend.xp, *placed)
         actual = np.asarray(backend.to_host(result))
         after = [backend.to_host(x) for x in placed]
     except Exception as error:  # a library under test may raise anything
