@@ -48,6 +48,8 @@ class FusedStep:
     the gradient is accumulated over that many micro-batches: :mod:`xpnet.step.microbatch`.
     """
 
+    until_steady = EAGER_STEPS + 1  # steps of a batch size that may take more memory than before
+
     def __init__(
         self,
         executor: Executor,
