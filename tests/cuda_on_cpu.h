@@ -70,6 +70,12 @@ static unsigned atomicInc(unsigned* at, unsigned most) {
   return before;
 }
 
+static unsigned long long atomicAdd(unsigned long long* at, unsigned long long x) {
+  unsigned long long before = *at;
+  *at = before + x;
+  return before;
+}
+
 static void __syncthreads() { emulator::leave(emulator::AT_BLOCK_BARRIER); }
 
 template <class T>

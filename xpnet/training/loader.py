@@ -116,7 +116,8 @@ class Loader:
 
     def take(self, rows: np.ndarray) -> "Loader":
         """Return a loader of some of the rows, by their indices (n,), where these rows are."""
-        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken, place = copy.copy(self), self.backend.asarray
+        take = self.backend.bound(self.backend.xp.take)
         taken.rows = len(rows)
         taken.arrays = {
             k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
@@ -165,7 +166,8 @@ class Loader:
 
     def _take(self, indices: Array) -> Batch:
         xp = self.backend.xp
-        return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
+        with self.backend.active():
+            return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""

@@ -17,6 +17,7 @@ from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
+from xpnet.kernels.cuda.graph_check import fault_of_graph
 from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_RANDOM, WRITTEN
 from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
 from xpnet.kernels.plan import make_plan
@@ -46,6 +47,8 @@ class FusedStep:
     gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate``,
     the gradient is accumulated over that many micro-batches: :mod:`xpnet.step.microbatch`.
     """
+
+    until_steady = EAGER_STEPS + 1  # steps of a batch size that may take more memory than before
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class FusedStep:
     def _run(self, repeated: "_Repeated") -> None:
         if repeated.replay is not None:
             repeated.replay()
-        elif self.graph and repeated.runs >= EAGER_STEPS:
+        elif self.graph and repeated.graph and repeated.runs >= EAGER_STEPS:
             self._run_and_capture(repeated)
         else:
             repeated.runs += 1
@@ -154,27 +157,38 @@ class FusedStep:
 
     def _run_and_capture(self, repeated: "_Repeated") -> None:
         """Run the work both ways from the same state, and keep the graph if no bit differs."""
-        program, before = repeated.program, self._read()
-        program.run()
+        program = repeated.program
+        assert self.buffers is not None
         try:
             replay = self.executor.capture(program.run)
+            fault = fault_of_graph(
+                self.executor,
+                arrays(self.buffers.state),
+                replay,
+                program.run,
+                self._narrow,
+                self.task.threads,
+            )
         except CaptureError as error:
+            program.run()
             self._fall_back(str(error))
             return
-        eager = self._read()
-        self._write(before)
-        replay()
-        if all(map(_same_bits, self._read(), eager)):
-            repeated.replay = replay
-            n = self.task.micro_batches
-            precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-            parts = f" over {n} micro-batches" if n > 1 else ""
-            self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
-            self.note += "equal to the eager step"
+        except MemoryError:  # of this batch size: there may have been room for the check of others
+            program.run()
+            repeated.graph = False
+            if not any(other.replay for other in self.programs.values()):
+                self.note = "eager: the device has no room to check a graph, for which the "
+                self.note += "parameters and moments are copied"
             return
-        self._write(before)
-        program.run()
-        self._fall_back("the replayed graph and the eager step gave different numbers")
+        if fault:
+            self._fall_back(fault)
+            return
+        repeated.replay = replay
+        n = self.task.micro_batches
+        precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
+        parts = f" over {n} micro-batches" if n > 1 else ""
+        self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
+        self.note += "equal to the eager step"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
@@ -182,16 +196,6 @@ class FusedStep:
         logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
         for repeated in self.programs.values():
             repeated.replay = None
-
-    def _read(self) -> list[np.ndarray]:
-        assert self.buffers is not None
-        return [self.executor.to_host(x) for x in arrays(self.buffers.state)]
-
-    def _write(self, host: list[np.ndarray]) -> None:
-        assert self.buffers is not None
-        for mine, x in zip(arrays(self.buffers.state), host, strict=True):
-            self.executor.copy(mine, self.executor.place(x))
-        self._narrow()
 
 
 def _take_candidates(now: np.ndarray, numbers: Sequence[float]) -> None:
@@ -206,7 +210,7 @@ class _Repeated:
     """A program, and its graph once there is one."""
 
     def __init__(self, program: Program) -> None:
-        self.program, self.runs = program, 0
+        self.program, self.runs, self.graph = program, 0, True
         self.replay: Call | None = None
 
 
@@ -240,7 +244,3 @@ def _task(
     return Task(
         model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches
     )
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.tobytes() == b.tobytes()

@@ -27,3 +27,20 @@ KERNEL copied(const real* from, real* to, int n, const int* unless) {
   if (unless && *unless) return;
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) to[i] = from[i];
 }
+
+// Exchanges the n words at a with those at b.
+KERNEL exchanged(unsigned* a, unsigned* b, unsigned long long n) {
+  for (size_t i = FIRST; i < n; i += STRIDE) {
+    unsigned x = a[i];
+    a[i] = b[i];
+    b[i] = x;
+  }
+}
+
+// *count += how many of the n words at a differ from those at b.
+KERNEL differences(const unsigned* a, const unsigned* b, unsigned long long* count,
+                   unsigned long long n) {
+  unsigned long long found = 0;
+  for (size_t i = FIRST; i < n; i += STRIDE) found += a[i] != b[i];
+  if (found) atomicAdd(count, found);  // of integers: the same in any order
+}
