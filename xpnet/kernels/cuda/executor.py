@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.errors import BackendError, UnsupportedError
 from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
-from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
+from xpnet.kernels.cuda.sources import PACK, STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor"]
@@ -27,6 +27,7 @@ class Executor(Protocol):
 
     dtype: str  # of `real` in the kernels
     stored: str  # of `act`, what layers store
+    pack: int  # products are faster where widths are multiples of this
 
     def active(self) -> AbstractContextManager: ...
     def owns(self, x: Any) -> bool: ...
@@ -67,6 +68,8 @@ class CupyExecutor:
         self.dtype, self._cupy, self._device = dtype, cupy, device
         self.stored = STORED[narrow] if narrow else dtype
         self._narrow = narrow
+        on_tensor_cores = narrow is not None or (tf32 and dtype == "float32")
+        self.pack = PACK // np.dtype(self.stored).itemsize if on_tensor_cores else 1
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
