@@ -17,6 +17,7 @@ import numpy as np
 
 from xpnet.kernels.cuda.blas import Blas
 from xpnet.kernels.cuda.executor import CaptureError
+from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
@@ -125,11 +126,13 @@ class Cublas:
     """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
 
     def __init__(self):
-        self.stream = self.workspace = self.computed_in = self.mode = None
+        self.stream = self.computed_in = self.mode = None
+        self.workspaces = {}  # by handle
         self.products = self.destroyed = 0
 
         def create(handle):
-            handle._obj.value = 0xB1A5
+            handle._obj.value = 0xB1A5 + len(self.workspaces)
+            self.workspaces[handle._obj.value] = None
             return 0
 
         def destroy(handle):
@@ -141,17 +144,17 @@ class Cublas:
             return 0
 
         def set_stream(handle, stream):
-            self.stream, self.workspace = stream, None
+            self.stream, self.workspaces[handle.value] = stream, None
             return 0
 
         def set_workspace(handle, address, size):
-            self.workspace = (address, size)
+            assert (address, size) not in self.workspaces.values()
+            self.workspaces[handle.value] = (address, size)
             return 0
 
         def gemm(handle, ta, tb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type,
                  ldc, compute, algorithm):  # fmt: skip
-            assert handle.value == 0xB1A5
-            assert self.workspace is not None
+            assert self.workspaces[handle.value] is not None
             assert algorithm == -1
             # What its manual allows: sums in float for 16 and 32 bits, TF32 for 32 alone.
             wide = {(68, 0): "f4", (68, 2): "f4", (68, 14): "f4", (77, 0): "f4", (70, 1): "f8"}
@@ -202,7 +205,9 @@ class CpuExecutor:
         self.guarded, self.counts, self.launched = [], {}, set()
         self.recording = None
         self.cublas = Cublas()
-        self.blas = Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype)
+        self.blas = [
+            Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype) for _ in range(LANES)
+        ]
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -241,6 +246,8 @@ class CpuExecutor:
         x[...] = host
         return x
 
+    placed = place
+
     def to_host(self, x):
         self._refused_in_capture("read by the host")
         return np.array(x)
@@ -271,37 +278,61 @@ class CpuExecutor:
 
         return self._call(kernel.label, run)
 
-    def product(self, a, b, out, *, add=False):
-        run = self.blas.product(a, b, out, add=add)
-        return self._call("product", lambda: run(7))
+    def product(self, a, b, out, *, add=False, lane=0):
+        run = self.blas[lane].product(a, b, out, add=add)
+        return self._call("product", lambda: run(7 + lane))
 
     def _call(self, what, run):
         def call():
             if self.recording is not None:
-                self.recording.append((what, run))
+                self.recording.append(run)
             else:
                 self.count(what)
                 run()
 
         return call
 
-    def capture(self, work):
+    def capture(self, calls):
         if not self.can_capture:
             msg = "this executor was told not to"
             raise CaptureError(msg)
         self.recording = recorded = []
         try:
-            work()
+            for call in calls:
+                call.run()
         finally:
             self.recording = None
         self.count("capture")
+        assert len(recorded) == len(calls)
+        lanes = [[i for i, call in enumerate(calls) if call.lane == lane] for lane in range(LANES)]
+        after = waits(calls)
+        assert not calls[0].lane
+        assert after[-1] is not None or not lanes[1] or lanes[1][-1] in after
 
         def replay():
             self.count("replay")
-            for _, run in recorded[: -1 if self.corrupt_replay else None]:
-                run()
+            order = in_lanes(lanes, after, self.counts["replay"] % 2)
+            for i in order:
+                if not self.corrupt_replay or i < len(calls) - 1:
+                    recorded[i]()
 
         return replay
+
+
+def in_lanes(lanes, after, first):
+    """The calls in the order in which they run if a GPU prefers the lane ``first``.
+
+    Each lane keeps its order, and a call waits for the one of the other lane that it comes after.
+    """
+    left, done = [list(lane) for lane in lanes], set()
+    while any(left):
+        ready = [
+            lane for lane in left if lane and (after[lane[0]] is None or after[lane[0]] in done)
+        ]
+        assert ready, "two lanes wait for each other"
+        lane = left[first] if any(lane is left[first] for lane in ready) else ready[0]
+        done.add(lane[0])
+        yield lane.pop(0)
 
 
 def _cell(x):

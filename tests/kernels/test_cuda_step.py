@@ -629,8 +629,8 @@ def test_a_planted_bug_is_found(bug, folder, monkeypatch):
 def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
     executor = CpuExecutor("float64", folder)
     x = {name: rng.normal(size=100 * J) for name in "zpgv"}
-    z, p, g, v = (executor.place(x[name]) for name in "zpgv")
-    bias, a = executor.place(rng.normal(size=J)), executor.empty((100 * J,), "float64")
+    z, p, g, v = (executor.placed(x[name]) for name in "zpgv")
+    bias, a = executor.placed(rng.normal(size=J)), executor.empty((100 * J,), "float64")
     f = printed.activation("bias_activation", activation(SiLU()))
     executor.launch(f, (grid, 1), block, z, bias, a, 100, J)()
     np.testing.assert_allclose(z, x["z"] + np.tile(bias, 100), rtol=1e-15)

@@ -27,7 +27,7 @@ def executor(request, folder):
 def state(executor, rng):
     host = [rng.normal(size=s).astype(d) for s, d in zip(SIZES, DTYPES, strict=True)]
     host[0][:3] = np.nan, -0.0, np.inf
-    return [executor.place(x) for x in host]
+    return [executor.placed(x) for x in host]
 
 
 def bits(state):

@@ -1,15 +1,16 @@
 """The work of one batch size on static buffers, recorded once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
-from xpnet.kernels.cuda.executor import Call, Executor
-from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.lanes import Call, Recorded, Span
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
@@ -31,7 +32,7 @@ class Program:
 
     def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
         self.executor, self.task, self.buffers = executor, task, buffers
-        self.calls: list[Call] = []
+        self.calls: list[Recorded] = []
         widths, output = task.widths, math.prod(task.model.output_shape)
         N, widest = batch.x.shape[0], max(widths)
         if N * widest >= LIMIT:
@@ -112,8 +113,19 @@ class Program:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def product(self, a: Array, b: Array, out: Array, *, add: int = 0) -> None:
-        self.calls.append(self.executor.product(a, b, out, add=bool(add)))
+    def product(self, a: Array, b: Array, out: Array, *, add: int = 0, lane: int = 0) -> None:
+        call = self.executor.product(a, b, out, add=bool(add), lane=lane)
+        self._record(call, lane, [a, b], [out])
+
+    def _record(
+        self, call: Call, lane: int, reads: Iterable[Array], writes: Iterable[Array]
+    ) -> None:
+        read, written = (tuple(map(self._span, arrays)) for arrays in (reads, writes))
+        self.calls.append(Recorded(call, read, written, lane))
+
+    def _span(self, x: Array) -> Span:
+        first = self.executor.address(x)
+        return Span(first, first + x.nbytes)
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
@@ -128,20 +140,33 @@ class Program:
         at = [self.executor.address(x) for x in arrays if x is not None]
         return J % self.wide == 0 and not any(address % PACK for address in at)
 
-    def launch(self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any) -> None:
-        self.launch_of(self.task.threads, kernel, grid, *given)
+    def launch(
+        self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any, lane: int = 0
+    ) -> None:
+        self.launch_of(self.task.threads, kernel, grid, *given, lane=lane)
 
     def launch_patches(self, kernel: str | Kernel, grid: tuple[int, int], *given: Any) -> None:
         """Launch blocks with more threads: there are few blocks, each with many rows to add up."""
         self.launch_of(min(4 * self.task.threads, 1024), kernel, grid, *given)
 
     def launch_of(
-        self, threads: int, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any
+        self,
+        threads: int,
+        kernel: str | Kernel,
+        grid: int | tuple[int, int],
+        *given: Any,
+        lane: int = 0,
     ) -> None:
         """Launch blocks of so many threads."""
         grid = grid if isinstance(grid, tuple) else (grid, 1)
         kernel = WRITTEN[kernel] if isinstance(kernel, str) else kernel
-        self.calls.append(self.executor.launch(kernel, grid, threads, *given))
+        call = self.executor.launch(kernel, grid, threads, *given)
+        arrays = [pair for pair in zip(parameters(kernel), given, strict=False) if pair[0].pointer]
+        reads, writes = (
+            [x for p, x in arrays if p.constant == only_read and x is not None]
+            for only_read in (True, False)
+        )
+        self._record(call, lane, reads, writes)
 
     # -- the batch ----------------------------------------------------------------------------
 
@@ -183,4 +208,4 @@ class Program:
     def run(self) -> None:
         """Run the recorded work, one launch after another."""
         for call in self.calls:
-            call()
+            call.run()

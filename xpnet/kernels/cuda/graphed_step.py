@@ -16,8 +16,9 @@ import numpy as np
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
-from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
+from xpnet.kernels.cuda.executor import CaptureError, Executor
 from xpnet.kernels.cuda.graph_check import fault_of_graph
+from xpnet.kernels.cuda.lanes import Call
 from xpnet.kernels.cuda.padding import padding
 from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_RANDOM, WRITTEN
 from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
@@ -170,7 +171,7 @@ class FusedStep:
         program = repeated.program
         assert self.buffers is not None
         try:
-            replay = self.executor.capture(program.run)
+            replay = self.executor.capture(program.calls)
             fault = fault_of_graph(
                 self.executor,
                 arrays(self.buffers.state),
@@ -197,9 +198,12 @@ class FusedStep:
         n = self.task.micro_batches
         precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         parts = f" over {n} micro-batches" if n > 1 else ""
+        streams = " on 2 streams" if any(call.lane for call in program.calls) else ""
         pads = self.task.padding
         widths = f" padded to multiples of {pads.pack}" if pads else ""
-        self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}{widths}, "
+        self.note = (
+            f"CUDA graph of {len(program.calls)} launches{streams}{precision}{parts}{widths}, "
+        )
         self.note += "equal to the eager step"
 
     def _fall_back(self, reason: str) -> None:
