@@ -17,17 +17,28 @@ import numpy as np
 
 from xpnet.kernels.cuda.blas import Blas
 from xpnet.kernels.cuda.executor import CaptureError
+from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
 GUARD = 64  # elements on each side of a buffer
 FAILED = ["", "block size", "a barrier is missed"]
-POISON = {"int32": -0x5A5A5A5B, "uint64": 0xA5A5A5A5, "uint16": 0x7FC1}  # the last is a NaN, too
+POISON = {
+    "int32": -0x5A5A5A5B,
+    "uint32": 0xA5A5A5A5,
+    "uint64": 0xA5A5A5A5,
+    "uint16": 0x7FC1,
+}  # the last is a NaN, too
 
 if shutil.which("g++") is None:
     WHY_NOT = "g++ is not installed, which compiles the CUDA kernels for the CPU"
 else:
     WHY_NOT = ""
+
+
+def poison(dtype):
+    """What a buffer holds before anybody writes there."""
+    return POISON.get(str(dtype), np.nan if np.dtype(dtype).kind == "f" else 1)
 
 
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
@@ -115,11 +126,13 @@ class Cublas:
     """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
 
     def __init__(self):
-        self.stream = self.workspace = self.computed_in = self.mode = None
+        self.stream = self.computed_in = self.mode = None
+        self.workspaces = {}  # by handle
         self.products = self.destroyed = 0
 
         def create(handle):
-            handle._obj.value = 0xB1A5
+            handle._obj.value = 0xB1A5 + len(self.workspaces)
+            self.workspaces[handle._obj.value] = None
             return 0
 
         def destroy(handle):
@@ -131,17 +144,17 @@ class Cublas:
             return 0
 
         def set_stream(handle, stream):
-            self.stream, self.workspace = stream, None
+            self.stream, self.workspaces[handle.value] = stream, None
             return 0
 
         def set_workspace(handle, address, size):
-            self.workspace = (address, size)
+            assert (address, size) not in self.workspaces.values()
+            self.workspaces[handle.value] = (address, size)
             return 0
 
         def gemm(handle, ta, tb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type,
                  ldc, compute, algorithm):  # fmt: skip
-            assert handle.value == 0xB1A5
-            assert self.workspace is not None
+            assert self.workspaces[handle.value] is not None
             assert algorithm == -1
             # What its manual allows: sums in float for 16 and 32 bits, TF32 for 32 alone.
             wide = {(68, 0): "f4", (68, 2): "f4", (68, 14): "f4", (77, 0): "f4", (70, 1): "f8"}
@@ -183,15 +196,18 @@ class CpuExecutor:
 
     def __init__(
         self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None,
-        narrow=None,
+        narrow=None, pack=None,
     ):  # fmt: skip
+        self.pack = pack or (8 if narrow else 1)
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
         self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.launched = [], {}, set()
         self.recording = None
         self.cublas = Cublas()
-        self.blas = Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype)
+        self.blas = [
+            Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype) for _ in range(LANES)
+        ]
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -210,26 +226,27 @@ class CpuExecutor:
 
     def empty(self, shape, dtype):
         self._refused_in_capture("allocation")
+        return self._guarded(shape, dtype)
+
+    def _guarded(self, shape, dtype):
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * GUARD, POISON.get(str(dtype), np.nan), dtype)
+        whole = np.full(size + 2 * GUARD, poison(dtype), dtype)
         self.guarded.append(whole)
         return whole[GUARD : GUARD + size].reshape(shape)
 
     def check_guards(self):
         for whole in self.guarded:
-            poison = np.full(GUARD, POISON.get(str(whole.dtype), np.nan), whole.dtype)
-            np.testing.assert_array_equal(whole[:GUARD], poison, "written before a buffer")
-            np.testing.assert_array_equal(whole[-GUARD:], poison, "written behind a buffer")
-
-    def placed(self, host):
-        """A copy of an array between guards, aligned as on a GPU."""
-        x = self.empty(host.shape, host.dtype)
-        x[...] = host
-        return x
+            guard = np.full(GUARD, poison(whole.dtype), whole.dtype)
+            np.testing.assert_array_equal(whole[:GUARD], guard, "written before a buffer")
+            np.testing.assert_array_equal(whole[-GUARD:], guard, "written behind a buffer")
 
     def place(self, host):
         self._refused_in_capture("copy from the host")
-        return np.array(host)
+        x = self._guarded(host.shape, host.dtype)
+        x[...] = host
+        return x
+
+    placed = place
 
     def to_host(self, x):
         self._refused_in_capture("read by the host")
@@ -261,37 +278,61 @@ class CpuExecutor:
 
         return self._call(kernel.label, run)
 
-    def product(self, a, b, out, *, add=False):
-        run = self.blas.product(a, b, out, add=add)
-        return self._call("product", lambda: run(7))
+    def product(self, a, b, out, *, add=False, lane=0):
+        run = self.blas[lane].product(a, b, out, add=add)
+        return self._call("product", lambda: run(7 + lane))
 
     def _call(self, what, run):
         def call():
             if self.recording is not None:
-                self.recording.append((what, run))
+                self.recording.append(run)
             else:
                 self.count(what)
                 run()
 
         return call
 
-    def capture(self, work):
+    def capture(self, calls):
         if not self.can_capture:
             msg = "this executor was told not to"
             raise CaptureError(msg)
         self.recording = recorded = []
         try:
-            work()
+            for call in calls:
+                call.run()
         finally:
             self.recording = None
         self.count("capture")
+        assert len(recorded) == len(calls)
+        lanes = [[i for i, call in enumerate(calls) if call.lane == lane] for lane in range(LANES)]
+        after = waits(calls)
+        assert not calls[0].lane
+        assert after[-1] is not None or not lanes[1] or lanes[1][-1] in after
 
         def replay():
             self.count("replay")
-            for _, run in recorded[: -1 if self.corrupt_replay else None]:
-                run()
+            order = in_lanes(lanes, after, self.counts["replay"] % 2)
+            for i in order:
+                if not self.corrupt_replay or i < len(calls) - 1:
+                    recorded[i]()
 
         return replay
+
+
+def in_lanes(lanes, after, first):
+    """The calls in the order in which they run if a GPU prefers the lane ``first``.
+
+    Each lane keeps its order, and a call waits for the one of the other lane that it comes after.
+    """
+    left, done = [list(lane) for lane in lanes], set()
+    while any(left):
+        ready = [
+            lane for lane in left if lane and (after[lane[0]] is None or after[lane[0]] in done)
+        ]
+        assert ready, "two lanes wait for each other"
+        lane = left[first] if any(lane is left[first] for lane in ready) else ready[0]
+        done.add(lane[0])
+        yield lane.pop(0)
 
 
 def _cell(x):

@@ -638,13 +638,13 @@ def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
     partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
     turns = np.zeros(1, "uint32")
     clip = printed.clip_factor(Clip(norm=1.0))
-    executor.launch(clip, (grid, 1), block, g, one, partial, turns, factor, g.size)()
+    executor.launch(clip, (grid, 1), block, g, None, one, partial, turns, factor, g.size)()
     assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     rule = printed.update(update(SGD(momentum=0.5), Clip(norm=1.0), divided=True), "SGD")
     c = np.array([0.1, *[0.0] * 7])
     for n in (g.size, g.size - 1):
-        executor.launch(rule, (grid, 1), block, p, g, one, factor, None, None, c, n, v)()
+        executor.launch(rule, (grid, 1), block, p, g, None, one, factor, None, None, c, n, v)()
         x["v"][:n] = 0.5 * x["v"][:n] + factor * g[:n]
         x["p"][:n] -= 0.1 * x["v"][:n]
         np.testing.assert_allclose(p, x["p"], rtol=1e-12)

@@ -20,6 +20,7 @@ from xpnet.errors import BackendError, TrainingError, UnsupportedError
 from xpnet.kernels.cuda import executor as executor_module
 from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.kernels.cuda.lanes import LANES, Recorded, Span
 from xpnet.kernels.cuda.sources import WRITTEN
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Sequential, Softmax
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -156,7 +157,7 @@ class Stub:
         self.fails = None
         self.allocate = None
         self.inside = 0  # of `with device`
-        stub = self
+        stub, others = self, []
 
         class Device:
             id = 0
@@ -173,7 +174,9 @@ class Stub:
             null = current = None
 
             def __init__(self, non_blocking=False):
-                self.ptr, self.capturing = (11 if non_blocking else 0), False
+                self.ptr, self.capturing = (11 + len(others) if non_blocking else 0), False
+                self.unjoined = self.last = None  # work of a capture, and the event behind it
+                others.extend([self] * non_blocking)
 
             def __enter__(self):
                 assert stub.inside, "the stream's device is not the current one"
@@ -198,7 +201,27 @@ class Stub:
                 if stub.fails == "end":
                     msg = "cudaErrorStreamCaptureInvalidated"
                     raise RuntimeError(msg)
+                if any(stream.unjoined for stream in others):
+                    msg = "cudaErrorStreamCaptureUnjoined"
+                    raise RuntimeError(msg)
                 return Graph()
+
+            def wait_event(self, event):
+                events.append(f"{self.ptr} waits for {event.stream.ptr}")
+                if event.stream.last is event:
+                    event.stream.unjoined = False
+                if not self.capturing:  # it joins
+                    assert event.captured
+                    self.unjoined, self.last = True, None
+
+        class Event:
+            def __init__(self, disable_timing=False):
+                assert disable_timing
+                assert not any(stream.capturing for stream in others)
+
+            def record(self, stream):
+                assert stream.capturing or stream.unjoined
+                self.stream, self.captured, stream.last = stream, True, self
 
         class Graph:
             def upload(self, stream=None):
@@ -279,7 +302,7 @@ class Stub:
             matmul=lambda a, b, out=None: events.append("cupy.matmul"),
             add=lambda a, b, out: events.append("cupy.add"),
             cuda=SimpleNamespace(
-                Stream=Stream, using_allocator=using_allocator,
+                Stream=Stream, Event=Event, using_allocator=using_allocator,
                 get_current_stream=lambda: Stream.current,
             ),
         )  # fmt: skip
@@ -321,26 +344,45 @@ def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(
     executor = make("float32")
     call = executor.product(*matrices(executor))
     call()
-    assert executor._blas._library.stream == 0
-    seen = []
-
-    def work():
-        seen.append(executor._blas._library.stream)
-        call()
-        stub.events.append("work")
-
-    executor.capture(work)()
+    library, streams = executor._blas[0]._library, []
+    set_stream, library.cublasSetStream_v2 = library.cublasSetStream_v2, lambda handle, stream: (
+        streams.append((stream, "begin" in stub.events)), set_stream(handle, stream)
+    )[1]  # fmt: skip
+    work = [call, lambda: stub.events.append("work")]
+    executor.capture(list(map(Recorded, work)))()
     assert stub.events == ["begin", "work", "end", "upload on 0", "replay on 0"]
-    assert seen == [11]  # set before the work: cublasSetStream is not to be captured
+    # Set before the work, for cublasSetStream is not to be captured, and by each lane.
+    assert streams == [(11, False), (12, False)]
     call()
-    assert executor._blas._library.stream == 0  # back on the current stream
-    assert executor._blas._library.workspace is not None
+    assert streams[2:] == [(0, True)]  # back on the current stream
+    assert all(library.workspaces.values())
+
+
+def test_a_lane_is_forked_from_the_capture_waits_and_is_joined(stub, make):
+    def call(name, reads, writes, lane=0):
+        def run():
+            current = stub.module.cuda.get_current_stream()
+            current.last = None
+            stub.events.append(f"{name} on {current.ptr}")
+
+        return Recorded(
+            run, *(tuple(Span(i, i + 1) for i in spans) for spans in (reads, writes)), lane
+        )
+
+    make("float32").capture([
+        call("a", [], [0]), call("b", [0], [1], 1), call("c", [0], [2]), call("d", [2], [0]),
+        call("e", [1, 0], [3], 1),
+    ])  # fmt: skip
+    assert stub.events == [
+        "begin", "a on 11", "12 waits for 11", "b on 12", "c on 11", "11 waits for 12", "d on 11",
+        "12 waits for 11", "e on 12", "11 waits for 12", "end", "upload on 0",
+    ]  # fmt: skip
 
 
 def test_nothing_may_be_allocated_in_a_capture(stub, make):
     executor = make("float32")
     with pytest.raises(CaptureError, match="24 bytes were allocated during capture"):
-        executor.capture(lambda: executor.empty((24,), "uint8"))
+        executor.capture([Recorded(lambda: executor.empty((24,), "uint8"))])
     assert stub.events == ["begin", "end"]  # the stream is free again
     executor.empty((24,), "uint8")
 
@@ -348,13 +390,13 @@ def test_nothing_may_be_allocated_in_a_capture(stub, make):
 def test_a_capture_that_cuda_aborts_is_explained(stub, make):
     executor, stub.fails = make("float32"), "end"
     with pytest.raises(CaptureError, match="RuntimeError: cudaErrorStreamCaptureInvalidated"):
-        executor.capture(lambda: None)
+        executor.capture([])
     assert executor._cupy.cuda.get_current_stream().ptr == 0
 
 
 def test_a_graph_that_cannot_be_uploaded_beforehand_is_replayed_all_the_same(stub, make):
     executor, stub.fails = make("float32"), "upload"
-    executor.capture(lambda: None)()
+    executor.capture([])()
     assert stub.events == ["begin", "end", "replay on 0"]
 
 
@@ -369,19 +411,19 @@ def test_garbage_is_collected_before_a_capture_and_not_during_it(make):
     garbage = Garbage()
     garbage.itself = garbage
     del garbage
-    executor.capture(lambda: seen.append((gc.isenabled(), len(freed))))
+    executor.capture([Recorded(lambda: seen.append((gc.isenabled(), len(freed))))])
     assert seen == [(False, 1)]
     assert gc.isenabled()
     with pytest.raises(CaptureError):
-        executor.capture(lambda: 1 / 0)
+        executor.capture([Recorded(lambda: 1 / 0)])
     assert gc.isenabled()
 
 
 def test_cublas_that_fails_before_a_capture_is_a_reason_to_stay_eager(make):
     executor = make("float32")
-    executor._blas._library.cublasSetStream_v2 = lambda *given: 14
+    executor._blas[0]._library.cublasSetStream_v2 = lambda *given: 14
     with pytest.raises(CaptureError, match="cublasSetStream_v2 returned status 14"):
-        executor.capture(lambda: None)
+        executor.capture([])
 
 
 def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stub):
@@ -392,11 +434,11 @@ def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stu
 
 def test_a_cublas_handle_sums_16_bit_products_in_32_bits_and_is_destroyed(make):
     executor = make("float32")
-    library = executor._blas._library
+    library = executor._blas[0]._library
     assert library.mode == 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
     del executor
     gc.collect()
-    assert library.destroyed == 1
+    assert library.destroyed == LANES
 
 
 def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make, monkeypatch):
@@ -410,14 +452,14 @@ def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make, m
     executor.product(*matrices(executor), add=True)()
     assert stub.events == ["cupy.matmul", "cupy.matmul", "cupy.add"]
     with pytest.raises(CaptureError, match="cuBLAS cannot be loaded by itself"):
-        executor.capture(lambda: None)
+        executor.capture([])
 
 
 def test_mixed_precision_needs_cublas(make, monkeypatch):
     executor = make("float32", narrow="bfloat16", tf32=True)
     x, y = (executor.empty((2, 2), "uint16") for _ in range(2))
     executor.product(x, y, executor.empty((2, 2), "float32"))()
-    assert executor._blas._library.computed_in == 68  # TF32 is for float32 alone
+    assert executor._blas[0]._library.computed_in == 68  # TF32 is for float32 alone
 
     def nowhere():
         msg = "cuBLAS cannot be loaded by itself"
@@ -442,12 +484,12 @@ def test_tf32_is_opt_in(make):
     for (dtype, tf32), compute in computed_in.items():
         executor = make(dtype, tf32=tf32)
         executor.product(*(executor.empty((2, 2), dtype) for _ in range(3)))()
-        assert executor._blas._library.computed_in == compute
+        assert executor._blas[0]._library.computed_in == compute
 
 
 def test_a_status_of_cublas_is_an_error(stub, make):
     executor = make("float32")
-    executor._blas._library.cublasSetWorkspace_v2 = lambda *given: 13
+    executor._blas[0]._library.cublasSetWorkspace_v2 = lambda *given: 13
     with pytest.raises(BackendError, match="cublasSetWorkspace_v2 returned status 13"):
         executor.product(*matrices(executor))()
 
@@ -459,6 +501,7 @@ CUPY_NAMES = [
     "_core._routines_linalg.set_compute_type",
     "copyto",
     "cuda.Device",
+    "cuda.Event",
     "cuda.Event.record",
     "cuda.Event.synchronize",
     "cuda.MemoryPointer.copy_from_device_async",

@@ -161,3 +161,49 @@ struct Walk {
     if (j >= J) j -= J, n++;
   }
 };
+
+// How the numbers i to i + V - 1 of the flat vector of parameters are found in another vector.
+struct Flat {  // with the same layout
+  __device__ Flat(const unsigned*) {}
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    return load<V>(from + i);
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    store(to + i, x);
+  }
+};
+
+// In one of padding.py, where tensors and their rows are apart. i never decreases.
+struct Apart {
+  const unsigned* tensor;  // first of the flat vector, place, J, and the pads of a row; then others
+
+  __device__ Apart(const unsigned* tensors) : tensor(tensors) {}
+
+  // The place of number i, and whether n of them lie there in a pack.
+  __device__ unsigned at(unsigned i, int n, bool& packed) {
+    while (i >= tensor[4]) tensor += 4;
+    unsigned k = i - tensor[0], J = tensor[2], row = k / J, place = tensor[1] + k + row * tensor[3];
+    packed = k - row * J + n <= J && place % n == 0;
+    return place;
+  }
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return load<V>(from + place);
+    Pack<T, V> x;
+    Apart each = *this;
+    for (int v = 0; v < V; v++) x.x[v] = from[each.at(i + v, 1, packed)];
+    return x;
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return store(to + place, x);
+    Apart each = *this;
+    for (int v = 0; v < V; v++) to[each.at(i + v, 1, packed)] = x.x[v];
+  }
+};

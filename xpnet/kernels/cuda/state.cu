@@ -5,6 +5,12 @@ KERNEL narrowed(const real* x, act* y, int n) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) y[i] = x[i];
 }
 
+// The same where y has its tensors apart: common.cuh. Its pads stay as they are.
+KERNEL narrowed_apart(const real* x, act* y, const unsigned* tensors, int n) {
+  Apart places(tensors);
+  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) places.put(y, i, Pack<act, 1>{{x[i]}});
+}
+
 // *good = 0 if a gradient is not finite; the loss set it to 1. All writers write the same value.
 KERNEL find_overflow(const real* g, int* good, int n) {
   for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE)

@@ -6,11 +6,11 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.batch_program import PACK, Program
+from xpnet.kernels.cuda.batch_program import Program
 from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
 from xpnet.kernels.operations import (
     Drop,
     LossStep,
@@ -132,16 +132,16 @@ def loss_kernel(task: Task, *, packed: bool) -> Kernel:
 
 def _update(work: Program) -> None:
     b, task = work.buffers, work.task
-    size, factor = b.grad.shape[0], None
+    size, factor = b.state.params.shape[0], None
     grid = work.blocks(-(-size * b.grad.itemsize // PACK))
-    if b.good is not None:
-        work.launch("find_overflow", grid, b.grad, b.good, size)
+    if b.good is not None:  # a pad is only not finite where another number is not
+        work.launch("find_overflow", grid, b.grad, b.good, b.grad.shape[0])
     if task.clip.norm is not None:
         factor = b.factor
-        work.launch(printed.clip_factor(task.clip), grid, b.grad, b.denominator, b.partial,
-                    b.turns, factor, size)  # fmt: skip
-    work.launch(update_kernel(task), grid, b.state.params, b.grad, b.denominator, factor, b.good,
-                b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
+        work.launch(clip_kernel(task), grid, b.grad, b.tensors, b.denominator, b.partial, b.turns,
+                    factor, size)  # fmt: skip
+    work.launch(update_kernel(task), grid, b.state.params, b.grad, b.tensors, b.denominator, factor,
+                b.good, b.working, b.coefficients, size, *b.state.slots)  # fmt: skip
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
@@ -151,8 +151,14 @@ def _update(work: Program) -> None:
 
 def update_kernel(task: Task) -> Kernel:
     """Return the kernel of the update rule."""
-    assert task.plan.updates[0].formula is not None
-    return printed.update(task.plan.updates[0].formula, type(task.optimizer).__name__)
+    formula, label = task.plan.updates[0].formula, type(task.optimizer).__name__
+    assert formula is not None
+    return printed.update(formula, label, apart=task.padding is not None)
+
+
+def clip_kernel(task: Task) -> Kernel:
+    """Return the kernel that clips the norm of the gradient."""
+    return printed.clip_factor(task.clip, apart=task.padding is not None)
 
 
 def kernels(task: Task) -> list[Kernel]:
@@ -199,4 +205,4 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, Update):
         yield update_kernel(task)
         if task.clip.norm is not None:
-            yield printed.clip_factor(task.clip)
+            yield clip_kernel(task)
