@@ -77,6 +77,7 @@ static unsigned long long atomicAdd(unsigned long long* at, unsigned long long x
 }
 
 static void __syncthreads() { emulator::leave(emulator::AT_BLOCK_BARRIER); }
+static void __syncwarp() { emulator::leave(emulator::AT_WARP_BARRIER); }
 
 template <class T>
 static T __shfl_xor_sync(unsigned, T value, int mask) {

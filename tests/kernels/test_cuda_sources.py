@@ -33,8 +33,10 @@ def every_kernel():
     for name, rule in OPTIMIZERS.items():
         formula = formulas.update(rule(), clip, divided=True)
         kernels.append(printed.update(formula, name))
-    for held, pack, block, plain in ((1, 1, 0, 0), (0, 1, 0, 0), (16, "WIDE", 1, 1), (16, 1, 1, 0)):
-        kernels.append(printed.cross_entropy(held, str(pack), block=block, plain=plain))
+    kernels += [printed.cross_entropy(1, block=False), printed.cross_entropy(16, block=True)]
+    kernels.append(printed.cross_entropy(0, block=False))
+    kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
+    kernels.append(printed.labelled_rows(32, packed=True, block=False))
     return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
 
 

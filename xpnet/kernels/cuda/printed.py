@@ -19,7 +19,15 @@ from xpnet.kernels.printing import C, printed
 from xpnet.kernels.tracing import Formula, traced
 from xpnet.optim.clipping import Clip
 
-__all__ = ["activation", "clip_factor", "cross_entropy", "derivative", "element_loss", "update"]
+__all__ = [
+    "activation",
+    "clip_factor",
+    "cross_entropy",
+    "derivative",
+    "element_loss",
+    "labelled_rows",
+    "update",
+]
 
 VALUE, DERIVATIVE = traced(lambda z: z, "z"), traced(lambda da, kept: da, "da", "kept")
 
@@ -113,14 +121,25 @@ def element_loss(element: ElementLoss) -> Kernel:
 
 
 @lru_cache(maxsize=64)
-def cross_entropy(held: int, pack: str, *, block: bool, plain: bool) -> Kernel:
+def cross_entropy(held: int, *, block: bool) -> Kernel:
     """Return a kernel of the softmax cross-entropy; cross_entropy.cu says what these are."""
-    constants = Struct()
-    constants.functions.append(
-        f"  enum {{ HELD = {held}, V = {pack}, BLOCK = {block:d}, PLAIN = {plain:d} }};\n"
-    )
-    threads, label = (512 if block else 1024), "softmax_cross_entropy"
-    return kernel("cross_entropy", "cross_entropy.cu", constants, label=label, threads=threads)
+    return _of_rows("cross_entropy", held=held, block=block)
+
+
+@lru_cache(maxsize=64)
+def labelled_rows(held: int, *, packed: bool, block: bool) -> Kernel:
+    """Return a kernel of it for long rows with labels; labelled_rows.cu says what these are."""
+    return _of_rows("labelled_rows", held=held, block=block, V="WIDE" if packed else 1)
+
+
+def _of_rows(frame: str, **constants: str | int) -> Kernel:
+    functions = Struct()
+    written = ", ".join(f"{name.upper()} = {x:d}" if isinstance(x, int) else f"{name} = {x}"
+                        for name, x in constants.items())  # fmt: skip
+    functions.functions.append(f"  enum {{ {written} }};\n")
+    few = constants["block"] or frame == "labelled_rows"  # with more registers
+    return kernel(frame, f"{frame}.cu", functions, label="softmax_cross_entropy",
+                  threads=512 if few else 1024)  # fmt: skip
 
 
 @lru_cache(maxsize=64)

@@ -37,7 +37,7 @@ __all__ = [
 FILES = (
     "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
     "elementwise.cu", "normalization.cu", "cross_entropy.cu",
-    "elementwise_loss.cu", "update.cu",
+    "labelled_rows.cu", "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
