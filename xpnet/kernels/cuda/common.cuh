@@ -35,6 +35,21 @@ template <int V, class T> __device__ inline void store(T* to, const Pack<T, V>& 
 
 __device__ inline bool aligned(const void* x) { return (size_t)x % 16 == 0; }
 
+template <int n> struct Width { enum { V = n }; };
+
+template <int V, class Body>
+__device__ inline void each_pack(unsigned first, unsigned n, Body body) {
+  for (unsigned i = first + FIRST * V; i < n; i += STRIDE * V) body(Width<V>(), i);
+}
+
+// Calls body(width, i) for this thread's packs of V of n numbers, or if they are not aligned, and at
+// their end, for single ones; i is the first of decltype(width)::V.
+template <int V, class Body> __device__ inline void each(bool aligned, unsigned n, Body body) {
+  unsigned whole = aligned ? n - n % V : 0;
+  each_pack<V>(0, whole, body);
+  each_pack<1>(whole, n, body);
+}
+
 template <int n> __device__ inline void warp_sums(real (&x)[n]) {  // the same in all lanes
   for (int offset = WARP / 2; offset > 0; offset /= 2)
     for (int k = 0; k < n; k++) x[k] += __shfl_xor_sync(0xffffffffu, x[k], offset);
@@ -133,15 +148,16 @@ __device__ inline Patch patch_of(int N, int J, int rows, int V = 1) {
 
 // The sum of each lane's x over the warps of the block, in every thread. Every thread must call it.
 __device__ inline real column_sum(real x) {
-  __shared__ real of_group[WARP][WARP + 1];
+  __shared__ real of_group[WARP][WARP + 1], sums[WARP];
   int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
-  __syncthreads();  // the last use of of_group is over
   of_group[group][lane] = x;
-  __syncthreads();
-  for (int g = 1; group == 0 && g < groups; g++) x += of_group[g][lane];
-  if (group == 0) of_group[0][lane] = x;
-  __syncthreads();
-  return of_group[0][lane];
+  __syncthreads();  // also: the last use of sums is over
+  for (int column = group; column < WARP; column += groups) {
+    real sum = warp_sum(lane < groups ? of_group[lane][column] : (real)0);
+    if (lane == 0) sums[column] = sum;
+  }
+  __syncthreads();  // also: this use of of_group is over
+  return sums[lane];
 }
 
 // *out = x, or *out += x.

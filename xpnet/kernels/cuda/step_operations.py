@@ -139,15 +139,15 @@ def loss_kernel(task: Task, *, labels: bool, packed: bool) -> Kernel:
 def _update(work: Program) -> None:
     b, task = work.buffers, work.task
     size, factor = b.grad.shape[0], None
-    grid = work.blocks(-(-size * b.grad.itemsize // PACK))
+    packs = -(-size * b.grad.itemsize // PACK)
     if b.good is not None:
-        work.launch("find_overflow", grid, b.grad, b.good, size)
+        work.launch("find_overflow", work.many_blocks(packs), b.grad, b.good, size)
     if task.clip.norm is not None:
         factor = b.factor
-        work.launch(printed.clip_factor(task.clip), grid, b.grad, b.denominator, b.partial,
-                    b.turns, factor, size)  # fmt: skip
-    work.launch(update_kernel(task), grid, b.state.params, b.grad, b.denominator, factor, b.good,
-                b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
+        work.launch(printed.clip_factor(task.clip), work.blocks(packs), b.grad, b.denominator,
+                    b.partial, b.turns, factor, size)  # fmt: skip
+    work.launch(update_kernel(task), work.many_blocks(packs), b.state.params, b.grad, b.denominator,
+                factor, b.good, b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
