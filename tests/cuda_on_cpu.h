@@ -34,7 +34,7 @@ static void call(void (*kernel)(Parameters...), void** arguments, std::index_seq
 #define inline static inline  // all shared memory in one kind of section
 #define __global__
 #define __device__
-#define __launch_bounds__(most)
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("shared_memory")))
 extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));

@@ -7,7 +7,7 @@
 // compared with an eager step bit by bit. Numbers that change from step to step are read from
 // device memory.
 
-#define KERNEL_OF(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL_OF(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define KERNEL KERNEL_OF(1024)
 #define FRAME template <class F> __device__ inline void
 #define WARP 32

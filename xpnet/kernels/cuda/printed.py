@@ -61,11 +61,12 @@ def kernel(
     functions: Struct,
     slots: Sequence[str] | None = None,
     label: str = "",
-    threads: int = 1024,
+    bounds: str = "1024",
 ) -> Kernel:
     """Return a frame of a file as a kernel that calls these functions, and updates these slots.
 
-    Blocks have at most ``threads``: with fewer, each may have more registers.
+    ``bounds`` are those of CUDA: the most threads of a block and, behind a comma, how many blocks
+    are to be resident. With fewer of both, a thread may have more registers.
     """
     label = label or frame
     names = [f"k{i}" for i in range(len(functions.numbers))]
@@ -80,7 +81,7 @@ def kernel(
     passed = ", ".join([f"{struct}{{{', '.join(values)}}}", *(p.name for p in listed(given))])
     call = f"({head}) {{\n  {frame}({passed});\n}}\n"
     name = f"{label}_{_hash(body + call)}"
-    texts = (f"struct {struct} {body}", f"KERNEL_OF({threads}) {name}{call}")
+    texts = (f"struct {struct} {body}", f"KERNEL_OF({bounds}) {name}{call}")
     return Kernel(name, label, file, texts, tuple(functions.numbers))
 
 
@@ -100,7 +101,9 @@ def derivative(frame: str, f: Elementwise | None) -> Kernel:
     """Return a frame that computes dz = f'(kept) da."""
     formula = DERIVATIVE if f is None else f.derivative
     functions = Struct().add("real operator()(real da, real kept)", formula)
-    return kernel(frame, _file(frame), functions)
+    # A block of 1024 threads that shares a multiprocessor has 32 registers for each of them.
+    alone = re.search(r"\b(exp|log|tanh|erf|pow|sin|cos)", functions.functions[0])
+    return kernel(frame, _file(frame), functions, bounds="1024,1" if alone else "1024")
 
 
 def _file(frame: str) -> str:
@@ -139,7 +142,7 @@ def _of_rows(frame: str, **constants: str | int) -> Kernel:
     functions.functions.append(f"  enum {{ {written} }};\n")
     few = constants["block"] or frame == "labelled_rows"  # with more registers
     return kernel(frame, f"{frame}.cu", functions, label="softmax_cross_entropy",
-                  threads=512 if few else 1024)  # fmt: skip
+                  bounds="512" if few else "1024")  # fmt: skip
 
 
 @lru_cache(maxsize=64)

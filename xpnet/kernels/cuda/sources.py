@@ -135,7 +135,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\S+ \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])
