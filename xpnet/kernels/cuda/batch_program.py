@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
-from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
+from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Call, Recorded, Span
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
@@ -129,6 +129,9 @@ class Program:
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
+
+    def many_blocks(self, packs: int) -> int:
+        return many_blocks(packs, self.task.threads)
 
     @property
     def wide(self) -> int:

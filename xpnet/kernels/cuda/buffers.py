@@ -17,9 +17,10 @@ from xpnet.step import Totals, TrainState
 from xpnet.step.mixed_precision import Mixed
 from xpnet.typing import Array
 
-__all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks"]
+__all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks", "many_blocks"]
 
 MOST_BLOCKS = 1024
+PACKS = 4  # that a thread takes in turn where there are more than that many blocks
 WARP = 32  # threads
 
 
@@ -144,3 +145,12 @@ def arrays(state: TrainState) -> list[Array]:
 def blocks(size: int, threads: int) -> int:
     """Return how many blocks share ``size`` elements; threads stride over the rest."""
     return max(1, min(-(-size // threads), MOST_BLOCKS))
+
+
+def many_blocks(packs: int, threads: int) -> int:
+    """Return how many blocks share so many packs, none of which has sums.
+
+    A kernel of many registers does not have MOST_BLOCKS at once on a GPU: of just these, the last
+    would run alone. Of many short ones, the next begins wherever one ends.
+    """
+    return max(blocks(packs, threads), -(-packs // (PACKS * threads)))

@@ -41,7 +41,7 @@ class Padding(NamedTuple):
     places: dict[str, int]  # the width of each place, padded or not
     buffers: list[int]  # that of each buffer of the plan
     layout: Layout  # of the layers' working copy of the parameters, and of their gradient
-    tensors: np.ndarray  # (T + 1, 4) uint32: see Apart in common.cuh
+    tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
 
 
 def padding(plan: Plan, layout: Layout, pack: int) -> Padding | None:
@@ -128,9 +128,10 @@ def _rounded(x: float, digits: int) -> float:
 
 
 def _table(layout: Layout, padded: Layout) -> np.ndarray:
-    """Return the rows (first, place, J, more) of Apart, of which the last is behind all tensors."""
-    rows = []
+    """Return the rows of Apart's table, of which the last is behind all tensors."""
+    rows, top = [], 2**32 - 1
     for e, p in zip(layout.entries, padded.entries, strict=True):
-        J, more = e.shape[-1], p.shape[-1] - e.shape[-1]
-        rows.append((e.start, p.start, J if more else e.stop - e.start, more))
-    return np.array([*rows, (2**32 - 1, 0, 1, 0)], "uint32")
+        more = p.shape[-1] - e.shape[-1]
+        J = e.shape[-1] if more else e.stop - e.start
+        rows.append((e.start, p.start, J, more, top // max(J, 1)))
+    return np.array([*rows, (top, 0, 1, 0, top)], "uint32")

@@ -38,7 +38,7 @@ __all__ = [
 FILES = (
     "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
     "elementwise.cu", "normalization.cu", "cross_entropy.cu",
-    "elementwise_loss.cu", "update.cu",
+    "labelled_rows.cu", "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
@@ -138,7 +138,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\S+ \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])
