@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
+from xpnet.kernels.cuda.blas import Rest
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Call, Recorded, Span
@@ -126,6 +127,21 @@ class Program:
     def _span(self, x: Array) -> Span:
         first = self.executor.address(x)
         return Span(first, first + x.nbytes)
+
+    def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
+        """Let the product that was recorded before the last launch do the work of that, too."""
+        product, apart = self.calls[-2:]
+        both = self.executor.affine(a, b, bias, out, relu=relu, apart=apart.run)
+        reads = (*product.reads, self._span(bias))
+        self.calls[-2:] = [
+            product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
+        ]  # fmt: skip
+
+    @property
+    def launches(self) -> int:
+        """The calls that launch something."""
+        rests = [call.run for call in self.calls if isinstance(call.run, Rest)]
+        return len(self.calls) - sum(rest.is_done() for rest in rests)
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)

@@ -8,7 +8,7 @@ device only for that one comparison.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Never
 
 import numpy as np
@@ -89,6 +89,16 @@ class FusedStep:
         msg = "a fused step is bound to its buffers: copy the Trainer or the Engine, which makes "
         msg += "another"
         raise UnsupportedError(msg)
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products, by what they are for."""
+        return self.executor.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take the algorithms of another step, where they are those of this GPU and library."""
+        if self.executor.prefer(algorithms):
+            self.programs.clear()  # their graphs have others
 
     def gradient(self) -> Array | None:
         """Return the gradient (P,) of the last step, unscaled; None before the first one."""
@@ -203,10 +213,8 @@ class FusedStep:
         streams = " on 2 streams" if any(call.lane for call in program.calls) else ""
         pads = self.task.padding
         widths = f" padded to multiples of {pads.pack}" if pads else ""
-        self.note = (
-            f"CUDA graph of {len(program.calls)} launches{streams}{precision}{parts}{widths}, "
-        )
-        self.note += "equal to the eager step"
+        self.note = f"CUDA graph of {program.launches} launches{streams}{precision}{parts}{widths}, "
+        self.note += f"equal to the eager step; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
