@@ -213,7 +213,8 @@ class FusedStep:
         streams = " on 2 streams" if any(call.lane for call in program.calls) else ""
         pads = self.task.padding
         widths = f" padded to multiples of {pads.pack}" if pads else ""
-        self.note = f"CUDA graph of {program.launches} launches{streams}{precision}{parts}{widths}, "
+        how = f"{streams}{precision}{parts}{widths}"
+        self.note = f"CUDA graph of {program.launches} launches{how}, "
         self.note += f"equal to the eager step; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
