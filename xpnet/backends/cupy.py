@@ -5,6 +5,7 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,6 @@ class CupyBackend(Backend):
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
         self._tf32 = _is_positive(os.environ.get("CUPY_TF32", ""))
-        # CuPy computes on the thread's current device, wherever the arrays are.
-        self.device.use()
 
     @property
     def xp(self) -> Any:
@@ -65,11 +64,18 @@ class CupyBackend(Backend):
 
         return cupy.cuda.Device(int(self.device_name.partition(":")[2]))
 
+    def active(self) -> AbstractContextManager[Any]:
+        return self.device
+
     def place(self, host: np.ndarray) -> Array:
         import cupy
 
         with self.device:
             return cupy.asarray(host)
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        with self.device:
+            return super()._move(x, dtype)
 
     def to_host(self, x: Array) -> np.ndarray:
         return x.get()

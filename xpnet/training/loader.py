@@ -103,7 +103,7 @@ class Loader:
         """Return a batch of so many rows that are at hand, over and over where these are fewer."""
         indices = np.arange(rows) % self.arrays["x"].shape[0]
         if self.resident:
-            return Rows(self._ordered(indices), 0, rows).gathered()
+            return self._take(Rows(self._ordered(indices), 0, rows))
         return _batch(
             {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
         )
@@ -118,7 +118,8 @@ class Loader:
 
     def take(self, rows: np.ndarray) -> "Loader":
         """Return a loader of some of the rows, by their indices (n,), where these rows are."""
-        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken, place = copy.copy(self), self.backend.asarray
+        take = self.backend.bound(self.backend.xp.take)
         taken.rows = len(rows)
         taken.arrays = {
             k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
@@ -164,7 +165,11 @@ class Loader:
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
             return self._reused(starts, batch_size, order)
         ordered = self._ordered(order)
-        return (Rows(ordered, rows.start, rows.stop).gathered() for rows in slices)
+        return (self._take(Rows(ordered, rows.start, rows.stop)) for rows in slices)
+
+    def _take(self, rows: Rows) -> Batch:
+        with self.backend.active():
+            return rows.gathered()
 
     def rows_of_batches(
         self, batch_size: int, shuffle: Shuffle, start: int = 0

@@ -15,39 +15,42 @@ struct Now {
 
 struct Given { unsigned long long words[MOST_WORDS]; };  // of one step, or of several in a row
 
-// Copies rows of J numbers, V at a time.
+// Copies rows of J numbers to rows of `width` with zeros behind them, V at a time.
 template <int V, class From, class To>
 __device__ inline void take_packs(const From* from, To* to, const int* order, unsigned J,
-                                  unsigned size) {
-  for (Walk at(J, V); at.i < size; at.next()) {
-    size_t row = order ? order[at.n] : at.n;
-    Pack<From, V> x = load<V>(from + row * J + at.j);
-    Pack<To, V> y;
-    for (int v = 0; v < V; v++) y.x[v] = x.x[v];
+                                  unsigned width, unsigned size) {
+  for (Walk at(width, V); at.i < size; at.next()) {
+    Pack<To, V> y = {};
+    if (at.j < J) {
+      size_t row = order ? order[at.n] : at.n;
+      Pack<From, V> x = load<V>(from + row * J + at.j);
+      for (int v = 0; v < V; v++) y.x[v] = x.x[v];
+    }
     store(to + at.i, y);
   }
 }
 
 template <class From, class To>
 __device__ inline void take(unsigned long long address, To* to, const int* order, unsigned J,
-                            unsigned N) {
+                            unsigned width, unsigned N) {
   const From* from = (const From*)address;
   const int V = 16 / sizeof(From);
-  unsigned size = N * J, row = order ? J : size;
+  unsigned size = N * width;
   if (!from) return;
-  if (row % V == 0 && aligned(from) && aligned(to))
-    take_packs<V>(from, to, order, row, size);
+  if (!order && J == width) J = width = size;  // one long row
+  if (J % V == 0 && width % V == 0 && aligned(from) && aligned(to))
+    take_packs<V>(from, to, order, J, width, size);
   else
-    take_packs<1>(from, to, order, row, size);
+    take_packs<1>(from, to, order, J, width, size);
 }
 
-// Where they go. x (N, J) is rounded to act; labels or rows (N, K) are targets, the other one null;
+// Where they go. x (N, J) has rows of `width`, rounded to act; labels or rows (N, K) are targets, the other one null;
 // weights may be null. Of the coefficients, those for as many steps as were skipped; null counts 0.
 #define BATCH int n_numbers, int sets, const int* skipped, real* c, int* step, \
-              unsigned long long* cost_at, int* keys, int n_keys, act* x, int J, int* labels, \
+              unsigned long long* cost_at, int* keys, int n_keys, act* x, int J, int width, int* labels, \
               real* rows, int K, real* weights, int N
-#define SAME_BATCH n_numbers, sets, skipped, c, step, cost_at, keys, n_keys, x, J, labels, rows, \
-                   K, weights, N
+#define SAME_BATCH n_numbers, sets, skipped, c, step, cost_at, keys, n_keys, x, J, width, labels, \
+                   rows, K, weights, N
 
 __device__ inline void begin(const unsigned long long* words, BATCH) {
   const Now& now = *(const Now*)words;
@@ -61,10 +64,10 @@ __device__ inline void begin(const unsigned long long* words, BATCH) {
     *cost_at = now.cost;
   }
   for (unsigned i = FIRST; i < (unsigned)n_keys; i += STRIDE) keys[i] = new_keys[i];
-  take<real>(now.x, x, order, J, N);
-  if (labels) take<int>(now.y, labels, order, 1, N);
-  if (rows) take<real>(now.y, rows, order, K, N);
-  if (weights) take<real>(now.weight, weights, order, 1, N);
+  take<real>(now.x, x, order, J, width, N);
+  if (labels) take<int>(now.y, labels, order, 1, 1, N);
+  if (rows) take<real>(now.y, rows, order, K, K, N);
+  if (weights) take<real>(now.weight, weights, order, 1, 1, N);
 }
 
 // Begins the first of the steps that are given, and keeps the words of all for the others.

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.kernels.cuda.batch_program import PACK, Program
+from xpnet.kernels.cuda.batch_program import Program
 from xpnet.kernels.cuda.lanes import Call, Recorded
-from xpnet.kernels.cuda.sources import MOST_WORDS, now
+from xpnet.kernels.cuda.sources import MOST_WORDS, PACK, now
 from xpnet.step import AnyBatch, Ordered, Rows, StepInputs
 from xpnet.typing import Array
 
@@ -47,12 +47,12 @@ class Beginning:
         self._now = now(real.name, self.sets * self.numbers, n_keys)
         self._words: Any = b.given["words"]
         self._known: tuple[Any, tuple[int, ...] | None] = (lambda: None, None)
-        J, K = math.prod(program.x.shape) // N, math.prod(program.y.shape) // N
+        J, width, K = task.plan.widths[0], task.widths[0], math.prod(program.y.shape) // N
         targets = (program.y, None) if labels else (None, program.y)
-        self._grid = program.blocks(-(-N * J * real.itemsize // PACK))
+        self._grid = program.blocks(-(-N * width * real.itemsize // PACK))
         self._batch = (
             self.numbers, self.sets, b.state.skipped, b.coefficients, b.step, b.cost_at, b.keys,
-            n_keys, program.x, J, *targets, K, program.weight, N,
+            n_keys, program.x, J, width, *targets, K, program.weight, N,
         )  # fmt: skip
 
     @property
