@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from cuda_on_cpu import CpuExecutor, rounded
+from cublas_on_cpu import rounded
+from cuda_on_cpu import CpuExecutor
 from test_cuda_mixed import first_state as first_mixed_state
 from test_cuda_mixed import fused as fused_mixed
 from test_cuda_mixed import portable_steps
