@@ -145,7 +145,7 @@ def test_a_padded_step_is_the_portable_step(name, folder, rng):
     fused, _ = compare(
         executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01), clip
     )
-    assert fused.note.endswith(" padded to multiples of 4, equal to the eager step")
+    assert " padded to multiples of 4, equal to the eager step" in fused.note
 
 
 @pytest.mark.parametrize("width", range(1, 18))
