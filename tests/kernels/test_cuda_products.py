@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,15 +289,25 @@ def test_a_folder_that_cannot_be_made_is_a_reason_not_to_time(folder, choices, t
 
 
 def test_a_choice_that_cannot_be_kept_is_not_made(folder, choices, monkeypatch):
-    def link(*given):
+    def write(*given):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(Path, "write_text", write)
     executor = CpuExecutor("float32", folder, choices=choices, times=prefer(2))
     stored(executor)
     assert executor.cublas_lt.ran[-1] == (0, 1)
     assert "cannot be written: No space left on device" in executor.note
     assert not kept_files(choices)
+
+
+def test_a_choice_is_kept_where_there_are_no_links(folder, choices, monkeypatch):
+    def link(*given):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    stored(CpuExecutor("float32", folder, choices=choices, times=prefer(2)))
+    (path,) = kept_files(choices)
+    assert path.suffix == ".json"
 
 
 def test_timing_is_switched_off_by_a_variable(monkeypatch):
