@@ -28,12 +28,22 @@ HERE = Path(__file__).parent
 GUARD = 64  # elements on each side of a buffer
 ALIGNED = 256  # bytes, as CUDA aligns what it allocates
 FAILED = ["", "block size", "a barrier is missed"]
-POISON = {"int32": -0x5A5A5A5B, "uint64": 0xA5A5A5A5, "uint16": 0x7FC1}  # the last is a NaN, too
+POISON = {
+    "int32": -0x5A5A5A5B,
+    "uint32": 0xA5A5A5A5,
+    "uint64": 0xA5A5A5A5,
+    "uint16": 0x7FC1,
+}  # the last is a NaN, too
 
 if shutil.which("g++") is None:
     WHY_NOT = "g++ is not installed, which compiles the CUDA kernels for the CPU"
 else:
     WHY_NOT = ""
+
+
+def poison(dtype):
+    """What a buffer holds before anybody writes there."""
+    return POISON.get(str(dtype), np.nan if np.dtype(dtype).kind == "f" else 1)
 
 
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
@@ -105,8 +115,9 @@ class CpuExecutor:
 
     def __init__(
         self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None,
-        narrow=None, choices=None, times=lambda count: [1.0] * count,
+        narrow=None, pack=None, choices=None, times=lambda count: [1.0] * count,
     ):  # fmt: skip
+        self.pack = pack or (8 if narrow else 1)
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
         self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
@@ -139,27 +150,28 @@ class CpuExecutor:
 
     def empty(self, shape, dtype):
         self._refused_in_capture("allocation")
+        return self._guarded(shape, dtype)
+
+    def _guarded(self, shape, dtype):
         size = int(np.prod(shape))
-        space = np.full(size + 2 * GUARD + ALIGNED, POISON.get(str(dtype), np.nan), dtype)
+        space = np.full(size + 2 * GUARD + ALIGNED, poison(dtype), dtype)
         skipped = -self.address(space[GUARD:]) % ALIGNED // space.itemsize
         self.guarded.append(whole := space[skipped : skipped + size + 2 * GUARD])
         return whole[GUARD : GUARD + size].reshape(shape)
 
     def check_guards(self):
         for whole in self.guarded:
-            poison = np.full(GUARD, POISON.get(str(whole.dtype), np.nan), whole.dtype)
-            np.testing.assert_array_equal(whole[:GUARD], poison, "written before a buffer")
-            np.testing.assert_array_equal(whole[-GUARD:], poison, "written behind a buffer")
-
-    def placed(self, host):
-        """A copy of an array between guards, aligned as on a GPU."""
-        x = self.empty(host.shape, host.dtype)
-        x[...] = host
-        return x
+            guard = np.full(GUARD, poison(whole.dtype), whole.dtype)
+            np.testing.assert_array_equal(whole[:GUARD], guard, "written before a buffer")
+            np.testing.assert_array_equal(whole[-GUARD:], guard, "written behind a buffer")
 
     def place(self, host):
         self._refused_in_capture("copy from the host")
-        return np.array(host)
+        x = self._guarded(host.shape, host.dtype)
+        x[...] = host
+        return x
+
+    placed = place
 
     def to_host(self, x):
         self._refused_in_capture("read by the host")

@@ -373,7 +373,7 @@ def test_a_block_for_each_row_of_many_classes(K, form, executor, dtype, rng):
     compare(executor, [Dense(K), Softmax()], (6,), batches, loss, SGD(1e-4))
     if isinstance(executor, CpuExecutor):
         packed = form == "indices" and K < 8192 and K % (16 // np.dtype(dtype).itemsize) == 0
-        kernel = printed.cross_entropy(16, "WIDE", block=True, plain=True)
+        kernel = printed.labelled_rows(16, packed=True, block=True)
         assert (kernel.name in executor.launched) == packed
 
 
@@ -396,7 +396,7 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     denominator, turns, step = np.zeros(1), np.zeros(1, "uint32"), np.array([7], "int32")
     columns, dbias = np.zeros((1, 3)), np.zeros(3)
     cost_at = np.array([cost.ctypes.data], "uint64")
-    kernel = printed.cross_entropy(1, "1", block=False, plain=False)
+    kernel = printed.cross_entropy(1, block=False)
     executor.launch(kernel, (1, 1), 64, kernel_z, None, kernel_z, labels, None,
                     None, None, 3, 3, 1.0, 0.0, 0, 0, 0, columns, dbias, None, 1.0, partial, 0, 1,
                     turns, 0, 1,
@@ -407,6 +407,46 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     np.testing.assert_allclose(kernel_z, sums.gradient, rtol=1e-14)
     np.testing.assert_allclose(dbias, sums.gradient.sum(axis=0), rtol=0, atol=1e-15)
     assert totals[2] == loss.correct(z, labels)[0] == 3  # of equal logits the first counts
+    assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
+
+
+ROWS = {  # of 3 classes, the others impossible
+    "ordinary": ([0.5, -1.0, 2.0], 2),
+    "wrong": ([0.5, -1.0, 2.0], 0),
+    "an impossible class": ([0.0, -np.inf, 1.0], 2),
+    "an impossible label": ([0.0, -np.inf, 1.0], 1),
+    "huge": ([1e4, 0.0, -1e4], 0),
+    "equal, and the label is the first": ([3.0, 3.0, 3.0], 0),
+    "equal, and the label is not": ([3.0, 3.0, 3.0], 1),
+    "not a number": ([0.0, np.nan, 1.0], 1),
+    "not a number, and the label comes later": ([0.0, np.nan, np.nan], 2),
+    "no class is possible": ([-np.inf, -np.inf, -np.inf], 0),
+}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("block", [False, True])
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_with_a_label_is_as_in_the_portable_loss(row, block, smoothing, folder):
+    values, label = ROWS[row]
+    K, loss = 66, SoftmaxCrossEntropy(label_smoothing=smoothing)
+    z = np.full((1, K), -np.inf if smoothing == 0 else -3.0)
+    z[0, [5, 37, 64]] = values  # of several lanes
+    y = np.array([(5, 37, 64)[label]], "int32")
+    executor = CpuExecutor("float64", folder)
+    dz = executor.placed(z)
+    totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
+    cost, denominator = np.zeros(1), np.zeros(1)
+    executor.launch(printed.labelled_rows(8, packed=True, block=block), (1, 1), 64, dz, None, dz, y,
+                    None, 1, K, 1.0 - smoothing, smoothing / K, 0, 0, None, 1.0, np.zeros((1, 4)),
+                    0, 1, np.zeros(1, "uint32"), 0, 1, denominator, *totals, np.array([7], "int32"),
+                    np.array([cost.ctypes.data], "uint64"), None)()  # fmt: skip
+    executor.check_guards()
+    with np.errstate(invalid="ignore"):
+        sums, correct = loss.sums(z, y), loss.correct(z, y)[0]
+    np.testing.assert_allclose(totals[0], sums.loss, rtol=1e-13)
+    np.testing.assert_allclose(dz, sums.gradient, rtol=1e-12, atol=1e-15)
+    assert (totals[2], totals[3]) == (correct, 1)
     assert totals[4] == (-1 if np.isfinite(sums.loss) else 7)
 
 
@@ -636,13 +676,13 @@ def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
     partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
     turns = np.zeros(1, "uint32")
     clip = printed.clip_factor(Clip(norm=1.0))
-    executor.launch(clip, (grid, 1), block, g, one, partial, turns, factor, g.size)()
+    executor.launch(clip, (grid, 1), block, g, None, one, partial, turns, factor, g.size)()
     assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     rule = printed.update(update(SGD(momentum=0.5), Clip(norm=1.0), divided=True), "SGD")
     c = np.array([0.1, *[0.0] * 7])
     for n in (g.size, g.size - 1):
-        executor.launch(rule, (grid, 1), block, p, g, one, factor, None, None, c, n, v)()
+        executor.launch(rule, (grid, 1), block, p, g, None, one, factor, None, None, c, n, v)()
         x["v"][:n] = 0.5 * x["v"][:n] + factor * g[:n]
         x["p"][:n] -= 0.1 * x["v"][:n]
         np.testing.assert_allclose(p, x["p"], rtol=1e-12)

@@ -8,10 +8,10 @@ import numpy as np
 
 from xpnet.errors import DataError
 from xpnet.kernels.cuda.blas import Rest
-from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
+from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Call, Recorded, Span
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel, parameters
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
@@ -19,10 +19,9 @@ from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "PACK", "Program"]
+__all__ = ["LIMIT", "Program"]
 
 LIMIT = 2**31  # elements, which an int can no longer count
-PACK = 16  # bytes that a thread loads or stores at once
 
 
 class Program:
@@ -35,7 +34,7 @@ class Program:
     def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
         self.executor, self.task, self.buffers = executor, task, buffers
         self.calls: list[Recorded] = []
-        widths, output = task.plan.widths, math.prod(task.model.output_shape)
+        widths, output = task.widths, math.prod(task.model.output_shape)
         N, widest = batch.x.shape[0], max(widths)
         if N * widest >= LIMIT:
             msg = f"a batch of {N} rows of {widest} is too large for the kernels: "
@@ -43,9 +42,9 @@ class Program:
             raise DataError(msg)
         self.N, self.parts = N, micro_batch_rows(N, task.micro_batches)
         self.first, self.last = self.parts[0]
-        params = buffers.state.params if buffers.narrow is None else buffers.narrow
-        self._tensors = task.layout.split(params)
-        self._gradients = task.layout.split(buffers.grad)
+        params = buffers.state.params if buffers.working is None else buffers.working
+        self._tensors = task.working_layout.split(params)
+        self._gradients = task.working_layout.split(buffers.grad)
         self._statistics = task.stats_layout.split(buffers.state.stats)
         self._matrices: dict[int, Array] = {}
         self._sums: dict[str, Array] = {}
@@ -82,12 +81,12 @@ class Program:
 
     def at(self, place: Place) -> Array:
         """The matrix at a place of the plan, of which the micro-batches share a buffer."""
-        width = place.width
+        width = self.task.width(place)
         if place.buffer == 0:
             return self.x[self.first * width : self.last * width].reshape((self.rows, width))
         if place.buffer not in self._matrices:
             most = max(last - first for first, last in self.parts)
-            size = most * self.task.plan.widths[place.buffer]
+            size = most * self.task.widths[place.buffer]
             self._matrices[place.buffer] = self._stored(size)
         return self._matrices[place.buffer][: self.rows * width].reshape((self.rows, width))
 
@@ -147,6 +146,9 @@ class Program:
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
 
+    def many_blocks(self, packs: int) -> int:
+        return many_blocks(packs, self.task.threads)
+
     @property
     def wide(self) -> int:
         """The numbers of a layer that a thread loads at once."""
@@ -199,13 +201,14 @@ class Program:
         """Prepare the launch that is never in a graph: it copies the batch and the numbers."""
         b, e, labels = self.buffers, self.executor, str(self.y.dtype) == "int32"
         x_size, y_size = math.prod(self.x.shape), math.prod(self.y.shape)
+        J, width = self.task.plan.widths[0], self.task.widths[0]
         real = np.dtype(e.dtype)
         self._slot_dtypes = (real, np.dtype(self.y.dtype), real)  # others are converted first
         targets = (self.y, None) if labels else (None, self.y)
         self._begin_step = e.launch(
             WRITTEN["begin_step"], (self.blocks(x_size), 1), self.task.threads, b.now,
             b.state.skipped, b.coefficients, b.step, b.cost_at, b.keys, b.keys.shape[0],
-            self.x, x_size, *targets, y_size, self.weight, self.N,
+            self.x, x_size, J, width, *targets, y_size, self.weight, self.N,
         )  # fmt: skip
 
     def begin(self, batch: Batch) -> None:

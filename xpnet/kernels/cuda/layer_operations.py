@@ -88,7 +88,8 @@ def map_(work: Program, op: Map) -> None:
     a = None if op.a.buffer == op.x.buffer else work.at(op.a)
     N, J = x.shape
     packs = N * J // work.wide if work.packed(J, x, bias, a) else N * J
-    work.launch(activation("bias_activation", op.f), work.blocks(packs), x, bias, a, N, J)
+    grid = work.many_blocks(packs)
+    work.launch(activation("bias_activation", op.f), grid, x, bias, a, N, J)
 
 
 def differentiates(task: Task, op: MapBackward) -> bool:
@@ -122,8 +123,9 @@ def drop(work: Program, op: Drop) -> None:
     assert isinstance(layer, Dropout)
     N, J = x.shape
     threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
-    work.launch("dropout", work.blocks(N * J), x, work.at(op.y), work.keys(op.index), N * J,
-                threshold, scale, work.first * J)  # fmt: skip
+    grid = work.many_blocks(-(-N * J // work.wide))
+    work.launch("dropout", grid, x, work.at(op.y), work.keys(op.index), N * J, threshold, scale,
+                work.first * J)  # fmt: skip
 
 
 # -- along rows or columns ------------------------------------------------------------------------

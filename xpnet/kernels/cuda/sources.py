@@ -19,6 +19,7 @@ __all__ = [
     "FILES",
     "MOST_NUMBERS",
     "MOST_RANDOM",
+    "PACK",
     "STORED",
     "WRITTEN",
     "Kernel",
@@ -37,12 +38,13 @@ __all__ = [
 FILES = (
     "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
     "elementwise.cu", "normalization.cu", "cross_entropy.cu",
-    "elementwise_loss.cu", "update.cu",
+    "labelled_rows.cu", "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
+PACK = 16  # bytes that a thread loads or stores at once, and that tensor cores like
 MOST_RANDOM = 64  # begin.cu
 MOST_NUMBERS = 8  # common.cuh
 
@@ -136,7 +138,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\S+ \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])
