@@ -20,7 +20,7 @@ from test_cuda_step import class_batches, compare, first_state, inputs, placed
 
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda import blas_lt, matmul
-from xpnet.kernels.cuda.blas import Blas, Numbers, find_library, product
+from xpnet.kernels.cuda.blas import Blas, Numbers, Rest, find_library, product
 from xpnet.kernels.cuda.choices import Choices, is_switched_off
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
@@ -430,6 +430,25 @@ def test_a_step_is_the_portable_one_with_any_algorithm(option, dtype, folder, ch
     assert "equal to the eager step; products by cuBLASLt" in fused.note
     relu = {epilogue for i, epilogue in executor.cublas_lt.ran if i == 1}
     assert (RELU_BIAS in relu) == (dtype == "float32")
+
+
+def test_a_padded_layer_takes_its_bias_along(folder, choices, rng):
+    """Its bias is padded, too, and so are the zeros behind it after ReLU."""
+    executor = CpuExecutor("float32", folder, pack=8, choices=choices, times=prefer(1))
+    layers = [Dense(9), ReLU(), Dense(7), ReLU(), Dense(5)]
+    batches = class_batches(rng, "float32", [12] * 4)
+    fused, _ = compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD())
+    assert "padded to multiples of 8, equal to the eager step" in fused.note
+    names = [json.loads(path.read_text())["product"] for path in kept_files(choices)]
+    joined = {name.split("; ")[3] for name in names if name.endswith(f"epilogue {RELU_BIAS}")}
+    assert joined == {"shape (16, 12, 8)", "shape (8, 12, 16)"}
+    program = next(iter(fused.programs.values())).program
+    assert sum(isinstance(call.run, Rest) and call.run.is_done() for call in program.calls) == 2
+    pads = [x.reshape(12, width)[:, used:] for x, width, used in (
+        (program._matrices[program.task.plan.forward[0].z.buffer][:12 * 16], 16, 9),
+        (program._matrices[program.task.plan.forward[2].z.buffer][:12 * 8], 8, 7),
+    )]  # fmt: skip
+    assert not any(map(np.any, pads))
 
 
 def test_a_graph_has_a_launch_less_where_the_product_adds_the_bias(folder, tmp_path, rng):
