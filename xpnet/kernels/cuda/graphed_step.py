@@ -258,7 +258,7 @@ def _task(
     if plan.portable:
         msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
         raise UnsupportedError(msg)
-    padded = padding(plan, layout, pack)
+    padded = padding(plan, model, pack)
     if padded is not None and padded.layout.size >= LIMIT:
         padded = None
     return Task(
