@@ -9,19 +9,24 @@ import ctypes
 import shutil
 import subprocess
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from cublas_on_cpu import Cublas, CublasLt
 
-from xpnet.kernels.cuda.blas import Blas
+from xpnet.errors import BackendError
+from xpnet.kernels.cuda import blas_lt
+from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, Numbers, Rest
+from xpnet.kernels.cuda.choices import Choices
 from xpnet.kernels.cuda.executor import CaptureError
 from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
 GUARD = 64  # elements on each side of a buffer
+ALIGNED = 256  # bytes, as CUDA aligns what it allocates
 FAILED = ["", "block size", "a barrier is missed"]
 POISON = {
     "int32": -0x5A5A5A5B,
@@ -101,102 +106,16 @@ def compiled_kernels(dtype, narrow, folder, planted):
     return Kernels(dtype, narrow, folder, planted)
 
 
-STORAGE = {0: "float32", 1: "float64", 2: "float16", 14: "uint16"}  # by cudaDataType_t
-
-
-def widened(x, dtype):
-    """16 bits as the numbers they are; those of bfloat16 are the upper half of a float32."""
-    if x.dtype == np.uint16:
-        x = (x.astype(np.uint32) << 16).view(np.float32)
-    return x.astype(dtype)
-
-
-def rounded(x, dtype):
-    """The nearest numbers that ``dtype`` stores, uint16 being the bits of bfloat16."""
-    if dtype != np.uint16:
-        return x.astype(dtype)
-    # 1.5 times 2^52 units of bfloat16's last bit, added and taken away, round a float64 there.
-    finite = np.where(np.isfinite(x), x, 0.0).astype(np.float64)
-    magic = np.ldexp(1.5, np.maximum(np.frexp(finite)[1] - 8, -133) + 52)
-    near = np.where(np.isfinite(x), (finite + magic) - magic, x).astype(np.float32)
-    return (np.ascontiguousarray(near).view(np.uint32) >> 16).astype(np.uint16)
-
-
-class Cublas:
-    """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
-
-    def __init__(self):
-        self.stream = self.computed_in = self.mode = None
-        self.workspaces = {}  # by handle
-        self.products = self.destroyed = 0
-
-        def create(handle):
-            handle._obj.value = 0xB1A5 + len(self.workspaces)
-            self.workspaces[handle._obj.value] = None
-            return 0
-
-        def destroy(handle):
-            self.destroyed += 1
-            return 0
-
-        def set_mode(handle, mode):
-            self.mode = mode
-            return 0
-
-        def set_stream(handle, stream):
-            self.stream, self.workspaces[handle.value] = stream, None
-            return 0
-
-        def set_workspace(handle, address, size):
-            assert (address, size) not in self.workspaces.values()
-            self.workspaces[handle.value] = (address, size)
-            return 0
-
-        def gemm(handle, ta, tb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type,
-                 ldc, compute, algorithm):  # fmt: skip
-            assert self.workspaces[handle.value] is not None
-            assert algorithm == -1
-            # What its manual allows: sums in float for 16 and 32 bits, TF32 for 32 alone.
-            wide = {(68, 0): "f4", (68, 2): "f4", (68, 14): "f4", (77, 0): "f4", (70, 1): "f8"}
-            wide = np.dtype(wide[compute, a_type])
-            assert a_type == b_type
-            assert c_type in (a_type, 1 if wide.itemsize == 8 else 0)
-            rows_a, rows_b = (k if ta else m), (n if tb else k)
-            if lda < rows_a or ldb < rows_b or ldc < m:
-                return 7  # CUBLAS_STATUS_INVALID_VALUE
-
-            def matrix(address, rows, columns, ld, kind):
-                dtype = np.dtype(STORAGE[kind])
-                raw = (ctypes.c_char * (ld * columns * dtype.itemsize)).from_address(address)
-                return np.frombuffer(raw, dtype).reshape(columns, ld).T[:rows]
-
-            A = widened(matrix(a, rows_a, m if ta else k, lda, a_type), wide)
-            B = widened(matrix(b, rows_b, k if tb else n, ldb, b_type), wide)
-            C = matrix(c, m, n, ldc, c_type)
-            factors = [
-                np.frombuffer((ctypes.c_char * wide.itemsize).from_address(address), wide)[0]
-                for address in (alpha, beta)
-            ]
-            assert factors in ([1.0, 0.0], [1.0, 1.0])
-            with np.errstate(invalid="ignore", over="ignore"):
-                product = (A.T if ta else A) @ (B.T if tb else B)
-                # Where beta is 0 cuBLAS does not read C, which may be NaN.
-                C[...] = rounded(product + C if factors[1] else product, C.dtype)
-            self.products += 1
-            self.computed_in = compute
-            return 0
-
-        self.cublasCreate_v2, self.cublasDestroy_v2 = create, destroy
-        self.cublasSetMathMode, self.cublasSetStream_v2 = set_mode, set_stream
-        self.cublasSetWorkspace_v2, self.cublasGemmEx = set_workspace, gemm
-
-
 class CpuExecutor:
-    """xpnet.kernels.cuda.executor.Executor on NumPy arrays."""
+    """xpnet.kernels.cuda.executor.Executor on NumPy arrays.
+
+    Its products are those of an emulated cuBLASLt, timed where there are ``choices``: ``times``
+    gives the seconds of so many functions.
+    """
 
     def __init__(
         self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None,
-        narrow=None, pack=None,
+        narrow=None, pack=None, choices=None, times=lambda count: [1.0] * count,
     ):  # fmt: skip
         self.pack = pack or (8 if narrow else 1)
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
@@ -204,10 +123,15 @@ class CpuExecutor:
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.launched = [], {}, set()
         self.recording = None
-        self.cublas = Cublas()
-        self.blas = [
-            Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype) for _ in range(LANES)
-        ]
+        self.cublas, self.cublas_lt, self.times = Cublas(), CublasLt(), times
+        numbers = Numbers(dtype)
+        timed, choices = choices is not None, choices or Choices(folder, "a CPU", 0)
+        self.lt = blas_lt.CublasLt(self.cublas_lt, self, numbers, choices, timed=timed)
+        self.blas = []
+        for _ in range(LANES):
+            workspace = np.empty(WORKSPACE_BYTES, np.uint8)
+            others = partial(Blas, self.cublas, workspace, self.address, numbers)
+            self.blas.append(blas_lt.BlasLt(self.lt, workspace, others))
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -230,8 +154,9 @@ class CpuExecutor:
 
     def _guarded(self, shape, dtype):
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * GUARD, poison(dtype), dtype)
-        self.guarded.append(whole)
+        space = np.full(size + 2 * GUARD + ALIGNED, poison(dtype), dtype)
+        skipped = -self.address(space[GUARD:]) % ALIGNED // space.itemsize
+        self.guarded.append(whole := space[skipped : skipped + size + 2 * GUARD])
         return whole[GUARD : GUARD + size].reshape(shape)
 
     def check_guards(self):
@@ -278,9 +203,38 @@ class CpuExecutor:
 
         return self._call(kernel.label, run)
 
+    @property
+    def note(self):
+        return self.blas[0].note
+
+    @property
+    def algorithms(self):
+        return self.lt.algorithms
+
+    def prefer(self, algorithms):
+        return self.lt.prefer(algorithms)
+
     def product(self, a, b, out, *, add=False, lane=0):
         run = self.blas[lane].product(a, b, out, add=add)
         return self._call("product", lambda: run(7 + lane))
+
+    def affine(self, a, b, bias, out, *, relu, apart):
+        run, rest = self.blas[0].affine(a, b, bias, out, relu=relu, apart=apart)
+        return self._call("product", lambda: run(7)), rest
+
+    def can_measure(self):
+        return self.recording is None
+
+    def measured(self, runs):
+        """The seconds that ``times`` says, of those that do not fail."""
+        assert self.recording is None
+        seconds = self.times(len(runs))
+        for i, run in enumerate(runs):
+            try:
+                run(7)
+            except BackendError:
+                seconds[i] = np.inf
+        return seconds
 
     def _call(self, what, run):
         def call():
@@ -298,8 +252,11 @@ class CpuExecutor:
             raise CaptureError(msg)
         self.recording = recorded = []
         try:
-            for call in calls:
+            for i, call in enumerate(calls):
                 call.run()
+                if len(recorded) == i:  # a product does its work
+                    assert isinstance(call.run, Rest)
+                    recorded.append(lambda: None)
         finally:
             self.recording = None
         self.count("capture")

@@ -54,6 +54,13 @@ class Labelling:
     def product(self, a: Any, b: Any, out: Any, **options: Any) -> Launch:
         return Launch("matrix products", self._executor.product(a, b, out, **options))
 
+    def affine(
+        self, a: Any, b: Any, bias: Any, out: Any, *, relu: bool, apart: Launch
+    ) -> tuple[Launch, Launch]:
+        name, call = apart
+        product, rest = self._executor.affine(a, b, bias, out, relu=relu, apart=call)
+        return Launch("matrix products", product), Launch(name, rest)
+
 
 def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
     """Return microseconds per step of xpnet's step on CuPy, by part."""

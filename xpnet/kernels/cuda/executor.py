@@ -1,16 +1,29 @@
 """What the step needs from a device, and CuPy's implementation of it."""
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from xpnet.cache import cache_folder
 from xpnet.errors import BackendError, UnsupportedError
-from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, find_cublas
+from xpnet.kernels.cuda.blas import (
+    WORKSPACE_BYTES,
+    Blas,
+    Numbers,
+    Products,
+    Rest,
+    Run,
+    find_library,
+)
+from xpnet.kernels.cuda.blas_lt import BlasLt, CublasLt
+from xpnet.kernels.cuda.choices import Choices, is_switched_off
 from xpnet.kernels.cuda.lanes import LANES, Call, Recorded, waits
+from xpnet.kernels.cuda.matmul import version
+from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
 from xpnet.kernels.cuda.sources import PACK, STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
@@ -27,6 +40,20 @@ class Executor(Protocol):
     dtype: str  # of `real` in the kernels
     stored: str  # of `act`, what layers store
     pack: int  # products are faster where widths are multiples of this
+
+    @property
+    def note(self) -> str:
+        """What computes the products."""
+        ...
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products so far, by what they are for."""
+        ...
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        """Take these algorithms for products from now on; return whether any so far had another."""
+        ...
 
     def active(self) -> AbstractContextManager: ...
     def owns(self, x: Any) -> bool: ...
@@ -48,6 +75,16 @@ class Executor(Protocol):
         """Return a function that computes out = a b, or with ``add`` out += a b.
 
         Products of different lanes may run at the same time.
+        """
+        ...
+
+    def affine(
+        self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool, apart: Call
+    ) -> tuple[Call, Rest]:
+        """Return functions that compute out = a b + bias, and then ReLU if ``relu``.
+
+        ``apart`` does all but the product, in place. The second function calls it, unless the first
+        one does all of it because that is faster.
         """
         ...
 
@@ -75,19 +112,42 @@ class CupyExecutor:
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""
-        self._blas: list[Blas] = []  # by lane: each has a workspace of its own
+        self._blas: list[Products] = []  # by lane: each has a workspace of its own
+        self._lt: CublasLt | None = None
         with device:
             self._streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(LANES)]
             try:
-                library = find_cublas()
-                for _ in range(LANES):
-                    workspace = cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8)
-                    self._blas.append(Blas(library, workspace, self.address, dtype, tf32=tf32))
+                self._blas = self._products(Numbers(dtype, tf32=tf32))
             except BackendError as error:
                 self._blas = []
                 self._no_blas = str(error)
                 if narrow:  # CuPy's own products have no bfloat16
                     raise UnsupportedError(self._no_blas) from error
+
+    def _products(self, numbers: Numbers) -> list[Products]:
+        """cuBLASLt's, or cuBLAS's where only that can be loaded."""
+        cupy, library = self._cupy, find_library("cublas")
+        spaces = [cupy.empty(WORKSPACE_BYTES, dtype=cupy.uint8) for _ in range(LANES)]
+        plain = [partial(Blas, library, space, self.address, numbers) for space in spaces]
+        try:
+            found = find_library("cublasLt")
+            name = cupy.cuda.runtime.getDeviceProperties(self._device.id)["name"].decode()
+            choices = Choices(cache_folder() / "products", name, version(found))
+            self._lt = CublasLt(found, self, numbers, choices, timed=not is_switched_off())
+        except BackendError:
+            return [make() for make in plain]
+        return [BlasLt(self._lt, *both) for both in zip(spaces, plain, strict=True)]
+
+    @property
+    def note(self) -> str:
+        return self._blas[0].note if self._blas else "products by CuPy"
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        return {} if self._lt is None else self._lt.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        return self._lt is not None and self._lt.prefer(algorithms)
 
     def active(self) -> AbstractContextManager:
         return self._device
@@ -143,9 +203,25 @@ class CupyExecutor:
             if add:
                 return lambda: cupy.add(out, cupy.matmul(a, b), out=out)
             return partial(cupy.matmul, a, b, out=out)
-        run = self._blas[lane].product(a, b, out, add=add)
+        return self._on_current_stream(self._blas[lane].product(a, b, out, add=add))
+
+    def affine(
+        self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool, apart: Call
+    ) -> tuple[Call, Rest]:
+        if not self._blas:
+            return self.product(a, b, out), Rest(apart)
+        run, rest = self._blas[0].affine(a, b, bias, out, relu=relu, apart=apart)
+        return self._on_current_stream(run), rest
+
+    def _on_current_stream(self, run: Run) -> Call:
         current = self._cupy.cuda.get_current_stream
         return lambda: run(current().ptr)
+
+    def can_measure(self) -> bool:
+        return not self._cupy.cuda.get_current_stream().is_capturing()
+
+    def measured(self, runs: Sequence[Run]) -> list[float]:
+        return measured(self._cupy, self._streams[0], runs)
 
     def capture(self, calls: Sequence[Recorded]) -> Call:
         if not self._blas:
@@ -155,7 +231,7 @@ class CupyExecutor:
         gc.collect()  # what is freed during a capture may call CUDA, which would end it
         try:
             events = {i: cupy.cuda.Event(disable_timing=True) for i in after if i is not None}
-            with cupy.cuda.using_allocator(_no_allocation), _no_garbage_collection():
+            with cupy.cuda.using_allocator(_no_allocation), no_garbage_collection():
                 for blas, stream in zip(self._blas, streams, strict=True):
                     blas.use(stream.ptr)
                 streams[0].begin_capture()
@@ -184,17 +260,6 @@ class CupyExecutor:
                 events[i].record(stream)
         if after[-1] is not None:
             self._streams[0].wait_event(events[after[-1]])
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _no_allocation(size: int) -> Any:

@@ -19,10 +19,10 @@ from xpnet.kernels.operations import (
     SoftmaxBackward,
     SoftmaxForward,
 )
-from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax
+from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax, ReLU
 from xpnet.typing import Array
 
-__all__ = ["RECORD", "Patches", "differentiates", "patches"]
+__all__ = ["RECORD", "Patches", "affine_and_map", "differentiates", "patches"]
 
 ROWS = 256  # of a patch of 32 columns, at least: eight for each warp of a block
 BLOCKS = 264  # of a launch by patches, at most: two on each multiprocessor of an H100
@@ -57,6 +57,17 @@ def patches(N: int, J: int, wide: int = 1) -> Patches:
 
 def affine(work: Program, op: Affine) -> None:
     work.product(work.at(op.x), work.parameter(op.layer, "W"), work.at(op.z))
+
+
+def affine_and_map(work: Program, op: Affine, then: Map) -> None:
+    """Add a bias and apply ReLU within the product, where that is faster; another f stays apart."""
+    affine(work, op)
+    map_(work, then)
+    relu = then.f is not None
+    in_place = then.a.buffer == op.z.buffer == then.x.buffer
+    if then.bias is not None and in_place and (not relu or type(work.layer(then.layer)) is ReLU):
+        W, bias = work.parameter(op.layer, "W"), work.parameter(then.bias, "b")
+        work.affine(work.at(op.x), W, bias, work.at(op.z), relu=relu)
 
 
 def affine_backward(work: Program, op: AffineBackward) -> None:

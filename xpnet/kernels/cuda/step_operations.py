@@ -9,9 +9,10 @@ from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.batch_program import Program
 from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
+from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differentiates
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
 from xpnet.kernels.operations import (
+    Affine,
     Drop,
     LossStep,
     Map,
@@ -43,13 +44,23 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> 
         work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
     loss = _Loss(work, plan.loss)
     for _ in work.micro_batches():
-        for op in plan.forward:
-            RECORD[type(op)](work, op)
+        _forward(work)
         loss.record()
         for op in plan.backward:
             RECORD[type(op)](work, op)
     _update(work)
     return work
+
+
+def _forward(work: Program) -> None:
+    operations = list(work.task.plan.forward)
+    while operations:
+        op, *operations = operations
+        if isinstance(op, Affine) and operations and isinstance(then := operations[0], Map):
+            affine_and_map(work, op, then)
+            operations.pop(0)
+        else:
+            RECORD[type(op)](work, op)
 
 
 class _Loss:
