@@ -111,10 +111,12 @@ class Engine:
         self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._made_by, (), self.host_state()
+        return self._made_by, (), (self.host_state(), dict(self.algorithms))
 
-    def __setstate__(self, host: TrainState) -> None:
+    def __setstate__(self, state: tuple[TrainState, Mapping[str, str]]) -> None:
+        host, algorithms = state
         self.set_state(host)
+        self.prefer(algorithms)
 
     @property
     def nbytes(self) -> int:

@@ -254,6 +254,8 @@ class FusedStep:
         note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
+        padded = self.task.padding
+        note += f" padded to multiples of {padded.pack}" if padded else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         pads = self.task.padding
         note += f" padded to multiples of {pads.pack}" if pads else ""
@@ -310,7 +312,7 @@ def _task(
     if plan.portable:
         msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
         raise UnsupportedError(msg)
-    padded = padding(plan, layout, pack)
+    padded = padding(plan, model, pack)
     if padded is not None and padded.layout.size >= LIMIT:
         padded = None
     return Task(
