@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xpnet.kernels.cuda.sources import PACK
 from xpnet.kernels.formulas import Elementwise, function
 from xpnet.kernels.operations import (
     Affine,
@@ -32,7 +33,7 @@ from xpnet.kernels.operations import (
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Entry, Layout, layouts
 
-__all__ = ["Padding", "padding"]
+__all__ = ["Padding", "padding", "widths_of_products"]
 
 LARGEST = 65504.0  # float16
 DIGITS = (8, 11, 24)  # bits of a number's fraction in bfloat16, float16 and float32
@@ -46,6 +47,11 @@ class Padding(NamedTuple):
     buffers: list[int]  # that of each buffer of the plan
     layout: Layout  # of the layers' working copy of the parameters, and of their gradient
     tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
+
+
+def widths_of_products(stored: str, *, on_tensor_cores: bool) -> int:
+    """Return what widths should be multiples of in products of these numbers; else 1."""
+    return PACK // np.dtype(stored).itemsize if on_tensor_cores else 1
 
 
 def padding(plan: Plan, model: Sequential, pack: int) -> Padding | None:
