@@ -464,6 +464,25 @@ def test_the_crossover_is_the_first_width_at_which_the_second_is_ahead(monkeypat
     assert said == f"batch {BATCHES[-1]}: cpu is faster up to width {WIDTHS[-1]}"
 
 
+def test_a_measurement_that_is_stopped_has_kept_its_rows(tmp_path, monkeypatch, capsys):
+    rows = iter([timed(xpnet_numpy=30.0)])
+
+    def measured(*given, **options):
+        for row in rows:
+            return row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpnet.cli.benches.measure", measured)
+    files = tmp_path / "bench.json", tmp_path / "bench.md"
+    command = ["bench", "--rows", str(TINY), "--rows", "8-3-2:5:sgd", "--expect", "ratio<=2"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--json-file", str(files[0]), "--markdown", str(files[1])])
+    assert ended.value.code == 130
+    assert [row["network"] for row in json.loads(files[0].read_text())["rows"]] == [str(TINY)]
+    assert f"| {TINY} | 10.0 | 30.0 (3.00) |" in files[1].read_text("utf-8")
+    assert "not as expected: 4-3-2:5:sgd: xpnet numpy takes 3.00" in capsys.readouterr().err
+
+
 def test_the_command_writes_the_crossings_as_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("xpnet.bench.crossover.BATCHES", (2,))
     monkeypatch.setattr("xpnet.bench.crossover.WIDTHS", (4,))

@@ -87,19 +87,21 @@ class Engine:
         self.params_layout, self.stats_layout = layouts(model)
         pairs = zip(layouts(model), initialize(model, seed), strict=True)
         params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
-        scale = first_scale(mixed, params) if mixed else None
         # A library that compiles does so for each operation and shape, unless it is asked once.
-        at_once = backend.jit if backend.jit_by_default else lambda function: function
-        self._all_finite = at_once(_all_finite)
+        at_once = backend.jit if backend.jit_by_default else backend.bound
+        self._all_finite, self._zero_totals = at_once(_all_finite), backend.bound(zero_totals)
+        self._copy = backend.bound(_copy)
         slots = at_once(optimizer.init)(params)
-        skipped = first_skipped(mixed, params) if mixed else None
-        self.state = TrainState(params, stats, slots, zero_totals(params), scale, skipped)
+        with backend.active():
+            scale = first_scale(mixed, params) if mixed else None
+            skipped = first_skipped(mixed, params) if mixed else None
+        self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
         self._asked, self.step = step, choose_step(step, self.request)
         self._algorithms: Mapping[str, str] = {}  # of an earlier step
-        jit = backend.jit if self.step.kind == "jit" else lambda function: function
+        jit = backend.jit if self.step.kind == "jit" else backend.bound
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
         gradient = make_gradient(model, loss)
@@ -109,10 +111,12 @@ class Engine:
         self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._made_by, (), self.host_state()
+        return self._made_by, (), (self.host_state(), dict(self.algorithms))
 
-    def __setstate__(self, host: TrainState) -> None:
+    def __setstate__(self, state: tuple[TrainState, Mapping[str, str]]) -> None:
+        host, algorithms = state
         self.set_state(host)
+        self.prefer(algorithms)
 
     @property
     def nbytes(self) -> int:
@@ -185,7 +189,9 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
-        return self._step_gradient(before, self.state.stats, gathered(batch), keys).gradient
+        with self.backend.active():
+            whole = gathered(batch)
+        return self._step_gradient(before, self.state.stats, whole, keys).gradient
 
     def evaluate(
         self,
@@ -196,7 +202,7 @@ class Engine:
 
         ``each`` is given every batch, the model's output and what that predicts.
         """
-        totals = zero_totals(self.state.params)
+        totals = self._zero_totals(self.state.params)
         for batch in batches:
             totals, output, predicted = self._evaluate(
                 totals, self.state.params, self.state.stats, batch
@@ -220,7 +226,7 @@ class Engine:
 
     def zero(self) -> None:
         """Begin new totals."""
-        self.state = self.state._replace(totals=zero_totals(self.state.params))
+        self.state = self.state._replace(totals=self._zero_totals(self.state.params))
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
@@ -240,12 +246,15 @@ class Engine:
             denominator = 1.0
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
-    def first_nonfinite(self, any_batch: AnyBatch, inputs: StepInputs) -> str | None:
+    def first_nonfinite(self, batch: AnyBatch, inputs: StepInputs) -> str | None:
         """Name the first array with a NaN or an infinity in the step that this batch would take.
 
         With a loss scale, gradients that overflow are no fault: such a step is skipped.
         """
-        batch = gathered(any_batch)
+        with self.backend.active():
+            return self._first_nonfinite(gathered(batch), inputs)
+
+    def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
         params, narrow, r = self.state.params, None, self.request
         # What is not finite before it is narrowed is found as it is.
         if r.mixed is not None and self._finite(params) and self._finite(batch.x):
@@ -281,11 +290,11 @@ class Engine:
 
     def weights(self) -> tuple[Array, Array]:
         """Return a copy of the parameters and the statistics, on the device."""
-        return _copy(self.state.params), _copy(self.state.stats)
+        return self._copy(self.state.params), self._copy(self.state.stats)
 
     def set_weights(self, weights: tuple[Array, Array]) -> None:
         """Continue from a copy of these; the moments of the rule stay."""
-        params, stats = map(_copy, weights)
+        params, stats = map(self._copy, weights)
         self.state = self.state._replace(params=params, stats=stats)
 
     def go_back(self, host: TrainState) -> None:

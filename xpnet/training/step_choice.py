@@ -64,6 +64,11 @@ class ChosenStep(NamedTuple):
         return 1 if best is None else best(rows)
 
     @property
+    def until_steady(self) -> int:
+        """How many steps of a batch size may each take more memory than the one before."""
+        return getattr(self.train, "until_steady", 1)
+
+    @property
     def note(self) -> str:
         """What takes the steps and why, for a run's record; a graph is known after some steps."""
         own = getattr(self.train, "note", self.why)
@@ -108,7 +113,7 @@ def choose_step(step: Step, request: StepRequest) -> ChosenStep:
         raise BackendError(msg, **_instead("auto"))
     if step == "jit" or (step == "auto" and backend.jit_by_default):
         return ChosenStep("jit", backend.jit(_portable(request), donate=True))
-    return ChosenStep("portable", _portable(request), why)
+    return ChosenStep("portable", backend.bound(_portable(request)), why)
 
 
 def _instead(step: Step) -> dict[str, str]:

@@ -15,16 +15,17 @@ struct Now {
 
 struct Given { unsigned long long words[MOST_WORDS]; };  // of one step, or of several in a row
 
-// Copies rows of J numbers, V at a time, to rows of `width` with zeros behind them.
+// Copies rows of J numbers to rows of `width` with zeros behind them, V at a time.
 template <int V, class From, class To>
 __device__ inline void take_packs(const From* from, To* to, const int* order, unsigned J,
                                   unsigned width, unsigned size) {
   for (Walk at(width, V); at.i < size; at.next()) {
-    size_t row = order ? order[at.n] : at.n;
-    Pack<From, V> x = {};
-    if (at.j < J) x = load<V>(from + row * J + at.j);
-    Pack<To, V> y;
-    for (int v = 0; v < V; v++) y.x[v] = x.x[v];
+    Pack<To, V> y = {};
+    if (at.j < J) {
+      size_t row = order ? order[at.n] : at.n;
+      Pack<From, V> x = load<V>(from + row * J + at.j);
+      for (int v = 0; v < V; v++) y.x[v] = x.x[v];
+    }
     store(to + at.i, y);
   }
 }
@@ -35,15 +36,15 @@ __device__ inline void take(unsigned long long address, To* to, const int* order
   const From* from = (const From*)address;
   const int V = 16 / sizeof(From);
   unsigned size = N * width;
-  if (!order && J == width) J = width = size;  // one row
   if (!from) return;
+  if (!order && J == width) J = width = size;  // one long row
   if (J % V == 0 && width % V == 0 && aligned(from) && aligned(to))
     take_packs<V>(from, to, order, J, width, size);
   else
     take_packs<1>(from, to, order, J, width, size);
 }
 
-// Where they go. x (N, J) is rounded to act, to rows of `width` with zeros behind them; labels or rows (N, K) are targets, the other one null;
+// Where they go. x (N, J) has rows of `width`, rounded to act; labels or rows (N, K) are targets, the other one null;
 // weights may be null. Of the coefficients, those for as many steps as were skipped; null counts 0.
 #define BATCH int n_numbers, int sets, const int* skipped, real* c, int* step, \
               unsigned long long* cost_at, int* keys, int n_keys, act* x, int J, int width, int* labels, \
