@@ -103,6 +103,19 @@ def test_what_an_activation_joins_has_one_width():
     assert images.places["x"] == 6
 
 
+def test_outputs_are_padded_only_for_a_cross_entropy_of_many_classes():
+    outputs = {
+        "few": [Dense(31)],
+        "many": [Dense(33)],
+        "another loss": [Dense(33)],
+        "an activation": [Dense(33), Tanh()],
+    }
+    for name, layers in outputs.items():
+        loss = Huber() if name == "another loss" else SoftmaxCrossEntropy()
+        found = padded([Dense(9), ReLU(), *layers], (6,), loss=loss)
+        assert shapes(found)["2.dense.b"] == ((40,) if name == "many" else (layers[0].units,))
+
+
 def test_nothing_is_padded_where_nothing_is_gained():
     friendly = [Dense(16), ReLU(), Dense(24), GELU(), Dense(10)]
     assert padded(friendly, (8,)) is None
@@ -159,6 +172,19 @@ def test_every_width(width, folder, rng):
     batches = list(class_batches(rng, "float64", [5, 5, 5, 5], n=width))
     optimizer, clip = SGD(0.1, momentum=0.5), Clip(norm=0.1, value=0.05)
     compare(executor, layers, (width,), batches, SoftmaxCrossEntropy(), optimizer, clip)
+
+
+@pytest.mark.parametrize(
+    ("K", "form"), [(33, "labels"), (33, "rows"), (101, "labels"), (1030, "labels"), (1030, "rows")]
+)
+def test_many_classes(K, form, folder, rng):
+    executor, rule = CpuExecutor("float64", folder, pack=8), Adam(1e-3)
+    layers = [Dense(9), Sigmoid(), Dense(K)]
+    batches = list(class_batches(rng, "float64", [6, 6, 6, 6], K=K, weights=True))
+    if form == "rows":
+        batches = [b._replace(y=rng.uniform(size=(len(b.y), K)) / K) for b in batches]
+    fused, _ = compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), rule)
+    assert shapes(fused.task.padding)["2.dense.W"] == (16, -(-K // 8) * 8)
 
 
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
