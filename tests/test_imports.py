@@ -43,6 +43,7 @@ MAY_IMPORT = {
 }
 BASE = (
     "cache",
+    "elementwise",
     "errors",
     "escape",
     "prefetch",

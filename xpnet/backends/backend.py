@@ -7,6 +7,8 @@ learn which devices are there. A backend is those few methods; everything else i
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -197,6 +199,25 @@ class Backend(ABC):
     @abstractmethod
     def owns(self, x: Any) -> bool:
         """Return whether ``x`` is an array of this library."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context within which this thread computes on the backend's device.
+
+        For a library that computes where the thread is, not where the arrays are (CuPy).
+        """
+        return nullcontext()
+
+    def bound(self, function: Callable) -> Callable:
+        """Return ``function``, computing on the backend's device whoever calls it."""
+        if type(self).active is Backend.active:
+            return function
+
+        @wraps(function)
+        def there(*args: Any, **options: Any) -> Any:
+            with self.active():
+                return function(*args, **options)
+
+        return there
 
     def free_memory(self) -> int | None:
         """Return the free bytes of a device with its own memory; None if it uses the host's."""
