@@ -24,7 +24,8 @@ from xpnet.kernels.cuda.choices import Choices, is_switched_off
 from xpnet.kernels.cuda.lanes import LANES, Call, Recorded, waits
 from xpnet.kernels.cuda.matmul import version
 from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
-from xpnet.kernels.cuda.sources import PACK, STORED, Kernel, arguments, contained, source
+from xpnet.kernels.cuda.padding import widths_of_products
+from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor"]
@@ -109,7 +110,7 @@ class CupyExecutor:
         self.stored = STORED[narrow] if narrow else dtype
         self._narrow = narrow
         on_tensor_cores = narrow is not None or (tf32 and dtype == "float32")
-        self.pack = PACK // np.dtype(self.stored).itemsize if on_tensor_cores else 1
+        self.pack = widths_of_products(self.stored, on_tensor_cores=on_tensor_cores)
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""

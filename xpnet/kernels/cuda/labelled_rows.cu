@@ -30,14 +30,15 @@ __device__ inline real block_largest(real x) {
   _Pragma("unroll") \
   for (int h = 0, k = lane * V; h < HELD; h += V, k += lanes * V) if (k < K)
 
-// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. The target of a
-// row is uniform, and more by kept at its label of labels (N); weights (N) may be null.
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
+// begin every `width` numbers, and pads stay as they are. The target of a row is uniform, and more by
+// kept at its label of labels (N); weights (N) may be null.
 //
 // F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
 // packs of V.
 FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labels,
-                    const real* weights, int N, int K, real kept, real uniform, int ignores,
-                    int ignored, FINISH) {
+                    const real* weights, int N, int K, int width, real kept, real uniform,
+                    int ignores, int ignored, FINISH) {
   const int HELD = F::HELD, V = F::V;
   real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD];
   int lanes = F::BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
@@ -45,7 +46,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
   int row_step = F::BLOCK ? gridDim.x : STRIDE / WARP;
 
   for (int n = first_row; n < N; n += row_step) {
-    const act* zn = z + (size_t)n * K;
+    const act* zn = z + (size_t)n * width;
     int label = labels[n];
     bool known = label >= 0 && label < K;
     real counted = ignores && label == ignored ? (real)0 : (real)1;
@@ -86,7 +87,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
       Pack<act, V> d;
       for (int v = 0; v < V; v++)
         d.x[v] = x[h + v] * of_exp - (k + v == label ? of_low + of_high : of_low);
-      store(dz + (size_t)n * K + k, d);
+      store(dz + (size_t)n * width + k, d);
     }
     if (lane != 0) continue;
     real likelihood = low != 0 ? low * part[LOGARITHMS] : (real)0;  // 0 times -inf would be NaN
