@@ -6,8 +6,8 @@ import subprocess
 
 import numpy as np
 import pytest
+from sass import cubin
 
-from tests.sass import cubin
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text

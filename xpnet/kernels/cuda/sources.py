@@ -63,6 +63,7 @@ class Parameter(NamedTuple):
     kind: str  # its C type without const and *
     pointer: bool
     name: str
+    constant: bool = False  # whether the kernel only reads what it points to
 
     @property
     def dtype(self) -> str:
@@ -147,9 +148,9 @@ def listed(given: str) -> tuple[Parameter, ...]:
 
 
 def _parameter(written: str) -> Parameter:
-    pattern = r"\s*(?:const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
-    kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
-    return Parameter(kind, bool(star), name)
+    pattern = r"\s*(const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
+    const, kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
+    return Parameter(kind, bool(star), name, bool(const))
 
 
 def arguments(
