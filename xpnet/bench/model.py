@@ -26,7 +26,7 @@ from xpnet.settings import did_you_mean
 from xpnet.step import Batch, StepInputs
 from xpnet.typing import Array
 
-__all__ = ["MACHINES", "Machine", "Model", "Part", "machine_named", "modelled"]
+__all__ = ["MACHINES", "Machine", "Model", "Part", "machine_named", "modelled", "moved_bytes"]
 
 
 class Machine(NamedTuple):
@@ -108,6 +108,15 @@ def modelled(network: Network, setting: Setting, machine: Machine) -> Model:
     model = Model(parts, machine.graph + sum(part.microseconds for part in parts), 0.0)
     limit = network.flops() / rate + model.moved / machine.copied
     return model._replace(limit=limit / 1e6)
+
+
+def moved_bytes(network: Network, setting: Setting) -> dict[str, int]:
+    """Return what each kernel of a step reads and writes, the products left out."""
+    found: dict[str, int] = {}
+    for launch in launched(network, setting):
+        if launch.name != PRODUCTS:
+            found[launch.name] = found.get(launch.name, 0) + launch.bytes
+    return found
 
 
 def launched(network: Network, setting: Setting) -> list[Launch]:
