@@ -37,7 +37,10 @@ def every_kernel():
     kernels.append(printed.cross_entropy(0, block=False))
     kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
     kernels.append(printed.labelled_rows(32, packed=True, block=False))
-    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
+    padded = formulas.update(OPTIMIZERS["adam"](), clip, divided=True)
+    kernels += [printed.update(padded, "adam", apart=True)]
+    kernels += [printed.clip_factor(clip, apart=apart) for apart in (False, True)]
+    return [*WRITTEN.values(), *kernels]
 
 
 ARCHITECTURES = ["75", "80", "90"]
@@ -124,7 +127,7 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
         )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
         arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
-    given = [now("float32"), *[None] * 5, 0, None, 0, None, None, 0, None, 0]
+    given = [now("float32"), *[None] * 5, 0, None, 0, 1, 1, None, None, 0, None, 0]
     assert arguments(WRITTEN["begin_step"], tuple(given), "float32")[0] is given[0]
     for wrong in (now("float64"), now("float32")[()], 1.0):
         with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):

@@ -4,7 +4,6 @@ Without a GPU the same kernel sources and the same step run on the CPU, with ano
 CuPy sees a GPU, every test with an ``executor`` runs there too, and counts for --min-gpu-tests.
 """
 
-import contextlib
 import itertools
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +15,8 @@ from array_api_compat import array_namespace
 from conftest import AVAILABLE, make_backend, ran
 from cuda_on_cpu import CpuExecutor
 
-from xpnet.errors import BackendError, DataError, UnsupportedError
+from xpnet.errors import DataError, UnsupportedError
 from xpnet.kernels.cuda import layer_operations, printed
-from xpnet.kernels.cuda.blas import Blas, find_cublas, product
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import PROGRAMS, FusedStep
@@ -678,13 +676,13 @@ def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
     partial, one, factor = executor.empty((grid,), "float64"), np.ones(1), np.zeros(1)
     turns = np.zeros(1, "uint32")
     clip = printed.clip_factor(Clip(norm=1.0))
-    executor.launch(clip, (grid, 1), block, g, one, partial, turns, factor, g.size)()
+    executor.launch(clip, (grid, 1), block, g, None, one, partial, turns, factor, g.size)()
     assert turns == 0
     np.testing.assert_allclose(factor, 1 / (np.linalg.norm(g) + 1e-6), rtol=1e-13)
     rule = printed.update(update(SGD(momentum=0.5), Clip(norm=1.0), divided=True), "SGD")
     c = np.array([0.1, *[0.0] * 7])
     for n in (g.size, g.size - 1):
-        executor.launch(rule, (grid, 1), block, p, g, one, factor, None, None, c, n, v)()
+        executor.launch(rule, (grid, 1), block, p, g, None, one, factor, None, None, c, n, v)()
         x["v"][:n] = 0.5 * x["v"][:n] + factor * g[:n]
         x["p"][:n] -= 0.1 * x["v"][:n]
         np.testing.assert_allclose(p, x["p"], rtol=1e-12)
@@ -860,41 +858,3 @@ def test_what_has_no_kernel_is_named(layers, loss, optimizer, reason, folder):
     model = Sequential(layers).build((4,))
     with pytest.raises(UnsupportedError, match=reason):
         FusedStep(CpuExecutor("float64", folder), model, loss, optimizer)
-
-
-# -- products -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("M", "K", "N"), [*itertools.product([1, 2, 5], repeat=3)])
-def test_products_reach_cublas_in_its_own_order(M, K, N, dtype, folder, rng):
-    executor = CpuExecutor(dtype, folder)
-    a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
-    for left in (a, a.T.copy().T):
-        for right in (b, b.T.copy().T):
-            out = executor.empty((M, N), dtype)
-            executor.product(left, right, out)()
-            np.testing.assert_allclose(out, a @ b, rtol=1e-5)
-    assert executor.cublas.products == 4
-
-
-def test_the_real_cublas_takes_the_calls_or_says_that_there_is_no_gpu():
-    try:
-        library = find_cublas()
-    except BackendError:
-        pytest.skip("cuBLAS is not installed")
-    refused = "cublasCreate_v2 returned status 1"  # CUBLAS_STATUS_NOT_INITIALIZED
-    with (
-        contextlib.nullcontext()
-        if "cupy" in AVAILABLE
-        else pytest.raises(BackendError, match=refused)
-    ):
-        Blas(library, np.empty(1024, np.uint8), lambda x: x.ctypes.data, "float32")
-    assert library.cublasGemmEx(*[None] + [0] * 18) == library.cublasSetMathMode(None, 16) == 1
-
-
-def test_products_that_cublas_cannot_express_are_refused():
-    x = np.zeros((4, 6))
-    with pytest.raises(ValueError, match="contiguous matrices"):
-        product(x[:, ::2], np.zeros((3, 2)), np.zeros((4, 2)))
-    with pytest.raises(ValueError, match="no product"):
-        product(x, np.zeros((5, 2)), np.zeros((4, 2)))

@@ -4,13 +4,15 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.errors import how_to_install
+from xpnet.prefetch import Empty
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -25,7 +27,6 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    streams = True
 
     @classmethod
     def probe(cls) -> Probe:
@@ -49,8 +50,6 @@ class CupyBackend(Backend):
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
         self._tf32 = _is_positive(os.environ.get("CUPY_TF32", ""))
-        # CuPy computes on the thread's current device, wherever the arrays are.
-        self.device.use()
 
     @property
     def xp(self) -> Any:
@@ -64,11 +63,18 @@ class CupyBackend(Backend):
 
         return cupy.cuda.Device(int(self.device_name.partition(":")[2]))
 
+    def active(self) -> AbstractContextManager[Any]:
+        return self.device
+
     def place(self, host: np.ndarray) -> Array:
         import cupy
 
         with self.device:
             return cupy.asarray(host)
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        with self.device:
+            return super()._move(x, dtype)
 
     def to_host(self, x: Array) -> np.ndarray:
         return x.get()
@@ -90,10 +96,12 @@ class CupyBackend(Backend):
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 
-    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+    def stream(
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]], held: int = 1
+    ) -> Iterator[dict[str, Array]]:
         from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
-        return transferred(CupyLanes(self.device), batches)
+        return transferred(CupyLanes(self.device), prepared, held)
 
     def tf32(self) -> str:
         if not self._has_tf32:

@@ -17,8 +17,10 @@ from xpnet.bench.networks import SEED, Network
 from xpnet.bench.setting import Setting
 from xpnet.bench.traffic import traffic
 from xpnet.errors import BackendError
-from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
+from xpnet.kernels.cuda.blas import Rest
+from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
+from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import Kernel
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -43,7 +45,8 @@ class Launch(NamedTuple):
     called: list["Launch"]  # each time that one is called
 
     def __call__(self) -> None:
-        self.called.append(self)
+        if not (isinstance(self.call, Rest) and self.call.is_done()):
+            self.called.append(self)
         self.call()
 
 
@@ -63,7 +66,16 @@ class Labelling:
 
     def product(self, a: Any, b: Any, out: Any, *, add: bool = False, **options: Any) -> Launch:
         call = self._executor.product(a, b, out, add=add, **options)
-        moved = a.nbytes + b.nbytes + (1 + add) * out.nbytes
+        return self._product(call, a, b, *(out,) * (1 + add))
+
+    def affine(
+        self, a: Any, b: Any, bias: Any, out: Any, *, relu: bool, apart: Launch
+    ) -> tuple[Launch, Launch]:
+        product, rest = self._executor.affine(a, b, bias, out, relu=relu, apart=apart.call)
+        return self._product(product, a, b, bias, out), apart._replace(call=rest)
+
+    def _product(self, call: Call, a: Any, b: Any, *others: Any) -> Launch:
+        moved = sum(x.nbytes for x in (a, b, *others))
         return Launch(PRODUCTS, call, moved, 2 * a.shape[0] * math.prod(b.shape), self.called)
 
 
@@ -103,10 +115,10 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
 
         parts: dict[str, float] = {}
         for launch in program.calls:
-            replay = executor.capture(_repeated(launch))
-            name = launch.name  # type: ignore[attr-defined]
+            replay = executor.capture([Recorded(launch.run)] * COPIES)
+            name = launch.run.name  # type: ignore[attr-defined]
             parts[name] = parts.get(name, 0.0) + spent(replay) / COPIES
-        graph, whole = spent(executor.capture(program.run)), spent(take)
+        graph, whole = spent(executor.capture(program.calls)), spent(take)
     between, host = graph - sum(parts.values()), whole - graph
     by_time = dict(sorted(parts.items(), key=lambda item: -item[1]))
     return {**by_time, "between": max(0.0, between), "host": max(0.0, host)}
@@ -123,14 +135,6 @@ def first_state(
     params, stats = (executor.place(x.astype(setting.dtype, copy=False)) for x in host)
     scale = first_scale(setting.mixed, params) if setting.mixed else None
     return TrainState(params, stats, rule.init(params), zero_totals(params), scale)
-
-
-def _repeated(call: Call) -> Call:
-    def work() -> None:
-        for _ in range(COPIES):
-            call()
-
-    return work
 
 
 def _time(call: Call, wait: Callable[[], Any]) -> float:

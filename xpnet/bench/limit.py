@@ -17,7 +17,8 @@ from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.buffers import many_blocks
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
-from xpnet.kernels.cuda.sources import WRITTEN
+from xpnet.kernels.cuda.lanes import Recorded
+from xpnet.kernels.cuda.sources import PACK, WRITTEN
 from xpnet.typing import Array
 
 __all__ = ["bytes_limit", "gemm_limit"]
@@ -80,16 +81,12 @@ def replayed_products(network: Network, executor: Executor, copied: int = 0) -> 
     if copied:
         size = copied // 2 // last.itemsize
         x, y = (executor.empty((size,), executor.dtype) for _ in range(2))
-        grid = many_blocks(-(-copied // 2 // 16), THREADS), 1
+        grid = many_blocks(-(-copied // 2 // PACK), THREADS), 1
         calls.append(executor.launch(WRITTEN["copied"], grid, THREADS, x, y, size, None))
         note += f" and a copy of {copied / 1e6:,.2f} MB, read and written"
-
-    def work() -> None:
-        for call in calls:
-            call()
-
-    work()  # lets cuBLAS load its kernels, which it cannot do during capture
-    replay = executor.capture(work)
+    for call in calls:  # lets cuBLAS load its kernels, which it cannot do during capture
+        call()
+    replay = executor.capture(list(map(Recorded, calls)))
 
     def step(kept: list = calls) -> None:  # the buffers are the calls'
         replay()

@@ -6,7 +6,7 @@ launch, and the arithmetic limit: the products at their rate, and the bytes of t
 copy. A change that adds a launch or a pass over memory is seen without a GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ from xpnet.bench.launches import PRODUCTS, Labelling, Launch, first_state
 from xpnet.bench.networks import Network
 from xpnet.bench.setting import Setting
 from xpnet.errors import ConfigError
-from xpnet.kernels.cuda.blas import product
-from xpnet.kernels.cuda.executor import Call, CaptureError
+from xpnet.kernels.cuda.blas import Rest, product
+from xpnet.kernels.cuda.executor import CaptureError, width_pack
 from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import STORED, Kernel, arguments
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -121,7 +122,8 @@ def moved_bytes(network: Network, setting: Setting) -> dict[str, int]:
 
 def launched(network: Network, setting: Setting) -> list[Launch]:
     """Return the launches of one step in order, with the one that begins it."""
-    rule, executor = network.rule(), Nowhere(setting.dtype, setting.narrow)
+    tf32 = setting.precision == "tf32"
+    rule, executor = network.rule(), Nowhere(setting.dtype, tf32=tf32, narrow=setting.narrow)
     labelling: Any = Labelling(executor)
     loss = SoftmaxCrossEntropy()
     step = FusedStep(labelling, network.model(), loss, rule, mixed=setting.mixed, graph=False)
@@ -139,8 +141,15 @@ def launched(network: Network, setting: Setting) -> list[Launch]:
 class Nowhere:
     """An executor of arrays that nobody touches, so that they take no memory: nothing runs."""
 
-    def __init__(self, dtype: str, narrow: str | None) -> None:
+    note = "nothing"
+    algorithms: Mapping[str, str] = {}
+
+    def __init__(self, dtype: str, *, tf32: bool = False, narrow: str | None = None) -> None:
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
+        self.pack = width_pack(self.stored, tf32=tf32)
+
+    def prefer(self, algorithms: Mapping[str, str]) -> bool:
+        return False
 
     def active(self) -> AbstractContextManager:
         return nullcontext()
@@ -174,6 +183,12 @@ class Nowhere:
         product(a, b, out)
         return lambda: None
 
-    def capture(self, work: Any) -> Call:
+    def affine(
+        self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool, apart: Call
+    ) -> tuple[Call, Rest]:
+        """The product does all of it: on a GPU that is measured, and mostly so."""
+        return self.product(a, b, out), Rest(apart, lambda: True)
+
+    def capture(self, calls: Sequence[Recorded]) -> Call:
         msg = "nothing runs here"
         raise CaptureError(msg)

@@ -85,18 +85,21 @@ class Engine:
         self.params_layout, self.stats_layout = layouts(model)
         pairs = zip(layouts(model), initialize(model, seed), strict=True)
         params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
-        scale = first_scale(mixed, params) if mixed else None
         # A library that compiles does so for each operation and shape, unless it is asked once.
-        at_once = backend.jit if backend.jit_by_default else lambda function: function
-        self._all_finite = at_once(_all_finite)
+        at_once = backend.jit if backend.jit_by_default else backend.bound
+        self._all_finite, self._zero_totals = at_once(_all_finite), backend.bound(zero_totals)
+        self._copy = backend.bound(_copy)
         slots = at_once(optimizer.init)(params)
-        skipped = first_skipped(mixed, params) if mixed else None
-        self.state = TrainState(params, stats, slots, zero_totals(params), scale, skipped)
+        with backend.active():
+            scale = first_scale(mixed, params) if mixed else None
+            skipped = first_skipped(mixed, params) if mixed else None
+        self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
         self._asked, self.step = step, choose_step(step, self.request)
-        jit = backend.jit if self.step.kind == "jit" else lambda function: function
+        self._algorithms: Mapping[str, str] = {}  # of an earlier step
+        jit = backend.jit if self.step.kind == "jit" else backend.bound
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
         gradient = make_gradient(model, loss)
@@ -130,6 +133,19 @@ class Engine:
             self._skipped_by = int(self.backend.to_host(skipped)), t
         known, at = self._skipped_by
         return candidates(self.optimizer, lr, t, known, t - at)
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms that steps were taken with, by what they are for: the bits depend on them.
+
+        Only the fused step of CuPy has any.
+        """
+        return {**self._algorithms, **self.step.algorithms}
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take steps with the algorithms of another engine, where they are those of this GPU."""
+        self._algorithms = dict(algorithms)
+        self.step.prefer(self._algorithms)
 
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
@@ -172,7 +188,7 @@ class Engine:
 
         ``each`` is given every batch, the model's output and what that predicts.
         """
-        totals = zero_totals(self.state.params)
+        totals = self._zero_totals(self.state.params)
         for batch in batches:
             totals, output, predicted = self._evaluate(
                 totals, self.state.params, self.state.stats, batch
@@ -196,7 +212,7 @@ class Engine:
 
     def zero(self) -> None:
         """Begin new totals."""
-        self.state = self.state._replace(totals=zero_totals(self.state.params))
+        self.state = self.state._replace(totals=self._zero_totals(self.state.params))
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
@@ -221,6 +237,10 @@ class Engine:
 
         With a loss scale, gradients that overflow are no fault: such a step is skipped.
         """
+        with self.backend.active():
+            return self._first_nonfinite(batch, inputs)
+
+    def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
         params, narrow, r = self.state.params, None, self.request
         # What is not finite before it is narrowed is found as it is.
         if r.mixed is not None and self._finite(params) and self._finite(batch.x):
@@ -256,16 +276,18 @@ class Engine:
 
     def weights(self) -> tuple[Array, Array]:
         """Return a copy of the parameters and the statistics, on the device."""
-        return _copy(self.state.params), _copy(self.state.stats)
+        return self._copy(self.state.params), self._copy(self.state.stats)
 
     def set_weights(self, weights: tuple[Array, Array]) -> None:
         """Continue from a copy of these; the moments of the rule stay."""
-        params, stats = map(_copy, weights)
+        params, stats = map(self._copy, weights)
         self.state = self.state._replace(params=params, stats=stats)
 
     def go_back(self, host: TrainState) -> None:
         """Place a host state where a step was interrupted, with a step that knows nothing of it."""
+        known = self.algorithms
         self.step = choose_step(self._asked, self.request)
+        self.prefer(known)
         self.set_state(host)
 
     @contextmanager

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.padding import Padding
 from xpnet.kernels.cuda.sources import MOST_NUMBERS, now
-from xpnet.kernels.operations import Plan
+from xpnet.kernels.operations import Place, Plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss
@@ -36,6 +37,21 @@ class Task(NamedTuple):
     threads: int  # in a block
     mixed: Mixed | None = None
     micro_batches: int = 1  # that the gradient of a batch is accumulated over
+    padding: Padding | None = None
+
+    @property
+    def working_layout(self) -> Layout:
+        """The layout of the parameters that layers read, and of their gradient."""
+        return self.layout if self.padding is None else self.padding.layout
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers in a row of each buffer."""
+        return self.plan.widths if self.padding is None else self.padding.buffers
+
+    def width(self, place: Place) -> int:
+        """Return the numbers in a row of a place."""
+        return place.width if self.padding is None else self.padding.places[place.name]
 
     @property
     def bias_of_loss(self) -> int | None:
@@ -49,7 +65,7 @@ class Buffers(NamedTuple):
 
     state: TrainState
     now: np.ndarray  # the numbers of the step, on the host
-    grad: Array  # (P,) gradient of the sum of the losses
+    grad: Array  # (P,) gradient of the sum of the losses, or of more with pads
     denominator: Array  # (1,) that it is divided by
     factor: Array  # (1,) for clipping by norm
     partial: Array  # (MOST_BLOCKS,) sums of squares
@@ -58,7 +74,8 @@ class Buffers(NamedTuple):
     step: Array
     cost_at: Array  # the address of this step's loss
     keys: Array  # (2 random layers,)
-    narrow: Array | None  # (P,) the parameters rounded for the layers, in mixed precision
+    working: Array | None  # the parameters rounded or with pads, as layers read them
+    tensors: Array | None  # where the numbers of the flat vectors are among the pads
     good: Array | None  # (1,) whether the gradient is finite, if there is a loss scale
     stats_before: Array | None  # (S,) the statistics before a step that may be skipped
 
@@ -90,10 +107,11 @@ class Buffers(NamedTuple):
             skipped = e.place(np.zeros((), "int32"))
         slots = tuple(map(own, state.slots))
         state = TrainState(own(state.params), own(state.stats), slots, totals, scale, skipped)
+        grad, working, tensors = _gradient_and_working_copy(e, task)
         return cls(
             state,
             now(real),
-            e.empty(state.params.shape, real),
+            grad,
             e.empty((1,), real),
             e.empty((1,), real),
             e.empty((MOST_BLOCKS,), real),
@@ -102,10 +120,20 @@ class Buffers(NamedTuple):
             e.empty((1,), "int32"),
             e.empty((1,), "uint64"),
             e.empty((2 * task.model.n_random,), "int32"),
-            e.empty(state.params.shape, e.stored) if mixed else None,
+            working,
+            tensors,
             e.empty((1,), "int32") if scales else None,
             e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,
         )
+
+
+def _gradient_and_working_copy(e: Executor, task: Task) -> tuple[Array, Array | None, Array | None]:
+    """Make them, and the table of what is padded; pads are zero where nobody writes."""
+    size, padding = task.working_layout.size, task.padding
+    if padding is None:
+        return e.empty((size,), e.dtype), e.empty((size,), e.stored) if task.mixed else None, None
+    grad, working = (e.place(np.zeros(size, dtype)) for dtype in (e.dtype, e.stored))
+    return grad, working, e.place(padding.tensors)
 
 
 def arrays(state: TrainState) -> list[Array]:

@@ -177,3 +177,55 @@ struct Walk {
     if (j >= J) j -= J, n++;
   }
 };
+
+// How the numbers i to i + V - 1 of the flat vector of parameters are found in another vector.
+struct Flat {  // with the same layout
+  __device__ Flat(const unsigned*) {}
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    return load<V>(from + i);
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    store(to + i, x);
+  }
+};
+
+// In one where tensors and their rows are apart: padding.py. i never decreases.
+struct Apart {
+  // A row of the table: first number and place of a tensor, its J, the pads of a row, (2^32 - 1) / J.
+  struct Tensor { unsigned first, place, J, more, inverse; };
+  const Tensor* tensor;
+
+  __device__ Apart(const unsigned* tensors) : tensor((const Tensor*)tensors) {}
+
+  // The place of number i, and whether n of them lie there in a pack.
+  __device__ unsigned at(unsigned i, int n, bool& packed) {
+    while (i >= tensor[1].first) tensor++;
+    unsigned k = i - tensor->first, J = tensor->J;
+    unsigned row = (unsigned long long)k * tensor->inverse >> 32;  // or one less than it is
+    unsigned column = k - row * J, more = column >= J;
+    row += more, column -= more * J;
+    unsigned place = tensor->place + k + row * tensor->more;
+    packed = column + n <= J && place % n == 0;
+    return place;
+  }
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return load<V>(from + place);
+    Pack<T, V> x;
+    Apart next = *this;
+    for (int v = 0; v < V; v++) x.x[v] = from[next.at(i + v, 1, packed)];
+    return x;
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return store(to + place, x);
+    Apart next = *this;
+    for (int v = 0; v < V; v++) to[next.at(i + v, 1, packed)] = x.x[v];
+  }
+};

@@ -146,19 +146,32 @@ def _of_rows(frame: str, **constants: str | int) -> Kernel:
 
 
 @lru_cache(maxsize=64)
-def clip_factor(clip: Clip) -> Kernel:
-    """Return the kernel of the factor that clips the norm of a gradient."""
+def clip_factor(clip: Clip, *, apart: bool = False) -> Kernel:
+    """Return the kernel of the factor that clips the norm of a gradient, its tensors ``apart``."""
     assert clip.norm is not None
     square, factor = formulas.squared_gradient(clip, divided=True), formulas.norm_factor(clip.norm)
-    functions = Struct().add("real square(real g, real denominator)", square)
-    return kernel("clip_factor", "update.cu", functions.add("real factor(real norm)", factor))
+    functions = _places(apart).add("real square(real g, real denominator)", square)
+    functions.add("real factor(real norm)", factor)
+    return kernel("clip_factor", "update.cu", functions, label=_label("clip_factor", apart))
+
+
+def _label(name: str, apart: bool) -> str:
+    return f"{name}_with_pads" if apart else name
+
+
+def _places(apart: bool) -> Struct:
+    """The functions of a kernel on the gradient, with where its tensors are: common.cuh."""
+    functions = Struct()
+    functions.functions.append(f"  typedef {'Apart' if apart else 'Flat'} Places;\n")
+    return functions
 
 
 @lru_cache(maxsize=64)
-def update(formula: Formula, label: str) -> Kernel:
+def update(formula: Formula, label: str, *, apart: bool = False) -> Kernel:
     """Return the kernel of an update rule; its last arguments are the slots.
 
-    Raises UnsupportedError if the rule has more coefficients than a kernel takes.
+    ``apart`` says whether the tensors of the gradient are. Raises UnsupportedError if the rule has
+    more coefficients than a kernel takes.
     """
     slots = [name for name in formula.inputs if name.startswith("slot_")]
     numbers = [name for name in formula.inputs if name.startswith("c_")]
@@ -174,6 +187,6 @@ def update(formula: Formula, label: str) -> Kernel:
     after = [f"{place} = next{i};" for i, place in enumerate(places)]
     head = "void operator()(real& p, real g, real* slot, real denominator, real factor,\n"
     head += "                             const real* c)"
-    functions = Struct().add(head, formula, ends, before, after)
-    label = re.sub(r"\W", "_", label.lower())
+    functions = _places(apart).add(head, formula, ends, before, after)
+    label = _label(re.sub(r"\W", "_", label.lower()), apart)
     return kernel("update", "update.cu", functions, slots, label)

@@ -19,6 +19,7 @@ __all__ = [
     "FILES",
     "MOST_NUMBERS",
     "MOST_RANDOM",
+    "PACK",
     "STORED",
     "WRITTEN",
     "Kernel",
@@ -43,6 +44,7 @@ C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
+PACK = 16  # bytes that a thread loads or stores at once, and that tensor cores like
 MOST_RANDOM = 64  # begin.cu
 MOST_NUMBERS = 8  # common.cuh
 

@@ -1,14 +1,22 @@
 // What else happens to the state in a step.
 
-// y = x, rounded to act.
-KERNEL narrowed(const real* x, act* y, int n) {
+template <class Places>
+__device__ inline void narrow_to(Places places, const real* x, act* y, int n) {
   each<WIDE_REAL>(aligned(x) && aligned(y), n, [&](auto width, unsigned i) {
     const int V = decltype(width)::V;
     Pack<real, V> wide = load<V>(x + i);
     Pack<act, V> rounded;
     for (int v = 0; v < V; v++) rounded.x[v] = wide.x[v];
-    store(y + i, rounded);
+    places.put(y, i, rounded);
   });
+}
+
+// y = x, rounded to act.
+KERNEL narrowed(const real* x, act* y, int n) { narrow_to(Flat(0), x, y, n); }
+
+// The same where y has its tensors apart: common.cuh. Its pads stay as they are.
+KERNEL narrowed_apart(const real* x, act* y, const unsigned* tensors, int n) {
+  narrow_to(Apart(tensors), x, y, n);
 }
 
 // *good = 0 if a gradient is not finite; the loss set it to 1. All writers write the same value.

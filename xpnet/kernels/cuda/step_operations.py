@@ -6,12 +6,13 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.batch_program import PACK, Program
+from xpnet.kernels.cuda.batch_program import Program
 from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel
+from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differentiates
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
 from xpnet.kernels.operations import (
+    Affine,
     Drop,
     LossStep,
     Map,
@@ -43,13 +44,23 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> 
         work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
     loss = _Loss(work, plan.loss)
     for _ in work.micro_batches():
-        for op in plan.forward:
-            RECORD[type(op)](work, op)
+        _forward(work)
         loss.record()
         for op in plan.backward:
             RECORD[type(op)](work, op)
     _update(work)
     return work
+
+
+def _forward(work: Program) -> None:
+    operations = list(work.task.plan.forward)
+    while operations:
+        op, *operations = operations
+        if isinstance(op, Affine) and operations and isinstance(then := operations[0], Map):
+            affine_and_map(work, op, then)
+            operations.pop(0)
+        else:
+            RECORD[type(op)](work, op)
 
 
 class _Loss:
@@ -138,16 +149,17 @@ def loss_kernel(task: Task, *, labels: bool, packed: bool) -> Kernel:
 
 def _update(work: Program) -> None:
     b, task = work.buffers, work.task
-    size, factor = b.grad.shape[0], None
+    size, factor = b.state.params.shape[0], None
     packs = -(-size * b.grad.itemsize // PACK)
-    if b.good is not None:
-        work.launch("find_overflow", work.many_blocks(packs), b.grad, b.good, size)
+    if b.good is not None:  # a pad is only not finite where another number is not
+        work.launch("find_overflow", work.many_blocks(packs), b.grad, b.good, b.grad.shape[0])
     if task.clip.norm is not None:
         factor = b.factor
-        work.launch(printed.clip_factor(task.clip), work.blocks(packs), b.grad, b.denominator,
+        work.launch(clip_kernel(task), work.blocks(packs), b.grad, b.tensors, b.denominator,
                     b.partial, b.turns, factor, size)  # fmt: skip
-    work.launch(update_kernel(task), work.many_blocks(packs), b.state.params, b.grad, b.denominator,
-                factor, b.good, b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
+    work.launch(update_kernel(task), work.many_blocks(packs), b.state.params, b.grad, b.tensors,
+                b.denominator, factor, b.good, b.working, b.coefficients, size,
+                *b.state.slots)  # fmt: skip
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
@@ -157,8 +169,14 @@ def _update(work: Program) -> None:
 
 def update_kernel(task: Task) -> Kernel:
     """Return the kernel of the update rule."""
-    assert task.plan.updates[0].formula is not None
-    return printed.update(task.plan.updates[0].formula, type(task.optimizer).__name__)
+    formula, label = task.plan.updates[0].formula, type(task.optimizer).__name__
+    assert formula is not None
+    return printed.update(formula, label, apart=task.padding is not None)
+
+
+def clip_kernel(task: Task) -> Kernel:
+    """Return the kernel that clips the norm of the gradient."""
+    return printed.clip_factor(task.clip, apart=task.padding is not None)
 
 
 def kernels(task: Task) -> list[Kernel]:
@@ -205,4 +223,4 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, Update):
         yield update_kernel(task)
         if task.clip.norm is not None:
-            yield printed.clip_factor(task.clip)
+            yield clip_kernel(task)
