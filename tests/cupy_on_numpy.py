@@ -268,6 +268,8 @@ def _modules():
     cupy.array = cupy.asarray = _array
     cuda.Device = made["cupy.cuda.device"].Device = Device
     cuda.is_available = lambda: True
+    cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     made["cupy.cuda.memory"].OutOfMemoryError = type("OutOfMemoryError", (MemoryError,), {})
     cuda.runtime = types.SimpleNamespace(
         getDeviceCount=lambda: State.gpus,
