@@ -47,6 +47,7 @@ def every_kernel():
     kernels.append(printed.cross_entropy(0, block=False))
     kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
     kernels.append(printed.labelled_rows(32, packed=True, block=False))
+    kernels.append(printed.labelled_rows(1, packed=False, block=False))
     padded = formulas.update(OPTIMIZERS["adam"](), clip, divided=True)
     kernels += [printed.update(padded, "adam", apart=True)]
     kernels += [printed.clip_factor(clip, apart=apart) for apart in (False, True)]
