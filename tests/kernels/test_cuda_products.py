@@ -335,7 +335,22 @@ def test_what_a_checkpoint_has_comes_before_what_is_kept(folder, choices):
         assert not again.algorithms
 
 
-def test_of_a_checkpoint_only_what_cublaslt_names_is_taken(folder, choices, caplog):
+def test_of_a_checkpoint_an_algorithm_is_taken_that_cublaslt_names_no_more(
+    folder, choices, monkeypatch
+):
+    first = CpuExecutor("float32", folder, choices=choices, times=prefer(2))
+    bits, algorithms = stored(first), first.algorithms
+    all_of_them = Matmul.algorithms
+    monkeypatch.setattr(Matmul, "algorithms", lambda self, handle: all_of_them(self, handle)[:1])
+    again = CpuExecutor("float32", folder, choices=None)
+    again.lt._choices = choices
+    again.prefer(algorithms)
+    assert stored(again) == bits
+    assert again.note == "products by cuBLASLt (algorithms: 1 remembered)"
+    assert again.algorithms == algorithms
+
+
+def test_of_a_checkpoint_only_what_cublaslt_takes_is_taken(folder, choices, caplog):
     executor = CpuExecutor("float32", folder, choices=choices, times=prefer(1))
     stored(executor)
     ((name, algorithm),) = executor.algorithms.items()
@@ -344,7 +359,7 @@ def test_of_a_checkpoint_only_what_cublaslt_names_is_taken(folder, choices, capl
         executor.prefer({name: text})
         stored(executor)
         assert executor.cublas_lt.ran == [(1, 1)]  # what is kept
-        assert "the checkpoint has an algorithm that cuBLASLt does not name" in executor.note
+        assert "the checkpoint has an algorithm that cuBLASLt does not take here" in executor.note
 
 
 # -- bias and ReLU --------------------------------------------------------------------------------
