@@ -108,8 +108,7 @@ class CupyExecutor:
         self.dtype, self._cupy, self._device = dtype, cupy, device
         self.stored = STORED[narrow] if narrow else dtype
         self._narrow = narrow
-        on_tensor_cores = narrow is not None or (tf32 and dtype == "float32")
-        self.pack = widths_of_products(self.stored, on_tensor_cores=on_tensor_cores)
+        self.pack = widths_of_products(self.stored, tf32=tf32)
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xpnet.kernels.cuda.sources import PACK
+from xpnet.kernels.cuda.sources import PACK, STORED
 from xpnet.kernels.formulas import Elementwise, function
 from xpnet.kernels.operations import (
     Affine,
@@ -52,8 +52,9 @@ class Padding(NamedTuple):
     tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
 
 
-def widths_of_products(stored: str, *, on_tensor_cores: bool) -> int:
-    """Return what widths should be multiples of in products of these numbers; else 1."""
+def widths_of_products(stored: str, *, tf32: bool = False) -> int:
+    """Return what widths should be multiples of: 16 bytes, if tensor cores compute the products."""
+    on_tensor_cores = stored in STORED.values() or (tf32 and stored == "float32")
     return PACK // np.dtype(stored).itemsize if on_tensor_cores else 1
 
 
