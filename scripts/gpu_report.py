@@ -27,7 +27,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from gpu.plan import WHOLE, stages  # noqa: E402 - from this checkout
 from gpu.running import environment, take  # noqa: E402
 from gpu.wheels import COMMIT, absent, install  # noqa: E402
-from gpu.writing import write  # noqa: E402
+from gpu.writing import findings, write  # noqa: E402
+
+SHOWN, WIDEST = 40, 300  # sentences on what was missed, and their characters
 
 
 def missing(rehearse: bool) -> str:
@@ -111,6 +113,8 @@ def main() -> None:
             parser.error(f"no stage {sorted(unknown)[0]!r}; they are: {names}")
         chosen = [s for s in known if not options.only or s.name in options.only]
         report = campaign(chosen, options, environment(work, options.rehearse, site))
+    for sentence in findings(report["stages"])[0][:SHOWN]:
+        print(f"- {sentence}"[:WIDEST])
     sys.exit(any(stage["outcome"] != "passed" for stage in report["stages"]))
 
 

@@ -179,6 +179,12 @@ def test_a_stage_that_is_stopped_may_say_what_it_found(report, gpu, tmp_path):
     assert record["output"] == ["found so far"]
 
 
+def test_a_stage_is_told_how_long_its_own_processes_may_take(gpu):
+    command = [*program("import sys; print(sys.argv[1])"), gpu.plan.LIMIT]
+    record = gpu.running.run(gpu.plan.Stage("told", 60, command), 60, dict(os.environ))
+    assert 0 < int(record["output"][0]) < 60 - gpu.tools.GRACE
+
+
 def test_a_report_that_is_interrupted_has_been_written(report, gpu, tmp_path, monkeypatch):
     def interrupt(process, *given):
         process.wait()
@@ -239,7 +245,8 @@ def test_the_exit_code_tells_whether_all_stages_passed(
 
     def campaign(stages, options, env):
         chosen.extend(stage.name for stage in stages)
-        return {"stages": [{"outcome": outcome}]}
+        stage = {"name": "curves", "outcome": outcome, "found": None, "output": []}
+        return {"stages": [stage]}
 
     monkeypatch.setattr(report, "campaign", campaign)
     monkeypatch.setattr(report, "missing", lambda rehearse: "")
@@ -249,6 +256,7 @@ def test_the_exit_code_tells_whether_all_stages_passed(
         report.main()
     assert ended.value.code == code
     assert chosen == ["curves"]
+    assert ("- curves: failed" in capsys.readouterr().out) == bool(code)
     monkeypatch.setattr(sys, "argv", [*arguments, "--only", "curve"])
     with pytest.raises(SystemExit) as ended:
         report.main()
