@@ -86,7 +86,6 @@ def average(call: Callable[[], Any], wait: Callable[[], None]) -> tuple[float, f
 def measured(network: str, precision: str) -> dict[str, Any]:
     """Return a row of the table, and under "names" the names of the nodes."""
     its = card()
-    its.forget()
     ready = taken(of_network(network, precision), wrap=Capturing)
     with ready.executor.active():
         for _ in range(4):
@@ -111,7 +110,6 @@ def measured(network: str, precision: str) -> dict[str, Any]:
         "host µs": host,
         "GPU µs": gpu,
         "step µs": whole,
-        "peak MB": its.peak() / 1e6,
         "step": ready.step.note,
     }
 

@@ -64,21 +64,21 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
     return [
         stage("environment", 15, *ours("environment"), "JSON"),
         stage("rates", 15, *ours("rates"), "JSON", timed=True),
-        stage("tests", 130, "env", f"XPNET_TEST_BACKENDS={tested}", *PYTEST, "--long", *workers,
+        stage("tests", 120, "env", f"XPNET_TEST_BACKENDS={tested}", *PYTEST, "--long", *workers,
               *tests, "-k", chosen, *required, "--record", "JSON"),
-        stage("replays", 20, *ours("replays"), count(1000, 8), "JSON"),
-        stage("training", 35, *ours("training"), "JSON", "MD"),
+        stage("replays", 35, *ours("replays"), count(1000, 8), "JSON"),
+        stage("training", 45, *ours("training"), "JSON", "MD"),
         stage("curves", 30, *ours("curves"), count(100, 4), "JSON"),
-        stage("command line", 15, *ours("commands"), "JSON"),
+        stage("command line", 20, *ours("commands"), "JSON"),
         stage("sanitizer", 60, *ours("sanitizer"), LIMIT, "JSON"),
-        stage("graphs", 20, *ours("graphs"), "JSON", "MD", timed=True),
+        stage("graphs", 25, *ours("graphs"), "JSON", "MD", timed=True),
         stage("kernels", 40, *ours("counters"), LIMIT, "JSON", "MD", timed=True),
-        *(stage(f"bench {precision}", 45, *bench, precision, timed=True, codes=missed)
+        *(stage(f"bench {precision}", 35, *bench, precision, timed=True, codes=missed)
           for precision in PRECISIONS),
         stage("profile", 20, *XPNET, "bench", "--device", "cuda", *few, "--profile",
               "--json-file", "JSON", "--markdown", "MD", timed=True),
         stage("parity", 20, *XPNET, "parity", "digits", "--backends", compared, "--allow-missing",
               "--steps", count(20, 1), "--json-file", "JSON"),
-        stage("other libraries", 20, *ours("libraries"), "JSON", *PYTEST[3:],
+        stage("other libraries", 25, *ours("libraries"), "JSON", *PYTEST[3:],
               *(() if rehearse else workers), *others),
     ]  # fmt: skip

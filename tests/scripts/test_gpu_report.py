@@ -533,7 +533,7 @@ def test_a_training_that_differs_is_missed(changed, said, gpu, tmp_path, monkeyp
     losses, note = changed.get("losses", [2.0, 1.0]), changed.get("note", "CUDA graph")
     fits = iter([trained(losses, b"a", note), trained(losses, changed.get("again", b"a"))])
     monkeypatch.setenv("XPNET_GPU_REHEARSAL", str(tmp_path))
-    monkeypatch.setattr(gpu.training, "fitted", lambda case, device: next(fits))
+    monkeypatch.setattr(gpu.training, "fitted", lambda *given: next(fits))
     monkeypatch.setattr(
         gpu.training, "resumed", lambda case: trained(losses, changed.get("resumed", b"a"))
     )
