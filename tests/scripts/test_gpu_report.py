@@ -366,6 +366,16 @@ def test_a_graph_s_nodes_are_counted_by_name_along_its_longest_path(gpu):
     }
 
 
+def test_where_the_short_text_of_a_graph_names_no_kernel_the_long_one_is_read(gpu):
+    label = "{KERNEL\\n| {ID | 0 (topoId: 1) | sgd_86d02d9f87\\<\\<\\<1,32,0\\>\\>\\>}\\n"
+    texts = {
+        0: '"graph_1_node_0"[style="bold" label="0\nKERNEL\n"];',
+        4: f'"graph_1_node_0"[style="bold" shape="record" label="{label}"];',
+    }
+    assert gpu.graphs.described(texts.get)["names"] == {"sgd_86d02d9f87": 1}
+    assert gpu.graphs.described(lambda flags: DOT)["nodes"] == 4
+
+
 MEMCHECK = """========= COMPUTE-SANITIZER
 ========= Invalid __global__ write of size 4 bytes
 =========     at sgd_86d02d9f87+0x120
