@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LIMIT", "ROOT", "WHOLE", "XPNET", "Stage", "stages"]
+__all__ = ["LIMIT", "PATIENCE", "ROOT", "WHOLE", "XPNET", "Stage", "stages"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
@@ -15,6 +15,7 @@ XPNET = (PYTHON, "-m", "gpu.xpnet")
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "gpu.recording")
 PYTEST = (PYTHON, "-m", "pytest", "-q", "-rfE", "--tb=short", *PLUGINS)
 WHOLE = 575.0  # seconds: what the limits add up to
+PATIENCE = 6.0  # times as long may a rehearsal take, on a machine that does other things, too
 LIMIT = "LIMIT"  # in a command: the seconds that the stage has for processes of its own
 PRECISIONS = ("bfloat16", "tf32", "float32")
 
@@ -38,6 +39,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         """Replace JSON and MD in the command by the stage's files."""
         files = {"JSON": work / f"{name}.json", "MD": work / f"{name}.md"}
         filled = [str(files.get(word, word)) for word in command]
+        seconds *= PATIENCE if rehearse else 1.0
         return Stage(name, seconds, filled, files["JSON"], files["MD"], **options)  # type: ignore[arg-type]
 
     def ours(module: str) -> tuple[str, ...]:
