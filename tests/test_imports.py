@@ -46,6 +46,7 @@ BASE = (
     "elementwise",
     "errors",
     "escape",
+    "prefetch",
     "random",
     "registry",
     "settings",

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import AVAILABLE, ran
-from cuda_on_cpu import CpuExecutor, widened
+from cublas_on_cpu import widened
+from cuda_on_cpu import CpuExecutor
 from test_backend_choice import stub_of_cupy
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
@@ -173,7 +174,7 @@ def test_the_limit_of_a_gpu_is_a_graph_of_the_same_products(narrow, folder):
     contender.wait()
     assert contender.note() == "a CUDA graph of 5 cuBLAS calls"
     assert executor.counts["replay"] == 2
-    assert executor.cublas.products == 3 * 5  # once before the graph
+    assert len(executor.cublas_lt.ran) == 3 * 5  # once before the graph
 
 
 def test_the_limit_of_a_gpu_computes_in_the_dtypes_of_the_step(folder):
@@ -461,6 +462,25 @@ def test_the_crossover_is_the_first_width_at_which_the_second_is_ahead(monkeypat
     assert said == "batch 32: cuda overtakes cpu at width 128 (1.3 times as fast)"
     said = found[-1].sentence("cpu", "cuda")
     assert said == f"batch {BATCHES[-1]}: cpu is faster up to width {WIDTHS[-1]}"
+
+
+def test_a_measurement_that_is_stopped_has_kept_its_rows(tmp_path, monkeypatch, capsys):
+    rows = iter([timed(xpnet_numpy=30.0)])
+
+    def measured(*given, **options):
+        for row in rows:
+            return row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpnet.cli.benches.measure", measured)
+    files = tmp_path / "bench.json", tmp_path / "bench.md"
+    command = ["bench", "--rows", str(TINY), "--rows", "8-3-2:5:sgd", "--expect", "ratio<=2"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--json-file", str(files[0]), "--markdown", str(files[1])])
+    assert ended.value.code == 130
+    assert [row["network"] for row in json.loads(files[0].read_text())["rows"]] == [str(TINY)]
+    assert f"| {TINY} | 10.0 | 30.0 (3.00) |" in files[1].read_text("utf-8")
+    assert "not as expected: 4-3-2:5:sgd: xpnet numpy takes 3.00" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_crossings_as_json(tmp_path, monkeypatch, capsys):

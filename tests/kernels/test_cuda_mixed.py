@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import AVAILABLE, make_backend, ran
-from cuda_on_cpu import CpuExecutor, rounded, widened
+from cublas_on_cpu import rounded, widened
+from cuda_on_cpu import CpuExecutor
 from test_cuda_step import class_batches, inputs, placed
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 

@@ -1,6 +1,5 @@
 """The kernels' sources compile for GPUs, and a launch accepts only the kernel's arguments."""
 
-import ctypes
 import re
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.sass import cubin
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text
@@ -33,9 +33,14 @@ def every_kernel():
     for name, rule in OPTIMIZERS.items():
         formula = formulas.update(rule(), clip, divided=True)
         kernels.append(printed.update(formula, name))
-    for held, pack, block, plain in ((1, 1, 0, 0), (0, 1, 0, 0), (16, "WIDE", 1, 1), (16, 1, 1, 0)):
-        kernels.append(printed.cross_entropy(held, str(pack), block=block, plain=plain))
-    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
+    kernels += [printed.cross_entropy(1, block=False), printed.cross_entropy(16, block=True)]
+    kernels.append(printed.cross_entropy(0, block=False))
+    kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
+    kernels.append(printed.labelled_rows(32, packed=True, block=False))
+    padded = formulas.update(OPTIMIZERS["adam"](), clip, divided=True)
+    kernels += [printed.update(padded, "adam", apart=True)]
+    kernels += [printed.clip_factor(clip, apart=apart) for apart in (False, True)]
+    return [*WRITTEN.values(), *kernels]
 
 
 ARCHITECTURES = ["75", "80", "90"]
@@ -59,34 +64,12 @@ def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architectur
     assert sorted(entries) == sorted({kernel.name for kernel in every_kernel()})
 
 
-def nvrtc():
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        return ctypes.CDLL(load_nvidia_dynamic_lib("nvrtc").abs_path)
-    except Exception as error:
-        pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
-
-
 @pytest.mark.long_but(architecture=["90"], narrow=["float16"])
 @pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
-    """NVRTC has no standard headers, so a source that nvcc takes may fail here.
-
-    The options are those of cupy/cuda/compiler.py (14.2); among them, denormals become zeros.
-    """
-    library, program = nvrtc(), ctypes.c_void_p()
-    text = source(every_kernel(), dtype, narrow).encode()
-    created = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
-    assert created == 0
-    options = [b"--std=c++17", b"-ftz=true", f"-arch=sm_{architecture}".encode()]
-    options.append(b"--device-as-default-execution-space")
-    array = (ctypes.c_char_p * len(options))(*options)
-    status = library.nvrtcCompileProgram(program, len(options), array)
-    log = ctypes.create_string_buffer(100_000)
-    library.nvrtcGetProgramLog(program, log)
-    assert status == 0, log.value.decode()
+    """NVRTC has no standard headers, so a source that nvcc takes may fail here."""
+    assert cubin(source(every_kernel(), dtype, narrow), architecture)
 
 
 def test_no_kernel_uses_what_makes_runs_differ_or_breaks_a_graph():
@@ -144,7 +127,7 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
         )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
         arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
-    given = [now("float32"), *[None] * 5, 0, None, 0, None, None, 0, None, 0]
+    given = [now("float32"), *[None] * 5, 0, None, 0, 1, 1, None, None, 0, None, 0]
     assert arguments(WRITTEN["begin_step"], tuple(given), "float32")[0] is given[0]
     for wrong in (now("float64"), now("float32")[()], 1.0):
         with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):

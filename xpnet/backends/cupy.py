@@ -4,7 +4,7 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.errors import how_to_install
+from xpnet.prefetch import Empty
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -26,7 +27,6 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    streams = True
 
     @classmethod
     def probe(cls) -> Probe:
@@ -100,10 +100,12 @@ class CupyBackend(Backend):
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 
-    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+    def stream(
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]], held: int = 1
+    ) -> Iterator[dict[str, Array]]:
         from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
-        return transferred(CupyLanes(self.device), batches)
+        return transferred(CupyLanes(self.device), prepared, held)
 
     def tf32(self) -> str:
         if not self._has_tf32:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from xpnet.bench.networks import SEED, Network
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
-from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
+from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
+from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import Kernel
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -53,6 +54,13 @@ class Labelling:
     def product(self, a: Any, b: Any, out: Any, **options: Any) -> Launch:
         return Launch("matrix products", self._executor.product(a, b, out, **options))
 
+    def affine(
+        self, a: Any, b: Any, bias: Any, out: Any, *, relu: bool, apart: Launch
+    ) -> tuple[Launch, Launch]:
+        name, call = apart
+        product, rest = self._executor.affine(a, b, bias, out, relu=relu, apart=call)
+        return Launch("matrix products", product), Launch(name, rest)
+
 
 def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
     """Return microseconds per step of xpnet's step on CuPy, by part."""
@@ -89,10 +97,10 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
 
         parts: dict[str, float] = {}
         for launch in program.calls:
-            replay = executor.capture(_repeated(launch))
-            name = launch.name  # type: ignore[attr-defined]
+            replay = executor.capture([Recorded(launch.run)] * COPIES)
+            name = launch.run.name  # type: ignore[attr-defined]
             parts[name] = parts.get(name, 0.0) + spent(replay) / COPIES
-        graph, whole = spent(executor.capture(program.run)), spent(take)
+        graph, whole = spent(executor.capture(program.calls)), spent(take)
     between, host = graph - sum(parts.values()), whole - graph
     by_time = dict(sorted(parts.items(), key=lambda item: -item[1]))
     return {**by_time, "between": max(0.0, between), "host": max(0.0, host)}
@@ -105,14 +113,6 @@ def _first_state(
     params, stats = (executor.place(x.astype(setting.dtype)) for x in host)
     scale = first_scale(setting.mixed, params) if setting.mixed else None
     return TrainState(params, stats, rule.init(params), zero_totals(params), scale)
-
-
-def _repeated(call: Call) -> Call:
-    def work() -> None:
-        for _ in range(COPIES):
-            call()
-
-    return work
 
 
 def _time(call: Call, wait: Callable[[], Any]) -> float:

@@ -10,6 +10,7 @@ from xpnet.bench.networks import LIMIT, SEED, Network
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
+from xpnet.kernels.cuda.lanes import Recorded
 from xpnet.typing import Array
 
 __all__ = ["gemm_limit"]
@@ -55,13 +56,9 @@ def replayed_products(network: Network, executor: Executor) -> Contender:
 
     calls = [executor.product(*triple) for triple in products(network, stored, wide)]
     last = executor.empty((1,), executor.dtype)
-
-    def work() -> None:
-        for call in calls:
-            call()
-
-    work()  # lets cuBLAS load its kernels, which it cannot do during capture
-    replay = executor.capture(work)
+    for call in calls:  # lets cuBLAS load its kernels, which it cannot do during capture
+        call()
+    replay = executor.capture(list(map(Recorded, calls)))
 
     def step(kept: list = calls) -> None:  # the buffers are the calls'
         replay()

@@ -34,18 +34,17 @@ class Reports(NamedTuple):
     plot: str | None
     as_json: bool = False
 
-    def write(self, data: Any, markdown: Callable[[], str], draw: Callable[[str], None]) -> None:
-        """Write what was asked for."""
-        if self.markdown:
+    def keep(self, data: Any, markdown: Callable[[], str] | None = None) -> None:
+        """Write the files of what is measured by now."""
+        if self.markdown and markdown is not None:
             write_output(self.markdown, markdown())
-        if self.plot:
-            draw(self.plot)
-        self.write_json(data)
-
-    def write_json(self, data: Any) -> None:
-        """Write what of this was asked for."""
         if self.json_file:
             write_json(self.json_file, data)
+
+    def draw(self, data: Any, plot: Callable[[str], None] = lambda path: None) -> None:
+        """Draw and print what was asked for."""
+        if self.plot:
+            plot(self.plot)
         if self.as_json:
             print_json(data)
 
@@ -76,7 +75,8 @@ def compare(
     names = [n for n in (only or makes) if n not in skip]
     chosen = {name: makes[name] for name in dict.fromkeys([base, *names])}
     facts = machine(setting)
-    measured = []
+    measured: list[Row] = []
+    found, code = to_json(measured, setting, facts), 0
     for workload in workloads:
         row = measure(workload, chosen, rounds=rounds, report=_status)
         _status("")
@@ -85,12 +85,12 @@ def compare(
                 row = row._replace(profiles=_profiles(workload, setting, chosen))
             _print(row, setting)
         measured.append(row)
-    reports.write(
-        to_json(measured, setting, facts),
-        lambda: to_markdown(measured, setting, facts),
-        lambda path: plot(measured, path),
-    )
-    return _judged(e.failure(row, _fastest(row)) for e in expectations for row in measured)
+        # A measurement that is stopped later has kept this row, and said what it misses.
+        found = to_json(measured, setting, facts)
+        reports.keep(found, lambda: to_markdown(measured, setting, facts))
+        code |= _judged(e.failure(row, _fastest(row)) for e in expectations)
+    reports.draw(found, lambda path: plot(measured, path))
+    return code
 
 
 def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Reports) -> int:
@@ -105,7 +105,9 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Repor
     for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
         say(crossing.sentence(*pair), err=reports.as_json)
         found.append(crossing._asdict())
-    reports.write_json({"first": pair[0], "second": pair[1], "crossings": found})
+    data = {"first": pair[0], "second": pair[1], "crossings": found}
+    reports.keep(data)
+    reports.draw(data)
     return 0
 
 
@@ -123,11 +125,8 @@ def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> i
             measured[name] = growth.measure_axis(name, lambda point: say(f"  {point}"))
     facts = machine(Setting())
     data = {"machine": facts, "axes": growth.to_json(measured)}
-    reports.write(
-        data,
-        lambda: growth.to_markdown(measured, facts),
-        lambda path: growth.plot(measured, path),
-    )
+    reports.keep(data, lambda: growth.to_markdown(measured, facts))
+    reports.draw(data, lambda path: growth.plot(measured, path))
     return _judged(condition.failure(measured) for condition in growths)
 
 

@@ -98,6 +98,7 @@ class Engine:
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
         self._asked, self.step = step, choose_step(step, self.request)
+        self._algorithms: Mapping[str, str] = {}  # of an earlier step
         jit = backend.jit if self.step.kind == "jit" else backend.bound
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
@@ -132,6 +133,19 @@ class Engine:
             self._skipped_by = int(self.backend.to_host(skipped)), t
         known, at = self._skipped_by
         return candidates(self.optimizer, lr, t, known, t - at)
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms that steps were taken with, by what they are for: the bits depend on them.
+
+        Only the fused step of CuPy has any.
+        """
+        return {**self._algorithms, **self.step.algorithms}
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take steps with the algorithms of another engine, where they are those of this GPU."""
+        self._algorithms = dict(algorithms)
+        self.step.prefer(self._algorithms)
 
     def train(self, batch: Batch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
@@ -271,7 +285,9 @@ class Engine:
 
     def go_back(self, host: TrainState) -> None:
         """Place a host state where a step was interrupted, with a step that knows nothing of it."""
+        known = self.algorithms
         self.step = choose_step(self._asked, self.request)
+        self.prefer(known)
         self.set_state(host)
 
     @contextmanager

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
 from xpnet.nn.losses import check_weights
+from xpnet.prefetch import Empty, new_array
 from xpnet.step import Batch
 from xpnet.typing import Array
 
@@ -150,7 +152,8 @@ class Loader:
         the next but one.
         """
         if not self.resident:
-            return self._travelling(self._prepared(batch_size, shuffle, start))
+            prepared = partial(self._prepared, batch_size, shuffle, start)
+            return map(_batch, self.backend.stream(prepared))
         if shuffle is None and start == 0 and self.rows <= batch_size:
             return iter((_batch(self.arrays),))
         # The standard leaves a slice past the end open.
@@ -179,54 +182,57 @@ class Loader:
             for _ in range(2)
         ]
         whole = [_batch(slot) for slot in slots]
-        sources = [[(v.take, slot[k]) for k, v in self.arrays.items()] for slot in slots]
+        sources = [[(_taking(v), slot[k]) for k, v in self.arrays.items()] for slot in slots]
         for n, s in enumerate(starts):
             rows = order[s : s + size]
             full = len(rows) == size
             for take, out in sources[n % 2]:
-                # The indices are in range; any other mode than "raise" writes to `out` directly.
                 take(rows, 0, out if full else out[: len(rows)], "clip")
             slot = slots[n % 2]
             yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
 
     def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch as they are stored."""
+        """Yield the rows of each batch as they are stored; what stays so is in ``empty``."""
         order = None if shuffle is None else shuffle.order(self.rows)
+        stay = self._stay_as_stored()
         for s in range(start * batch_size, self.rows, batch_size):
             rows: Any = slice(s, s + batch_size)
             rows = rows if order is None else order[rows]
-            yield {k: v[rows] for k, v in self.arrays.items()}
+            yield {
+                k: _gathered_into(partial(empty, k), v, rows) if k in stay else v[rows]
+                for k, v in self.arrays.items()
+            }
 
     def _prepared(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty = new_array
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch, transformed and ready to be placed."""
-        for number, rows in enumerate(self._gathered(batch_size, shuffle, start), start):
-            if shuffle is None or not self.augment:
-                yield {k: self._ready(k, v) for k, v in rows.items()}
-                continue
-            rng = self.augment.generator(shuffle, number)
-            rows["x"] = self.augment.move_images(rows["x"], rng)
-            ready = {k: self._ready(k, v) for k, v in rows.items()}
-            ready["x"] = self.augment.add_noise(ready["x"], rng)
-            yield ready
+        """Yield the rows of each batch, transformed and ready to be placed, in ``empty``."""
+        change = self.arrays.keys() - self._stay_as_stored()
+        gathered = self._gathered(batch_size, shuffle, start, empty)
+        for number, rows in enumerate(gathered, start):
+            rng = None
+            if shuffle is not None and self.augment:
+                rng = self.augment.generator(shuffle, number)
+                rows["x"] = self.augment.move_images(rows["x"], rng)
+            rows |= {k: self._ready(k, rows[k], out=partial(empty, k)) for k in change}
+            if rng is not None:
+                rows["x"] = self.augment.add_noise(rows["x"], rng)
+            yield rows
 
-    def _travelling(self, hosts: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
-        """Place batches ahead of their use, in a thread."""
-        from xpnet.data import prefetch
-
-        if self.backend.streams:
-            return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
-        placed = ({k: self.backend.place(v) for k, v in rows.items()} for rows in hosts)
-        return map(_batch, prefetch(placed, depth=2))
+    def _stay_as_stored(self) -> set[str]:
+        """Return which arrays have rows that are placed as they are stored."""
+        dtypes = {k: np.dtype(v.dtype) for k, v in self.arrays.items()}
+        placed = {k: self._dtype(k) or self.backend.default_dtype(v) for k, v in dtypes.items()}
+        changed = {"x"} if self.transform is not None or self.augment else set()
+        return {k for k, v in dtypes.items() if v == placed[k]} - changed
 
     def _place(self, name: str, x: Any) -> Array:
         return self.backend.asarray(*self._transformed(name, x))
 
-    def _ready(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self.backend.as_host(*self._transformed(name, x))
+    def _ready(self, name: str, x: np.ndarray, **options: Any) -> np.ndarray:
+        return self.backend.as_host(*self._transformed(name, x), **options)
 
     def _kept_on_host(self, name: str, x: Any) -> np.ndarray:
         return x if isinstance(x, np.ndarray) else self.backend.to_host(x)
@@ -235,8 +241,11 @@ class Loader:
         """The rows as the model sees them, and the dtype to place them in."""
         if name == "x" and self.transform is not None:
             x = self.transform(x)
+        return x, self._dtype(name)
+
+    def _dtype(self, name: str) -> str | None:
         # x and weights are numbers to compute with, also where a file holds integers.
-        return x, None if name == "y" else self.backend.dtype_name
+        return None if name == "y" else self.backend.dtype_name
 
     def _fits(self) -> bool:
         free = self.backend.free_memory()
@@ -357,13 +366,43 @@ class StreamedLoader(Loader):
         if self.augment or not self.backend.owns(np.empty(0)):
             return super().batches(batch_size, shuffle, start)
         # A batch of NumPy is placed by doing nothing, for which no thread is needed.
-        return map(_batch, self._gathered(batch_size, shuffle, start))
+        return map(_batch, self._gathered(batch_size, shuffle, start, new_array))
 
     def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
-        for x, y in self.dataset.batches(batch_size, shuffle, start):
+        stay = self._stay_as_stored()
+
+        def kept(name: str, *of: Any) -> np.ndarray:
+            return empty(name, *of) if name in stay else new_array(name, *of)
+
+        for x, y in self.dataset.batches(batch_size, shuffle, start, kept):
             yield {"x": x} if y is None else {"x": x, "y": y}
+
+    def _stay_as_stored(self) -> set[str]:
+        return self.arrays.keys() - ({"x"} if self.augment else set())  # others were transformed
+
+
+def _gathered_into(empty: Callable[..., np.ndarray], v: np.ndarray, rows: Any) -> np.ndarray:
+    """Gather rows, by a slice or indices, into what ``empty`` makes of a shape and a dtype."""
+    if isinstance(rows, slice):
+        found = v[rows]
+        np.copyto(out := empty(found.shape, v.dtype), found)
+        return out
+    return _taking(v)(rows, 0, empty((len(rows), *v.shape[1:]), v.dtype), "clip")
+
+
+def _taking(v: np.ndarray) -> Callable[..., np.ndarray]:
+    """Return ``v.take``, or what does the same for rows that are not one block of memory."""
+    if v.flags.c_contiguous:
+        # The indices are in range; any other mode than "raise" writes to `out` directly.
+        return v.take
+
+    def take(rows: np.ndarray, axis: int, out: np.ndarray, mode: str) -> np.ndarray:
+        np.copyto(out, v[rows])  # `v.take` would copy all of v first, each time
+        return out
+
+    return take
 
 
 def _array(backend: Backend, x: Any, name: str) -> Any:

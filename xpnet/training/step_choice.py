@@ -11,7 +11,7 @@ What "auto" cannot have it does without, and says why; what is asked for by name
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -65,6 +65,16 @@ class ChosenStep(NamedTuple):
         if self.kind == "fused":
             return own
         return f"{self.kind}: {own}" if own else self.kind
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """What the step found to be the fastest, and would have to find again for the same bits."""
+        return getattr(self.train, "algorithms", {})
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take these algorithms, if the step has a choice of its own."""
+        if hasattr(self.train, "prefer"):
+            self.train.prefer(algorithms)
 
 
 def choose_step(step: Step, request: StepRequest) -> ChosenStep:

@@ -183,6 +183,7 @@ class Trainer(Predicting):
         self._engine: Engine | None = None
         self._kept: _Kept | None = None
         self._recorded_threads: Mapping[str, int] = {}
+        self._recorded_algorithms: Mapping[str, str] = {}
         self.chosen_threads: Threads | None = None  # None before the first step
         self._restored: Mapping[str, np.ndarray] | None = None  # until the sizes are known
         self._has_weights = self._fitted = False
@@ -532,6 +533,8 @@ class Trainer(Predicting):
             "backend": self.engine.backend.describe(),
             "threads": self._threads_by_backend(),
         }
+        if algorithms := self.engine.algorithms:
+            meta["algorithms"] = dict(algorithms)
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
         if self._columns is not None:
@@ -566,8 +569,10 @@ class Trainer(Predicting):
         self._callback_states = dict(found.callbacks)
         self._columns = found.columns
         self._recorded_threads, self._kept = found.threads, None
+        self._recorded_algorithms = found.algorithms
         self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
+            self._engine.prefer(found.algorithms)
             self.chosen_threads = self._settled_threads()
 
     def save(self, path: str | Path) -> Path:
@@ -712,6 +717,7 @@ class Trainer(Predicting):
             backend = self._placement.resolve()
             check_codes(self.model, self.mixed.dtype if self.mixed else backend.dtype_name)
             self._engine = self._made_engine(backend)
+            self._engine.prefer(self._recorded_algorithms)
             self.chosen_threads = self._settled_threads()
             if self._restored is not None:
                 self._engine.load_tensors(self._restored)
@@ -750,6 +756,7 @@ class Trainer(Predicting):
         if engine is not None and may_differ and engine.loss != self._weighted_loss():
             made = self._made_engine(engine.backend)
             made.set_state(engine.host_state())
+            made.prefer(engine.algorithms)
             self._engine = made
 
     def _weighted_loss(self) -> Loss:

@@ -32,11 +32,20 @@ __device__ inline void take(unsigned long long address, To* to, unsigned n) {
   take_packs<1>(from, to, whole, n);
 }
 
-// Copies the numbers and the batch: x, rounded to act; labels or rows as targets, the other one
+// Rows of J numbers to rows of `width`, with zeros behind them.
+template <class From, class To>
+__device__ inline void take_rows(unsigned long long address, To* to, unsigned n, unsigned J,
+                                 unsigned width) {
+  const From* from = (const From*)address;
+  for (Walk at(width, 1); at.i < n; at.next())
+    to[at.i] = at.j < J ? from[(size_t)at.n * J + at.j] : (From)0;
+}
+
+// Copies the numbers and the batch: x with J numbers in a row to rows of `width`, rounded to act; labels or rows as targets, the other one
 // null; weights or null. Of the numbers, those for as many steps as were skipped; null counts none.
 KERNEL begin_step(Now now, const int* skipped, real* c, int* step, unsigned long long* cost_at,
-                  int* keys, int n_keys, act* x, int x_size, int* labels, real* rows, int y_size,
-                  real* weights, int N) {
+                  int* keys, int n_keys, act* x, int x_size, int J, int width, int* labels,
+                  real* rows, int y_size, real* weights, int N) {
   if (FIRST == 0) {
     int more = skipped ? *skipped - now.skipped : 0;
     more = more < 0 ? 0 : more < CANDIDATES ? more : CANDIDATES - 1;
@@ -45,7 +54,8 @@ KERNEL begin_step(Now now, const int* skipped, real* c, int* step, unsigned long
     *cost_at = now.cost;
   }
   for (unsigned i = FIRST; i < (unsigned)n_keys; i += STRIDE) keys[i] = now.keys[i];
-  take<real>(now.x, x, x_size);
+  if (width > J) take_rows<real>(now.x, x, x_size, J, width);
+  else take<real>(now.x, x, x_size);
   if (labels) take<int>(now.y, labels, y_size);
   if (rows) take<real>(now.y, rows, y_size);
   if (weights) take<real>(now.weight, weights, N);

@@ -12,8 +12,13 @@ __device__ inline unsigned mix(unsigned h) {
 KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
                int first) {
   unsigned key = (unsigned)keys[0], second = (unsigned)keys[1];
-  for (unsigned i = FIRST; i < (unsigned)n; i += STRIDE) {
-    int hash = (int)(mix(mix((i + (unsigned)first) ^ key) + second) >> 8);
-    y[i] = (real)x[i] * (hash >= threshold ? scale : (real)0);
-  }
+  each<WIDE>(aligned(x) && aligned(y), n, [&](auto width, unsigned i) {
+    const int V = decltype(width)::V;
+    Pack<act, V> z = load<V>(x + i);
+    for (int v = 0; v < V; v++) {
+      int hash = (int)(mix(mix((i + v + (unsigned)first) ^ key) + second) >> 8);
+      z.x[v] = (real)z.x[v] * (hash >= threshold ? scale : (real)0);
+    }
+    store(y + i, z);
+  });
 }

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from xpnet.kernels.cuda.buffers import blocks
-from xpnet.kernels.cuda.executor import Call, Executor
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.lanes import Call
 from xpnet.kernels.cuda.sources import WRITTEN
 from xpnet.typing import Array
 

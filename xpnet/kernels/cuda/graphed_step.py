@@ -8,7 +8,7 @@ device only for that one comparison.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Never
 
 import numpy as np
@@ -16,8 +16,10 @@ import numpy as np
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
-from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
+from xpnet.kernels.cuda.executor import CaptureError, Executor
 from xpnet.kernels.cuda.graph_check import fault_of_graph
+from xpnet.kernels.cuda.lanes import Call
+from xpnet.kernels.cuda.padding import padding
 from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_RANDOM, WRITTEN
 from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
 from xpnet.kernels.plan import make_plan
@@ -64,7 +66,7 @@ class FusedStep:
         threads: int = 256,
     ) -> None:
         self.executor, self.graph = executor, graph
-        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads)
+        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads, executor.pack)
         executor.prepare(kernels(self.task))
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
@@ -88,34 +90,55 @@ class FusedStep:
         msg += "another"
         raise UnsupportedError(msg)
 
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products, by what they are for."""
+        return self.executor.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take the algorithms of another step, where they are those of this GPU and library."""
+        if self.executor.prefer(algorithms):
+            self.programs.clear()  # their graphs have others
+
     def gradient(self) -> Array | None:
         """Return the gradient (P,) of the last step, unscaled; None before the first one."""
         if self.buffers is None:
             return None
         with self.executor.active():
-            return quotient(self.buffers.grad, self.buffers.denominator)
+            return quotient(self._flat_gradient(self.buffers), self.buffers.denominator)
+
+    def _flat_gradient(self, buffers: Buffers) -> Array:
+        """The gradient (P,) of the sum of the losses, without pads."""
+        padding, layout = self.task.padding, self.task.layout
+        if padding is None:
+            return buffers.grad
+        flat = self.executor.empty((layout.size,), self.executor.dtype)
+        pairs = zip(layout.tensors(flat), padding.layout.tensors(buffers.grad), strict=True)
+        for to, x in pairs:
+            self.executor.copy(to, x[tuple(map(slice, to.shape))])
+        return flat
 
     def _adopt(self, state: TrainState) -> Buffers:
         """The static buffers, holding ``state``; the first state becomes part of them."""
         if self.buffers is None:
             self.buffers = Buffers.around(self.executor, self.task, state)
-            self._narrow()
+            self._renew()
         elif state is not self.buffers.state:
             for mine, x in zip(arrays(self.buffers.state), arrays(state), strict=True):
                 if x is not mine:
                     self.executor.copy(mine, x)
-            self._narrow()
+            self._renew()
         return self.buffers
 
-    def _narrow(self) -> None:
-        """Round the parameters for the layers; from then on, each update does it."""
+    def _renew(self) -> None:
+        """Make the layers' working copy of the parameters; from then on, each update does it."""
         b = self.buffers
-        if b is not None and b.narrow is not None:
-            size, threads = b.narrow.shape[0], self.task.threads
+        if b is not None and b.working is not None:
+            size, threads = b.state.params.shape[0], self.task.threads
+            kernel = "narrowed" if b.tensors is None else "narrowed_apart"
+            given = (x for x in (b.state.params, b.working, b.tensors) if x is not None)
             grid = (blocks(size, threads), 1)
-            self.executor.launch(
-                WRITTEN["narrowed"], grid, threads, b.state.params, b.narrow, size
-            )()
+            self.executor.launch(WRITTEN[kernel], grid, threads, *given, size)()
 
     def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
         key = (batch.x.shape, batch.y.shape, batch.weight is None)
@@ -160,13 +183,13 @@ class FusedStep:
         program = repeated.program
         assert self.buffers is not None
         try:
-            replay = self.executor.capture(program.run)
+            replay = self.executor.capture(program.calls)
             fault = fault_of_graph(
                 self.executor,
                 arrays(self.buffers.state),
                 replay,
                 program.run,
-                self._narrow,
+                self._renew,
                 self.task.threads,
             )
         except CaptureError as error:
@@ -187,8 +210,12 @@ class FusedStep:
         n = self.task.micro_batches
         precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         parts = f" over {n} micro-batches" if n > 1 else ""
-        self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
-        self.note += "equal to the eager step"
+        streams = " on 2 streams" if any(call.lane for call in program.calls) else ""
+        pads = self.task.padding
+        widths = f" padded to multiples of {pads.pack}" if pads else ""
+        how = f"{streams}{precision}{parts}{widths}"
+        self.note = f"CUDA graph of {program.launches} launches{how}, "
+        self.note += f"equal to the eager step; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
@@ -222,6 +249,7 @@ def _task(
     mixed: Mixed | None,
     micro_batches: int,
     threads: int,
+    pack: int,
 ) -> Task:
     layout, stats_layout = layouts(model)
     if len(model.output_shape) != 1 or not 0 < layout.size < LIMIT:
@@ -241,6 +269,10 @@ def _task(
     if plan.portable:
         msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
         raise UnsupportedError(msg)
+    padded = padding(plan, layout, pack)
+    if padded is not None and padded.layout.size >= LIMIT:
+        padded = None
     return Task(
-        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches
-    )
+        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches,
+        padded,
+    )  # fmt: skip

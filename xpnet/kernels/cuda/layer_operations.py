@@ -18,13 +18,15 @@ from xpnet.kernels.operations import (
     SoftmaxBackward,
     SoftmaxForward,
 )
-from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax
+from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax, ReLU
 from xpnet.typing import Array
 
-__all__ = ["RECORD", "Patches", "differentiates", "patches"]
+__all__ = ["RECORD", "Patches", "affine_and_map", "differentiates", "patches"]
 
 ROWS = 256  # of a patch of 32 columns, at least: eight for each warp of a block
 BLOCKS = 264  # of a launch by patches, at most: two on each multiprocessor of an H100
+TILE = 128  # rows and columns of a product that a multiprocessor computes at once
+MOST_TILES = 1024  # of a product that leaves multiprocessors idle for a noticeable time
 WIDE_FROM = 2**18  # elements of a matrix from which a lane has several columns
 
 
@@ -56,11 +58,29 @@ def affine(work: Program, op: Affine) -> None:
     work.product(work.at(op.x), work.parameter(op.layer, "W"), work.at(op.z))
 
 
+def affine_and_map(work: Program, op: Affine, then: Map) -> None:
+    """Add a bias and apply ReLU within the product, where that is faster; another f stays apart."""
+    affine(work, op)
+    map_(work, then)
+    relu = then.f is not None
+    in_place = then.a.buffer == op.z.buffer == then.x.buffer
+    if then.bias is not None and in_place and (not relu or type(work.layer(then.layer)) is ReLU):
+        W, bias = work.parameter(op.layer, "W"), work.parameter(then.bias, "b")
+        work.affine(work.at(op.x), W, bias, work.at(op.z), relu=relu)
+
+
 def affine_backward(work: Program, op: AffineBackward) -> None:
+    """The product for dW has a lane of its own beside the one for dx, unless both are large."""
     dz, dW = work.at(op.dz), work.gradient(op.layer, "W")
-    work.product(work.at(op.x).T, dz, dW, add=work.add)
-    if op.dx is not None:
-        work.product(dz, work.parameter(op.layer, "W").T, work.at(op.dx))
+    dx = None if op.dx is None else work.at(op.dx)
+    beside = dx is not None and min(map(_tiles, (dW, dx))) <= MOST_TILES
+    work.product(work.at(op.x).T, dz, dW, add=work.add, lane=int(beside))
+    if dx is not None:
+        work.product(dz, work.parameter(op.layer, "W").T, dx)
+
+
+def _tiles(out: Array) -> int:
+    return math.prod(-(-n // TILE) for n in out.shape)
 
 
 def map_(work: Program, op: Map) -> None:
@@ -68,7 +88,8 @@ def map_(work: Program, op: Map) -> None:
     a = None if op.a.buffer == op.x.buffer else work.at(op.a)
     N, J = x.shape
     packs = N * J // work.wide if work.packed(J, x, bias, a) else N * J
-    work.launch(activation("bias_activation", op.f), work.blocks(packs), x, bias, a, N, J)
+    grid = work.many_blocks(packs)
+    work.launch(activation("bias_activation", op.f), grid, x, bias, a, N, J)
 
 
 def differentiates(task: Task, op: MapBackward) -> bool:
@@ -86,12 +107,14 @@ def map_backward(work: Program, op: MapBackward) -> None:
     wide = N * J >= WIDE_FROM and work.packed(J, da, kept)
     cut = patches(N, J, work.wide if wide else 1)
     split = db is not None and cut.splits > 1
-    sums, add = (work.sums("columns", (cut.splits, J)), 0) if split else (db, work.add)
+    sums, add = db, work.add
+    if split:  # of this layer alone, so that none waits until those of another are added up
+        sums, add = work.sums(f"columns of layer {op.bias}", (cut.splits, J)), 0
     work.launch_patches(
         derivative("activation_backward", op.f), cut.grid, da, kept, sums, add, N, J, cut.rows, wide
     )
     if split:
-        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add)
+        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add, lane=1)
 
 
 def drop(work: Program, op: Drop) -> None:
@@ -100,8 +123,9 @@ def drop(work: Program, op: Drop) -> None:
     assert isinstance(layer, Dropout)
     N, J = x.shape
     threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
-    work.launch("dropout", work.blocks(N * J), x, work.at(op.y), work.keys(op.index), N * J,
-                threshold, scale, work.first * J)  # fmt: skip
+    grid = work.many_blocks(-(-N * J // work.wide))
+    work.launch("dropout", grid, x, work.at(op.y), work.keys(op.index), N * J, threshold, scale,
+                work.first * J)  # fmt: skip
 
 
 # -- along rows or columns ------------------------------------------------------------------------

@@ -19,6 +19,7 @@ __all__ = [
     "FILES",
     "MOST_NUMBERS",
     "MOST_RANDOM",
+    "PACK",
     "STORED",
     "WRITTEN",
     "Kernel",
@@ -37,12 +38,13 @@ __all__ = [
 FILES = (
     "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
     "elementwise.cu", "normalization.cu", "cross_entropy.cu",
-    "elementwise_loss.cu", "update.cu",
+    "labelled_rows.cu", "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
+PACK = 16  # bytes that a thread loads or stores at once, and that tensor cores like
 MOST_RANDOM = 64  # begin.cu
 MOST_NUMBERS = 8  # common.cuh
 
@@ -63,6 +65,7 @@ class Parameter(NamedTuple):
     kind: str  # its C type without const and *
     pointer: bool
     name: str
+    constant: bool = False  # whether the kernel only reads what it points to
 
     @property
     def dtype(self) -> str:
@@ -135,7 +138,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\S+ \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])
@@ -147,9 +150,9 @@ def listed(given: str) -> tuple[Parameter, ...]:
 
 
 def _parameter(written: str) -> Parameter:
-    pattern = r"\s*(?:const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
-    kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
-    return Parameter(kind, bool(star), name)
+    pattern = r"\s*(const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
+    const, kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
+    return Parameter(kind, bool(star), name, bool(const))
 
 
 def arguments(

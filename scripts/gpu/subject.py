@@ -1,0 +1,220 @@
+"""What the stages measure: networks, and xpnet's step on the GPU with all that it holds.
+
+    python -m gpu.subject NETWORK PRECISION FILE       one eager step, between a profiler's marks
+
+``FILE`` gets the launches of that step as JSON. Of a rehearsal each width and batch is a part.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu.card import card
+from xpnet.bench import Setting
+from xpnet.bench.networks import Network, parse_network
+from xpnet.kernels.cuda import executor as executors
+from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.nn import BatchNorm, Dense, Dropout, Layer, LayerNorm, ReLU, Sequential
+from xpnet.nn.losses import SoftmaxCrossEntropy
+from xpnet.optim.clipping import Clip
+from xpnet.optim.optimizers import SGD, Adam, Optimizer
+from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, zero_totals
+from xpnet.step.mixed_precision import first_scale, first_skipped
+
+__all__ = ["SHRINK", "SUBJECTS", "Subject", "Taken", "of_network", "taken"]
+
+SHRINK = 32 if os.environ.get("XPNET_GPU_REHEARSAL") else 1  # what widths are divided by
+DRAWN = 1 << 20  # random numbers, of which all arrays are made: drawing more takes long
+
+
+def width(J: int) -> int:
+    """Return a width or batch size, in a rehearsal a part of it."""
+    return max(4, J // SHRINK)
+
+
+class Subject(NamedTuple):
+    """A training: a network, its batch and its rule."""
+
+    inputs: int
+    layers: list[Layer]
+    rows: int
+    rule: Optimizer
+    precision: str = "float32"
+    clip: Clip = Clip()
+
+    @property
+    def model(self) -> Sequential:
+        return Sequential(self.layers).build((self.inputs,))
+
+
+SUBJECTS = {
+    "Adam, softmax of 10": Subject(
+        width(784), [Dense(width(512)), ReLU(), Dense(width(256)), ReLU(), Dense(10)], width(128),
+        Adam(1e-3),
+    ),
+    "layer norm, dropout": Subject(
+        width(784), [Dense(width(512)), LayerNorm(), ReLU(), Dropout(0.2), Dense(10)], width(1024),
+        Adam(1e-3),
+    ),
+    "batch norm": Subject(
+        width(784), [Dense(width(512)), BatchNorm(), ReLU(), Dense(10)], width(1024), SGD(0.01),
+    ),
+    "softmax of 8192": Subject(
+        width(1024), [Dense(width(1024)), ReLU(), Dense(width(8192))], width(512), SGD(0.01),
+    ),
+    "clip by norm": Subject(
+        width(784), [Dense(width(2500)), ReLU(), Dense(10)], width(1024), Adam(1e-3),
+        clip=Clip(norm=0.1),
+    ),
+    "tf32": Subject(
+        width(784), [Dense(width(512)), ReLU(), Dense(10)], width(1024), SGD(0.01), "tf32",
+    ),
+    "bfloat16": Subject(
+        width(784), [Dense(width(2500)), ReLU(), Dense(10)], width(1024), Adam(1e-3), "bfloat16",
+    ),
+    "float16, loss scale": Subject(
+        width(784), [Dense(width(512)), BatchNorm(), ReLU(), Dense(10)], width(1024), Adam(1e-3),
+        "float16",
+    ),
+}  # fmt: skip
+
+
+def of_network(text: str, precision: str) -> Subject:
+    """Return the subject of a network of xpnet's benchmark, such as 784-512-10:128:adam."""
+    network: Network = parse_network(text)
+    inputs, *outputs = network.widths
+    layers: list[Layer] = []
+    for J in outputs[:-1]:
+        layers += [Dense(width(J)), ReLU()]
+    layers.append(Dense(width(outputs[-1]) if outputs[-1] > 10 else outputs[-1]))
+    return Subject(width(inputs), layers, width(network.batch_size), network.rule(), precision)
+
+
+class Taken(NamedTuple):
+    """A step that can be taken, on the GPU."""
+
+    executor: Any
+    step: FusedStep
+    take: Callable[[], TrainState]  # from where the state is
+    state: TrainState  # the first one, a copy that no step writes into
+    batch: Batch
+    inputs: StepInputs
+
+    @property
+    def program(self) -> Any:
+        """What is recorded for the batch."""
+        return next(iter(self.step.programs.values())).program
+
+
+def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x) -> Taken:
+    """Return a step of ``subject`` on the GPU; ``wrap`` is given its executor.
+
+    Parameters and rows are normally distributed, of the size that they have in a training.
+    """
+    s, setting = subject, Setting("cuda", _precision(subject.precision))
+    backend, model = setting.backend("cupy"), subject.model
+    executor = executors.CupyExecutor(
+        backend.device, setting.dtype, tf32=s.precision == "tf32", narrow=setting.narrow
+    )
+    given = wrap(executor)
+    step = FusedStep(given, model, SoftmaxCrossEntropy(), s.rule, s.clip, setting.mixed,
+                     graph=graph)  # fmt: skip
+    with executor.active():
+        drawn = np.random.default_rng(0).standard_normal(DRAWN).astype(setting.dtype)
+        layout, stats = step.task.layout, step.task.stats_layout
+        scale = np.float32(width(s.inputs) ** -0.5)
+        params = executor.place(np.resize(drawn * scale, layout.size))
+        slots = s.rule.init(params)
+        mixed, totals = setting.mixed, zero_totals(params)
+        state = TrainState(
+            params,
+            executor.place(np.ones(stats.size, setting.dtype)),
+            tuple(slots),
+            totals,
+            first_scale(mixed, params) if mixed else None,
+            first_skipped(mixed, params) if mixed else None,
+        )
+        x = np.resize(drawn[::-1], (s.rows, s.inputs)).copy()
+        y = np.random.default_rng(1).integers(0, model.output_shape[-1], s.rows).astype("int32")
+        batch = Batch(executor.place(x), executor.place(y))
+    keys = dropout_keys(0, 0, model.n_random)
+    inputs = StepInputs(0, s.rule.coefficients(s.rule.lr, 1), keys)
+    kept = _copy(executor, state)
+
+    def take() -> TrainState:
+        nonlocal state
+        state, _ = step(state, batch, inputs)
+        return state
+
+    return Taken(executor, step, take, kept, batch, inputs)
+
+
+def _precision(asked: str) -> str:
+    """TF32 needs a GPU: a rehearsal takes float32."""
+    return "float32" if asked == "tf32" and SHRINK > 1 else asked
+
+
+def _copy(executor: Any, state: TrainState) -> TrainState:
+    def of(x: Any) -> Any:
+        return None if x is None else executor.place(executor.to_host(x))
+
+    slots, totals = tuple(map(of, state.slots)), type(state.totals)(*map(of, state.totals))
+    return TrainState(
+        of(state.params), of(state.stats), slots, totals, of(state.scale), of(state.skipped)
+    )
+
+
+class Listing:
+    """An executor that lists what is launched: kernel, label and the bytes of its arrays."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor, self.listed = executor, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def launch(self, kernel: Any, grid: Any, block: int, *given: Any) -> Callable[[], None]:
+        call = self._executor.launch(kernel, grid, block, *given)
+        arrays = [x for x in given if getattr(x, "shape", ()) and hasattr(x, "nbytes")]
+        entry = {
+            "name": kernel.name,
+            "label": kernel.label,
+            "touched": sum(x.nbytes for x in arrays),
+        }
+
+        def listing() -> None:
+            self.listed.append(entry)
+            call()
+
+        return listing
+
+
+def main(network: str, precision: str, file: str) -> int:
+    """Take three eager steps, the last one between the marks."""
+    began = time.perf_counter()
+    listing: list[Listing] = []
+
+    def wrap(executor: Any) -> Listing:
+        listing.append(Listing(executor))
+        return listing[0]
+
+    subject, its = of_network(network, precision), card()
+    ready = taken(subject, graph=False, wrap=wrap)
+    for _ in range(2):
+        ready.take()
+    listing[0].listed.clear()
+    with its.profiled():
+        ready.take()
+    Path(file).write_text(json.dumps(listing[0].listed) + "\n", "utf-8")
+    print(f"{network} in {precision}: {ready.step.note}, {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

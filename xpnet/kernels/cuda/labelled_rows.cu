@@ -1,0 +1,100 @@
+#include "totals.cuh"
+
+// Softmax cross-entropy of labels with its gradient: what cross_entropy.cu does for rows of more
+// classes than a warp has lanes, without weights of classes. A row is read once and written once,
+// and in between it is in registers.
+
+// The larger of two; NaN if either is.
+__device__ inline real larger_of(real a, real b) { return b == b ? (a <= b ? b : a) : b; }
+
+__device__ inline bool same(real a, real b) { return a == b || (a != a && b != b); }
+
+__device__ inline real warp_largest(real x) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2)
+    x = larger_of(x, __shfl_xor_sync(0xffffffffu, x, offset));
+  return x;
+}
+
+// The largest of the block, in every thread. Every thread must call it.
+__device__ inline real block_largest(real x) {
+  real* of_warp = shared_sums();
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  x = warp_largest(x);
+  __syncthreads();  // the last use of of_warp is over
+  if (lane == 0) of_warp[warp] = x;
+  __syncthreads();
+  return warp_largest(of_warp[lane < (int)blockDim.x / WARP ? lane : 0]);
+}
+
+#define EACH_HELD(h, k) \
+  _Pragma("unroll") \
+  for (int h = 0, k = lane * V; h < HELD; h += V, k += lanes * V) if (k < K)
+
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. The target of a
+// row is uniform, and more by kept at its label of labels (N); weights (N) may be null.
+//
+// F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
+// packs of V.
+FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labels,
+                    const real* weights, int N, int K, real kept, real uniform, int ignores,
+                    int ignored, FINISH) {
+  const int HELD = F::HELD, V = F::V;
+  real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD];
+  int lanes = F::BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
+  int first_row = F::BLOCK ? blockIdx.x : FIRST / WARP;
+  int row_step = F::BLOCK ? gridDim.x : STRIDE / WARP;
+
+  for (int n = first_row; n < N; n += row_step) {
+    const act* zn = z + (size_t)n * K;
+    int label = labels[n];
+    bool known = label >= 0 && label < K;
+    real counted = ignores && label == ignored ? (real)0 : (real)1;
+    real weight = weights ? counted * weights[n] : counted, at_label = 0, top = log((real)0);
+    if (known) {
+      act at = zn[label];
+      at_label = bias ? (act)((real)at + (real)bias[label]) : at;
+    }
+    EACH_HELD(h, k) {
+      Pack<act, V> of_z = load<V>(zn + k), b = bias ? load<V>(bias + k) : of_z;
+      for (int v = 0; v < V; v++) {
+        x[h + v] = bias ? (real)(act)((real)of_z.x[v] + (real)b.x[v]) : (real)of_z.x[v];
+        top = larger_of(top, x[h + v]);
+      }
+    }
+    top = F::BLOCK ? block_largest(top) : warp_largest(top);
+
+    enum { EXP, LOGARITHMS, BEFORE, PARTS };  // LOGARITHMS but for that of EXP
+    real part[PARTS] = {};
+    bool largest = known && same(at_label, top);
+    if (largest) {  // and the prediction if no entry before it is as large
+      EACH_HELD(h, k)
+        for (int v = 0; v < V; v++) part[BEFORE] += k + v < label && same(x[h + v], top);
+    }
+    EACH_HELD(h, k)
+      for (int v = 0; v < V; v++) {
+        real log_a = x[h + v] - top;
+        part[LOGARITHMS] += log_a;
+        part[EXP] += x[h + v] = exp(log_a);
+      }
+    if (F::BLOCK) block_sums(part); else warp_sums(part);
+    if (!F::BLOCK) __syncwarp();  // all have read at_label
+
+    // The targets times the weight: low everywhere, and more by high at the label.
+    real low = uniform * weight, high = kept * weight, target = low * K + (known ? high : (real)0);
+    real of_exp = target / part[EXP] * larger, of_low = low * larger, of_high = high * larger;
+    EACH_HELD(h, k) {
+      Pack<act, V> d;
+      for (int v = 0; v < V; v++)
+        d.x[v] = x[h + v] * of_exp - (k + v == label ? of_low + of_high : of_low);
+      store(dz + (size_t)n * K + k, d);
+    }
+    if (lane != 0) continue;
+    real likelihood = low != 0 ? low * part[LOGARITHMS] : (real)0;  // 0 times -inf would be NaN
+    if (known && high != 0) likelihood += high * (at_label - top);
+    sums[LOSS] += (target != 0 ? target * log(part[EXP]) : (real)0) - likelihood;
+    sums[DENOMINATOR] += reduction == MEAN ? weight : counted;
+    sums[CORRECT] += largest && part[BEFORE] == 0 ? weight : (real)0;
+    sums[COUNTED] += weight;
+  }
+  finish(sums, SAME);
+}
