@@ -63,10 +63,11 @@ def compiled(cpp, so, *flags):
 @cache
 def emulator(folder):
     """Compile what runs the threads, which kernels find in the process, and their header."""
-    compiled(HERE / "cuda_on_cpu.cpp", folder / "emulator.so")
-    header = HERE / "cuda_on_cpu.h"
-    compiled(header, folder / "cuda_on_cpu.h.gch", "-x", "c++-header")
-    return ctypes.CDLL(str(folder / "emulator.so"), ctypes.RTLD_GLOBAL)
+    so, header = folder / "emulator.so", folder / "cuda_on_cpu.h.gch"
+    if not header.exists():  # which comes last
+        compiled(HERE / "cuda_on_cpu.cpp", so)
+        compiled(HERE / "cuda_on_cpu.h", header, "-x", "c++-header")
+    return ctypes.CDLL(str(so), ctypes.RTLD_GLOBAL)
 
 
 class Kernels:

@@ -1,6 +1,7 @@
 """The GPU itself: clocks, power, memory, and the libraries that are loaded for it."""
 
 import contextlib
+import gc
 import os
 import re
 import subprocess
@@ -111,8 +112,12 @@ class Card(Protocol):
         """Return a context within which a profiler records launches."""
         ...
 
+    def forget(self) -> None:
+        """Give back what is free, so that ``peak`` is that of what comes."""
+        ...
+
     def peak(self) -> int:
-        """Return the most bytes that this process has had allocated at once."""
+        """Return the most bytes that have been allocated at once since then."""
         ...
 
     def facts(self) -> dict[str, Any]: ...
@@ -150,6 +155,10 @@ class CupyCard:
         self.synchronize()
         self._cupy.cuda.runtime.profilerStop()
 
+    def forget(self) -> None:
+        gc.collect()
+        self._cupy.get_default_memory_pool().free_all_blocks()
+
     def peak(self) -> int:
         return self._cupy.get_default_memory_pool().total_bytes()  # which gives nothing back
 
@@ -179,6 +188,9 @@ class StandInCard:
 
     def profiled(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def forget(self) -> None:
+        pass
 
     def peak(self) -> int:
         return 0

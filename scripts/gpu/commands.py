@@ -18,6 +18,7 @@ from xpnet.check.sample import sample_rows
 from xpnet.run.config_sources import load_config
 
 EPOCHS = 2 if os.environ.get("XPNET_GPU_REHEARSAL") else 20
+SMALL = ("--set", "model.hidden=[16]") if EPOCHS == 2 else ()
 LEAST = 0.0 if os.environ.get("XPNET_GPU_REHEARSAL") else 0.95  # accuracy
 BOUND = 1e-3  # between probabilities on the CPU and on the GPU
 
@@ -44,7 +45,7 @@ def main(file: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run, rows = str(Path(folder) / "run"), str(Path(folder) / "rows.npy")
         np.save(rows, sample_rows(load_config("digits"), 50).x.astype("float32"))
-        settings = ("--set", f"epochs={EPOCHS}", "--set", "report=no")
+        settings = ("--set", f"epochs={EPOCHS}", "--set", "report=no", *SMALL)
         try:
             said = called("train", "digits", "--device", "cuda", "--out", run, *settings)
             print(said)

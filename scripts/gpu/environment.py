@@ -46,7 +46,10 @@ def main(file: str) -> int:
         ready.take()
     ready.executor.to_host(ready.take().params)
     kept.put(first_step=ready.step.note, loaded=loaded(), pathfinder=versions())
-    kept.put(**card().facts())
+    try:
+        kept.put(**card().facts())
+    except Exception as error:  # it is only for people
+        print(f"CuPy does not show its configuration: {type(error).__name__}: {error}")
     shown = dict(kept.found)
     for name in ("nvidia_smi", "CuPy"):
         print("\n".join(shown.pop(name, [])))

@@ -52,6 +52,7 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
         chosen = "cupy and (flattened or bfloat16 and nearest_number)"
         tests = ["tests/kernels/test_cuda_step.py", "tests/kernels/test_cuda_mixed.py"]
         others = ["tests/ops/test_ops.py::test_dC_dW_is_the_componentwise_chain_rule"]
+    tested = "cupy" if rehearse else "numpy,numpy-readonly,array-api-strict,cupy"
     required = ("--require-backend=cupy", f"--min-gpu-tests={count(500, 3)}")
     names = ("cupy", "torch:cuda:0", "jax:cuda:0")
     compared = ",".join(f"{n}:{dtype}" for n in names for dtype in ("float32", "float64"))
@@ -60,23 +61,23 @@ def stages(work: Path, rehearse: bool) -> list[Stage]:
     missed = (0, 1) if rehearse else (0,)  # nothing is fast on a CPU
 
     return [
-        stage("environment", 20, *ours("environment"), "JSON"),
+        stage("environment", 15, *ours("environment"), "JSON"),
         stage("rates", 15, *ours("rates"), "JSON", timed=True),
-        stage("tests", 130, *PYTEST, "--long", *workers, *tests, "-k", chosen, *required,
-              "--record", "JSON"),
-        stage("replays", 20, *ours("replays"), count(1000, 12), "JSON"),
+        stage("tests", 130, "env", f"XPNET_TEST_BACKENDS={tested}", *PYTEST, "--long", *workers,
+              *tests, "-k", chosen, *required, "--record", "JSON"),
+        stage("replays", 20, *ours("replays"), count(1000, 8), "JSON"),
         stage("training", 35, *ours("training"), "JSON", "MD"),
-        stage("curves", 20, *ours("curves"), count(100, 5), "JSON"),
+        stage("curves", 30, *ours("curves"), count(100, 4), "JSON"),
         stage("command line", 15, *ours("commands"), "JSON"),
-        stage("sanitizer", 55, *ours("sanitizer"), "50", "JSON"),
+        stage("sanitizer", 60, *ours("sanitizer"), "45", "JSON"),
         stage("graphs", 20, *ours("graphs"), "JSON", "MD", timed=True),
-        stage("kernels", 35, *ours("counters"), "31", "JSON", "MD", timed=True),
-        *(stage(f"bench {precision}", 50, *bench, precision, timed=True, codes=missed)
+        stage("kernels", 40, *ours("counters"), "26", "JSON", "MD", timed=True),
+        *(stage(f"bench {precision}", 45, *bench, precision, timed=True, codes=missed)
           for precision in PRECISIONS),
         stage("profile", 20, *XPNET, "bench", "--device", "cuda", *few, "--profile",
               "--json-file", "JSON", "--markdown", "MD", timed=True),
-        stage("parity", 15, *XPNET, "parity", "digits", "--backends", compared, "--allow-missing",
-              "--steps", count(20, 2), "--json-file", "JSON"),
-        stage("other libraries", 25, *ours("libraries"), "JSON", *PYTEST[3:],
+        stage("parity", 20, *XPNET, "parity", "digits", "--backends", compared, "--allow-missing",
+              "--steps", count(20, 1), "--json-file", "JSON"),
+        stage("other libraries", 20, *ours("libraries"), "JSON", *PYTEST[3:],
               *(() if rehearse else workers), *others),
     ]  # fmt: skip

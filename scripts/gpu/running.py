@@ -33,8 +33,9 @@ def environment(work: Path, rehearse: bool, site: Path | None = None) -> dict[st
         stand_ins = {"XPNET_GPU_REHEARSAL": str(work / "kernels"), "PATH": path,
                      "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu",
                      "XPNET_TEST_BACKENDS": "cupy"}  # fmt: skip
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path),
         "PYTHONUNBUFFERED": "1",  # otherwise the output of a stopped stage is lost
         "XPNET": " ".join(XPNET),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpu.keeping import Kept
-from gpu.tools import find_tool, started, stopped
+from gpu.tools import end, find_tool, started, stopped
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 STEP, MIXED = "tests/kernels/test_cuda_step.py", "tests/kernels/test_cuda_mixed.py"
@@ -66,21 +66,30 @@ def main(seconds: str, file: str) -> int:
     deadline = time.monotonic() + float(seconds)
     chosen = REHEARSED if os.environ.get("XPNET_GPU_REHEARSAL") else CHOSEN
     with tempfile.TemporaryDirectory() as folder:
-        running = []
-        for tool in TOOLS:
-            for number, (which, tests) in enumerate(chosen.items()):
-                log = Path(folder) / f"{tool}-{number}"
-                pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "gpu.recording"]
-                narrowed = "cupy" if tests == MIXED else "cupy and float32"
-                pytest += ["-p", "no:cacheprovider", "-p", "no:benchmark", "--no-pool", "--long"]
-                pytest += ["-k", f"{narrowed} and ({which})", tests]
-                options = ["--tool", tool, "--print-limit", "10", "--log-file", f"{log}.log"]
-                command = [program, *options, *pytest]
-                running.append((tool, log, started(command, log.with_suffix(".out"))))
-        for tool, log, process in running:
-            late = stopped(process, deadline - time.monotonic(), grace=3.0)
-            judge(kept, tool, log, process, late=late)
+        running = [
+            (tool, log := Path(folder) / f"{tool}-{number}", begun(program, tool, log, which))
+            for tool in TOOLS
+            for number, which in enumerate(chosen)
+        ]
+        try:
+            for tool, log, process in running:
+                late = stopped(process, deadline - time.monotonic(), grace=3.0)
+                judge(kept, tool, log, process, late=late)
+        finally:
+            for _, _, process in running:
+                end(process, 0.0)
     return kept.code
+
+
+def begun(program: str, tool: str, log: Path, which: str) -> subprocess.Popen:
+    """Start a tool over the tests that pytest's -k chooses."""
+    tests = (CHOSEN | REHEARSED)[which]
+    narrowed = "cupy" if tests == MIXED else "cupy and float32"
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "gpu.recording", "--no-pool"]
+    pytest += ["-p", "no:cacheprovider", "-p", "no:benchmark", "--long"]
+    pytest += ["-k", f"{narrowed} and ({which})", tests]
+    options = ["--tool", tool, "--print-limit", "10", "--log-file", f"{log}.log"]
+    return started([program, *options, *pytest], log.with_suffix(".out"))
 
 
 def judge(kept: Kept, tool: str, log: Path, process: subprocess.Popen, *, late: bool) -> None:

@@ -3,8 +3,10 @@
 Everything else is as on a GPU: the backend is called ``cupy`` and its device ``cuda:0``.
 """
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from xpnet import backends
 from xpnet.backends import Probe
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.kernels.cuda import executor
+from xpnet.kernels.cuda.sources import Kernel
 
 __all__ = ["Graph", "StandInBackend", "StandInExecutor", "register"]
 
@@ -62,22 +65,38 @@ class Graph:
         return "\n".join([*lines, "}", "}"]) + "\n"
 
 
+@contextmanager
+def _alone() -> Iterator[Path]:
+    """The folder of compiled kernels, which the stages share and one process at a time writes."""
+    folder = Path(os.environ["XPNET_GPU_REHEARSAL"])
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 class StandInExecutor(CpuExecutor):
     """CupyExecutor's arguments and graphs; the kernels are compiled for the CPU."""
 
     def __init__(
         self, device: Any, dtype: str, *, tf32: bool = False, narrow: str | None = None
     ) -> None:
-        # Of its own for each process: they must not read headers that another one compiles.
-        folder = Path(os.environ["XPNET_GPU_REHEARSAL"]) / str(os.getpid())
-        folder.mkdir(exist_ok=True)
-        super().__init__(dtype, folder, narrow=narrow)
+        with _alone() as folder:
+            super().__init__(dtype, folder, narrow=narrow)
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        nodes: list[str] = []
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        with _alone():
+            super().prepare(kernels)
+
+    def _call(self, what: str, run: Callable[[], None]) -> Callable[[], None]:
+        call = super()._call(what, run)
 
         def listed() -> None:
-            work()
-            nodes[:] = [name for name, *_ in self.recording]
+            if self.recording is not None:
+                self.nodes.append(what)
+            call()
 
-        return Graph(super().capture(listed), nodes).launch
+        return listed
+
+    def capture(self, work: Any) -> Callable[[], None]:
+        self.nodes: list[str] = []
+        return Graph(super().capture(work), self.nodes).launch

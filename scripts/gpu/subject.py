@@ -27,7 +27,7 @@ from xpnet.optim.optimizers import SGD, Adam, Optimizer
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, zero_totals
 from xpnet.step.mixed_precision import first_scale, first_skipped
 
-__all__ = ["SHRINK", "SUBJECTS", "Subject", "Taken", "of_network", "taken"]
+__all__ = ["SHRINK", "SUBJECTS", "Capturing", "Subject", "Taken", "of_network", "taken"]
 
 SHRINK = 32 if os.environ.get("XPNET_GPU_REHEARSAL") else 1  # what widths are divided by
 DRAWN = 1 << 20  # random numbers, of which all arrays are made: drawing more takes long
@@ -99,17 +99,12 @@ def of_network(text: str, precision: str) -> Subject:
 class Taken(NamedTuple):
     """A step that can be taken, on the GPU."""
 
-    executor: Any
+    executor: Any  # as it was wrapped
     step: FusedStep
     take: Callable[[], TrainState]  # from where the state is
     state: TrainState  # the first one, a copy that no step writes into
     batch: Batch
     inputs: StepInputs
-
-    @property
-    def program(self) -> Any:
-        """What is recorded for the batch."""
-        return next(iter(self.step.programs.values())).program
 
 
 def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x) -> Taken:
@@ -122,8 +117,8 @@ def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x)
     executor = executors.CupyExecutor(
         backend.device, setting.dtype, tf32=s.precision == "tf32", narrow=setting.narrow
     )
-    given = wrap(executor)
-    step = FusedStep(given, model, SoftmaxCrossEntropy(), s.rule, s.clip, setting.mixed,
+    executor = wrap(executor)
+    step = FusedStep(executor, model, SoftmaxCrossEntropy(), s.rule, s.clip, setting.mixed,
                      graph=graph)  # fmt: skip
     with executor.active():
         drawn = np.random.default_rng(0).standard_normal(DRAWN).astype(setting.dtype)
@@ -170,6 +165,21 @@ def _copy(executor: Any, state: TrainState) -> TrainState:
     )
 
 
+class Capturing:
+    """An executor that keeps the graphs that are captured."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor, self.replays = executor, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def capture(self, *given: Any, **options: Any) -> Callable[[], None]:
+        """Capture, and keep what replays it."""
+        self.replays.append(self._executor.capture(*given, **options))
+        return self.replays[-1]
+
+
 class Listing:
     """An executor that lists what is launched: kernel, label and the bytes of its arrays."""
 
@@ -198,20 +208,13 @@ class Listing:
 def main(network: str, precision: str, file: str) -> int:
     """Take three eager steps, the last one between the marks."""
     began = time.perf_counter()
-    listing: list[Listing] = []
-
-    def wrap(executor: Any) -> Listing:
-        listing.append(Listing(executor))
-        return listing[0]
-
-    subject, its = of_network(network, precision), card()
-    ready = taken(subject, graph=False, wrap=wrap)
+    ready = taken(of_network(network, precision), graph=False, wrap=Listing)
     for _ in range(2):
         ready.take()
-    listing[0].listed.clear()
-    with its.profiled():
+    ready.executor.listed.clear()
+    with card().profiled():
         ready.take()
-    Path(file).write_text(json.dumps(listing[0].listed) + "\n", "utf-8")
+    Path(file).write_text(json.dumps(ready.executor.listed) + "\n", "utf-8")
     print(f"{network} in {precision}: {ready.step.note}, {time.perf_counter() - began:.1f} s")
     return 0
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["GRACE", "find_tool", "stopped"]
+__all__ = ["GRACE", "end", "find_tool", "started", "stopped"]
 
 FOLDERS = (
     "/usr/local/cuda*/bin",
@@ -35,19 +35,25 @@ def stopped(process: subprocess.Popen, seconds: float, grace: float = GRACE) -> 
 
     After ``seconds`` the group gets SIGINT, and what is left of it ``grace`` later SIGKILL.
     """
-    late = False
     try:
         process.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
-        late = True
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        return True
+    finally:  # also where this process is interrupted
+        late = process.returncode is None
+        end(process, grace if late else 0.0)
+    return False
+
+
+def end(process: subprocess.Popen, grace: float) -> None:
+    """End a process group, in which the leader gets ``grace`` seconds if it is running."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        if grace:
             os.killpg(process.pid, signal.SIGINT)
             process.wait(grace)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return late
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def started(command: Sequence[str], log: Path) -> subprocess.Popen:

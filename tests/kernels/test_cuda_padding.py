@@ -61,7 +61,7 @@ class Own(Activation):
 def padded(layers, shape, pack=8, loss=SoftmaxCrossEntropy()):
     model = Sequential(layers).build(shape)
     plan = make_plan(model, loss, SGD(), Clip(), divided=True)
-    return padding(plan, layouts(model)[0], pack)
+    return padding(plan, model, pack)
 
 
 def shapes(padding):
@@ -83,8 +83,8 @@ def test_hidden_widths_and_inputs_are_padded_and_outputs_are_not():
 
 @pytest.mark.parametrize(
     "between",
-    [[BatchNorm()], [LayerNorm(), ReLU()], [Softmax()], [Own("steep")]],
-    ids=["BatchNorm", "LayerNorm", "Softmax", "not inert"],
+    [[Softmax()], [Own("steep")], [BatchNorm(), Own("infinite")], [Dropout(0.1), Softmax()]],
+    ids=["softmax", "not inert", "batch norm", "dropout"],
 )
 def test_what_anything_else_touches_keeps_its_width(between):
     found = padded([Dense(9), ReLU(), Dense(12), *between, Dense(10)], (6,))
@@ -99,7 +99,8 @@ def test_what_an_activation_joins_has_one_width():
     found = padded([Dense(9), Tanh(), Dense(11), Sigmoid(), Identity()], (6,), loss=Huber())
     assert shapes(found)["2.dense.W"] == (16, 11)
     assert padded([Flatten(), Dense(9), ReLU(), Dense(8)], (2, 3)).buffers[0] == 8
-    assert padded([Tanh(), BatchNorm(), Dense(16), ReLU(), Dense(8)], (6,)).places["x"] == 6
+    images = padded([Tanh(), BatchNorm(), Flatten(), Dense(9), ReLU(), Dense(8)], (2, 3))
+    assert images.places["x"] == 6
 
 
 def test_nothing_is_padded_where_nothing_is_gained():
@@ -127,10 +128,13 @@ MODELS = {
     "dense after dense": [Dense(9), Dense(7, bias=False), Dense(5)],
     "activations in a row, and first": [Tanh(), Dense(9), Softplus(), ELU(), Dense(5)],
     "an activation at the end": [Dense(9), Sigmoid(), Dense(5), Tanh()],
-    "other layers between": [
-        Dense(9), Sigmoid(), Dropout(0.2), Dense(7, bias=False), BatchNorm(), Dense(6), ReLU(),
-        Dense(5),
+    "dropout": [Dropout(0.1), Dense(9), Sigmoid(), Dropout(0.2), Dense(7), Tanh(), Dense(5)],
+    "batch norm": [Dense(9, bias=False), BatchNorm(), Sigmoid(), Dense(7), Tanh(), Dense(5)],
+    "batch norm and dropout": [
+        Dense(9), Tanh(), BatchNorm(), Dropout(0.3), Dense(35, bias=False), BatchNorm(), Dense(5),
     ],
+    "layer norm": [LayerNorm(), Dense(9), LayerNorm(), GELU(), Dense(35), LayerNorm(), Dense(5)],
+    "softmax between": [Dense(9), Sigmoid(), Dense(7), Softmax(), Dense(6), ReLU(), Dense(5)],
     "one that is not inert": [Dense(9), Own("steep"), Dense(7), Sigmoid(), Dense(5)],
     "wide": [Dense(301), Sigmoid(), Dense(33), Tanh(), Dense(5)],
 }  # fmt: skip
@@ -155,6 +159,14 @@ def test_every_width(width, folder, rng):
     batches = list(class_batches(rng, "float64", [5, 5, 5, 5], n=width))
     optimizer, clip = SGD(0.1, momentum=0.5), Clip(norm=0.1, value=0.05)
     compare(executor, layers, (width,), batches, SoftmaxCrossEntropy(), optimizer, clip)
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
+def test_a_norm_of_several_patches_of_rows(norm, folder, rng):
+    executor = CpuExecutor("float64", folder, pack=8)
+    layers = [Dense(9, bias=False), norm(), Sigmoid(), Dropout(0.2), Dense(35), Tanh(), Dense(5)]
+    batches = list(class_batches(rng, "float64", [600, 600, 2]))
+    compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1), accumulate=2)
 
 
 @pytest.mark.parametrize("parts", [2, 3])
@@ -276,7 +288,7 @@ def test_the_update_finds_every_number_on_any_grid(widths, grid, block, folder, 
     n, hidden, K = widths
     model = Sequential([Dense(hidden), Tanh(), Dense(K)]).build((n,))
     plan = make_plan(model, SoftmaxCrossEntropy(), rule, Clip(), divided=True)
-    layout, found = layouts(model)[0], padding(plan, layouts(model)[0], 16)
+    layout, found = layouts(model)[0], padding(plan, model, 16)
     p = executor.place(rng.normal(size=layout.size).astype("float32"))
     g = executor.place(np.full(found.layout.size, np.nan, "float32"))
     working, tensors = executor.empty(g.shape, "float32"), executor.place(found.tensors)

@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from test_cuda_step import class_batches, compare, first_state, inputs, placed
 
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda import blas_lt, matmul
-from xpnet.kernels.cuda.blas import Blas, Numbers, find_library, product
+from xpnet.kernels.cuda.blas import Blas, Numbers, Rest, find_library, product
 from xpnet.kernels.cuda.choices import Choices, is_switched_off
 from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
@@ -288,15 +289,25 @@ def test_a_folder_that_cannot_be_made_is_a_reason_not_to_time(folder, choices, t
 
 
 def test_a_choice_that_cannot_be_kept_is_not_made(folder, choices, monkeypatch):
-    def link(*given):
+    def write(*given):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(Path, "write_text", write)
     executor = CpuExecutor("float32", folder, choices=choices, times=prefer(2))
     stored(executor)
     assert executor.cublas_lt.ran[-1] == (0, 1)
     assert "cannot be written: No space left on device" in executor.note
     assert not kept_files(choices)
+
+
+def test_a_choice_is_kept_where_there_are_no_links(folder, choices, monkeypatch):
+    def link(*given):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    stored(CpuExecutor("float32", folder, choices=choices, times=prefer(2)))
+    (path,) = kept_files(choices)
+    assert path.suffix == ".json"
 
 
 def test_timing_is_switched_off_by_a_variable(monkeypatch):
@@ -324,7 +335,22 @@ def test_what_a_checkpoint_has_comes_before_what_is_kept(folder, choices):
         assert not again.algorithms
 
 
-def test_of_a_checkpoint_only_what_cublaslt_names_is_taken(folder, choices, caplog):
+def test_of_a_checkpoint_an_algorithm_is_taken_that_cublaslt_names_no_more(
+    folder, choices, monkeypatch
+):
+    first = CpuExecutor("float32", folder, choices=choices, times=prefer(2))
+    bits, algorithms = stored(first), first.algorithms
+    all_of_them = Matmul.algorithms
+    monkeypatch.setattr(Matmul, "algorithms", lambda self, handle: all_of_them(self, handle)[:1])
+    again = CpuExecutor("float32", folder, choices=None)
+    again.lt._choices = choices
+    again.prefer(algorithms)
+    assert stored(again) == bits
+    assert again.note == "products by cuBLASLt (algorithms: 1 remembered)"
+    assert again.algorithms == algorithms
+
+
+def test_of_a_checkpoint_only_what_cublaslt_takes_is_taken(folder, choices, caplog):
     executor = CpuExecutor("float32", folder, choices=choices, times=prefer(1))
     stored(executor)
     ((name, algorithm),) = executor.algorithms.items()
@@ -333,7 +359,7 @@ def test_of_a_checkpoint_only_what_cublaslt_names_is_taken(folder, choices, capl
         executor.prefer({name: text})
         stored(executor)
         assert executor.cublas_lt.ran == [(1, 1)]  # what is kept
-        assert "the checkpoint has an algorithm that cuBLASLt does not name" in executor.note
+        assert "the checkpoint has an algorithm that cuBLASLt does not take here" in executor.note
 
 
 # -- bias and ReLU --------------------------------------------------------------------------------
@@ -419,6 +445,25 @@ def test_a_step_is_the_portable_one_with_any_algorithm(option, dtype, folder, ch
     assert "equal to the eager step; products by cuBLASLt" in fused.note
     relu = {epilogue for i, epilogue in executor.cublas_lt.ran if i == 1}
     assert (RELU_BIAS in relu) == (dtype == "float32")
+
+
+def test_a_padded_layer_takes_its_bias_along(folder, choices, rng):
+    """Its bias is padded, too, and so are the zeros behind it after ReLU."""
+    executor = CpuExecutor("float32", folder, pack=8, choices=choices, times=prefer(1))
+    layers = [Dense(9), ReLU(), Dense(7), ReLU(), Dense(5)]
+    batches = class_batches(rng, "float32", [12] * 4)
+    fused, _ = compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD())
+    assert "padded to multiples of 8, equal to the eager step" in fused.note
+    names = [json.loads(path.read_text())["product"] for path in kept_files(choices)]
+    joined = {name.split("; ")[3] for name in names if name.endswith(f"epilogue {RELU_BIAS}")}
+    assert joined == {"shape (16, 12, 8)", "shape (8, 12, 16)"}
+    program = next(iter(fused.programs.values())).program
+    assert sum(isinstance(call.run, Rest) and call.run.is_done() for call in program.calls) == 2
+    pads = [x.reshape(12, width)[:, used:] for x, width, used in (
+        (program._matrices[program.task.plan.forward[0].z.buffer][:12 * 16], 16, 9),
+        (program._matrices[program.task.plan.forward[2].z.buffer][:12 * 8], 8, 7),
+    )]  # fmt: skip
+    assert not any(map(np.any, pads))
 
 
 def test_a_graph_has_a_launch_less_where_the_product_adds_the_bias(folder, tmp_path, rng):

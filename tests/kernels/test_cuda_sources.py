@@ -10,7 +10,17 @@ import pytest
 from tests.sass import cubin
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text
+from xpnet.kernels.cuda.sources import (
+    FILES,
+    MOST_WORDS,
+    WRITTEN,
+    arguments,
+    contained,
+    given,
+    now,
+    source,
+    text,
+)
 from xpnet.nn import ACTIVATIONS
 from xpnet.nn.losses import LOSSES, ElementwiseLoss
 from xpnet.optim.clipping import Clip
@@ -127,8 +137,28 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
         )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
         arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
-    given = [now("float32"), *[None] * 5, 0, None, 0, 1, 1, None, None, 0, None, 0]
-    assert arguments(WRITTEN["begin_step"], tuple(given), "float32")[0] is given[0]
-    for wrong in (now("float64"), now("float32")[()], 1.0):
-        with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):
-            arguments(WRITTEN["begin_step"], (wrong, *given[1:]), "float32")
+    numbers = [given(), None, 0, 2, 1, *[None] * 5, 0, None, 5, 5, None, None, 1, None, 3]
+    assert arguments(WRITTEN["begin_step"], tuple(numbers), "float32")[0] is numbers[0]
+    for wrong in (given()["words"], given()[()], 1.0):
+        with pytest.raises(TypeError, match=r"begin_step takes sources.given\(\) as given; got"):
+            arguments(WRITTEN["begin_step"], (wrong, *numbers[1:]), "float32")
+
+
+def test_the_numbers_of_a_step_lie_as_in_c():
+    """The struct, then coefficients, then keys, each aligned; and no more than go by value."""
+    c = text("begin.cu")
+    assert int(re.search(r"#define MOST_WORDS (\d+)", c)[1]) == MOST_WORDS
+    assert MOST_WORDS * 8 + 512 <= 4096
+    assert "unsigned long long cost, x, y, weight, order;\n  int step, skipped;" in c
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        for numbers, keys in ((1, 0), (3, 4), (8 * 3, 2)):
+            layout = now(dtype, numbers, keys)
+            words = np.zeros(layout.size, "uint8")
+            values = [float(i) for i in range(numbers)], [-i for i in range(keys)]
+            layout.pack_into(words, 0, *range(1, 8), *values[0], *values[1])
+            assert layout.size % 8 == 0
+            assert words[:40].view("uint64").tolist() == [1, 2, 3, 4, 5]
+            assert words[40:48].view("int32").tolist() == [6, 7]
+            end = 48 + numbers * size
+            assert words[48:end].view(dtype).tolist() == values[0]
+            assert words[end : end + 4 * keys].view("int32").tolist() == values[1]

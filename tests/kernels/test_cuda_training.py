@@ -4,6 +4,7 @@ Also CuPy's executor, on a stub of CuPy that records its calls: no GPU is needed
 """
 
 import contextlib
+import copy
 import gc
 import json
 import re
@@ -115,16 +116,17 @@ def test_a_training_is_resumed_with_the_algorithms_that_it_had(
         return trainer(FusedNumpy(folder, "float32", choices=choices, times=times))
 
     whole, first, second, other = made("a", 2), made("a", 2), made("b", 1), made("c", 1)
-    for t, epochs in ((whole, 4), (first, 2), (other, 4)):
+    for t, epochs in ((whole, 2), (first, 1), (other, 2)):
         t.fit(data, epochs=epochs)
     if already:
         second.fit(data, epochs=1)
     tensors, meta = first.snapshot()
     assert len(meta["algorithms"]) == 5 * 2  # of two batch sizes
     second.restore(tensors, json.loads(json.dumps(meta)))
-    second.fit(data, epochs=4)
+    second.fit(data, epochs=2)
     assert "CUDA graph" in second.engine.step.note
-    assert second.snapshot()[1]["algorithms"] == meta["algorithms"]
+    for t in (second, copy.copy(second)):
+        assert t.snapshot()[1]["algorithms"] == meta["algorithms"]
     for name, tensor in whole.params.items():
         assert tensor.tobytes() == second.params[name].tobytes()
     assert any(

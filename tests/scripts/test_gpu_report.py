@@ -10,16 +10,25 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cuda_on_cpu import CpuExecutor
 from test_backend_choice import stub_of_cupy
+from test_cuda_step import PLANTED
+
+from xpnet import backends
+from xpnet.kernels.cuda import executor as executors
+from xpnet.nn import BatchNorm, Dense, Tanh
+from xpnet.optim.optimizers import SGD
 
 if os.name != "posix":
     pytest.skip("the scripts are for POSIX", allow_module_level=True)
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 MODULES = ("card", "counters", "curves", "graphs", "keeping", "libraries", "plan", "recording",
-           "running", "sanitizer", "tools", "training", "wheels", "writing")  # fmt: skip
+           "replays", "running", "sanitizer", "standin", "subject", "tools", "training", "wheels",
+           "writing")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def test_a_rehearsal_runs_every_stage(report, gpu, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["gpu-report.json", "gpu-report.md"]
     text = (out / "gpu-report.md").read_text()
     assert text.startswith("# A rehearsal on a CPU: nothing here ran on a GPU\n")
-    for said in ("0 of 12 replays differ", "same bits", "softmax_cross_entropy", "sm 1755 MHz"):
+    for said in ("0 of 8 replays differ", "same bits", "softmax_cross_entropy", "sm 1755 MHz"):
         assert said in text
 
 
@@ -454,7 +463,78 @@ def test_a_test_run_that_is_stopped_has_kept_its_failures(workers, gpu, tmp_path
     assert "test_some.py::test_that_is_near: 95% of its tolerance" in found["near"]
 
 
+@pytest.mark.long
+def test_the_tools_of_a_stage_end_with_it(gpu, tmp_path):
+    """They have process groups of their own, which nobody else would end."""
+    tool, alive = tmp_path / "compute-sanitizer", tmp_path / "alive"
+    tool.write_text(f"#!/usr/bin/env bash\nsleep 4\ntouch '{alive}'\n")
+    tool.chmod(0o755)
+    command = [sys.executable, "-m", "gpu.sanitizer", "60", str(tmp_path / "kept.json")]
+    env = gpu.running.environment(tmp_path, False)
+    env["PATH"] = os.pathsep.join([str(tmp_path), env["PATH"]])
+    record = gpu.running.run(gpu.plan.Stage("sanitizer", 3.0, command), 3.0, env)
+    assert record["outcome"].startswith("stopped after ")
+    time.sleep(3)
+    assert not alive.exists()
+
+
 # -- the stages that compute ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stand_ins(gpu, folder, tmp_path, monkeypatch):
+    """Let `cupy` mean the stand-ins, as in a rehearsal."""
+    monkeypatch.setenv("XPNET_GPU_REHEARSAL", str(folder))
+    monkeypatch.setattr(executors, "CupyExecutor", gpu.standin.StandInExecutor)
+    monkeypatch.setitem(backends.BACKENDS, "cupy", "gpu.standin:StandInBackend")
+
+
+@pytest.mark.parametrize("bug", [None, "no barrier before the sums are read"])
+def test_replays_find_a_race_that_the_check_of_the_graph_does_not(
+    bug, gpu, folder, stand_ins, monkeypatch
+):
+    class Racy(gpu.standin.StandInExecutor):
+        def __init__(self, device, dtype, *, tf32=False, narrow=None):
+            CpuExecutor.__init__(self, dtype, folder, planted=PLANTED[bug] if bug else None)
+
+    monkeypatch.setattr(executors, "CupyExecutor", Racy)
+    layers = [Dense(9), BatchNorm(), Tanh(), Dense(5)]
+    wrong, note = gpu.replays.differing(gpu.subject.Subject(6, layers, 301, SGD(0.1)), 6)
+    assert note.startswith("CUDA graph of ")
+    assert bool(wrong) == bool(bug)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"losses": [2.0, 1.002]}, "against the CPU: 2.0e-03 where 1e-03 is allowed"),
+        ({"losses": [2.0, np.nan]}, "against the CPU: nan"),
+        ({"resumed": b"b"}, "resumed: other bits in params"),
+        ({"again": b"b"}, "again: other bits in params"),
+        ({"note": "eager: no"}, "the step is no graph: eager: no"),
+    ],
+)
+def test_a_training_that_differs_is_missed(changed, said, gpu, tmp_path, monkeypatch):
+    def trained(losses, bits, note="CUDA graph of 9 launches"):
+        history = [{"loss": loss, "seconds": 0.5} for loss in losses]
+        engine = SimpleNamespace(step=SimpleNamespace(note=note))
+        return SimpleNamespace(history=history, engine=engine, bits=bits)
+
+    losses, note = changed.get("losses", [2.0, 1.0]), changed.get("note", "CUDA graph")
+    fits = iter([trained(losses, b"a", note), trained(losses, changed.get("again", b"a"))])
+    monkeypatch.setenv("XPNET_GPU_REHEARSAL", str(tmp_path))
+    monkeypatch.setattr(gpu.training, "fitted", lambda case, device: next(fits))
+    monkeypatch.setattr(
+        gpu.training, "resumed", lambda case: trained(losses, changed.get("resumed", b"a"))
+    )
+    monkeypatch.setattr(gpu.training, "state", lambda its: {"params": its.bits})
+    kept = gpu.keeping.Kept(tmp_path / "kept.json")
+    case = gpu.training.Case(1e-3, repeated=True)
+    row = gpu.training.run("some", case, trained([2.0, 1.0], b""), kept)
+    assert kept.code == int(said is not None)
+    assert said is None or said in kept.found["missed"][0]
+    assert row["rows/s"] == case.rows / 0.5
 
 
 @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.001, 1), (np.nan, 1)])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.cupy_cache import import_cupy
 from xpnet.errors import how_to_install
 from xpnet.prefetch import Empty
 from xpnet.typing import Array
@@ -37,8 +38,8 @@ class CupyBackend(Backend):
         # Else CuPy takes six times as long to compile a kernel; it reads this when it is imported.
         os.environ.setdefault("CUPY_NVRTC_USE_PCH", "1")
         try:
-            import cupy
-        except Exception as error:  # also a folder for its cache that cannot be made
+            cupy, kernels = import_cupy()
+        except Exception as error:
             return Probe(version, (), f"CuPy {version} cannot be imported: {_first_line(error)}")
         if note := _why_no_gpu(cupy):
             return Probe(version, (), note)
@@ -48,7 +49,7 @@ class CupyBackend(Backend):
             note = f"CuPy {version} cannot compile kernels: {_first_line(error)}: "
             return Probe(version, (), note + how_to_install("cupy"))
         count = cupy.cuda.runtime.getDeviceCount()
-        return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
+        return Probe(version, tuple(f"cuda:{i}" for i in range(count)), kernels)
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)

@@ -118,6 +118,9 @@ class DrawnOrder(Loader):
     ) -> Iterator[Batch]:
         return super().batches(batch_size, self._drawn(shuffle), start, **more)
 
+    def rows_of_batches(self, *given: Any, **more: Any) -> None:
+        return None  # the order may be another, or none
+
 
 class SparseRows(DrawnOrder):
     """The rows of a CSR matrix, of which a batch is dense at a time; those of y are resident."""

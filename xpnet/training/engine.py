@@ -1,6 +1,6 @@
 """A built model on one backend: its training state, and the steps that use it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,11 +19,13 @@ from xpnet.optim.groups import frozen, grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.split_vector import SplitVector
 from xpnet.step import (
+    AnyBatch,
     Batch,
     BatchGradient,
     StepInputs,
     Totals,
     TrainState,
+    gathered,
     make_evaluate_step,
     make_gradient,
     make_predict_step,
@@ -109,10 +111,12 @@ class Engine:
         self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._made_by, (), self.host_state()
+        return self._made_by, (), (self.host_state(), dict(self.algorithms))
 
-    def __setstate__(self, host: TrainState) -> None:
+    def __setstate__(self, state: tuple[TrainState, Mapping[str, str]]) -> None:
+        host, algorithms = state
         self.set_state(host)
+        self.prefer(algorithms)
 
     @property
     def nbytes(self) -> int:
@@ -121,16 +125,17 @@ class Engine:
         floats += len(Totals._fields) - 1 + (0 if self.state.scale is None else 3)
         return floats * np.dtype(self.backend.dtype_name).itemsize + 4  # and the number of a step
 
-    def coefficients(self, lr: float, t: int) -> Any:
+    def coefficients(self, lr: float, t: int, ahead: int = 0) -> Any:
         """Return what the rule's step t = 1, 2, ... takes, steps that are left out not counted.
 
-        With a loss scale the device counts these; the host looks once in a few steps.
+        With a loss scale the device counts these; the host looks once in a few steps. ``ahead``, of
+        these fewer than CANDIDATES, are the steps before this one that are still to be taken.
         """
         skipped = self.state.skipped
         if skipped is None:
             return self.optimizer.coefficients(lr, t)
         if self._skipped_by is None or not 0 <= t - self._skipped_by[1] < CANDIDATES:
-            self._skipped_by = int(self.backend.to_host(skipped)), t
+            self._skipped_by = int(self.backend.to_host(skipped)), t - ahead
         known, at = self._skipped_by
         return candidates(self.optimizer, lr, t, known, t - at)
 
@@ -147,10 +152,17 @@ class Engine:
         self._algorithms = dict(algorithms)
         self.step.prefer(self._algorithms)
 
-    def train(self, batch: Batch, inputs: StepInputs) -> Array:
+    def train(self, batch: AnyBatch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
         self.state, cost = self.step.train(self.state, batch, inputs)
         return cost
+
+    def train_many(self, batches: Sequence[AnyBatch], inputs: Sequence[StepInputs]) -> None:
+        """Take as many steps as ``step.at_once`` says, of batches of one size, or one step."""
+        if len(batches) == 1:
+            self.train(batches[0], inputs[0])
+        else:
+            self.state, _ = self.step.train.many(self.state, batches, inputs)  # type: ignore[attr-defined]
 
     def gradient(
         self, batch: Batch, keys: tuple[tuple[int, int], ...] = (), params: Array | None = None
@@ -165,7 +177,7 @@ class Engine:
         return self._gradient(params, self.state.stats, batch, keys)
 
     def gradient_of_step(
-        self, batch: Batch, keys: tuple[tuple[int, int], ...], before: Array
+        self, batch: AnyBatch, keys: tuple[tuple[int, int], ...], before: Array
     ) -> Array:
         """Return the gradient (P,) of the step taken last, before clipping.
 
@@ -177,7 +189,9 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
-        return self._step_gradient(before, self.state.stats, batch, keys).gradient
+        with self.backend.active():
+            whole = gathered(batch)
+        return self._step_gradient(before, self.state.stats, whole, keys).gradient
 
     def evaluate(
         self,
@@ -232,13 +246,13 @@ class Engine:
             denominator = 1.0
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
-    def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
+    def first_nonfinite(self, batch: AnyBatch, inputs: StepInputs) -> str | None:
         """Name the first array with a NaN or an infinity in the step that this batch would take.
 
         With a loss scale, gradients that overflow are no fault: such a step is skipped.
         """
         with self.backend.active():
-            return self._first_nonfinite(batch, inputs)
+            return self._first_nonfinite(gathered(batch), inputs)
 
     def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
         params, narrow, r = self.state.params, None, self.request

@@ -18,7 +18,7 @@ from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
 from xpnet.nn.losses import check_weights
 from xpnet.prefetch import Empty, new_array
-from xpnet.step import Batch
+from xpnet.step import Batch, Ordered, Rows
 from xpnet.typing import Array
 
 __all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host", "uneven"]
@@ -103,7 +103,7 @@ class Loader:
         """Return a batch of so many rows that are at hand, over and over where these are fewer."""
         indices = np.arange(rows) % self.arrays["x"].shape[0]
         if self.resident:
-            return self._take(self.backend.asarray(indices, dtype="int32"))
+            return self._take(Rows(self._ordered(indices), 0, rows))
         return _batch(
             {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
         )
@@ -164,13 +164,28 @@ class Loader:
         order = shuffle.order(self.rows)
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
             return self._reused(starts, batch_size, order)
-        placed = self.backend.asarray(order, dtype="int32")
-        return (self._take(placed[rows]) for rows in slices)
+        ordered = self._ordered(order)
+        return (self._take(Rows(ordered, rows.start, rows.stop)) for rows in slices)
 
-    def _take(self, indices: Array) -> Batch:
-        xp = self.backend.xp
+    def _take(self, rows: Rows) -> Batch:
         with self.backend.active():
-            return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
+            return rows.gathered()
+
+    def rows_of_batches(
+        self, batch_size: int, shuffle: Shuffle, start: int = 0
+    ) -> Iterator[Rows] | None:
+        """Yield the same batches as :meth:`batches`, for a step that gathers the rows itself.
+
+        Returns None where that cannot be: the data set is not on the device.
+        """
+        if not self.resident:
+            return None
+        ordered = self._ordered(shuffle.order(self.rows))
+        starts = range(start * batch_size, self.rows, batch_size)
+        return (Rows(ordered, s, min(s + batch_size, self.rows)) for s in starts)
+
+    def _ordered(self, order: np.ndarray) -> Ordered:
+        return Ordered(_batch(self.arrays), self.backend.asarray(order, dtype="int32"))
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""
@@ -293,11 +308,19 @@ class RenewedLoader(Loader):
         *,
         reuse: bool = False,
     ) -> Iterator[Batch]:
-        if shuffle is not None and shuffle.epoch != self._rows.epoch:
-            self._renew(shuffle.epoch)
+        self._renew(shuffle)
         return super().batches(batch_size, shuffle, start, reuse=reuse)
 
-    def _renew(self, epoch: int) -> None:
+    def rows_of_batches(
+        self, batch_size: int, shuffle: Shuffle, start: int = 0
+    ) -> Iterator[Rows] | None:
+        self._renew(shuffle)
+        return super().rows_of_batches(batch_size, shuffle, start)
+
+    def _renew(self, shuffle: Shuffle | None) -> None:
+        """Take the rows of this epoch, if they are those of another one."""
+        if shuffle is None or (epoch := shuffle.epoch) == self._rows.epoch:
+            return
         with naming(f"the rows of epoch {epoch + 1}"):
             new = Loader(self.backend, *self._rows.of(epoch))
             shapes = [{k: tuple(v.shape) for k, v in a.items()} for a in (new.arrays, self.arrays)]

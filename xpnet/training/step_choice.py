@@ -54,6 +54,16 @@ class ChosenStep(NamedTuple):
     why: str = ""  # why "auto" came to the portable step where there is a fused one
 
     @property
+    def gathers(self) -> bool:
+        """Whether it takes :class:`xpnet.step.Rows` of a data set, too."""
+        return getattr(self.train, "gathers", False)
+
+    def at_once(self, rows: int) -> int:
+        """Return how many steps of so many rows it is best given at once."""
+        best = getattr(self.train, "at_once", None)
+        return 1 if best is None else best(rows)
+
+    @property
     def until_steady(self) -> int:
         """How many steps of a batch size may each take more memory than the one before."""
         return getattr(self.train, "until_steady", 1)

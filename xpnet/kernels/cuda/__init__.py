@@ -13,6 +13,7 @@
     batch_program.py     the buffers of one batch size, and the calls recorded on them
     layer_operations.py  the launches of each operation of a layer
     step_operations.py   the launches of the whole plan, with loss and update
+    begin.py             how steps begin: their numbers, and their rows of the data set
     lanes.py             which launches of a graph may run beside each other
     graph_check.py       whether a graph does what its launches do
     graphed_step.py      the step, and its graph

@@ -10,7 +10,7 @@ from xpnet.errors import DataError
 from xpnet.kernels.cuda.blas import Rest
 from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.lanes import Call, Recorded, Span
+from xpnet.kernels.cuda.lanes import Recorded, Span
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
@@ -19,7 +19,7 @@ from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "Program"]
+__all__ = ["LIMIT", "Program", "launches"]
 
 LIMIT = 2**31  # elements, which an int can no longer count
 
@@ -50,7 +50,6 @@ class Program:
         self._sums: dict[str, Array] = {}
         self.x, self.y = self._stored(N * widths[0]), self._target(batch, (N, output))
         self.weight = None if batch.weight is None else executor.empty((N,), executor.dtype)
-        self._begin()
 
     # -- the micro-batch that is being recorded -----------------------------------------------
 
@@ -116,32 +115,20 @@ class Program:
 
     def product(self, a: Array, b: Array, out: Array, *, add: int = 0, lane: int = 0) -> None:
         call = self.executor.product(a, b, out, add=bool(add), lane=lane)
-        self._record(call, lane, [a, b], [out])
+        self.calls.append(Recorded(call, self._spans([a, b]), self._spans([out]), lane))
 
-    def _record(
-        self, call: Call, lane: int, reads: Iterable[Array], writes: Iterable[Array]
-    ) -> None:
-        read, written = (tuple(map(self._span, arrays)) for arrays in (reads, writes))
-        self.calls.append(Recorded(call, read, written, lane))
-
-    def _span(self, x: Array) -> Span:
-        first = self.executor.address(x)
-        return Span(first, first + x.nbytes)
+    def _spans(self, arrays: Iterable[Array]) -> tuple[Span, ...]:
+        at = ((self.executor.address(x), x.nbytes) for x in arrays)
+        return tuple(Span(first, first + size) for first, size in at)
 
     def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
         """Let the product that was recorded before the last launch do the work of that, too."""
         product, apart = self.calls[-2:]
         both = self.executor.affine(a, b, bias, out, relu=relu, apart=apart.run)
-        reads = (*product.reads, self._span(bias))
+        reads = (*product.reads, *self._spans([bias]))
         self.calls[-2:] = [
             product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
         ]  # fmt: skip
-
-    @property
-    def launches(self) -> int:
-        """The calls that launch something."""
-        rests = [call.run for call in self.calls if isinstance(call.run, Rest)]
-        return len(self.calls) - sum(rest.is_done() for rest in rests)
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
@@ -177,15 +164,26 @@ class Program:
         lane: int = 0,
     ) -> None:
         """Launch blocks of so many threads."""
+        self.calls.append(self.recorded(kernel, grid, *given, lane=lane, threads=threads))
+
+    def recorded(
+        self,
+        kernel: str | Kernel,
+        grid: int | tuple[int, int],
+        *given: Any,
+        lane: int = 0,
+        threads: int | None = None,
+    ) -> Recorded:
+        """Return a launch that is not one of :attr:`calls`."""
         grid = grid if isinstance(grid, tuple) else (grid, 1)
         kernel = WRITTEN[kernel] if isinstance(kernel, str) else kernel
-        call = self.executor.launch(kernel, grid, threads, *given)
+        call = self.executor.launch(kernel, grid, threads or self.task.threads, *given)
         arrays = [pair for pair in zip(parameters(kernel), given, strict=False) if pair[0].pointer]
         reads, writes = (
-            [x for p, x in arrays if p.constant == only_read and x is not None]
-            for only_read in (True, False)
+            self._spans(x for p, x in arrays if p.constant == constant and x is not None)
+            for constant in (True, False)
         )
-        self._record(call, lane, reads, writes)
+        return Recorded(call, reads, writes, lane)
 
     # -- the batch ----------------------------------------------------------------------------
 
@@ -197,34 +195,7 @@ class Program:
         labels = isinstance(loss, ROW_LOSSES) and len(batch.y.shape) == 1
         return e.empty(batch.y.shape if labels else output, "int32" if labels else e.dtype)
 
-    def _begin(self) -> None:
-        """Prepare the launch that is never in a graph: it copies the batch and the numbers."""
-        b, e, labels = self.buffers, self.executor, str(self.y.dtype) == "int32"
-        x_size, y_size = math.prod(self.x.shape), math.prod(self.y.shape)
-        J, width = self.task.plan.widths[0], self.task.widths[0]
-        real = np.dtype(e.dtype)
-        self._slot_dtypes = (real, np.dtype(self.y.dtype), real)  # others are converted first
-        targets = (self.y, None) if labels else (None, self.y)
-        self._begin_step = e.launch(
-            WRITTEN["begin_step"], (self.blocks(x_size), 1), self.task.threads, b.now,
-            b.state.skipped, b.coefficients, b.step, b.cost_at, b.keys, b.keys.shape[0],
-            self.x, x_size, J, width, *targets, y_size, self.weight, self.N,
-        )  # fmt: skip
 
-    def begin(self, batch: Batch) -> None:
-        """Copy a batch into the slots, and the numbers in ``buffers.now`` to the device."""
-        e, now = self.executor, self.buffers.now
-        kept = []  # alive until it is copied
-        for name, dtype, x in zip(("x", "y", "weight"), self._slot_dtypes, batch, strict=True):
-            if x is not None and not (x.dtype == dtype and e.owns(x)):
-                converted = e.empty(tuple(x.shape), str(dtype))
-                e.copy(converted, x)
-                x = converted
-            kept.append(x)
-            now[name] = 0 if x is None else e.address(x)
-        self._begin_step()
-
-    def run(self) -> None:
-        """Run the recorded work, one launch after another."""
-        for call in self.calls:
-            call.run()
+def launches(calls: Iterable[Recorded]) -> int:
+    """Return how many of the calls launch something."""
+    return sum(not (isinstance(call.run, Rest) and call.run.is_done()) for call in calls)

@@ -130,7 +130,7 @@ class CublasLt:
     def prefer(self, algorithms: Mapping[str, str]) -> bool:
         """Take these from now on, in other processes, too; return whether any so far was another.
 
-        Only what cuBLASLt itself names is taken of them: they may come from a file of anyone.
+        Only what cuBLASLt would run is taken of them: they may come from a file of anyone.
         """
         self._preferred, mine = algorithms, self.algorithms
         names = {self._choices.name(str(problem)): problem for problem in self._chosen}
@@ -143,11 +143,10 @@ class CublasLt:
         """What is preferred or kept for a product; else its first option, until all are timed."""
         name, choices = str(matmul.problem), self._choices
         preferred = self._preferred.get(choices.name(name))
-        for option in options:
-            if option.hex() == preferred:
-                return Chosen(option, REMEMBERED)
         if preferred is not None:
-            self._give_up("the checkpoint has an algorithm that cuBLASLt does not name")
+            if (algorithm := self._of_hex(matmul, options, preferred)) is not None:
+                return Chosen(algorithm, REMEMBERED)
+            self._give_up("the checkpoint has an algorithm that cuBLASLt does not take here")
         if not self._timed or len(options) == 1:
             return Chosen(options[0], FIRST)
         try:
@@ -155,13 +154,28 @@ class CublasLt:
             if kept is None:
                 choices.prepare()
                 return Chosen(options[0], FIRST, options)
-            known = kept in options or (kept and matmul.takes(self.handle, kept))
-            if not known:
+            if not self._takes(matmul, options, kept):
                 raise choices.refused(name, "has an algorithm that cuBLASLt does not take here")
         except BackendError as error:
             self._give_up(f"not all are timed: {error}")
             return Chosen(options[0], FIRST)
         return Chosen(kept, REMEMBERED)
+
+    def _of_hex(self, matmul: Matmul, options: list[bytes], text: str) -> bytes | None:
+        """An algorithm of a checkpoint, if a product can take it."""
+        try:
+            algorithm = bytes.fromhex(text)
+        except ValueError:
+            return None
+        return algorithm if self._takes(matmul, options, algorithm) else None
+
+    def _takes(self, matmul: Matmul, options: list[bytes], algorithm: bytes) -> bool:
+        """Whether a product can take an algorithm that was kept.
+
+        That it is no option proves nothing: cuBLASLt may name others the next time.
+        """
+        whole = len(algorithm) == ctypes.sizeof(Algorithm)
+        return algorithm in options or (whole and matmul.takes(self.handle, algorithm))
 
     def is_open(self, chosen: Chosen) -> bool:
         """Whether the options are to be timed; in a capture the first one is settled for."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.padding import Padding
-from xpnet.kernels.cuda.sources import MOST_NUMBERS, now
+from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_WORDS, given
 from xpnet.kernels.operations import Place, Plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout
@@ -14,7 +14,7 @@ from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Totals, TrainState
-from xpnet.step.mixed_precision import Mixed
+from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
 
 __all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks", "many_blocks"]
@@ -54,6 +54,16 @@ class Task(NamedTuple):
         return place.width if self.padding is None else self.padding.places[place.name]
 
     @property
+    def sets(self) -> int:
+        """How many sets of coefficients a step is given: with a loss scale, to choose from."""
+        return CANDIDATES if self.mixed is not None and self.mixed.scales else 1
+
+    @property
+    def numbers(self) -> int:
+        """How many coefficients an update takes."""
+        return len(self.optimizer.coefficients(self.optimizer.lr, 1))
+
+    @property
     def bias_of_loss(self) -> int | None:
         """The layer whose bias the loss adds, if it also sums up the gradient of that."""
         op = self.plan.loss
@@ -64,7 +74,8 @@ class Buffers(NamedTuple):
     """The buffers shared by all batch sizes."""
 
     state: TrainState
-    now: np.ndarray  # the numbers of the step, on the host
+    given: np.ndarray  # the numbers of one step or several, on the host
+    kept: Array  # (MOST_WORDS,) the same, for all but the first
     grad: Array  # (P,) gradient of the sum of the losses, or of more with pads
     denominator: Array  # (1,) that it is divided by
     factor: Array  # (1,) for clipping by norm
@@ -110,7 +121,8 @@ class Buffers(NamedTuple):
         grad, working, tensors = _gradient_and_working_copy(e, task)
         return cls(
             state,
-            now(real),
+            given(),
+            e.empty((MOST_WORDS,), "uint64"),
             grad,
             e.empty((1,), real),
             e.empty((1,), real),

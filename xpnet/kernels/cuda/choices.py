@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from xpnet.errors import BackendError
@@ -73,17 +74,21 @@ class Choices:
         us = [round(1e6 * s, 2) if isfinite(s) else None for s in seconds]
         record = {**self._record(product), "algorithm": algorithm.hex(), "us": us}
         path = self.path(product)
-        aside = path.with_suffix(f".{os.getpid()}")
+        aside = path.with_suffix(f".{os.getpid()}-{get_ident()}")
         try:
             aside.write_text(json.dumps(record) + "\n", "utf-8")
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.link(aside, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links, where the last process is the one
+                aside.replace(path)
         except OSError as error:
             msg = f"{path} cannot be written: {error.strerror or error}"
             raise BackendError(msg) from error
         finally:
             with contextlib.suppress(OSError):
-                aside.unlink()
+                aside.unlink(missing_ok=True)
         kept = self.find(product)
         return algorithm if kept is None else kept
 

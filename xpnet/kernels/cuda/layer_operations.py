@@ -15,6 +15,7 @@ from xpnet.kernels.operations import (
     MapBackward,
     Norm,
     NormBackward,
+    Place,
     SoftmaxBackward,
     SoftmaxForward,
 )
@@ -121,19 +122,25 @@ def drop(work: Program, op: Drop) -> None:
     """Drop, or in backward compute the same mask again."""
     layer, x = work.layer(op.layer), work.at(op.x)
     assert isinstance(layer, Dropout)
-    N, J = x.shape
+    (N, width), J = x.shape, op.x.width
     threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
-    grid = work.many_blocks(-(-N * J // work.wide))
-    work.launch("dropout", grid, x, work.at(op.y), work.keys(op.index), N * J, threshold, scale,
+    grid = work.many_blocks(-(-N * width // work.wide))
+    kernel, sizes = ("dropout", (N * J,)) if width == J else ("dropout_with_pads", (N, J, width))
+    work.launch(kernel, grid, x, work.at(op.y), work.keys(op.index), *sizes, threshold, scale,
                 work.first * J)  # fmt: skip
 
 
 # -- along rows or columns ------------------------------------------------------------------------
-# These see rows of the last axis: all axes before it, also those of images, are R rows.
+# These see rows of the last axis: all axes before it, also those of images, are R rows. Where those
+# of J numbers have pads, they are of `width`.
 
 
 def _rows(x: Array, J: int) -> Array:
     return x.reshape((math.prod(x.shape) // J, J))
+
+
+def _width(work: Program, place: Place) -> int:
+    return work.task.width(place) // (place.width // place.shape[-1])
 
 
 def _statistics(work: Program, op: Norm | NormBackward, n: int) -> list[Array]:
@@ -141,45 +148,46 @@ def _statistics(work: Program, op: Norm | NormBackward, n: int) -> list[Array]:
 
 
 def norm(work: Program, op: Norm) -> None:
-    layer, J = work.layer(op.layer), op.x.shape[-1]
-    x, y, a = (_rows(work.at(place), J) for place in (op.x, op.y, op.a))
+    layer, J, width = work.layer(op.layer), op.x.shape[-1], _width(work, op.x)
+    x, y, a = (_rows(work.at(place), width) for place in (op.x, op.y, op.a))
     R = x.shape[0]
     parameters = [work.parameter(op.layer, name) for name in ("gamma", "beta")]
     if isinstance(layer, LayerNorm):
-        given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, layer.eps)
+        given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, width, layer.eps)
         work.launch(activation("layer_norm", op.f), work.blocks(R * WARP), *given)
         return
     assert isinstance(layer, BatchNorm)
-    cut, partial, m = patches(R, J), None, layer.momentum
+    cut, partial, m = patches(R, width), None, layer.momentum
     if cut.splits > 1:
-        partial = work.sums("moments", (cut.splits, 2, J))
-        work.launch_patches("column_moments", cut.grid, x, partial, R, J, cut.rows)
+        partial = work.sums("moments", (cut.splits, 2, width))
+        work.launch_patches("column_moments", cut.grid, x, partial, R, width, cut.rows)
     running = [work.statistic(op.layer, name) for name in ("mean", "var")]
     unbiased = R / max(R - 1, 1)
     work.launch_patches(
-        activation("batch_norm", op.f), cut.grid, x, y, a, *parameters, *_statistics(work, op, J),
-        partial, *running, R, J, cut.rows, layer.eps, 1.0 - m, m, unbiased,
+        activation("batch_norm", op.f), cut.grid, x, y, a, *parameters,
+        *_statistics(work, op, width), partial, *running, J, R, width, cut.rows,
+        layer.eps, 1.0 - m, m, unbiased,
     )  # fmt: skip
 
 
 def norm_backward(work: Program, op: NormBackward) -> None:
-    J = op.x.shape[-1]
-    da, kept, x = (_rows(work.at(place), J) for place in (op.da, op.kept, op.x))
+    J, width = op.x.shape[-1], _width(work, op.x)
+    da, kept, x = (_rows(work.at(place), width) for place in (op.da, op.kept, op.x))
     by_row, cut, partial = isinstance(work.layer(op.layer), LayerNorm), patches(*x.shape), None
     R = x.shape[0]
-    statistics = _statistics(work, op, R if by_row else J)
+    statistics = _statistics(work, op, R if by_row else width)
     if by_row or cut.splits > 1:
-        partial = work.sums("norm gradients", (cut.splits, 2, J))
+        partial = work.sums("norm gradients", (cut.splits, 2, width))
         work.launch_patches(
             derivative("norm_gradients", op.f), cut.grid, da, kept, x, *statistics, partial, by_row,
-            R, J, cut.rows,
+            R, width, cut.rows,
         )  # fmt: skip
     sums = [work.gradient(op.layer, name) for name in ("gamma", "beta")]
     given = (da, kept, x, work.parameter(op.layer, "gamma"), *statistics, partial, *sums, work.add,
-             op.input_gradient, R, J)  # fmt: skip
+             op.input_gradient, R, width)  # fmt: skip
     if by_row:
-        blocks = work.blocks(R * WARP if op.input_gradient else J)
-        work.launch(derivative("layer_norm_backward", op.f), blocks, *given, cut.splits)
+        blocks = work.blocks(R * WARP if op.input_gradient else width)
+        work.launch(derivative("layer_norm_backward", op.f), blocks, *given, J, cut.splits)
     else:
         kernel = derivative("batch_norm_backward", op.f)
         work.launch_patches(kernel, cut.grid, *given, cut.rows)

@@ -5,6 +5,9 @@
 // x. Sums over rows are taken by patches (common.cuh); if several lie one below another, a first
 // launch writes their sums to partial (gridDim.y, 2, J), and each block of the next adds those up
 // in order.
+//
+// Pads (padding.py) have 0 in gamma and beta, so y is 0 there. To a batch norm they are columns like
+// others; a layer norm has `width` of them, of which only J count in a row's sums.
 
 struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)^2
 
@@ -42,10 +45,12 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
   return all;
 }
 
-// The running statistics (J) move towards the batch's mean and variance; unbiased = R / (R - 1).
+// The running statistics (tracked) move towards the batch's mean and variance; unbiased is
+// R / (R - 1).
 FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
-                  int R, int J, int rows, real eps, real retained, real momentum, real unbiased) {
+                  int tracked, int R, int J, int rows, real eps, real retained, real momentum,
+                  real unbiased) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
   Moments m = partial ? all_moments(partial, patch, R, J, rows) : moments(x, patch, J);
@@ -53,6 +58,8 @@ FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act*
   if (blockIdx.y == 0 && patch.group == 0 && j < J) {
     mean[j] = m.mean;
     inv_std[j] = inverse;
+  }
+  if (blockIdx.y == 0 && patch.group == 0 && j < tracked) {
     running_mean[j] = retained * running_mean[j] + momentum * m.mean;
     running_var[j] = retained * running_var[j] + momentum * (variance * unbiased);
   }
@@ -127,10 +134,10 @@ FRAME batch_norm_backward(F f, act* da, const act* kept, const act* x, const act
 
 // One warp per row.
 FRAME layer_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
-                  real* inv_std, int R, int J, real eps) {
+                  real* inv_std, int R, int J, int width, real eps) {
   int lane = threadIdx.x % WARP;
   for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {
-    const act* xn = x + (size_t)n * J;
+    const act* xn = x + (size_t)n * width;
     real sum = 0, deviation = 0;
     for (int j = lane; j < J; j += WARP) sum += (real)xn[j];
     real mu = warp_sum(sum) / J;
@@ -140,22 +147,22 @@ FRAME layer_norm(F f, const act* x, act* y, act* a, const act* gamma, const act*
       mean[n] = mu;
       inv_std[n] = inverse;
     }
-    for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
+    for (int j = lane; j < width; j += WARP) {
+      size_t i = (size_t)n * width + j;
       real value = y[i] = ((real)xn[j] - mu) * inverse * (real)gamma[j] + (real)beta[j];
       a[i] = f(value);
     }
   }
 }
 
-// dgamma and dbeta from their partial sums, and dx in place of da if has_dx, a warp per row: with
-// g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
+// dgamma and dbeta (width) from their partial sums, and dx in place of da if has_dx, a warp per row:
+// with g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
 FRAME layer_norm_backward(F f, act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J,
-                           int splits) {
-  for (int j = FIRST; j < J; j += STRIDE) {
-    Gradients sums = all_gradients(partial, splits, J, j);
+                           real* dgamma, real* dbeta, int add, int has_dx, int R,
+                           int width, int J, int splits) {
+  for (int j = FIRST; j < width; j += STRIDE) {
+    Gradients sums = all_gradients(partial, splits, width, j);
     put(dgamma + j, sums.gamma, add);
     put(dbeta + j, sums.beta, add);
   }
@@ -163,17 +170,18 @@ FRAME layer_norm_backward(F f, act* da, const act* kept, const act* x, const act
   for (int n = FIRST / WARP; has_dx && n < R; n += STRIDE / WARP) {
     real along_mean = 0, along_x_hat = 0;
     for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
+      size_t i = (size_t)n * width + j;
       real g = (real)gamma[j] * DY(i);
       along_mean += g;
       along_x_hat += g * (((real)x[i] - mean[n]) * inv_std[n]);
     }
     along_mean = warp_sum(along_mean) / J;
     along_x_hat = warp_sum(along_x_hat) / J;
-    for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
+    for (int j = lane; j < width; j += WARP) {
+      size_t i = (size_t)n * width + j;
       real g = (real)gamma[j] * DY(i), x_hat = ((real)x[i] - mean[n]) * inv_std[n];
-      da[i] = (g - along_mean - x_hat * along_x_hat) * inv_std[n];
+      real dx = (g - along_mean - x_hat * along_x_hat) * inv_std[n];
+      da[i] = j < J ? dx : (real)0;
     }
   }
 }

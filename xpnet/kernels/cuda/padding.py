@@ -6,8 +6,8 @@ parameters that has them, too. Pads stay inert: a column of zeros of W makes z z
 finite and meets a row of zeros; and backward gives dz = 0. An infinite number makes its whole row
 NaN, where without pads some could stay finite; the gradient is not finite in either case.
 
-A place is padded if nothing but products and activations touch it; what sums along rows, draws
-random numbers or has sums of its own for each column keeps its width.
+A place is padded if all that touches it leaves pads inert: products, activations, dropout and
+normalisations, but not the loss, softmax, or a user's own activation with f(0) infinite, say.
 """
 
 import math
@@ -20,13 +20,17 @@ from xpnet.kernels.formulas import Elementwise, function
 from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
+    Drop,
     Map,
     MapBackward,
+    Norm,
+    NormBackward,
     Operation,
     Place,
     Plan,
 )
-from xpnet.nn.layout import Entry, Layout
+from xpnet.nn import Sequential
+from xpnet.nn.layout import Entry, Layout, layouts
 
 __all__ = ["Padding", "padding"]
 
@@ -44,12 +48,13 @@ class Padding(NamedTuple):
     tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
 
 
-def padding(plan: Plan, layout: Layout, pack: int) -> Padding | None:
+def padding(plan: Plan, model: Sequential, pack: int) -> Padding | None:
     """Return how to pad a plan's places to multiples of ``pack``; None if nothing would change.
 
-    ``layout`` is that of the flat vector. In the working copy each tensor begins at a multiple of
-    ``pack``, so nothing changes only where all do so already.
+    In the working copy each tensor begins at a multiple of ``pack``, so nothing changes only where
+    all do so in the flat vector, too.
     """
+    layout = layouts(model)[0]
     found = {place.name: place for op in plan.operations() for place in _places(op)}
     kept = _kept(plan)
     widths = {
@@ -64,6 +69,8 @@ def padding(plan: Plan, layout: Layout, pack: int) -> Padding | None:
         if isinstance(op, Affine):
             rows, columns = widths[op.x.name], widths[op.z.name]
             shapes |= {(op.layer, "W"): (rows, columns), (op.layer, "b"): (columns,)}
+        elif isinstance(op, Norm) and len(op.x.shape) == 1:
+            shapes |= {(op.layer, name): (widths[op.x.name],) for name in ("gamma", "beta")}
     entries: list[Entry] = []
     for e in layout.entries:
         start = _up(entries[-1].stop, pack) if entries else 0
@@ -106,9 +113,11 @@ def _alike(op: Operation, outputs: dict[int, Place]) -> Iterator[list[Place]]:
 
 
 def _allows(op: Operation) -> bool:
-    if isinstance(op, Map | MapBackward):
+    if isinstance(op, Norm | NormBackward) and len(op.x.shape) > 1:  # rows of an image's last axis
+        return False
+    if isinstance(op, Map | MapBackward | Norm | NormBackward):
         return op.f is None or is_inert(op.f)
-    return isinstance(op, Affine | AffineBackward)
+    return isinstance(op, Affine | AffineBackward | Drop)
 
 
 def is_inert(f: Elementwise) -> bool:
