@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from sass import machine_code
+from test_cuda_sources import every_kernel, kernels_with_pads
 
-from tests.kernels.test_cuda_sources import every_kernel, kernels_with_pads
-from tests.sass import machine_code
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import source

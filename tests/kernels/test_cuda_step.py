@@ -437,7 +437,7 @@ def test_a_row_with_a_label_is_as_in_the_portable_loss(row, block, smoothing, fo
     totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
     cost, denominator = np.zeros(1), np.zeros(1)
     executor.launch(printed.labelled_rows(8, packed=True, block=block), (1, 1), 64, dz, None, dz, y,
-                    None, 1, K, K, 1.0 - smoothing, smoothing / K, 0, 0, None, 1.0,
+                    None, 1, K, K, 1.0 - smoothing, smoothing / K, 0, 0, None, None, None, 1.0,
                     np.zeros((1, 4)), 0, 1, np.zeros(1, "uint32"), 0, 1, denominator, *totals,
                     np.array([7], "int32"),
                     np.array([cost.ctypes.data], "uint64"), None)()  # fmt: skip

@@ -98,16 +98,5 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
     sums[CORRECT] += weight * (real)(top.index == expected.index);
     sums[COUNTED] += weight;
   }
-  int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
-  bool alone = finishes && blocks == 1;
-  if (dbias) {
-    column = column_sum(column);
-    real* to = alone ? dbias : columns + (first + blockIdx.x) * K;
-    if (group == 0 && lane < K) to[lane] = column;
-  }
-  if (!finish(sums, SAME) || !dbias || alone) return;
-  column = 0;
-  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
-  column = column_sum(column);
-  if (group == 0 && lane < K) dbias[lane] = column;
+  finish_columns(sums, column, K, columns, dbias, SAME);
 }

@@ -1,8 +1,8 @@
 #include "totals.cuh"
 
-// Softmax cross-entropy of labels with its gradient: what cross_entropy.cu does for rows of more
-// classes than a warp has lanes, without weights of classes. A row is read once and written once,
-// and in between it is in registers.
+// Softmax cross-entropy of labels with its gradient: what cross_entropy.cu does, in fewer
+// instructions, without weights of classes. A row is read once and written once, and in between it
+// is in registers.
 
 // The larger of two; NaN if either is.
 __device__ inline real larger_of(real a, real b) { return b == b ? (a <= b ? b : a) : b; }
@@ -34,13 +34,16 @@ __device__ inline real block_largest(real x) {
 // begin every `width` numbers, and pads stay as they are. The target of a row is uniform, and more by
 // kept at its label of labels (N); weights (N) may be null.
 //
+// dbias (K), null if a lane holds more than one entry, becomes the sum of dz over the whole batch, by
+// way of columns (blocks, K).
+//
 // F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
 // packs of V.
 FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labels,
                     const real* weights, int N, int K, int width, real kept, real uniform,
-                    int ignores, int ignored, FINISH) {
+                    int ignores, int ignored, real* columns, real* dbias, FINISH) {
   const int HELD = F::HELD, V = F::V;
-  real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD];
+  real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD] = {}, column = 0;
   int lanes = F::BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
   int first_row = F::BLOCK ? blockIdx.x : FIRST / WARP;
   int row_step = F::BLOCK ? gridDim.x : STRIDE / WARP;
@@ -87,6 +90,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
       Pack<act, V> d;
       for (int v = 0; v < V; v++)
         d.x[v] = x[h + v] * of_exp - (k + v == label ? of_low + of_high : of_low);
+      if (HELD == 1) column += (real)d.x[0];
       store(dz + (size_t)n * width + k, d);
     }
     if (lane != 0) continue;
@@ -97,5 +101,5 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
     sums[CORRECT] += largest && part[BEFORE] == 0 ? weight : (real)0;
     sums[COUNTED] += weight;
   }
-  finish(sums, SAME);
+  finish_columns(sums, column, K, columns, HELD == 1 && !F::BLOCK ? dbias : 0, SAME);
 }
