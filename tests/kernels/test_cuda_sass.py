@@ -25,6 +25,10 @@ PACKS = {
     "bias_activation": (2, 2),
     "activation_backward": (2, 1),
     "elementwise_loss": (3, 1),
+    "layer_norm": (3, 2),
+    "layer_norm_backward": (4, 1),
+    "softmax": (1, 1),
+    "softmax_backward": (2, 1),
 }
 
 

@@ -172,6 +172,9 @@ class Nowhere:
     def copy(self, target: Array, x: Array) -> None:
         pass
 
+    def free(self) -> int:
+        return 0
+
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         pass
 

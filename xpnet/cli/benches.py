@@ -147,7 +147,7 @@ def model(gpu: str, precision: str, rows: Sequence[str], reports: Reports) -> in
                 f"of {step.moved / 1e6:,.2f} MB take {step.limit:,.1f}")  # fmt: skip
     data = {"gpu": gpu, "precision": precision, "rows": model_json(found)}
     reports.keep(data, lambda: model_markdown(found))
-    reports.draw(data)
+    reports.finish(data)
     return 0
 
 

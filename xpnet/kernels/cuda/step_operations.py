@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.batch_program import Program
-from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
+from xpnet.kernels.cuda.buffers import LONG_ROW, MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differentiates
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
@@ -30,7 +30,6 @@ from xpnet.step import Batch
 __all__ = ["REDUCTIONS", "kernels", "recorded"]
 
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
-LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
 MOST_HELD, MOST_WARPS = 32, 16  # of a long row: entries that a lane holds, and warps
 
