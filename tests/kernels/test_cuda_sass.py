@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from sass import machine_code
+from test_cuda_sources import every_kernel, kernels_with_pads
 
-from tests.kernels.test_cuda_sources import every_kernel, kernels_with_pads
-from tests.sass import machine_code
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import source
@@ -25,6 +25,10 @@ PACKS = {
     "bias_activation": (2, 2),
     "activation_backward": (2, 1),
     "elementwise_loss": (3, 1),
+    "layer_norm": (3, 2),
+    "layer_norm_backward": (4, 1),
+    "softmax": (1, 1),
+    "softmax_backward": (2, 1),
 }
 
 

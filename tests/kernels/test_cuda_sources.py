@@ -6,8 +6,8 @@ import subprocess
 
 import numpy as np
 import pytest
+from sass import cubin
 
-from tests.sass import cubin
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.sources import (
@@ -47,6 +47,7 @@ def every_kernel():
     kernels.append(printed.cross_entropy(0, block=False))
     kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
     kernels.append(printed.labelled_rows(32, packed=True, block=False))
+    kernels.append(printed.labelled_rows(1, packed=False, block=False))
     return [*WRITTEN.values(), *kernels, printed.clip_factor(clip), *kernels_with_pads()]
 
 

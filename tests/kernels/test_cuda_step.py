@@ -223,6 +223,14 @@ def test_a_norm_of_one_row_and_of_several_patches_of_rows(norm, rows, executor, 
     compare(executor, NORMS[norm], (6,), batches, SoftmaxCrossEntropy(), SGD(0.02))
 
 
+@pytest.mark.parametrize("J", [1026, 1540])  # the first not in packs of float32
+@pytest.mark.parametrize("layer", [LayerNorm, Softmax, LogSoftmax])
+def test_long_rows_of_a_layer_have_a_block_each(layer, J, executor, dtype, rng):
+    batches = class_batches(rng, dtype, [3, 3, 2])
+    compare(executor, [Dense(J), layer(), Tanh(), Dense(5)], (6,), batches, SoftmaxCrossEntropy(),
+            SGD(0.02))  # fmt: skip
+
+
 @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm, Softmax, LogSoftmax])
 def test_rows_of_an_image_are_those_of_its_last_axis(layer, executor, dtype, rng):
     batches = [
@@ -437,10 +445,10 @@ def test_a_row_with_a_label_is_as_in_the_portable_loss(row, block, smoothing, fo
     totals = [np.zeros(()) for _ in range(4)] + [np.array(-1, "int32")]
     cost, denominator = np.zeros(1), np.zeros(1)
     executor.launch(printed.labelled_rows(8, packed=True, block=block), (1, 1), 64, dz, None, dz, y,
-                    None, 1, K, K, 1.0 - smoothing, smoothing / K, 0, 0, None, 1.0,
+                    None, 1, K, K, 1.0 - smoothing, smoothing / K, 0, 0, None, None, None, 1.0,
                     np.zeros((1, 4)), 0, 1, np.zeros(1, "uint32"), 0, 1, denominator, *totals,
-                    np.array([7], "int32"),
-                    np.array([cost.ctypes.data], "uint64"), None)()  # fmt: skip
+                    np.array([7], "int32"), np.array([cost.ctypes.data], "uint64"),
+                    None)()  # fmt: skip
     executor.check_guards()
     with np.errstate(invalid="ignore"):
         sums, correct = loss.sums(z, y), loss.correct(z, y)[0]

@@ -19,8 +19,16 @@ from xpnet.bench.fit_peers import (
     xpnet_sklearn_fit,
 )
 from xpnet.bench.fits import STANDARD_FITS, parse_fit
-from xpnet.bench.limit import gemm_limit
-from xpnet.bench.networks import LIMIT, SEED, STANDARD, STANDARD_ON_GPU, Network, parse_network
+from xpnet.bench.limit import bytes_limit, gemm_limit
+from xpnet.bench.networks import (
+    BYTES_LIMIT,
+    LIMIT,
+    SEED,
+    STANDARD,
+    STANDARD_ON_GPU,
+    Network,
+    parse_network,
+)
 from xpnet.bench.peers import (
     jax_jit,
     sklearn_partial_fit,
@@ -130,6 +138,7 @@ ON_CPU: dict[str, InSetting] = {
 
 ON_GPU: dict[str, InSetting] = {
     LIMIT: gemm_limit,
+    BYTES_LIMIT: bytes_limit,
     "xpnet cupy": xpnet_on("cupy"),
     "xpnet cupy, single steps": xpnet_on("cupy", single=True),
     "xpnet cupy, portable": xpnet_on("cupy", "portable"),

@@ -17,11 +17,12 @@ from xpnet.step import Totals, TrainState
 from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
 
-__all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks", "many_blocks"]
+__all__ = ["LONG_ROW", "MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks", "many_blocks"]
 
 MOST_BLOCKS = 1024
 PACKS = 4  # that a thread takes in turn where there are more than that many blocks
 WARP = 32  # threads
+LONG_ROW = 1024  # entries from which a row has a block, not a warp
 
 
 class Task(NamedTuple):

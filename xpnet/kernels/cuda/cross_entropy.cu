@@ -1,3 +1,4 @@
+#include "rows.cuh"
 #include "totals.cuh"
 
 // Cross-entropy with its gradient: xpnet/nn/losses.py, with the last layer's bias and the sums fused.
@@ -17,15 +18,11 @@ struct Target {
   }
 };
 
-template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
-  if (BLOCK) block_sums(x); else warp_sums(x);
-}
-
 // Loops over the entries of a row that a lane has. It holds HELD of them in x, or with 0 none, and
 // then x is the entry at hand.
 #define EACH_ENTRY(h, k) \
   _Pragma("unroll (F::HELD ? F::HELD : 1)") \
-  for (int h = 0, k = lane; HELD ? h < HELD : k < K; h++, k += lanes) if (k < K)
+  for (int h = 0, k = all.lane; HELD ? h < HELD : k < K; h++, k += all.lanes) if (k < K)
 
 // dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
 // begin every `width` numbers, and pads stay as they are. probabilities: whether z holds those
@@ -42,11 +39,10 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
   const bool BLOCK = F::BLOCK;
   if (BLOCK) dbias = 0;
   real larger = enlarged(scale, share), sums[ALL] = {}, column = 0;
-  int lanes = BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
-  int first_row = BLOCK ? blockIdx.x : FIRST / WARP, row_step = BLOCK ? gridDim.x : STRIDE / WARP;
+  Rows<BLOCK, 1> all;
   real held[HELD ? HELD : 1];
 
-  for (int n = first_row; n < N; n += row_step) {
+  for (int n = all.first; n < N; n += all.step) {
     act *zn = z + (size_t)n * width, *dn = dz + (size_t)n * width;
     Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
                      kept, uniform, 1, weights ? weights[n] : (real)1};
@@ -78,7 +74,7 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
       part[Y] += target.y(k);
       part[WY] += target.y(k) * class_weights[k];
     }
-    row_sums<BLOCK>(part);
+    all.sums(part);
 
     EACH_ENTRY(h, k) {
       real* x = held + (HELD ? h : 0);
@@ -89,7 +85,7 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
       column += (real)d;  // of one column, if K is small enough
       dn[k] = d;
     }
-    if (lane != 0) continue;
+    if (all.lane != 0) continue;
     bool counts = !probabilities && part[TARGET] != 0;
     sums[LOSS] += (counts ? part[TARGET] * log(part[EXP]) : (real)0) - part[LIKELIHOOD];
     real of_class = class_weights ? part[WY] / (part[Y] == 0 ? (real)1 : part[Y]) : (real)1;
@@ -98,16 +94,5 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
     sums[CORRECT] += weight * (real)(top.index == expected.index);
     sums[COUNTED] += weight;
   }
-  int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
-  bool alone = finishes && blocks == 1;
-  if (dbias) {
-    column = column_sum(column);
-    real* to = alone ? dbias : columns + (first + blockIdx.x) * K;
-    if (group == 0 && lane < K) to[lane] = column;
-  }
-  if (!finish(sums, SAME) || !dbias || alone) return;
-  column = 0;
-  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
-  column = column_sum(column);
-  if (group == 0 && lane < K) dbias[lane] = column;
+  finish_columns(sums, column, K, columns, dbias, SAME);
 }

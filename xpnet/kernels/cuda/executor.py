@@ -24,15 +24,20 @@ from xpnet.kernels.cuda.choices import Choices, is_switched_off
 from xpnet.kernels.cuda.lanes import LANES, Call, Recorded, waits
 from xpnet.kernels.cuda.matmul import version
 from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
-from xpnet.kernels.cuda.padding import widths_of_products
-from xpnet.kernels.cuda.sources import STORED, Kernel, arguments, contained, source
+from xpnet.kernels.cuda.sources import PACK, STORED, Kernel, arguments, contained, source
 from xpnet.typing import Array
 
-__all__ = ["CaptureError", "CupyExecutor", "Executor"]
+__all__ = ["CaptureError", "CupyExecutor", "Executor", "width_pack"]
 
 
 class CaptureError(BackendError):
     """The work cannot be captured as a graph; the message says why."""
+
+
+def width_pack(stored: str, *, tf32: bool) -> int:
+    """Return how many numbers of a layer are 16 bytes if products use tensor cores, else 1."""
+    on_tensor_cores = stored in STORED.values() or (tf32 and stored == "float32")
+    return PACK // np.dtype(stored).itemsize if on_tensor_cores else 1
 
 
 class Executor(Protocol):
@@ -109,8 +114,7 @@ class CupyExecutor:
         self.dtype, self._cupy, self._device = dtype, cupy, device
         self.stored = STORED[narrow] if narrow else dtype
         self._narrow = narrow
-        on_tensor_cores = narrow is not None or (tf32 and dtype == "float32")
-        self.pack = widths_of_products(self.stored, on_tensor_cores=on_tensor_cores)
+        self.pack = width_pack(self.stored, tf32=tf32)
         self._modules: dict[str, Any] = {}  # by kernel
         self._functions: dict[str, Any] = {}
         self._no_blas = ""

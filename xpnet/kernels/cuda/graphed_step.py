@@ -255,8 +255,6 @@ class FusedStep:
         note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-        padded = self.task.padding
-        note += f" padded to multiples of {padded.pack}" if padded else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 

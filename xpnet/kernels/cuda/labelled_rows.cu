@@ -1,51 +1,33 @@
+#include "rows.cuh"
 #include "totals.cuh"
 
-// Softmax cross-entropy of labels with its gradient: what cross_entropy.cu does for rows of more
-// classes than a warp has lanes, without weights of classes. A row is read once and written once,
-// and in between it is in registers.
-
-// The larger of two; NaN if either is.
-__device__ inline real larger_of(real a, real b) { return b == b ? (a <= b ? b : a) : b; }
+// Softmax cross-entropy of labels with its gradient: what cross_entropy.cu does, in fewer
+// instructions, without weights of classes. A row is read once and written once, and in between it
+// is in registers.
 
 __device__ inline bool same(real a, real b) { return a == b || (a != a && b != b); }
 
-__device__ inline real warp_largest(real x) {
-  for (int offset = WARP / 2; offset > 0; offset /= 2)
-    x = larger_of(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  return x;
-}
-
-// The largest of the block, in every thread. Every thread must call it.
-__device__ inline real block_largest(real x) {
-  real* of_warp = shared_sums();
-  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  x = warp_largest(x);
-  __syncthreads();  // the last use of of_warp is over
-  if (lane == 0) of_warp[warp] = x;
-  __syncthreads();
-  return warp_largest(of_warp[lane < (int)blockDim.x / WARP ? lane : 0]);
-}
-
 #define EACH_HELD(h, k) \
   _Pragma("unroll") \
-  for (int h = 0, k = lane * V; h < HELD; h += V, k += lanes * V) if (k < K)
+  for (int h = 0, k = all.lane * V; h < HELD; h += V, k += all.lanes * V) if (k < K)
 
 // dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
 // begin every `width` numbers, and pads stay as they are. The target of a row is uniform, and more by
 // kept at its label of labels (N); weights (N) may be null.
 //
+// dbias (K), null if a lane holds more than one entry, becomes the sum of dz over the whole batch, by
+// way of columns (blocks, K).
+//
 // F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
 // packs of V.
 FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labels,
                     const real* weights, int N, int K, int width, real kept, real uniform,
-                    int ignores, int ignored, FINISH) {
+                    int ignores, int ignored, real* columns, real* dbias, FINISH) {
   const int HELD = F::HELD, V = F::V;
-  real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD];
-  int lanes = F::BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
-  int first_row = F::BLOCK ? blockIdx.x : FIRST / WARP;
-  int row_step = F::BLOCK ? gridDim.x : STRIDE / WARP;
+  real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD] = {}, column = 0;
+  Rows<F::BLOCK, V> all;
 
-  for (int n = first_row; n < N; n += row_step) {
+  for (int n = all.first; n < N; n += all.step) {
     const act* zn = z + (size_t)n * width;
     int label = labels[n];
     bool known = label >= 0 && label < K;
@@ -62,7 +44,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
         top = larger_of(top, x[h + v]);
       }
     }
-    top = F::BLOCK ? block_largest(top) : warp_largest(top);
+    top = all.largest(top);
 
     enum { EXP, LOGARITHMS, BEFORE, PARTS };  // LOGARITHMS but for that of EXP
     real part[PARTS] = {};
@@ -77,7 +59,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
         part[LOGARITHMS] += log_a;
         part[EXP] += x[h + v] = exp(log_a);
       }
-    if (F::BLOCK) block_sums(part); else warp_sums(part);
+    all.sums(part);
     if (!F::BLOCK) __syncwarp();  // all have read at_label
 
     // The targets times the weight: low everywhere, and more by high at the label.
@@ -87,9 +69,10 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
       Pack<act, V> d;
       for (int v = 0; v < V; v++)
         d.x[v] = x[h + v] * of_exp - (k + v == label ? of_low + of_high : of_low);
+      if (HELD == 1) column += (real)d.x[0];
       store(dz + (size_t)n * width + k, d);
     }
-    if (lane != 0) continue;
+    if (all.lane != 0) continue;
     real likelihood = low != 0 ? low * part[LOGARITHMS] : (real)0;  // 0 times -inf would be NaN
     if (known && high != 0) likelihood += high * (at_label - top);
     sums[LOSS] += (target != 0 ? target * log(part[EXP]) : (real)0) - likelihood;
@@ -97,5 +80,5 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
     sums[CORRECT] += largest && part[BEFORE] == 0 ? weight : (real)0;
     sums[COUNTED] += weight;
   }
-  finish(sums, SAME);
+  finish_columns(sums, column, K, columns, HELD == 1 && !F::BLOCK ? dbias : 0, SAME);
 }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.kernels.cuda.batch_program import Program
-from xpnet.kernels.cuda.buffers import WARP, Task
+from xpnet.kernels.cuda.buffers import LONG_ROW, MOST_BLOCKS, WARP, Task
 from xpnet.kernels.cuda.printed import activation, derivative
 from xpnet.kernels.operations import (
     Affine,
@@ -154,7 +154,8 @@ def norm(work: Program, op: Norm) -> None:
     parameters = [work.parameter(op.layer, name) for name in ("gamma", "beta")]
     if isinstance(layer, LayerNorm):
         given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, width, layer.eps)
-        work.launch(activation("layer_norm", op.f), work.blocks(R * WARP), *given)
+        grid, block = _of_rows(work, R, J)
+        work.launch(activation("layer_norm", op.f), grid, *given, block)
         return
     assert isinstance(layer, BatchNorm)
     cut, partial, m = patches(R, width), None, layer.momentum
@@ -186,8 +187,9 @@ def norm_backward(work: Program, op: NormBackward) -> None:
     given = (da, kept, x, work.parameter(op.layer, "gamma"), *statistics, partial, *sums, work.add,
              op.input_gradient, R, width)  # fmt: skip
     if by_row:
-        blocks = work.blocks(R * WARP if op.input_gradient else width)
-        work.launch(derivative("layer_norm_backward", op.f), blocks, *given, J, cut.splits)
+        grid, block = _of_rows(work, R, J)
+        grid = grid if op.input_gradient else work.blocks(width)
+        work.launch(derivative("layer_norm_backward", op.f), grid, *given, J, cut.splits, block)
     else:
         kernel = derivative("batch_norm_backward", op.f)
         work.launch_patches(kernel, cut.grid, *given, cut.rows)
@@ -204,7 +206,14 @@ def softmax_backward(work: Program, op: SoftmaxBackward) -> None:
 def _softmax(work: Program, layer: int, kernel: str, x: Array, a: Array, J: int) -> None:
     x, a = _rows(x, J), _rows(a, J)
     logarithm = isinstance(work.layer(layer), LogSoftmax)
-    work.launch(kernel, work.blocks(x.shape[0] * WARP), x, a, *x.shape, logarithm)
+    grid, block = _of_rows(work, *x.shape)
+    work.launch(kernel, grid, x, a, *x.shape, logarithm, block)
+
+
+def _of_rows(work: Program, R: int, J: int) -> tuple[int, bool]:
+    """The blocks for so many rows, and whether each takes a row, or each of its warps."""
+    block = J > LONG_ROW
+    return (min(R, MOST_BLOCKS) if block else work.blocks(R * WARP)), block
 
 
 RECORD: dict[type, Callable[[Program, Any], None]] = {

@@ -140,9 +140,9 @@ def _of_rows(frame: str, **constants: str | int) -> Kernel:
     written = ", ".join(f"{name.upper()} = {x:d}" if isinstance(x, int) else f"{name} = {x}"
                         for name, x in constants.items())  # fmt: skip
     functions.functions.append(f"  enum {{ {written} }};\n")
-    few = constants["block"] or frame == "labelled_rows"  # with more registers
+    many = constants["held"] == 1 or (frame == "cross_entropy" and not constants["block"])
     return kernel(frame, f"{frame}.cu", functions, label="softmax_cross_entropy",
-                  bounds="512" if few else "1024")  # fmt: skip
+                  bounds="1024,1" if many else "512")  # fmt: skip
 
 
 @lru_cache(maxsize=64)

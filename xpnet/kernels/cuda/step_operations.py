@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
 from xpnet.kernels.cuda.batch_program import Program
-from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
+from xpnet.kernels.cuda.buffers import LONG_ROW, MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differentiates
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
@@ -30,7 +30,6 @@ from xpnet.step import Batch
 __all__ = ["REDUCTIONS", "kernels", "recorded"]
 
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
-LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
 MOST_HELD, MOST_WARPS = 32, 16  # of a long row: entries that a lane holds, and warps
 
@@ -107,7 +106,7 @@ class _Loss:
             if work.task.bias_of_loss is not None:
                 dbias = work.gradient(work.task.bias_of_loss, "b")
             if kernel.file == "labelled_rows.cu":
-                given = (y, weight, N, K, width, *target)
+                given = (y, weight, N, K, width, *target, self.columns, dbias)
             else:
                 given = (*targets, self.class_weights, weight, N, K, width, *target,
                          isinstance(loss, CrossEntropy), self.columns, dbias)  # fmt: skip
@@ -130,7 +129,7 @@ class _Loss:
 
 def held(K: int) -> int:
     """Return how many of K entries of a row a lane of a warp or a block holds; 0 if too many."""
-    lanes, sizes = (MOST_WARPS * WARP, (16, 32)) if K > LONG_ROW else (WARP, (8, 16, 32))
+    lanes, sizes = (MOST_WARPS * WARP, (16, 32)) if K > LONG_ROW else (WARP, (1, 8, 16, 32))
     return next((n for n in sizes if n * lanes >= K), 0)
 
 
@@ -140,12 +139,10 @@ def loss_kernel(task: Task, *, labels: bool, packed: bool) -> Kernel:
     if op.element is not None:
         return printed.element_loss(op.element)
     K, block = op.output.width, op.output.width > LONG_ROW
-    if K <= WARP:
-        return printed.cross_entropy(1, block=False)
     plain = isinstance(loss, SoftmaxCrossEntropy) and loss.class_weights is None
     if labels and plain and held(K):
-        return printed.labelled_rows(held(K), packed=packed, block=block)
-    return printed.cross_entropy(held(K) if block else 0, block=block)
+        return printed.labelled_rows(held(K), packed=packed and K > WARP, block=block)
+    return printed.cross_entropy(held(K) if block or K <= WARP else 0, block=block)
 
 
 def _update(work: Program) -> None:
