@@ -170,25 +170,7 @@ def test_every_step_sees_its_own_batch_however_late_the_device_is(sizes, first, 
     assert_same(seen, batches)
 
 
-@pytest.mark.parametrize("held", [1, 2, 4])
-def test_so_many_batches_stay_as_they_are_until_the_last_is_used(held, rng):
-    """As where steps are taken several at once: their work comes when the last batch is there."""
-    device, batches, seen = LazyDevice(), batches_of(rng, [4] * 9 + [2]), []
-    together = []
-    for batch in transferred(device, in_place(batches), held):
-        together.append(batch)
-        if len(together) == held:
-            for each in together:
-                device.compute(lambda b=each: seen.append(copied(b)))
-            together = []
-        device.run_until("copy", len(device.queues["copy"]))
-    for each in together:
-        device.compute(lambda b=each: seen.append(copied(b)))
-    device.finish("compute")
-    assert_same(seen, batches)
-
-
-def under_a_random_schedule(seed, batches, held=1):
+def under_a_random_schedule(seed, batches):
     """What the steps saw where host threads and both queues run in a random order."""
     chance = random.Random(seed)
     often = chance.choice([0.1, 0.5, 0.9])
@@ -215,7 +197,7 @@ def under_a_random_schedule(seed, batches, held=1):
     runs = threading.Thread(target=on_its_own)
     runs.start()
     try:
-        for batch in transferred(device, prepared, held):
+        for batch in transferred(device, prepared):
             pause()
             device.compute(lambda b=batch: seen.append(copied(b)))
     finally:
@@ -228,7 +210,7 @@ def under_a_random_schedule(seed, batches, held=1):
 @pytest.mark.parametrize("seed", range(12))
 def test_every_step_sees_its_own_batch_under_a_random_schedule(seed, rng):
     batches = batches_of(rng, [3] * 14 + [2])
-    seen, races = under_a_random_schedule(seed, batches, held=1 + seed % 3)
+    seen, races = under_a_random_schedule(seed, batches)
     assert not races
     assert_same(seen, batches)
 
@@ -346,7 +328,7 @@ def test_a_batch_that_does_not_fit_the_first_is_refused(change, rng):
 class Streaming(NumpyBackend):
     """NumPy that takes batches as CuPy does, and counts the arrays that were written elsewhere."""
 
-    def stream(self, prepared, held=1):
+    def stream(self, prepared):
         self.elsewhere = []
 
         def watched(empty):
@@ -361,7 +343,7 @@ class Streaming(NumpyBackend):
                 yield batch
 
         device = LazyDevice()
-        for batch in transferred(device, watched, held):
+        for batch in transferred(device, watched):
             device.finish("copy")
             yield batch
 

@@ -41,6 +41,8 @@ from xpnet.bench.results import plot, to_json, to_markdown
 from xpnet.bench.setting import PRECISIONS
 from xpnet.cli.main import main
 from xpnet.errors import BackendError, ConfigError
+from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.training.engine import Engine
 
 TINY = parse_network("4-3-2:5:sgd")
 CPU = Setting()
@@ -267,10 +269,36 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     assert "TFLOP/s" in printed.out
     assert "not timed: xpnet torch: torch sees no GPU" in printed.out
     (row,) = json.loads(out.read_text("utf-8"))["rows"]
-    assert row["timings"]["xpnet cupy"]["note"].startswith("CUDA graph of ")
+    notes = {name: timing["note"] for name, timing in row["timings"].items()}
+    assert notes["xpnet cupy"].startswith("CUDA graph of 16 steps, ")
+    assert notes["xpnet cupy"].endswith("; 16 steps at once, as Trainer.fit takes them")
+    assert "at once" not in notes["xpnet cupy, single steps"]
     assert row["timings"]["GEMM limit"]["note"] == "a CUDA graph of 5 cuBLAS calls"
     assert "matrix products" in row["profiles"]["xpnet cupy"]
     assert f"in {precision};" in markdown.read_text("utf-8")
+
+
+@pytest.mark.parametrize("calls", [1, 7, 8, 21])
+def test_every_call_is_a_step_however_many_are_taken_at_once(calls, folder, monkeypatch):
+    engines = []
+
+    class Noted(Engine):
+        def __init__(self, *given, **options):
+            super().__init__(*given, **options)
+            engines.append(self)
+
+    monkeypatch.setattr(sys.modules["xpnet.bench.contenders"], "Engine", Noted)
+    monkeypatch.setattr(Setting, "backend", lambda *given: Emulated(folder, "float32"))
+    monkeypatch.setattr(FusedStep, "at_once", lambda self, rows: 8)
+    states = []
+    for name, before in (("xpnet cupy", 0), ("xpnet cupy, single steps", 16)):
+        contender = ON_GPU[name](TINY, Setting("cuda"))
+        for _ in range(before + calls):
+            contender.step()
+        contender.wait()
+        contender.wait()
+        states.append(engines[-1].state.params.tobytes())
+    assert states[0] == states[1]
 
 
 @pytest.fixture

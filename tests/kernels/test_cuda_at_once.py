@@ -157,18 +157,20 @@ def data_set(rng, kind, dtype, rows, width):
     return Batch(x, y, weight)
 
 
-@pytest.mark.long_but(dtype=["float32"], kind=["labels", "values"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.long_but(dtype=["float32", "bfloat16"], kind=["labels", "values"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("width", [(8,), (7,), (2, 3)], ids=repr)
 @pytest.mark.parametrize("kind", ["labels", "one-hot", "values"])
 def test_rows_give_the_bits_of_the_gathered_batch(kind, width, dtype, folder, rng, monkeypatch):
     loss = MeanSquaredError() if kind == "values" else SoftmaxCrossEntropy()
+    options = {"mixed": Mixed("bfloat16")} if dtype == "bfloat16" else {}
+    dtype = "float32" if options else dtype
     data = data_set(rng, kind, dtype, 50, width)
     order = rng.permutation(50).astype("int32")
     results = []
     for lazy in (False, True):
         layers = [Flatten(), Dense(9), Tanh(), Dense(5)]
-        model, step, state = fused(folder, dtype, layers, loss, shape=width)
+        model, step, state = fused(folder, dtype, layers, loss, shape=width, **options)
         x = Batch(*(None if a is None else step.executor.placed(a) for a in data))
         ordered = Ordered(x, step.executor.placed(order))
         firsts = [0, 12, 24, 36, 48]  # the last one is ragged

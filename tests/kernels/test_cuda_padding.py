@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from conftest import AVAILABLE, make_backend, ran
 from cublas_on_cpu import rounded
 from cuda_on_cpu import CpuExecutor
 from test_cuda_mixed import first_state as first_mixed_state
@@ -14,6 +15,7 @@ from test_cuda_step import class_batches, compare, first_state, inputs, placed
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import layer_operations, printed
 from xpnet.kernels.cuda.buffers import arrays
+from xpnet.kernels.cuda.executor import CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.kernels.cuda.padding import is_inert, padding
 from xpnet.kernels.plan import make_plan
@@ -103,6 +105,19 @@ def test_what_an_activation_joins_has_one_width():
     assert images.places["x"] == 6
 
 
+def test_outputs_are_padded_only_for_a_cross_entropy_of_many_classes():
+    outputs = {
+        "few": [Dense(31)],
+        "many": [Dense(33)],
+        "another loss": [Dense(33)],
+        "an activation": [Dense(33), Tanh()],
+    }
+    for name, layers in outputs.items():
+        loss = Huber() if name == "another loss" else SoftmaxCrossEntropy()
+        found = padded([Dense(9), ReLU(), *layers], (6,), loss=loss)
+        assert shapes(found)["2.dense.b"] == ((40,) if name == "many" else (layers[0].units,))
+
+
 def test_nothing_is_padded_where_nothing_is_gained():
     friendly = [Dense(16), ReLU(), Dense(24), GELU(), Dense(10)]
     assert padded(friendly, (8,)) is None
@@ -140,10 +155,25 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.fixture(params=["emulator", *(["cupy"] if "cupy" in AVAILABLE else [])])
+def padding_to(request):
+    """Make what runs the kernels, the emulator or a GPU, with padded widths in any precision."""
+
+    def make(pack, dtype="float64"):
+        if request.param == "emulator":
+            return CpuExecutor(dtype, request.getfixturevalue("folder"), pack=pack)
+        executor = CupyExecutor(make_backend("cupy", dtype).device, dtype)
+        executor.pack = pack
+        return executor
+
+    yield make
+    ran["cupy"] += request.param == "cupy"
+
+
 @pytest.mark.long_but(name=["Sigmoid", "ELU", "GELU", *list(MODELS)[len(KINDS) :]])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_padded_step_is_the_portable_step(name, folder, rng):
-    executor = CpuExecutor("float32", folder, pack=4)
+def test_a_padded_step_is_the_portable_step(name, padding_to, rng):
+    executor = padding_to(4, "float32")
     batches = list(class_batches(rng, "float32", [13, 13, 13, 13, 7], weights=True))
     clip = Clip(norm=0.5)
     fused, _ = compare(
@@ -153,26 +183,39 @@ def test_a_padded_step_is_the_portable_step(name, folder, rng):
 
 
 @pytest.mark.parametrize("width", range(1, 18))
-def test_every_width(width, folder, rng):
-    executor = CpuExecutor("float64", folder, pack=8)
+def test_every_width(width, padding_to, rng):
+    executor = padding_to(8)
     layers = [Dense(width), Sigmoid(), Dense(18 - width), Softplus(), Dense(5)]
     batches = list(class_batches(rng, "float64", [5, 5, 5, 5], n=width))
     optimizer, clip = SGD(0.1, momentum=0.5), Clip(norm=0.1, value=0.05)
     compare(executor, layers, (width,), batches, SoftmaxCrossEntropy(), optimizer, clip)
 
 
+@pytest.mark.parametrize(
+    ("K", "form"), [(33, "labels"), (33, "rows"), (101, "labels"), (1030, "labels"), (1030, "rows")]
+)
+def test_many_classes(K, form, padding_to, rng):
+    executor, rule = padding_to(8), Adam(1e-3)
+    layers = [Dense(9), Sigmoid(), Dense(K)]
+    batches = list(class_batches(rng, "float64", [6, 6, 6, 6], K=K, weights=True))
+    if form == "rows":
+        batches = [b._replace(y=rng.uniform(size=(len(b.y), K)) / K) for b in batches]
+    fused, _ = compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), rule)
+    assert shapes(fused.task.padding)["2.dense.W"] == (16, -(-K // 8) * 8)
+
+
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
-def test_a_norm_of_several_patches_of_rows(norm, folder, rng):
-    executor = CpuExecutor("float64", folder, pack=8)
+def test_a_norm_of_several_patches_of_rows(norm, padding_to, rng):
+    executor = padding_to(8)
     layers = [Dense(9, bias=False), norm(), Sigmoid(), Dropout(0.2), Dense(35), Tanh(), Dense(5)]
     batches = list(class_batches(rng, "float64", [600, 600, 2]))
     compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), SGD(0.1), accumulate=2)
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_micro_batches_add_up_in_padded_gradients(parts, folder, rng, monkeypatch):
+def test_micro_batches_add_up_in_padded_gradients(parts, padding_to, rng, monkeypatch):
     monkeypatch.setattr(layer_operations, "ROWS", 2)  # so that sums take two launches
-    executor = CpuExecutor("float64", folder, pack=8)
+    executor = padding_to(8)
     layers = [Dense(9), Sigmoid(), Dense(11), Tanh(), Dense(5)]
     batches = list(class_batches(rng, "float64", [12, 12, 12, 12, 11]))
     loss = SoftmaxCrossEntropy()

@@ -48,10 +48,14 @@ def every_kernel():
     kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
     kernels.append(printed.labelled_rows(32, packed=True, block=False))
     kernels.append(printed.labelled_rows(1, packed=False, block=False))
-    padded = formulas.update(OPTIMIZERS["adam"](), clip, divided=True)
-    kernels += [printed.update(padded, "adam", apart=True)]
-    kernels += [printed.clip_factor(clip, apart=apart) for apart in (False, True)]
-    return [*WRITTEN.values(), *kernels]
+    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip), *kernels_with_pads()]
+
+
+def kernels_with_pads():
+    """Of the update, those for tensors that are apart."""
+    rule, clip = OPTIMIZERS["adam"](), Clip(norm=1.0, value=0.5)
+    update = printed.update(formulas.update(rule, clip, divided=True), "adam", apart=True)
+    return [update, printed.clip_factor(clip, apart=True)]
 
 
 ARCHITECTURES = ["75", "80", "90"]

@@ -247,13 +247,13 @@ class Backend(ABC):
         return function
 
     def stream(
-        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]], held: int = 1
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]]
     ) -> Iterator[dict[str, Array]]:
         """Yield batches of host arrays on the device, dtypes kept; a thread prepares them ahead.
 
         ``prepared(empty)`` yields them. What it writes into the arrays that ``empty`` gives it for
         a batch need not be copied again; it asks for those of a batch after it has yielded the one
-        before. A batch may be overwritten once ``held`` further ones are asked for.
+        before. A batch may be overwritten once the next one is asked for.
         """
         placed = ({k: self.place(v) for k, v in b.items()} for b in prepared(new_array))
         return prefetch(placed, depth=2)

@@ -102,11 +102,11 @@ class CupyBackend(Backend):
         x.device.synchronize()
 
     def stream(
-        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]], held: int = 1
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]]
     ) -> Iterator[dict[str, Array]]:
         from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
-        return transferred(CupyLanes(self.device), prepared, held)
+        return transferred(CupyLanes(self.device), prepared)
 
     def tf32(self) -> str:
         if not self._has_tf32:

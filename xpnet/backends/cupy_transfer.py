@@ -20,6 +20,7 @@ from xpnet.typing import Array
 __all__ = ["CupyLanes", "Lanes", "transferred"]
 
 AHEAD = 2  # batches that are written while the one before them is on its way
+IN_TURN = 2  # buffers of the device: one is computed with, one is copied to
 Named = Mapping[str, np.ndarray]
 
 
@@ -94,14 +95,14 @@ class _OnDevice:
 
 
 def transferred(
-    lanes: Lanes, prepared: Callable[[Empty], Iterator[Named]], held: int = 1
+    lanes: Lanes, prepared: Callable[[Empty], Iterator[Named]]
 ) -> Iterator[dict[str, Array]]:
     """Yield each batch of host arrays on the device, in the dtypes it has.
 
     ``prepared(empty)`` yields them in a thread; what it writes into the arrays that ``empty`` gives
     it is in pinned memory, and is copied once. The first batch is the longest. A batch is
-    overwritten once ``held`` further ones are asked for: computations with it that are under way
-    are safe, the arrays themselves are not to be kept.
+    overwritten once the next one is asked for: computations with it that are under way are safe,
+    the arrays themselves are not to be kept.
 
     Raises BackendError where a batch does not fit into the buffers of the first.
     """
@@ -112,7 +113,6 @@ def transferred(
     last_copy = lanes.event()
     buffers: list[_OnDevice] = []
     loaded: deque[_OnDevice] = deque()
-    given: deque[_OnDevice] = deque()
     failure: Exception | None = None
     ended = False
     try:
@@ -123,16 +123,15 @@ def transferred(
                 slot, failure = None, error
             ended = slot is None
             if slot is not None:
-                if k <= held:
+                if k < IN_TURN:
                     buffers.append(_OnDevice(lanes, slots[0].buffers))
-                buffers[k % (held + 1)].load(slot)
-                loaded.append(buffers[k % (held + 1)])
+                buffers[k % IN_TURN].load(slot)
+                loaded.append(buffers[k % IN_TURN])
             if loaded and (len(loaded) > 1 or ended):
-                given.append(loaded.popleft())
-                lanes.wait(given[-1].loaded, copying=False)
-                yield given[-1].batch
-                if len(given) == held:
-                    lanes.record(given.popleft().used, copying=False)
+                given = loaded.popleft()
+                lanes.wait(given.loaded, copying=False)
+                yield given.batch
+                lanes.record(given.used, copying=False)
             elif ended:
                 break
         if failure is not None:

@@ -44,11 +44,12 @@ __device__ inline void take(unsigned long long address, To* to, const int* order
     take_packs<1>(from, to, order, J, width, size);
 }
 
-// Where they go. x (N, J) has rows of `width`, rounded to act; labels or rows (N, K) are targets, the other one null;
-// weights may be null. Of the coefficients, those for as many steps as were skipped; null counts 0.
+// Where they go. x (N, J) is rounded to act, with rows of `width`; labels or rows (N, K) are targets,
+// the other one null; weights may be null. Of the coefficients, those for as many steps as were
+// skipped; null counts none.
 #define BATCH int n_numbers, int sets, const int* skipped, real* c, int* step, \
-              unsigned long long* cost_at, int* keys, int n_keys, act* x, int J, int width, int* labels, \
-              real* rows, int K, real* weights, int N
+              unsigned long long* cost_at, int* keys, int n_keys, act* x, int J, int width, \
+              int* labels, real* rows, int K, real* weights, int N
 #define SAME_BATCH n_numbers, sets, skipped, c, step, cost_at, keys, n_keys, x, J, width, labels, \
                    rows, K, weights, N
 

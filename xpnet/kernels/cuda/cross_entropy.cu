@@ -24,16 +24,17 @@ struct Target {
   _Pragma("unroll (F::HELD ? F::HELD : 1)") \
   for (int h = 0, k = all.lane; HELD ? h < HELD : k < K; h++, k += all.lanes) if (k < K)
 
-// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. probabilities:
-// whether z holds those instead of logits. dbias (K), null if K > 32, becomes the sum of dz over
-// the whole batch, by way of columns (blocks, K). Targets are labels (N) or rows (N, K), the other
-// one null; class_weights (K) and weights (N) may be null.
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
+// begin every `width` numbers, and pads stay as they are. probabilities: whether z holds those
+// instead of logits. dbias (K), null if K > 32, becomes the sum of dz over the whole batch, by way of
+// columns (blocks, K). Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
+// and weights (N) may be null.
 //
 // F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries.
 FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, const real* rows,
-                    const real* class_weights, const real* weights, int N, int K, real kept,
-                    real uniform, int ignores, int ignored, int probabilities, real* columns,
-                    real* dbias, FINISH) {
+                    const real* class_weights, const real* weights, int N, int K, int width,
+                    real kept, real uniform, int ignores, int ignored, int probabilities,
+                    real* columns, real* dbias, FINISH) {
   const int HELD = F::HELD;
   const bool BLOCK = F::BLOCK;
   if (BLOCK) dbias = 0;
@@ -42,7 +43,7 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
   real held[HELD ? HELD : 1];
 
   for (int n = all.first; n < N; n += all.step) {
-    act *zn = z + (size_t)n * K, *dn = dz + (size_t)n * K;
+    act *zn = z + (size_t)n * width, *dn = dz + (size_t)n * width;
     Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
                      kept, uniform, 1, weights ? weights[n] : (real)1};
     if (labels && ignores && target.label == ignored) target.counted = 0;

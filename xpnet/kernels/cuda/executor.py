@@ -68,6 +68,7 @@ class Executor(Protocol):
     def to_host(self, x: Array) -> np.ndarray: ...
     def address(self, x: Array) -> int: ...
     def copy(self, target: Array, x: Array) -> None: ...
+    def free(self) -> int: ...  # bytes of memory, at least
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         """Compile kernels together, if they are not. Raises UnsupportedError if that fails."""
@@ -177,6 +178,9 @@ class CupyExecutor:
             target.data.copy_from_device_async(x.data, x.nbytes)
         else:
             self._cupy.copyto(target, x)
+
+    def free(self) -> int:
+        return self._device.mem_info[0]
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         missing = [kernel for kernel in kernels if kernel.name not in self._modules]

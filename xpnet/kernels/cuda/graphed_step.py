@@ -257,8 +257,6 @@ class FusedStep:
         padded = self.task.padding
         note += f" padded to multiples of {padded.pack}" if padded else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
-        pads = self.task.padding
-        note += f" padded to multiples of {pads.pack}" if pads else ""
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:

@@ -11,8 +11,9 @@ __device__ inline bool same(real a, real b) { return a == b || (a != a && b != b
   _Pragma("unroll") \
   for (int h = 0, k = all.lane * V; h < HELD; h += V, k += all.lanes * V) if (k < K)
 
-// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. The target of a
-// row is uniform, and more by kept at its label of labels (N); weights (N) may be null.
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
+// begin every `width` numbers, and pads stay as they are. The target of a row is uniform, and more by
+// kept at its label of labels (N); weights (N) may be null.
 //
 // dbias (K), null if a lane holds more than one entry, becomes the sum of dz over the whole batch, by
 // way of columns (blocks, K).
@@ -20,14 +21,14 @@ __device__ inline bool same(real a, real b) { return a == b || (a != a && b != b
 // F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
 // packs of V.
 FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labels,
-                    const real* weights, int N, int K, real kept, real uniform, int ignores,
-                    int ignored, real* columns, real* dbias, FINISH) {
+                    const real* weights, int N, int K, int width, real kept, real uniform,
+                    int ignores, int ignored, real* columns, real* dbias, FINISH) {
   const int HELD = F::HELD, V = F::V;
   real larger = enlarged(scale, share), sums[ALL] = {}, x[HELD] = {}, column = 0;
   Rows<F::BLOCK, V> all;
 
   for (int n = all.first; n < N; n += all.step) {
-    const act* zn = z + (size_t)n * K;
+    const act* zn = z + (size_t)n * width;
     int label = labels[n];
     bool known = label >= 0 && label < K;
     real counted = ignores && label == ignored ? (real)0 : (real)1;
@@ -69,7 +70,7 @@ FRAME labelled_rows(F f, const act* z, const act* bias, act* dz, const int* labe
       for (int v = 0; v < V; v++)
         d.x[v] = x[h + v] * of_exp - (k + v == label ? of_low + of_high : of_low);
       if (HELD == 1) column += (real)d.x[0];
-      store(dz + (size_t)n * K + k, d);
+      store(dz + (size_t)n * width + k, d);
     }
     if (all.lane != 0) continue;
     real likelihood = low != 0 ? low * part[LOGARITHMS] : (real)0;  // 0 times -inf would be NaN

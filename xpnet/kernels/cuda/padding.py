@@ -7,7 +7,8 @@ finite and meets a row of zeros; and backward gives dz = 0. An infinite number m
 NaN, where without pads some could stay finite; the gradient is not finite in either case.
 
 A place is padded if all that touches it leaves pads inert: products, activations, dropout and
-normalisations, but not the loss, softmax, or a user's own activation with f(0) infinite, say.
+normalisations and a cross-entropy of many classes, but not another loss, softmax, or a user's own
+activation with f(0) infinite, say.
 """
 
 import math
@@ -16,11 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xpnet.kernels.cuda.sources import PACK
 from xpnet.kernels.formulas import Elementwise, function
 from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
     Drop,
+    LossStep,
     Map,
     MapBackward,
     Norm,
@@ -32,8 +35,9 @@ from xpnet.kernels.operations import (
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Entry, Layout, layouts
 
-__all__ = ["Padding", "padding"]
+__all__ = ["Padding", "padding", "widths_of_products"]
 
+FEW = 32  # outputs of a last layer, whose products are small however it computes them
 LARGEST = 65504.0  # float16
 DIGITS = (8, 11, 24)  # bits of a number's fraction in bfloat16, float16 and float32
 
@@ -46,6 +50,11 @@ class Padding(NamedTuple):
     buffers: list[int]  # that of each buffer of the plan
     layout: Layout  # of the layers' working copy of the parameters, and of their gradient
     tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
+
+
+def widths_of_products(stored: str, *, on_tensor_cores: bool) -> int:
+    """Return what widths should be multiples of in products of these numbers; else 1."""
+    return PACK // np.dtype(stored).itemsize if on_tensor_cores else 1
 
 
 def padding(plan: Plan, model: Sequential, pack: int) -> Padding | None:
@@ -117,6 +126,9 @@ def _allows(op: Operation) -> bool:
         return False
     if isinstance(op, Map | MapBackward | Norm | NormBackward):
         return op.f is None or is_inert(op.f)
+    if isinstance(op, LossStep):  # in place, pads of dz are those of z
+        by_row, in_place = op.element is None, op.gradient == op.output
+        return by_row and in_place and op.output.width > FEW
     return isinstance(op, Affine | AffineBackward | Drop)
 
 

@@ -151,12 +151,7 @@ def clip_factor(clip: Clip, *, apart: bool = False) -> Kernel:
     assert clip.norm is not None
     square, factor = formulas.squared_gradient(clip, divided=True), formulas.norm_factor(clip.norm)
     functions = _places(apart).add("real square(real g, real denominator)", square)
-    functions.add("real factor(real norm)", factor)
-    return kernel("clip_factor", "update.cu", functions, label=_label("clip_factor", apart))
-
-
-def _label(name: str, apart: bool) -> str:
-    return f"{name}_with_pads" if apart else name
+    return kernel("clip_factor", "update.cu", functions.add("real factor(real norm)", factor))
 
 
 def _places(apart: bool) -> Struct:
@@ -188,5 +183,5 @@ def update(formula: Formula, label: str, *, apart: bool = False) -> Kernel:
     head = "void operator()(real& p, real g, real* slot, real denominator, real factor,\n"
     head += "                             const real* c)"
     functions = _places(apart).add(head, formula, ends, before, after)
-    label = _label(re.sub(r"\W", "_", label.lower()), apart)
+    label = re.sub(r"\W", "_", label.lower())
     return kernel("update", "update.cu", functions, slots, label)

@@ -95,6 +95,7 @@ class _Loss:
         blocks, threads = self.shape(N)
         labels = str(work.y.dtype) == "int32"
         given: tuple = (y, weight, N, K)
+        width = work.task.width(op.output)
         packed = labels and self.work.packed(K, z, bias, dz)
         kernel = loss_kernel(work.task, labels=labels, packed=packed)
         if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy) and self.by_row:
@@ -105,9 +106,9 @@ class _Loss:
             if work.task.bias_of_loss is not None:
                 dbias = work.gradient(work.task.bias_of_loss, "b")
             if kernel.file == "labelled_rows.cu":
-                given = (y, weight, N, K, *target, self.columns, dbias)
+                given = (y, weight, N, K, width, *target, self.columns, dbias)
             else:
-                given = (*targets, self.class_weights, weight, N, K, *target,
+                given = (*targets, self.class_weights, weight, N, K, width, *target,
                          isinstance(loss, CrossEntropy), self.columns, dbias)  # fmt: skip
         work.launch_of(threads, kernel, blocks, z, bias, dz, *given, *self.finish())
         self.before += blocks
