@@ -24,10 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from gpu.plan import WHOLE, stages  # noqa: E402 - from this checkout
+from gpu.plan import PATIENCE, WHOLE, stages  # noqa: E402 - from this checkout
 from gpu.running import environment, take  # noqa: E402
 from gpu.wheels import COMMIT, absent, install  # noqa: E402
-from gpu.writing import write  # noqa: E402
+from gpu.writing import findings, write  # noqa: E402
+
+SHOWN, WIDEST = 40, 300  # sentences on what was missed, and their characters
 
 
 def missing(rehearse: bool) -> str:
@@ -84,13 +86,16 @@ def parsed(given: list[str] | None = None) -> tuple[argparse.ArgumentParser, arg
         "--only", action="append", metavar="STAGE", help="stage to run (repeatable)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=WHOLE, help=f"limit for all stages ({WHOLE:.0f})"
+        "--seconds", type=float, help=f"limit for all stages ({WHOLE:.0f}; more for a rehearsal)"
     )
     parser.add_argument(
         "--wheels", type=Path, default=ROOT / ".whl", help="folder of wheels for what is missing"
     )
     parser.add_argument("--commit", help="the commit of this checkout, where there is no Git")
-    return parser, parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.seconds is None:
+        options.seconds = WHOLE * (PATIENCE if options.rehearse else 1.0)
+    return parser, options
 
 
 def main() -> None:
@@ -111,6 +116,8 @@ def main() -> None:
             parser.error(f"no stage {sorted(unknown)[0]!r}; they are: {names}")
         chosen = [s for s in known if not options.only or s.name in options.only]
         report = campaign(chosen, options, environment(work, options.rehearse, site))
+    for sentence in findings(report["stages"])[0][:SHOWN]:
+        print(f"- {sentence}"[:WIDEST])
     sys.exit(any(stage["outcome"] != "passed" for stage in report["stages"]))
 
 

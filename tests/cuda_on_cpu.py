@@ -123,6 +123,7 @@ class CpuExecutor:
         self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.launched = [], {}, set()
+        self.free_bytes = 2**30
         self.recording = None
         self.cublas, self.cublas_lt, self.times = Cublas(), CublasLt(), times
         numbers = Numbers(dtype)
@@ -184,6 +185,9 @@ class CpuExecutor:
     def copy(self, target, x):
         self._refused_in_capture("copy")
         target[...] = x
+
+    def free(self):
+        return self.free_bytes
 
     def prepare(self, kernels):
         self.kernels.prepare(kernels)

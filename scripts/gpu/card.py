@@ -1,7 +1,6 @@
 """The GPU itself: clocks, power, memory, and the libraries that are loaded for it."""
 
 import contextlib
-import gc
 import os
 import re
 import subprocess
@@ -112,12 +111,8 @@ class Card(Protocol):
         """Return a context within which a profiler records launches."""
         ...
 
-    def forget(self) -> None:
-        """Give back what is free, so that ``peak`` is that of what comes."""
-        ...
-
-    def peak(self) -> int:
-        """Return the most bytes that have been allocated at once since then."""
+    def used(self) -> int:
+        """Return the bytes of all arrays that are alive."""
         ...
 
     def facts(self) -> dict[str, Any]: ...
@@ -155,12 +150,8 @@ class CupyCard:
         self.synchronize()
         self._cupy.cuda.runtime.profilerStop()
 
-    def forget(self) -> None:
-        gc.collect()
-        self._cupy.get_default_memory_pool().free_all_blocks()
-
-    def peak(self) -> int:
-        return self._cupy.get_default_memory_pool().total_bytes()  # which gives nothing back
+    def used(self) -> int:
+        return self._cupy.get_default_memory_pool().used_bytes()
 
     def facts(self) -> dict[str, Any]:
         import io
@@ -189,10 +180,7 @@ class StandInCard:
     def profiled(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def forget(self) -> None:
-        pass
-
-    def peak(self) -> int:
+    def used(self) -> int:
         return 0
 
     def facts(self) -> dict[str, Any]:

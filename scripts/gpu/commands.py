@@ -16,6 +16,7 @@ import numpy as np
 from gpu.keeping import Kept
 from xpnet.check.sample import sample_rows
 from xpnet.run.config_sources import load_config
+from xpnet.storage import CheckpointFolder, load
 
 EPOCHS = 2 if os.environ.get("XPNET_GPU_REHEARSAL") else 20
 SMALL = ("--set", "model.hidden=[16]") if EPOCHS == 2 else ()
@@ -39,8 +40,14 @@ def probabilities(text: str) -> np.ndarray:
     return np.array([[float(value) for value in row[1:]] for row in rows])
 
 
+def tensors(run: str) -> dict[str, bytes]:
+    """Return all bits of a run's last checkpoint, by name."""
+    last = list(CheckpointFolder(Path(run) / "checkpoints").steps().values())[-1]
+    return {name: x.tobytes() for name, x in load(last).tensors.items()}
+
+
 def main(file: str) -> int:
-    """Train, evaluate on both, predict on both."""
+    """Train, evaluate on both, predict on both; and train again, in another process."""
     kept = Kept(file)
     with tempfile.TemporaryDirectory() as folder:
         run, rows = str(Path(folder) / "run"), str(Path(folder) / "rows.npy")
@@ -57,6 +64,9 @@ def main(file: str) -> int:
                 scores[device] = {k: json.loads(told)[k] for k in ("loss", "accuracy")}
                 predicted[device] = probabilities(called("predict", run, rows, "--device", device))
                 kept.put(scores=scores)
+            called("train", "digits", "--device", "cuda", "--out", f"{run}-again", *settings)
+            first, second = tensors(run), tensors(f"{run}-again")
+            unlike = [name for name, bits in first.items() if second.get(name) != bits]
         except Exception as error:  # what a command says is in it
             kept.miss(f"{type(error).__name__}: {error}")
             return kept.code
@@ -64,6 +74,9 @@ def main(file: str) -> int:
     kept.put(difference=difference)
     print(f"scores: {scores}; the probabilities differ by at most {difference:.1e}")
     kept.within("probabilities on the GPU and on the CPU", difference, BOUND)
+    print(f"trained again: {len(unlike)} of {len(first)} tensors differ")
+    if unlike:
+        kept.miss(f"another process has trained to other bits: {', '.join(unlike[:4])}")
     if not scores["cpu"]["accuracy"] >= LEAST:
         kept.miss(f"an accuracy of {scores['cpu']['accuracy']:.3f}, where {LEAST} is expected")
     if not step.startswith("CUDA graph"):

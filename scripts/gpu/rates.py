@@ -4,6 +4,7 @@ python -m gpu.rates FILE
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,17 @@ def products(precision: str) -> float:
 def main(file: str) -> int:
     """Measure all."""
     kept, before = Kept(file), clocks()
-    rate = copies()
-    kept.put(copy=rate)
-    print(f"copy on the device: {rate:,.0f} GB/s", flush=True)
-    for precision in PRECISIONS:
+    for what, rate, unit in (
+        ("a copy on the device", copies, "GB/s"),
+        *((f"{WIDTH}³ in {p}", partial(products, p), "TFLOP/s") for p in PRECISIONS),
+    ):
         try:
-            rate = products(precision)
+            found = rate()
         except Exception as error:  # continue with the next one
-            kept.miss(f"{precision}: {type(error).__name__}: {error}")
+            kept.miss(f"{what}: {type(error).__name__}: {error}")
             continue
-        kept.put(**{precision: rate})
-        print(f"{WIDTH}³ in {precision}: {rate:,.1f} TFLOP/s", flush=True)
+        kept.put(**{what: found})
+        print(f"{what}: {found:,.1f} {unit}", flush=True)
     print(clocks_line(before, clocks()))
     return kept.code
 

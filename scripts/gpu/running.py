@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpu.card import clocks, clocks_line
-from gpu.plan import ROOT, XPNET, Stage
+from gpu.plan import LIMIT, ROOT, XPNET, Stage
 from gpu.tools import GRACE, stopped
 
 __all__ = ["STANDINS", "environment", "limits", "run", "take"]
@@ -18,6 +18,7 @@ __all__ = ["STANDINS", "environment", "limits", "run", "take"]
 STANDINS = Path(__file__).with_name("standins")
 TAIL = 100  # lines of a stage's output that are kept
 HEAD = 40  # lines before those
+MARGIN = 4.0  # seconds by which a stage ends its own processes before it is stopped itself
 
 
 def environment(work: Path, rehearse: bool, site: Path | None = None) -> dict[str, str]:
@@ -39,6 +40,7 @@ def environment(work: Path, rehearse: bool, site: Path | None = None) -> dict[st
         "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path),
         "PYTHONUNBUFFERED": "1",  # otherwise the output of a stopped stage is lost
         "XPNET": " ".join(XPNET),
+        "ROUNDS": "5",  # of gpu-bench
         "CUPY_NVRTC_USE_PCH": "1",  # CuPy compiles a kernel in 0.1 s, not in 0.8 s
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # otherwise JAX reserves most of the memory
         "HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis"),
@@ -109,9 +111,11 @@ def outcome_of(stage: Stage, seconds: float, env: Mapping[str, str], output: IO[
     Within its limit it is asked to end by SIGINT, in time to write what it has found: pytest then
     prints the failures that it has seen.
     """
+    grace = min(GRACE, seconds / 4)
+    own = f"{max(1.0, seconds - grace - MARGIN):.0f}"
     try:
         process = subprocess.Popen(
-            stage.command,
+            [own if word == LIMIT else word for word in stage.command],
             cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -121,7 +125,6 @@ def outcome_of(stage: Stage, seconds: float, env: Mapping[str, str], output: IO[
         )
     except OSError as error:
         return f"could not be started: {error}"
-    grace = min(GRACE, seconds / 4)
     try:
         late = stopped(process, seconds - grace, grace)
     except KeyboardInterrupt:  # of this program: what is known by now is written

@@ -29,6 +29,7 @@ from xpnet.step import StepInputs, dropout_keys
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates
 from xpnet.training.engine import Engine
 from xpnet.training.loader import Loader
+from xpnet.training.norms import Norms
 from xpnet.training.trainer import Trainer
 
 N, BATCH, K = 11, 4, 3  # the last batch is ragged
@@ -148,7 +149,7 @@ def test_no_layer_waits_in_16_bits(name, no_waiting, rng):
 
 
 def test_a_long_epoch_waits_as_often_as_a_short_one(standing_in, rng):
-    """For its metrics and its validation; here with class weights and a schedule."""
+    """For its metrics, norms and validation; here with class weights and a schedule."""
     waited = []
     for rows in (16, 160):
         x, y = rng.normal(size=(rows, 4)), rng.integers(K, size=rows)
@@ -158,7 +159,7 @@ def test_a_long_epoch_waits_as_often_as_a_short_one(standing_in, rng):
             mixed=Mixed("float16", 8.0),
         )  # fmt: skip
         before = cupy_on_numpy.State.waited
-        trainer.fit((x, y), epochs=2, validation=(x[:8], y[:8]))
+        trainer.fit((x, y), epochs=2, validation=(x[:8], y[:8]), callbacks=[Norms()])
         assert trainer.position.step == rows // 4
         waited.append(cupy_on_numpy.State.waited - before)
     assert waited[0] > 0

@@ -14,6 +14,7 @@ from test_cuda_mixed import first_state as mixed_state
 from test_cuda_step import class_batches, first_state, inputs
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
+from xpnet.backends import get_backend
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.graphed_step import MOST_AT_ONCE, FusedStep
 from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, ReLU, Sequential, Tanh
@@ -24,6 +25,7 @@ from xpnet.optim.schedules import Cosine
 from xpnet.step import Batch, Ordered, Rows, StepInputs
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates
 from xpnet.training.callbacks import MANY, Callback, StopOnSignal
+from xpnet.training.loader import Loader
 from xpnet.training.norms import Norms
 from xpnet.training.trainer import Trainer
 
@@ -183,6 +185,59 @@ def test_rows_give_the_bits_of_the_gathered_batch(kind, width, dtype, folder, rn
         assert len(step.programs) == 2
         results.append(bits(state))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
+def test_inputs_of_mixed_precision_are_rounded_once_where_there_is_room(narrow, folder, rng):
+    results = []
+    data = data_set(rng, "labels", "float32", 50, (8,))
+    size, epochs = data.x.size * 2, [rng.permutation(50).astype("int32") for _ in range(4)]
+    for room in (0, 10 * size - 1, 10 * size):
+        model, step, state = fused(folder, mixed=Mixed(narrow), shape=(8,))
+        step.executor.free_bytes = room
+        x = Batch(*(step.executor.placed(a) for a in data))
+        for i, order in enumerate(epochs):
+            ordered = Ordered(x, order, fixed=True)
+            for first in (0, 12, 38):
+                batch = Rows(ordered, first, first + 12)
+                state, _ = step(state, batch, inputs(i, model, RULE))
+        step.executor.check_guards()
+        # The data set is the same in every epoch, its order is not.
+        assert step.executor.counts.get("narrowed", 0) == (room == 10 * size)
+        results.append(bits(state))
+    assert results[0] == results[1] == results[2]
+    x.x[...] = np.nan  # the last one reads what was rounded
+    state, _ = step(state, Rows(Ordered(x, order, fixed=True), 0, 12), inputs(9, model, RULE))
+    assert np.isfinite(state.params).all()
+
+
+def test_another_data_set_is_rounded_anew(folder, rng):
+    model, step, state = fused(folder, mixed=Mixed("bfloat16"))
+    order, results = np.arange(40, dtype="int32"), []
+    sets = [data_set(rng, "labels", "float32", 40, (6,)) for _ in range(2)]
+    for lazy in (True, False):
+        model, step, state = fused(folder, mixed=Mixed("bfloat16"))
+        for i in range(5):
+            batch = Rows(Ordered(sets[i % 2], order, fixed=True), 0, 12)
+            state, _ = step(state, batch if lazy else batch.gathered(), inputs(i, model, RULE))
+        results.append(bits(state))
+    assert results[0] == results[1]
+
+
+def test_inputs_that_their_owner_may_write_to_are_not_rounded_beforehand(folder, rng):
+    results, order = [], np.arange(40, dtype="int32")
+    for lazy in (True, False):
+        model, step, state = fused(folder, mixed=Mixed("bfloat16"))
+        data = data_set(np.random.default_rng(1), "labels", "float32", 40, (6,))
+        for i in range(5):
+            data.x[...] += 1.0
+            batch = Rows(Ordered(data, order), 0, 12)
+            state, _ = step(state, batch if lazy else batch.gathered(), inputs(i, model, RULE))
+        results.append(bits(state))
+    assert results[0] == results[1]
+    x, y = rng.normal(size=(40, 6)), np.zeros(40, int)
+    backends = get_backend("array-api-strict"), get_backend("numpy")
+    assert [Loader(backend, x, y).fixed for backend in backends] == [True, False]
 
 
 def test_rows_and_batches_of_a_size_share_their_buffers(folder, rng):

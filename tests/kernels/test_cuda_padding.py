@@ -180,6 +180,7 @@ def test_a_padded_step_is_the_portable_step(name, padding_to, rng):
         executor, MODELS[name], (6,), batches, SoftmaxCrossEntropy(), Adam(0.01), clip
     )
     assert " padded to multiples of 4, equal to the eager step" in fused.note
+    assert fused.note.count("padded") == 1
 
 
 @pytest.mark.parametrize("width", range(1, 18))

@@ -154,16 +154,16 @@ def test_the_numbers_of_a_step_lie_as_in_c():
     c = text("begin.cu")
     assert int(re.search(r"#define MOST_WORDS (\d+)", c)[1]) == MOST_WORDS
     assert MOST_WORDS * 8 + 512 <= 4096
-    assert "unsigned long long cost, x, y, weight, order;\n  int step, skipped;" in c
+    assert "unsigned long long cost, x, stored, y, weight, order;\n  int step, skipped;" in c
     for dtype, size in (("float32", 4), ("float64", 8)):
         for numbers, keys in ((1, 0), (3, 4), (8 * 3, 2)):
             layout = now(dtype, numbers, keys)
             words = np.zeros(layout.size, "uint8")
             values = [float(i) for i in range(numbers)], [-i for i in range(keys)]
-            layout.pack_into(words, 0, *range(1, 8), *values[0], *values[1])
+            layout.pack_into(words, 0, *range(1, 9), *values[0], *values[1])
             assert layout.size % 8 == 0
-            assert words[:40].view("uint64").tolist() == [1, 2, 3, 4, 5]
-            assert words[40:48].view("int32").tolist() == [6, 7]
-            end = 48 + numbers * size
-            assert words[48:end].view(dtype).tolist() == values[0]
+            assert words[:48].view("uint64").tolist() == [1, 2, 3, 4, 5, 6]
+            assert words[48:56].view("int32").tolist() == [7, 8]
+            end = 56 + numbers * size
+            assert words[56:end].view(dtype).tolist() == values[0]
             assert words[end : end + 4 * keys].view("int32").tolist() == values[1]

@@ -148,3 +148,45 @@ def test_the_conditions_of_the_gpu_bench_are_valid():
     peers = re.search(r"for peer in (.+?); do", text)[1]
     named = {a or b for a, b in re.findall(r"'(.+?)'|(\S+)", peers)}
     assert named == {n for n in ON_GPU if not n.startswith(("xpnet", LIMIT, BYTES_LIMIT))}
+
+
+# -- gpu-wheels ------------------------------------------------------------------------------------
+
+PIP = """
+echo "$@" >>"$CALLS"
+while [ "$1" != --dest ]; do shift; done
+: >"$2/array_api_compat-1.0-py3-none-any.whl"
+"""
+
+
+def test_the_wheels_are_those_of_the_other_python_and_the_commit_is_beside_them(
+    only, tmp_path, monkeypatch
+):
+    calls, folder = tmp_path / "calls", tmp_path / "wheels"
+    monkeypatch.setenv("CALLS", str(calls))
+    only("python3", PIP)
+    only("git", "echo v1-2-gabc")
+    for name in ("ls", "mkdir"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name, path=os.defpath))
+    folder.mkdir()
+    (folder / "old-1.0-py3-none-any.whl").write_text("")
+    done = called("gpu-wheels", folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "COMMIT").read_text() == "v1-2-gabc\n"
+    assert [p.name for p in folder.glob("*.whl")] == ["array_api_compat-1.0-py3-none-any.whl"]
+    assert called("gpu-wheels", folder, "3.13", "pooch", "rich").returncode == 0
+    first, second = calls.read_text().splitlines()
+    assert "--no-deps --only-binary=:all: --python-version 3.12 " in first
+    assert first.endswith(" array-api-compat array-api-strict pooch platformdirs tomli-w")
+    assert "--python-version 3.13 " in second
+    assert second.endswith(f" --dest {folder} pooch rich")
+    assert called("gpu-wheels").returncode == 2
+
+
+def test_the_wheels_are_of_packages_that_the_report_needs():
+    """With the versions of constraints.txt, which the image and CI have, too."""
+    names = re.search(r"set -- (array.+)$", (SCRIPTS / "gpu-wheels").read_text(), re.M)[1].split()
+    needed = re.findall(r'": "(\S+)"', (SCRIPTS / "gpu/wheels.py").read_text())
+    pinned = {line.partition("==")[0] for line in
+              (SCRIPTS.parent / "constraints.txt").read_text().splitlines()}  # fmt: skip
+    assert set(names) <= set(needed) & pinned

@@ -17,10 +17,9 @@ from xpnet.bench.networks import Network
 from xpnet.bench.setting import Setting
 from xpnet.errors import ConfigError
 from xpnet.kernels.cuda.blas import Rest, product
-from xpnet.kernels.cuda.executor import CaptureError
+from xpnet.kernels.cuda.executor import CaptureError, width_pack
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.kernels.cuda.lanes import Call, Recorded
-from xpnet.kernels.cuda.padding import widths_of_products
 from xpnet.kernels.cuda.sources import STORED, Kernel, arguments
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -147,8 +146,7 @@ class Nowhere:
 
     def __init__(self, dtype: str, *, tf32: bool = False, narrow: str | None = None) -> None:
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
-        on_tensor_cores = narrow is not None or (tf32 and dtype == "float32")
-        self.pack = widths_of_products(self.stored, on_tensor_cores=on_tensor_cores)
+        self.pack = width_pack(self.stored, tf32=tf32)
 
     def prefer(self, algorithms: Mapping[str, str]) -> bool:
         return False
@@ -175,7 +173,7 @@ class Nowhere:
         pass
 
     def free(self) -> int:
-        return 2**63
+        return 0
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         pass

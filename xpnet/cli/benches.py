@@ -53,12 +53,17 @@ class Reports(NamedTuple):
         if self.json_file:
             write_json(self.json_file, data)
 
-    def draw(self, data: Any, plot: Callable[[str], None] = lambda path: None) -> None:
+    def finish(self, data: Any, draw: Callable[[str], None] = lambda path: None) -> None:
         """Draw and print what was asked for."""
         if self.plot:
-            plot(self.plot)
+            draw(self.plot)
         if self.as_json:
             print_json(data)
+
+    def write_json(self, data: Any) -> None:
+        """Write and print what was asked for, where there is nothing but JSON."""
+        self.keep(data)
+        self.finish(data)
 
 
 def compare(
@@ -103,7 +108,7 @@ def compare(
         found = to_json(measured, setting, facts)
         reports.keep(found, lambda: to_markdown(measured, setting, facts))
         code |= _judged(e.failure(row, _fastest(row)) for e in expectations)
-    reports.draw(found, lambda path: plot(measured, path))
+    reports.finish(found, lambda path: plot(measured, path))
     return code
 
 
@@ -119,9 +124,7 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Repor
     for crossing in find_crossover(makes[pair[0]], makes[pair[1]], rounds):
         say(crossing.sentence(*pair), err=reports.as_json)
         found.append(crossing._asdict())
-    data = {"first": pair[0], "second": pair[1], "crossings": found}
-    reports.keep(data)
-    reports.draw(data)
+    reports.write_json({"first": pair[0], "second": pair[1], "crossings": found})
     return 0
 
 
@@ -144,7 +147,7 @@ def model(gpu: str, precision: str, rows: Sequence[str], reports: Reports) -> in
                 f"of {step.moved / 1e6:,.2f} MB take {step.limit:,.1f}")  # fmt: skip
     data = {"gpu": gpu, "precision": precision, "rows": model_json(found)}
     reports.keep(data, lambda: model_markdown(found))
-    reports.draw(data)
+    reports.finish(data)
     return 0
 
 
@@ -163,7 +166,7 @@ def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> i
     facts = machine(Setting())
     data = {"machine": facts, "axes": growth.to_json(measured)}
     reports.keep(data, lambda: growth.to_markdown(measured, facts))
-    reports.draw(data, lambda path: growth.plot(measured, path))
+    reports.finish(data, lambda path: growth.plot(measured, path))
     return _judged(condition.failure(measured) for condition in growths)
 
 

@@ -12,10 +12,14 @@ __all__ = ["AnyBatch", "Ordered", "Rows", "gathered"]
 
 @dataclass(frozen=True, eq=False)
 class Ordered:
-    """All rows of a data set, and the order (N,) int32 in which they are taken, on one device."""
+    """All rows of a data set, and the order (N,) int32 in which they are taken, on one device.
+
+    ``fixed`` says that nobody else has the data, who could write to it: what is made of it stays.
+    """
 
     data: Batch
     order: Array
+    fixed: bool = False
 
 
 class Rows:

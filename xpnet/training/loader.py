@@ -73,6 +73,7 @@ class Loader:
         on_device = backend.owns(x) and not isinstance(x, np.ndarray)
         self.resident = on_device or (self._fits() if resident is None else resident)
         self.resident = self.resident and not augment
+        self.fixed = not backend.owns(x)  # else it stays what the caller has
         move = self._place if self.resident else self._kept_on_host
         self.arrays = {k: move(k, v) for k, v in self.arrays.items()}
 
@@ -185,7 +186,8 @@ class Loader:
         return (Rows(ordered, s, min(s + batch_size, self.rows)) for s in starts)
 
     def _ordered(self, order: np.ndarray) -> Ordered:
-        return Ordered(_batch(self.arrays), self.backend.asarray(order, dtype="int32"))
+        placed = self.backend.asarray(order, dtype="int32")
+        return Ordered(_batch(self.arrays), placed, self.fixed)
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""

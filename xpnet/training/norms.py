@@ -62,7 +62,7 @@ class Norms(Callback):
         backend, layout = trainer.engine.backend, trainer.engine.params_layout
         if layout is not self._layout:  # else what was compiled still serves
             self._layout, self._layers = layout, (layers := _layers(layout))
-            jit = backend.jit if backend.jit_by_default else lambda function: function
+            jit = backend.jit if backend.jit_by_default else backend.bound
             self._measure = jit(lambda *vectors: _norms([*layers.values()], *vectors))
         self._to_host = backend.to_host
         self._every = -(-APART // trainer.steps_per_epoch)

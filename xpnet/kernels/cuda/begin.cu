@@ -7,9 +7,10 @@
 
 // The numbers of a step; behind it lie `sets` times `n_numbers` coefficients of the update, for as
 // many steps as were skipped and for more of them, and then the keys. An address is 0 if there is
-// no such array. With an order, the batch is those rows of x, y and weight. See sources.py.
+// no such array: of x there are the numbers, or what layers store of them. With an order, the batch
+// is those rows of x, y and weight. See sources.py.
 struct Now {
-  unsigned long long cost, x, y, weight, order;
+  unsigned long long cost, x, stored, y, weight, order;
   int step, skipped;
 };
 
@@ -66,6 +67,7 @@ __device__ inline void begin(const unsigned long long* words, BATCH) {
   }
   for (unsigned i = FIRST; i < (unsigned)n_keys; i += STRIDE) keys[i] = new_keys[i];
   take<real>(now.x, x, order, J, width, N);
+  take<act>(now.stored, x, order, J, width, N);
   if (labels) take<int>(now.y, labels, order, 1, 1, N);
   if (rows) take<real>(now.y, rows, order, K, K, N);
   if (weights) take<real>(now.weight, weights, order, 1, 1, N);

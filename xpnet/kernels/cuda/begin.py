@@ -2,20 +2,24 @@
 
 import math
 import weakref
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.kernels.cuda.batch_program import Program
+from xpnet.kernels.cuda.batch_program import LIMIT, Program
+from xpnet.kernels.cuda.buffers import blocks
+from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Call, Recorded
-from xpnet.kernels.cuda.sources import MOST_WORDS, PACK, now
+from xpnet.kernels.cuda.sources import MOST_WORDS, PACK, WRITTEN, now
 from xpnet.step import AnyBatch, Ordered, Rows, StepInputs
 from xpnet.typing import Array
 
-__all__ = ["Beginning", "Steps", "shapes"]
+__all__ = ["Beginning", "Rounded", "Steps", "shapes"]
 
 WORD = 8  # bytes
+SHARE = 10  # of the free memory, one part for inputs that are rounded beforehand
 
 
 class Steps(NamedTuple):
@@ -31,6 +35,31 @@ class Steps(NamedTuple):
             call.run()
 
 
+class Rounded:
+    """The inputs of a data set as layers store them, in mixed precision: half the bytes to read.
+
+    They are beside what they were rounded from, which evaluation and the portable formulas read; so
+    only where they take a small share of the device's memory.
+    """
+
+    def __init__(self, executor: Executor, threads: int) -> None:
+        self.executor, self.threads = executor, threads
+        self._of: Callable[[], Array | None] = lambda: None
+        self._stored: Array | None = None
+
+    def of(self, x: Array) -> Array | None:
+        """Return x rounded, made once; None where that would not be less, or takes too much."""
+        e, size = self.executor, x.size
+        if self._of() is not x:
+            self._of, self._stored = weakref.ref(x), None
+            small = size < LIMIT and size * np.dtype(e.stored).itemsize <= e.free() // SHARE
+            if e.stored != e.dtype and small:
+                self._stored = e.empty(tuple(x.shape), e.stored)
+                grid = (blocks(size, self.threads), 1)
+                e.launch(WRITTEN["narrowed"], grid, self.threads, x, self._stored, size)()
+        return self._stored
+
+
 class Beginning:
     """How the steps of a program begin.
 
@@ -38,8 +67,9 @@ class Beginning:
     in between read their own, which that one has kept on the device.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, rounded: Rounded) -> None:
         task, b = program.task, program.buffers
+        self._rounded = rounded
         self.program, self.sets, self.numbers = program, task.sets, task.numbers
         n_keys, N, labels = b.keys.shape[0], program.N, str(program.y.dtype) == "int32"
         real = np.dtype(program.executor.dtype)
@@ -92,12 +122,12 @@ class Beginning:
         )  # fmt: skip
 
     def _addresses(self, batch: AnyBatch, kept: list) -> tuple[int, ...]:
-        """The addresses of x, y, weights and order."""
+        """The addresses of x, x as stored, y, weights and order."""
         e = self.program.executor
         if isinstance(batch, Rows):
             at = self._data(batch.of)
             if at is not None:
-                return (*at[:3], at[3] + 4 * batch.first)
+                return (*at[:4], at[4] + 4 * batch.first)
             batch = batch.gathered()
         found = []
         for dtype, x in zip(self._dtypes, batch, strict=True):
@@ -107,15 +137,19 @@ class Beginning:
                 x = converted
             kept.append(x)
             found.append(0 if x is None else e.address(x))
-        return (*found, 0)
+        return (found[0], 0, *found[1:], 0)
 
     def _data(self, of: Ordered) -> tuple[int, ...] | None:
         """The addresses of a data set, unless it has to be converted; looked up once."""
         if self._known[0]() is not of:
+            e, at = self.program.executor, None
             pairs = [*zip((*of.data, of.order), (*self._dtypes, np.dtype("int32")), strict=True)]
-            at = [0 if x is None else self.program.executor.address(x) for x, _ in pairs]
-            fits = all(x is None or self._fits(x, dtype) for x, dtype in pairs)
-            self._known = weakref.ref(of), tuple(at) if fits else None
+            if all(x is None or self._fits(x, dtype) for x, dtype in pairs):
+                x = of.data.x
+                stored = self._rounded.of(x) if of.fixed else None
+                arrays = (None if stored is not None else x, stored, *of.data[1:], of.order)
+                at = tuple(0 if x is None else e.address(x) for x in arrays)
+            self._known = weakref.ref(of), at
         return self._known[1]
 
     def _fits(self, x: Array, dtype: np.dtype) -> bool:

@@ -14,7 +14,7 @@ from typing import Never
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.batch_program import LIMIT, Program, launches
-from xpnet.kernels.cuda.begin import Beginning, Steps, shapes
+from xpnet.kernels.cuda.begin import Beginning, Rounded, Steps, shapes
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
 from xpnet.kernels.cuda.executor import CaptureError, Executor
 from xpnet.kernels.cuda.graph_check import fault_of_graph
@@ -74,6 +74,7 @@ class FusedStep:
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
         self.programs: dict[tuple, _Repeated] = {}
+        self._rounded = Rounded(executor, threads)
         self._costs: list[Array] = []
         self._taken = COSTS
 
@@ -186,7 +187,7 @@ class FusedStep:
             if len(self.programs) == PROGRAMS:
                 self.programs.pop(next(iter(self.programs)))
             program = recorded(self.executor, self.task, buffers, gathered(batch))
-            self.programs[key] = _Repeated(program)
+            self.programs[key] = _Repeated(program, self._rounded)
         return self.programs[key]
 
     def _room(self, n: int) -> tuple[Array, int]:
@@ -254,8 +255,6 @@ class FusedStep:
         note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-        padded = self.task.padding
-        note += f" padded to multiples of {padded.pack}" if padded else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
@@ -270,8 +269,8 @@ class FusedStep:
 class _Repeated:
     """A program, how its steps begin, and its graphs by the number of steps once there are any."""
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.beginning = program, Beginning(program)
+    def __init__(self, program: Program, rounded: Rounded) -> None:
+        self.program, self.beginning = program, Beginning(program, rounded)
         self.runs, self.graph = 0, True
         self.replays: dict[int, Call] = {}
         self._steps: dict[int, Steps] = {}

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xpnet.kernels.cuda.sources import PACK
 from xpnet.kernels.formulas import Elementwise, function
 from xpnet.kernels.operations import (
     Affine,
@@ -35,7 +34,7 @@ from xpnet.kernels.operations import (
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Entry, Layout, layouts
 
-__all__ = ["Padding", "padding", "widths_of_products"]
+__all__ = ["Padding", "padding"]
 
 FEW = 32  # outputs of a last layer, whose products are small however it computes them
 LARGEST = 65504.0  # float16
@@ -50,11 +49,6 @@ class Padding(NamedTuple):
     buffers: list[int]  # that of each buffer of the plan
     layout: Layout  # of the layers' working copy of the parameters, and of their gradient
     tensors: np.ndarray  # (T + 1, 5) uint32: see Apart in common.cuh
-
-
-def widths_of_products(stored: str, *, on_tensor_cores: bool) -> int:
-    """Return what widths should be multiples of in products of these numbers; else 1."""
-    return PACK // np.dtype(stored).itemsize if on_tensor_cores else 1
 
 
 def padding(plan: Plan, model: Sequential, pack: int) -> Padding | None:

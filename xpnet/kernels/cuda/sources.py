@@ -83,10 +83,11 @@ def given() -> np.ndarray:
 def now(dtype: str, numbers: int, keys: int) -> Struct:
     """Return the layout of begin.cu's Now, with so many coefficients and keys behind it.
 
-    In order: the addresses of the loss, x, y, weights and order; the step and the skipped steps;
+    In order: the addresses of the loss, x, x as stored, y, weights and order; the step and the
+    skipped steps;
     the coefficients and the keys.
     """
-    layout = f"=5Q2i{numbers}{'f' if dtype == 'float32' else 'd'}{keys}i"
+    layout = f"=6Q2i{numbers}{'f' if dtype == 'float32' else 'd'}{keys}i"
     return Struct(f"{layout}{-calcsize(layout) % 8}x")
 
 
