@@ -1,11 +1,13 @@
 """Check xpnet's dependencies: their pins, licences and known vulnerabilities.
 
     scripts/supply-check              in an environment with xpnet and its extras
-    scripts/supply-check --write      renew constraints.txt from that environment
+    scripts/supply-check --write      renew the pins: constraints.txt from that environment, and
+                                      docker/cuda-*.txt, NVIDIA's libraries in the GPU image, from
+                                      what pip chooses for its Python and each release of CUDA
 
 Exit codes: 0 no findings; 1 a finding; 3 no finding, but a check could not run, because pip-audit
-is not installed or its vulnerability service cannot be reached. A check that did not run has not
-passed.
+is not installed, or its vulnerability service or the index of packages cannot be reached. A check
+that did not run has not passed.
 """
 
 import argparse
@@ -29,6 +31,14 @@ HEADER = """\
 # The versions that CI and the containers install: pip install -c constraints.txt ...
 # Renewed by scripts/supply-check --write, in an environment that passes the tests.
 """
+CUDA_HEADER = """\
+# NVIDIA's libraries for CUDA {} in the GPU image, and for nothing else.
+# Renewed by scripts/supply-check --write.
+"""
+# What the image of docker/Dockerfile.gpu runs: Ubuntu 24.04 on x86-64.
+IMAGE = ["--python-version=3.12", "--implementation=cp", "--only-binary=:all:", "--target=unused"]
+IMAGE += [f"--platform=manylinux_2_{n}_x86_64" for n in range(39, 4, -1)]
+IMAGE += ["--platform=manylinux2014_x86_64"]
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|HPND|CNRI|0BSD"
     r"|Public Domain",
@@ -117,6 +127,62 @@ def check_licences(packages: list[Found]) -> list[str]:
     ]
 
 
+def image_files() -> dict[str, Path]:
+    """Return the files of pins for the GPU image, by release of CUDA, such as 13.0."""
+    return {p.stem.removeprefix("cuda-"): p for p in sorted((TOP / "docker").glob("cuda-*.txt"))}
+
+
+def in_image(cuda: str, *constraints: Path) -> dict[str, str]:
+    """Return the versions that pip chooses for CuPy and the libraries of a release of CUDA.
+
+    Raises RuntimeError with pip's message where it finds none.
+    """
+    chosen = subprocess.run(
+        ["sh", TOP / "docker" / "cupy-extra", cuda], capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    # The toolkit leaves this one open: what is newest is of another release.
+    linker = "nvidia-nvjitlink-cu12" if cuda.startswith("12.") else "nvidia-nvjitlink"
+    wanted = project["optional-dependencies"][chosen.stdout.strip()]
+    wanted = [*wanted, f"cuda-toolkit=={cuda}.*", f"{linker}=={cuda}.*"]
+    options = ["--dry-run", "--quiet", "--ignore-installed", "--report=-", *IMAGE]
+    options += [f"--constraint={path}" for path in constraints]
+    command = [sys.executable, "-m", "pip", "install", *options, *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise RuntimeError((errors or ["ERROR: no message"])[-1].removeprefix("ERROR: ")[:200])
+    found = [each["metadata"] for each in json.loads(done.stdout)["install"]]
+    return {canonicalize_name(each["name"]): each["version"] for each in found}
+
+
+def write_image(cuda: str, path: Path) -> None:
+    """Renew the pins of NVIDIA's libraries of a release of CUDA."""
+    versions = in_image(cuda, CONSTRAINTS)
+    lines = [f"{name}=={v}\n" for name, v in sorted(versions.items()) if name not in pins()]
+    path.write_text(CUDA_HEADER.format(cuda) + "".join(lines))
+
+
+def check_images() -> tuple[list[str], str | None]:
+    """Return what of the GPU image is not pinned, or cannot be, and why it was not checked."""
+    findings: list[str] = []
+    for cuda, path in image_files().items():
+        try:
+            versions = in_image(cuda, CONSTRAINTS, path)
+        except RuntimeError as error:
+            if "conflict" in str(error) or "ResolutionImpossible" in str(error):
+                findings.append(f"CUDA {cuda}: {error}")
+                continue
+            return findings, f"pip cannot resolve what CUDA {cuda} needs: {error}"
+        pinned = pins() | pins(path)
+        findings += [
+            f"{path.name}: {name} {version} is not pinned"
+            for name, version in versions.items()
+            if name not in pinned
+        ]
+    return findings, None
+
+
 def vulnerabilities() -> tuple[list[str], str | None]:
     """Return pip-audit's findings, and the reason if it could not check."""
     if importlib.util.find_spec("pip_audit") is None:
@@ -142,31 +208,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help="renew constraints.txt first")
+    parser.add_argument("--write", action="store_true", help="renew the pins first")
     parser.add_argument("--list", action="store_true", help="print packages and licences")
     options = parser.parse_args()
     packages = sorted(needed(), key=lambda p: p.name)
     if options.write:
         write(packages)
+        for cuda, path in image_files().items():
+            write_image(cuda, path)
     for p in packages if options.list else ():
         print(f"{p.name} {p.version}: {p.licence}")
-    audit, not_done = vulnerabilities()
     results = {
-        "pins": check_pins(packages),
-        "licences": check_licences(packages),
-        "vulnerabilities": audit,
+        "pins": (check_pins(packages), None),
+        "pins of the GPU image": check_images(),
+        "licences": (check_licences(packages), None),
+        "vulnerabilities": vulnerabilities(),
     }
-    for name, findings in results.items():
+    for name, (findings, not_done) in results.items():
         for finding in findings:
             print(f"{name}: {finding}")
-        if name == "vulnerabilities" and not_done:
+        if not_done:
             print(f"{name}: NOT CHECKED: {not_done}")
         elif not findings:
             print(f"{name}: none found" if name == "vulnerabilities" else f"{name}: all correct")
     print(f"{len(packages)} packages")
-    if any(results.values()):
+    if any(findings for findings, _ in results.values()):
         return 1
-    return 3 if not_done else 0
+    return 3 if any(not_done for _, not_done in results.values()) else 0
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from xpnet.backends import Backend, backend_class
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.training.signals import SIGNALS
 
+# A test that wants products timed on a GPU says so, and where they are remembered.
+os.environ["XPNET_TIME_PRODUCTS"] = "0"
 # On a machine that others share the time of an example says nothing about xpnet.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")

@@ -34,7 +34,7 @@ static void call(void (*kernel)(Parameters...), void** arguments, std::index_seq
 #define inline static inline  // all shared memory in one kind of section
 #define __global__
 #define __device__
-#define __launch_bounds__(most)
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("shared_memory")))
 extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
@@ -70,7 +70,14 @@ static unsigned atomicInc(unsigned* at, unsigned most) {
   return before;
 }
 
+static unsigned long long atomicAdd(unsigned long long* at, unsigned long long x) {
+  unsigned long long before = *at;
+  *at = before + x;
+  return before;
+}
+
 static void __syncthreads() { emulator::leave(emulator::AT_BLOCK_BARRIER); }
+static void __syncwarp() { emulator::leave(emulator::AT_WARP_BARRIER); }
 
 template <class T>
 static T __shfl_xor_sync(unsigned, T value, int mask) {

@@ -9,25 +9,41 @@ import ctypes
 import shutil
 import subprocess
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from cublas_on_cpu import Cublas, CublasLt
 
-from xpnet.kernels.cuda.blas import Blas
+from xpnet.errors import BackendError
+from xpnet.kernels.cuda import blas_lt
+from xpnet.kernels.cuda.blas import WORKSPACE_BYTES, Blas, Numbers, Rest
+from xpnet.kernels.cuda.choices import Choices
 from xpnet.kernels.cuda.executor import CaptureError
+from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
 GUARD = 64  # elements on each side of a buffer
+ALIGNED = 256  # bytes, as CUDA aligns what it allocates
 FAILED = ["", "block size", "a barrier is missed"]
-POISON = {"int32": -0x5A5A5A5B, "uint64": 0xA5A5A5A5, "uint16": 0x7FC1}  # the last is a NaN, too
+POISON = {
+    "int32": -0x5A5A5A5B,
+    "uint32": 0xA5A5A5A5,
+    "uint64": 0xA5A5A5A5,
+    "uint16": 0x7FC1,
+}  # the last is a NaN, too
 
 if shutil.which("g++") is None:
     WHY_NOT = "g++ is not installed, which compiles the CUDA kernels for the CPU"
 else:
     WHY_NOT = ""
+
+
+def poison(dtype):
+    """What a buffer holds before anybody writes there."""
+    return POISON.get(str(dtype), np.nan if np.dtype(dtype).kind == "f" else 1)
 
 
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
@@ -91,108 +107,33 @@ def compiled_kernels(dtype, narrow, folder, planted):
     return Kernels(dtype, narrow, folder, planted)
 
 
-STORAGE = {0: "float32", 1: "float64", 2: "float16", 14: "uint16"}  # by cudaDataType_t
-
-
-def widened(x, dtype):
-    """16 bits as the numbers they are; those of bfloat16 are the upper half of a float32."""
-    if x.dtype == np.uint16:
-        x = (x.astype(np.uint32) << 16).view(np.float32)
-    return x.astype(dtype)
-
-
-def rounded(x, dtype):
-    """The nearest numbers that ``dtype`` stores, uint16 being the bits of bfloat16."""
-    if dtype != np.uint16:
-        return x.astype(dtype)
-    # 1.5 times 2^52 units of bfloat16's last bit, added and taken away, round a float64 there.
-    finite = np.where(np.isfinite(x), x, 0.0).astype(np.float64)
-    magic = np.ldexp(1.5, np.maximum(np.frexp(finite)[1] - 8, -133) + 52)
-    near = np.where(np.isfinite(x), (finite + magic) - magic, x).astype(np.float32)
-    return (np.ascontiguousarray(near).view(np.uint32) >> 16).astype(np.uint16)
-
-
-class Cublas:
-    """cuBLAS as its manual describes it, on host memory: column-major, and with a workspace."""
-
-    def __init__(self):
-        self.stream = self.workspace = self.computed_in = self.mode = None
-        self.products = self.destroyed = 0
-
-        def create(handle):
-            handle._obj.value = 0xB1A5
-            return 0
-
-        def destroy(handle):
-            self.destroyed += 1
-            return 0
-
-        def set_mode(handle, mode):
-            self.mode = mode
-            return 0
-
-        def set_stream(handle, stream):
-            self.stream, self.workspace = stream, None
-            return 0
-
-        def set_workspace(handle, address, size):
-            self.workspace = (address, size)
-            return 0
-
-        def gemm(handle, ta, tb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type,
-                 ldc, compute, algorithm):  # fmt: skip
-            assert handle.value == 0xB1A5
-            assert self.workspace is not None
-            assert algorithm == -1
-            # What its manual allows: sums in float for 16 and 32 bits, TF32 for 32 alone.
-            wide = {(68, 0): "f4", (68, 2): "f4", (68, 14): "f4", (77, 0): "f4", (70, 1): "f8"}
-            wide = np.dtype(wide[compute, a_type])
-            assert a_type == b_type
-            assert c_type in (a_type, 1 if wide.itemsize == 8 else 0)
-            rows_a, rows_b = (k if ta else m), (n if tb else k)
-            if lda < rows_a or ldb < rows_b or ldc < m:
-                return 7  # CUBLAS_STATUS_INVALID_VALUE
-
-            def matrix(address, rows, columns, ld, kind):
-                dtype = np.dtype(STORAGE[kind])
-                raw = (ctypes.c_char * (ld * columns * dtype.itemsize)).from_address(address)
-                return np.frombuffer(raw, dtype).reshape(columns, ld).T[:rows]
-
-            A = widened(matrix(a, rows_a, m if ta else k, lda, a_type), wide)
-            B = widened(matrix(b, rows_b, k if tb else n, ldb, b_type), wide)
-            C = matrix(c, m, n, ldc, c_type)
-            factors = [
-                np.frombuffer((ctypes.c_char * wide.itemsize).from_address(address), wide)[0]
-                for address in (alpha, beta)
-            ]
-            assert factors in ([1.0, 0.0], [1.0, 1.0])
-            with np.errstate(invalid="ignore", over="ignore"):
-                product = (A.T if ta else A) @ (B.T if tb else B)
-                # Where beta is 0 cuBLAS does not read C, which may be NaN.
-                C[...] = rounded(product + C if factors[1] else product, C.dtype)
-            self.products += 1
-            self.computed_in = compute
-            return 0
-
-        self.cublasCreate_v2, self.cublasDestroy_v2 = create, destroy
-        self.cublasSetMathMode, self.cublasSetStream_v2 = set_mode, set_stream
-        self.cublasSetWorkspace_v2, self.cublasGemmEx = set_workspace, gemm
-
-
 class CpuExecutor:
-    """xpnet.kernels.cuda.executor.Executor on NumPy arrays."""
+    """xpnet.kernels.cuda.executor.Executor on NumPy arrays.
+
+    Its products are those of an emulated cuBLASLt, timed where there are ``choices``: ``times``
+    gives the seconds of so many functions.
+    """
 
     def __init__(
         self, dtype, folder, *, order=0, can_capture=True, corrupt_replay=False, planted=None,
-        narrow=None,
+        narrow=None, pack=None, choices=None, times=lambda count: [1.0] * count,
     ):  # fmt: skip
+        self.pack = pack or (8 if narrow else 1)
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
         self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.launched = [], {}, set()
+        self.free_bytes = 2**30
         self.recording = None
-        self.cublas = Cublas()
-        self.blas = Blas(self.cublas, np.empty(1024, np.uint8), self.address, dtype)
+        self.cublas, self.cublas_lt, self.times = Cublas(), CublasLt(), times
+        numbers = Numbers(dtype)
+        timed, choices = choices is not None, choices or Choices(folder, "a CPU", 0)
+        self.lt = blas_lt.CublasLt(self.cublas_lt, self, numbers, choices, timed=timed)
+        self.blas = []
+        for _ in range(LANES):
+            workspace = np.empty(WORKSPACE_BYTES, np.uint8)
+            others = partial(Blas, self.cublas, workspace, self.address, numbers)
+            self.blas.append(blas_lt.BlasLt(self.lt, workspace, others))
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -211,26 +152,28 @@ class CpuExecutor:
 
     def empty(self, shape, dtype):
         self._refused_in_capture("allocation")
+        return self._guarded(shape, dtype)
+
+    def _guarded(self, shape, dtype):
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * GUARD, POISON.get(str(dtype), np.nan), dtype)
-        self.guarded.append(whole)
+        space = np.full(size + 2 * GUARD + ALIGNED, poison(dtype), dtype)
+        skipped = -self.address(space[GUARD:]) % ALIGNED // space.itemsize
+        self.guarded.append(whole := space[skipped : skipped + size + 2 * GUARD])
         return whole[GUARD : GUARD + size].reshape(shape)
 
     def check_guards(self):
         for whole in self.guarded:
-            poison = np.full(GUARD, POISON.get(str(whole.dtype), np.nan), whole.dtype)
-            np.testing.assert_array_equal(whole[:GUARD], poison, "written before a buffer")
-            np.testing.assert_array_equal(whole[-GUARD:], poison, "written behind a buffer")
-
-    def placed(self, host):
-        """A copy of an array between guards, aligned as on a GPU."""
-        x = self.empty(host.shape, host.dtype)
-        x[...] = host
-        return x
+            guard = np.full(GUARD, poison(whole.dtype), whole.dtype)
+            np.testing.assert_array_equal(whole[:GUARD], guard, "written before a buffer")
+            np.testing.assert_array_equal(whole[-GUARD:], guard, "written behind a buffer")
 
     def place(self, host):
         self._refused_in_capture("copy from the host")
-        return np.array(host)
+        x = self._guarded(host.shape, host.dtype)
+        x[...] = host
+        return x
+
+    placed = place
 
     def to_host(self, x):
         self._refused_in_capture("read by the host")
@@ -242,6 +185,9 @@ class CpuExecutor:
     def copy(self, target, x):
         self._refused_in_capture("copy")
         target[...] = x
+
+    def free(self):
+        return self.free_bytes
 
     def prepare(self, kernels):
         self.kernels.prepare(kernels)
@@ -262,37 +208,93 @@ class CpuExecutor:
 
         return self._call(kernel.label, run)
 
-    def product(self, a, b, out, *, add=False):
-        run = self.blas.product(a, b, out, add=add)
-        return self._call("product", lambda: run(7))
+    @property
+    def note(self):
+        return self.blas[0].note
+
+    @property
+    def algorithms(self):
+        return self.lt.algorithms
+
+    def prefer(self, algorithms):
+        return self.lt.prefer(algorithms)
+
+    def product(self, a, b, out, *, add=False, lane=0):
+        run = self.blas[lane].product(a, b, out, add=add)
+        return self._call("product", lambda: run(7 + lane))
+
+    def affine(self, a, b, bias, out, *, relu, apart):
+        run, rest = self.blas[0].affine(a, b, bias, out, relu=relu, apart=apart)
+        return self._call("product", lambda: run(7)), rest
+
+    def can_measure(self):
+        return self.recording is None
+
+    def measured(self, runs):
+        """The seconds that ``times`` says, of those that do not fail."""
+        assert self.recording is None
+        seconds = self.times(len(runs))
+        for i, run in enumerate(runs):
+            try:
+                run(7)
+            except BackendError:
+                seconds[i] = np.inf
+        return seconds
 
     def _call(self, what, run):
         def call():
             if self.recording is not None:
-                self.recording.append((what, run))
+                self.recording.append(run)
             else:
                 self.count(what)
                 run()
 
         return call
 
-    def capture(self, work):
+    def capture(self, calls):
         if not self.can_capture:
             msg = "this executor was told not to"
             raise CaptureError(msg)
         self.recording = recorded = []
         try:
-            work()
+            for i, call in enumerate(calls):
+                call.run()
+                if len(recorded) == i:  # a product does its work
+                    assert isinstance(call.run, Rest)
+                    recorded.append(lambda: None)
         finally:
             self.recording = None
         self.count("capture")
+        assert len(recorded) == len(calls)
+        lanes = [[i for i, call in enumerate(calls) if call.lane == lane] for lane in range(LANES)]
+        after = waits(calls)
+        assert not calls[0].lane
+        assert after[-1] is not None or not lanes[1] or lanes[1][-1] in after
 
         def replay():
             self.count("replay")
-            for _, run in recorded[: -1 if self.corrupt_replay else None]:
-                run()
+            order = in_lanes(lanes, after, self.counts["replay"] % 2)
+            for i in order:
+                if not self.corrupt_replay or i < len(calls) - 1:
+                    recorded[i]()
 
         return replay
+
+
+def in_lanes(lanes, after, first):
+    """The calls in the order in which they run if a GPU prefers the lane ``first``.
+
+    Each lane keeps its order, and a call waits for the one of the other lane that it comes after.
+    """
+    left, done = [list(lane) for lane in lanes], set()
+    while any(left):
+        ready = [
+            lane for lane in left if lane and (after[lane[0]] is None or after[lane[0]] in done)
+        ]
+        assert ready, "two lanes wait for each other"
+        lane = left[first] if any(lane is left[first] for lane in ready) else ready[0]
+        done.add(lane[0])
+        yield lane.pop(0)
 
 
 def _cell(x):

@@ -41,7 +41,18 @@ MAY_IMPORT = {
     "cli": "explanation bench interop search",
     "examples": "data",
 }
-BASE = ("cache", "errors", "escape", "random", "registry", "settings", "split_vector", "typing")
+BASE = (
+    "cache",
+    "elementwise",
+    "errors",
+    "escape",
+    "prefetch",
+    "random",
+    "registry",
+    "settings",
+    "split_vector",
+    "typing",
+)
 # The package itself names the others, at their first use; `python -m xpnet` is the command line.
 FRONT = ("xpnet", "__main__")
 

@@ -1,10 +1,12 @@
 """Which library and device is chosen, and what is said where there is none."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from importlib.abc import MetaPathFinder
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import array_api_strict
 import numpy as np
@@ -41,10 +43,9 @@ def no_cupy(monkeypatch):
 
 def stub_of_cupy(gpus):
     """What the backend asks of CuPy before it computes anything."""
-    used = []
 
     def Device(index):
-        return SimpleNamespace(id=index, use=lambda: used.append(index))
+        return SimpleNamespace(id=index)
 
     cupy = ModuleType("cupy")
     cupy.__version__ = "14.2.0"
@@ -52,11 +53,11 @@ def stub_of_cupy(gpus):
     cupy.cuda = SimpleNamespace(
         is_available=lambda: gpus > 0,
         Device=Device,
+        nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
         runtime=SimpleNamespace(
             driverGetVersion=lambda: 13000 if gpus else 0, getDeviceCount=lambda: gpus
         ),
     )
-    cupy.used = used
     return cupy
 
 
@@ -117,6 +118,89 @@ def test_a_cupy_that_cannot_be_imported_is_a_reason_and_no_error(error, monkeypa
     assert CupyBackend.probe().note == f"CuPy 14.2.0 cannot be imported: {said}"
 
 
+def cuda_error(name):
+    """CUDA's errors as CuPy raises them."""
+
+    def fail(*given):
+        raise type("CUDARuntimeError", (RuntimeError,), {})(name)
+
+    return fail
+
+
+TOO_OLD = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
+BUSY = "cudaErrorInitializationError: initialization error"
+
+
+def test_a_driver_that_is_too_old_for_cupy_is_said_so(monkeypatch):
+    cupy = stub_of_cupy(0)
+    cupy.cuda.runtime = SimpleNamespace(
+        driverGetVersion=lambda: 12040, runtimeGetVersion=lambda: 13020,
+        getDeviceCount=cuda_error(TOO_OLD),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    expected = (
+        "device 'cuda' needs a newer NVIDIA driver: this one is for CUDA 12.4, CuPy for CUDA 13.2: "
+        "update the driver, or install the CuPy of an older CUDA"
+    )
+    assert refusal(lambda: resolve(device="cuda")) == expected
+    assert resolve().reason == f"auto: {expected}"  # there may be a GPU: that is worth a look
+    cupy.cuda.runtime.driverGetVersion = lambda: 0
+    assert refusal(lambda: resolve(device="cuda")) == NO_GPU
+    cupy.cuda.runtime.driverGetVersion = lambda: 13000
+    cupy.cuda.runtime.getDeviceCount = cuda_error(BUSY)
+    told = NO_GPU.replace("version 0", f"version 13000; {BUSY}")
+    assert refusal(lambda: resolve(device="cuda")) == told
+
+
+def test_cupy_without_cudas_own_wheels_is_said_so(cupy_with_two_gpus):
+    """`pip install cupy-cuda13x` alone has no compiler: its extra [ctk] has."""
+    cupy_with_two_gpus.cuda.nvrtc.getVersion = cuda_error("Failure finding libnvrtc.so.13\nmore")
+    expected = "CuPy 14.2.0 cannot compile kernels: Failure finding libnvrtc.so.13: "
+    expected += how_to_install("cupy")
+    assert "[ctk]" in expected
+    assert refusal(lambda: resolve(device="cuda")) == expected
+    assert resolve().reason == f"auto: {expected}"
+
+
+def test_cupy_compiles_with_precompiled_headers_unless_it_is_told_not_to(
+    cupy_with_two_gpus, monkeypatch
+):
+    monkeypatch.delenv("CUPY_NVRTC_USE_PCH", raising=False)
+    get_backend("cupy", "cuda:0")
+    assert os.environ["CUPY_NVRTC_USE_PCH"] == "1"
+    monkeypatch.setenv("CUPY_NVRTC_USE_PCH", "0")
+    get_backend("cupy", "cuda:0")
+    assert os.environ["CUPY_NVRTC_USE_PCH"] == "0"
+
+
+def test_memory_that_cupy_keeps_is_free_and_cuda_too_can_run_out(cupy_with_two_gpus):
+    cuda = cupy_with_two_gpus.cuda
+
+    class Device:
+        mem_info = (1000, 9000)
+        current: ClassVar = []
+
+        def __init__(self, index):
+            self.id = index
+
+        def __enter__(self):
+            self.current.append(self.id)
+
+        def __exit__(self, *error):
+            self.current.pop()
+
+    cuda.Device = Device
+    pool = SimpleNamespace(free_bytes=lambda: 500 if Device.current == [1] else 0)
+    cupy_with_two_gpus.get_default_memory_pool = lambda: pool
+    backend = get_backend("cupy", "cuda:1")
+    assert backend.free_memory() == 1500
+    assert backend.out_of_memory(MemoryError())
+    for name, runs_out in {"cudaErrorMemoryAllocation: out of memory": True, BUSY: False}.items():
+        with pytest.raises(RuntimeError) as raised:
+            cuda_error(name)()
+        assert backend.out_of_memory(raised.value) == runs_out
+
+
 def test_auto_with_a_gpu_is_cupy_on_the_first(cupy_with_two_gpus):
     backend, reason = resolve(dtype="float64")
     assert (backend.name, backend.device_name, backend.dtype_name) == ("cupy", "cuda:0", "float64")
@@ -139,7 +223,7 @@ def test_cuda_is_cupy_on_the_device_asked_for(cupy_with_two_gpus, name, index):
     backend, reason = resolve(device=name)
     assert (backend.name, backend.device_name) == ("cupy", f"cuda:{index}")
     assert backend.device.id == index
-    assert cupy_with_two_gpus.used == [index]  # kernels run there, not on the first
+    assert backend.device.id == index  # where it computes: test_two_gpus.py
     assert reason == f"device {name} was requested"
 
 

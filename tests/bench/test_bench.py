@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import AVAILABLE, ran
-from cuda_on_cpu import CpuExecutor, widened
+from cublas_on_cpu import widened
+from cuda_on_cpu import GUARD, CpuExecutor
 from test_backend_choice import stub_of_cupy
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
@@ -34,10 +35,14 @@ from xpnet.bench.contenders import ON_CPU, ON_GPU
 from xpnet.bench.crossover import BATCHES, WIDTHS, find_crossover
 from xpnet.bench.limit import products, replayed_products
 from xpnet.bench.measure import Row, Timing
+from xpnet.bench.model import moved_bytes
+from xpnet.bench.networks import BYTES_LIMIT
 from xpnet.bench.results import plot, to_json, to_markdown
 from xpnet.bench.setting import PRECISIONS
 from xpnet.cli.main import main
 from xpnet.errors import BackendError, ConfigError
+from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.training.engine import Engine
 
 TINY = parse_network("4-3-2:5:sgd")
 CPU = Setting()
@@ -173,17 +178,38 @@ def test_the_limit_of_a_gpu_is_a_graph_of_the_same_products(narrow, folder):
     contender.wait()
     assert contender.note() == "a CUDA graph of 5 cuBLAS calls"
     assert executor.counts["replay"] == 2
-    assert executor.cublas.products == 3 * 5  # once before the graph
+    assert len(executor.cublas_lt.ran) == 3 * 5  # once before the graph
 
 
 def test_the_limit_of_a_gpu_computes_in_the_dtypes_of_the_step(folder):
-    executor, placed = CpuExecutor("float32", folder, narrow="bfloat16"), []
-    executor.place = lambda host: placed.append(np.array(host)) or placed[-1]
+    executor, given = CpuExecutor("float32", folder, narrow="bfloat16"), []
+    product = executor.product
+    executor.product = lambda *triple: given.append(triple) or product(*triple)
     replayed_products(TINY, executor)
-    assert [str(x.dtype) for x in placed] == ["uint16"] * 8 + ["float32"] * 2  # W, a, da; dW
-    x, W = widened(placed[2], np.float32), widened(placed[0], np.float32)
-    z = widened(placed[3], np.float32)
+    dtypes = [[str(x.dtype) for x in triple] for triple in given]
+    narrow, of_weights = ["uint16"] * 3, ["uint16", "uint16", "float32"]
+    assert dtypes == [narrow, narrow, of_weights, narrow, of_weights]
+    x, W, z = (widened(x, np.float32) for x in given[0])
     np.testing.assert_allclose(z, x @ W, rtol=2**-7, atol=2**-9)
+    places = [x.ctypes.data for triple in given for x in triple]
+    assert len(set(places)) == 2 + 3 + 3 - 1 + 2  # W, a, da, dW; the input has no gradient
+
+
+@pytest.mark.parametrize("narrow", [None, "bfloat16"])
+def test_the_limit_with_the_bytes_of_a_step_also_copies_as_many(narrow, folder):
+    executor = CpuExecutor("float32", folder, narrow=narrow)
+    moved = sum(moved_bytes(TINY, Setting("cuda", narrow or "float32")).values())
+    contender = replayed_products(TINY, executor, moved)
+    contender.step()
+    assert executor.counts["replay"] == 1
+    assert executor.launched == {"copied"}
+    x, y = executor.guarded[-1], executor.guarded[-2]
+    assert 0 <= moved - (x.nbytes + y.nbytes - 4 * GUARD * 4) < 8
+    np.testing.assert_array_equal(x, y)
+    executor.check_guards()
+    assert contender.note() == (
+        f"a CUDA graph of 5 cuBLAS calls and a copy of {moved / 1e6:.2f} MB, read and written"
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
@@ -243,10 +269,36 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
     assert "TFLOP/s" in printed.out
     assert "not timed: xpnet torch: torch sees no GPU" in printed.out
     (row,) = json.loads(out.read_text("utf-8"))["rows"]
-    assert row["timings"]["xpnet cupy"]["note"].startswith("CUDA graph of ")
+    notes = {name: timing["note"] for name, timing in row["timings"].items()}
+    assert notes["xpnet cupy"].startswith("CUDA graph of 16 steps, ")
+    assert notes["xpnet cupy"].endswith("; 16 steps at once, as Trainer.fit takes them")
+    assert "at once" not in notes["xpnet cupy, single steps"]
     assert row["timings"]["GEMM limit"]["note"] == "a CUDA graph of 5 cuBLAS calls"
     assert "matrix products" in row["profiles"]["xpnet cupy"]
     assert f"in {precision};" in markdown.read_text("utf-8")
+
+
+@pytest.mark.parametrize("calls", [1, 7, 8, 21])
+def test_every_call_is_a_step_however_many_are_taken_at_once(calls, folder, monkeypatch):
+    engines = []
+
+    class Noted(Engine):
+        def __init__(self, *given, **options):
+            super().__init__(*given, **options)
+            engines.append(self)
+
+    monkeypatch.setattr(sys.modules["xpnet.bench.contenders"], "Engine", Noted)
+    monkeypatch.setattr(Setting, "backend", lambda *given: Emulated(folder, "float32"))
+    monkeypatch.setattr(FusedStep, "at_once", lambda self, rows: 8)
+    states = []
+    for name, before in (("xpnet cupy", 0), ("xpnet cupy, single steps", 16)):
+        contender = ON_GPU[name](TINY, Setting("cuda"))
+        for _ in range(before + calls):
+            contender.step()
+        contender.wait()
+        contender.wait()
+        states.append(engines[-1].state.params.tobytes())
+    assert states[0] == states[1]
 
 
 @pytest.fixture
@@ -333,6 +385,11 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--precision", "tf32"], "use --device cuda"),
         (["--precision", "bfloat16"], "the GEMM limit on a CPU is NumPy's"),
         (["--only", "xpnet cupy"], "unknown contender 'xpnet cupy' on cpu"),
+        (["--model", "H20"], "unknown GPU 'H20'; did you mean 'H200'"),
+        (
+            ["--model", "H200", "--crossover"],
+            "--scale and --model are different things: choose one",
+        ),
         (["--crossover"], "the second contender cannot run: device 'cuda' needs"),
         (["--crossover", "--only", "xpnet numpy"], "takes two --only contenders, or none"),
         (["--rows", "4-1000000000-2:5:sgd"], "takes widths and batch sizes below 10^9"),
@@ -411,9 +468,11 @@ def test_the_reports_hold_what_was_measured(tmp_path):
 
 def test_the_reports_of_a_gpu_say_which_what_precision_and_what_rate():
     network = parse_network("8192-8192-8192-8192:4096:sgd")
-    times = {LIMIT: 10_000.0, "xpnet cupy": 11_000.0}
+    times = {LIMIT: 10_000.0, BYTES_LIMIT: 10_500.0, "xpnet cupy": 11_000.0}
     timings = {name: Timing(t, t, t, "CUDA graph") for name, t in times.items()}
-    row = Row(network, timings, {"JAX jit": "JAX sees no GPU"})
+    row = Row(network, timings, {"JAX jit": "JAX sees no GPU"},
+              {"xpnet cupy": {"sgd": 600.0, "host": 3.0}},
+              {"xpnet cupy": {"sgd": 2_400_000_000}})  # fmt: skip
     setting = Setting("cuda", "tf32")
     data = json.loads(json.dumps(to_json([row], setting, FACTS)))
     assert (data["device"], data["precision"]) == ("cuda", "tf32")
@@ -421,7 +480,11 @@ def test_the_reports_of_a_gpu_say_which_what_precision_and_what_rate():
     found = data["rows"][0]["timings"]["xpnet cupy"]
     assert found["tflops"] == pytest.approx(network.flops() / 11e-3 / 1e12)
     assert found["share"] == pytest.approx(10 / 11)
+    assert found["ratio_with_bytes"] == pytest.approx(110 / 105)
     text = to_markdown([row], setting, FACTS)
+    assert "| 10,000 | 10,500 (1.05) | 11,000 (1.10, 1.05) |" in text
+    assert "the ratio to the GEMM limit, and that to its products and bytes copied." in text
+    assert "xpnet cupy: 603.0 = sgd 600.0 (4.00 TB/s), host 3.0" in text
     assert "in tf32;" in text
     assert "NVIDIA H100, driver 580.1 (CUDA 13.1), CUDA 13.0; a CPU, 16 cores" in text
     assert "| 400 (91%) |" in text
@@ -524,3 +587,18 @@ def test_the_command_profiles_the_contenders_that_it_times(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "µs of xpnet numpy: 3.0 = data 1.0, Python 2.0\n" in printed
     assert "not profiled: xpnet numpy, portable: it cannot be profiled\n" in printed
+
+
+def test_the_command_prints_a_model_without_a_gpu(capsys, tmp_path):
+    tables = tmp_path / "model.md"
+    arguments = ["--precision", "bfloat16", "--rows", "4-3-2:5:adam", "--markdown", str(tables)]
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--model", "H200", "--json", *arguments])
+    assert ended.value.code == 0
+    done = capsys.readouterr()
+    data = json.loads(done.out)
+    assert (data["gpu"], data["rows"][0]["launches"]) == ("H200", 9)
+    names = {part["name"] for part in data["rows"][0]["parts"]}
+    assert names >= {"adam_with_pads", "matrix products"}
+    assert "9 launches: " in done.err
+    assert "| 4-3-2:5:adam | 9 |" in tables.read_text()

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from xpnet import __version__
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.cli import benches
 from xpnet.cli.main import COMMANDS, main
 from xpnet.cli.output import check_places
@@ -161,6 +162,32 @@ def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
     assert err.startswith("error: IndexError: list index out of range (a bug in xpnet; --debug")
     with pytest.raises(IndexError):
         main(["--debug", "train"])
+
+
+def test_a_gpu_that_another_process_has_is_not_a_bug_and_an_illegal_access_is(
+    xpnet, monkeypatch, tmp_path
+):
+    """CuPy's own error, as of a GPU in exclusive mode, from the first array on."""
+    error, text = type("CUDARuntimeError", (RuntimeError,), {}), []
+
+    class Busy(NumpyBackend):
+        def place(self, host):
+            raise error(text[-1])
+
+    monkeypatch.setattr("xpnet.backends.numpy.NumpyBackend", Busy)
+    for said, told in {
+        "cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable": (
+            "error: the GPU cannot be used: CUDARuntimeError: {}: run nvidia-smi, or use "
+            "--device cpu"
+        ),
+        "cudaErrorIllegalAddress: an illegal memory access was encountered": (
+            "error: CUDARuntimeError: {} (a bug in xpnet; --debug shows the traceback)"
+        ),
+    }.items():
+        text.append(said)
+        code, _, err = xpnet("train", "digits", "--device", "cpu", "--out", tmp_path / said[9:20])
+        assert code == 2
+        assert told.format(said) in err
 
 
 def test_a_thread_that_cannot_be_started_is_not_a_bug(xpnet, monkeypatch, tmp_path):

@@ -1,16 +1,26 @@
 """The kernels' sources compile for GPUs, and a launch accepts only the kernel's arguments."""
 
-import ctypes
 import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from sass import cubin
 
 from xpnet.kernels import formulas
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.sources import FILES, WRITTEN, arguments, contained, now, source, text
+from xpnet.kernels.cuda.sources import (
+    FILES,
+    MOST_WORDS,
+    WRITTEN,
+    arguments,
+    contained,
+    given,
+    now,
+    source,
+    text,
+)
 from xpnet.nn import ACTIVATIONS
 from xpnet.nn.losses import LOSSES, ElementwiseLoss
 from xpnet.optim.clipping import Clip
@@ -33,9 +43,19 @@ def every_kernel():
     for name, rule in OPTIMIZERS.items():
         formula = formulas.update(rule(), clip, divided=True)
         kernels.append(printed.update(formula, name))
-    for held, pack, block, plain in ((1, 1, 0, 0), (0, 1, 0, 0), (16, "WIDE", 1, 1), (16, 1, 1, 0)):
-        kernels.append(printed.cross_entropy(held, str(pack), block=block, plain=plain))
-    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip)]
+    kernels += [printed.cross_entropy(1, block=False), printed.cross_entropy(16, block=True)]
+    kernels.append(printed.cross_entropy(0, block=False))
+    kernels += [printed.labelled_rows(16, packed=p, block=True) for p in (True, False)]
+    kernels.append(printed.labelled_rows(32, packed=True, block=False))
+    kernels.append(printed.labelled_rows(1, packed=False, block=False))
+    return [*WRITTEN.values(), *kernels, printed.clip_factor(clip), *kernels_with_pads()]
+
+
+def kernels_with_pads():
+    """Of the update, those for tensors that are apart."""
+    rule, clip = OPTIMIZERS["adam"](), Clip(norm=1.0, value=0.5)
+    update = printed.update(formulas.update(rule, clip, divided=True), "adam", apart=True)
+    return [update, printed.clip_factor(clip, apart=True)]
 
 
 ARCHITECTURES = ["75", "80", "90"]
@@ -59,40 +79,19 @@ def test_nvcc_compiles_every_kernel_without_a_warning(dtype, narrow, architectur
     assert sorted(entries) == sorted({kernel.name for kernel in every_kernel()})
 
 
-def nvrtc():
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        return ctypes.CDLL(load_nvidia_dynamic_lib("nvrtc").abs_path)
-    except Exception as error:
-        pytest.skip(f"NVRTC is not installed: {type(error).__name__}")
-
-
 @pytest.mark.long_but(architecture=["90"], narrow=["float16"])
 @pytest.mark.parametrize(("dtype", "narrow"), KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_them_as_cupy_will(dtype, narrow, architecture):
-    """NVRTC has no standard headers, so a source that nvcc takes may fail here.
-
-    The options are those of cupy/cuda/compiler.py (14.2); among them, denormals become zeros.
-    """
-    library, program = nvrtc(), ctypes.c_void_p()
-    text = source(every_kernel(), dtype, narrow).encode()
-    created = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
-    assert created == 0
-    options = [b"--std=c++17", b"-ftz=true", f"-arch=sm_{architecture}".encode()]
-    options.append(b"--device-as-default-execution-space")
-    array = (ctypes.c_char_p * len(options))(*options)
-    status = library.nvrtcCompileProgram(program, len(options), array)
-    log = ctypes.create_string_buffer(100_000)
-    library.nvrtcGetProgramLog(program, log)
-    assert status == 0, log.value.decode()
+    """NVRTC has no standard headers, so a source that nvcc takes may fail here."""
+    assert cubin(source(every_kernel(), dtype, narrow), architecture)
 
 
 def test_no_kernel_uses_what_makes_runs_differ_or_breaks_a_graph():
     text = re.sub(r"//.*", "", source(every_kernel(), "float32"))
-    assert set(re.findall(r"atomic\w*", text)) == {"atomicInc"}  # which counts blocks: last_block
-    assert text.count("atomicInc(") == 1
+    counting = r"atomicInc\(turns, others\)|atomicAdd\(count, found\)"  # last_block, graph_check.py
+    assert len(re.findall(counting, text)) == len(re.findall("atomic", text)) == 2
+    assert "unsigned long long found = 0;" in text  # integers: the same sum in any order
     assert "printf" not in text
     assert "<<<" not in text
 
@@ -143,8 +142,28 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
         )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
         arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
-    given = [now("float32"), *[None] * 5, 0, None, 0, None, None, 0, None, 0]
-    assert arguments(WRITTEN["begin_step"], tuple(given), "float32")[0] is given[0]
-    for wrong in (now("float64"), now("float32")[()], 1.0):
-        with pytest.raises(TypeError, match=r"begin_step takes sources.now\(\) as now; got"):
-            arguments(WRITTEN["begin_step"], (wrong, *given[1:]), "float32")
+    numbers = [given(), None, 0, 2, 1, *[None] * 5, 0, None, 5, 5, None, None, 1, None, 3]
+    assert arguments(WRITTEN["begin_step"], tuple(numbers), "float32")[0] is numbers[0]
+    for wrong in (given()["words"], given()[()], 1.0):
+        with pytest.raises(TypeError, match=r"begin_step takes sources.given\(\) as given; got"):
+            arguments(WRITTEN["begin_step"], (wrong, *numbers[1:]), "float32")
+
+
+def test_the_numbers_of_a_step_lie_as_in_c():
+    """The struct, then coefficients, then keys, each aligned; and no more than go by value."""
+    c = text("begin.cu")
+    assert int(re.search(r"#define MOST_WORDS (\d+)", c)[1]) == MOST_WORDS
+    assert MOST_WORDS * 8 + 512 <= 4096
+    assert "unsigned long long cost, x, stored, y, weight, order;\n  int step, skipped;" in c
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        for numbers, keys in ((1, 0), (3, 4), (8 * 3, 2)):
+            layout = now(dtype, numbers, keys)
+            words = np.zeros(layout.size, "uint8")
+            values = [float(i) for i in range(numbers)], [-i for i in range(keys)]
+            layout.pack_into(words, 0, *range(1, 9), *values[0], *values[1])
+            assert layout.size % 8 == 0
+            assert words[:48].view("uint64").tolist() == [1, 2, 3, 4, 5, 6]
+            assert words[48:56].view("int32").tolist() == [7, 8]
+            end = 56 + numbers * size
+            assert words[56:end].view(dtype).tolist() == values[0]
+            assert words[end : end + 4 * keys].view("int32").tolist() == values[1]

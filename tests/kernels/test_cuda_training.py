@@ -4,7 +4,9 @@ Also CuPy's executor, on a stub of CuPy that records its calls: no GPU is needed
 """
 
 import contextlib
+import copy
 import gc
+import json
 import re
 import sys
 import types
@@ -13,13 +15,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_on_cpu import CpuExecutor, Cublas
+from cublas_on_cpu import Cublas, CublasLt
+from cuda_on_cpu import CpuExecutor
 
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.errors import BackendError, TrainingError, UnsupportedError
+from xpnet.errors import BackendError, CheckpointError, TrainingError, UnsupportedError
 from xpnet.kernels.cuda import executor as executor_module
+from xpnet.kernels.cuda.choices import Choices
 from xpnet.kernels.cuda.executor import CaptureError, CupyExecutor
 from xpnet.kernels.cuda.graphed_step import FusedStep
+from xpnet.kernels.cuda.lanes import LANES, Recorded, Span
 from xpnet.kernels.cuda.sources import WRITTEN
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Sequential, Softmax
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -40,14 +45,15 @@ class FusedNumpy(NumpyBackend):
 
     name = "fused-numpy"
 
-    def __init__(self, folder, dtype="float64"):
+    def __init__(self, folder, dtype="float64", **products):
         super().__init__("cpu", dtype)
-        self.folder = folder
+        self.folder, self.products = folder, products
 
 
 def fused_on_cpu(r):
     narrow = None if r.mixed is None else r.mixed.dtype
-    executor = CpuExecutor(r.backend.dtype_name, r.backend.folder, narrow=narrow)
+    backend = r.backend
+    executor = CpuExecutor(backend.dtype_name, backend.folder, narrow=narrow, **backend.products)
     given = (r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
     return FusedStep(executor, *given, threads=64)
 
@@ -90,6 +96,44 @@ def test_a_resumed_training_is_bitwise_the_whole_one(folder, data):
     second.fit(data, epochs=4)
     for name, tensor in whole.params.items():
         assert tensor.tobytes() == second.params[name].tobytes()
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_training_is_resumed_with_the_algorithms_that_it_had(
+    already, folder, data, tmp_path, monkeypatch
+):
+    """In another cache, where the second of the algorithms is the fastest, not the third.
+
+    So it is where the trainer has steps behind it, and a graph with the second.
+    """
+    monkeypatch.setattr("xpnet.kernels.cuda.matmul.ALIGNED", 16)  # as all arrays of NumPy are
+
+    def made(name, fastest):
+        def times(count):
+            return [0.1 if i == fastest else 1.0 for i in range(count)]
+
+        choices = Choices(tmp_path / name, "GPU", 1)
+        return trainer(FusedNumpy(folder, "float32", choices=choices, times=times))
+
+    whole, first, second, other = made("a", 2), made("a", 2), made("b", 1), made("c", 1)
+    for t, epochs in ((whole, 2), (first, 1), (other, 2)):
+        t.fit(data, epochs=epochs)
+    if already:
+        second.fit(data, epochs=1)
+    tensors, meta = first.snapshot()
+    assert len(meta["algorithms"]) == 5 * 2  # of two batch sizes
+    second.restore(tensors, json.loads(json.dumps(meta)))
+    second.fit(data, epochs=2)
+    assert "CUDA graph" in second.engine.step.note
+    for t in (second, copy.copy(second)):
+        assert t.snapshot()[1]["algorithms"] == meta["algorithms"]
+    for name, tensor in whole.params.items():
+        assert tensor.tobytes() == second.params[name].tobytes()
+    assert any(
+        whole.params[name].tobytes() != other.params[name].tobytes() for name in whole.params
+    )
+    with pytest.raises(CheckpointError, match="invalid algorithms"):
+        made("d", 1).restore(tensors, {**meta, "algorithms": {"a product": 3}})
 
 
 def test_a_loss_that_is_not_finite_is_found_and_named(folder, data):
@@ -156,7 +200,8 @@ class Stub:
         self.fails = None
         self.allocate = None
         self.inside = 0  # of `with device`
-        stub = self
+        self.libraries = {"cublas": Cublas}  # a test may add cuBLASLt, or take all away
+        stub, others = self, []
 
         class Device:
             id = 0
@@ -173,7 +218,9 @@ class Stub:
             null = current = None
 
             def __init__(self, non_blocking=False):
-                self.ptr, self.capturing = (11 if non_blocking else 0), False
+                self.ptr, self.capturing = (11 + len(others) if non_blocking else 0), False
+                self.unjoined = self.last = None  # work of a capture, and the event behind it
+                others.extend([self] * non_blocking)
 
             def __enter__(self):
                 assert stub.inside, "the stream's device is not the current one"
@@ -189,6 +236,9 @@ class Stub:
                 events.append("begin")
                 self.capturing = True
 
+            def is_capturing(self):
+                return self.capturing
+
             def end_capture(self):
                 if not self.capturing:
                     msg = "cudaErrorIllegalState"
@@ -198,7 +248,27 @@ class Stub:
                 if stub.fails == "end":
                     msg = "cudaErrorStreamCaptureInvalidated"
                     raise RuntimeError(msg)
+                if any(stream.unjoined for stream in others):
+                    msg = "cudaErrorStreamCaptureUnjoined"
+                    raise RuntimeError(msg)
                 return Graph()
+
+            def wait_event(self, event):
+                events.append(f"{self.ptr} waits for {event.stream.ptr}")
+                if event.stream.last is event:
+                    event.stream.unjoined = False
+                if not self.capturing:  # it joins
+                    assert event.captured
+                    self.unjoined, self.last = True, None
+
+        class Event:
+            def __init__(self, disable_timing=False):
+                assert disable_timing
+                assert not any(stream.capturing for stream in others)
+
+            def record(self, stream):
+                assert stream.capturing or stream.unjoined
+                self.stream, self.captured, stream.last = stream, True, self
 
         class Graph:
             def upload(self, stream=None):
@@ -267,29 +337,41 @@ class Stub:
         def empty(shape, dtype):
             if stub.allocate is not None:
                 stub.allocate(int(np.prod(shape)))
-            return np.zeros(shape, dtype).view(Array)
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            space = np.zeros(size + 256, np.uint8)  # CUDA aligns what it allocates
+            at = -space.ctypes.data % 256
+            return space[at : at + size].view(dtype).reshape(shape).view(Array)
 
         def copyto(dst, src, casting="same_kind", where=None):
             assert np.can_cast(src.dtype, dst.dtype, casting)
             events.append("copyto")
 
+        properties = {"name": b"NVIDIA H200"}
         self.module = types.ModuleType("cupy")
         self.module.__dict__.update(
             ndarray=Array, empty=empty, uint8=np.uint8, RawModule=RawModule, copyto=copyto,
             matmul=lambda a, b, out=None: events.append("cupy.matmul"),
             add=lambda a, b, out: events.append("cupy.add"),
             cuda=SimpleNamespace(
-                Stream=Stream, using_allocator=using_allocator,
+                Stream=Stream, Event=Event, using_allocator=using_allocator,
                 get_current_stream=lambda: Stream.current,
+                runtime=SimpleNamespace(getDeviceProperties=lambda index: properties),
             ),
         )  # fmt: skip
+
+    def find_library(self, name):
+        if name not in self.libraries:
+            msg = f"{name} cannot be loaded by itself"
+            raise BackendError(msg)
+        return self.libraries[name]()
 
 
 @pytest.fixture
 def stub(monkeypatch):
     made = Stub()
     monkeypatch.setitem(sys.modules, "cupy", made.module)
-    monkeypatch.setattr(executor_module, "find_cublas", Cublas)
+    monkeypatch.setattr(executor_module, "find_library", made.find_library)
+    monkeypatch.setenv("XPNET_TIME_PRODUCTS", "0")
     return made
 
 
@@ -299,6 +381,10 @@ def make(stub):
 
     with stub.device:
         yield partial(CupyExecutor, stub.device)
+
+
+def cublas(executor):
+    return executor._blas[0]._library.raw
 
 
 def matrices(executor):
@@ -321,26 +407,45 @@ def test_a_capture_is_on_its_own_stream_with_the_workspace_set_before_it_begins(
     executor = make("float32")
     call = executor.product(*matrices(executor))
     call()
-    assert executor._blas._library.stream == 0
-    seen = []
-
-    def work():
-        seen.append(executor._blas._library.stream)
-        call()
-        stub.events.append("work")
-
-    executor.capture(work)()
+    library, streams = cublas(executor), []
+    set_stream, library.cublasSetStream_v2 = library.cublasSetStream_v2, lambda handle, stream: (
+        streams.append((stream, "begin" in stub.events)), set_stream(handle, stream)
+    )[1]  # fmt: skip
+    work = [call, lambda: stub.events.append("work")]
+    executor.capture(list(map(Recorded, work)))()
     assert stub.events == ["begin", "work", "end", "upload on 0", "replay on 0"]
-    assert seen == [11]  # set before the work: cublasSetStream is not to be captured
+    # Set before the work, for cublasSetStream is not to be captured, and by each lane.
+    assert streams == [(11, False), (12, False)]
     call()
-    assert executor._blas._library.stream == 0  # back on the current stream
-    assert executor._blas._library.workspace is not None
+    assert streams[2:] == [(0, True)]  # back on the current stream
+    assert all(library.workspaces.values())
+
+
+def test_a_lane_is_forked_from_the_capture_waits_and_is_joined(stub, make):
+    def call(name, reads, writes, lane=0):
+        def run():
+            current = stub.module.cuda.get_current_stream()
+            current.last = None
+            stub.events.append(f"{name} on {current.ptr}")
+
+        return Recorded(
+            run, *(tuple(Span(i, i + 1) for i in spans) for spans in (reads, writes)), lane
+        )
+
+    make("float32").capture([
+        call("a", [], [0]), call("b", [0], [1], 1), call("c", [0], [2]), call("d", [2], [0]),
+        call("e", [1, 0], [3], 1),
+    ])  # fmt: skip
+    assert stub.events == [
+        "begin", "a on 11", "12 waits for 11", "b on 12", "c on 11", "11 waits for 12", "d on 11",
+        "12 waits for 11", "e on 12", "11 waits for 12", "end", "upload on 0",
+    ]  # fmt: skip
 
 
 def test_nothing_may_be_allocated_in_a_capture(stub, make):
     executor = make("float32")
     with pytest.raises(CaptureError, match="24 bytes were allocated during capture"):
-        executor.capture(lambda: executor.empty((24,), "uint8"))
+        executor.capture([Recorded(lambda: executor.empty((24,), "uint8"))])
     assert stub.events == ["begin", "end"]  # the stream is free again
     executor.empty((24,), "uint8")
 
@@ -348,13 +453,13 @@ def test_nothing_may_be_allocated_in_a_capture(stub, make):
 def test_a_capture_that_cuda_aborts_is_explained(stub, make):
     executor, stub.fails = make("float32"), "end"
     with pytest.raises(CaptureError, match="RuntimeError: cudaErrorStreamCaptureInvalidated"):
-        executor.capture(lambda: None)
+        executor.capture([])
     assert executor._cupy.cuda.get_current_stream().ptr == 0
 
 
 def test_a_graph_that_cannot_be_uploaded_beforehand_is_replayed_all_the_same(stub, make):
     executor, stub.fails = make("float32"), "upload"
-    executor.capture(lambda: None)()
+    executor.capture([])()
     assert stub.events == ["begin", "end", "replay on 0"]
 
 
@@ -369,19 +474,19 @@ def test_garbage_is_collected_before_a_capture_and_not_during_it(make):
     garbage = Garbage()
     garbage.itself = garbage
     del garbage
-    executor.capture(lambda: seen.append((gc.isenabled(), len(freed))))
+    executor.capture([Recorded(lambda: seen.append((gc.isenabled(), len(freed))))])
     assert seen == [(False, 1)]
     assert gc.isenabled()
     with pytest.raises(CaptureError):
-        executor.capture(lambda: 1 / 0)
+        executor.capture([Recorded(lambda: 1 / 0)])
     assert gc.isenabled()
 
 
 def test_cublas_that_fails_before_a_capture_is_a_reason_to_stay_eager(make):
     executor = make("float32")
-    executor._blas._library.cublasSetStream_v2 = lambda *given: 14
+    cublas(executor).cublasSetStream_v2 = lambda *given: 14
     with pytest.raises(CaptureError, match="cublasSetStream_v2 returned status 14"):
-        executor.capture(lambda: None)
+        executor.capture([])
 
 
 def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stub):
@@ -392,39 +497,31 @@ def test_kernels_that_do_not_compile_leave_the_portable_step_with_the_reason(stu
 
 def test_a_cublas_handle_sums_16_bit_products_in_32_bits_and_is_destroyed(make):
     executor = make("float32")
-    library = executor._blas._library
+    library = cublas(executor)
     assert library.mode == 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
     del executor
     gc.collect()
-    assert library.destroyed == 1
+    assert library.destroyed == len(library.workspaces) == LANES
 
 
-def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make, monkeypatch):
-    def nowhere():
-        msg = "cuBLAS cannot be loaded by itself"
-        raise BackendError(msg)
-
-    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
+def test_without_cublas_products_are_cupys_and_nothing_is_captured(stub, make):
+    stub.libraries = {}
     executor = make("float32")
     executor.product(*matrices(executor))()
     executor.product(*matrices(executor), add=True)()
     assert stub.events == ["cupy.matmul", "cupy.matmul", "cupy.add"]
-    with pytest.raises(CaptureError, match="cuBLAS cannot be loaded by itself"):
-        executor.capture(lambda: None)
+    with pytest.raises(CaptureError, match="cublas cannot be loaded by itself"):
+        executor.capture([])
 
 
-def test_mixed_precision_needs_cublas(make, monkeypatch):
+def test_mixed_precision_needs_cublas(stub, make):
     executor = make("float32", narrow="bfloat16", tf32=True)
     x, y = (executor.empty((2, 2), "uint16") for _ in range(2))
     executor.product(x, y, executor.empty((2, 2), "float32"))()
-    assert executor._blas._library.computed_in == 68  # TF32 is for float32 alone
+    assert cublas(executor).computed_in == 68  # TF32 is for float32 alone
 
-    def nowhere():
-        msg = "cuBLAS cannot be loaded by itself"
-        raise BackendError(msg)
-
-    monkeypatch.setattr(executor_module, "find_cublas", nowhere)
-    with pytest.raises(UnsupportedError, match="cuBLAS cannot be loaded"):
+    stub.libraries = {}
+    with pytest.raises(UnsupportedError, match="cublas cannot be loaded"):
         make("float32", narrow="bfloat16")
 
 
@@ -437,17 +534,57 @@ def test_a_copy_of_equal_dtypes_is_asynchronous_and_any_other_is_a_cast(stub, ma
     assert stub.events == [("async copy", 24), "copyto", "copyto"]
 
 
+def test_products_are_by_cublaslt_where_it_can_be_loaded(stub, make, monkeypatch, tmp_path):
+    """Timed on the stream of captures, and remembered in the cache for another executor."""
+    stub.libraries["cublasLt"] = CublasLt
+    monkeypatch.setenv("XPNET_TIME_PRODUCTS", "1")
+    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
+    timed = []
+
+    def measured(cupy, stream, runs):
+        for run in runs[:2]:
+            run(stream.ptr)
+        timed.append(stream.ptr)
+        return [2.0, 1.0, *[3.0] * (len(runs) - 2)]
+
+    monkeypatch.setattr(executor_module, "measured", measured)
+    for note in ("1 measured", "1 remembered"):
+        executor = make("float32", tf32=True)
+        a, b, out = (executor.empty((4, 4), "float32") for _ in range(3))
+        calls = [executor.product(a, b, out, lane=lane) for lane in range(LANES)]
+        calls[0]()
+        library = executor._blas[0]._lt.library.raw
+        assert library.stream == 0
+        executor.capture([Recorded(calls[1])])
+        assert library.stream == executor._streams[0].ptr != 0
+        assert library.ran[-2:] == [(1, 1), (1, 1)]
+        assert library.computed_in == 77
+        assert executor.note == f"products by cuBLASLt (algorithms: {note})"
+    assert timed == [11]
+    assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["products"]
+
+
+def test_a_product_that_first_runs_in_a_capture_is_not_timed(stub, make, monkeypatch, tmp_path):
+    stub.libraries["cublasLt"] = CublasLt
+    monkeypatch.setenv("XPNET_TIME_PRODUCTS", "1")
+    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
+    executor = make("float32")
+    executor.capture([Recorded(executor.product(*matrices(executor)))])
+    assert executor._blas[0]._lt.library.raw.ran == [(0, 1)]
+    assert not [*tmp_path.rglob("*.json")]
+
+
 def test_tf32_is_opt_in(make):
     computed_in = {("float32", False): 68, ("float32", True): 77, ("float64", True): 70}
     for (dtype, tf32), compute in computed_in.items():
         executor = make(dtype, tf32=tf32)
         executor.product(*(executor.empty((2, 2), dtype) for _ in range(3)))()
-        assert executor._blas._library.computed_in == compute
+        assert cublas(executor).computed_in == compute
 
 
 def test_a_status_of_cublas_is_an_error(stub, make):
     executor = make("float32")
-    executor._blas._library.cublasSetWorkspace_v2 = lambda *given: 13
+    cublas(executor).cublasSetWorkspace_v2 = lambda *given: 13
     with pytest.raises(BackendError, match="cublasSetWorkspace_v2 returned status 13"):
         executor.product(*matrices(executor))()
 
@@ -458,16 +595,19 @@ CUPY_NAMES = [
     "_core._routines_linalg.COMPUTE_TYPE_TF32",
     "_core._routines_linalg.set_compute_type",
     "copyto",
-    "cuda.Device",
+    "cuda.Device.synchronize",
     "cuda.Event.record",
     "cuda.Event.synchronize",
     "cuda.MemoryPointer.copy_from_device_async",
     "cuda.Stream.begin_capture",
     "cuda.Stream.end_capture",
+    "cuda.Stream.is_capturing",
     "cuda.Stream.wait_event",
     "cuda.get_current_stream",
+    "cuda.get_elapsed_time",
     "cuda.graph.Graph.launch",
     "cuda.graph.Graph.upload",
+    "cuda.runtime.getDeviceProperties",
     "cuda.using_allocator",
     "empty",
     "matmul",

@@ -136,16 +136,18 @@ def test_the_gpu_bench_prints_its_usage():
 
 def test_the_conditions_of_the_gpu_bench_are_valid():
     """The command can parse each of them, and the rows and contenders that they name exist."""
-    from xpnet.bench import STANDARD_ON_GPU, Expectation
+    from xpnet.bench import LIMIT, STANDARD_ON_GPU, Expectation
     from xpnet.bench.contenders import ON_GPU
+    from xpnet.bench.networks import BYTES_LIMIT
 
     text = (SCRIPTS / "gpu-bench").read_text()
-    row = Expectation.parse(re.search(r"--expect '(.+?)'", text)[1])
-    assert row.row == str(STANDARD_ON_GPU[-1])
-    assert 1 / row.bound >= 0.85
+    conditions = [Expectation.parse(found) for found in re.findall(r"--expect '(.+?)'", text)]
+    large = [str(network) for network in STANDARD_ON_GPU[-2:]]
+    assert [condition.row for condition in conditions] == large
+    assert all(c.other == BYTES_LIMIT and c.bound <= 1.1 for c in conditions)
     peers = re.search(r"for peer in (.+?); do", text)[1]
     named = {a or b for a, b in re.findall(r"'(.+?)'|(\S+)", peers)}
-    assert named == {n for n in ON_GPU if not n.startswith(("xpnet", "GEMM"))}
+    assert named == {n for n in ON_GPU if not n.startswith(("xpnet", LIMIT, BYTES_LIMIT))}
 
 
 # -- gpu-wheels ------------------------------------------------------------------------------------

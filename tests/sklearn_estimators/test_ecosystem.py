@@ -229,11 +229,11 @@ def test_an_interrupted_training_keeps_what_it_has_learnt(monkeypatch):
 
     step, count = Training._inputs, [0]
 
-    def interrupt(self, engine):
+    def interrupt(self, engine, ahead):
         count[0] += 1
         if count[0] == 8:
             raise KeyboardInterrupt
-        return step(self, engine)
+        return step(self, engine, ahead)
 
     monkeypatch.setattr(Training, "_inputs", interrupt)
     net = XPNetClassifier(batch_size=50, max_iter=9, random_state=0)

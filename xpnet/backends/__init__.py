@@ -102,7 +102,8 @@ def resolve(backend: str = "auto", device: str = "auto", dtype: str = "float32")
     probe = backend_class("cupy").probe()
     if probe.devices:
         return Resolved(get_backend("cupy", "auto", dtype), "auto: CuPy sees a GPU")
-    why = "CuPy is not installed" if probe.version is None else "CuPy sees no GPU"
+    why = "CuPy is not installed" if probe.version is None else probe.note
+    why = "CuPy sees no GPU" if "CuPy sees none" in why else why
     return Resolved(get_backend("numpy", "auto", dtype), f"auto: {why}")
 
 

@@ -7,6 +7,8 @@ learn which devices are there. A backend is those few methods; everything else i
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +16,7 @@ from array_api_compat import device as array_device
 
 from xpnet.backends.threads import ThreadPool
 from xpnet.errors import BackendError, DataError, how_to_install, import_failure
+from xpnet.prefetch import Empty, new_array, prefetch
 from xpnet.typing import Array
 
 __all__ = ["FLOAT_DTYPES", "Backend", "Probe"]
@@ -43,7 +46,6 @@ class Backend(ABC):
     # Whether training keeps each vector of parameters as a SplitVector, which `owns`, `to_host`
     # (flat), `synchronize` and `jit` then take like an array.
     splits: ClassVar[bool] = False
-    streams: ClassVar[bool] = False  # whether `stream` overlaps copies with computations
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls.__abstractmethods__:
@@ -137,7 +139,7 @@ class Backend(ABC):
         DataError for what holds no real numbers, or an integer beyond int32.
         """
         if self.owns(x):
-            default = self._default_dtype(x.dtype)
+            default = self.default_dtype(x.dtype)
             return self._move(x, dtype or default)
         if foreign(x):
             msg = f"backend {self.name!r} was given an array of {type(x).__module__}; "
@@ -145,16 +147,28 @@ class Backend(ABC):
             raise BackendError(msg)
         return self.place(self.as_host(x, dtype))
 
-    def as_host(self, x: Any, dtype: str | None = None) -> np.ndarray:
-        """Return a host copy of ``x`` in the dtype that :meth:`asarray` gives it; raises as it."""
+    def as_host(
+        self, x: Any, dtype: str | None = None, *, out: Callable[..., np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return a host copy of ``x`` in the dtype that :meth:`asarray` gives it; raises as it.
+
+        ``out`` makes the array for it, from a shape and a dtype.
+        """
         host = np.asarray(x)
-        default = self._default_dtype(host.dtype)
-        cast = np.array(host, dtype=dtype or default)
+        default = self.default_dtype(host.dtype)
+        if out is None:
+            cast = np.array(host, dtype=dtype or default)
+        else:
+            np.copyto(cast := out(host.shape, np.dtype(dtype or default)), host, casting="unsafe")
         if cast.dtype.kind == "i" and host.dtype != cast.dtype:
             _check_same(host, cast)
         return cast
 
-    def _default_dtype(self, dtype: Any) -> str:
+    def default_dtype(self, dtype: Any) -> str:
+        """Return the name of the dtype that :meth:`asarray` gives an array of this dtype.
+
+        Raises DataError for a dtype of no real numbers.
+        """
         name = getattr(dtype, "name", str(dtype))  # of NumPy's without the order of bytes
         for part, default in {"float": self.dtype_name, "bool": "bool", "int": "int32"}.items():
             if part in name:
@@ -186,6 +200,25 @@ class Backend(ABC):
     def owns(self, x: Any) -> bool:
         """Return whether ``x`` is an array of this library."""
 
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context within which this thread computes on the backend's device.
+
+        For a library that computes where the thread is, not where the arrays are (CuPy).
+        """
+        return nullcontext()
+
+    def bound(self, function: Callable) -> Callable:
+        """Return ``function``, computing on the backend's device whoever calls it."""
+        if type(self).active is Backend.active:
+            return function
+
+        @wraps(function)
+        def there(*args: Any, **options: Any) -> Any:
+            with self.active():
+                return function(*args, **options)
+
+        return there
+
     def free_memory(self) -> int | None:
         """Return the free bytes of a device with its own memory; None if it uses the host's."""
         return None
@@ -213,12 +246,17 @@ class Backend(ABC):
         """
         return function
 
-    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
-        """Place each batch of host arrays, dtypes kept, while the one before it is computed with.
+    def stream(
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]]
+    ) -> Iterator[dict[str, Array]]:
+        """Yield batches of host arrays on the device, dtypes kept; a thread prepares them ahead.
 
-        What is yielded may be overwritten once the next one is asked for.
+        ``prepared(empty)`` yields them. What it writes into the arrays that ``empty`` gives it for
+        a batch need not be copied again; it asks for those of a batch after it has yielded the one
+        before. A batch may be overwritten once the next one is asked for.
         """
-        return ({k: self.place(v) for k, v in batch.items()} for batch in batches)
+        placed = ({k: self.place(v) for k, v in b.items()} for b in prepared(new_array))
+        return prefetch(placed, depth=2)
 
     def tf32(self) -> str:
         """Say whether the factors of float32 products are rounded to TF32 (10 bits): "on" or "off",

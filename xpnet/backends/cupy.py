@@ -4,13 +4,16 @@ Importing this module needs no GPU and starts none: CuPy creates a CUDA context 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
+from xpnet.backends.cupy_cache import import_cupy
 from xpnet.errors import how_to_install
+from xpnet.prefetch import Empty
 from xpnet.typing import Array
 
 __all__ = ["CupyBackend"]
@@ -25,7 +28,6 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    streams = True
 
     @classmethod
     def probe(cls) -> Probe:
@@ -33,24 +35,25 @@ class CupyBackend(Backend):
         if version is None:
             note = "device 'cuda' needs CuPy, which is not installed: "
             return Probe(None, (), note + how_to_install("cupy"))
+        # Else CuPy takes six times as long to compile a kernel; it reads this when it is imported.
+        os.environ.setdefault("CUPY_NVRTC_USE_PCH", "1")
         try:
-            import cupy
-        except Exception as error:  # also a folder for its cache that cannot be made
-            reason = str(error).strip().partition("\n")[0]
-            return Probe(version, (), f"CuPy {version} cannot be imported: {reason}")
-        if not cupy.cuda.is_available():
-            driver = cupy.cuda.runtime.driverGetVersion()
-            note = "device 'cuda' needs an NVIDIA GPU with its driver; CuPy sees none "
-            note += f"(driver version {driver}): run nvidia-smi, or use --device cpu"
+            cupy, kernels = import_cupy()
+        except Exception as error:
+            return Probe(version, (), f"CuPy {version} cannot be imported: {_first_line(error)}")
+        if note := _why_no_gpu(cupy):
             return Probe(version, (), note)
+        try:
+            cupy.cuda.nvrtc.getVersion()
+        except Exception as error:  # CuPy's wheel is there, CUDA's are not
+            note = f"CuPy {version} cannot compile kernels: {_first_line(error)}: "
+            return Probe(version, (), note + how_to_install("cupy"))
         count = cupy.cuda.runtime.getDeviceCount()
-        return Probe(version, tuple(f"cuda:{i}" for i in range(count)))
+        return Probe(version, tuple(f"cuda:{i}" for i in range(count)), kernels)
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
         super().__init__(device, dtype)
         self._tf32 = _is_positive(os.environ.get("CUPY_TF32", ""))
-        # CuPy computes on the thread's current device, wherever the arrays are.
-        self.device.use()
 
     @property
     def xp(self) -> Any:
@@ -64,11 +67,18 @@ class CupyBackend(Backend):
 
         return cupy.cuda.Device(int(self.device_name.partition(":")[2]))
 
+    def active(self) -> AbstractContextManager[Any]:
+        return self.device
+
     def place(self, host: np.ndarray) -> Array:
         import cupy
 
         with self.device:
             return cupy.asarray(host)
+
+    def _move(self, x: Array, dtype: str) -> Array:
+        with self.device:
+            return super()._move(x, dtype)
 
     def to_host(self, x: Array) -> np.ndarray:
         return x.get()
@@ -79,21 +89,24 @@ class CupyBackend(Backend):
         return isinstance(x, cupy.ndarray)
 
     def free_memory(self) -> int | None:
-        with self.device:
-            return self.device.mem_info[0]
-
-    def out_of_memory(self, error: BaseException) -> bool:
         import cupy
 
-        return isinstance(error, (MemoryError, cupy.cuda.memory.OutOfMemoryError))
+        with self.device:  # CuPy keeps what was freed for its next arrays
+            return self.device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        # CuPy's pool raises a MemoryError; CUDA itself has not even room for a context.
+        return isinstance(error, MemoryError) or "cudaErrorMemoryAllocation" in str(error)
 
     def synchronize(self, x: Array) -> None:
         x.device.synchronize()
 
-    def stream(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, Array]]:
+    def stream(
+        self, prepared: Callable[[Empty], Iterator[dict[str, np.ndarray]]]
+    ) -> Iterator[dict[str, Array]]:
         from xpnet.backends.cupy_transfer import CupyLanes, transferred
 
-        return transferred(CupyLanes(self.device), batches)
+        return transferred(CupyLanes(self.device), prepared)
 
     def tf32(self) -> str:
         if not self._has_tf32:
@@ -115,8 +128,44 @@ class CupyBackend(Backend):
         runtime = cupy.cuda.runtime
         name = runtime.getDeviceProperties(self.device.id)["name"].decode()
         versions = {"cuda": runtime.runtimeGetVersion(), "driver_cuda": runtime.driverGetVersion()}
-        named = {key: f"{v // 1000}.{v % 1000 // 10}" for key, v in versions.items()}
+        named = {key: _version(number) for key, number in versions.items()}
         return {**super().describe(), "gpu": name, **named}
+
+
+def _why_no_gpu(cupy: Any) -> str:
+    """Say why CuPy has no device, and what to do; "" if it has one."""
+    if cupy.cuda.is_available():
+        return ""
+    runtime = cupy.cuda.runtime
+    driver, reason = runtime.driverGetVersion(), ""
+    try:
+        runtime.getDeviceCount()
+    except Exception as error:  # what `is_available` keeps to itself
+        reason = _first_line(error)
+    if driver and "InsufficientDriver" in reason:
+        has, needs = (_version(v) for v in (driver, runtime.runtimeGetVersion()))
+        return (
+            f"device 'cuda' needs a newer NVIDIA driver: this one is for CUDA {has}, CuPy for "
+            f"CUDA {needs}: update the driver, or install the CuPy of an older CUDA"
+        )
+    seen = f"driver version {driver}" + (f"; {reason}" if driver and reason else "")
+    return (
+        "device 'cuda' needs an NVIDIA GPU with its driver; CuPy sees none "
+        f"({seen}): run nvidia-smi, or use --device cpu"
+    )
+
+
+def _version(number: int) -> str:
+    """A version of CUDA as people write it.
+
+    >>> _version(12040)
+    '12.4'
+    """
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _is_positive(setting: str) -> bool:

@@ -8,6 +8,8 @@ To add one, write a function from a network and a setting to a :class:`Contender
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xpnet.bench.contender import Contender, Make, Workload
 from xpnet.bench.fit_peers import (
     keras_fit,
@@ -17,8 +19,16 @@ from xpnet.bench.fit_peers import (
     xpnet_sklearn_fit,
 )
 from xpnet.bench.fits import STANDARD_FITS, parse_fit
-from xpnet.bench.limit import gemm_limit
-from xpnet.bench.networks import LIMIT, SEED, STANDARD, STANDARD_ON_GPU, Network, parse_network
+from xpnet.bench.limit import bytes_limit, gemm_limit
+from xpnet.bench.networks import (
+    BYTES_LIMIT,
+    LIMIT,
+    SEED,
+    STANDARD,
+    STANDARD_ON_GPU,
+    Network,
+    parse_network,
+)
 from xpnet.bench.peers import (
     jax_jit,
     sklearn_partial_fit,
@@ -36,7 +46,7 @@ from xpnet.bench.predictions import parse_prediction, standard_predictions
 from xpnet.bench.setting import Setting
 from xpnet.errors import ConfigError
 from xpnet.nn.losses import SoftmaxCrossEntropy
-from xpnet.step import Batch, StepInputs
+from xpnet.step import AnyBatch, Batch, Ordered, Rows, StepInputs, gathered
 from xpnet.training.engine import Engine
 from xpnet.training.step_choice import Step
 
@@ -44,10 +54,15 @@ __all__ = ["FIT", "ON_CPU", "ON_GPU", "PREDICT", "Comparison", "comparison", "co
 
 
 InSetting = Callable[[Any, Setting], Contender]
+UNTIL_CAPTURED = 2  # times that several steps are taken until they are a graph
 
 
-def xpnet_on(name: str, step: Step = "auto") -> InSetting:
-    """Return the contender of xpnet's own step on a backend, as the trainer takes it."""
+def xpnet_on(name: str, step: Step = "auto", *, single: bool = False) -> InSetting:
+    """Return the contender of xpnet's own step on a backend, as the trainer takes it.
+
+    That is several at once, where the step is best given so many, and from rows of a data set that
+    it gathers; with ``single`` one after another, from one batch, as the other libraries' steps.
+    """
 
     def make(network: Network, setting: Setting) -> Contender:
         backend = setting.backend(name)
@@ -61,18 +76,38 @@ def xpnet_on(name: str, step: Step = "auto") -> InSetting:
             step=step,
             mixed=setting.mixed,
         )
-        batch = Batch(*(backend.asarray(v) for v in x_y))
-        count = 0
+        N, count, left = network.batch_size, 0, 0
+        batch: AnyBatch = Batch(*(backend.asarray(v) for v in x_y))
+        best = 1 if single else engine.step.at_once(N)
+        if engine.step.gathers and not single:
+            order = backend.asarray(np.arange(N), dtype="int32")
+            batch = Rows(Ordered(gathered(batch), order), 0, N)
+
+        def taken(n: int) -> None:
+            nonlocal count, left
+            numbers = (rule.coefficients(rule.lr, count + i + 1) for i in range(n))
+            inputs = [StepInputs(count + i, c) for i, c in enumerate(numbers)]
+            engine.train_many([batch] * n, inputs)
+            count, left = count + n, max(left - n, 0)
 
         def take() -> None:
-            nonlocal count
-            engine.train(batch, StepInputs(count, rule.coefficients(rule.lr, count + 1)))
-            count += 1
+            nonlocal left
+            left += 1
+            if left == best:
+                taken(best)
 
         def wait() -> None:
+            while left:
+                taken(1)
             backend.synchronize(engine.state.params)
 
-        return Contender(take, wait, lambda: engine.step.note)
+        def note() -> str:
+            at_once = f"; {best} steps at once, as Trainer.fit takes them" if best > 1 else ""
+            return f"{engine.step.note}{at_once}"
+
+        for _ in range(UNTIL_CAPTURED if best > 1 else 0):
+            taken(best)
+        return Contender(take, wait, note)
 
     return make
 
@@ -103,7 +138,9 @@ ON_CPU: dict[str, InSetting] = {
 
 ON_GPU: dict[str, InSetting] = {
     LIMIT: gemm_limit,
+    BYTES_LIMIT: bytes_limit,
     "xpnet cupy": xpnet_on("cupy"),
+    "xpnet cupy, single steps": xpnet_on("cupy", single=True),
     "xpnet cupy, portable": xpnet_on("cupy", "portable"),
     "xpnet torch": xpnet_on("torch"),
     "xpnet torch, compiled": xpnet_on("torch", "jit"),

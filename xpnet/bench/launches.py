@@ -6,15 +6,21 @@ Its operands may then be in the cache, which in a real step they would not be: "
 of the whole step's graph, and "host" is what a step takes beyond its graph.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xpnet.bench.networks import SEED, Network
 from xpnet.bench.setting import Setting
+from xpnet.bench.traffic import traffic
 from xpnet.errors import BackendError
-from xpnet.kernels.cuda.executor import Call, CupyExecutor, Executor
+from xpnet.kernels.cuda.blas import Rest
+from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
+from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import Kernel
 from xpnet.nn.layout import initialize
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -22,36 +28,55 @@ from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, TrainState, zero_totals
 from xpnet.step.mixed_precision import first_scale
 
-__all__ = ["launches", "profile_gpu"]
+__all__ = ["PRODUCTS", "Labelling", "Launch", "first_state", "launches", "profile_gpu"]
 
+PRODUCTS = "matrix products"
 COPIES = 20  # copies of a launch in its graph
 SLICE = 0.1  # seconds for which a graph is replayed
 
 
 class Launch(NamedTuple):
-    """A call labelled with its kernel's name."""
+    """A call with its kernel's name, the bytes that it moves, and the operations of a product."""
 
     name: str
     call: Call
+    bytes: int
+    flops: int
+    called: list["Launch"]  # each time that one is called
 
     def __call__(self) -> None:
+        if not (isinstance(self.call, Rest) and self.call.is_done()):
+            self.called.append(self)
         self.call()
 
 
 class Labelling:
-    """An executor that labels its launches: each is a :class:`Launch`."""
+    """An executor whose calls are each a :class:`Launch`."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self.called: list[Launch] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
     def launch(self, kernel: Kernel, grid: tuple[int, int], block: int, *given: Any) -> Launch:
-        return Launch(kernel.label, self._executor.launch(kernel, grid, block, *given))
+        call = self._executor.launch(kernel, grid, block, *given)
+        return Launch(kernel.label, call, traffic(kernel, given), 0, self.called)
 
-    def product(self, a: Any, b: Any, out: Any, **options: Any) -> Launch:
-        return Launch("matrix products", self._executor.product(a, b, out, **options))
+    def product(self, a: Any, b: Any, out: Any, *, add: bool = False, **options: Any) -> Launch:
+        call = self._executor.product(a, b, out, add=add, **options)
+        return self._product(call, a, b, *(out,) * (1 + add))
+
+    def affine(
+        self, a: Any, b: Any, bias: Any, out: Any, *, relu: bool, apart: Launch
+    ) -> tuple[Launch, Launch]:
+        product, rest = self._executor.affine(a, b, bias, out, relu=relu, apart=apart.call)
+        return self._product(product, a, b, bias, out), apart._replace(call=rest)
+
+    def _product(self, call: Call, a: Any, b: Any, *others: Any) -> Launch:
+        moved = sum(x.nbytes for x in (a, b, *others))
+        return Launch(PRODUCTS, call, moved, 2 * a.shape[0] * math.prod(b.shape), self.called)
 
 
 def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
@@ -69,8 +94,9 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
     rule, model, mixed = network.rule(), network.model(), setting.mixed
     labelling: Any = Labelling(executor)
     step = FusedStep(labelling, model, SoftmaxCrossEntropy(), rule, mixed=mixed)
+    initial = initialize(network.model(), SEED)
     with executor.active():
-        state = _first_state(network, setting, executor, rule)
+        state = first_state(network, setting, executor, rule, initial)
         batch = Batch(*(executor.place(v) for v in network.batch(setting.dtype)))
 
         def take() -> None:
@@ -89,30 +115,26 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
 
         parts: dict[str, float] = {}
         for launch in program.calls:
-            replay = executor.capture(_repeated(launch))
-            name = launch.name  # type: ignore[attr-defined]
+            replay = executor.capture([Recorded(launch.run)] * COPIES)
+            name = launch.run.name  # type: ignore[attr-defined]
             parts[name] = parts.get(name, 0.0) + spent(replay) / COPIES
-        graph, whole = spent(executor.capture(program.run)), spent(take)
+        graph, whole = spent(executor.capture(program.calls)), spent(take)
     between, host = graph - sum(parts.values()), whole - graph
     by_time = dict(sorted(parts.items(), key=lambda item: -item[1]))
     return {**by_time, "between": max(0.0, between), "host": max(0.0, host)}
 
 
-def _first_state(
-    network: Network, setting: Setting, executor: Executor, rule: Optimizer
+def first_state(
+    network: Network,
+    setting: Setting,
+    executor: Executor,
+    rule: Optimizer,
+    host: tuple[np.ndarray, np.ndarray],
 ) -> TrainState:
-    host = initialize(network.model(), SEED)
-    params, stats = (executor.place(x.astype(setting.dtype)) for x in host)
+    """Return a state that begins with these parameters and statistics."""
+    params, stats = (executor.place(x.astype(setting.dtype, copy=False)) for x in host)
     scale = first_scale(setting.mixed, params) if setting.mixed else None
     return TrainState(params, stats, rule.init(params), zero_totals(params), scale)
-
-
-def _repeated(call: Call) -> Call:
-    def work() -> None:
-        for _ in range(COPIES):
-            call()
-
-    return work
 
 
 def _time(call: Call, wait: Callable[[], Any]) -> float:

@@ -1,30 +1,36 @@
-"""The lower bound: a step's matrix products alone, by the library that xpnet's own step calls."""
+"""The lower bounds: a step's matrix products alone, by the library that xpnet's own step calls.
+
+On a GPU there is a second one: with the products, a copy of as many bytes as all the rest of
+xpnet's step reads and writes. What is slower than that by much has more to do than its arithmetic.
+"""
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 from xpnet.bench.contender import Contender
-from xpnet.bench.networks import LIMIT, SEED, Network
+from xpnet.bench.model import moved_bytes
+from xpnet.bench.networks import LIMIT, Network, drawn
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
+from xpnet.kernels.cuda.buffers import many_blocks
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
+from xpnet.kernels.cuda.lanes import Recorded
+from xpnet.kernels.cuda.sources import PACK, WRITTEN
 from xpnet.typing import Array
 
-__all__ = ["gemm_limit"]
+__all__ = ["bytes_limit", "gemm_limit"]
 
 Place = Callable[[np.ndarray], Array]
+THREADS = 256  # of a block
 
 
 def gemm_limit(network: Network, setting: Setting) -> Contender:
     """Return NumPy's products on a CPU, or cuBLAS's on a GPU, replayed as one CUDA graph."""
     if setting.on_gpu:
-        backend = setting.backend("cupy")
-        tf32 = setting.precision == "tf32"
-        executor = CupyExecutor(backend.device, setting.dtype, tf32=tf32, narrow=setting.narrow)
-        with executor.active():
-            return replayed_products(network, executor)
+        return _on_gpu(network, setting, 0)
     if setting.narrow:
         msg = f"the {LIMIT} on a CPU is NumPy's: use --precision float32 or float64; "
         msg += f"got {setting.narrow}"
@@ -42,8 +48,23 @@ def gemm_limit(network: Network, setting: Setting) -> Contender:
     return Contender(step, lambda: None)
 
 
-def replayed_products(network: Network, executor: Executor) -> Contender:
-    """Return the products with the fused step's dtypes: dW has that of the weights."""
+def bytes_limit(network: Network, setting: Setting) -> Contender:
+    """Return cuBLAS's products and a copy of the rest's bytes, replayed as one CUDA graph."""
+    return _on_gpu(network, setting, sum(moved_bytes(network, setting).values()))
+
+
+def _on_gpu(network: Network, setting: Setting, copied: int) -> Contender:
+    backend, tf32 = setting.backend("cupy"), setting.precision == "tf32"
+    executor = CupyExecutor(backend.device, setting.dtype, tf32=tf32, narrow=setting.narrow)
+    with executor.active():
+        return replayed_products(network, executor, copied)
+
+
+def replayed_products(network: Network, executor: Executor, copied: int = 0) -> Contender:
+    """Return the products with the fused step's dtypes: dW has that of the weights.
+
+    Half of the bytes ``copied`` are read, and half are written.
+    """
 
     def stored(host: np.ndarray) -> Array:
         if executor.stored != "uint16":
@@ -53,21 +74,40 @@ def replayed_products(network: Network, executor: Executor) -> Contender:
     def wide(host: np.ndarray) -> Array:
         return executor.place(host.astype(executor.dtype))
 
-    calls = [executor.product(*triple) for triple in products(network, stored, wide)]
+    triples = products(network, _once(stored, executor), _once(wide, executor))
+    calls = [executor.product(*triple) for triple in triples]
+    note = f"a CUDA graph of {len(calls)} cuBLAS calls"
     last = executor.empty((1,), executor.dtype)
-
-    def work() -> None:
-        for call in calls:
-            call()
-
-    work()  # lets cuBLAS load its kernels, which it cannot do during capture
-    replay = executor.capture(work)
+    if copied:
+        size = copied // 2 // last.itemsize
+        x, y = (executor.empty((size,), executor.dtype) for _ in range(2))
+        grid = many_blocks(-(-copied // 2 // PACK), THREADS), 1
+        calls.append(executor.launch(WRITTEN["copied"], grid, THREADS, x, y, size, None))
+        note += f" and a copy of {copied / 1e6:,.2f} MB, read and written"
+    for call in calls:  # lets cuBLAS load its kernels, which it cannot do during capture
+        call()
+    replay = executor.capture(list(map(Recorded, calls)))
 
     def step(kept: list = calls) -> None:  # the buffers are the calls'
         replay()
 
-    note = f"a CUDA graph of {len(calls)} cuBLAS calls"
     return Contender(step, lambda: executor.to_host(last), lambda: note)
+
+
+def _once(place: Place, executor: Executor) -> Place:
+    """Place what is the same from the host once, and copy it there: that is faster."""
+    kept: dict[int, tuple[np.ndarray, Array]] = {}
+
+    def placed(host: np.ndarray) -> Array:
+        if id(host) not in kept:
+            kept[id(host)] = host, place(host)
+            return kept[id(host)][1]
+        first = kept[id(host)][1]
+        copy = executor.empty(tuple(first.shape), str(first.dtype))
+        executor.copy(copy, first)
+        return copy
+
+    return placed
 
 
 def products(network: Network, stored: Place, wide: Place) -> list[tuple[Array, Array, Array]]:
@@ -78,11 +118,11 @@ def products(network: Network, stored: Place, wide: Place) -> list[tuple[Array, 
     """
     N, widths = network.batch_size, network.widths
     pairs = list(itertools.pairwise(widths))
-    most = max(N, *widths) * max(widths)
-    drawn = np.random.default_rng(SEED).standard_normal(most, np.float32)  # once: it is slow
+    numbers = drawn(max(N, *widths) * max(widths))
 
+    @cache
     def normal(rows: int, columns: int, scale: float = 1.0) -> np.ndarray:
-        return drawn[: rows * columns].reshape(rows, columns) * np.float32(scale)
+        return numbers[: rows * columns].reshape(rows, columns) * np.float32(scale)
 
     W = [stored(normal(i, j, i**-0.5)) for i, j in pairs]
     a = [stored(normal(N, width)) for width in widths]

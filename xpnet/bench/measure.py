@@ -37,6 +37,7 @@ class Row(NamedTuple):
     timings: dict[str, Timing]
     absent: dict[str, str]  # contender -> why it could not run
     profiles: Mapping[str, Mapping[str, float]] = {}  # contender -> part -> microseconds
+    moved: Mapping[str, Mapping[str, int]] = {}  # contender -> kernel -> bytes read and written
 
     def ratio(self, name: str, to: str | None = None) -> float:
         """Return the time of ``name``'s step as a multiple of that of ``to``, or of the base."""

@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,9 +14,18 @@ from xpnet.nn import Dense, Layer, ReLU, Sequential
 from xpnet.optim.optimizers import OPTIMIZERS, Optimizer
 from xpnet.settings import did_you_mean
 
-__all__ = ["LIMIT", "STANDARD", "STANDARD_ON_GPU", "Network", "parse_network"]
+__all__ = [
+    "BYTES_LIMIT",
+    "LIMIT",
+    "drawn",
+    "STANDARD",
+    "STANDARD_ON_GPU",
+    "Network",
+    "parse_network",
+]
 
 LIMIT = "GEMM limit"  # the contender of the matrix products alone
+BYTES_LIMIT = "products and bytes"  # and of a copy with them, of the bytes that the rest moves
 SEED = 0
 DIGITS = 9  # of a width or batch size, so that the bytes of a matrix fit into 63 bits
 
@@ -68,6 +78,14 @@ class Network:
     def forward_flops(self) -> int:
         """Return those of a forward pass."""
         return 2 * self.batch_size * sum(i * j for i, j in itertools.pairwise(self.widths))
+
+
+@lru_cache(maxsize=1)
+def drawn(size: int) -> np.ndarray:
+    """Return standard normal float32 numbers (size,), drawn once for all who need that many."""
+    found = np.random.default_rng(SEED).standard_normal(size, np.float32)
+    found.setflags(write=False)
+    return found
 
 
 def parse_network(text: str) -> Network:

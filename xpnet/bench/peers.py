@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.bench.networks import drawn
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError, require
 
@@ -155,10 +156,10 @@ def jax_jit(
         raise BackendError(msg + "a loss scale that neither JAX nor optax has")
     jnp, place = jax.numpy, setting.backend("jax").place
     rule = getattr(optax, optimizer)(lr)
-    rng = np.random.default_rng(0)
+    numbers = drawn(max(len(x), *widths) * max(widths))
     params = [
         (
-            place((rng.standard_normal((i, j), np.float32) / np.sqrt(i)).astype(x.dtype)),
+            place((numbers[: i * j].reshape(i, j) / np.float32(np.sqrt(i))).astype(x.dtype)),
             place(np.zeros(j, x.dtype)),
         )
         for i, j in itertools.pairwise(widths)

@@ -9,12 +9,21 @@ from typing import Any
 
 from xpnet.backends.threads import cores
 from xpnet.bench.measure import Row
-from xpnet.bench.networks import LIMIT
+from xpnet.bench.networks import BYTES_LIMIT, LIMIT
 from xpnet.bench.setting import Setting
 from xpnet.errors import require
 from xpnet.escape import escape_markdown
 
-__all__ = ["check_plot", "machine", "plot", "profile_lines", "sentence", "to_json", "to_markdown"]
+__all__ = [
+    "check_plot",
+    "machine",
+    "plot",
+    "profile_lines",
+    "ratios",
+    "sentence",
+    "to_json",
+    "to_markdown",
+]
 
 LIBRARIES = (
     *("xpnet", "numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cublas"),
@@ -77,6 +86,7 @@ def to_json(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> dict[st
                 "timings": {name: _facts(row, name) for name in row.timings},
                 "absent": row.absent,
                 "profiles": row.profiles,
+                "moved": row.moved,
             }
             for row in rows
         ],
@@ -87,6 +97,8 @@ def _facts(row: Row, name: str) -> dict[str, Any]:
     facts = {**row.timings[name]._asdict(), "ratio": row.ratio(name)}
     if row.workload.base == LIMIT:
         facts |= {"tflops": row.rate(name), "share": 1.0 / row.ratio(name)}
+    if BYTES_LIMIT in row.timings:
+        facts["ratio_with_bytes"] = row.ratio(name, BYTES_LIMIT)
     return facts
 
 
@@ -102,6 +114,8 @@ def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str
     lines = [*header, *(_line(row, names, _time) for row in rows), ""]
     unit = "seconds" if kind.unit.name == "s" else "microseconds"
     base = f"the {LIMIT}" if kind.base == LIMIT else kind.base
+    if BYTES_LIMIT in names:
+        base += f", and that to its {BYTES_LIMIT} copied"
     lines += [
         f"Median {unit} per {kind.what} in {setting.precision}; in brackets, the ratio to {base}. "
         + sentence(facts)
@@ -124,12 +138,18 @@ def to_markdown(rows: list[Row], setting: Setting, facts: dict[str, Any]) -> str
 
 
 def profile_lines(row: Row) -> list[str]:
-    """Return a line for each contender whose step was profiled."""
+    """Return a line for each contender whose step was profiled, with the rates of its kernels."""
     lines = []
     for name, parts in row.profiles.items():
-        shares = ", ".join(f"{part} {spent:,.1f}" for part, spent in parts.items())
+        moved = row.moved.get(name, {})
+        shares = ", ".join(_part(part, spent, moved.get(part, 0)) for part, spent in parts.items())
         lines.append(f"{name}: {sum(parts.values()):,.1f} = {shares}")
     return lines
+
+
+def _part(part: str, spent: float, moved: int) -> str:
+    rate = f" ({moved / spent / 1e6:.2f} TB/s)" if moved and spent else ""
+    return f"{part} {spent:,.1f}{rate}"
 
 
 def _line(row: Row, names: list[str], cell: Any) -> str:
@@ -138,8 +158,14 @@ def _line(row: Row, names: list[str], cell: Any) -> str:
 
 
 def _time(row: Row, name: str) -> str:
-    ratio = "" if name == row.workload.base else f" ({row.ratio(name):.2f})"
+    ratio = "" if name == row.workload.base else f" ({ratios(row, name)})"
     return f"{row.workload.unit.shown(row.timings[name].median)}{ratio}"
+
+
+def ratios(row: Row, name: str) -> str:
+    """Return the ratio to the base and, where that was timed, to the products and bytes."""
+    limits = [None, BYTES_LIMIT] if BYTES_LIMIT in row.timings and name != BYTES_LIMIT else [None]
+    return ", ".join(f"{row.ratio(name, limit):.2f}" for limit in limits)
 
 
 def _score(row: Row, name: str) -> str:

@@ -4,10 +4,22 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from xpnet.bench import Expectation, Network, Row, Setting, comparison, contenders, measure
+from xpnet.bench import (
+    STANDARD_ON_GPU,
+    Expectation,
+    Network,
+    Row,
+    Setting,
+    comparison,
+    contenders,
+    measure,
+    parse_network,
+)
 from xpnet.bench import scale as growth
 from xpnet.bench.crossover import find_crossover
-from xpnet.bench.results import machine, plot, profile_lines, to_json, to_markdown
+from xpnet.bench.model import machine_named, modelled, moved_bytes
+from xpnet.bench.model_tables import HEADER, model_json, model_markdown, part_cells
+from xpnet.bench.results import machine, plot, profile_lines, ratios, to_json, to_markdown
 from xpnet.cli.output import (
     add_column,
     add_row,
@@ -23,7 +35,7 @@ from xpnet.errors import BackendError, ConfigError
 from xpnet.escape import escape
 from xpnet.settings import did_you_mean
 
-__all__ = ["Reports", "compare", "crossover", "scale"]
+__all__ = ["Reports", "compare", "crossover", "model", "scale"]
 
 
 class Reports(NamedTuple):
@@ -88,6 +100,8 @@ def compare(
         with only_json(reports.as_json):
             if isinstance(workload, Network) and profiled:
                 row = row._replace(profiles=_profiles(workload, setting, chosen))
+                if "xpnet cupy" in row.profiles:
+                    row = row._replace(moved={"xpnet cupy": moved_bytes(workload, setting)})
             _print(row, setting)
         measured.append(row)
         # A measurement that is stopped later has kept this row, and said what it misses.
@@ -111,6 +125,29 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Repor
         say(crossing.sentence(*pair), err=reports.as_json)
         found.append(crossing._asdict())
     reports.write_json({"first": pair[0], "second": pair[1], "crossings": found})
+    return 0
+
+
+def model(gpu: str, precision: str, rows: Sequence[str], reports: Reports) -> int:
+    """Print what a step launches on a GPU that need not be here, and how long that takes."""
+    from rich.table import Table
+
+    machine_there, setting = machine_named(gpu), Setting("cuda", precision)
+    networks = [*map(parse_network, rows)] or STANDARD_ON_GPU
+    found = {network: modelled(network, setting, machine_there) for network in networks}
+    for network, step in found.items():
+        table = Table(title=cell(f"{network}, {precision} on {gpu}"), title_justify="left")
+        for i, name in enumerate(HEADER):
+            add_column(table, name, justify="right" if i else "left")
+        for cells in part_cells(step):
+            add_row(table, *cells)
+        with only_json(reports.as_json):
+            show(table)
+            say(f"{step.launches} launches: {step.microseconds:,.1f} µs; the products and one copy "
+                f"of {step.moved / 1e6:,.2f} MB take {step.limit:,.1f}")  # fmt: skip
+    data = {"gpu": gpu, "precision": precision, "rows": model_json(found)}
+    reports.keep(data, lambda: model_markdown(found))
+    reports.finish(data)
     return 0
 
 
@@ -173,7 +210,7 @@ def _print(row: Row, setting: Setting) -> None:
         elif setting.on_gpu:
             last = f"{row.rate(name):.3g} ({1 / row.ratio(name):.0%})"
         quartiles = f"{kind.unit.shown(timing.low)} to {kind.unit.shown(timing.high)}"
-        cells = (kind.unit.shown(timing.median), quartiles, f"{row.ratio(name):.2f}", last)
+        cells = (kind.unit.shown(timing.median), quartiles, ratios(row, name), last)
         add_row(table, name, *cells, timing.note)
     show(table)
     for name, why in row.absent.items():

@@ -43,6 +43,8 @@ COMMANDS = {
 
 
 COMPLETE = "_XPNET_COMPLETE"  # set by the shell at the TAB key: click does not run the command
+# What CuPy raises where the GPU, its driver or CUDA's libraries are at fault.
+OF_CUDA = ("CUDARuntimeError", "CUDADriverError", "CompileException", "NVRTCError", "CUBLASError")
 OFF = ("", "0", "false", "no", "off")  # values of XPNET_DEBUG that do not turn it on
 
 
@@ -140,4 +142,7 @@ def _explanation(error: Exception) -> str:
         return str(error)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "no thread can be started: raise the limit on processes (ulimit -u)"
-    return f"{type(error).__name__}: {error} (a bug in xpnet; --debug shows the traceback)"
+    name = type(error).__name__
+    if name in OF_CUDA and "Illegal" not in str(error):
+        return f"the GPU cannot be used: {name}: {error}: run nvidia-smi, or use --device cpu"
+    return f"{name}: {error} (a bug in xpnet; --debug shows the traceback)"

@@ -1,7 +1,7 @@
 """Data on the host: reading, checking, splitting, scaling, and the order of batches."""
 
 from xpnet.data.augment import Augment
-from xpnet.data.batches import Shuffle, prefetch
+from xpnet.data.batches import Shuffle
 from xpnet.data.columns import Columns, Described
 from xpnet.data.dataset import Dataset, check, fingerprint
 from xpnet.data.divided import Parts, parts_of, read_parts
@@ -51,7 +51,6 @@ __all__ = [
     "TargetScaling",
     "SCALINGS",
     "Shuffle",
-    "prefetch",
     "StreamedDataset",
     "Assignment",
     "open_rows",

@@ -18,12 +18,12 @@ import numpy as np
 
 from xpnet.data import files
 from xpnet.data.arrays import guarded
-from xpnet.data.batches import prefetch
 from xpnet.data.columns import Columns
 from xpnet.data.image_folder import find_images
 from xpnet.data.labels import Labels, Table
 from xpnet.data.wanted import Wanted, only_train
 from xpnet.errors import DataError, require
+from xpnet.prefetch import prefetch
 
 __all__ = ["Mode", "read_image_table"]
 

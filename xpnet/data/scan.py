@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xpnet.data.batches import prefetch
 from xpnet.data.encoder_fit import EncoderStats
 from xpnet.data.labels import REGRESSION, Labels, encode
 from xpnet.data.row_file import RowFile, Rows
@@ -19,6 +18,7 @@ from xpnet.data.running_stats import RunningStats
 from xpnet.data.streamed_dataset import Assignment, Check, StreamedDataset
 from xpnet.data.wanted import Task
 from xpnet.errors import DataError
+from xpnet.prefetch import prefetch
 
 __all__ = ["Scan", "scan"]
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xpnet.data.batches import Shuffle, prefetch
+from xpnet.data.batches import Shuffle
 from xpnet.data.columns import Columns
 from xpnet.data.dataset import Dataset
 from xpnet.data.row_file import RowFile, Rows
+from xpnet.prefetch import Empty, new_array, prefetch
 from xpnet.random import generator
 
 __all__ = ["Assignment", "Check", "StreamedDataset"]
@@ -204,10 +205,17 @@ class StreamedDataset:
         y = np.stack(ys) if ys else None
         return Dataset(np.stack(xs), y, self.classes, self.name, self.columns)
 
-    def batches(self, size: int, shuffle: Shuffle | None = None, start: int = 0) -> Iterator[Rows]:
+    def batches(
+        self,
+        size: int,
+        shuffle: Shuffle | None = None,
+        start: int = 0,
+        empty: Empty = new_array,
+    ) -> Iterator[Rows]:
         """Yield batches of ``size`` rows, beginning with batch ``start``; the last may be smaller.
 
-        A thread reads and transforms the next window while batches are taken from the current one.
+        ``empty`` gives the arrays for "x" and "y" of each. A thread reads and transforms the next
+        window while batches are taken from the current one.
         """
         left = len(self) - start * size
         batch: list[np.ndarray | None] = []
@@ -217,8 +225,8 @@ class StreamedDataset:
             while taken < len(order):
                 if filled == 0:
                     n = min(size, left)
-                    batch = [None if v is None else np.empty((n, *v.shape[1:]), v.dtype)
-                             for v in rows]  # fmt: skip
+                    batch = [None if v is None else empty(k, (n, *v.shape[1:]), v.dtype)
+                             for k, v in zip(Rows._fields, rows, strict=True)]  # fmt: skip
                 chosen = order[taken : taken + n - filled]
                 for v, out in zip(rows, batch, strict=True):
                     if v is not None and out is not None:

@@ -5,6 +5,7 @@ traced like the library's; where one cannot be, UnsupportedError says which oper
 way.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
     "activation",
     "descent",
     "element_loss",
+    "function",
     "norm_factor",
     "row_layer",
     "squared_gradient",
@@ -147,13 +149,20 @@ def descent(optimizer: Optimizer, clip: Clip) -> Callable[[Any], tuple[float, fl
         return None
     if _degree(formula.outputs[0]) != 1 or _constant(formula):
         return None
+    step = function(formula)
+    return lambda c: (step(0.0, 1.0, 0.0, 0.0, *c), step(1.0, 0.0, 0.0, 0.0, *c))
+
+
+def function(formula: Formula) -> Callable[..., float]:
+    """Return a function of Python's floats that computes a formula's first output.
+
+    Where C gives inf or NaN it may raise ArithmeticError or ValueError.
+    """
     code = printed(formula, PYTHON)
-    names = {"real": float, **{f"k{i}": x for i, x in enumerate(code.numbers)}}
+    names = {"real": float, "math": math, **{f"k{i}": x for i, x in enumerate(code.numbers)}}
     body = "; ".join((*code.statements, f"return {code.outputs[0]}"))
-    arguments = ", ".join(["p", "g", *formula.inputs[4:]])
-    exec(f"def step({arguments}): {body}", names)
-    step = names["step"]
-    return lambda c: (step(0.0, 1.0, *c), step(1.0, 0.0, *c))  # type: ignore[operator]
+    exec(f"def computed({', '.join(formula.inputs)}): {body}", names)
+    return names["computed"]  # type: ignore[return-value]
 
 
 def _degree(x: Any) -> int | None:

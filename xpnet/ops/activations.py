@@ -14,6 +14,7 @@ import math
 
 from array_api_compat import array_namespace
 
+from xpnet.elementwise import clip
 from xpnet.ops.special import erf
 from xpnet.typing import Array
 
@@ -152,7 +153,7 @@ def gelu_tanh(z: Array) -> Array:
 def gelu_tanh_backward(da: Array, z: Array) -> Array:
     """dz = ((1 + t)/2 + z/2 (1 - t²) u') da, t = tanh u, u' = √(2/π) (1 + 3·0.044715 z²)."""
     xp = array_namespace(da)
-    z = xp.clip(z, min=-10.0, max=10.0)  # beyond it t is ±1, and 1 - t² = 0 times z² = inf is NaN
+    z = clip(z, -10.0, 10.0)  # beyond it t is ±1, and 1 - t² = 0 times z² = inf is NaN
     t = xp.tanh(_gelu_inner(z))
     slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * z * z)
     return da * (0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * slope)
@@ -245,8 +246,7 @@ def _tanh_softplus(z: Array) -> tuple[Array, Array]:
 
 def hard_sigmoid(z: Array) -> Array:
     """a = z/6 + 1/2 between 0 and 1, in three pieces. Howard et al. 2019 (MobileNetV3)."""
-    xp = array_namespace(z)
-    return xp.clip(z * (1.0 / 6.0) + 0.5, min=0.0, max=1.0)
+    return clip(z * (1.0 / 6.0) + 0.5, 0.0, 1.0)
 
 
 def hard_sigmoid_backward(da: Array, z: Array) -> Array:

@@ -5,6 +5,7 @@ The hinges and the binary cross-entropy are for two classes, the others for numb
 
 from array_api_compat import array_namespace
 
+from xpnet.elementwise import clip
 from xpnet.ops.activations import sigmoid, softplus
 from xpnet.typing import Array
 
@@ -50,8 +51,7 @@ def huber(z: Array, y: Array, delta: float = 1.0) -> Array:
 
 def huber_backward(z: Array, y: Array, delta: float = 1.0) -> Array:
     """dz = r clipped to [-δ, δ]."""
-    xp = array_namespace(z)
-    return xp.clip(z - y, min=-delta, max=delta)
+    return clip(z - y, -delta, delta)
 
 
 def binary_cross_entropy(z: Array, y: Array, positive_weight: float = 1.0) -> Array:

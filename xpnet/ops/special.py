@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from array_api_compat import array_namespace
 
+from xpnet.elementwise import clip
 from xpnet.typing import Array
 
 __all__ = ["erf", "rational_erf"]
@@ -79,9 +80,9 @@ def rational_erf(x: Array) -> Array:
     xp = array_namespace(x)
     size = xp.abs(x)
     # Every branch of a `where` is computed, so each takes an argument from its own range.
-    small = xp.clip(size, max=0.46875)
-    middle = xp.clip(size, min=0.46875, max=4.0)
-    large = xp.clip(size, min=4.0, max=30.0)
+    small = clip(size, high=0.46875)
+    middle = clip(size, 0.46875, 4.0)
+    large = clip(size, 4.0, 30.0)
     inverse = 1.0 / (large * large)
     tail = inverse * _ratio(_LARGE, inverse)
     erfc_large = (1.0 / math.sqrt(math.pi) - tail) / large
@@ -91,7 +92,7 @@ def rational_erf(x: Array) -> Array:
         xp.exp(-large * large) * erfc_large,
     )
     value = xp.where(size <= 0.46875, small * _ratio(_SMALL, small * small), 1.0 - erfc)
-    return xp.where(x != x, x, xp.sign(x) * value)  # a NaN stays a NaN
+    return xp.where(x > 0.0, value, xp.where(x < 0.0, -value, x))  # 0 and NaN stay
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:

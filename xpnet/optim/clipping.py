@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
+from xpnet.elementwise import clip
 from xpnet.settings import Checked, PositiveFloat
 from xpnet.typing import Array
 
@@ -66,4 +67,4 @@ def clip_by_value(grad: Array, limit: float) -> Array:
     >>> clip_by_value(np.array([-3.0, 0.5]), 1.0)
     array([-1. ,  0.5])
     """
-    return array_namespace(grad).clip(grad, -limit, limit)
+    return clip(grad, -limit, limit)

@@ -37,6 +37,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
+from xpnet.elementwise import sign
 from xpnet.errors import ConfigError
 from xpnet.registry import register
 from xpnet.settings import Checked, Fraction, NonNegativeFloat, PositiveFloat
@@ -370,12 +371,11 @@ class Lion(Optimizer):
         return Coefficients(lr, keep=1.0 - lr * self.weight_decay)
 
     def update(self, params: Array, grad: Array, slots: Slots, c: Coefficients) -> State:
-        xp = array_namespace(params)
         (m,) = slots
         u = self.beta1 * m
         u += (1.0 - self.beta1) * grad
         params *= c.keep
-        params -= c.step_size * xp.sign(u)
+        params -= c.step_size * sign(u)
         return params, (_average(m, grad, self.beta2),)
 
 

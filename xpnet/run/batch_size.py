@@ -6,12 +6,13 @@ from dataclasses import replace
 from xpnet.backends import Backend
 from xpnet.nn.fit import alone_in
 from xpnet.run.config import Config
-from xpnet.run.preprocessing import Splits, model_of
+from xpnet.run.preprocessing import Splits
+from xpnet.run.trained_run import make_trainer
 from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.training.engine import Engine
 from xpnet.training.memory import fitting_batch, footprint
 
-__all__ = ["with_batch_size"]
+__all__ = ["take_steps", "with_batch_size"]
 
 
 def with_batch_size(
@@ -20,23 +21,33 @@ def with_batch_size(
     """Return ``config`` with a number for its batch size, found by trying steps on zeros."""
     if config.batch_size != "largest":
         return config
-    preprocessing, loss, optimizer = splits.preprocessing, config.loss, config.optimizer
-    model = model_of(config, preprocessing)
-    need = footprint(model, optimizer, 8 if config.dtype == "float64" else 4)
-    xp, where = backend.xp, backend.device
-    kind = xp.int32 if loss.predicts == "class" else backend.dtype
+    rows, loss, preprocessing = len(splits.train), config.loss, splits.preprocessing
+    model = make_trainer(config, preprocessing, backend).model
+    need = footprint(model, config.optimizer, 8 if config.dtype == "float64" else 4)
+    labels = loss.predicts == "class"
 
-    def attempt(rows: int) -> None:
-        engine = Engine(backend, model, loss, optimizer, config.clip)
-        x = xp.zeros((rows, *preprocessing.input_shape), dtype=backend.dtype, device=where)
-        shape = (rows,) if loss.predicts == "class" else (rows, preprocessing.outputs)
-        y = xp.zeros(shape, dtype=kind, device=where)
-        keys = dropout_keys(config.seed, 0, model.n_random)
-        numbers = StepInputs(0, engine.optimizer.coefficients(optimizer.lr, 1), keys)
-        backend.synchronize(engine.train(Batch(x, y), numbers))
+    def zeros(size: int) -> Batch:
+        xp, where = backend.xp, backend.device
+        x = xp.zeros((size, *preprocessing.input_shape), dtype=backend.dtype, device=where)
+        shape = (size,) if labels else (size, preprocessing.outputs)
+        return Batch(x, xp.zeros(shape, dtype=xp.int32 if labels else x.dtype, device=where))
 
-    size = fitting_batch(need, backend, len(splits.train), attempt)
-    while size > 2 and alone_in(model, len(splits.train), size, config.accumulate):
+    def attempt(size: int) -> None:
+        engine = make_trainer(config, preprocessing, backend).engine
+        for each in dict.fromkeys((size, rows % size or size)):  # the last batch of an epoch, too
+            take_steps(engine, backend.bound(zeros)(each), config)
+
+    size = fitting_batch(need, backend, rows, attempt)
+    while size > 2 and alone_in(model, rows, size, config.accumulate):
         size -= 1
     report(f"batch size {size:,} is the largest that fits")
     return replace(config, batch_size=size)
+
+
+def take_steps(engine: Engine, batch: Batch, config: Config) -> None:
+    """Take as many steps as may each take more memory than the one before."""
+    for step in range(engine.step.until_steady):
+        keys = dropout_keys(config.seed, step, engine.model.n_random)
+        numbers = engine.coefficients(config.optimizer.lr, step + 1)
+        cost = engine.train(batch, StepInputs(step, numbers, keys))
+    engine.backend.synchronize(cost)

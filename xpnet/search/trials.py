@@ -11,7 +11,7 @@ from xpnet.run import train
 from xpnet.search.metric import Metric
 from xpnet.search.space import Value
 from xpnet.storage import RunLock
-from xpnet.training.callbacks import Callback, EpochMetrics
+from xpnet.training.callbacks import MANY, Callback, EpochMetrics
 
 __all__ = ["Base", "Outcome", "State", "Trial", "folder_of", "run_trial"]
 
@@ -163,6 +163,9 @@ class _Watch(Callback):
     ) -> None:
         self.metric, self.prune, self.stopping = metric, prune, stopping
         self.reason = ""
+
+    def steps_between(self, trainer: Any) -> int:
+        return MANY
 
     def on_step_end(self, trainer: Any) -> None:
         if self.stopping():

@@ -348,9 +348,9 @@ class Base(BaseEstimator, ABC):
             for part in (self.coefs_, self.intercepts_)
         )
         params = variables(model, coefs, intercepts)
-        with np.errstate(over="ignore", under="ignore"):
+        with backend.active(), np.errstate(over="ignore", under="ignore"):
             made = [model.forward(params, part)[0] for part in parts(X, backend)]
-        output = made[0] if len(made) == 1 else backend.xp.concat(made, axis=0)
+            output = made[0] if len(made) == 1 else backend.xp.concat(made, axis=0)
         return output, backend, its is None
 
 

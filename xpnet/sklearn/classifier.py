@@ -259,13 +259,14 @@ class XPNetClassifier(ClassifierMixin, Base):
         """
         logits, backend, of_host = self._outputs(X, "predict")
         labels = self._labels
-        if len(labels.classes) == 1 and not labels.indicator:
-            logits = backend.xp.zeros_like(logits) - 1.0
-        codes = labels.codes(logits, backend.xp)
-        if of_host:
-            codes = backend.to_host(codes)
-            return codes if labels.indicator else labels.classes[codes]
-        return labels.decoded(codes, backend)
+        with backend.active():
+            if len(labels.classes) == 1 and not labels.indicator:
+                logits = backend.xp.zeros_like(logits) - 1.0
+            codes = labels.codes(logits, backend.xp)
+            if not of_host:
+                return labels.decoded(codes, backend)
+        codes = backend.to_host(codes)
+        return codes if labels.indicator else labels.classes[codes]
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, in the order of ``classes_``.
@@ -297,7 +298,7 @@ class XPNetClassifier(ClassifierMixin, Base):
             ``log(predict_proba(X))``.
         """
         probabilities, backend, of_host = self._probabilities(X, "predict_log_proba")
-        with np.errstate(divide="ignore"):
+        with backend.active(), np.errstate(divide="ignore"):
             logarithms = backend.xp.log(probabilities)
         return backend.to_host(logarithms) if of_host else logarithms
 
@@ -305,7 +306,7 @@ class XPNetClassifier(ClassifierMixin, Base):
         """Return them on the backend, it, and whether X is of the host."""
         z, backend, of_host = self._outputs(X, method)
         labels, xp = self._labels, backend.xp
-        with np.errstate(over="ignore", under="ignore"):
+        with backend.active(), np.errstate(over="ignore", under="ignore"):
             if len(labels.classes) == 1 and not labels.indicator:
                 made = xp.ones_like(z)
             elif labels.out_activation == "softmax":

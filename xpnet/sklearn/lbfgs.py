@@ -77,7 +77,7 @@ def minimize(
 
 def value_and_gradient(engine: Engine, loader: Loader, rows: int) -> tuple[float, np.ndarray]:
     """Return C and dC/dparams (P,) of all rows as float64 on the host, the penalty once in it."""
-    gradient = make_gradient(engine.model, engine.loss)
+    gradient = engine.backend.bound(make_gradient(engine.model, engine.loss))
     to_host, state = engine.backend.to_host, engine.state
     loss, denominator, total = 0.0, 0.0, np.zeros(engine.params_layout.size)
     for batch in loader.batches(rows):

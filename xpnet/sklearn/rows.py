@@ -10,6 +10,7 @@ from scipy import sparse
 
 from xpnet.backends import Backend, backend_of, get_backend, resolve
 from xpnet.data import Shuffle
+from xpnet.prefetch import Empty
 from xpnet.step import Batch
 from xpnet.training.loader import Loader
 from xpnet.typing import Array
@@ -117,6 +118,9 @@ class DrawnOrder(Loader):
     ) -> Iterator[Batch]:
         return super().batches(batch_size, self._drawn(shuffle), start, **more)
 
+    def rows_of_batches(self, *given: Any, **more: Any) -> None:
+        return None  # the order may be another, or none
+
 
 class SparseRows(DrawnOrder):
     """The rows of a CSR matrix, of which a batch is dense at a time; those of y are resident."""
@@ -141,8 +145,11 @@ class SparseRows(DrawnOrder):
             placed = {k: self.backend.place(v) for k, v in rows.items()}
             yield Batch(placed["x"], placed.get("y"), placed.get("sample weights"))
 
+    def _stay_as_stored(self) -> set[str]:
+        return set()  # what is in self.others is as it was given
+
     def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
         order = np.arange(self.rows) if shuffle is None else shuffle.order(self.rows)
         for s in range(start * batch_size, self.rows, batch_size):

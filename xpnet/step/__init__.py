@@ -1,11 +1,13 @@
 """One step of training, as a pure function; and what goes into it in parts, or narrower.
 
 step.py              backpropagation, the update and the totals: the whole step, on one page
+rows.py              batches that are rows of a data set on the device
 microbatch.py        the gradient of a batch, accumulated over parts of it
 mixed_precision.py   the step with layers in float16 or bfloat16, and its loss scale
 trace.py             the same step, an array at a time, each with its place and name
 """
 
+from xpnet.step.rows import AnyBatch, Ordered, Rows, gathered
 from xpnet.step.step import (
     Batch,
     BatchGradient,
@@ -23,13 +25,17 @@ from xpnet.step.step import (
 )
 
 __all__ = [
+    "AnyBatch",
     "Batch",
     "BatchGradient",
+    "Ordered",
+    "Rows",
     "StepInputs",
     "Totals",
     "TrainState",
     "add",
     "dropout_keys",
+    "gathered",
     "gradients",
     "make_evaluate_step",
     "make_gradient",

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 
 from array_api_compat import array_namespace, device
 
+from xpnet.elementwise import clip
 from xpnet.nn.losses import quotient
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
@@ -103,7 +104,7 @@ def _chosen(c: Any, kind: Any, skipped: Array | None, like: Array) -> Any:
     else:  # a compiler's
         numbers = xp.stack([xp.astype(x, like.dtype) for x in c])
     more = xp.astype(skipped, like.dtype) - numbers[0]
-    row = xp.astype(xp.clip(more, 0.0, CANDIDATES - 1.0), xp.int32)
+    row = xp.astype(clip(more, 0.0, CANDIDATES - 1.0), xp.int32)
     table = xp.reshape(numbers[1:], (CANDIDATES, count))
     chosen = xp.take(table, xp.reshape(row, (1,)), axis=0)
     return kind(*(chosen[0, i] for i in range(count)))

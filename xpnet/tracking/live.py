@@ -8,7 +8,7 @@ from typing import Any
 
 from xpnet.report.charts import Line, curves
 from xpnet.report.learning import NOT_METRICS
-from xpnet.training.callbacks import Callback, EpochMetrics
+from xpnet.training.callbacks import MANY, Callback, EpochMetrics
 from xpnet.training.progress import Progress, clock, epoch_line
 
 __all__ = ["LiveCurves", "in_notebook"]
@@ -66,6 +66,9 @@ class LiveCurves(Callback):
             self._instead.on_train_begin(trainer)
         else:
             self._show(trainer, "preparing the first step")
+
+    def steps_between(self, trainer: Any) -> int:
+        return MANY if self._instead is None else self._instead.steps_between(trainer)
 
     def on_step_end(self, trainer: Any) -> None:
         if self._instead is not None:

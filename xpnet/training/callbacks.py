@@ -20,6 +20,7 @@ from xpnet.storage import History
 from xpnet.training.signals import Signals
 
 __all__ = [
+    "MANY",
     "Callback",
     "EpochMetrics",
     "HistoryFile",
@@ -27,9 +28,11 @@ __all__ = [
     "check_callbacks",
     "named",
     "overridden",
+    "steps_between",
 ]
 
 EpochMetrics = dict[str, Any]
+MANY = 2**31  # steps
 
 
 class Callback:
@@ -42,6 +45,15 @@ class Callback:
 
     def on_step_end(self, trainer: Any) -> None:
         """Called after each step; nothing has waited for the device."""
+
+    def steps_between(self, trainer: Any) -> int:
+        """Return how many steps may be taken at once before :meth:`on_step_end` is called: 1.
+
+        A callback that looks at every step needs no more. One that looks at a step now and then, or
+        by the clock, says how far off its next one is, :data:`MANY` if that is no certain step: a
+        GPU may be given several short steps at once. It is asked before each.
+        """
+        return 1
 
     def on_record(self, trainer: Any, record: EpochMetrics) -> None:
         """Called while the entry of an epoch is made: what is added to it, all others will see."""
@@ -64,6 +76,16 @@ def overridden(callbacks: Iterable[Callback], hook: str) -> list[Callable]:
     """Return the bound hooks that are overridden: a step is too short to call empty ones."""
     base = getattr(Callback, hook)
     return [getattr(c, hook) for c in callbacks if getattr(type(c), hook) is not base]
+
+
+def steps_between(callback: Callback, trainer: Any) -> int:
+    """Return what the callback says, unless it is said of another class's ``on_step_end``."""
+    for cls in type(callback).__mro__:
+        if "steps_between" in vars(cls):
+            break
+        if "on_step_end" in vars(cls):
+            return 1
+    return callback.steps_between(trainer)
 
 
 def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
@@ -143,6 +165,9 @@ class StopOnSignal(Callback):
 
     def on_train_begin(self, trainer: Any) -> None:
         self.signals.begin()
+
+    def steps_between(self, trainer: Any) -> int:
+        return MANY  # as a signal waits for the end of a step
 
     def on_step_end(self, trainer: Any) -> None:
         if self.signals.received is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpnet.errors import CheckpointError
 from xpnet.optim.schedules import Mode
 from xpnet.storage import CheckpointFolder
-from xpnet.training.callbacks import EpochMetrics
+from xpnet.training.callbacks import MANY, EpochMetrics
 from xpnet.training.monitoring import Monitoring, seen
 
 __all__ = ["Checkpointing"]
@@ -74,6 +74,10 @@ class Checkpointing(Monitoring):
             self.best = self.monitored(found[0])
         else:  # of another training, or in another folder
             self.best, self.best_step, self._unsaved_best = math.inf, None, None
+
+    def steps_between(self, trainer: Any) -> int:
+        every = self.every_steps
+        return every - trainer.position.step % every if every else MANY
 
     def on_step_end(self, trainer: Any) -> None:
         due = self.every_steps and trainer.position.step % self.every_steps == 0

@@ -4,8 +4,8 @@ Python runs the handler of a signal, and so raises KeyboardInterrupt, between an
 instructions, also in the middle of an update that writes over the weights. Two things keep weights
 and position together:
 
-deferral   a signal that comes in the middle of a step has its handler run after the step; the next
-           one does not wait, so that nothing is ever deaf to it
+deferral   a signal that comes in the middle of a step, or of several that are taken at once, has
+           its handler run after it; the next one does not wait, so that nothing is ever deaf to it
 repair     where a step is interrupted all the same, its phase stays set, by which the trainer knows
            that it must go back to the last state that it has a copy of
 """
@@ -49,10 +49,10 @@ class Cursor:
         """Whether a step was interrupted, and not just: one is being taken by another thread."""
         return self.phase != WHOLE and self._thread == threading.get_ident()
 
-    def advance(self, phase: int = WHOLE) -> None:
-        """End a step: be one batch further, in ``phase`` from here on."""
+    def advance(self, phase: int = WHOLE, steps: int = 1) -> None:
+        """End a step, or several taken at once: be so far on, in ``phase`` from here on."""
         epoch, batch, step = self.position
-        self.position = Position(epoch, batch + 1, step + 1)
+        self.position = Position(epoch, batch + steps, step + steps)
         self.phase = phase
         if self._waiting:
             self._deliver()

@@ -1,6 +1,6 @@
 """A built model on one backend: its training state, and the steps that use it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,11 +19,13 @@ from xpnet.optim.groups import frozen, grouped
 from xpnet.optim.optimizers import Optimizer
 from xpnet.split_vector import SplitVector
 from xpnet.step import (
+    AnyBatch,
     Batch,
     BatchGradient,
     StepInputs,
     Totals,
     TrainState,
+    gathered,
     make_evaluate_step,
     make_gradient,
     make_predict_step,
@@ -85,18 +87,21 @@ class Engine:
         self.params_layout, self.stats_layout = layouts(model)
         pairs = zip(layouts(model), initialize(model, seed), strict=True)
         params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
-        scale = first_scale(mixed, params) if mixed else None
         # A library that compiles does so for each operation and shape, unless it is asked once.
-        at_once = backend.jit if backend.jit_by_default else lambda function: function
-        self._all_finite = at_once(_all_finite)
+        at_once = backend.jit if backend.jit_by_default else backend.bound
+        self._all_finite, self._zero_totals = at_once(_all_finite), backend.bound(zero_totals)
+        self._copy = backend.bound(_copy)
         slots = at_once(optimizer.init)(params)
-        skipped = first_skipped(mixed, params) if mixed else None
-        self.state = TrainState(params, stats, slots, zero_totals(params), scale, skipped)
+        with backend.active():
+            scale = first_scale(mixed, params) if mixed else None
+            skipped = first_skipped(mixed, params) if mixed else None
+        self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
         self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
         self._asked, self.step = step, choose_step(step, self.request)
-        jit = backend.jit if self.step.kind == "jit" else lambda function: function
+        self._algorithms: Mapping[str, str] = {}  # of an earlier step
+        jit = backend.jit if self.step.kind == "jit" else backend.bound
         self._evaluate = jit(make_evaluate_step(model, loss))
         self._predict = jit(make_predict_step(model, loss))
         gradient = make_gradient(model, loss)
@@ -106,10 +111,12 @@ class Engine:
         self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._made_by, (), self.host_state()
+        return self._made_by, (), (self.host_state(), dict(self.algorithms))
 
-    def __setstate__(self, host: TrainState) -> None:
+    def __setstate__(self, state: tuple[TrainState, Mapping[str, str]]) -> None:
+        host, algorithms = state
         self.set_state(host)
+        self.prefer(algorithms)
 
     @property
     def nbytes(self) -> int:
@@ -118,23 +125,44 @@ class Engine:
         floats += len(Totals._fields) - 1 + (0 if self.state.scale is None else 3)
         return floats * np.dtype(self.backend.dtype_name).itemsize + 4  # and the number of a step
 
-    def coefficients(self, lr: float, t: int) -> Any:
+    def coefficients(self, lr: float, t: int, ahead: int = 0) -> Any:
         """Return what the rule's step t = 1, 2, ... takes, steps that are left out not counted.
 
-        With a loss scale the device counts these; the host looks once in a few steps.
+        With a loss scale the device counts these; the host looks once in a few steps. ``ahead``, of
+        these fewer than CANDIDATES, are the steps before this one that are still to be taken.
         """
         skipped = self.state.skipped
         if skipped is None:
             return self.optimizer.coefficients(lr, t)
         if self._skipped_by is None or not 0 <= t - self._skipped_by[1] < CANDIDATES:
-            self._skipped_by = int(self.backend.to_host(skipped)), t
+            self._skipped_by = int(self.backend.to_host(skipped)), t - ahead
         known, at = self._skipped_by
         return candidates(self.optimizer, lr, t, known, t - at)
 
-    def train(self, batch: Batch, inputs: StepInputs) -> Array:
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms that steps were taken with, by what they are for: the bits depend on them.
+
+        Only the fused step of CuPy has any.
+        """
+        return {**self._algorithms, **self.step.algorithms}
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take steps with the algorithms of another engine, where they are those of this GPU."""
+        self._algorithms = dict(algorithms)
+        self.step.prefer(self._algorithms)
+
+    def train(self, batch: AnyBatch, inputs: StepInputs) -> Array:
         """Take one step; return the batch's loss, a 0-d array that nobody has waited for."""
         self.state, cost = self.step.train(self.state, batch, inputs)
         return cost
+
+    def train_many(self, batches: Sequence[AnyBatch], inputs: Sequence[StepInputs]) -> None:
+        """Take as many steps as ``step.at_once`` says, of batches of one size, or one step."""
+        if len(batches) == 1:
+            self.train(batches[0], inputs[0])
+        else:
+            self.state, _ = self.step.train.many(self.state, batches, inputs)  # type: ignore[attr-defined]
 
     def gradient(
         self, batch: Batch, keys: tuple[tuple[int, int], ...] = (), params: Array | None = None
@@ -149,7 +177,7 @@ class Engine:
         return self._gradient(params, self.state.stats, batch, keys)
 
     def gradient_of_step(
-        self, batch: Batch, keys: tuple[tuple[int, int], ...], before: Array
+        self, batch: AnyBatch, keys: tuple[tuple[int, int], ...], before: Array
     ) -> Array:
         """Return the gradient (P,) of the step taken last, before clipping.
 
@@ -161,7 +189,9 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
-        return self._step_gradient(before, self.state.stats, batch, keys).gradient
+        with self.backend.active():
+            whole = gathered(batch)
+        return self._step_gradient(before, self.state.stats, whole, keys).gradient
 
     def evaluate(
         self,
@@ -172,7 +202,7 @@ class Engine:
 
         ``each`` is given every batch, the model's output and what that predicts.
         """
-        totals = zero_totals(self.state.params)
+        totals = self._zero_totals(self.state.params)
         for batch in batches:
             totals, output, predicted = self._evaluate(
                 totals, self.state.params, self.state.stats, batch
@@ -196,7 +226,7 @@ class Engine:
 
     def zero(self) -> None:
         """Begin new totals."""
-        self.state = self.state._replace(totals=zero_totals(self.state.params))
+        self.state = self.state._replace(totals=self._zero_totals(self.state.params))
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
@@ -216,11 +246,15 @@ class Engine:
             denominator = 1.0
         return Metrics(loss / (denominator or 1.0), accuracy, int(bad_step))
 
-    def first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
+    def first_nonfinite(self, batch: AnyBatch, inputs: StepInputs) -> str | None:
         """Name the first array with a NaN or an infinity in the step that this batch would take.
 
         With a loss scale, gradients that overflow are no fault: such a step is skipped.
         """
+        with self.backend.active():
+            return self._first_nonfinite(gathered(batch), inputs)
+
+    def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
         params, narrow, r = self.state.params, None, self.request
         # What is not finite before it is narrowed is found as it is.
         if r.mixed is not None and self._finite(params) and self._finite(batch.x):
@@ -256,16 +290,18 @@ class Engine:
 
     def weights(self) -> tuple[Array, Array]:
         """Return a copy of the parameters and the statistics, on the device."""
-        return _copy(self.state.params), _copy(self.state.stats)
+        return self._copy(self.state.params), self._copy(self.state.stats)
 
     def set_weights(self, weights: tuple[Array, Array]) -> None:
         """Continue from a copy of these; the moments of the rule stay."""
-        params, stats = map(_copy, weights)
+        params, stats = map(self._copy, weights)
         self.state = self.state._replace(params=params, stats=stats)
 
     def go_back(self, host: TrainState) -> None:
         """Place a host state where a step was interrupted, with a step that knows nothing of it."""
+        known = self.algorithms
         self.step = choose_step(self._asked, self.request)
+        self.prefer(known)
         self.set_state(host)
 
     @contextmanager

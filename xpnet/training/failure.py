@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from xpnet.errors import DataError, TrainingError
-from xpnet.step import Batch, StepInputs
+from xpnet.step import AnyBatch, StepInputs
 from xpnet.step.trace import INPUT
 from xpnet.training.cursor import TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine
@@ -14,7 +14,7 @@ __all__ = ["not_finite"]
 def not_finite(
     engine: Engine,
     cursor: Cursor,
-    batches: Iterator[Batch],
+    batches: Iterator[AnyBatch],
     inputs: Callable[[Engine], StepInputs],
     bad_step: int,
     check_rows: Callable[[], None],

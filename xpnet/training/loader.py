@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
 from xpnet.nn.losses import check_weights
-from xpnet.step import Batch
+from xpnet.prefetch import Empty, new_array
+from xpnet.step import Batch, Ordered, Rows
 from xpnet.typing import Array
 
 __all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host", "uneven"]
@@ -71,6 +73,7 @@ class Loader:
         on_device = backend.owns(x) and not isinstance(x, np.ndarray)
         self.resident = on_device or (self._fits() if resident is None else resident)
         self.resident = self.resident and not augment
+        self.fixed = not backend.owns(x)  # else it stays what the caller has
         move = self._place if self.resident else self._kept_on_host
         self.arrays = {k: move(k, v) for k, v in self.arrays.items()}
 
@@ -101,7 +104,7 @@ class Loader:
         """Return a batch of so many rows that are at hand, over and over where these are fewer."""
         indices = np.arange(rows) % self.arrays["x"].shape[0]
         if self.resident:
-            return self._take(self.backend.asarray(indices, dtype="int32"))
+            return self._take(Rows(self._ordered(indices), 0, rows))
         return _batch(
             {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
         )
@@ -116,7 +119,8 @@ class Loader:
 
     def take(self, rows: np.ndarray) -> "Loader":
         """Return a loader of some of the rows, by their indices (n,), where these rows are."""
-        taken, (place, take) = copy.copy(self), (self.backend.asarray, self.backend.xp.take)
+        taken, place = copy.copy(self), self.backend.asarray
+        take = self.backend.bound(self.backend.xp.take)
         taken.rows = len(rows)
         taken.arrays = {
             k: v[rows] if isinstance(v, np.ndarray) else take(v, place(rows, dtype="int32"), axis=0)
@@ -149,7 +153,8 @@ class Loader:
         the next but one.
         """
         if not self.resident:
-            return self._travelling(self._prepared(batch_size, shuffle, start))
+            prepared = partial(self._prepared, batch_size, shuffle, start)
+            return map(_batch, self.backend.stream(prepared))
         if shuffle is None and start == 0 and self.rows <= batch_size:
             return iter((_batch(self.arrays),))
         # The standard leaves a slice past the end open.
@@ -160,12 +165,29 @@ class Loader:
         order = shuffle.order(self.rows)
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
             return self._reused(starts, batch_size, order)
-        placed = self.backend.asarray(order, dtype="int32")
-        return (self._take(placed[rows]) for rows in slices)
+        ordered = self._ordered(order)
+        return (self._take(Rows(ordered, rows.start, rows.stop)) for rows in slices)
 
-    def _take(self, indices: Array) -> Batch:
-        xp = self.backend.xp
-        return _batch({k: xp.take(v, indices, axis=0) for k, v in self.arrays.items()})
+    def _take(self, rows: Rows) -> Batch:
+        with self.backend.active():
+            return rows.gathered()
+
+    def rows_of_batches(
+        self, batch_size: int, shuffle: Shuffle, start: int = 0
+    ) -> Iterator[Rows] | None:
+        """Yield the same batches as :meth:`batches`, for a step that gathers the rows itself.
+
+        Returns None where that cannot be: the data set is not on the device.
+        """
+        if not self.resident:
+            return None
+        ordered = self._ordered(shuffle.order(self.rows))
+        starts = range(start * batch_size, self.rows, batch_size)
+        return (Rows(ordered, s, min(s + batch_size, self.rows)) for s in starts)
+
+    def _ordered(self, order: np.ndarray) -> Ordered:
+        placed = self.backend.asarray(order, dtype="int32")
+        return Ordered(_batch(self.arrays), placed, self.fixed)
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""
@@ -177,54 +199,57 @@ class Loader:
             for _ in range(2)
         ]
         whole = [_batch(slot) for slot in slots]
-        sources = [[(v.take, slot[k]) for k, v in self.arrays.items()] for slot in slots]
+        sources = [[(_taking(v), slot[k]) for k, v in self.arrays.items()] for slot in slots]
         for n, s in enumerate(starts):
             rows = order[s : s + size]
             full = len(rows) == size
             for take, out in sources[n % 2]:
-                # The indices are in range; any other mode than "raise" writes to `out` directly.
                 take(rows, 0, out if full else out[: len(rows)], "clip")
             slot = slots[n % 2]
             yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
 
     def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch as they are stored."""
+        """Yield the rows of each batch as they are stored; what stays so is in ``empty``."""
         order = None if shuffle is None else shuffle.order(self.rows)
+        stay = self._stay_as_stored()
         for s in range(start * batch_size, self.rows, batch_size):
             rows: Any = slice(s, s + batch_size)
             rows = rows if order is None else order[rows]
-            yield {k: v[rows] for k, v in self.arrays.items()}
+            yield {
+                k: _gathered_into(partial(empty, k), v, rows) if k in stay else v[rows]
+                for k, v in self.arrays.items()
+            }
 
     def _prepared(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty = new_array
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of each batch, transformed and ready to be placed."""
-        for number, rows in enumerate(self._gathered(batch_size, shuffle, start), start):
-            if shuffle is None or not self.augment:
-                yield {k: self._ready(k, v) for k, v in rows.items()}
-                continue
-            rng = self.augment.generator(shuffle, number)
-            rows["x"] = self.augment.move_images(rows["x"], rng)
-            ready = {k: self._ready(k, v) for k, v in rows.items()}
-            ready["x"] = self.augment.add_noise(ready["x"], rng)
-            yield ready
+        """Yield the rows of each batch, transformed and ready to be placed, in ``empty``."""
+        change = self.arrays.keys() - self._stay_as_stored()
+        gathered = self._gathered(batch_size, shuffle, start, empty)
+        for number, rows in enumerate(gathered, start):
+            rng = None
+            if shuffle is not None and self.augment:
+                rng = self.augment.generator(shuffle, number)
+                rows["x"] = self.augment.move_images(rows["x"], rng)
+            rows |= {k: self._ready(k, rows[k], out=partial(empty, k)) for k in change}
+            if rng is not None:
+                rows["x"] = self.augment.add_noise(rows["x"], rng)
+            yield rows
 
-    def _travelling(self, hosts: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
-        """Place batches ahead of their use, in a thread."""
-        from xpnet.data import prefetch
-
-        if self.backend.streams:
-            return map(_batch, self.backend.stream(prefetch(hosts, depth=2)))
-        placed = ({k: self.backend.place(v) for k, v in rows.items()} for rows in hosts)
-        return map(_batch, prefetch(placed, depth=2))
+    def _stay_as_stored(self) -> set[str]:
+        """Return which arrays have rows that are placed as they are stored."""
+        dtypes = {k: np.dtype(v.dtype) for k, v in self.arrays.items()}
+        placed = {k: self._dtype(k) or self.backend.default_dtype(v) for k, v in dtypes.items()}
+        changed = {"x"} if self.transform is not None or self.augment else set()
+        return {k for k, v in dtypes.items() if v == placed[k]} - changed
 
     def _place(self, name: str, x: Any) -> Array:
         return self.backend.asarray(*self._transformed(name, x))
 
-    def _ready(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self.backend.as_host(*self._transformed(name, x))
+    def _ready(self, name: str, x: np.ndarray, **options: Any) -> np.ndarray:
+        return self.backend.as_host(*self._transformed(name, x), **options)
 
     def _kept_on_host(self, name: str, x: Any) -> np.ndarray:
         return x if isinstance(x, np.ndarray) else self.backend.to_host(x)
@@ -233,8 +258,11 @@ class Loader:
         """The rows as the model sees them, and the dtype to place them in."""
         if name == "x" and self.transform is not None:
             x = self.transform(x)
+        return x, self._dtype(name)
+
+    def _dtype(self, name: str) -> str | None:
         # x and weights are numbers to compute with, also where a file holds integers.
-        return x, None if name == "y" else self.backend.dtype_name
+        return None if name == "y" else self.backend.dtype_name
 
     def _fits(self) -> bool:
         free = self.backend.free_memory()
@@ -282,11 +310,19 @@ class RenewedLoader(Loader):
         *,
         reuse: bool = False,
     ) -> Iterator[Batch]:
-        if shuffle is not None and shuffle.epoch != self._rows.epoch:
-            self._renew(shuffle.epoch)
+        self._renew(shuffle)
         return super().batches(batch_size, shuffle, start, reuse=reuse)
 
-    def _renew(self, epoch: int) -> None:
+    def rows_of_batches(
+        self, batch_size: int, shuffle: Shuffle, start: int = 0
+    ) -> Iterator[Rows] | None:
+        self._renew(shuffle)
+        return super().rows_of_batches(batch_size, shuffle, start)
+
+    def _renew(self, shuffle: Shuffle | None) -> None:
+        """Take the rows of this epoch, if they are those of another one."""
+        if shuffle is None or (epoch := shuffle.epoch) == self._rows.epoch:
+            return
         with naming(f"the rows of epoch {epoch + 1}"):
             new = Loader(self.backend, *self._rows.of(epoch))
             shapes = [{k: tuple(v.shape) for k, v in a.items()} for a in (new.arrays, self.arrays)]
@@ -355,13 +391,43 @@ class StreamedLoader(Loader):
         if self.augment or not self.backend.owns(np.empty(0)):
             return super().batches(batch_size, shuffle, start)
         # A batch of NumPy is placed by doing nothing, for which no thread is needed.
-        return map(_batch, self._gathered(batch_size, shuffle, start))
+        return map(_batch, self._gathered(batch_size, shuffle, start, new_array))
 
     def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int
+        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
-        for x, y in self.dataset.batches(batch_size, shuffle, start):
+        stay = self._stay_as_stored()
+
+        def kept(name: str, *of: Any) -> np.ndarray:
+            return empty(name, *of) if name in stay else new_array(name, *of)
+
+        for x, y in self.dataset.batches(batch_size, shuffle, start, kept):
             yield {"x": x} if y is None else {"x": x, "y": y}
+
+    def _stay_as_stored(self) -> set[str]:
+        return self.arrays.keys() - ({"x"} if self.augment else set())  # others were transformed
+
+
+def _gathered_into(empty: Callable[..., np.ndarray], v: np.ndarray, rows: Any) -> np.ndarray:
+    """Gather rows, by a slice or indices, into what ``empty`` makes of a shape and a dtype."""
+    if isinstance(rows, slice):
+        found = v[rows]
+        np.copyto(out := empty(found.shape, v.dtype), found)
+        return out
+    return _taking(v)(rows, 0, empty((len(rows), *v.shape[1:]), v.dtype), "clip")
+
+
+def _taking(v: np.ndarray) -> Callable[..., np.ndarray]:
+    """Return ``v.take``, or what does the same for rows that are not one block of memory."""
+    if v.flags.c_contiguous:
+        # The indices are in range; any other mode than "raise" writes to `out` directly.
+        return v.take
+
+    def take(rows: np.ndarray, axis: int, out: np.ndarray, mode: str) -> np.ndarray:
+        np.copyto(out, v[rows])  # `v.take` would copy all of v first, each time
+        return out
+
+    return take
 
 
 def _array(backend: Backend, x: Any, name: str) -> Any:

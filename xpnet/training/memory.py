@@ -25,6 +25,10 @@ __all__ = [
     "shortage",
 ]
 
+KEEP_ON_HOST = {
+    "python": "pass a Loader with resident=False, or fewer rows",
+    "command": "set data.placement to host",
+}
 SHARE = 0.8  # of the free memory: allocators round up, and libraries keep workspaces
 
 
@@ -84,8 +88,13 @@ def memory_errors(trainer: Any) -> Iterator[None]:
         yield
     except Exception as error:
         backend, model = trainer.backend, trainer.model
-        if backend is None or model.input_shape is None or not backend.out_of_memory(error):
+        if backend is None or not backend.out_of_memory(error):
             raise
+        if model.input_shape is None:
+            free = backend.free_memory()
+            has = "" if free is None else f" of {in_words(free)} free"
+            msg = f"out of memory{has}, at placing the rows"
+            raise TrainingError(msg, **KEEP_ON_HOST) from error
         need = footprint(model, trainer.optimizer, np.dtype(backend.dtype_name).itemsize)
         rows = -(-trainer.batch_size // trainer.accumulate)
         raise TrainingError(shortage(need, rows, backend.free_memory())) from error

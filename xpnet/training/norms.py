@@ -24,7 +24,7 @@ from array_api_compat import array_namespace
 
 from xpnet.nn.layout import Entry, Layout
 from xpnet.split_vector import SplitVector
-from xpnet.training.callbacks import Callback, EpochMetrics
+from xpnet.training.callbacks import MANY, Callback, EpochMetrics
 from xpnet.typing import Array
 
 __all__ = ["NAMES", "Norms"]
@@ -62,7 +62,7 @@ class Norms(Callback):
         backend, layout = trainer.engine.backend, trainer.engine.params_layout
         if layout is not self._layout:  # else what was compiled still serves
             self._layout, self._layers = layout, (layers := _layers(layout))
-            jit = backend.jit if backend.jit_by_default else lambda function: function
+            jit = backend.jit if backend.jit_by_default else backend.bound
             self._measure = jit(lambda *vectors: _norms([*layers.values()], *vectors))
         self._to_host = backend.to_host
         self._every = -(-APART // trainer.steps_per_epoch)
@@ -71,6 +71,12 @@ class Norms(Callback):
             self._take(trainer)  # which Ctrl-C had prevented
         self._before = None
         self._look(trainer)
+
+    def steps_between(self, trainer: Any) -> int:
+        if self._before is not None:
+            return 1
+        left = 0 if self._at is None else self._at - trainer.position.batch
+        return left if left > 0 else MANY
 
     def on_step_end(self, trainer: Any) -> None:
         batch = trainer.position.batch

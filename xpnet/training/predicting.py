@@ -9,7 +9,7 @@ import numpy as np
 from xpnet.data import StreamedDataset
 from xpnet.errors import TrainingError
 from xpnet.nn.fit import check_batches
-from xpnet.step import Batch, dropout_keys
+from xpnet.step import AnyBatch, Batch, dropout_keys
 from xpnet.training.arguments import refuse_more
 from xpnet.training.class_labels import decided
 from xpnet.training.engine import Engine, Metrics
@@ -38,7 +38,7 @@ class Predicting(Reading):
 
     seed: int
     chosen_threads: Threads | None
-    _batch: Batch  # of the last step
+    _batch: AnyBatch  # of the last step
 
     @property
     @abstractmethod

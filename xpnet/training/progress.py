@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from xpnet.training.callbacks import Callback, EpochMetrics
+from xpnet.training.callbacks import MANY, Callback, EpochMetrics
 
 __all__ = ["Progress", "clock", "epoch_line"]
 
@@ -31,6 +31,9 @@ class Progress(Callback):
         self._from = self._first = trainer.position.step
         if self.live:
             self._bar = _Bar(self.stream, trainer)
+
+    def steps_between(self, trainer: Any) -> int:
+        return 1 if trainer.position.step < self._first + 2 else MANY
 
     def on_step_end(self, trainer: Any) -> None:
         now = time.monotonic()

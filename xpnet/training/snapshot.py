@@ -40,6 +40,7 @@ class Resumed(NamedTuple):
     history: list[dict[str, Any]]
     callbacks: dict[str, dict[str, Any]]  # by the names of xpnet.training.callbacks.named
     threads: dict[str, int]  # by the name of the backend, if one was chosen
+    algorithms: dict[str, str]  # by what they are for, where the step chose any
     class_weights: tuple[float, ...] | None  # those that were counted
     columns: tuple[str, ...] | None  # of x, where it was a table
     classes: tuple[Any, ...] | None  # the labels of the classes, where they are no indices
@@ -60,6 +61,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
         "history": lambda value: isinstance(value, list) and all(map(_is_record, value)),
         "callbacks": lambda value: _is_table(value) and all(map(_is_table, value.values())),
         "threads": lambda value: _is_table(value) and all(map(_is_count, value.values())),
+        "algorithms": lambda value: _is_table(value) and _are_texts([*value.values()]),
         "class_weights": lambda value: value is None or _are_weights(value),
         "updates_before": _is_count,
         "columns": lambda value: value is None or _are_texts(value),
@@ -68,7 +70,8 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     if not isinstance(meta, Mapping):
         msg = f"cannot resume from {type(meta).__name__}: pass what snapshot returned"
         raise CheckpointError(msg)
-    meta = {"threads": {}, "updates_before": 0, **meta}  # which earlier versions did not choose
+    # Earlier versions did not choose some.
+    meta = {"threads": {}, "algorithms": {}, "updates_before": 0, **meta}
     for key, is_good in checks.items():
         if not is_good(meta.get(key)):
             shown = " ".join(str(meta.get(key)).split())[:80]
@@ -84,7 +87,7 @@ def resumed(meta: Mapping[str, Any], schedule: Schedule) -> Resumed:
     names, labels = (meta.get(key) for key in ("columns", "classes"))
     columns = None if names is None else tuple(names)
     classes = None if labels is None else tuple(labels)
-    shared = meta["callbacks"], meta["threads"], counted
+    shared = meta["callbacks"], meta["threads"], meta["algorithms"], counted
     before = meta["updates_before"]
     return Resumed(position, state, history, *shared, columns, classes, before)
 

@@ -11,7 +11,7 @@ What "auto" cannot have it does without, and says why; what is asked for by name
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -54,12 +54,37 @@ class ChosenStep(NamedTuple):
     why: str = ""  # why "auto" came to the portable step where there is a fused one
 
     @property
+    def gathers(self) -> bool:
+        """Whether it takes :class:`xpnet.step.Rows` of a data set, too."""
+        return getattr(self.train, "gathers", False)
+
+    def at_once(self, rows: int) -> int:
+        """Return how many steps of so many rows it is best given at once."""
+        best = getattr(self.train, "at_once", None)
+        return 1 if best is None else best(rows)
+
+    @property
+    def until_steady(self) -> int:
+        """How many steps of a batch size may each take more memory than the one before."""
+        return getattr(self.train, "until_steady", 1)
+
+    @property
     def note(self) -> str:
         """What takes the steps and why, for a run's record; a graph is known after some steps."""
         own = getattr(self.train, "note", self.why)
         if self.kind == "fused":
             return own
         return f"{self.kind}: {own}" if own else self.kind
+
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """What the step found to be the fastest, and would have to find again for the same bits."""
+        return getattr(self.train, "algorithms", {})
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take these algorithms, if the step has a choice of its own."""
+        if hasattr(self.train, "prefer"):
+            self.train.prefer(algorithms)
 
 
 def choose_step(step: Step, request: StepRequest) -> ChosenStep:
@@ -88,7 +113,7 @@ def choose_step(step: Step, request: StepRequest) -> ChosenStep:
         raise BackendError(msg, **_instead("auto"))
     if step == "jit" or (step == "auto" and backend.jit_by_default):
         return ChosenStep("jit", backend.jit(_portable(request), donate=True))
-    return ChosenStep("portable", _portable(request), why)
+    return ChosenStep("portable", backend.bound(_portable(request)), why)
 
 
 def _instead(step: Step) -> dict[str, str]:

@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 from xpnet.backends import Backend
@@ -94,11 +94,11 @@ def settled(
 
 
 def limited(backend: Backend, chosen: Threads | None) -> AbstractContextManager[None]:
-    """Within it ``backend`` computes with the chosen number of threads."""
+    """Within it ``backend`` computes on its device, with the chosen number of threads."""
     pool = backend.threads()
     if pool is None or chosen is None or chosen.number is None:
-        return nullcontext()
-    return pool.limited(chosen.number)
+        return backend.active()
+    return pool.limited(chosen.number)  # of a CPU
 
 
 _measured: dict[tuple, Threads] = {}  # in this process, by the kind of network

@@ -12,8 +12,9 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, cast
 
@@ -29,7 +30,7 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Adam, Optimizer
 from xpnet.optim.schedules import Constant, Schedule
-from xpnet.step import StepInputs, TrainState, dropout_keys
+from xpnet.step import AnyBatch, Rows, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed, Narrow
 from xpnet.training import class_weights as weights
 from xpnet.training.arguments import (
@@ -48,6 +49,7 @@ from xpnet.training.callbacks import (
     check_callbacks,
     named,
     overridden,
+    steps_between,
 )
 from xpnet.training.class_weights import ClassWeights
 from xpnet.training.cursor import STEP, TRIAL, WHOLE, Cursor
@@ -183,6 +185,7 @@ class Trainer(Predicting):
         self._engine: Engine | None = None
         self._kept: _Kept | None = None
         self._recorded_threads: Mapping[str, int] = {}
+        self._recorded_algorithms: Mapping[str, str] = {}
         self.chosen_threads: Threads | None = None  # None before the first step
         self._restored: Mapping[str, np.ndarray] | None = None  # until the sizes are known
         self._has_weights = self._fitted = False
@@ -358,20 +361,38 @@ class Trainer(Predicting):
         if self._kept is None or self._kept.position != self.position:
             self._keep()
         shuffle = Shuffle(self.seed, self.position.epoch)
-        self._batches = lambda: loader.batches(
-            self.batch_size, shuffle, start=self.position.batch, reuse=True
-        )
+        self._batches = lambda: self._batches_of(loader, shuffle)
         self._check_rows = lambda: loader.check_finite(EVALUATION_BATCH)
         hooks = overridden(self.callbacks, "on_step_end")
-        for batch in self._batches():
-            cursor.phase, self._batch = STEP, batch
-            engine.train(batch, self._inputs(engine))
-            cursor.advance()
+        for batches in self._at_once(self._batches()):
+            n, self._batch = len(batches), batches[-1]
+            cursor.phase = STEP
+            engine.train_many(batches, [self._inputs(engine, ahead) for ahead in range(n)])
+            cursor.advance(steps=n)
             for hook in hooks:
                 hook(self)
             if self.stopped is not None and self.position.batch < self.steps_per_epoch:
                 return False
         return True
+
+    def _batches_of(self, loader: Loader, shuffle: Shuffle) -> Iterator[AnyBatch]:
+        """The batches that are left of an epoch."""
+        where: Any = self.batch_size, shuffle, self.position.batch
+        rows = loader.rows_of_batches(*where) if self.engine.step.gathers else None
+        return loader.batches(*where, reuse=True) if rows is None else rows
+
+    def _at_once(self, batches: Iterator[AnyBatch]) -> Iterator[list[AnyBatch]]:
+        """Those that are taken at once: as many as the step takes, where nobody looks in between.
+
+        A batch that is not Rows may be written over when the next one is made.
+        """
+        best, whole = self.engine.step.at_once(self.batch_size), self.rows // self.batch_size
+        callbacks = [c for c in self.callbacks if overridden([c], "on_step_end")]
+        for batch in batches:
+            n = 1
+            if best > 1 and isinstance(batch, Rows) and self.position.batch + best <= whole:
+                n = best if all(steps_between(c, self) >= best for c in callbacks) else 1
+            yield [batch, *islice(batches, n - 1)]
 
     def _keep(self) -> None:
         """Keep a copy of the state, for :meth:`_repair` and to explain a failure."""
@@ -387,12 +408,12 @@ class Trainer(Predicting):
             del self.history[epochs:]
             self._cursor.arrive(position)
 
-    def _inputs(self, engine: Engine) -> StepInputs:
-        """The numbers of the step at this position."""
-        step = self._cursor.position.step
+    def _inputs(self, engine: Engine, ahead: int = 0) -> StepInputs:
+        """The numbers of the step at this position, or of one that comes so many steps later."""
+        step = self._cursor.position.step + ahead
         keys = dropout_keys(self.seed, step, self.model.n_random)
         update = step + 1 + self.updates_before
-        return StepInputs(step, engine.coefficients(self._lr(step), update), keys)
+        return StepInputs(step, engine.coefficients(self._lr(step), update, ahead), keys)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
@@ -532,6 +553,8 @@ class Trainer(Predicting):
             "backend": self.engine.backend.describe(),
             "threads": self._threads_by_backend(),
         }
+        if algorithms := self.engine.algorithms:
+            meta["algorithms"] = dict(algorithms)
         if self._class_weights is not None:
             meta["class_weights"] = list(self._class_weights)
         if self._columns is not None:
@@ -566,8 +589,10 @@ class Trainer(Predicting):
         self._callback_states = dict(found.callbacks)
         self._columns = found.columns
         self._recorded_threads, self._kept = found.threads, None
+        self._recorded_algorithms = found.algorithms
         self._has_weights, self._fitted = meta.get("trained") is not False, False
         if self._engine is not None:
+            self._engine.prefer(found.algorithms)
             self.chosen_threads = self._settled_threads()
 
     def save(self, path: str | Path) -> Path:
@@ -712,6 +737,7 @@ class Trainer(Predicting):
             backend = self._placement.resolve()
             check_codes(self.model, self.mixed.dtype if self.mixed else backend.dtype_name)
             self._engine = self._made_engine(backend)
+            self._engine.prefer(self._recorded_algorithms)
             self.chosen_threads = self._settled_threads()
             if self._restored is not None:
                 self._engine.load_tensors(self._restored)
@@ -750,6 +776,7 @@ class Trainer(Predicting):
         if engine is not None and may_differ and engine.loss != self._weighted_loss():
             made = self._made_engine(engine.backend)
             made.set_state(engine.host_state())
+            made.prefer(engine.algorithms)
             self._engine = made
 
     def _weighted_loss(self) -> Loss:

@@ -127,7 +127,7 @@ def evaluation(backend: Backend, model: Sequential) -> str | None:
             x, _ = layer.forward(params, x)
         return x
 
-    with np.errstate(all="ignore"):
+    with backend.active(), np.errstate(all="ignore"):
         actual = output(_placed(tensors, backend), backend.asarray(x))
         narrow = [{k: _rounded(v, backend) for k, v in layer.items()} for layer in tensors]
         return _wrong(backend, "the output", actual, output(narrow, _rounded(x, backend)))
@@ -152,7 +152,7 @@ def update(backend: Backend, change: Optimizer | Clip, steps: int = 3) -> str | 
             params, slots = change.update(params, grad, slots, change.coefficients(0.01, t))
         return {"the parameters": params, **dict(zip(change.slots, slots, strict=True))}
 
-    with np.errstate(all="ignore"):
+    with backend.active(), np.errstate(all="ignore"):
         actual = run(lambda v: backend.place(v.astype(backend.dtype_name)))
         expected = run(lambda v: _rounded(v, backend))
         found = (_wrong(backend, name, v, expected[name]) for name, v in actual.items())

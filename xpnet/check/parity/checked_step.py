@@ -97,8 +97,9 @@ class CheckedStep:
     def take(self, params: Sequence[Params], batch: Batch, keys: Sequence[Any] = ()) -> None:
         """Trace the step on ``batch``, before the update."""
         self.tensors, self.rounding, self.faults = {}, {}, []
-        for _ in trace(self.model, self.loss, params, batch, keys, do=self._do):
-            pass
+        with self.backend.active():
+            for _ in trace(self.model, self.loss, params, batch, keys, do=self._do):
+                pass
         self.gradients = self._by_layer("d")
         self.stats = self._by_layer("new ")
 

@@ -99,7 +99,6 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("full_like", "with a float", lambda xp, x: xp.full_like(x, 0.25), A),
     # element by element
     _op("abs", "", lambda xp, x: xp.abs(x), A),
-    _op("sign", "", lambda xp, x: xp.sign(x), A),
     _op("sqrt", "", lambda xp, x: xp.sqrt(x), np.abs(A)),
     _op("exp", "", lambda xp, x: xp.exp(x), A),
     _op("exp", "of -inf and of a very negative number", lambda xp, x: xp.exp(x), ENDS[1] * 1e3),
@@ -115,9 +114,6 @@ OPERATIONS: tuple[Operation, ...] = (
     _op("maximum", "with a Python float", lambda xp, x: xp.maximum(x, 0.0), A),
     _op("minimum", "with a Python float", lambda xp, x: xp.minimum(x, 0.5), A),
     _op("minimum", "0-d with a Python float", lambda xp, x: xp.minimum(1.0 / x, 1.0), SCALAR),
-    _op("clip", "both bounds", lambda xp, x: xp.clip(x, -1.0, 1.0), A),
-    _op("clip", "min, max=None", lambda xp, x: xp.clip(x, min=0.25), A),
-    _op("clip", "max, min=None", lambda xp, x: xp.clip(x, max=0.25), A),
     _op("where", "of two arrays", lambda xp, x, y: xp.where(x > 0.0, x, y), A, A[::-1]),
     _op("where", "array, Python float", lambda xp, x: xp.where(x > 0.0, x, 0.0), A),
     _op("where", "Python float, array", lambda xp, x: xp.where(x > 0.0, 1.0, x), A),
@@ -286,7 +282,7 @@ def _check(backend: Backend, operation: Operation) -> Row:
     try:
         placed = [backend.asarray(np.array(x)) for x in operands]
         before = [backend.to_host(x) for x in placed]
-        result = call(backend.xp, *placed)
+        result = backend.bound(call)(backend.xp, *placed)
         actual = np.asarray(backend.to_host(result))
         after = [backend.to_host(x) for x in placed]
     except Exception as error:  # a library under test may raise anything

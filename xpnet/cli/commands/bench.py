@@ -63,6 +63,13 @@ from xpnet.cli.options import json_option, set_option
     is_flag=True,
     help="Measure how time and memory grow with width, depth, batch and rows (--only selects).",
 )
+@click.option(
+    "--model",
+    "gpu",
+    metavar="GPU",
+    help="Print the launches and bytes of xpnet's step, and what they take on an H100 or H200; "
+    "needs no GPU.",
+)
 @click.option("--profile", "profiled", is_flag=True, help="Break down the time of xpnet's steps.")
 @set_option
 @json_option
@@ -82,6 +89,7 @@ def bench(
     fit: bool,
     crossover: bool,
     scale: bool,
+    gpu: str | None,
     profiled: bool,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -100,6 +108,7 @@ def bench(
     xpnet bench --rows 784-512-10:128:adam --expect 'ratio<=1.3'
     xpnet bench --expect 'ratio/PyTorch eager<1' --json-file bench.json --plot bench.png
     xpnet bench --device cuda --precision tf32 --profile
+    xpnet bench --model H200 --precision bfloat16
     xpnet bench --predict --rows 784-512-10:1 --rows 784-512-10:100000
     xpnet bench --fit --rows mnist:512-256:128:adam:1 --set data.data_dir=mnist
     xpnet bench --fit --rows flowers.csv:64:32:adam:20 --set data.label=species
@@ -116,19 +125,21 @@ def bench(
     from xpnet.cli.output import check_places
     from xpnet.errors import ConfigError
 
-    setting = Setting(device, precision)
+    setting = Setting("cuda" if gpu else device, precision)
     reports = benches.Reports(json_file, markdown_file, plot_file, as_json)
     check_places(json_file, markdown_file, plot_file, as_json=as_json)
     if plot_file:
         check_plot()
-    if predict + fit + crossover + scale > 1:
-        msg = "--predict, --fit, --crossover and --scale are measurements of their own: choose one"
+    if predict + fit + crossover + scale + bool(gpu) > 1:
+        msg = "--predict, --fit, --crossover, --scale and --model are different things: choose one"
         raise ConfigError(msg)
     if overrides and not fit:
         msg = f"--set is for the data of --fit; got {overrides[0]!r}"
         raise ConfigError(msg)
     # Otherwise JAX reserves three quarters of the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if gpu:
+        return benches.model(gpu, precision, rows, reports)
     if crossover:
         return benches.crossover(setting, only, rounds, reports)
     if scale:

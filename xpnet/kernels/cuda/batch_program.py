@@ -1,15 +1,17 @@
 """The work of one batch size on static buffers, recorded once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from xpnet.errors import DataError
-from xpnet.kernels.cuda.buffers import Buffers, Task, blocks
-from xpnet.kernels.cuda.executor import Call, Executor
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel
+from xpnet.kernels.cuda.blas import Rest
+from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
+from xpnet.kernels.cuda.executor import Executor
+from xpnet.kernels.cuda.lanes import Recorded, Span
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
@@ -17,10 +19,9 @@ from xpnet.step import Batch
 from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
-__all__ = ["LIMIT", "PACK", "Program"]
+__all__ = ["LIMIT", "Program", "launches"]
 
 LIMIT = 2**31  # elements, which an int can no longer count
-PACK = 16  # bytes that a thread loads or stores at once
 
 
 class Program:
@@ -32,8 +33,8 @@ class Program:
 
     def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
         self.executor, self.task, self.buffers = executor, task, buffers
-        self.calls: list[Call] = []
-        widths, output = task.plan.widths, math.prod(task.model.output_shape)
+        self.calls: list[Recorded] = []
+        widths, output = task.widths, math.prod(task.model.output_shape)
         N, widest = batch.x.shape[0], max(widths)
         if N * widest >= LIMIT:
             msg = f"a batch of {N} rows of {widest} is too large for the kernels: "
@@ -41,15 +42,14 @@ class Program:
             raise DataError(msg)
         self.N, self.parts = N, micro_batch_rows(N, task.micro_batches)
         self.first, self.last = self.parts[0]
-        params = buffers.state.params if buffers.narrow is None else buffers.narrow
-        self._tensors = task.layout.split(params)
-        self._gradients = task.layout.split(buffers.grad)
+        params = buffers.state.params if buffers.working is None else buffers.working
+        self._tensors = task.working_layout.split(params)
+        self._gradients = task.working_layout.split(buffers.grad)
         self._statistics = task.stats_layout.split(buffers.state.stats)
         self._matrices: dict[int, Array] = {}
         self._sums: dict[str, Array] = {}
         self.x, self.y = self._stored(N * widths[0]), self._target(batch, (N, output))
         self.weight = None if batch.weight is None else executor.empty((N,), executor.dtype)
-        self._begin()
 
     # -- the micro-batch that is being recorded -----------------------------------------------
 
@@ -80,12 +80,12 @@ class Program:
 
     def at(self, place: Place) -> Array:
         """The matrix at a place of the plan, of which the micro-batches share a buffer."""
-        width = place.width
+        width = self.task.width(place)
         if place.buffer == 0:
             return self.x[self.first * width : self.last * width].reshape((self.rows, width))
         if place.buffer not in self._matrices:
             most = max(last - first for first, last in self.parts)
-            size = most * self.task.plan.widths[place.buffer]
+            size = most * self.task.widths[place.buffer]
             self._matrices[place.buffer] = self._stored(size)
         return self._matrices[place.buffer][: self.rows * width].reshape((self.rows, width))
 
@@ -113,11 +113,28 @@ class Program:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def product(self, a: Array, b: Array, out: Array, *, add: int = 0) -> None:
-        self.calls.append(self.executor.product(a, b, out, add=bool(add)))
+    def product(self, a: Array, b: Array, out: Array, *, add: int = 0, lane: int = 0) -> None:
+        call = self.executor.product(a, b, out, add=bool(add), lane=lane)
+        self.calls.append(Recorded(call, self._spans([a, b]), self._spans([out]), lane))
+
+    def _spans(self, arrays: Iterable[Array]) -> tuple[Span, ...]:
+        at = ((self.executor.address(x), x.nbytes) for x in arrays)
+        return tuple(Span(first, first + size) for first, size in at)
+
+    def affine(self, a: Array, b: Array, bias: Array, out: Array, *, relu: bool) -> None:
+        """Let the product that was recorded before the last launch do the work of that, too."""
+        product, apart = self.calls[-2:]
+        both = self.executor.affine(a, b, bias, out, relu=relu, apart=apart.run)
+        reads = (*product.reads, *self._spans([bias]))
+        self.calls[-2:] = [
+            product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
+        ]  # fmt: skip
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)
+
+    def many_blocks(self, packs: int) -> int:
+        return many_blocks(packs, self.task.threads)
 
     @property
     def wide(self) -> int:
@@ -129,20 +146,44 @@ class Program:
         at = [self.executor.address(x) for x in arrays if x is not None]
         return J % self.wide == 0 and not any(address % PACK for address in at)
 
-    def launch(self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any) -> None:
-        self.launch_of(self.task.threads, kernel, grid, *given)
+    def launch(
+        self, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any, lane: int = 0
+    ) -> None:
+        self.launch_of(self.task.threads, kernel, grid, *given, lane=lane)
 
     def launch_patches(self, kernel: str | Kernel, grid: tuple[int, int], *given: Any) -> None:
         """Launch blocks with more threads: there are few blocks, each with many rows to add up."""
         self.launch_of(min(4 * self.task.threads, 1024), kernel, grid, *given)
 
     def launch_of(
-        self, threads: int, kernel: str | Kernel, grid: int | tuple[int, int], *given: Any
+        self,
+        threads: int,
+        kernel: str | Kernel,
+        grid: int | tuple[int, int],
+        *given: Any,
+        lane: int = 0,
     ) -> None:
         """Launch blocks of so many threads."""
+        self.calls.append(self.recorded(kernel, grid, *given, lane=lane, threads=threads))
+
+    def recorded(
+        self,
+        kernel: str | Kernel,
+        grid: int | tuple[int, int],
+        *given: Any,
+        lane: int = 0,
+        threads: int | None = None,
+    ) -> Recorded:
+        """Return a launch that is not one of :attr:`calls`."""
         grid = grid if isinstance(grid, tuple) else (grid, 1)
         kernel = WRITTEN[kernel] if isinstance(kernel, str) else kernel
-        self.calls.append(self.executor.launch(kernel, grid, threads, *given))
+        call = self.executor.launch(kernel, grid, threads or self.task.threads, *given)
+        arrays = [pair for pair in zip(parameters(kernel), given, strict=False) if pair[0].pointer]
+        reads, writes = (
+            self._spans(x for p, x in arrays if p.constant == constant and x is not None)
+            for constant in (True, False)
+        )
+        return Recorded(call, reads, writes, lane)
 
     # -- the batch ----------------------------------------------------------------------------
 
@@ -154,33 +195,7 @@ class Program:
         labels = isinstance(loss, ROW_LOSSES) and len(batch.y.shape) == 1
         return e.empty(batch.y.shape if labels else output, "int32" if labels else e.dtype)
 
-    def _begin(self) -> None:
-        """Prepare the launch that is never in a graph: it copies the batch and the numbers."""
-        b, e, labels = self.buffers, self.executor, str(self.y.dtype) == "int32"
-        x_size, y_size = math.prod(self.x.shape), math.prod(self.y.shape)
-        real = np.dtype(e.dtype)
-        self._slot_dtypes = (real, np.dtype(self.y.dtype), real)  # others are converted first
-        targets = (self.y, None) if labels else (None, self.y)
-        self._begin_step = e.launch(
-            WRITTEN["begin_step"], (self.blocks(x_size), 1), self.task.threads, b.now,
-            b.state.skipped, b.coefficients, b.step, b.cost_at, b.keys, b.keys.shape[0],
-            self.x, x_size, *targets, y_size, self.weight, self.N,
-        )  # fmt: skip
 
-    def begin(self, batch: Batch) -> None:
-        """Copy a batch into the slots, and the numbers in ``buffers.now`` to the device."""
-        e, now = self.executor, self.buffers.now
-        kept = []  # alive until it is copied
-        for name, dtype, x in zip(("x", "y", "weight"), self._slot_dtypes, batch, strict=True):
-            if x is not None and not (x.dtype == dtype and e.owns(x)):
-                converted = e.empty(tuple(x.shape), str(dtype))
-                e.copy(converted, x)
-                x = converted
-            kept.append(x)
-            now[name] = 0 if x is None else e.address(x)
-        self._begin_step()
-
-    def run(self) -> None:
-        """Run the recorded work, one launch after another."""
-        for call in self.calls:
-            call()
+def launches(calls: Iterable[Recorded]) -> int:
+    """Return how many of the calls launch something."""
+    return sum(not (isinstance(call.run, Rest) and call.run.is_done()) for call in calls)

@@ -5,21 +5,24 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.sources import MOST_NUMBERS, now
-from xpnet.kernels.operations import Plan
+from xpnet.kernels.cuda.padding import Padding
+from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_WORDS, given
+from xpnet.kernels.operations import Place, Plan
 from xpnet.nn import Sequential
 from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Totals, TrainState
-from xpnet.step.mixed_precision import Mixed
+from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
 
-__all__ = ["MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks"]
+__all__ = ["LONG_ROW", "MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "blocks", "many_blocks"]
 
 MOST_BLOCKS = 1024
+PACKS = 4  # that a thread takes in turn where there are more than that many blocks
 WARP = 32  # threads
+LONG_ROW = 1024  # entries from which a row has a block, not a warp
 
 
 class Task(NamedTuple):
@@ -35,6 +38,31 @@ class Task(NamedTuple):
     threads: int  # in a block
     mixed: Mixed | None = None
     micro_batches: int = 1  # that the gradient of a batch is accumulated over
+    padding: Padding | None = None
+
+    @property
+    def working_layout(self) -> Layout:
+        """The layout of the parameters that layers read, and of their gradient."""
+        return self.layout if self.padding is None else self.padding.layout
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers in a row of each buffer."""
+        return self.plan.widths if self.padding is None else self.padding.buffers
+
+    def width(self, place: Place) -> int:
+        """Return the numbers in a row of a place."""
+        return place.width if self.padding is None else self.padding.places[place.name]
+
+    @property
+    def sets(self) -> int:
+        """How many sets of coefficients a step is given: with a loss scale, to choose from."""
+        return CANDIDATES if self.mixed is not None and self.mixed.scales else 1
+
+    @property
+    def numbers(self) -> int:
+        """How many coefficients an update takes."""
+        return len(self.optimizer.coefficients(self.optimizer.lr, 1))
 
     @property
     def bias_of_loss(self) -> int | None:
@@ -47,8 +75,9 @@ class Buffers(NamedTuple):
     """The buffers shared by all batch sizes."""
 
     state: TrainState
-    now: np.ndarray  # the numbers of the step, on the host
-    grad: Array  # (P,) gradient of the sum of the losses
+    given: np.ndarray  # the numbers of one step or several, on the host
+    kept: Array  # (MOST_WORDS,) the same, for all but the first
+    grad: Array  # (P,) gradient of the sum of the losses, or of more with pads
     denominator: Array  # (1,) that it is divided by
     factor: Array  # (1,) for clipping by norm
     partial: Array  # (MOST_BLOCKS,) sums of squares
@@ -57,7 +86,8 @@ class Buffers(NamedTuple):
     step: Array
     cost_at: Array  # the address of this step's loss
     keys: Array  # (2 random layers,)
-    narrow: Array | None  # (P,) the parameters rounded for the layers, in mixed precision
+    working: Array | None  # the parameters rounded or with pads, as layers read them
+    tensors: Array | None  # where the numbers of the flat vectors are among the pads
     good: Array | None  # (1,) whether the gradient is finite, if there is a loss scale
     stats_before: Array | None  # (S,) the statistics before a step that may be skipped
 
@@ -89,10 +119,12 @@ class Buffers(NamedTuple):
             skipped = e.place(np.zeros((), "int32"))
         slots = tuple(map(own, state.slots))
         state = TrainState(own(state.params), own(state.stats), slots, totals, scale, skipped)
+        grad, working, tensors = _gradient_and_working_copy(e, task)
         return cls(
             state,
-            now(real),
-            e.empty(state.params.shape, real),
+            given(),
+            e.empty((MOST_WORDS,), "uint64"),
+            grad,
             e.empty((1,), real),
             e.empty((1,), real),
             e.empty((MOST_BLOCKS,), real),
@@ -101,10 +133,20 @@ class Buffers(NamedTuple):
             e.empty((1,), "int32"),
             e.empty((1,), "uint64"),
             e.empty((2 * task.model.n_random,), "int32"),
-            e.empty(state.params.shape, e.stored) if mixed else None,
+            working,
+            tensors,
             e.empty((1,), "int32") if scales else None,
             e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,
         )
+
+
+def _gradient_and_working_copy(e: Executor, task: Task) -> tuple[Array, Array | None, Array | None]:
+    """Make them, and the table of what is padded; pads are zero where nobody writes."""
+    size, padding = task.working_layout.size, task.padding
+    if padding is None:
+        return e.empty((size,), e.dtype), e.empty((size,), e.stored) if task.mixed else None, None
+    grad, working = (e.place(np.zeros(size, dtype)) for dtype in (e.dtype, e.stored))
+    return grad, working, e.place(padding.tensors)
 
 
 def arrays(state: TrainState) -> list[Array]:
@@ -116,3 +158,12 @@ def arrays(state: TrainState) -> list[Array]:
 def blocks(size: int, threads: int) -> int:
     """Return how many blocks share ``size`` elements; threads stride over the rest."""
     return max(1, min(-(-size // threads), MOST_BLOCKS))
+
+
+def many_blocks(packs: int, threads: int) -> int:
+    """Return how many blocks share so many packs, none of which has sums.
+
+    A kernel of many registers does not have MOST_BLOCKS at once on a GPU: of just these, the last
+    would run alone. Of many short ones, the next begins wherever one ends.
+    """
+    return max(blocks(packs, threads), -(-packs // (PACKS * threads)))

@@ -7,7 +7,7 @@
 // compared with an eager step bit by bit. Numbers that change from step to step are read from
 // device memory.
 
-#define KERNEL_OF(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL_OF(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define KERNEL KERNEL_OF(1024)
 #define FRAME template <class F> __device__ inline void
 #define WARP 32
@@ -34,6 +34,21 @@ template <int V, class T> __device__ inline void store(T* to, const Pack<T, V>& 
 }
 
 __device__ inline bool aligned(const void* x) { return (size_t)x % 16 == 0; }
+
+template <int n> struct Width { enum { V = n }; };
+
+template <int V, class Body>
+__device__ inline void each_pack(unsigned first, unsigned n, Body body) {
+  for (unsigned i = first + FIRST * V; i < n; i += STRIDE * V) body(Width<V>(), i);
+}
+
+// Calls body(width, i) for this thread's packs of V of n numbers, or if they are not aligned, and at
+// their end, for single ones; i is the first of decltype(width)::V.
+template <int V, class Body> __device__ inline void each(bool aligned, unsigned n, Body body) {
+  unsigned whole = aligned ? n - n % V : 0;
+  each_pack<V>(0, whole, body);
+  each_pack<1>(whole, n, body);
+}
 
 template <int n> __device__ inline void warp_sums(real (&x)[n]) {  // the same in all lanes
   for (int offset = WARP / 2; offset > 0; offset /= 2)
@@ -133,15 +148,16 @@ __device__ inline Patch patch_of(int N, int J, int rows, int V = 1) {
 
 // The sum of each lane's x over the warps of the block, in every thread. Every thread must call it.
 __device__ inline real column_sum(real x) {
-  __shared__ real of_group[WARP][WARP + 1];
+  __shared__ real of_group[WARP][WARP + 1], sums[WARP];
   int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
-  __syncthreads();  // the last use of of_group is over
   of_group[group][lane] = x;
-  __syncthreads();
-  for (int g = 1; group == 0 && g < groups; g++) x += of_group[g][lane];
-  if (group == 0) of_group[0][lane] = x;
-  __syncthreads();
-  return of_group[0][lane];
+  __syncthreads();  // also: the last use of sums is over
+  for (int column = group; column < WARP; column += groups) {
+    real sum = warp_sum(lane < groups ? of_group[lane][column] : (real)0);
+    if (lane == 0) sums[column] = sum;
+  }
+  __syncthreads();  // also: this use of of_group is over
+  return sums[lane];
 }
 
 // *out = x, or *out += x.
@@ -159,5 +175,57 @@ struct Walk {
   __device__ void next() {
     i += step, n += rows, j += columns;
     if (j >= J) j -= J, n++;
+  }
+};
+
+// How the numbers i to i + V - 1 of the flat vector of parameters are found in another vector.
+struct Flat {  // with the same layout
+  __device__ Flat(const unsigned*) {}
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    return load<V>(from + i);
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    store(to + i, x);
+  }
+};
+
+// In one where tensors and their rows are apart: padding.py. i never decreases.
+struct Apart {
+  // A row of the table: first number and place of a tensor, its J, the pads of a row, (2^32 - 1) / J.
+  struct Tensor { unsigned first, place, J, more, inverse; };
+  const Tensor* tensor;
+
+  __device__ Apart(const unsigned* tensors) : tensor((const Tensor*)tensors) {}
+
+  // The place of number i, and whether n of them lie there in a pack.
+  __device__ unsigned at(unsigned i, int n, bool& packed) {
+    while (i >= tensor[1].first) tensor++;
+    unsigned k = i - tensor->first, J = tensor->J;
+    unsigned row = (unsigned long long)k * tensor->inverse >> 32;  // or one less than it is
+    unsigned column = k - row * J, more = column >= J;
+    row += more, column -= more * J;
+    unsigned place = tensor->place + k + row * tensor->more;
+    packed = column + n <= J && place % n == 0;
+    return place;
+  }
+
+  template <int V, class T> __device__ Pack<T, V> get(const T* from, unsigned i) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return load<V>(from + place);
+    Pack<T, V> x;
+    Apart next = *this;
+    for (int v = 0; v < V; v++) x.x[v] = from[next.at(i + v, 1, packed)];
+    return x;
+  }
+
+  template <int V, class T> __device__ void put(T* to, unsigned i, const Pack<T, V>& x) {
+    bool packed;
+    unsigned place = at(i, V, packed);
+    if (packed) return store(to + place, x);
+    Apart next = *this;
+    for (int v = 0; v < V; v++) to[next.at(i + v, 1, packed)] = x.x[v];
   }
 };

@@ -1,3 +1,4 @@
+#include "rows.cuh"
 #include "totals.cuh"
 
 // Cross-entropy with its gradient: xpnet/nn/losses.py, with the last layer's bias and the sums fused.
@@ -17,56 +18,44 @@ struct Target {
   }
 };
 
-template <bool BLOCK, int n> __device__ inline void row_sums(real (&x)[n]) {
-  if (BLOCK) block_sums(x); else warp_sums(x);
-}
-
-// Loops over the entries of a row that a lane has: packs of V, whose first is k. It holds HELD of
-// them in x, or with 0 none, and then x is the pack at hand.
-#define EACH_PACK(h, k) \
+// Loops over the entries of a row that a lane has. It holds HELD of them in x, or with 0 none, and
+// then x is the entry at hand.
+#define EACH_ENTRY(h, k) \
   _Pragma("unroll (F::HELD ? F::HELD : 1)") \
-  for (int h = 0, k = lane * V; HELD ? h < HELD : k < K; h += V, k += lanes * V) if (k < K)
+  for (int h = 0, k = all.lane; HELD ? h < HELD : k < K; h++, k += all.lanes) if (k < K)
 
-// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. probabilities:
-// whether z holds those instead of logits. dbias (K), null if K > 32, becomes the sum of dz over
-// the whole batch, by way of columns (blocks, K). Targets are labels (N) or rows (N, K), the other
-// one null; class_weights (K) and weights (N) may be null.
+// dz from logits z (N, K), after adding the bias (K) if it is not null; dz may be z. Rows of both
+// begin every `width` numbers, and pads stay as they are. probabilities: whether z holds those
+// instead of logits. dbias (K), null if K > 32, becomes the sum of dz over the whole batch, by way of
+// columns (blocks, K). Targets are labels (N) or rows (N, K), the other one null; class_weights (K)
+// and weights (N) may be null.
 //
-// F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries in
-// packs of V. PLAIN, for logits and labels without weights of classes, leaves out what is null.
+// F says how: the lanes of a row are a warp, or with BLOCK a block, and each holds HELD entries.
 FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, const real* rows,
-                    const real* class_weights, const real* weights, int N, int K, real kept,
-                    real uniform, int ignores, int ignored, int probabilities, real* columns,
-                    real* dbias, FINISH) {
-  const int HELD = F::HELD, V = F::V;
+                    const real* class_weights, const real* weights, int N, int K, int width,
+                    real kept, real uniform, int ignores, int ignored, int probabilities,
+                    real* columns, real* dbias, FINISH) {
+  const int HELD = F::HELD;
   const bool BLOCK = F::BLOCK;
-  if (F::PLAIN) rows = class_weights = 0, probabilities = 0;
   if (BLOCK) dbias = 0;
   real larger = enlarged(scale, share), sums[ALL] = {}, column = 0;
-  int lanes = BLOCK ? blockDim.x : WARP, lane = threadIdx.x % lanes;
-  int first_row = FIRST / lanes, row_step = STRIDE / lanes;
-  real held[HELD ? HELD : V];
+  Rows<BLOCK, 1> all;
+  real held[HELD ? HELD : 1];
 
-  for (int n = first_row; n < N; n += row_step) {
-    act *zn = z + (size_t)n * K, *dn = dz + (size_t)n * K;
+  for (int n = all.first; n < N; n += all.step) {
+    act *zn = z + (size_t)n * width, *dn = dz + (size_t)n * width;
     Target target = {labels ? labels[n] : -1, rows ? rows + (size_t)n * K : 0, class_weights,
                      kept, uniform, 1, weights ? weights[n] : (real)1};
     if (labels && ignores && target.label == ignored) target.counted = 0;
 
     real lowest = log((real)0);
     Best top = {lowest, K}, expected = {lowest, K};
-    auto fetch = [&](real* x, int k) {
-      Pack<act, V> of_z = load<V>(zn + k), b = bias ? load<V>(bias + k) : of_z;
-      for (int v = 0; v < V; v++)
-        x[v] = bias ? (real)(act)((real)of_z.x[v] + (real)b.x[v]) : (real)of_z.x[v];
-    };
-    EACH_PACK(h, k) {
+    auto fetch = [&](int k) { return bias ? (act)((real)zn[k] + (real)bias[k]) : zn[k]; };
+    EACH_ENTRY(h, k) {
       real* x = held + (HELD ? h : 0);
-      fetch(x, k);
-      for (int v = 0; v < V; v++) {
-        top = better(top, Best{x[v], k + v});
-        if (rows) expected = better(expected, Best{target.row[k + v], k + v});
-      }
+      *x = fetch(k);
+      top = better(top, Best{*x, k});
+      if (rows) expected = better(expected, Best{target.row[k], k});
     }
     top = BLOCK ? block_best(top) : warp_best(top);
     if (rows) expected = BLOCK ? block_best(expected) : warp_best(expected);
@@ -74,34 +63,29 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
 
     enum { EXP, TARGET, LIKELIHOOD, Y, WY, PARTS };  // LIKELIHOOD but for the logarithm of EXP
     real part[PARTS] = {};
-    EACH_PACK(h, k) {
+    EACH_ENTRY(h, k) {
       real* x = held + (HELD ? h : 0);
-      if (!HELD) fetch(x, k);
-      for (int u = 0; u < V; u++) {
-        real v = target.v(k + u), log_a = probabilities ? log(x[u]) : x[u] - top.value;
-        if (v != 0) part[LIKELIHOOD] += v * log_a;  // 0 times -inf would be NaN
-        if (!probabilities) part[EXP] += x[u] = exp(log_a);
-        part[TARGET] += v;
-        if (!class_weights) continue;
-        part[Y] += target.y(k + u);
-        part[WY] += target.y(k + u) * class_weights[k + u];
-      }
+      if (!HELD) *x = fetch(k);
+      real v = target.v(k), log_a = probabilities ? log(*x) : *x - top.value;
+      if (v != 0) part[LIKELIHOOD] += v * log_a;  // 0 times -inf would be NaN
+      if (!probabilities) part[EXP] += *x = exp(log_a);
+      part[TARGET] += v;
+      if (!class_weights) continue;
+      part[Y] += target.y(k);
+      part[WY] += target.y(k) * class_weights[k];
     }
-    row_sums<BLOCK>(part);
+    all.sums(part);
 
-    EACH_PACK(h, k) {
+    EACH_ENTRY(h, k) {
       real* x = held + (HELD ? h : 0);
-      Pack<act, V> d;
-      if (!HELD) fetch(x, k);
-      for (int u = 0; u < V; u++) {
-        real v = target.v(k + u), e = HELD || probabilities ? x[u] : exp(x[u] - top.value);
-        real from_a = v != 0 ? -v / e : (real)0, from_z = e / part[EXP] * part[TARGET] - v;
-        d.x[u] = (probabilities ? from_a : from_z) * larger;
-        column += (real)d.x[u];  // of one column, if K is small enough
-      }
-      store(dn + k, d);
+      if (!HELD) *x = fetch(k);
+      real v = target.v(k), e = HELD || probabilities ? *x : exp(*x - top.value);
+      real from_a = v != 0 ? -v / e : (real)0, from_z = e / part[EXP] * part[TARGET] - v;
+      act d = (probabilities ? from_a : from_z) * larger;
+      column += (real)d;  // of one column, if K is small enough
+      dn[k] = d;
     }
-    if (lane != 0) continue;
+    if (all.lane != 0) continue;
     bool counts = !probabilities && part[TARGET] != 0;
     sums[LOSS] += (counts ? part[TARGET] * log(part[EXP]) : (real)0) - part[LIKELIHOOD];
     real of_class = class_weights ? part[WY] / (part[Y] == 0 ? (real)1 : part[Y]) : (real)1;
@@ -110,16 +94,5 @@ FRAME cross_entropy(F f, act* z, const act* bias, act* dz, const int* labels, co
     sums[CORRECT] += weight * (real)(top.index == expected.index);
     sums[COUNTED] += weight;
   }
-  int group = threadIdx.x / WARP, groups = blockDim.x / WARP, blocks = first + gridDim.x;
-  bool alone = finishes && blocks == 1;
-  if (dbias) {
-    column = column_sum(column);
-    real* to = alone ? dbias : columns + (first + blockIdx.x) * K;
-    if (group == 0 && lane < K) to[lane] = column;
-  }
-  if (!finish(sums, SAME) || !dbias || alone) return;
-  column = 0;
-  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
-  column = column_sum(column);
-  if (group == 0 && lane < K) dbias[lane] = column;
+  finish_columns(sums, column, K, columns, dbias, SAME);
 }

@@ -1,23 +1,26 @@
 """The whole train step on static buffers: fused kernels and products, replayed as one CUDA graph.
 
-One launch copies the batch into its slot and the numbers of the step to device memory; then the
-same work runs on the same addresses every time. The third step of a batch size is also captured as
-a graph, compared bit by bit with the eager step from the same state, and replayed from then on.
-If that fails, the step stays eager and :attr:`FusedStep.note` says why. The host waits for the
-device only for that one comparison.
+One launch gathers the batch into its slot and puts the numbers of the step into device memory; then
+the same work runs on the same addresses every time. After two steps of a batch size it is also
+captured as a graph, compared bit by bit with the eager step from the same state, and replayed from
+then on. If that fails, the step stays eager and :attr:`FusedStep.note` says why. The host waits for
+the device only for that one comparison. Several steps in a row may be one graph.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Never
 
-import numpy as np
-
 from xpnet.errors import UnsupportedError
-from xpnet.kernels.cuda.batch_program import LIMIT, Program
+from xpnet.kernels.cuda.batch_program import LIMIT, Program, launches
+from xpnet.kernels.cuda.begin import Beginning, Rounded, Steps, shapes
 from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
-from xpnet.kernels.cuda.executor import Call, CaptureError, Executor
-from xpnet.kernels.cuda.sources import MOST_NUMBERS, MOST_RANDOM, WRITTEN
+from xpnet.kernels.cuda.executor import CaptureError, Executor
+from xpnet.kernels.cuda.graph_check import fault_of_graph
+from xpnet.kernels.cuda.lanes import Call
+from xpnet.kernels.cuda.padding import padding
+from xpnet.kernels.cuda.sources import MOST_RANDOM, MOST_WORDS, WRITTEN, now
 from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
 from xpnet.kernels.plan import make_plan
 from xpnet.nn import Sequential
@@ -26,7 +29,7 @@ from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
-from xpnet.step import Batch, StepInputs, TrainState
+from xpnet.step import AnyBatch, StepInputs, TrainState, gathered
 from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
 
@@ -35,17 +38,22 @@ __all__ = ["FusedStep"]
 EAGER_STEPS = 2  # of each batch size before its graph: they load the kernels and warm up cuBLAS
 PROGRAMS = 4  # batch sizes whose buffers are kept
 COSTS = 1024  # losses that share an allocation
+MOST_AT_ONCE, LONGEST = 16, 600.0  # steps in a graph, and about how many microseconds they take
 
 
 class FusedStep:
     """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
 
-    With ``graph=False`` it stays eager; ``threads`` is the block size, a multiple of 32. Raises
+    A batch may also be :class:`xpnet.step.Rows` of a data set, which the step gathers itself. With
+    ``graph=False`` it stays eager; ``threads`` is the block size, a multiple of 32. Raises
     UnsupportedError if there is no kernel for something. ``mixed`` gives the step of
     :mod:`xpnet.step.mixed_precision`; the executor then stores its dtype. Unlike there, the
     gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate``,
     the gradient is accumulated over that many micro-batches: :mod:`xpnet.step.microbatch`.
     """
+
+    gathers = True
+    until_steady = EAGER_STEPS + 1  # steps of a batch size that may take more memory than before
 
     def __init__(
         self,
@@ -61,153 +69,216 @@ class FusedStep:
         threads: int = 256,
     ) -> None:
         self.executor, self.graph = executor, graph
-        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads)
+        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads, executor.pack)
         executor.prepare(kernels(self.task))
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
         self.programs: dict[tuple, _Repeated] = {}
+        self._rounded = Rounded(executor, threads)
         self._costs: list[Array] = []
         self._taken = COSTS
 
     def __call__(
-        self, state: TrainState, batch: Batch, inputs: StepInputs
+        self, state: TrainState, batch: AnyBatch, inputs: StepInputs
     ) -> tuple[TrainState, Array]:
+        state, costs, i = self._take(state, [batch], [inputs])
+        return state, costs[i, ...]
+
+    def many(
+        self, state: TrainState, batches: Sequence[AnyBatch], inputs: Sequence[StepInputs]
+    ) -> tuple[TrainState, Array]:
+        """Take steps of batches of one size, at most :meth:`at_once`; return their losses, too.
+
+        The state and the losses (n,) are, to the bit, those of as many calls.
+        """
+        state, costs, i = self._take(state, batches, inputs)
+        return state, costs[i : i + len(batches)]
+
+    def at_once(self, rows: int) -> int:
+        """Return how many steps of so many rows are best taken at once: 1, 2, 4, 8 or 16.
+
+        One graph of many short steps costs the host one launch. It is the same number wherever a
+        network is trained, for it is the callers' business what happens between steps.
+        """
+        task = self.task
+        operations, P = len(list(task.plan.operations())), task.layout.size
+        passes = 3 + 2 * len(task.optimizer.slots)  # of the update over the parameters
+        time = 2.5 * operations + 6 * rows * P / 4e8 + 4 * P * passes / 3e6  # microseconds
+        size = now(self.executor.dtype, task.sets * task.numbers, 2 * task.model.n_random).size
+        most = min(MOST_AT_ONCE, LONGEST / time, MOST_WORDS * 8 // size)
+        if task.sets > 1:  # the coefficients are candidates for as many steps
+            most = min(most, CANDIDATES)
+        return 2 ** max(0, math.floor(math.log2(most)))
+
+    def _take(
+        self, state: TrainState, batches: Sequence[AnyBatch], inputs: Sequence[StepInputs]
+    ) -> tuple[TrainState, Array, int]:
+        """Take steps; return the state, and an array with their losses and where they begin."""
         with self.executor.active():
-            buffers = self._adopt(state)
-            repeated = self._repeated(buffers, batch)
-            cost = self._set(buffers, inputs)
-            repeated.program.begin(batch)
-            self._run(repeated)
-            return buffers.state, cost
+            buffers, n = self._adopt(state), len(batches)
+            repeated = self._repeated(buffers, batches[0])
+            costs, i = self._room(n)
+            at, size = self.executor.address(costs), costs.itemsize
+            kept: list[Array] = []
+            put = repeated.beginning.put
+            for k in range(n):
+                put(k, at + (i + k) * size, batches[k], inputs[k], kept)
+            self._run(repeated, n)
+            return buffers.state, costs, i
 
     def __reduce__(self) -> Never:
         msg = "a fused step is bound to its buffers: copy the Trainer or the Engine, which makes "
         msg += "another"
         raise UnsupportedError(msg)
 
+    @property
+    def algorithms(self) -> Mapping[str, str]:
+        """The algorithms of the products, by what they are for."""
+        return self.executor.algorithms
+
+    def prefer(self, algorithms: Mapping[str, str]) -> None:
+        """Take the algorithms of another step, where they are those of this GPU and library."""
+        if self.executor.prefer(algorithms):
+            self.programs.clear()  # their graphs have others
+
     def gradient(self) -> Array | None:
         """Return the gradient (P,) of the last step, unscaled; None before the first one."""
         if self.buffers is None:
             return None
         with self.executor.active():
-            return quotient(self.buffers.grad, self.buffers.denominator)
+            return quotient(self._flat_gradient(self.buffers), self.buffers.denominator)
+
+    def _flat_gradient(self, buffers: Buffers) -> Array:
+        """The gradient (P,) of the sum of the losses, without pads."""
+        padding, layout = self.task.padding, self.task.layout
+        if padding is None:
+            return buffers.grad
+        flat = self.executor.empty((layout.size,), self.executor.dtype)
+        pairs = zip(layout.tensors(flat), padding.layout.tensors(buffers.grad), strict=True)
+        for to, x in pairs:
+            self.executor.copy(to, x[tuple(map(slice, to.shape))])
+        return flat
 
     def _adopt(self, state: TrainState) -> Buffers:
         """The static buffers, holding ``state``; the first state becomes part of them."""
         if self.buffers is None:
             self.buffers = Buffers.around(self.executor, self.task, state)
-            self._narrow()
+            self._renew()
         elif state is not self.buffers.state:
             for mine, x in zip(arrays(self.buffers.state), arrays(state), strict=True):
                 if x is not mine:
                     self.executor.copy(mine, x)
-            self._narrow()
+            self._renew()
         return self.buffers
 
-    def _narrow(self) -> None:
-        """Round the parameters for the layers; from then on, each update does it."""
+    def _renew(self) -> None:
+        """Make the layers' working copy of the parameters; from then on, each update does it."""
         b = self.buffers
-        if b is not None and b.narrow is not None:
-            size, threads = b.narrow.shape[0], self.task.threads
+        if b is not None and b.working is not None:
+            size, threads = b.state.params.shape[0], self.task.threads
+            kernel = "narrowed" if b.tensors is None else "narrowed_apart"
+            given = (x for x in (b.state.params, b.working, b.tensors) if x is not None)
             grid = (blocks(size, threads), 1)
-            self.executor.launch(
-                WRITTEN["narrowed"], grid, threads, b.state.params, b.narrow, size
-            )()
+            self.executor.launch(WRITTEN[kernel], grid, threads, *given, size)()
 
-    def _repeated(self, buffers: Buffers, batch: Batch) -> "_Repeated":
-        key = (batch.x.shape, batch.y.shape, batch.weight is None)
+    def _repeated(self, buffers: Buffers, batch: AnyBatch) -> "_Repeated":
+        key = shapes(batch)
         if key not in self.programs:
             if len(self.programs) == PROGRAMS:
                 self.programs.pop(next(iter(self.programs)))
-            program = recorded(self.executor, self.task, buffers, batch)
-            self.programs[key] = _Repeated(program)
+            program = recorded(self.executor, self.task, buffers, gathered(batch))
+            self.programs[key] = _Repeated(program, self._rounded)
         return self.programs[key]
 
-    def _set(self, buffers: Buffers, inputs: StepInputs) -> Array:
-        """Set the numbers of this step; return the array of its loss."""
-        if self._taken == COSTS:  # callers may keep losses, so none is overwritten
+    def _room(self, n: int) -> tuple[Array, int]:
+        """Return an array for the losses of n steps, and where they begin."""
+        if self._taken + n > COSTS:  # callers may keep losses, so none is overwritten
             self._costs = [*self._costs[-1:], self.executor.empty((COSTS,), self.executor.dtype)]
             self._taken = 0
-        costs, i, now = self._costs[-1], self._taken, buffers.now
-        self._taken += 1
-        numbers = inputs.coefficients
-        if buffers.state.skipped is None:
-            now["numbers"][0, : len(numbers)] = numbers
-        else:
-            _take_candidates(now, numbers)
-        now["step"] = (inputs.step + 2**31) % 2**32 - 2**31  # wraps around, as int32 does
-        now["cost"] = self.executor.address(costs) + i * costs.itemsize
-        for k, pair in enumerate(inputs.keys):
-            now["keys"][2 * k : 2 * k + 2] = pair
-        return costs[i, ...]
+        self._taken += n
+        return self._costs[-1], self._taken - n
 
     # -- the graph ----------------------------------------------------------------------------
 
-    def _run(self, repeated: "_Repeated") -> None:
-        if repeated.replay is not None:
-            repeated.replay()
-        elif self.graph and repeated.runs >= EAGER_STEPS:
-            self._run_and_capture(repeated)
+    def _run(self, repeated: "_Repeated", n: int) -> None:
+        steps = repeated.steps(n)
+        if (replay := repeated.replays.get(n)) is not None:
+            steps.begin()
+            replay()
+        elif self.graph and repeated.graph and repeated.runs >= EAGER_STEPS:
+            self._run_and_capture(repeated, n)
         else:
-            repeated.runs += 1
-            repeated.program.run()
+            repeated.runs += n
+            steps.run()
 
-    def _run_and_capture(self, repeated: "_Repeated") -> None:
+    def _run_and_capture(self, repeated: "_Repeated", n: int) -> None:
         """Run the work both ways from the same state, and keep the graph if no bit differs."""
-        program, before = repeated.program, self._read()
-        program.run()
+        steps = repeated.steps(n)
+        assert self.buffers is not None
         try:
-            replay = self.executor.capture(program.run)
+            replay = self.executor.capture(steps.calls)
+
+            def replayed() -> None:
+                steps.begin()
+                replay()
+
+            fault = fault_of_graph(
+                self.executor,
+                arrays(self.buffers.state),
+                replayed,
+                steps.run,
+                self._renew,
+                self.task.threads,
+            )
         except CaptureError as error:
+            steps.run()
             self._fall_back(str(error))
             return
-        eager = self._read()
-        self._write(before)
-        replay()
-        if all(map(_same_bits, self._read(), eager)):
-            repeated.replay = replay
-            n = self.task.micro_batches
-            precision = f" in {self.task.mixed.dtype}" if self.task.mixed else ""
-            parts = f" over {n} micro-batches" if n > 1 else ""
-            self.note = f"CUDA graph of {len(program.calls)} launches{precision}{parts}, "
-            self.note += "equal to the eager step"
+        except MemoryError:  # of this batch size: there may have been room for the check of others
+            steps.run()
+            repeated.graph = False
+            if not any(other.replays for other in self.programs.values()):
+                self.note = "eager: the device has no room to check a graph, for which the "
+                self.note += "parameters and moments are copied"
             return
-        self._write(before)
-        program.run()
-        self._fall_back("the replayed graph and the eager step gave different numbers")
+        if fault:
+            self._fall_back(fault)
+            return
+        repeated.replays[n] = replay
+        self.note = self._longest()
+
+    def _longest(self) -> str:
+        """What the graph is that has the most steps."""
+        graphs = [(n, repeated) for repeated in self.programs.values() for n in repeated.replays]
+        n, repeated = max(graphs, key=lambda graph: graph[0])
+        calls, parts = repeated.steps(n).calls, self.task.micro_batches
+        note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
+        note += " on 2 streams" if any(call.lane for call in calls) else ""
+        note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
+        note += f" over {parts} micro-batches" if parts > 1 else ""
+        return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
         """Stay eager from now on."""
         self.graph, self.note = False, f"eager: {reason}"
         logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
         for repeated in self.programs.values():
-            repeated.replay = None
-
-    def _read(self) -> list[np.ndarray]:
-        assert self.buffers is not None
-        return [self.executor.to_host(x) for x in arrays(self.buffers.state)]
-
-    def _write(self, host: list[np.ndarray]) -> None:
-        assert self.buffers is not None
-        for mine, x in zip(arrays(self.buffers.state), host, strict=True):
-            self.executor.copy(mine, self.executor.place(x))
-        self._narrow()
-
-
-def _take_candidates(now: np.ndarray, numbers: Sequence[float]) -> None:
-    """Set the coefficients for each number of skipped steps; for one that is given, the same."""
-    now["skipped"], rows = 0, 1
-    if len(numbers) > MOST_NUMBERS:
-        now["skipped"], numbers, rows = numbers[0], numbers[1:], CANDIDATES
-    now["numbers"][:, : len(numbers) // rows] = np.reshape(numbers, (rows, -1))
+            repeated.replays.clear()
 
 
 class _Repeated:
-    """A program, and its graph once there is one."""
+    """A program, how its steps begin, and its graphs by the number of steps once there are any."""
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.runs = program, 0
-        self.replay: Call | None = None
+    def __init__(self, program: Program, rounded: Rounded) -> None:
+        self.program, self.beginning = program, Beginning(program, rounded)
+        self.runs, self.graph = 0, True
+        self.replays: dict[int, Call] = {}
+        self._steps: dict[int, Steps] = {}
+
+    def steps(self, n: int) -> Steps:
+        if n not in self._steps:
+            self._steps[n] = self.beginning.steps(n)
+        return self._steps[n]
 
 
 def _task(
@@ -218,6 +289,7 @@ def _task(
     mixed: Mixed | None,
     micro_batches: int,
     threads: int,
+    pack: int,
 ) -> Task:
     layout, stats_layout = layouts(model)
     if len(model.output_shape) != 1 or not 0 < layout.size < LIMIT:
@@ -237,10 +309,10 @@ def _task(
     if plan.portable:
         msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
         raise UnsupportedError(msg)
+    padded = padding(plan, model, pack)
+    if padded is not None and padded.layout.size >= LIMIT:
+        padded = None
     return Task(
-        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches
-    )
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.tobytes() == b.tobytes()
+        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches,
+        padded,
+    )  # fmt: skip

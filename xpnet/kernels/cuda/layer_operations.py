@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.kernels.cuda.batch_program import Program
-from xpnet.kernels.cuda.buffers import WARP, Task
+from xpnet.kernels.cuda.buffers import LONG_ROW, MOST_BLOCKS, WARP, Task
 from xpnet.kernels.cuda.printed import activation, derivative
 from xpnet.kernels.operations import (
     Affine,
@@ -15,16 +15,19 @@ from xpnet.kernels.operations import (
     MapBackward,
     Norm,
     NormBackward,
+    Place,
     SoftmaxBackward,
     SoftmaxForward,
 )
-from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax
+from xpnet.nn import BatchNorm, Dropout, LayerNorm, LogSoftmax, ReLU
 from xpnet.typing import Array
 
-__all__ = ["RECORD", "Patches", "differentiates", "patches"]
+__all__ = ["RECORD", "Patches", "affine_and_map", "differentiates", "patches"]
 
 ROWS = 256  # of a patch of 32 columns, at least: eight for each warp of a block
 BLOCKS = 264  # of a launch by patches, at most: two on each multiprocessor of an H100
+TILE = 128  # rows and columns of a product that a multiprocessor computes at once
+MOST_TILES = 1024  # of a product that leaves multiprocessors idle for a noticeable time
 WIDE_FROM = 2**18  # elements of a matrix from which a lane has several columns
 
 
@@ -56,11 +59,29 @@ def affine(work: Program, op: Affine) -> None:
     work.product(work.at(op.x), work.parameter(op.layer, "W"), work.at(op.z))
 
 
+def affine_and_map(work: Program, op: Affine, then: Map) -> None:
+    """Add a bias and apply ReLU within the product, where that is faster; another f stays apart."""
+    affine(work, op)
+    map_(work, then)
+    relu = then.f is not None
+    in_place = then.a.buffer == op.z.buffer == then.x.buffer
+    if then.bias is not None and in_place and (not relu or type(work.layer(then.layer)) is ReLU):
+        W, bias = work.parameter(op.layer, "W"), work.parameter(then.bias, "b")
+        work.affine(work.at(op.x), W, bias, work.at(op.z), relu=relu)
+
+
 def affine_backward(work: Program, op: AffineBackward) -> None:
+    """The product for dW has a lane of its own beside the one for dx, unless both are large."""
     dz, dW = work.at(op.dz), work.gradient(op.layer, "W")
-    work.product(work.at(op.x).T, dz, dW, add=work.add)
-    if op.dx is not None:
-        work.product(dz, work.parameter(op.layer, "W").T, work.at(op.dx))
+    dx = None if op.dx is None else work.at(op.dx)
+    beside = dx is not None and min(map(_tiles, (dW, dx))) <= MOST_TILES
+    work.product(work.at(op.x).T, dz, dW, add=work.add, lane=int(beside))
+    if dx is not None:
+        work.product(dz, work.parameter(op.layer, "W").T, dx)
+
+
+def _tiles(out: Array) -> int:
+    return math.prod(-(-n // TILE) for n in out.shape)
 
 
 def map_(work: Program, op: Map) -> None:
@@ -68,7 +89,8 @@ def map_(work: Program, op: Map) -> None:
     a = None if op.a.buffer == op.x.buffer else work.at(op.a)
     N, J = x.shape
     packs = N * J // work.wide if work.packed(J, x, bias, a) else N * J
-    work.launch(activation("bias_activation", op.f), work.blocks(packs), x, bias, a, N, J)
+    grid = work.many_blocks(packs)
+    work.launch(activation("bias_activation", op.f), grid, x, bias, a, N, J)
 
 
 def differentiates(task: Task, op: MapBackward) -> bool:
@@ -86,30 +108,39 @@ def map_backward(work: Program, op: MapBackward) -> None:
     wide = N * J >= WIDE_FROM and work.packed(J, da, kept)
     cut = patches(N, J, work.wide if wide else 1)
     split = db is not None and cut.splits > 1
-    sums, add = (work.sums("columns", (cut.splits, J)), 0) if split else (db, work.add)
+    sums, add = db, work.add
+    if split:  # of this layer alone, so that none waits until those of another are added up
+        sums, add = work.sums(f"columns of layer {op.bias}", (cut.splits, J)), 0
     work.launch_patches(
         derivative("activation_backward", op.f), cut.grid, da, kept, sums, add, N, J, cut.rows, wide
     )
     if split:
-        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add)
+        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add, lane=1)
 
 
 def drop(work: Program, op: Drop) -> None:
     """Drop, or in backward compute the same mask again."""
     layer, x = work.layer(op.layer), work.at(op.x)
     assert isinstance(layer, Dropout)
-    N, J = x.shape
+    (N, width), J = x.shape, op.x.width
     threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
-    work.launch("dropout", work.blocks(N * J), x, work.at(op.y), work.keys(op.index), N * J,
-                threshold, scale, work.first * J)  # fmt: skip
+    grid = work.many_blocks(-(-N * width // work.wide))
+    kernel, sizes = ("dropout", (N * J,)) if width == J else ("dropout_with_pads", (N, J, width))
+    work.launch(kernel, grid, x, work.at(op.y), work.keys(op.index), *sizes, threshold, scale,
+                work.first * J)  # fmt: skip
 
 
 # -- along rows or columns ------------------------------------------------------------------------
-# These see rows of the last axis: all axes before it, also those of images, are R rows.
+# These see rows of the last axis: all axes before it, also those of images, are R rows. Where those
+# of J numbers have pads, they are of `width`.
 
 
 def _rows(x: Array, J: int) -> Array:
     return x.reshape((math.prod(x.shape) // J, J))
+
+
+def _width(work: Program, place: Place) -> int:
+    return work.task.width(place) // (place.width // place.shape[-1])
 
 
 def _statistics(work: Program, op: Norm | NormBackward, n: int) -> list[Array]:
@@ -117,45 +148,48 @@ def _statistics(work: Program, op: Norm | NormBackward, n: int) -> list[Array]:
 
 
 def norm(work: Program, op: Norm) -> None:
-    layer, J = work.layer(op.layer), op.x.shape[-1]
-    x, y, a = (_rows(work.at(place), J) for place in (op.x, op.y, op.a))
+    layer, J, width = work.layer(op.layer), op.x.shape[-1], _width(work, op.x)
+    x, y, a = (_rows(work.at(place), width) for place in (op.x, op.y, op.a))
     R = x.shape[0]
     parameters = [work.parameter(op.layer, name) for name in ("gamma", "beta")]
     if isinstance(layer, LayerNorm):
-        given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, layer.eps)
-        work.launch(activation("layer_norm", op.f), work.blocks(R * WARP), *given)
+        given = (x, y, a, *parameters, *_statistics(work, op, R), R, J, width, layer.eps)
+        grid, block = _of_rows(work, R, J)
+        work.launch(activation("layer_norm", op.f), grid, *given, block)
         return
     assert isinstance(layer, BatchNorm)
-    cut, partial, m = patches(R, J), None, layer.momentum
+    cut, partial, m = patches(R, width), None, layer.momentum
     if cut.splits > 1:
-        partial = work.sums("moments", (cut.splits, 2, J))
-        work.launch_patches("column_moments", cut.grid, x, partial, R, J, cut.rows)
+        partial = work.sums("moments", (cut.splits, 2, width))
+        work.launch_patches("column_moments", cut.grid, x, partial, R, width, cut.rows)
     running = [work.statistic(op.layer, name) for name in ("mean", "var")]
     unbiased = R / max(R - 1, 1)
     work.launch_patches(
-        activation("batch_norm", op.f), cut.grid, x, y, a, *parameters, *_statistics(work, op, J),
-        partial, *running, R, J, cut.rows, layer.eps, 1.0 - m, m, unbiased,
+        activation("batch_norm", op.f), cut.grid, x, y, a, *parameters,
+        *_statistics(work, op, width), partial, *running, J, R, width, cut.rows,
+        layer.eps, 1.0 - m, m, unbiased,
     )  # fmt: skip
 
 
 def norm_backward(work: Program, op: NormBackward) -> None:
-    J = op.x.shape[-1]
-    da, kept, x = (_rows(work.at(place), J) for place in (op.da, op.kept, op.x))
+    J, width = op.x.shape[-1], _width(work, op.x)
+    da, kept, x = (_rows(work.at(place), width) for place in (op.da, op.kept, op.x))
     by_row, cut, partial = isinstance(work.layer(op.layer), LayerNorm), patches(*x.shape), None
     R = x.shape[0]
-    statistics = _statistics(work, op, R if by_row else J)
+    statistics = _statistics(work, op, R if by_row else width)
     if by_row or cut.splits > 1:
-        partial = work.sums("norm gradients", (cut.splits, 2, J))
+        partial = work.sums("norm gradients", (cut.splits, 2, width))
         work.launch_patches(
             derivative("norm_gradients", op.f), cut.grid, da, kept, x, *statistics, partial, by_row,
-            R, J, cut.rows,
+            R, width, cut.rows,
         )  # fmt: skip
     sums = [work.gradient(op.layer, name) for name in ("gamma", "beta")]
     given = (da, kept, x, work.parameter(op.layer, "gamma"), *statistics, partial, *sums, work.add,
-             op.input_gradient, R, J)  # fmt: skip
+             op.input_gradient, R, width)  # fmt: skip
     if by_row:
-        blocks = work.blocks(R * WARP if op.input_gradient else J)
-        work.launch(derivative("layer_norm_backward", op.f), blocks, *given, cut.splits)
+        grid, block = _of_rows(work, R, J)
+        grid = grid if op.input_gradient else work.blocks(width)
+        work.launch(derivative("layer_norm_backward", op.f), grid, *given, J, cut.splits, block)
     else:
         kernel = derivative("batch_norm_backward", op.f)
         work.launch_patches(kernel, cut.grid, *given, cut.rows)
@@ -172,7 +206,14 @@ def softmax_backward(work: Program, op: SoftmaxBackward) -> None:
 def _softmax(work: Program, layer: int, kernel: str, x: Array, a: Array, J: int) -> None:
     x, a = _rows(x, J), _rows(a, J)
     logarithm = isinstance(work.layer(layer), LogSoftmax)
-    work.launch(kernel, work.blocks(x.shape[0] * WARP), x, a, *x.shape, logarithm)
+    grid, block = _of_rows(work, *x.shape)
+    work.launch(kernel, grid, x, a, *x.shape, logarithm, block)
+
+
+def _of_rows(work: Program, R: int, J: int) -> tuple[int, bool]:
+    """The blocks for so many rows, and whether each takes a row, or each of its warps."""
+    block = J > LONG_ROW
+    return (min(R, MOST_BLOCKS) if block else work.blocks(R * WARP)), block
 
 
 RECORD: dict[type, Callable[[Program, Any], None]] = {

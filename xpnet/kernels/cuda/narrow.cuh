@@ -25,9 +25,15 @@ struct act {
   unsigned short bits;
   act() = default;
   __device__ act(real x) {  // to nearest, ties to even
+#if __CUDA_ARCH__ >= 800
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(0.0f), "f"(x));
+    bits = (unsigned short)pair;
+#else
     unsigned u = __float_as_uint(x);
     bool nan = x != x;
     bits = (unsigned short)(nan ? 0x7fc0u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+#endif
   }
   __device__ operator real() const { return __uint_as_float((unsigned)bits << 16); }
 };

@@ -1,3 +1,5 @@
+#include "rows.cuh"
+
 // Batch and layer normalisation and the activation after them: xpnet/ops/normalization.py, fused.
 //
 // x, y and a are (R, J), a = f(y) and y = gamma x_hat + beta, x_hat being x normalised. The mean
@@ -5,6 +7,9 @@
 // x. Sums over rows are taken by patches (common.cuh); if several lie one below another, a first
 // launch writes their sums to partial (gridDim.y, 2, J), and each block of the next adds those up
 // in order.
+//
+// Pads (padding.py) have 0 in gamma and beta, so y is 0 there. To a batch norm they are columns like
+// others; a layer norm has `width` of them, of which only J count in a row's sums.
 
 struct Moments { real mean, deviation; };  // deviation: the sum of (x - mean)^2
 
@@ -42,10 +47,12 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
   return all;
 }
 
-// The running statistics (J) move towards the batch's mean and variance; unbiased = R / (R - 1).
+// The running statistics (tracked) move towards the batch's mean and variance; unbiased is
+// R / (R - 1).
 FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
-                  int R, int J, int rows, real eps, real retained, real momentum, real unbiased) {
+                  int tracked, int R, int J, int rows, real eps, real retained, real momentum,
+                  real unbiased) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
   Moments m = partial ? all_moments(partial, patch, R, J, rows) : moments(x, patch, J);
@@ -53,6 +60,8 @@ FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act*
   if (blockIdx.y == 0 && patch.group == 0 && j < J) {
     mean[j] = m.mean;
     inv_std[j] = inverse;
+  }
+  if (blockIdx.y == 0 && patch.group == 0 && j < tracked) {
     running_mean[j] = retained * running_mean[j] + momentum * m.mean;
     running_var[j] = retained * running_var[j] + momentum * (variance * unbiased);
   }
@@ -125,55 +134,87 @@ FRAME batch_norm_backward(F f, act* da, const act* kept, const act* x, const act
   }
 }
 
-// One warp per row.
+// A row for each warp, or with `block` for each block.
 FRAME layer_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
-                  real* inv_std, int R, int J, real eps) {
-  int lane = threadIdx.x % WARP;
-  for (int n = FIRST / WARP; n < R; n += STRIDE / WARP) {
-    const act* xn = x + (size_t)n * J;
-    real sum = 0, deviation = 0;
-    for (int j = lane; j < J; j += WARP) sum += (real)xn[j];
-    real mu = warp_sum(sum) / J;
-    for (int j = lane; j < J; j += WARP) deviation += ((real)xn[j] - mu) * ((real)xn[j] - mu);
-    real inverse = 1 / sqrt(warp_sum(deviation) / J + eps);
-    if (lane == 0) {
-      mean[n] = mu;
-      inv_std[n] = inverse;
+                  real* inv_std, int R, int J, int width, real eps, int block) {
+  bool wide = width % WIDE == 0 && aligned(x) && aligned(y) && aligned(a) && aligned(gamma) &&
+              aligned(beta);
+  by_rows(block, wide, [&](auto rows, auto pack) {
+    const int V = decltype(pack)::V;
+    for (int n = rows.first; n < R; n += rows.step) {
+      const act* xn = x + (size_t)n * width;
+      real sum = 0, deviation = 0;
+      rows.each(J, [&](int j) {
+        Pack<act, V> of_x = load<V>(xn + j);
+        for (int v = 0; v < V; v++) sum += j + v < J ? (real)of_x.x[v] : (real)0;
+      });
+      real mu = rows.sum(sum) / J;
+      rows.each(J, [&](int j) {
+        Pack<act, V> of_x = load<V>(xn + j);
+        for (int v = 0; v < V; v++) {
+          real centred = j + v < J ? (real)of_x.x[v] - mu : (real)0;
+          deviation += centred * centred;
+        }
+      });
+      real inverse = 1 / sqrt(rows.sum(deviation) / J + eps);
+      if (rows.lane == 0) {
+        mean[n] = mu;
+        inv_std[n] = inverse;
+      }
+      rows.each(width, [&](int j) {
+        size_t i = (size_t)n * width + j;
+        Pack<act, V> of_x = load<V>(x + i), of_y = load<V>(gamma + j), b = load<V>(beta + j), of_a;
+        for (int v = 0; v < V; v++) {
+          of_y.x[v] = ((real)of_x.x[v] - mu) * inverse * (real)of_y.x[v] + (real)b.x[v];
+          of_a.x[v] = f(of_y.x[v]);
+        }
+        store(y + i, of_y);
+        store(a + i, of_a);
+      });
     }
-    for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
-      real value = y[i] = ((real)xn[j] - mu) * inverse * (real)gamma[j] + (real)beta[j];
-      a[i] = f(value);
-    }
-  }
+  });
 }
 
-// dgamma and dbeta from their partial sums, and dx in place of da if has_dx, a warp per row: with
-// g = gamma dy, dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
+// dgamma and dbeta (width) from their partial sums, and dx in place of da if has_dx, a row for each
+// warp or with `block` for each block: with g = gamma dy,
+// dx = (g - mean(g) - x_hat mean(g x_hat)) inv_std.
 FRAME layer_norm_backward(F f, act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J,
-                           int splits) {
-  for (int j = FIRST; j < J; j += STRIDE) {
-    Gradients sums = all_gradients(partial, splits, J, j);
+                           real* dgamma, real* dbeta, int add, int has_dx, int R,
+                           int width, int J, int splits, int block) {
+  for (int j = FIRST; j < width; j += STRIDE) {
+    Gradients sums = all_gradients(partial, splits, width, j);
     put(dgamma + j, sums.gamma, add);
     put(dbeta + j, sums.beta, add);
   }
-  int lane = threadIdx.x % WARP;
-  for (int n = FIRST / WARP; has_dx && n < R; n += STRIDE / WARP) {
-    real along_mean = 0, along_x_hat = 0;
-    for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
-      real g = (real)gamma[j] * DY(i);
-      along_mean += g;
-      along_x_hat += g * (((real)x[i] - mean[n]) * inv_std[n]);
+  if (!has_dx) return;
+  bool wide = width % WIDE == 0 && aligned(da) && aligned(kept) && aligned(x) && aligned(gamma);
+  by_rows(block, wide, [&](auto rows, auto pack) {
+    const int V = decltype(pack)::V;
+    for (int n = rows.first; n < R; n += rows.step) {
+      real mu = mean[n], inverse = inv_std[n], along[2] = {};  // g, and g x_hat
+      // Calls body with each g and x_hat of a pack.
+      auto each_of = [&](int j, auto body) {
+        size_t i = (size_t)n * width + j;
+        Pack<act, V> d = load<V>(da + i), k = load<V>(kept + i), z = load<V>(x + i),
+                     c = load<V>(gamma + j);
+        for (int v = 0; v < V; v++)
+          body(v, (real)c.x[v] * f(d.x[v], k.x[v]), ((real)z.x[v] - mu) * inverse);
+      };
+      rows.each(J, [&](int j) {
+        each_of(j, [&](int v, real g, real x_hat) {
+          if (j + v < J) along[0] += g, along[1] += g * x_hat;
+        });
+      });
+      rows.sums(along);
+      rows.each(width, [&](int j) {
+        Pack<act, V> dx;
+        each_of(j, [&](int v, real g, real x_hat) {
+          real d = (g - along[0] / J - x_hat * (along[1] / J)) * inverse;
+          dx.x[v] = j + v < J ? d : (real)0;
+        });
+        store(da + (size_t)n * width + j, dx);
+      });
     }
-    along_mean = warp_sum(along_mean) / J;
-    along_x_hat = warp_sum(along_x_hat) / J;
-    for (int j = lane; j < J; j += WARP) {
-      size_t i = (size_t)n * J + j;
-      real g = (real)gamma[j] * DY(i), x_hat = ((real)x[i] - mean[n]) * inv_std[n];
-      da[i] = (g - along_mean - x_hat * along_x_hat) * inv_std[n];
-    }
-  }
+  });
 }

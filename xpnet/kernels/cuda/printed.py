@@ -19,7 +19,15 @@ from xpnet.kernels.printing import C, printed
 from xpnet.kernels.tracing import Formula, traced
 from xpnet.optim.clipping import Clip
 
-__all__ = ["activation", "clip_factor", "cross_entropy", "derivative", "element_loss", "update"]
+__all__ = [
+    "activation",
+    "clip_factor",
+    "cross_entropy",
+    "derivative",
+    "element_loss",
+    "labelled_rows",
+    "update",
+]
 
 VALUE, DERIVATIVE = traced(lambda z: z, "z"), traced(lambda da, kept: da, "da", "kept")
 
@@ -53,11 +61,12 @@ def kernel(
     functions: Struct,
     slots: Sequence[str] | None = None,
     label: str = "",
-    threads: int = 1024,
+    bounds: str = "1024",
 ) -> Kernel:
     """Return a frame of a file as a kernel that calls these functions, and updates these slots.
 
-    Blocks have at most ``threads``: with fewer, each may have more registers.
+    ``bounds`` are those of CUDA: the most threads of a block and, behind a comma, how many blocks
+    are to be resident. With fewer of both, a thread may have more registers.
     """
     label = label or frame
     names = [f"k{i}" for i in range(len(functions.numbers))]
@@ -72,7 +81,7 @@ def kernel(
     passed = ", ".join([f"{struct}{{{', '.join(values)}}}", *(p.name for p in listed(given))])
     call = f"({head}) {{\n  {frame}({passed});\n}}\n"
     name = f"{label}_{_hash(body + call)}"
-    texts = (f"struct {struct} {body}", f"KERNEL_OF({threads}) {name}{call}")
+    texts = (f"struct {struct} {body}", f"KERNEL_OF({bounds}) {name}{call}")
     return Kernel(name, label, file, texts, tuple(functions.numbers))
 
 
@@ -92,7 +101,9 @@ def derivative(frame: str, f: Elementwise | None) -> Kernel:
     """Return a frame that computes dz = f'(kept) da."""
     formula = DERIVATIVE if f is None else f.derivative
     functions = Struct().add("real operator()(real da, real kept)", formula)
-    return kernel(frame, _file(frame), functions)
+    # A block of 1024 threads that shares a multiprocessor has 32 registers for each of them.
+    alone = re.search(r"\b(exp|log|tanh|erf|pow|sin|cos)", functions.functions[0])
+    return kernel(frame, _file(frame), functions, bounds="1024,1" if alone else "1024")
 
 
 def _file(frame: str) -> str:
@@ -113,30 +124,49 @@ def element_loss(element: ElementLoss) -> Kernel:
 
 
 @lru_cache(maxsize=64)
-def cross_entropy(held: int, pack: str, *, block: bool, plain: bool) -> Kernel:
+def cross_entropy(held: int, *, block: bool) -> Kernel:
     """Return a kernel of the softmax cross-entropy; cross_entropy.cu says what these are."""
-    constants = Struct()
-    constants.functions.append(
-        f"  enum {{ HELD = {held}, V = {pack}, BLOCK = {block:d}, PLAIN = {plain:d} }};\n"
-    )
-    threads, label = (512 if block else 1024), "softmax_cross_entropy"
-    return kernel("cross_entropy", "cross_entropy.cu", constants, label=label, threads=threads)
+    return _of_rows("cross_entropy", held=held, block=block)
 
 
 @lru_cache(maxsize=64)
-def clip_factor(clip: Clip) -> Kernel:
-    """Return the kernel of the factor that clips the norm of a gradient."""
+def labelled_rows(held: int, *, packed: bool, block: bool) -> Kernel:
+    """Return a kernel of it for long rows with labels; labelled_rows.cu says what these are."""
+    return _of_rows("labelled_rows", held=held, block=block, V="WIDE" if packed else 1)
+
+
+def _of_rows(frame: str, **constants: str | int) -> Kernel:
+    functions = Struct()
+    written = ", ".join(f"{name.upper()} = {x:d}" if isinstance(x, int) else f"{name} = {x}"
+                        for name, x in constants.items())  # fmt: skip
+    functions.functions.append(f"  enum {{ {written} }};\n")
+    many = constants["held"] == 1 or (frame == "cross_entropy" and not constants["block"])
+    return kernel(frame, f"{frame}.cu", functions, label="softmax_cross_entropy",
+                  bounds="1024,1" if many else "512")  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def clip_factor(clip: Clip, *, apart: bool = False) -> Kernel:
+    """Return the kernel of the factor that clips the norm of a gradient, its tensors ``apart``."""
     assert clip.norm is not None
     square, factor = formulas.squared_gradient(clip, divided=True), formulas.norm_factor(clip.norm)
-    functions = Struct().add("real square(real g, real denominator)", square)
+    functions = _places(apart).add("real square(real g, real denominator)", square)
     return kernel("clip_factor", "update.cu", functions.add("real factor(real norm)", factor))
 
 
+def _places(apart: bool) -> Struct:
+    """The functions of a kernel on the gradient, with where its tensors are: common.cuh."""
+    functions = Struct()
+    functions.functions.append(f"  typedef {'Apart' if apart else 'Flat'} Places;\n")
+    return functions
+
+
 @lru_cache(maxsize=64)
-def update(formula: Formula, label: str) -> Kernel:
+def update(formula: Formula, label: str, *, apart: bool = False) -> Kernel:
     """Return the kernel of an update rule; its last arguments are the slots.
 
-    Raises UnsupportedError if the rule has more coefficients than a kernel takes.
+    ``apart`` says whether the tensors of the gradient are. Raises UnsupportedError if the rule has
+    more coefficients than a kernel takes.
     """
     slots = [name for name in formula.inputs if name.startswith("slot_")]
     numbers = [name for name in formula.inputs if name.startswith("c_")]
@@ -152,6 +182,6 @@ def update(formula: Formula, label: str) -> Kernel:
     after = [f"{place} = next{i};" for i, place in enumerate(places)]
     head = "void operator()(real& p, real g, real* slot, real denominator, real factor,\n"
     head += "                             const real* c)"
-    functions = Struct().add(head, formula, ends, before, after)
+    functions = _places(apart).add(head, formula, ends, before, after)
     label = re.sub(r"\W", "_", label.lower())
     return kernel("update", "update.cu", functions, slots, label)

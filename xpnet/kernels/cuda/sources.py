@@ -9,16 +9,17 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from struct import Struct, calcsize
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from xpnet.step.mixed_precision import CANDIDATES
 
 __all__ = [
     "FILES",
     "MOST_NUMBERS",
     "MOST_RANDOM",
+    "MOST_WORDS",
+    "PACK",
     "STORED",
     "WRITTEN",
     "Kernel",
@@ -26,6 +27,7 @@ __all__ = [
     "arguments",
     "contained",
     "declared",
+    "given",
     "listed",
     "now",
     "parameters",
@@ -35,15 +37,17 @@ __all__ = [
 
 # In the order of a translation unit: the first two in each, a header before what includes it.
 FILES = (
-    "common.cuh", "narrow.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu", "softmax.cu",
-    "elementwise.cu", "normalization.cu", "cross_entropy.cu",
+    "common.cuh", "narrow.cuh", "rows.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu",
+    "softmax.cu", "elementwise.cu", "normalization.cu", "cross_entropy.cu", "labelled_rows.cu",
     "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.
 STORED = {"float16": "float16", "bfloat16": "uint16"}
 DTYPES = {"int": "int32", "unsigned": "uint32", "unsigned long long": "uint64"}
+PACK = 16  # bytes that a thread loads or stores at once, and that tensor cores like
 MOST_RANDOM = 64  # begin.cu
+MOST_WORDS = 448  # begin.cu
 MOST_NUMBERS = 8  # common.cuh
 
 
@@ -63,20 +67,28 @@ class Parameter(NamedTuple):
     kind: str  # its C type without const and *
     pointer: bool
     name: str
+    constant: bool = False  # whether the kernel only reads what it points to
 
     @property
     def dtype(self) -> str:
-        """A NumPy dtype's name, "real", "act" or "Now"."""
+        """A NumPy dtype's name, "real", "act" or "Given"."""
         return DTYPES.get(self.kind, self.kind)
 
 
-def now(dtype: str) -> np.ndarray:
-    """Return the struct Now of begin.cu; CuPy passes a NumPy array of one element by value."""
-    numbers = ("numbers", dtype, (CANDIDATES, MOST_NUMBERS))
-    addresses = [(name, "uint64") for name in ("cost", "x", "y", "weight")]
-    integers = [("skipped", "int32"), ("step", "int32")]
-    fields = [numbers, *integers, *addresses, ("keys", "int32", (2 * MOST_RANDOM,))]
-    return np.zeros((), np.dtype(fields, align=True))
+def given() -> np.ndarray:
+    """Return the struct Given of begin.cu; CuPy passes a NumPy array of one element by value."""
+    return np.zeros((), [("words", "uint64", (MOST_WORDS,))])
+
+
+def now(dtype: str, numbers: int, keys: int) -> Struct:
+    """Return the layout of begin.cu's Now, with so many coefficients and keys behind it.
+
+    In order: the addresses of the loss, x, x as stored, y, weights and order; the step and the
+    skipped steps;
+    the coefficients and the keys.
+    """
+    layout = f"=6Q2i{numbers}{'f' if dtype == 'float32' else 'd'}{keys}i"
+    return Struct(f"{layout}{-calcsize(layout) % 8}x")
 
 
 def source(kernels: Iterable[Kernel], dtype: str, narrow: str | None = None) -> str:
@@ -135,7 +147,7 @@ def parameters(kernel: Kernel) -> tuple[Parameter, ...]:
     ['from', 'to', 'n', 'unless']
     """
     if kernel.printed:
-        found = re.search(r"^KERNEL_OF\(\d+\) \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
+        found = re.search(r"^KERNEL_OF\S+ \w+\(([^)]*)\)", kernel.printed[-1], re.MULTILINE)
         assert found is not None
         return listed(found[1])
     return listed(declared(kernel.file, "KERNEL")[kernel.name])
@@ -147,9 +159,9 @@ def listed(given: str) -> tuple[Parameter, ...]:
 
 
 def _parameter(written: str) -> Parameter:
-    pattern = r"\s*(?:const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
-    kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
-    return Parameter(kind, bool(star), name)
+    pattern = r"\s*(const )?([\w ]+?)(\*?) (?:__restrict__ )?(\w+)\s*"
+    const, kind, star, name = re.fullmatch(pattern, written).groups()  # type: ignore[union-attr]
+    return Parameter(kind, bool(star), name, bool(const))
 
 
 def arguments(
@@ -171,9 +183,9 @@ def arguments(
 
 def _argument(kernel: str, parameter: Parameter, x: Any, types: dict[str, str]) -> Any:
     dtype = types.get(parameter.dtype, parameter.dtype)
-    if dtype == "Now":
-        if not isinstance(x, np.ndarray) or x.dtype != now(types["real"]).dtype or x.shape:
-            msg = f"{kernel} takes sources.now() as {parameter.name}; got {x!r}"
+    if dtype == "Given":
+        if not isinstance(x, np.ndarray) or x.dtype != given().dtype or x.shape:
+            msg = f"{kernel} takes sources.given() as {parameter.name}; got {x!r}"
             raise TypeError(msg)
         return x
     if not parameter.pointer:

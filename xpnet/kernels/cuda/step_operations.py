@@ -6,12 +6,13 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda import printed
-from xpnet.kernels.cuda.batch_program import PACK, Program
-from xpnet.kernels.cuda.buffers import MOST_BLOCKS, WARP, Buffers, Task
+from xpnet.kernels.cuda.batch_program import Program
+from xpnet.kernels.cuda.buffers import LONG_ROW, MOST_BLOCKS, WARP, Buffers, Task
 from xpnet.kernels.cuda.executor import Executor
-from xpnet.kernels.cuda.layer_operations import RECORD, differentiates
-from xpnet.kernels.cuda.sources import WRITTEN, Kernel
+from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differentiates
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
 from xpnet.kernels.operations import (
+    Affine,
     Drop,
     LossStep,
     Map,
@@ -25,14 +26,12 @@ from xpnet.kernels.operations import (
 from xpnet.nn import BatchNorm
 from xpnet.nn.losses import CrossEntropy, SoftmaxCrossEntropy
 from xpnet.step import Batch
-from xpnet.typing import Array
 
 __all__ = ["REDUCTIONS", "kernels", "recorded"]
 
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
-LONG_ROW = 1024  # entries from which the cross-entropy has a block for each row
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
-HELD, MOST_WARPS = 16, 16  # of a long row: entries that a lane holds, and warps
+MOST_HELD, MOST_WARPS = 32, 16  # of a long row: entries that a lane holds, and warps
 
 
 def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
@@ -44,13 +43,23 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> 
         work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
     loss = _Loss(work, plan.loss)
     for _ in work.micro_batches():
-        for op in plan.forward:
-            RECORD[type(op)](work, op)
+        _forward(work)
         loss.record()
         for op in plan.backward:
             RECORD[type(op)](work, op)
     _update(work)
     return work
+
+
+def _forward(work: Program) -> None:
+    operations = list(work.task.plan.forward)
+    while operations:
+        op, *operations = operations
+        if isinstance(op, Affine) and operations and isinstance(then := operations[0], Map):
+            affine_and_map(work, op, then)
+            operations.pop(0)
+        else:
+            RECORD[type(op)](work, op)
 
 
 class _Loss:
@@ -69,9 +78,10 @@ class _Loss:
 
     def shape(self, rows: int) -> tuple[int, int]:
         """The blocks for so many rows, and their threads."""
-        threads = self.work.task.threads
+        threads = min(self.work.task.threads, MOST_WARPS * WARP)
         if self.by_row and self.K > LONG_ROW:
-            warps = min(-(-self.K // (HELD * WARP)), MOST_WARPS)
+            each = held(self.K) or 1
+            warps = min(-(-self.K // (each * WARP)), MOST_WARPS)
             return min(rows, MOST_BLOCKS), warps * WARP
         if self.by_row and self.K <= WARP and rows <= FEW_ROWS:
             return 1, min(rows, 32) * WARP
@@ -83,24 +93,25 @@ class _Loss:
         bias = None if op.bias is None else work.parameter(op.bias, "b")
         N, y, weight = work.rows, work.part(work.y), work.part(work.weight)
         blocks, threads = self.shape(N)
-        labels, given = str(work.y.dtype) == "int32", (y, weight, N, K)
+        labels = str(work.y.dtype) == "int32"
+        given: tuple = (y, weight, N, K)
+        width = work.task.width(op.output)
+        packed = labels and self.work.packed(K, z, bias, dz)
+        kernel = loss_kernel(work.task, labels=labels, packed=packed)
         if isinstance(loss, SoftmaxCrossEntropy | CrossEntropy) and self.by_row:
             targets = (y, None) if labels else (None, y)
             ignored, smoothing = loss.ignore_label, loss.label_smoothing
+            target = (1.0 - smoothing, smoothing / K, ignored is not None, ignored or 0)
             dbias = None
             if work.task.bias_of_loss is not None:
                 dbias = work.gradient(work.task.bias_of_loss, "b")
-            given = (*targets, self.class_weights, weight, N, K, 1.0 - smoothing, smoothing / K,
-                     ignored is not None, ignored or 0, isinstance(loss, CrossEntropy),
-                     self.columns, dbias)  # fmt: skip
-        kernel = self.kernel(labels, z, bias, dz)
+            if kernel.file == "labelled_rows.cu":
+                given = (y, weight, N, K, width, *target, self.columns, dbias)
+            else:
+                given = (*targets, self.class_weights, weight, N, K, width, *target,
+                         isinstance(loss, CrossEntropy), self.columns, dbias)  # fmt: skip
         work.launch_of(threads, kernel, blocks, z, bias, dz, *given, *self.finish())
         self.before += blocks
-
-    def kernel(self, labels: bool, *arrays: Array | None) -> Kernel:
-        """The kernel for these targets and these arrays."""
-        packed = self.K > LONG_ROW and labels and self.work.packed(self.K, *arrays)
-        return loss_kernel(self.work.task, packed=packed)
 
     def finish(self) -> tuple:
         """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
@@ -116,32 +127,37 @@ class _Loss:
                 b.cost_at, b.good)  # fmt: skip
 
 
-def loss_kernel(task: Task, *, packed: bool) -> Kernel:
-    """Return the kernel of the loss; ``packed`` if labels and aligned arrays are likely."""
+def held(K: int) -> int:
+    """Return how many of K entries of a row a lane of a warp or a block holds; 0 if too many."""
+    lanes, sizes = (MOST_WARPS * WARP, (16, 32)) if K > LONG_ROW else (WARP, (1, 8, 16, 32))
+    return next((n for n in sizes if n * lanes >= K), 0)
+
+
+def loss_kernel(task: Task, *, labels: bool, packed: bool) -> Kernel:
+    """Return the kernel of the loss for labels or rows; ``packed``: rows are aligned packs."""
     op, loss = task.plan.loss, task.loss
     if op.element is not None:
         return printed.element_loss(op.element)
-    K, weights = op.output.width, getattr(loss, "class_weights", None)
-    if K <= LONG_ROW:
-        return printed.cross_entropy(int(K <= WARP), "1", block=False, plain=False)
-    held = HELD if K <= HELD * MOST_WARPS * WARP else 0
-    if packed and held and weights is None and isinstance(loss, SoftmaxCrossEntropy):
-        return printed.cross_entropy(held, "WIDE", block=True, plain=True)
-    return printed.cross_entropy(held, "1", block=True, plain=False)
+    K, block = op.output.width, op.output.width > LONG_ROW
+    plain = isinstance(loss, SoftmaxCrossEntropy) and loss.class_weights is None
+    if labels and plain and held(K):
+        return printed.labelled_rows(held(K), packed=packed and K > WARP, block=block)
+    return printed.cross_entropy(held(K) if block or K <= WARP else 0, block=block)
 
 
 def _update(work: Program) -> None:
     b, task = work.buffers, work.task
-    size, factor = b.grad.shape[0], None
-    grid = work.blocks(-(-size * b.grad.itemsize // PACK))
-    if b.good is not None:
-        work.launch("find_overflow", grid, b.grad, b.good, size)
+    size, factor = b.state.params.shape[0], None
+    packs = -(-size * b.grad.itemsize // PACK)
+    if b.good is not None:  # a pad is only not finite where another number is not
+        work.launch("find_overflow", work.many_blocks(packs), b.grad, b.good, b.grad.shape[0])
     if task.clip.norm is not None:
         factor = b.factor
-        work.launch(printed.clip_factor(task.clip), grid, b.grad, b.denominator, b.partial,
-                    b.turns, factor, size)  # fmt: skip
-    work.launch(update_kernel(task), grid, b.state.params, b.grad, b.denominator, factor, b.good,
-                b.narrow, b.coefficients, size, *b.state.slots)  # fmt: skip
+        work.launch(clip_kernel(task), work.blocks(packs), b.grad, b.tensors, b.denominator,
+                    b.partial, b.turns, factor, size)  # fmt: skip
+    work.launch(update_kernel(task), work.many_blocks(packs), b.state.params, b.grad, b.tensors,
+                b.denominator, factor, b.good, b.working, b.coefficients, size,
+                *b.state.slots)  # fmt: skip
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.stats_before, b.state.stats, S, b.good)
@@ -151,8 +167,14 @@ def _update(work: Program) -> None:
 
 def update_kernel(task: Task) -> Kernel:
     """Return the kernel of the update rule."""
-    assert task.plan.updates[0].formula is not None
-    return printed.update(task.plan.updates[0].formula, type(task.optimizer).__name__)
+    formula, label = task.plan.updates[0].formula, type(task.optimizer).__name__
+    assert formula is not None
+    return printed.update(formula, label, apart=task.padding is not None)
+
+
+def clip_kernel(task: Task) -> Kernel:
+    """Return the kernel that clips the norm of the gradient."""
+    return printed.clip_factor(task.clip, apart=task.padding is not None)
 
 
 def kernels(task: Task) -> list[Kernel]:
@@ -195,8 +217,8 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, Drop):
         yield WRITTEN["dropout"]
     elif isinstance(op, LossStep):
-        yield loss_kernel(task, packed=op.output.width % 8 == 0)
+        yield loss_kernel(task, labels=True, packed=op.output.width % 8 == 0)  # likely
     elif isinstance(op, Update):
         yield update_kernel(task)
         if task.clip.norm is not None:
-            yield printed.clip_factor(task.clip)
+            yield clip_kernel(task)

@@ -56,3 +56,22 @@ __device__ inline bool finish(real (&sums)[ALL], FINISH) {
   if (good) *good = 1;
   return true;
 }
+
+// The same, and dbias (K) = the sums of `column` over the warps of all blocks, by way of columns
+// (blocks, K), if dbias is not null: then K is at most 32, and lane k has column k.
+__device__ inline void finish_columns(real (&sums)[ALL], real column, int K, real* columns,
+                                      real* dbias, FINISH) {
+  int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
+  int blocks = first + gridDim.x;
+  bool alone = finishes && blocks == 1;
+  if (dbias) {
+    column = column_sum(column);
+    real* to = alone ? dbias : columns + (first + blockIdx.x) * K;
+    if (group == 0 && lane < K) to[lane] = column;
+  }
+  if (!finish(sums, SAME) || !dbias || alone) return;
+  column = 0;
+  for (int i = group; lane < K && i < blocks; i += groups) column += columns[i * K + lane];
+  column = column_sum(column);
+  if (group == 0 && lane < K) dbias[lane] = column;
+}

@@ -1,0 +1,13 @@
+"""scripts/gpu_model.py: the report in the repository is the one that it writes."""
+
+import importlib
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def test_the_report_is_that_of_the_step_as_it_is(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    module = importlib.import_module("gpu_model")
+    written = module.REPORT.read_text("utf-8")
+    assert written == module.report(), "run python scripts/gpu_model.py"
