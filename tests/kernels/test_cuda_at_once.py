@@ -4,6 +4,7 @@ To the bit, training is what it is a step at a time from gathered batches, where
 stopped or resumed.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -11,11 +12,13 @@ import signal
 import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor
+from interruption import interrupted
 from test_cuda_mixed import first_state as mixed_state
 from test_cuda_step import class_batches, first_state, inputs
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
 from xpnet.backends import get_backend
+from xpnet.errors import XpnetWarning
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.graphed_step import MOST_AT_ONCE, FusedStep
 from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, ReLU, Sequential, Tanh
@@ -455,6 +458,19 @@ def test_an_interruption_within_steps_that_are_taken_at_once_is_exact(
     t.fit(data, epochs=2)
     assert result(t) == result(whole)
     assert set(calls) == {4}
+
+
+@pytest.mark.long
+def test_an_error_at_any_line_leaves_a_training_that_goes_on_exactly(folder, data, at_once):
+    at_once(4)
+    whole = trainer(folder)
+    lines = interrupted(lambda: whole.fit(data, epochs=2), -1, "line")
+    for at in np.random.default_rng(3).integers(1, lines, size=10):
+        t = trainer(folder)
+        interrupted(lambda t=t: t.fit(data, epochs=2), int(at), "line")
+        with contextlib.suppress(XpnetWarning):  # all of it was done
+            t.fit(data, epochs=2)
+        assert result(t) == result(whole)
 
 
 def test_a_training_that_is_not_finite_names_its_step(folder, data, at_once):
