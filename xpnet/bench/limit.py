@@ -64,7 +64,8 @@ def _on_gpu(network: Network, setting: Setting, copied: int) -> Contender:
 def replayed_products(network: Network, executor: Executor, copied: int = 0) -> Contender:
     """Return the products with the fused step's dtypes, dW having that of the weights.
 
-    Widths are padded to what is fastest, as in the step. Half of the bytes ``copied`` are read, and half are written.
+    Widths are padded to what is fastest, as in the step. Half of the bytes ``copied`` are read, and
+    half are written.
     """
 
     def stored(host: np.ndarray) -> Array:
