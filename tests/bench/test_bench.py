@@ -189,6 +189,7 @@ def test_the_limit_of_a_gpu_computes_in_the_dtypes_of_the_step(folder):
     dtypes = [[str(x.dtype) for x in triple] for triple in given]
     narrow, of_weights = ["uint16"] * 3, ["uint16", "uint16", "float32"]
     assert dtypes == [narrow, narrow, of_weights, narrow, of_weights]
+    assert {x.shape for triple in given for x in triple} == {(5, 8), (8, 5), (8, 8)}  # padded
     x, W, z = (widened(x, np.float32) for x in given[0])
     np.testing.assert_allclose(z, x @ W, rtol=2**-7, atol=2**-9)
     places = [x.ctypes.data for triple in given for x in triple]
