@@ -2,8 +2,9 @@
 
     python -m gpu.counters SECONDS FILE MARKDOWN
 
-The clocks and the caches stay as they are in a training. "touched" are the bytes of the arrays that
-a launch is given, each once: more than that is read again, less has come from the cache.
+The clocks and the caches stay as they are in a training. The model counts each array that a launch
+is given once where it is read and once where it is written: what takes more of DRAM than that was
+read again, and what takes less has come from the cache.
 """
 
 import csv
@@ -16,6 +17,7 @@ from typing import Any
 
 from gpu.keeping import Kept, table
 from gpu.tools import find_tool, started, stopped
+from xpnet.bench.launches import PRODUCTS
 
 CASES = [("8192-8192-8192-8192:4096:sgd", "bfloat16"), ("784-512-256-10:128:adam", "float32")]
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -54,19 +56,38 @@ def number(text: str) -> float:
 
 
 def beside(found: list[dict[str, Any]], launched: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the table: each launch that ncu saw, with what xpnet knows of it."""
-    ours = list(launched)
-    rows = []
-    for row in found:
-        match = next((x for x in ours if x["name"] == row["kernel"]), None)
-        touched = rate = None
-        if match is not None:
-            ours.remove(match)
-            touched = match["touched"] / 1e6
-            rate = match["touched"] / row["µs"] / 1e3 if row["µs"] else None
-        name = match["label"] if match else row["kernel"][:60]
-        rows.append({**row, "kernel": name, "touched MB": touched, "touched GB/s": rate})
-    return rows
+    """Return the table: each launch that ncu saw, with what the model says of it.
+
+    A kernel's name is its label, or begins with that. What is left are the products, if there are
+    as many: cuBLAS may take several kernels for one.
+    """
+    ours = [launch for launch in launched if launch["label"] != PRODUCTS]
+    matches: dict[int, dict[str, Any]] = {}
+    for i, row in enumerate(found):
+        named = [x for x in ours if f"{row['kernel']}_".startswith(f"{x['label']}_")]
+        if named:
+            matches[i] = max(named, key=lambda x: len(x["label"]))
+            ours.remove(matches[i])
+    products = [launch for launch in launched if launch["label"] == PRODUCTS]
+    left = [i for i in range(len(found)) if i not in matches]
+    if len(left) == len(products):
+        matches |= dict(zip(left, products, strict=True))
+    return [joined(row, matches.get(i)) for i, row in enumerate(found)]
+
+
+def joined(row: dict[str, Any], launch: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row of the table."""
+    if launch is None:
+        return {**row, "model MB": None, "model GB/s": None, "TFLOP/s": None}
+    name = launch["label"] if launch["label"] != PRODUCTS else row["kernel"][:60]
+    seconds = row["µs"] * 1e-6 or float("nan")
+    return {
+        **row,
+        "kernel": name,
+        "model MB": launch["bytes"] / 1e6,
+        "model GB/s": launch["bytes"] / seconds / 1e9,
+        "TFLOP/s": launch["flops"] / seconds / 1e12 if launch["flops"] else None,
+    }
 
 
 def main(seconds: str, file: str, markdown: str) -> int:
@@ -79,15 +100,16 @@ def main(seconds: str, file: str, markdown: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for number_, (network, precision) in enumerate(CASES):
             log, plan = Path(folder) / f"{number_}.log", Path(folder) / f"{number_}.json"
-            ours = [sys.executable, "-m", "gpu.subject", network, precision, str(plan)]
-            process = started([program, *OPTIONS, *ours], log)
+            command = [sys.executable, "-m", "gpu.subject", network, precision, str(plan)]
+            process = started([program, *OPTIONS, *command], log)
             left = len(CASES) - number_
             late = stopped(process, (deadline - time.monotonic()) / left, grace=3.0)
             said = log.read_text("utf-8", "replace")
             launched = json.loads(plan.read_text("utf-8")) if plan.exists() else []
             rows, title = beside(read(said), launched), f"{network} in {precision}"
             kept.put(**{title: rows})
-            unseen = len(launched) - sum(row["touched MB"] is not None for row in rows)
+            ours = sum(launch["label"] != PRODUCTS for launch in launched)
+            unseen = ours - sum(row["model MB"] is not None and not row["TFLOP/s"] for row in rows)
             if REFUSED in said:
                 kept.miss(f"{title}: the driver lets only root count: {REFUSED}")
             elif late or not rows or unseen:

@@ -2,7 +2,8 @@
 
     python -m gpu.subject NETWORK PRECISION FILE       one eager step, between a profiler's marks
 
-``FILE`` gets the launches of that step as JSON. Of a rehearsal each width and batch is a part.
+``FILE`` gets the launches of that step as JSON, with what the model says that each moves. In a
+rehearsal each width and batch is a small part of what is said here.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 
 from gpu.card import card
 from xpnet.bench import Setting
+from xpnet.bench.launches import Labelling
 from xpnet.bench.networks import Network, parse_network
 from xpnet.kernels.cuda import executor as executors
 from xpnet.kernels.cuda.graphed_step import FusedStep
@@ -180,41 +182,20 @@ class Capturing:
         return self.replays[-1]
 
 
-class Listing:
-    """An executor that lists what is launched: kernel, label and the bytes of its arrays."""
-
-    def __init__(self, executor: Any) -> None:
-        self._executor, self.listed = executor, []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._executor, name)
-
-    def launch(self, kernel: Any, grid: Any, block: int, *given: Any) -> Callable[[], None]:
-        call = self._executor.launch(kernel, grid, block, *given)
-        arrays = [x for x in given if getattr(x, "shape", ()) and hasattr(x, "nbytes")]
-        entry = {
-            "name": kernel.name,
-            "label": kernel.label,
-            "touched": sum(x.nbytes for x in arrays),
-        }
-
-        def listing() -> None:
-            self.listed.append(entry)
-            call()
-
-        return listing
-
-
 def main(network: str, precision: str, file: str) -> int:
     """Take three eager steps, the last one between the marks."""
     began = time.perf_counter()
-    ready = taken(of_network(network, precision), graph=False, wrap=Listing)
+    ready = taken(of_network(network, precision), graph=False, wrap=Labelling)
     for _ in range(2):
         ready.take()
-    ready.executor.listed.clear()
+    ready.executor.called.clear()
     with card().profiled():
         ready.take()
-    Path(file).write_text(json.dumps(ready.executor.listed) + "\n", "utf-8")
+    launches = [
+        {"label": launch.name, "bytes": launch.bytes, "flops": launch.flops}
+        for launch in ready.executor.called
+    ]
+    Path(file).write_text(json.dumps(launches) + "\n", "utf-8")
     print(f"{network} in {precision}: {ready.step.note}, {time.perf_counter() - began:.1f} s")
     return 0
 

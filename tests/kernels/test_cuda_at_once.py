@@ -4,17 +4,21 @@ To the bit, training is what it is a step at a time from gathered batches, where
 stopped or resumed.
 """
 
+import contextlib
+import io
 import os
 import signal
 
 import numpy as np
 import pytest
 from cuda_on_cpu import CpuExecutor
+from interruption import interrupted
 from test_cuda_mixed import first_state as mixed_state
 from test_cuda_step import class_batches, first_state, inputs
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 
 from xpnet.backends import get_backend
+from xpnet.errors import XpnetWarning
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.graphed_step import MOST_AT_ONCE, FusedStep
 from xpnet.nn import BatchNorm, Dense, Dropout, Flatten, ReLU, Sequential, Tanh
@@ -24,9 +28,12 @@ from xpnet.optim.optimizers import SGD, Adam
 from xpnet.optim.schedules import Cosine
 from xpnet.step import Batch, Ordered, Rows, StepInputs
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates
+from xpnet.storage import CheckpointFolder
 from xpnet.training.callbacks import MANY, Callback, StopOnSignal
+from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.loader import Loader
 from xpnet.training.norms import Norms
+from xpnet.training.progress import Progress
 from xpnet.training.trainer import Trainer
 
 RULE = Adam(0.05)
@@ -187,6 +194,7 @@ def test_rows_give_the_bits_of_the_gathered_batch(kind, width, dtype, folder, rn
     assert results[0] == results[1]
 
 
+@pytest.mark.long_but(narrow=["bfloat16"])
 @pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
 def test_inputs_of_mixed_precision_are_rounded_once_where_there_is_room(narrow, folder, rng):
     results = []
@@ -317,12 +325,12 @@ def test_a_training_has_the_same_bits_however_many_steps_are_taken_at_once(
     for n in (1, 4, 8):
         at_once(n)
         t = trainer(folder, mixed=mixed)
-        t.fit(data, epochs=4, validation=data)
+        t.fit(data, epochs=3, validation=data)
         results.append(result(t))
         assert f"graph of {f'{n} steps' if n > 1 else ''}" in t.engine.step.note
-        assert t.position == (4, 0, 4 * 19)
+        assert t.position == (3, 0, 3 * 19)
         taken = t.engine.step.train.executor.counts["begin_step"]
-        assert taken < 4 * 19 / n + 4 * n + 30
+        assert taken < 3 * 19 / n + 4 * n + 25
     assert results[0] == results[1] == results[2]
     assert mixed is None or int(t.engine.state.skipped) > 0
 
@@ -343,6 +351,7 @@ class StopAt(Callback):
             trainer.stop("here")
 
 
+@pytest.mark.long_but(step=[3, 18])
 @pytest.mark.parametrize("each", [True, False])
 @pytest.mark.parametrize("step", [3, 8, 13, 18, 21])
 def test_a_training_is_stopped_and_resumed_anywhere(step, each, folder, data, at_once):
@@ -396,6 +405,36 @@ def test_the_norms_of_a_step_are_those_of_that_step(folder, data, at_once):
     assert records[0] == records[1] != [None, None]
 
 
+def test_the_callbacks_of_a_run_let_steps_be_taken_at_once(folder, data, at_once, tmp_path):
+    """Each still sees the steps that it waits for: the signal, checkpoints, the bar, the norms."""
+    at_once(4)
+    saved, seen = [], []
+
+    class Noted(Checkpointing):
+        def save(self, trainer):
+            saved.append(trainer.position.step)
+            return super().save(trainer)
+
+    class Last(StopOnSignal):
+        def steps_between(self, trainer):
+            seen.append(trainer.position.step)
+            return super().steps_between(trainer)
+
+    checkpoints = Noted(CheckpointFolder(tmp_path), every_steps=10)
+    progress = Progress(io.StringIO(), live=False)
+    t = trainer(folder)
+    t.fit(data, epochs=2, callbacks=[Last(), Norms(), progress, checkpoints])
+    assert saved[:3] == [10, 20, 30]
+    # One at a time: two for the pace of the bar, the last before a save, and those of the norms.
+    assert seen[:6] == [0, 1, 2, 6, 10, 14]
+    assert len(seen) < 2 * 19 - 8
+    at_once(1)
+    other = trainer(folder)
+    other.fit(data, epochs=2, callbacks=[Norms()])
+    assert result(t) == result(other)
+
+
+@pytest.mark.long_but(number=[57])
 @pytest.mark.parametrize("number", [20, 57, 130])
 def test_an_interruption_within_steps_that_are_taken_at_once_is_exact(
     number, folder, data, at_once, monkeypatch
@@ -419,6 +458,19 @@ def test_an_interruption_within_steps_that_are_taken_at_once_is_exact(
     t.fit(data, epochs=2)
     assert result(t) == result(whole)
     assert set(calls) == {4}
+
+
+@pytest.mark.long
+def test_an_error_at_any_line_leaves_a_training_that_goes_on_exactly(folder, data, at_once):
+    at_once(4)
+    whole = trainer(folder)
+    lines = interrupted(lambda: whole.fit(data, epochs=2), -1, "line")
+    for at in np.random.default_rng(3).integers(1, lines, size=10):
+        t = trainer(folder)
+        interrupted(lambda t=t: t.fit(data, epochs=2), int(at), "line")
+        with contextlib.suppress(XpnetWarning):  # all of it was done
+            t.fit(data, epochs=2)
+        assert result(t) == result(whole)
 
 
 def test_a_training_that_is_not_finite_names_its_step(folder, data, at_once):

@@ -61,6 +61,8 @@ from xpnet.optim.optimizers import (
 )
 from xpnet.step import (
     Batch,
+    Ordered,
+    Rows,
     StepInputs,
     Totals,
     TrainState,
@@ -737,6 +739,33 @@ def test_a_step_in_the_graph_neither_reads_on_the_host_nor_allocates(
         for i, batch in enumerate(batches[3:]):
             state, _ = fused(state, batch, inputs(3 + i, model, optimizer))
     assert float(executor.to_host(state.totals.counted)) == 6 * 12
+
+
+@pytest.mark.long_where(dtype=["float64"])
+@pytest.mark.parametrize("width", [8, 7])
+def test_rows_and_several_steps_at_once_have_the_bits_of_the_steps(width, executor, dtype, rng):
+    """More of it, on the emulator alone, is in test_cuda_at_once.py."""
+    layers = [Dense(9, bias=False), BatchNorm(), Tanh(), Dropout(0.3), Dense(7), ReLU(), Dense(5)]
+    data = next(class_batches(rng, dtype, [60], n=width, weights=True))
+    order = rng.permutation(60).astype("int32")
+    model, rule, results = Sequential(layers).build((width,)), Adam(0.05), []
+    for way in ("gathered", "rows", "at once"):
+        step = FusedStep(executor, model, SoftmaxCrossEntropy(), rule, threads=64)
+        state, costs = placed(executor, first_state(model, rule, dtype)), []
+        ordered = Ordered(placed(executor, data), executor.place(order))
+        for first in range(0, 32, 4):
+            rows = [Rows(ordered, 12 * k, 12 * k + 12) for k in range(4)]
+            given = [inputs(first + k, model, rule) for k in range(4)]
+            if way == "at once":
+                state, cost = step.many(state, rows, given)
+                costs += executor.to_host(cost).tolist()
+                continue
+            for batch, number in zip(rows, given, strict=True):
+                state, cost = step(state, batch.gathered() if way == "gathered" else batch, number)
+                costs.append(float(executor.to_host(cost)))
+        assert step.note.startswith(f"CUDA graph of {'4 steps, ' * (way == 'at once')}")
+        results.append((b"".join(executor.to_host(x).tobytes() for x in arrays(state)), costs))
+    assert results[0] == results[1] == results[2]
 
 
 def test_a_batch_in_another_dtype_or_layout_is_converted_first(executor, dtype, rng):

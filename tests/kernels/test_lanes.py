@@ -82,7 +82,7 @@ class Memory:
         return masks
 
 
-@pytest.mark.long_but(name=["deep", "float16", "micro-batches"])
+@pytest.mark.long_but(name=["deep", "float16"])
 @pytest.mark.parametrize("name", PLANS)
 def test_a_call_touches_what_it_was_recorded_with_and_nothing_else(name, folder, rng):
     executor, calls = program(folder, rng, **PLANS[name])
@@ -125,7 +125,7 @@ def touched(spans):
     return {byte // 4 for first, last in spans for byte in range(first, last, 2)}
 
 
-@pytest.mark.long_but(name=["deep", "float16", "micro-batches"])
+@pytest.mark.long_but(name=["deep", "float16"])
 @pytest.mark.parametrize("name", PLANS)
 def test_what_runs_at_the_same_time_shares_no_bytes_that_either_writes(name, folder, rng):
     _, calls = program(folder, rng, **PLANS[name])

@@ -11,13 +11,14 @@ from cuda_on_cpu import CpuExecutor
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.run import train
-from xpnet.run.batch_size import take_steps, with_batch_size
+from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config_sources import load_config
 from xpnet.run.trained_run import make_trainer
-from xpnet.step import Batch
+from xpnet.step import StepInputs, dropout_keys
+from xpnet.training.loader import Loader
 from xpnet.training.step_choice import FUSED
 
-ROWS, CAPACITY = 150, 60_000  # bytes: a batch of all rows has no room
+ROWS, WIDTH, CAPACITY = 150, 6, 60_000  # bytes: a batch of all rows has no room
 
 
 class Device(CpuExecutor):
@@ -26,12 +27,13 @@ class Device(CpuExecutor):
     alive = peak = 0
 
     def empty(self, shape, dtype):
-        return self._counted(np.full(shape, 0, dtype))
+        return Device.counted(np.full(shape, 0, dtype))
 
     def place(self, host):
-        return self._counted(np.array(host))
+        return Device.counted(np.array(host))
 
-    def _counted(self, x):
+    @staticmethod
+    def counted(x):
         if Device.alive + x.nbytes > CAPACITY:
             gc.collect()  # as CuPy's pool does
         if Device.alive + x.nbytes > CAPACITY:
@@ -51,7 +53,13 @@ class Gpu(NumpyBackend):
     name = "gpu"
 
     def free_memory(self):
-        return CAPACITY
+        return CAPACITY - Device.alive
+
+    def place(self, host):
+        return Device.counted(np.array(host))
+
+    def asarray(self, x, dtype=None):
+        return self.place(super().asarray(x, dtype))
 
 
 @pytest.fixture
@@ -65,23 +73,57 @@ def gpu(monkeypatch, folder):
     return Gpu("cpu", "float32")
 
 
-def test_a_training_with_the_largest_batch_runs_out_at_no_step(gpu, rng):
+@pytest.fixture
+def largest(rng):
+    """The config and the splits of a run with the largest batch."""
+    x = rng.normal(size=(ROWS, WIDTH)).astype("float32")
+    y = rng.integers(3, size=ROWS).astype("int32")
+    rows = SimpleNamespace(input_shape=(WIDTH,), outputs=3, embeddings=())
+    rows.loader = lambda backend, *more: Loader(backend, x, y, resident=True)
+    splits = SimpleNamespace(train=x, validation=None, preprocessing=rows)
+    sets = ["batch_size=largest", "model.hidden=[40]", "threads=1"]
+    return load_config("digits", sets), splits
+
+
+def test_a_training_with_the_largest_batch_runs_out_at_no_step(gpu, largest, monkeypatch):
     """Not at the third, when the graph is checked against a copy, nor at the ragged last batch."""
-    x, y = rng.normal(size=(ROWS, 6)).astype("float32"), rng.integers(3, size=ROWS).astype("int32")
-    rows = SimpleNamespace(input_shape=(6,), outputs=3, embeddings=())
-    config = load_config("digits", ["batch_size=largest", "model.hidden=[40]", "threads=1"])
-    splits = SimpleNamespace(train=x, preprocessing=rows)
+    config, splits = largest
+
+    def made(*given):
+        gc.collect()
+        Device.peak = Device.alive  # of this attempt
+        return make_trainer(*given)
+
+    monkeypatch.setattr("xpnet.run.batch_size.make_trainer", made)
     found = with_batch_size(config, gpu, splits, lambda line: None)
     assert 20 < found.batch_size < ROWS / 2
     assert ROWS % found.batch_size
     gc.collect()
     tried, Device.peak = Device.peak, 0
-    engine = make_trainer(found, rows, gpu).engine
-    for first in range(0, ROWS, found.batch_size):
-        part = slice(first, first + found.batch_size)
-        take_steps(engine, Batch(x[part], y[part]), found)
+    engine = make_trainer(found, splits.preprocessing, gpu).engine
+    loader = splits.preprocessing.loader(gpu)
+    step = 0
+    for _ in range(4):  # epochs, of one ragged batch each
+        for batch in loader.batches(found.batch_size):
+            keys = dropout_keys(0, step, engine.model.n_random)
+            engine.train(batch, StepInputs(step, engine.coefficients(0.001, step + 1), keys))
+            step += 1
     assert engine.step.note.startswith("CUDA graph of ")
     assert Device.peak <= tried
+
+
+def test_the_rows_are_where_they_will_be_while_it_is_found(gpu, largest, monkeypatch):
+    config, splits = largest
+
+    def find(need, backend, rows, attempt):
+        taken.append(Device.alive)
+        return 10
+
+    taken = []
+    monkeypatch.setattr("xpnet.run.batch_size.fitting_batch", find)
+    assert with_batch_size(config, gpu, splits, lambda line: None).batch_size == 10
+    gc.collect()
+    assert taken[0] - Device.alive == splits.train.nbytes + 4 * ROWS
 
 
 @pytest.mark.parametrize("extra", ["loss.class_weights=balanced", "accumulate=4"])

@@ -256,6 +256,8 @@ class FusedStep:
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
+        if self.task.padding:
+            note += f" padded to multiples of {self.task.padding.pack}"
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _fall_back(self, reason: str) -> None:
