@@ -3,13 +3,15 @@
     networks.py     the workload of a step: a network, a batch size and an optimizer
     predictions.py  the workload of a prediction: a network and a number of rows
     fits.py         the workload of a whole fit: data, hidden layers and how they are trained
-    limit.py        the lower bound of a step: its matrix products alone
+    limit.py        the lower bounds of a step: its products alone, and with a copy of its bytes
     contenders.py   the tables of contenders; each builds a step and a way to wait for it
     *peers.py       the contenders of other libraries: of a step, a prediction and a fit
     measure.py      interleaved rounds, medians, and conditions on them
     crossover.py    the width at which one contender overtakes another, by batch size
     profile.py      the breakdown of a step's time on a CPU
     launches.py     the breakdown of a step's time on a GPU
+    model.py        what a step launches and moves, and what that takes, without a GPU
+    traffic.py      the bytes of a launch
     scale.py        how time and memory grow with width, depth, batch and rows
     results.py      tables, JSON, Markdown and a plot
 

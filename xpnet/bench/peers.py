@@ -49,7 +49,8 @@ def torch_compiled(
     On a GPU ``mode="reduce-overhead"`` replays CUDA graphs of both.
     """
     mode = "reduce-overhead" if setting.on_gpu else "default"
-    return _torch_step(widths, optimizer, lr, x, y, setting, mode=mode)
+    step, wait, note = _torch_step(widths, optimizer, lr, x, y, setting, mode=mode)
+    return step, wait, f"{note}, mode {mode}"
 
 
 def torch_graphed(
