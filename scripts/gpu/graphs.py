@@ -16,7 +16,8 @@ from typing import Any
 
 from gpu.card import card
 from gpu.keeping import Kept, table
-from gpu.subject import SHRINK, Capturing, of_network, taken
+from gpu.subject import Capturing, of_network, taken
+from xpnet.bench.launches import averaged
 
 CASES = [
     ("64-32-10:32:sgd", "tf32"),
@@ -33,7 +34,6 @@ WORDS = re.compile(r"[A-Za-z_]\w+")
 KERNEL_NODE_PARAMS = 4  # cudaGraphDebugDotFlagsKernelNodeParams
 UNNAMED = "unnamed"
 DOT = 4000  # characters of CUDA's text that are kept
-SLICE = 0.2 if SHRINK == 1 else 0.01  # seconds that something is repeated
 
 
 def described(text: Callable[[int], str]) -> dict[str, Any]:
@@ -80,23 +80,6 @@ def longest(labels: set[str], edges: set[tuple[str, str]]) -> int:
     return max(depth.values(), default=0)
 
 
-def average(call: Callable[[], Any], wait: Callable[[], None]) -> tuple[float, float]:
-    """Return microseconds per call: until the host has given them all, and until all are done."""
-    call()
-    wait()
-    count = 1
-    while True:
-        began = time.perf_counter()
-        for _ in range(count):
-            call()
-        given = time.perf_counter() - began
-        wait()
-        done = time.perf_counter() - began
-        if done > SLICE / 2:
-            return given / count * 1e6, done / count * 1e6
-        count = max(2 * count, round(0.7 * count * SLICE / max(done, 1e-9)))
-
-
 def measured(network: str, precision: str) -> dict[str, Any]:
     """Return a row of the table, and under "names" the names of the nodes."""
     its = card()
@@ -106,14 +89,14 @@ def measured(network: str, precision: str) -> dict[str, Any]:
             ready.take()
         replay = ready.executor.replays[0]
         found = described(replay.__self__.debug_dot_str)
-        _, gpu = average(replay, its.synchronize)
+        gpu = averaged(replay, its.synchronize)
         few = 40  # that the queue of launches holds: the host does not wait for the GPU
         its.synchronize()
         began = time.perf_counter()
         for _ in range(few):
             ready.take()
         host = (time.perf_counter() - began) / few * 1e6
-        _, whole = average(ready.take, its.synchronize)
+        whole = averaged(ready.take, its.synchronize)
     launches = re.search(r"(\d+) launches", ready.step.note)
     return {
         "network": network,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpu.card import card, clocks, clocks_line
-from gpu.graphs import average
 from gpu.keeping import Kept
 from gpu.subject import SHRINK
 from xpnet.bench import Setting
+from xpnet.bench.launches import averaged
 from xpnet.kernels.cuda import executor as executors
 
 COPIED = (1 << 30) // SHRINK**2  # bytes
@@ -35,7 +35,7 @@ def copies() -> float:
     with executor.active():
         host = np.ones(COPIED // 4, np.float32)
         a, b = executor.place(host), executor.place(host)
-        _, spent = average(lambda: executor.copy(b, a), card().synchronize)
+        spent = averaged(lambda: executor.copy(b, a), card().synchronize)
     return 2 * COPIED / spent / 1e3
 
 
@@ -51,7 +51,7 @@ def products(precision: str) -> float:
             host = host.astype(executor.stored)
         a, b = executor.place(host), executor.place(host)
         out = executor.empty((WIDTH, WIDTH), executor.stored)
-        _, spent = average(executor.product(a, b, out), card().synchronize)
+        spent = averaged(executor.product(a, b, out), card().synchronize)
     return 2 * WIDTH**3 / spent / 1e6
 
 

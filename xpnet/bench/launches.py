@@ -28,7 +28,7 @@ from xpnet.optim.optimizers import Optimizer
 from xpnet.step import Batch, StepInputs, TrainState, zero_totals
 from xpnet.step.mixed_precision import first_scale
 
-__all__ = ["PRODUCTS", "Labelling", "Launch", "first_state", "launches", "profile_gpu"]
+__all__ = ["PRODUCTS", "Labelling", "Launch", "averaged", "first_state", "launches", "profile_gpu"]
 
 PRODUCTS = "matrix products"
 COPIES = 20  # copies of a launch in its graph
@@ -111,7 +111,7 @@ def launches(network: Network, setting: Setting, executor: Executor) -> dict[str
         program = next(iter(step.programs.values())).program
 
         def spent(call: Call) -> float:
-            return _time(call, lambda: executor.to_host(state.totals.loss))
+            return averaged(call, lambda: executor.to_host(state.totals.loss))
 
         parts: dict[str, float] = {}
         for launch in program.calls:
@@ -137,7 +137,7 @@ def first_state(
     return TrainState(params, stats, rule.init(params), zero_totals(params), scale)
 
 
-def _time(call: Call, wait: Callable[[], Any]) -> float:
+def averaged(call: Call, wait: Callable[[], Any]) -> float:
     """Return the microseconds of a call, averaged over many without waiting in between."""
     call()
     wait()
