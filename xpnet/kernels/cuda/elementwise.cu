@@ -24,22 +24,23 @@ FRAME bias_activation(F f, act* x, const act* bias, act* a, int N, int J) {
 }
 
 __device__ inline real* shared_columns() {
-  __shared__ real of_groups[WARP * (WARP * WIDE + 1)];
+  __shared__ real of_groups[WARP * WARP * WIDE];
   return of_groups;
 }
 
-// Puts the sums over the warps of the block of each lane's V columns. Every thread must call it.
+// Puts the sums over the warps of the block of each lane's V columns. Every thread must call it. A
+// thread adds up a column: with a tree of a warp for each it took 1.2 to 1.5 times as long on an H200.
 template <int V>
 __device__ inline void put_column_sums(const real (&x)[V], real* out, int J, int add) {
-  const int columns = WARP * V, row = columns + 1;  // one more: other banks of shared memory
   real* of_group = shared_columns();
   int lane = threadIdx.x % WARP, group = threadIdx.x / WARP, groups = blockDim.x / WARP;
-  for (int v = 0; v < V; v++) of_group[group * row + v * WARP + lane] = x[v];
+  for (int v = 0; v < V; v++) of_group[(group * V + v) * WARP + lane] = x[v];
   __syncthreads();
-  for (int c = group; c < columns; c += groups) {
-    real sum = warp_sum(lane < groups ? of_group[lane * row + c] : (real)0);
-    int j = (blockIdx.x * WARP + c % WARP) * V + c / WARP;
-    if (lane == 0 && j < J) put(out + j, sum, add);
+  for (int c = threadIdx.x; c < WARP * V; c += blockDim.x) {
+    int v = c / WARP, of = c % WARP, j = (blockIdx.x * WARP + of) * V + v;
+    real sum = 0;
+    for (int g = 0; g < groups; g++) sum += of_group[(g * V + v) * WARP + of];
+    if (j < J) put(out + j, sum, add);
   }
 }
 
