@@ -1,6 +1,7 @@
 """Padded widths: which places have them, that pads are inert, and whole steps with them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_hidden_widths_and_inputs_are_padded_and_outputs_are_not():
     }  # fmt: skip
     assert found.buffers == [8, 24, 17, 16, 24, 24, 10]
     assert [e.start % 8 for e in found.layout.entries] == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("pack", "widths"), [(8, (832, 2560, 1024, 104, 10)), (4, (800, 2528, 1024, 104, 10))]
+)
+def test_widths_that_are_padded_are_whole_cache_lines_where_that_adds_little(pack, widths):
+    """128 bytes, if they are no more than a sixteenth."""
+    layers = [Dense(2499), ReLU(), Dense(1000), ReLU(), Dense(101), ReLU(), Dense(10)]
+    found = shapes(padded(layers, (784,), pack))
+    assert tuple(found[f"{i}.dense.W"] for i in (0, 2, 4, 6)) == tuple(pairwise(widths))
+    assert padded([Dense(2400), ReLU(), Dense(1000), ReLU(), Dense(16)], (784,), pack) is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +214,7 @@ def test_many_classes(K, form, padding_to, rng):
     if form == "rows":
         batches = [b._replace(y=rng.uniform(size=(len(b.y), K)) / K) for b in batches]
     fused, _ = compare(executor, layers, (6,), batches, SoftmaxCrossEntropy(), rule)
-    assert shapes(fused.task.padding)["2.dense.W"] == (16, -(-K // 8) * 8)
+    assert shapes(fused.task.padding)["2.dense.W"] == (16, {33: 40, 101: 104, 1030: 1088}[K])
 
 
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])

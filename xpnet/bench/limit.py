@@ -19,6 +19,7 @@ from xpnet.errors import BackendError
 from xpnet.kernels.cuda.buffers import many_blocks
 from xpnet.kernels.cuda.executor import CupyExecutor, Executor
 from xpnet.kernels.cuda.lanes import Recorded
+from xpnet.kernels.cuda.padding import padded_widths
 from xpnet.kernels.cuda.sources import PACK, WRITTEN
 from xpnet.typing import Array
 
@@ -76,8 +77,9 @@ def replayed_products(network: Network, executor: Executor, copied: int = 0) -> 
     def wide(host: np.ndarray) -> Array:
         return executor.place(host.astype(executor.dtype))
 
-    widths = tuple(-(-width // executor.pack) * executor.pack for width in network.widths)
-    padded = replace(network, widths=widths)
+    *others, last = network.widths
+    of_last = padded_widths([last], executor.pack)
+    padded = replace(network, widths=(*padded_widths(others, executor.pack), *of_last))
     triples = products(padded, _once(stored, executor), _once(wide, executor))
     calls = [executor.product(*triple) for triple in triples]
     note = f"a CUDA graph of {len(calls)} cuBLAS calls"
