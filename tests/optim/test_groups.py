@@ -1,6 +1,7 @@
 """Groups of parameters against PyTorch's parameter groups, on every backend."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -279,7 +280,7 @@ def test_a_gpu_has_no_kernels_for_them_yet():
     model = Sequential(LAYERS).build((WIDTH,))
     rule = grouped(SGD(lr_factors={"0": 2.0}), layouts(model)[0])
     with pytest.raises(UnsupportedError, match="groups of parameters have no kernels on a GPU"):
-        StepOnGpu(None, model, SoftmaxCrossEntropy(), rule)
+        StepOnGpu(SimpleNamespace(pack=1), model, SoftmaxCrossEntropy(), rule)
 
 
 # -- the groups themselves -------------------------------------------------------------------------
