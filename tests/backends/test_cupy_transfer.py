@@ -19,7 +19,8 @@ from xpnet.data import Augment, Shuffle
 from xpnet.data.read import open_rows
 from xpnet.data.streamed_dataset import Assignment, StreamedDataset
 from xpnet.errors import BackendError
-from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.training.loader import Loader
+from xpnet.training.streamed_loader import StreamedLoader
 
 
 class Event:

@@ -18,7 +18,8 @@ from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
 from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
-from xpnet.training.loader import Loader, StreamedLoader
+from xpnet.training.loader import Loader
+from xpnet.training.streamed_loader import StreamedLoader
 from xpnet.typing import Array
 
 __all__ = [

@@ -9,7 +9,9 @@ import numpy as np
 from xpnet.data import rare_classes, split
 from xpnet.errors import ConfigError, DataError, XpnetWarning
 from xpnet.nn.losses import Loss
-from xpnet.training.loader import Loader, RenewedLoader, StreamedLoader
+from xpnet.training.loader import Loader
+from xpnet.training.renewed_loader import RenewedLoader
+from xpnet.training.streamed_loader import StreamedLoader
 
 __all__ = ["check_fraction", "divided"]
 

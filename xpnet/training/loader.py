@@ -2,28 +2,24 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.backend import foreign
-from xpnet.data import Augment, Shuffle, StreamedDataset
+from xpnet.data import Augment, Shuffle
 from xpnet.data.dataset import refuse_sparse
-from xpnet.data.files import naming, one_line
+from xpnet.data.files import one_line
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
-from xpnet.nn.losses import check_weights
 from xpnet.prefetch import Empty, new_array
 from xpnet.step import Batch, Ordered, Rows
 from xpnet.typing import Array
 
-__all__ = ["Loader", "RenewedLoader", "RenewedRows", "StreamedLoader", "on_host", "uneven"]
-
-READ_AT_ONCE = 4096  # rows of a stream whose targets alone are needed
+__all__ = ["Loader", "Transform", "batch_of", "on_host", "uneven"]
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -105,7 +101,7 @@ class Loader:
         indices = np.arange(rows) % self.arrays["x"].shape[0]
         if self.resident:
             return self._take(Rows(self._ordered(indices), 0, rows))
-        return _batch(
+        return batch_of(
             {k: self.backend.place(self._ready(k, v[indices])) for k, v in self.arrays.items()}
         )
 
@@ -154,14 +150,14 @@ class Loader:
         """
         if not self.resident:
             prepared = partial(self._prepared, batch_size, shuffle, start)
-            return map(_batch, self.backend.stream(prepared))
+            return map(batch_of, self.backend.stream(prepared))
         if shuffle is None and start == 0 and self.rows <= batch_size:
-            return iter((_batch(self.arrays),))
+            return iter((batch_of(self.arrays),))
         # The standard leaves a slice past the end open.
         starts = range(start * batch_size, self.rows, batch_size)
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
         if shuffle is None:
-            return (_batch({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
+            return (batch_of({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
         order = shuffle.order(self.rows)
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
             return self._reused(starts, batch_size, order)
@@ -187,7 +183,7 @@ class Loader:
 
     def _ordered(self, order: np.ndarray) -> Ordered:
         placed = self.backend.asarray(order, dtype="int32")
-        return Ordered(_batch(self.arrays), placed, self.fixed)
+        return Ordered(batch_of(self.arrays), placed, self.fixed)
 
     def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""
@@ -198,7 +194,7 @@ class Loader:
             }
             for _ in range(2)
         ]
-        whole = [_batch(slot) for slot in slots]
+        whole = [batch_of(slot) for slot in slots]
         sources = [[(_taking(v), slot[k]) for k, v in self.arrays.items()] for slot in slots]
         for n, s in enumerate(starts):
             rows = order[s : s + size]
@@ -206,7 +202,7 @@ class Loader:
             for take, out in sources[n % 2]:
                 take(rows, 0, out if full else out[: len(rows)], "clip")
             slot = slots[n % 2]
-            yield whole[n % 2] if full else _batch({k: v[: len(rows)] for k, v in slot.items()})
+            yield whole[n % 2] if full else batch_of({k: v[: len(rows)] for k, v in slot.items()})
 
     def _gathered(
         self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
@@ -273,141 +269,6 @@ class Loader:
         return needed < free / 2
 
 
-class RenewedRows(NamedTuple):
-    """Rows that are others in every epoch: ``first`` are those of ``epoch``."""
-
-    of: Callable[[int], Any]  # (x, y) or (x, y, weight) of an epoch, counted from 0
-    epoch: int
-    first: tuple[Any, ...]
-
-    def changed(
-        self, first: tuple[Any, ...], change: Callable[[tuple[Any, ...]], tuple[Any, ...]]
-    ) -> "RenewedRows":
-        """Return the rows with each tuple of a later epoch changed."""
-        return RenewedRows(lambda epoch: change(self.of(epoch)), self.epoch, first)
-
-
-class RenewedLoader(Loader):
-    """The rows that a function returns for each epoch.
-
-    Raises DataError where they are not as many, or of another shape, as those of the first.
-    """
-
-    def __init__(self, backend: Backend, rows: RenewedRows) -> None:
-        super().__init__(backend, *rows.first)
-        self._rows = rows._replace(first=())  # which are placed
-        self._check: Check | None = None
-
-    def checked(self, check: Check) -> Loader:
-        self._check = check
-        return super().checked(check)
-
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: Shuffle | None = None,
-        start: int = 0,
-        *,
-        reuse: bool = False,
-    ) -> Iterator[Batch]:
-        self._renew(shuffle)
-        return super().batches(batch_size, shuffle, start, reuse=reuse)
-
-    def rows_of_batches(
-        self, batch_size: int, shuffle: Shuffle, start: int = 0
-    ) -> Iterator[Rows] | None:
-        self._renew(shuffle)
-        return super().rows_of_batches(batch_size, shuffle, start)
-
-    def _renew(self, shuffle: Shuffle | None) -> None:
-        """Take the rows of this epoch, if they are those of another one."""
-        if shuffle is None or (epoch := shuffle.epoch) == self._rows.epoch:
-            return
-        with naming(f"the rows of epoch {epoch + 1}"):
-            new = Loader(self.backend, *self._rows.of(epoch))
-            shapes = [{k: tuple(v.shape) for k, v in a.items()} for a in (new.arrays, self.arrays)]
-            if shapes[0] != shapes[1]:
-                msg = f"the shapes are {shapes[0]}; those of the epoch before are {shapes[1]}"
-                raise DataError(msg)
-            if self._check is not None:
-                new.checked(self._check)
-            if (weight := new.weights()) is not None:
-                check_weights(weight, new.rows)
-        self.arrays, self.resident = new.arrays, new.resident
-        self._rows = self._rows._replace(epoch=epoch)
-
-
-class StreamedLoader(Loader):
-    """The rows of a data set that stays in its file.
-
-    ``target_transform`` acts on rows of y. Without ``augment`` the transforms are done once for
-    each window that is read, so that a batch is no more than a gather out of it.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        dataset: StreamedDataset,
-        *,
-        transform: Transform | None = None,
-        target_transform: Transform | None = None,
-        augment: Augment = Augment(),
-    ) -> None:
-        targets, dtype = dataset.targets, backend.dtype_name
-
-        def placeable(y: np.ndarray) -> np.ndarray:
-            y = y if targets is None else targets(y)
-            return backend.as_host(y if target_transform is None else target_transform(y))
-
-        self.dataset = replace(dataset, targets=None if targets is None else placeable)
-        if not augment:
-            whole_windows = transform or (lambda x: x.astype(dtype))
-            self.dataset = replace(self.dataset, transform=whole_windows, dtype=dtype)
-            transform = None
-        first = self.dataset.take([0])
-        options: Any = {"resident": False, "transform": transform, "augment": augment}
-        super().__init__(backend, first.x, first.y, **options)
-        self.rows = len(dataset)
-
-    def checked(self, check: Check) -> Loader:
-        self._targets()  # there are any
-        checked = copy.copy(self)
-        checked.dataset = replace(self.dataset, check=check)
-        return checked
-
-    def targets(self) -> Iterator[np.ndarray]:
-        for _, y in self.dataset.batches(READ_AT_ONCE, None, 0):
-            assert y is not None
-            yield y
-
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: Shuffle | None = None,
-        start: int = 0,
-        *,
-        reuse: bool = False,
-    ) -> Iterator[Batch]:
-        if self.augment or not self.backend.owns(np.empty(0)):
-            return super().batches(batch_size, shuffle, start)
-        # A batch of NumPy is placed by doing nothing, for which no thread is needed.
-        return map(_batch, self._gathered(batch_size, shuffle, start, new_array))
-
-    def _gathered(
-        self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
-    ) -> Iterator[dict[str, np.ndarray]]:
-        stay = self._stay_as_stored()
-
-        def kept(name: str, *of: Any) -> np.ndarray:
-            return empty(name, *of) if name in stay else new_array(name, *of)
-
-        for x, y in self.dataset.batches(batch_size, shuffle, start, kept):
-            yield {"x": x} if y is None else {"x": x, "y": y}
-
-    def _stay_as_stored(self) -> set[str]:
-        return self.arrays.keys() - ({"x"} if self.augment else set())  # others were transformed
-
-
 def _gathered_into(empty: Callable[..., np.ndarray], v: np.ndarray, rows: Any) -> np.ndarray:
     """Gather rows, by a slice or indices, into what ``empty`` makes of a shape and a dtype."""
     if isinstance(rows, slice):
@@ -467,5 +328,6 @@ def uneven(error: Exception) -> str:
     return "its parts have different shapes" if "inhomogeneous" in str(error) else ""
 
 
-def _batch(arrays: dict[str, Array]) -> Batch:
+def batch_of(arrays: dict[str, Array]) -> Batch:
+    """Return named arrays as a batch."""
     return Batch(arrays["x"], arrays.get("y"), arrays.get("sample weights"))

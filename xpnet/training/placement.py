@@ -5,7 +5,9 @@ from typing import Any
 from xpnet.backends import Backend, backend_class, backend_of, resolve
 from xpnet.data import StreamedDataset
 from xpnet.errors import BackendError, DataError
-from xpnet.training.loader import Loader, RenewedLoader, RenewedRows, StreamedLoader
+from xpnet.training.loader import Loader
+from xpnet.training.renewed_loader import RenewedLoader, RenewedRows
+from xpnet.training.streamed_loader import StreamedLoader
 
 __all__ = ["FORMS", "Placement", "check_labelled"]
 

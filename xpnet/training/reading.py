@@ -14,10 +14,12 @@ from xpnet.nn import Sequential
 from xpnet.nn.fit import check_reachable
 from xpnet.nn.losses import Loss, check_weights
 from xpnet.training.class_labels import as_labels, coded, looked_up
-from xpnet.training.loader import Loader, RenewedRows, StreamedLoader, on_host
+from xpnet.training.loader import Loader, on_host
 from xpnet.training.placement import Placement, check_labelled
+from xpnet.training.renewed_loader import RenewedRows
 from xpnet.training.snapshot import Position
 from xpnet.training.sources import rows_of
+from xpnet.training.streamed_loader import StreamedLoader
 
 __all__ = ["Reading"]
 

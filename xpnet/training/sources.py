@@ -28,9 +28,10 @@ from xpnet.data.dataset import refuse_sparse
 from xpnet.data.files import naming
 from xpnet.data.tables.memory import labelled_numbers, named_numbers, numbers_in, speaks_arrow
 from xpnet.errors import ConfigError, DataError
-from xpnet.training.loader import Loader, RenewedRows, uneven
+from xpnet.training.loader import Loader, uneven
 from xpnet.training.memory import host_memory, in_words
 from xpnet.training.placement import FORMS
+from xpnet.training.renewed_loader import RenewedRows
 
 __all__ = ["Rows", "features", "label_for", "rows_of"]
 
