@@ -29,6 +29,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.long_where(precision=["float32"])
 @pytest.mark.parametrize("network", STANDARD_ON_GPU, ids=str)
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_step_of_a_benchmark_has_no_more_launches_and_bytes(network, precision):

@@ -317,6 +317,7 @@ def result(t):
     return {k: v.tobytes() for k, v in t.engine.tensors().items()}, history
 
 
+@pytest.mark.long_but(mixed=[None])
 @pytest.mark.parametrize("mixed", [None, Mixed("float16", 2.0**28, growth=5)], ids=["", "float16"])
 def test_a_training_has_the_same_bits_however_many_steps_are_taken_at_once(
     mixed, folder, data, at_once

@@ -347,6 +347,7 @@ def test_a_nan_is_noticed_and_not_taken_for_an_overflow(executor, rng):
     assert np.isnan(executor.to_host(state.params)).any()
 
 
+@pytest.mark.long
 def test_no_bit_depends_on_the_order_of_threads_and_blocks(folder, narrow):
     results = []
     for order in (0, 1, 2, 3):

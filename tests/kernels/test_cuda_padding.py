@@ -204,6 +204,7 @@ def test_every_width(width, padding_to, rng):
     compare(executor, layers, (width,), batches, SoftmaxCrossEntropy(), optimizer, clip)
 
 
+@pytest.mark.long_but(K=[33])
 @pytest.mark.parametrize(
     ("K", "form"), [(33, "labels"), (33, "rows"), (101, "labels"), (1030, "labels"), (1030, "rows")]
 )
@@ -217,6 +218,7 @@ def test_many_classes(K, form, padding_to, rng):
     assert shapes(fused.task.padding)["2.dense.W"] == (16, {33: 40, 101: 104, 1030: 1088}[K])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
 def test_a_norm_of_several_patches_of_rows(norm, padding_to, rng):
     executor = padding_to(8)
@@ -278,6 +280,7 @@ def test_a_state_from_outside_is_adopted(folder, rng):
     assert results[0] == results[1]
 
 
+@pytest.mark.long_but(narrow=["bfloat16"])
 @pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
 def test_pads_change_a_step_in_16_bits_by_no_more_than_the_order_of_sums(narrow, folder, rng):
     mixed, rule, clip = Mixed(narrow, initial_scale=2.0**8), SGD(0.1, momentum=0.9), Clip(norm=0.4)

@@ -225,6 +225,7 @@ def test_a_norm_of_one_row_and_of_several_patches_of_rows(norm, rows, executor, 
     compare(executor, NORMS[norm], (6,), batches, SoftmaxCrossEntropy(), SGD(0.02))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("J", [1026, 1540])  # the first not in packs of float32
 @pytest.mark.parametrize("layer", [LayerNorm, Softmax, LogSoftmax])
 def test_long_rows_of_a_layer_have_a_block_each(layer, J, executor, dtype, rng):
@@ -314,6 +315,7 @@ def test_values_far_from_zero_neither_overflow_nor_lose_a_nan(executor, dtype, r
         compare(executor, layers, (6,), [batch], SoftmaxCrossEntropy(), SGD(0.01))
 
 
+@pytest.mark.long
 def test_a_nan_propagates_through_every_activation_and_names_its_step(folder, rng):
     for kind in KINDS:
         batches = list(class_batches(rng, "float64", [4] * 5))
@@ -609,6 +611,7 @@ ORDERED = {
 }
 
 
+@pytest.mark.long_but(name=["packs"])
 @pytest.mark.parametrize("name", ORDERED)
 @pytest.mark.parametrize("dtype", ["float32"])
 def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, name, folder, monkeypatch):
