@@ -55,6 +55,15 @@ def test_a_printed_rule_is_the_formula_with_its_clips(name):
     assert got == pytest.approx([float(p), *map(float, slots)], rel=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [((-1.0, 2.0), [-1.0, 0.5, 2.0]), ((None, 2.0), [-3.0, 0.5, 2.0]), ((-1.0,), [-1.0, 0.5, 3.0])],
+)
+def test_a_clip_of_a_users_formula_has_both_bounds(bounds, wanted):
+    f = traced(lambda z: array_namespace(z).clip(z, *bounds), "z")
+    assert [run(f, z=z)[0] for z in (-3.0, 0.5, 3.0)] == wanted
+
+
 def test_a_float_of_numpy_is_a_number():
     f = traced(lambda z: np.float64(0.3) * z - np.float64(2.0) / z, "z")
     assert run(f, z=4.0) == [pytest.approx(0.7)]
