@@ -232,7 +232,7 @@ class Blas:
 def find_library(name: str) -> Any:
     """Load "cublas" or "cublasLt" from where CuPy would; raises BackendError if it is not there."""
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
+        from cuda.pathfinder import load_nvidia_dynamic_lib
 
         return ctypes.CDLL(load_nvidia_dynamic_lib(name).abs_path)
     except Exception as error:  # no pathfinder, no library, or one that does not load
