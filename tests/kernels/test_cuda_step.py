@@ -370,6 +370,7 @@ def test_any_number_of_classes(K, rows, executor, dtype, rng):
     compare(executor, [Dense(4), ReLU(), Dense(K)], (6,), batches, SoftmaxCrossEntropy(), SGD(0.1))
 
 
+@pytest.mark.long_where(dtype=["float32"])
 @pytest.mark.parametrize("form", ["indices", "soft rows"])
 @pytest.mark.parametrize("K", [1026, 1540, 8400])  # in packs where 4 divides K, the last not held
 def test_a_block_for_each_row_of_many_classes(K, form, executor, dtype, rng):

@@ -85,6 +85,7 @@ def largest(rng):
     return load_config("digits", sets), splits
 
 
+@pytest.mark.long
 def test_a_training_with_the_largest_batch_runs_out_at_no_step(gpu, largest, monkeypatch):
     """Not at the third, when the graph is checked against a copy, nor at the ragged last batch."""
     config, splits = largest

@@ -286,6 +286,7 @@ def test_the_commit_is_given_or_git_s_or_that_of_the_wheels(report, tmp_path, mo
     assert report.commit("123", tmp_path) == "123"
 
 
+@pytest.mark.long
 def test_what_is_missing_is_installed_from_wheels_and_nothing_else(gpu, tmp_path, monkeypatch):
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     wheels.mkdir()
@@ -474,7 +475,7 @@ def test_that_is_slow(): time.sleep(60)
 """
 
 
-@pytest.mark.long_but(workers=[[]])
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["one process", "xdist"])
 def test_a_test_run_that_is_stopped_has_kept_its_failures(workers, gpu, tmp_path):
     if workers:

@@ -229,7 +229,7 @@ def test_an_interrupted_training_keeps_what_it_has_learnt(monkeypatch):
 
     step, count = Training._inputs, [0]
 
-    def interrupt(self, engine, ahead):
+    def interrupt(self, engine, ahead=0):
         count[0] += 1
         if count[0] == 8:
             raise KeyboardInterrupt
