@@ -149,7 +149,11 @@ def folder(tmp_path_factory):
 
     if WHY_NOT:
         pytest.skip(WHY_NOT)
-    return tmp_path_factory.mktemp("kernels")
+    base = tmp_path_factory.getbasetemp()
+    # Under pytest-xdist each process has a folder of its own in the one that all share.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    (found := shared / "compiled kernels").mkdir(exist_ok=True)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ the arguments of that time; while it is recorded nothing may be allocated, copie
 """
 
 import ctypes
+import os
 import shutil
 import subprocess
 from contextlib import nullcontext
@@ -51,22 +52,26 @@ FLAGS += ["-Wno-unused-function", "-Wno-unknown-pragmas", "-fno-strict-aliasing"
 
 
 def compiled(cpp, so, *flags):
+    """Compile, unless another process has; none sees a file that is not whole."""
+    if so.exists():
+        return
+    aside = so.with_name(f"{os.getpid()}-{so.name}")
     done = subprocess.run(
-        ["g++", *FLAGS, *flags, "-o", str(so), str(cpp)],
+        ["g++", *FLAGS, *flags, "-o", str(aside), str(cpp)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    aside.replace(so)
 
 
 @cache
 def emulator(folder):
     """Compile what runs the threads, which kernels find in the process, and their header."""
     so, header = folder / "emulator.so", folder / "cuda_on_cpu.h.gch"
-    if not header.exists():  # which comes last
-        compiled(HERE / "cuda_on_cpu.cpp", so)
-        compiled(HERE / "cuda_on_cpu.h", header, "-x", "c++-header")
+    compiled(HERE / "cuda_on_cpu.cpp", so)
+    compiled(HERE / "cuda_on_cpu.h", header, "-x", "c++-header")
     return ctypes.CDLL(str(so), ctypes.RTLD_GLOBAL)
 
 
@@ -88,9 +93,9 @@ class Kernels:
             code = code.replace(*self.planted)
         names = [kernel.name for kernel in contained(missing)]
         callers = "\n".join(f"CALLER({name})" for name in names)
-        cpp = self.folder / f"{sha256(code.encode()).hexdigest()[:16]}.cpp"
-        so = cpp.with_suffix(".so")
+        so = self.folder / f"{sha256((code + callers).encode()).hexdigest()[:16]}.so"
         if not so.exists():
+            cpp = self.folder / f"{os.getpid()}-{so.stem}.cpp"
             cpp.write_text(f'#include "cuda_on_cpu.h"\n{code}\n{callers}\n')
             compiled(cpp, so, "-Winvalid-pch")
         library = ctypes.CDLL(str(so))
