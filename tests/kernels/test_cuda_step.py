@@ -635,11 +635,11 @@ def test_no_bit_depends_on_the_order_of_threads_and_blocks(dtype, name, folder, 
 PLANTED = {
     "no barrier before the sums are read": ("of_group[group][lane] = x;\n  __syncthreads();",
                                             "of_group[group][lane] = x;"),
-    "no barrier before they are read by all": ("of_group[0][lane] = x;\n  __syncthreads();",
-                                               "of_group[0][lane] = x;"),
-    "no barrier between two column sums": ("  __syncthreads();  // the last use of of_group", ""),
-    "no barrier between two uses": ("  __syncthreads();  // the last use of of_warp is over\n", ""),
-    "not all threads reach a barrier": ("  __syncthreads();  // the last",
+    "no barrier before they are read by all": ("  __syncthreads();  // also: this use of of_group",
+                                               "  //"),
+    "no barrier between two uses": ("  warp_sums(x);\n  __syncthreads();  // the last use",
+                                    "  warp_sums(x);\n  //"),
+    "not all threads reach a barrier": ("  __syncthreads();  // also: the last",
                                         "  if (lane > 0) __syncthreads();  // the last"),
     "one row too many": ("int last = first + rows < N ? first + rows : N;",
                          "int last = first + rows;"),
@@ -648,8 +648,8 @@ PLANTED = {
                                               "j = (blockIdx.x * WARP + of) + v * WARP;"),
     "the first block is taken for the last": ("atomicInc(turns, others) == others",
                                               "atomicInc(turns, others) == 0"),
-    "the last element is left out": ("i < (unsigned)n; i += STRIDE) {\n    int hash",
-                                     "i < (unsigned)n - 1; i += STRIDE) {\n    int hash"),
+    "the last element is left out": ("scale};\n  each<WIDE>(aligned(x) && aligned(y), n,",
+                                     "scale};\n  each<WIDE>(aligned(x) && aligned(y), n - 1,"),
 }  # fmt: skip
 
 
@@ -668,9 +668,12 @@ def test_a_planted_bug_is_found(bug, folder, monkeypatch):
         rows = Batch(rng.normal(size=(3, 6)), rng.uniform(size=(3, 1030)) / 1030)
         compare(executor, [Dense(1030)], (6,), [rows], SoftmaxCrossEntropy(), SGD(0.1))
 
+        return executor.kernels.has_bug
+
     def run_in_every_order():
         for order in (0, 1, 2):
-            run(order)
+            if not run(order):
+                pytest.fail("it was not planted")
 
     with pytest.raises(AssertionError):
         run_in_every_order()
