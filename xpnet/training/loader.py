@@ -158,11 +158,9 @@ class Loader:
         slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
         if shuffle is None:
             return (batch_of({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
-        order = shuffle.order(self.rows)
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
-            return self._reused(starts, batch_size, order)
-        ordered = self._ordered(order)
-        return (self._take(Rows(ordered, rows.start, rows.stop)) for rows in slices)
+            return self._reused(starts, batch_size, shuffle.order(self.rows))
+        return map(self._take, self._rows_of(batch_size, shuffle, start))
 
     def _take(self, rows: Rows) -> Batch:
         with self.backend.active():
@@ -175,8 +173,9 @@ class Loader:
 
         Returns None where that cannot be: the data set is not on the device.
         """
-        if not self.resident:
-            return None
+        return self._rows_of(batch_size, shuffle, start) if self.resident else None
+
+    def _rows_of(self, batch_size: int, shuffle: Shuffle, start: int) -> Iterator[Rows]:
         ordered = self._ordered(shuffle.order(self.rows))
         starts = range(start * batch_size, self.rows, batch_size)
         return (Rows(ordered, s, min(s + batch_size, self.rows)) for s in starts)

@@ -12,7 +12,7 @@ from xpnet.kernels.cuda.batch_program import LIMIT, Program
 from xpnet.kernels.cuda.buffers import blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Call, Recorded
-from xpnet.kernels.cuda.sources import MOST_WORDS, PACK, WRITTEN, now
+from xpnet.kernels.cuda.sources import PACK, WRITTEN, now
 from xpnet.step import AnyBatch, Ordered, Rows, StepInputs
 from xpnet.typing import Array
 
@@ -52,8 +52,8 @@ class Rounded:
         e, size = self.executor, x.size
         if self._of() is not x:
             self._of, self._stored = weakref.ref(x), None
-            small = size < LIMIT and size * np.dtype(e.stored).itemsize <= e.free() // SHARE
-            if e.stored != e.dtype and small:
+            fits = e.stored != e.dtype and size < LIMIT
+            if fits and size * np.dtype(e.stored).itemsize <= e.free() // SHARE:
                 self._stored = e.empty(tuple(x.shape), e.stored)
                 grid = (blocks(size, self.threads), 1)
                 e.launch(WRITTEN["narrowed"], grid, self.threads, x, self._stored, size)()
@@ -85,13 +85,8 @@ class Beginning:
             n_keys, program.x, J, width, *targets, K, program.weight, N,
         )  # fmt: skip
 
-    @property
-    def most(self) -> int:
-        """How many steps can begin at once."""
-        return MOST_WORDS * WORD // self._now.size
-
     def steps(self, n: int) -> Steps:
-        """Return n steps in a row, n being at most :attr:`most`."""
+        """Return n steps in a row, whose numbers fit into MOST_WORDS."""
         program, b = self.program, self.program.buffers
         words = self._now.size // WORD
         first = program.recorded(

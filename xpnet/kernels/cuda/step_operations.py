@@ -31,7 +31,7 @@ __all__ = ["REDUCTIONS", "kernels", "recorded"]
 
 REDUCTIONS = {"mean": 0, "mean_count": 1, "sum": 2}  # the enum in totals.cuh
 FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
-MOST_HELD, MOST_WARPS = 32, 16  # of a long row: entries that a lane holds, and warps
+MOST_WARPS = 16  # of a long row
 
 
 def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
