@@ -23,6 +23,7 @@ __all__ = [
     "UnsupportedError",
     "XpnetError",
     "XpnetWarning",
+    "first_line",
     "how_to_import",
     "how_to_install",
     "import_failure",
@@ -197,5 +198,14 @@ def import_failure(module: str) -> str | None:
 
 
 def _broken(name: str, error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0]
-    return f"{name}, which cannot be imported ({type(error).__name__}: {reason}): install it again"
+    kind, reason = type(error).__name__, first_line(error)
+    return f"{name}, which cannot be imported ({kind}: {reason}): install it again"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says.
+
+    >>> first_line(OSError("no driver\\nat line 7"))
+    'no driver'
+    """
+    return str(error).strip().partition("\n")[0]

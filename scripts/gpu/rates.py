@@ -11,10 +11,9 @@ import numpy as np
 
 from gpu.card import card, clocks, clocks_line
 from gpu.keeping import Kept
-from gpu.subject import SHRINK
+from gpu.subject import SHRINK, possible
 from xpnet.bench import Setting
 from xpnet.bench.launches import averaged
-from xpnet.kernels.cuda import executor as executors
 
 COPIED = (1 << 30) // SHRINK**2  # bytes
 WIDTH = 8192 // SHRINK
@@ -23,10 +22,7 @@ PRECISIONS = ("bfloat16", "float16", "tf32", "float32")
 
 def executor_in(precision: str) -> Any:
     """Return the executor of a precision; a rehearsal has no TF32."""
-    setting = Setting("cuda", "float32" if precision == "tf32" and SHRINK > 1 else precision)
-    return executors.CupyExecutor(
-        setting.backend("cupy").device, "float32", tf32=precision == "tf32", narrow=setting.narrow
-    )
+    return Setting("cuda", possible(precision)).executor()
 
 
 def copies() -> float:

@@ -20,7 +20,6 @@ from gpu.card import card
 from xpnet.bench import Setting
 from xpnet.bench.launches import Labelling
 from xpnet.bench.networks import Network, parse_network
-from xpnet.kernels.cuda import executor as executors
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.nn import BatchNorm, Dense, Dropout, Layer, LayerNorm, ReLU, Sequential
 from xpnet.nn.losses import SoftmaxCrossEntropy
@@ -29,7 +28,7 @@ from xpnet.optim.optimizers import SGD, Adam, Optimizer
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, zero_totals
 from xpnet.step.mixed_precision import first_scale, first_skipped
 
-__all__ = ["SHRINK", "SUBJECTS", "Capturing", "Subject", "Taken", "of_network", "taken"]
+__all__ = ["SHRINK", "SUBJECTS", "Capturing", "Subject", "Taken", "of_network", "possible", "taken"]
 
 SHRINK = 32 if os.environ.get("XPNET_GPU_REHEARSAL") else 1  # what widths are divided by
 DRAWN = 1 << 20  # random numbers, of which all arrays are made: drawing more takes long
@@ -114,12 +113,8 @@ def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x)
 
     Parameters and rows are normally distributed, of the size that they have in a training.
     """
-    s, setting = subject, Setting("cuda", _precision(subject.precision))
-    backend, model = setting.backend("cupy"), subject.model
-    executor = executors.CupyExecutor(
-        backend.device, setting.dtype, tf32=s.precision == "tf32", narrow=setting.narrow
-    )
-    executor = wrap(executor)
+    s, setting = subject, Setting("cuda", possible(subject.precision))
+    executor, model = wrap(setting.executor()), subject.model
     step = FusedStep(executor, model, SoftmaxCrossEntropy(), s.rule, s.clip, setting.mixed,
                      graph=graph)  # fmt: skip
     with executor.active():
@@ -152,7 +147,7 @@ def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x)
     return Taken(executor, step, take, kept, batch, inputs)
 
 
-def _precision(asked: str) -> str:
+def possible(asked: str) -> str:
     """TF32 needs a GPU: a rehearsal takes float32."""
     return "float32" if asked == "tf32" and SHRINK > 1 else asked
 

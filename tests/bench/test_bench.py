@@ -254,8 +254,7 @@ def test_the_command_on_a_gpu_from_its_rows_to_its_reports(
         return CpuExecutor(dtype, folder, narrow=narrow)
 
     monkeypatch.setattr(Setting, "backend", backend)
-    for module in ("xpnet.bench.limit", "xpnet.bench.launches"):
-        monkeypatch.setattr(sys.modules[module], "CupyExecutor", executor)
+    monkeypatch.setattr("xpnet.kernels.cuda.executor.CupyExecutor", executor)
     monkeypatch.setattr(launching, "SLICE", 1e-4)
     out, markdown = tmp_path / "bench.json", tmp_path / "bench.md"
     arguments = ["--device", "cuda", "--precision", precision, "--rows", str(TINY), "--profile"]

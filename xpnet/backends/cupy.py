@@ -12,7 +12,7 @@ import numpy as np
 
 from xpnet.backends.backend import Backend, Probe, installed_version
 from xpnet.backends.cupy_cache import import_cupy
-from xpnet.errors import how_to_install
+from xpnet.errors import first_line, how_to_install
 from xpnet.prefetch import Empty
 from xpnet.typing import Array
 
@@ -40,13 +40,13 @@ class CupyBackend(Backend):
         try:
             cupy, kernels = import_cupy()
         except Exception as error:
-            return Probe(version, (), f"CuPy {version} cannot be imported: {_first_line(error)}")
+            return Probe(version, (), f"CuPy {version} cannot be imported: {first_line(error)}")
         if note := _why_no_gpu(cupy):
             return Probe(version, (), note)
         try:
             cupy.cuda.nvrtc.getVersion()
         except Exception as error:  # CuPy's wheel is there, CUDA's are not
-            note = f"CuPy {version} cannot compile kernels: {_first_line(error)}: "
+            note = f"CuPy {version} cannot compile kernels: {first_line(error)}: "
             return Probe(version, (), note + how_to_install("cupy"))
         count = cupy.cuda.runtime.getDeviceCount()
         return Probe(version, tuple(f"cuda:{i}" for i in range(count)), kernels)
@@ -141,7 +141,7 @@ def _why_no_gpu(cupy: Any) -> str:
     try:
         runtime.getDeviceCount()
     except Exception as error:  # what `is_available` keeps to itself
-        reason = _first_line(error)
+        reason = first_line(error)
     if driver and "InsufficientDriver" in reason:
         has, needs = (_version(v) for v in (driver, runtime.runtimeGetVersion()))
         return (
@@ -162,10 +162,6 @@ def _version(number: int) -> str:
     '12.4'
     """
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _is_positive(setting: str) -> bool:

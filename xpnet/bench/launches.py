@@ -18,7 +18,7 @@ from xpnet.bench.setting import Setting
 from xpnet.bench.traffic import traffic
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.blas import Rest
-from xpnet.kernels.cuda.executor import CupyExecutor, Executor
+from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.graphed_step import EAGER_STEPS, FusedStep
 from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import Kernel
@@ -81,9 +81,7 @@ class Labelling:
 
 def profile_gpu(network: Network, setting: Setting) -> dict[str, float]:
     """Return microseconds per step of xpnet's step on CuPy, by part."""
-    device, tf32 = setting.backend("cupy").device, setting.precision == "tf32"
-    executor = CupyExecutor(device, setting.dtype, tf32=tf32, narrow=setting.narrow)
-    return launches(network, setting, executor)
+    return launches(network, setting, setting.executor())
 
 
 def launches(network: Network, setting: Setting, executor: Executor) -> dict[str, float]:

@@ -17,7 +17,7 @@ from xpnet.bench.networks import LIMIT, Network, drawn
 from xpnet.bench.setting import Setting
 from xpnet.errors import BackendError
 from xpnet.kernels.cuda.buffers import many_blocks
-from xpnet.kernels.cuda.executor import CupyExecutor, Executor
+from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Recorded
 from xpnet.kernels.cuda.padding import padded_widths
 from xpnet.kernels.cuda.sources import PACK, WRITTEN
@@ -56,8 +56,7 @@ def bytes_limit(network: Network, setting: Setting) -> Contender:
 
 
 def _on_gpu(network: Network, setting: Setting, copied: int) -> Contender:
-    backend, tf32 = setting.backend("cupy"), setting.precision == "tf32"
-    executor = CupyExecutor(backend.device, setting.dtype, tf32=tf32, narrow=setting.narrow)
+    executor = setting.executor()
     with executor.active():
         return replayed_products(network, executor, copied)
 

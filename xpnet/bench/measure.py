@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from xpnet.bench.contender import Contender, Make, Workload
 from xpnet.bench.networks import LIMIT
-from xpnet.errors import BackendError, ConfigError
+from xpnet.errors import BackendError, ConfigError, first_line
 
 __all__ = ["Expectation", "Row", "Timing", "measure", "time_steps"]
 
@@ -99,7 +99,7 @@ def measure(
 
 
 def _reason(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
+    line = first_line(error)
     return line if isinstance(error, BackendError) else f"{type(error).__name__}: {line}"
 
 

@@ -1,10 +1,14 @@
 """The device and precision of a benchmark, the same for every library."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xpnet.backends import Backend, get_backend
 from xpnet.errors import ConfigError
 from xpnet.step.mixed_precision import Mixed
+
+if TYPE_CHECKING:
+    from xpnet.kernels.cuda.executor import CupyExecutor
 
 __all__ = ["PRECISIONS", "Setting"]
 
@@ -61,6 +65,13 @@ class Setting:
         backend = get_backend(name, self.device, self.dtype)
         backend.allow_tf32(self.precision == "tf32")
         return backend
+
+    def executor(self) -> "CupyExecutor":
+        """Return what runs the kernels and products of xpnet's step on the GPU."""
+        from xpnet.kernels.cuda import executor  # looked up here: a rehearsal has its own
+
+        device, tf32 = self.backend("cupy").device, self.precision == "tf32"
+        return executor.CupyExecutor(device, self.dtype, tf32=tf32, narrow=self.narrow)
 
     def __str__(self) -> str:
         return f"{self.precision} on {self.device}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.errors import CheckpointError, ConfigError, require
+from xpnet.errors import CheckpointError, ConfigError, first_line, require
 from xpnet.escape import escape
 from xpnet.search.plan import Sweeping
 from xpnet.search.space import Parameter, Value
@@ -272,7 +272,7 @@ def _storage(folder: Path, url: str | None) -> Any:
         try:
             return optuna.storages.RDBStorage(url)
         except Exception as error:  # whatever a database or its driver raises
-            why = escape(str(error).strip().partition("\n")[0])
+            why = escape(first_line(error))
             msg = f"sweep.storage cannot be opened: {why}"
             raise ConfigError(msg) from None
 

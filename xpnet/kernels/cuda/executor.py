@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xpnet.cache import cache_folder
-from xpnet.errors import BackendError, UnsupportedError
+from xpnet.errors import BackendError, UnsupportedError, first_line
 from xpnet.kernels.cuda.blas import (
     WORKSPACE_BYTES,
     Blas,
@@ -192,8 +192,8 @@ class CupyExecutor:
             try:
                 module.compile()
             except Exception as error:  # headers or NVRTC missing, or too old for the GPU
-                reason = str(error).strip().partition("\n")[0]
-                msg = f"the kernels do not compile here ({type(error).__name__}: {reason})"
+                kind = type(error).__name__
+                msg = f"the kernels do not compile here ({kind}: {first_line(error)})"
                 raise UnsupportedError(msg) from error
         self._modules |= {kernel.name: module for kernel in contained(missing)}
 
