@@ -105,7 +105,10 @@ extern "C" int launch(void (*kernel)(void**), void (*poison)(), const unsigned* 
   for (unsigned b : order(grid[0] * grid[1])) {
     blockIdx = {b % grid[0], b / grid[0]};
     poison();
-    if (!run_block()) return 2;
+    if (!run_block()) {
+      for (Thread& thread : threads) thread.begun = false;  // some are in the midst of the kernel
+      return 2;
+    }
   }
   return 0;
 }

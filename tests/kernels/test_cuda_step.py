@@ -679,6 +679,19 @@ def test_a_planted_bug_is_found(bug, folder, monkeypatch):
         run_in_every_order()
 
 
+def test_a_kernel_is_right_after_one_that_missed_a_barrier(folder, rng):
+    """Its threads wait in the midst of the kernel; the next one begins at its own beginning."""
+    bug = PLANTED["not all threads reach a barrier"]
+    executor = CpuExecutor("float64", folder, planted=bug)
+    with pytest.raises(AssertionError, match="a barrier is missed"):
+        compare(
+            executor, [Dense(9), BatchNorm(), Dense(5)], (6,), class_batches(rng, "float64", [301]),
+            SoftmaxCrossEntropy(), SGD(0.1),
+        )  # fmt: skip
+    assert executor.kernels.has_bug
+    test_a_kernel_is_right_on_any_grid(50, 256, 7, folder, rng)
+
+
 @pytest.mark.parametrize("J", [7, 20])  # the second in packs
 @pytest.mark.parametrize(("grid", "block"), [(1, 32), (1, 1024), (3, 64), (50, 256)])
 def test_a_kernel_is_right_on_any_grid(grid, block, J, folder, rng):
