@@ -7,7 +7,8 @@ device with its strictest flags. The summary names the backends that ran and why
 Tests marked `long` run with `--long`, or where `-m` names the mark; the summary counts those left
 out. `long_but(name=[...])` keeps a test short where its parameters have these values only, and
 `long_where(name=[...])` makes it long there only. Under pytest-xdist the workers hand their counts
-to the process that prints the summary.
+to the process that prints the summary. `--first` takes of each test the first parameters only: what
+each imports and calls, where all of them run elsewhere.
 
 `XPNET_TEST_BACKENDS=numpy,torch` leaves the other backends out, and does not import them: what has
 to start many times (scripts/mutants) then starts at once.
@@ -65,6 +66,9 @@ UNDER_TEST = {
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the long tests, too")
+    parser.addoption(
+        "--first", action="store_true", help="run each test with its first parameters only"
+    )
     parser.addoption(
         "--require-backend",
         action="append",
@@ -243,12 +247,21 @@ def pytest_itemcollected(item):
 
 @pytest.hookimpl(trylast=True)  # of those that -k and -m have chosen
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--long") or re.search(r"\blong\b", config.option.markexpr):
-        return
-    left_out[:] = [item for item in items if item.get_closest_marker("long")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    if not (config.getoption("--long") or re.search(r"\blong\b", config.option.markexpr)):
+        left_out[:] = _without(items, lambda item: item.get_closest_marker("long"), config)
+    if config.getoption("--first"):
+        by_test = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        firsts = set(by_test.values())
+        _without(items, lambda item: item not in firsts, config)
+
+
+def _without(items, is_left_out, config):
+    """Take out what need not run, and return it."""
+    out = [item for item in items if is_left_out(item)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if not is_left_out(item)]
+    return out
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -73,6 +73,15 @@ def test_long_tests_run_where_they_are_asked_for(run):
         assert "add --long" not in said
 
 
+def test_the_first_parameters_are_of_the_tests_that_are_asked_for(run):
+    code, said = run("--first", "-v")
+    assert code == 0, said
+    assert "3 passed" in said
+    assert "test_short[numpy] PASSED" in said
+    assert "test_long_but[1] PASSED" in said
+    assert "test_long_where[2] PASSED" in said
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in parallel"])
 def test_what_is_required_is_counted_in_every_process(run, workers):
