@@ -89,6 +89,13 @@ def test_tests_that_hang_notice_a_mistake_only_if_the_table_says_so(mutants, roo
     assert [outcome.what for outcome in mutants.try_all(table, root, 1)] == ["hung", "noticed"]
 
 
+@pytest.mark.long
+def test_tests_that_crash_notice_a_mistake_only_if_the_table_says_so(mutants, root):
+    dies = "return x + x", 'x = __import__("os").abort()'
+    table = [mistake(mutants, *dies, crashes=c) for c in (False, True)]
+    assert [outcome.what for outcome in mutants.try_all(table, root, 1)] == ["crashed", "noticed"]
+
+
 def test_a_report_has_the_counts_and_what_was_not_noticed(mutants):
     outcomes = [
         mutants.Outcome(mistake(mutants, "x + x", "x * x"), "noticed"),

@@ -204,6 +204,18 @@ def test_the_candidates_are_the_coefficients_of_the_steps_taken():
     assert tuple(candidates(rule, 0.1, 2, 1, 7)[-3:]) == rule.coefficients(0.1, 1)
 
 
+def test_steps_that_are_still_to_be_taken_may_be_skipped_too(rng):
+    """The host looks at the device's count when two steps before this one are not yet taken."""
+    x, y = two_blobs(rng, 64)
+    rule = Adam(0.1)
+    engine = full_batches(rule, SKIPPING, x, y, 3).engine
+    assert engine.tensors()["skipped"] == 3
+    look = 1 + CANDIDATES  # since the first step, where it looked for the first time
+    assert engine.coefficients(0.1, look, 2) == candidates(rule, 0.1, look, 3, 2)
+    assert engine.coefficients(0.1, look + 1, 3) == candidates(rule, 0.1, look + 1, 3, 3)
+    assert engine.coefficients(0.1, look + 2) == candidates(rule, 0.1, look + 2, 3, 4)
+
+
 def test_what_an_earlier_version_saved_has_skipped_nothing(rng):
     x, y = two_blobs(rng, 64)
     trainer = full_batches(Adam(0.1), SKIPPING, x, y, 3)
