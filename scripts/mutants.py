@@ -9,8 +9,8 @@ Each mistake is a record of that table: a file, a text that is in it exactly onc
 there instead, the tests that should notice, and why it is a mistake. It is planted in a copy, never
 in the checkout. Before that, its tests have to pass there as they are. The exit code is 1 if a
 mistake is not noticed, unless the table says why it changes nothing (`equivalent`); if such a one
-is noticed; or if tests fail without a mistake. A mistake that makes the tests hang, or their
-process die, is noticed only where the table says that it does (`hangs`, `crashes`).
+is noticed; or if tests fail without a mistake. A mistake that makes the tests hang is noticed only
+where the table says that it does (`hangs`).
 """
 
 import argparse
@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
 PATIENCE, FACTOR = 60.0, 10.0  # seconds, and times what the tests take without a mistake
 PASSED, FAILED, INTERRUPTED = 0, 1, 2  # exit codes of pytest
+# Those of its process where a mistake goes outside an array. SIGKILL may come from elsewhere.
+CRASHED = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,6 @@ class Mistake:
     backends: str = "numpy"  # those of the fixture `backend`
     equivalent: str = ""  # why nothing can notice it, if so
     hangs: bool = False  # whether it makes the tests hang
-    crashes: bool = False  # whether it makes their process die, as by an access outside an array
 
     def __str__(self) -> str:
         return f"{self.file}: {self.old.strip()!r} -> {self.new.strip()!r} ({self.why})"
@@ -64,7 +65,7 @@ class Outcome(NamedTuple):
     """What became of a mistake."""
 
     mistake: Mistake
-    what: str  # noticed, survived, hung, crashed, equivalent, harmful; or broken: its tests are
+    what: str  # noticed, survived, hung, equivalent, harmful; or broken: its tests are
     detail: str = ""  # the last lines of pytest
     seconds: float = 0.0
 
@@ -178,9 +179,7 @@ def try_group(tree: Tree, group: list[Mistake]) -> Iterator[Outcome]:
 def _judged(mistake: Mistake, code: int | None) -> str:
     if code is None:
         return "noticed" if mistake.hangs else "hung"
-    if code < 0:  # the number of a signal
-        return "noticed" if mistake.crashes else "crashed"
-    if code not in (PASSED, FAILED, INTERRUPTED):
+    if code not in (PASSED, FAILED, INTERRUPTED, *CRASHED):
         return "broken"
     if mistake.equivalent:
         return "equivalent" if code == PASSED else "harmful"

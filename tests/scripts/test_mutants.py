@@ -65,18 +65,19 @@ def test_what_becomes_of_mistakes(mutants, root, capsys):
     table = [
         mistake(mutants, "x + x", "x * x"),
         mistake(mutants, "x + x", "x - x"),  # of the same size, in the same second
+        mistake(mutants, "x + x", '__import__("os").abort()'),
         mistake(mutants, "return 1", "return 2"),
         mistake(mutants, "return 1", "return 3", equivalent="nobody asks"),
         mistake(mutants, "x + x", "3 * x", equivalent="it is said"),
         mistake(mutants, "x + x", "3 * x", tests="tests/test_toy.py -k no_such_test"),
     ]
     outcomes = mutants.try_all(table, root, 1)
-    whats = ["noticed", "noticed", "survived", "equivalent", "harmful", "broken"]
+    whats = ["noticed", "noticed", "noticed", "survived", "equivalent", "harmful", "broken"]
     assert [outcome.what for outcome in outcomes] == whats
     assert [outcome.mistake for outcome in outcomes] == table
     assert "survived: xpnet/toy.py: 'return 1' -> 'return 2'" in capsys.readouterr().out
     assert (root / "xpnet" / "toy.py").read_text() == SOURCE
-    counts = {"planted": 6, "noticed": 2, "equivalent": 1, "not noticed": 3}
+    counts = {"planted": 7, "noticed": 3, "equivalent": 1, "not noticed": 3}
     assert mutants.counts(outcomes) == {"toy": counts, "all": counts}
 
 
@@ -87,13 +88,6 @@ def test_tests_that_hang_notice_a_mistake_only_if_the_table_says_so(mutants, roo
     endless = "x + x\n    while True: pass"
     table = [mistake(mutants, "return x + x", f"x = {endless}", hangs=h) for h in (False, True)]
     assert [outcome.what for outcome in mutants.try_all(table, root, 1)] == ["hung", "noticed"]
-
-
-@pytest.mark.long
-def test_tests_that_crash_notice_a_mistake_only_if_the_table_says_so(mutants, root):
-    dies = "return x + x", 'x = __import__("os").abort()'
-    table = [mistake(mutants, *dies, crashes=c) for c in (False, True)]
-    assert [outcome.what for outcome in mutants.try_all(table, root, 1)] == ["crashed", "noticed"]
 
 
 def test_a_report_has_the_counts_and_what_was_not_noticed(mutants):
