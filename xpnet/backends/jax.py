@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.backend import Backend, Probe
-from xpnet.errors import BackendError
+from xpnet.errors import BackendError, first_line
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
 
@@ -52,7 +52,7 @@ class JaxBackend(Backend):
         try:
             devices = jax.devices()
         except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS asks for what is not here
-            reason = str(error).partition("\n")[0] or "the platform is unknown"
+            reason = first_line(error) or "the platform is unknown"
             asked = os.environ.get("JAX_PLATFORMS", "")
             return Probe(version, (), f"JAX has no device (JAX_PLATFORMS={asked!r}): {reason}")
         names = []
@@ -77,7 +77,7 @@ class JaxBackend(Backend):
         try:
             return jax.devices(platform)[int(index or 0)]
         except RuntimeError as error:
-            msg = f"JAX cannot use device {self.device_name!r}: {error}".splitlines()[0]
+            msg = f"JAX cannot use device {self.device_name!r}: {first_line(error)}"
             raise BackendError(msg) from None
 
     def place(self, host: np.ndarray) -> Array:

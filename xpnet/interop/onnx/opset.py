@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.errors import ConfigError, require
+from xpnet.errors import ConfigError, first_line, require
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +76,7 @@ def _converted(model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(first_line(error)) from error
     return made
 
 
@@ -91,7 +91,7 @@ def _compare(expected: "onnx.ModelProto", found: "onnx.ModelProto") -> None:
             session = ort.InferenceSession(model.SerializeToString(), options)
             results.append(session.run(None, given))
         except Exception as error:  # its classes are private
-            msg = f"onnxruntime: {str(error).splitlines()[0]}"
+            msg = f"onnxruntime: {first_line(error)}"
             raise ConfigError(msg) from error
     for output, a, b in zip(expected.graph.output, *results, strict=True):
         floats = np.asarray(a).dtype.kind == "f"
