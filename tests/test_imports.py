@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "ops": "base",
     "nn": "ops",
     "optim": "base",
-    "step": "nn optim",
+    "parallel": "base",
+    "step": "nn optim parallel",
     "kernels": "step",
     "backends": "base",
     "data": "base",
@@ -62,10 +63,11 @@ MAY_USE = {
     "IPython": "tracking",
     "numpy": (
         "backends base bench check data explanation interop kernels page "
-        "report run search sklearn storage training"
+        "parallel report run search sklearn storage training"
     ),
     "array_api_compat": (
-        "backends base check data examples explanation nn ops optim run sklearn step training"
+        "backends base check data examples explanation nn ops optim parallel run sklearn "
+        "step training"
     ),
     "array_api_strict": "backends",
     "cupy": "backends kernels",

@@ -39,7 +39,7 @@ from xpnet.nn.losses import (
     SoftmaxCrossEntropy,
     SquaredHinge,
 )
-from xpnet.step.microbatch import micro_batch_rows
+from xpnet.parallel.share import micro_batch_rows
 
 LAST = {name: cls() for name, cls in ACTIVATIONS.items()} | {"dense": None}
 REAL = {"dense", "identity", "leaky_relu", "prelu"}

@@ -6,7 +6,7 @@ import pytest
 from xpnet.nn import Dense, Dropout, LayerNorm, ReLU, Sequential
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.optimizers import SGD
-from xpnet.step.microbatch import micro_batch_rows
+from xpnet.parallel.share import micro_batch_rows
 from xpnet.training.trainer import Trainer
 
 N, I, K = 20, 6, 4  # noqa: E741

@@ -1,15 +1,16 @@
 """Normalisations: y = γ x̂ + β over the last axis' features."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Constant, Zeros
 from xpnet.nn.layer import REAL, FeatureLayer, Params, Shape, Variable
 from xpnet.ops.normalization import (
+    Mean,
     normalize,
     normalize_backward,
     normalize_fixed_backward,
@@ -20,7 +21,7 @@ from xpnet.registry import register
 from xpnet.settings import PositiveFloat, PositiveInt, Range
 from xpnet.typing import Array
 
-__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Norm", "RMSNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Norm", "RMSNorm", "SharedBatchNorm"]
 
 ONES = Constant(1.0)
 
@@ -170,7 +171,7 @@ class BatchNorm(Norm):
     ) -> tuple[Array, tuple]:
         xp = array_namespace(x)
         if train:
-            residuals = normalize(x, _all_but_last(x), self.eps)
+            residuals = normalize(x, _all_but_last(x), self.eps, self._mean)
         else:
             inv_std = 1.0 / xp.sqrt(params["var"] + self.eps)
             residuals = ((x - params["mean"]) * inv_std, inv_std)
@@ -185,21 +186,61 @@ class BatchNorm(Norm):
             return None, grads
         dx_hat = dy * params["gamma"]
         if of_batch:
-            return normalize_backward(dx_hat, x_hat, inv_std, _all_but_last(dy)), grads
+            axes = _all_but_last(dy)
+            return normalize_backward(dx_hat, x_hat, inv_std, axes, self._mean), grads
         return normalize_fixed_backward(dx_hat, inv_std), grads
 
     def track(self, params: Params, residuals: Any) -> dict[str, Array]:
         xp = array_namespace(params["mean"])
         x_hat, _, mean, var = residuals
-        rows = 1
-        for length in x_hat.shape[:-1]:
-            rows *= length
-        unbiased = xp.reshape(var, (-1,)) * (rows / max(rows - 1, 1))
+        unbiased = xp.reshape(var, (-1,)) * self._unbiased(x_hat)
         m = self.momentum
         return {
             "mean": (1.0 - m) * params["mean"] + m * xp.reshape(mean, (-1,)),
             "var": (1.0 - m) * params["var"] + m * unbiased,
         }
+
+    # Of a batch whose rows are elsewhere, too: how to take a mean over all of them.
+    @property
+    def _mean(self) -> Mean | None:
+        return None
+
+    def _unbiased(self, x_hat: Array) -> Any:
+        """R / (R - 1), by which the biased variance of R rows is multiplied."""
+        rows = math.prod(x_hat.shape[:-1])
+        return rows / max(rows - 1, 1)
+
+
+@dataclass(frozen=True)
+class SharedBatchNorm(BatchNorm):
+    """Batch normalisation where every rank has some rows of the batch: μ and v are those of all.
+
+    ``total`` returns the sum of an array over the ranks; a sum and the rows that it is of go
+    through it together. In PyTorch this is SyncBatchNorm. It is the layer "batch_norm" still: what
+    is trained so may be used and trained on without it.
+    """
+
+    registered: ClassVar[str] = "batch_norm"
+    total: Any = field(default=None, kw_only=True, repr=False, compare=False)
+
+    @property
+    def _mean(self) -> Mean:
+        return self._shared_mean
+
+    def _shared_mean(self, x: Array) -> Array:
+        total = self.total(self._with_rows(x))
+        return array_namespace(x).reshape(total[:-1] / total[-1], (1,) * (x.ndim - 1) + (-1,))
+
+    def _with_rows(self, x: Array) -> Array:
+        """The sum of each feature, and the number of rows: (J + 1,)."""
+        xp, rows = array_namespace(x), math.prod(x.shape[:-1])
+        count = xp.full((1,), float(rows), dtype=x.dtype, device=device(x))
+        return xp.concat([xp.sum(x, axis=_all_but_last(x)), count])
+
+    def _unbiased(self, x_hat: Array) -> Array:
+        xp, rows = array_namespace(x_hat), float(math.prod(x_hat.shape[:-1]))
+        rows = self.total(xp.full((1,), rows, dtype=x_hat.dtype, device=device(x_hat)))
+        return rows / xp.maximum(rows - 1.0, xp.ones_like(rows))
 
 
 def _all_but_last(x: Array) -> tuple[int, ...]:

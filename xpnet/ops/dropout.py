@@ -16,17 +16,16 @@ from xpnet.typing import Array
 __all__ = ["dropout", "dropout_backward", "keep_mask", "position_hash"]
 
 
-def position_hash(count: int, keys: Any, xp: Any, where: Any, first: int = 0) -> Array:
+def position_hash(positions: Array, keys: Any) -> Array:
     """Return int32 values in [0, 2**24), uniform and reproducible, for two int32 keys.
 
-    There is one for each of the ``count`` positions from ``first`` on.
+    There is one for each of the int32 positions, of any shape.
 
     Two rounds of the 32-bit mixer lowbias32 (Wellons 2018, "Prospecting for hash functions") over
     the position, with a key mixed in before each. It relies on integers that wrap around, as those
     of all libraries do, and on int32 alone, which every device has.
     """
-    h = xp.arange(first, first + count, dtype=xp.int32, device=where) ^ keys[0]
-    h = _mix(h) + keys[1]
+    h = _mix(positions ^ keys[0]) + keys[1]
     return (_mix(h) >> 8) & 0xFFFFFF
 
 
@@ -40,12 +39,18 @@ def _mix(h: Array) -> Array:
 def keep_mask(shape: tuple[int, ...], rate: float, keys: Any, like: Array) -> Array:
     """Return 0 with probability ``rate``, else 1 / (1 - rate), in the dtype of ``like``.
 
-    ``keys`` are two int32 and, for a micro-batch, the row of the batch at which it starts.
+    ``keys`` are two int32 and, for a part of a batch, the row of the batch at which it begins and
+    how far apart its rows are there (1).
     """
-    xp = array_namespace(like)
-    count, row = math.prod(shape), math.prod(shape[1:])
-    first = keys[2] * row if len(keys) > 2 else 0
-    kept = position_hash(count, keys, xp, device(like), first) >= round(rate * 2**24)
+    xp, width = array_namespace(like), math.prod(shape[1:])
+    if len(keys) < 4:
+        first, count = (keys[2] if len(keys) > 2 else 0) * width, math.prod(shape)
+        positions = xp.arange(first, first + count, dtype=xp.int32, device=device(like))
+    else:
+        rows = xp.arange(shape[0], dtype=xp.int32, device=device(like)) * keys[3] + keys[2]
+        row = xp.arange(width, dtype=xp.int32, device=device(like))
+        positions = xp.reshape(rows, (-1, 1)) * width + row
+    kept = position_hash(positions, keys) >= round(rate * 2**24)
     return xp.reshape(xp.astype(kept, like.dtype) * (1.0 / (1.0 - rate)), shape)
 
 

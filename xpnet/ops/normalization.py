@@ -17,12 +17,15 @@ Squares have room in float32 up to |x| = 1e19, in float64 up to 1e154; in float1
 that 16-bit numbers are computed with in float32, and v, μ and 1/√(v + ε) stay that.
 """
 
+from collections.abc import Callable
+
 from array_api_compat import array_namespace
 
 from xpnet.ops.special import widened
 from xpnet.typing import Array
 
 __all__ = [
+    "Mean",
     "normalize",
     "normalize_backward",
     "normalize_fixed_backward",
@@ -30,14 +33,22 @@ __all__ = [
     "rms_normalize_backward",
 ]
 
+Mean = Callable[[Array], Array]
+
 
 @widened
-def normalize(x: Array, axis: int | tuple[int, ...], eps: float) -> tuple[Array, ...]:
-    """Return x̂ (shape of x) and, with the normalised axes kept as 1, 1/√(v + ε), μ and v."""
+def normalize(
+    x: Array, axis: int | tuple[int, ...], eps: float, mean_of: Mean | None = None
+) -> tuple[Array, ...]:
+    """Return x̂ (shape of x) and, with the normalised axes kept as 1, 1/√(v + ε), μ and v.
+
+    ``mean_of`` takes the mean over these axes where x is only a part of what is normalised.
+    """
     xp = array_namespace(x)
-    mean = xp.mean(x, axis=axis, keepdims=True)
+    mean_of = mean_of or _mean_over(axis)
+    mean = mean_of(x)
     centred = x - mean
-    var = xp.mean(centred * centred, axis=axis, keepdims=True)
+    var = mean_of(centred * centred)
     inv_std = 1.0 / xp.sqrt(var + eps)
     centred *= inv_std
     return centred, inv_std, mean, var
@@ -45,13 +56,20 @@ def normalize(x: Array, axis: int | tuple[int, ...], eps: float) -> tuple[Array,
 
 @widened
 def normalize_backward(
-    dx_hat: Array, x_hat: Array, inv_std: Array, axis: int | tuple[int, ...]
+    dx_hat: Array,
+    x_hat: Array,
+    inv_std: Array,
+    axis: int | tuple[int, ...],
+    mean_of: Mean | None = None,
 ) -> Array:
-    """dx for dx̂ = γ dy, where μ and v are functions of x."""
-    xp = array_namespace(dx_hat)
-    along_mean = xp.mean(dx_hat, axis=axis, keepdims=True)
-    along_x_hat = xp.mean(dx_hat * x_hat, axis=axis, keepdims=True)
+    """dx for dx̂ = γ dy, where μ and v are functions of x; ``mean_of`` as of :func:`normalize`."""
+    mean_of = mean_of or _mean_over(axis)
+    along_mean, along_x_hat = mean_of(dx_hat), mean_of(dx_hat * x_hat)
     return (dx_hat - along_mean - x_hat * along_x_hat) * inv_std
+
+
+def _mean_over(axis: int | tuple[int, ...]) -> Mean:
+    return lambda x: array_namespace(x).mean(x, axis=axis, keepdims=True)
 
 
 def normalize_fixed_backward(dx_hat: Array, inv_std: Array) -> Array:

@@ -4,6 +4,7 @@ step.py              backpropagation, the update and the totals: the whole step,
 rows.py              batches that are rows of a data set on the device
 microbatch.py        the gradient of a batch, accumulated over parts of it
 mixed_precision.py   the step with layers in float16 or bfloat16, and its loss scale
+data_parallel.py     the gradient of a batch whose rows are on several ranks
 trace.py             the same step, an array at a time, each with its place and name
 """
 

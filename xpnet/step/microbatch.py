@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from xpnet.nn.losses import quotient
+from xpnet.parallel.share import micro_batch_rows
 from xpnet.step.step import Batch, BatchGradient
 from xpnet.typing import Array
 
-__all__ = ["accumulated", "micro_batch_rows", "micro_batches"]
+__all__ = ["accumulated", "micro_batches"]
 
 
 def accumulated(
@@ -41,16 +42,6 @@ def accumulated(
         return total._replace(gradient=quotient(total.gradient, total.denominator))
 
     return gradient_of_parts
-
-
-def micro_batch_rows(rows: int, parts: int) -> list[tuple[int, int]]:
-    """Return the first row of each micro-batch and the row after its last.
-
-    >>> micro_batch_rows(7, 3), micro_batch_rows(2, 3)
-    ([(0, 2), (2, 4), (4, 7)], [(0, 1), (1, 2)])
-    """
-    parts = min(parts, rows)
-    return [(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
 
 
 def micro_batches(

@@ -128,7 +128,7 @@ def make_mixed_step(
         scale = state.scale[0]
         # Statistics are only tracked here, not computed with: they stay wide.
         narrowed = xp.astype(state.params, narrow)
-        g = gradient(narrowed, state.stats, batch, inputs.keys, scale)
+        g = gradient(narrowed, state.stats, batch, inputs.keys, scale, **inputs.shared)
         grad, stats = xp.astype(g.gradient, wide) / scale, g.stats
         totals = add(state.totals, g, inputs.step)
         cost = quotient(g.loss, g.denominator)

@@ -78,6 +78,12 @@ class StepInputs(NamedTuple):
     step: int
     coefficients: Any  # of Optimizer.coefficients
     keys: tuple[tuple[int, int], ...] = ()  # two int32 per random layer
+    rows: int | None = None  # of the whole batch, where the ranks share it
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """What a gradient is given besides where the ranks share a batch."""
+        return {} if self.rows is None else {"rows": self.rows}
 
 
 def dropout_keys(seed: int, step: int, n_random: int) -> tuple[tuple[int, int], ...]:
@@ -115,12 +121,14 @@ def gradients(
     *,
     keys: Sequence[Any] = (),
     scale: Array | float = 1.0,
+    divided: bool = True,
     input_gradient: bool = False,
 ) -> tuple[Sums, Array, list[Any], Array | None, list[dict[str, Array]]]:
     """Forward, loss, backward in training mode: backpropagation.
 
     Returns the loss sums, the output, the residuals, dC/dx (None unless ``input_gradient``) and
-    dC/dparameters, a mapping per layer, both times ``scale``. The loss is taken in the dtype of
+    dC/dparameters, a mapping per layer, both times ``scale`` and, unless ``divided``, times the
+    loss's denominator. The loss is taken in the dtype of
     ``batch.x``, the layers compute in that of ``params``.
     """
     xp = array_namespace(batch.x)
@@ -129,16 +137,16 @@ def gradients(
     output, residuals = model.forward(params, x, train=True, keys=keys)
     output = xp.astype(output, batch.x.dtype, copy=False)
     sums = loss.sums(output, batch.y, batch.weight)
-    doutput = xp.astype(output_gradient(sums, scale), narrow, copy=False)
+    doutput = xp.astype(output_gradient(sums, scale, divided=divided), narrow, copy=False)
     dx, grads = model.backward(params, residuals, doutput, input_gradient=input_gradient)
     return sums, output, residuals, dx, grads
 
 
-def output_gradient(sums: Sums, scale: Array | float = 1.0) -> Array:
-    """Return dC/doutput times the loss scale."""
-    doutput = quotient(sums.gradient, sums.denominator)
+def output_gradient(sums: Sums, scale: Array | float = 1.0, *, divided: bool = True) -> Array:
+    """Return dC/doutput times the loss scale; not ``divided``, that of the sum of the losses."""
+    doutput = quotient(sums.gradient, sums.denominator) if divided else sums.gradient
     # Its exact type: an entry of a NumPy array of float64 is a float, too, and a scale.
-    return doutput if type(scale) is float else doutput * scale
+    return doutput if type(scale) is float and scale == 1.0 else doutput * scale
 
 
 def layer_dtype(params: Sequence[Params], x: Array) -> Any:
@@ -158,9 +166,11 @@ class BatchGradient(NamedTuple):
 
 
 def make_gradient(
-    model: Sequential, loss: Loss, alpha: float = 0.0
+    model: Sequential, loss: Loss, alpha: float = 0.0, *, divided: bool = True
 ) -> Callable[..., BatchGradient]:
     """Return ``(params, stats, batch, keys, scale) -> BatchGradient`` on flat vectors.
+
+    Unless ``divided`` the gradient is that of Σ ℓ, of a part of a batch.
 
     ``alpha`` α adds ½ α Σ W² to Σ ℓ, of the parameters with two or more dimensions: the penalty of
     scikit-learn's MLPClassifier, which D divides like the losses.
@@ -176,7 +186,7 @@ def make_gradient(
     ) -> BatchGradient:
         tensors = merge(params_layout.split(params), stats_layout.split(stats))
         sums, output, residuals, _, grads = gradients(
-            model, loss, tensors, batch, keys=keys, scale=scale
+            model, loss, tensors, batch, keys=keys, scale=scale, divided=divided
         )
         if alpha:
             sums, grads = _penalized(alpha, sums, tensors, grads, scale)
@@ -223,7 +233,7 @@ def make_train_step(
     gradient = gradient or make_gradient(model, loss)
 
     def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
-        g = gradient(state.params, state.stats, batch, inputs.keys)
+        g = gradient(state.params, state.stats, batch, inputs.keys, **inputs.shared)
         grad = clip.apply(g.gradient)  # (P,)
         params, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
         totals = add(state.totals, g, inputs.step)

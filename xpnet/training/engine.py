@@ -17,6 +17,9 @@ from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import frozen, grouped
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel import ALONE, WHOLE, Comm, Share
+from xpnet.parallel.across import Across
+from xpnet.parallel.settings import Parallel
 from xpnet.split_vector import SplitVector
 from xpnet.step import (
     AnyBatch,
@@ -76,9 +79,11 @@ class Engine:
         accumulate: int = 1,
         mixed: Mixed | None = None,
         alpha: float = 0.0,
+        comm: Comm = ALONE,
+        parallel: Parallel = Parallel(),
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
-        options["alpha"] = alpha
+        options |= {"alpha": alpha, "comm": comm, "parallel": parallel}
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -98,7 +103,14 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.request = StepRequest(backend, model, loss, optimizer, clip, mixed, accumulate, alpha)
+        self.share, across = WHOLE, None
+        if comm.size > 1 or parallel.reduce == "ordered":
+            parts = parallel.parts if parallel.reduce == "ordered" else None
+            self.share = Share(comm.rank, comm.size, parts, accumulate)
+            across = Across(comm, self.share, backend.to_host, backend.place)
+        self.request = StepRequest(
+            backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
+        )
         self._asked, self.step = step, choose_step(step, self.request)
         self._algorithms: Mapping[str, str] = {}  # of an earlier step
         jit = backend.jit if self.step.kind == "jit" else backend.bound

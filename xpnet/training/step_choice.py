@@ -22,7 +22,9 @@ from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel.across import Across
 from xpnet.step import make_gradient, make_train_step
+from xpnet.step.data_parallel import make_shared_gradient
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import Mixed, make_mixed_step
 
@@ -44,6 +46,7 @@ class StepRequest:
     mixed: Mixed | None = None
     accumulate: int = 1  # micro-batches that the gradient of a batch is accumulated over
     alpha: float = 0.0  # the penalty of make_gradient
+    across: Across | None = None  # the ranks that share each batch
 
 
 class ChosenStep(NamedTuple):
@@ -126,8 +129,11 @@ def _portable(request: StepRequest) -> Callable:
     if r.alpha and (r.accumulate > 1 or r.mixed is not None):
         msg = "the penalty alpha goes with neither accumulate nor mixed"
         raise BackendError(msg, python="use the weight_decay of the optimizer instead")
-    gradient = make_gradient(r.model, r.loss, r.alpha)
-    if r.accumulate > 1:
+    if r.across is not None:
+        gradient = make_shared_gradient(r.model, r.loss, r.across)
+    else:
+        gradient = make_gradient(r.model, r.loss, r.alpha)
+    if r.accumulate > 1 and r.across is None:
         gradient = accumulated(gradient, r.accumulate, summed=r.loss.reduction == "sum")
     if r.mixed is None:
         return make_train_step(r.model, r.loss, r.optimizer, r.clip, gradient)
@@ -139,6 +145,9 @@ def _fused(request: StepRequest) -> Callable:
     """The fused step of the backend; raises UnsupportedError with the reason if there is none."""
     if request.backend.name not in FUSED:
         msg = f"backend {request.backend.name!r} has no kernels; {' and '.join(FUSED)} have"
+        raise UnsupportedError(msg)
+    if request.across is not None:
+        msg = "ranks that share a batch have no kernels yet"
         raise UnsupportedError(msg)
     if request.alpha:
         msg = "the penalty alpha has no kernels"

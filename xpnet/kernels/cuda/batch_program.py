@@ -15,8 +15,8 @@ from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
+from xpnet.parallel.share import micro_batch_rows
 from xpnet.step import Batch
-from xpnet.step.microbatch import micro_batch_rows
 from xpnet.typing import Array
 
 __all__ = ["LIMIT", "Program", "launches"]

@@ -1,0 +1,85 @@
+"""What the processes of a training tell one another: one interface, whatever carries it.
+
+A training on n processes is the same program n times, each with a *rank* 0 to n - 1. All of them
+call the same methods in the same order; a call returns when what it needs of the others is there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Never, TypeVar
+
+from xpnet.typing import Array
+
+__all__ = ["ALONE", "Comm", "Local"]
+
+T = TypeVar("T")
+
+
+class Comm(ABC):
+    """The processes that train together, as one of them sees them.
+
+    Sums are of the same bits on every rank. A failure of one of the others is never waited for:
+    after :attr:`timeout` seconds in one call the whole job ends.
+    """
+
+    name: ClassVar[str]  # such as "mpi"
+    # Whether allreduce takes arrays on a device; else only those of NumPy.
+    takes_device: bool = False
+
+    rank: int
+    size: int
+    local_rank: int  # among the ranks of this host
+    local_size: int  # ranks of this host
+
+    @abstractmethod
+    def bcast(self, value: T) -> T:
+        """Return rank 0's value, any object that can be pickled."""
+
+    @abstractmethod
+    def allgather(self, value: T) -> list[T]:
+        """Return the values of all ranks, by rank: arrays of NumPy or what can be pickled."""
+
+    @abstractmethod
+    def allreduce(self, x: Array) -> None:
+        """Replace a contiguous vector by the sum over the ranks, element by element."""
+
+    @abstractmethod
+    def iallreduce(self, x: Array) -> Callable[[], None]:
+        """Begin :meth:`allreduce` of ``x``; what is returned waits for its end."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Return once all ranks have come here."""
+
+    @abstractmethod
+    def abort(self, code: int) -> Never:
+        """End all processes of the job at once, with this exit code."""
+
+
+class Local(Comm):
+    """A process alone: whatever is reduced is there already."""
+
+    name = "local"
+    takes_device = True
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def bcast(self, value: T) -> T:
+        return value
+
+    def allgather(self, value: T) -> list[T]:
+        return [value]
+
+    def allreduce(self, x: Array) -> None:
+        pass
+
+    def iallreduce(self, x: Array) -> Callable[[], None]:
+        return lambda: None
+
+    def barrier(self) -> None:
+        pass
+
+    def abort(self, code: int) -> Never:
+        raise SystemExit(code)
+
+
+ALONE = Local()
