@@ -30,14 +30,13 @@ def join(settings: Parallel | None = None, *, backend: str = "auto", device: str
 
 @cache
 def _joined(settings: Parallel, backend: str, device: str, launch: Launch) -> Comm:
-    from mpi4py import MPI
-
-    from xpnet.parallel.mpi import MpiComm
-
     ranks, timeout = world(launch, settings.timeout), settings.timeout
     if ranks.ranks.Get_size() == 1:
         return ALONE
     guard(ranks)
+    from mpi4py import MPI
+
+    from xpnet.parallel.mpi import MpiComm
 
     def why() -> str:
         left = who_has_left(ranks)

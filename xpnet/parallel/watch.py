@@ -56,10 +56,10 @@ class Watch:
             waited = 0.0 if since is None else time.monotonic() - since
             if waited >= self.timeout:
                 return self._tell(self.stopped)
-            if waited >= LOOK and (why := self._why()):
-                if suspect == since:
-                    return self._tell(why)
-                suspect = since
+            why = self._why() if waited >= LOOK else ""
+            if why and suspect == since:
+                return self._tell(why)
+            suspect = since if why else None
 
     @property
     def stopped(self) -> str:
