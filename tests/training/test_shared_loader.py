@@ -113,7 +113,7 @@ def test_a_value_that_is_not_finite_is_named_by_its_row_of_all(rng):
     x, y, _ = arrays(rng)
     x[25, 1] = np.nan
     shared = Loader(NumpyBackend(), x, y).shared(Share(1, 2))
-    with pytest.raises(DataError, match="^row 25 of x is not finite"):
+    with pytest.raises(DataError, match=r"^row 25 of x is not finite"):
         shared.check_finite(10)
     Loader(NumpyBackend(), x, y).shared(Share(0, 2)).check_finite(10)
 
