@@ -11,6 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpnet.parallel.comm import Comm
+from xpnet.parallel.settings import Parallel
 from xpnet.parallel.share import Share
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
@@ -25,7 +26,8 @@ class Across:
 
     ``share`` is this rank's; with parts, sums are taken in the order of these. ``to_host`` and
     ``place`` move arrays to NumPy and back, where ``comm`` takes none on a device; ``active`` makes
-    a thread compute on the device.
+    a thread compute on the device. ``settings`` are for a step of kernels, which sums its gradient
+    itself.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Across:
         to_host: Callable[[Array], np.ndarray],
         place: Callable[[np.ndarray], Array],
         active: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        settings: Parallel = Parallel(),
     ) -> None:
-        self.comm, self.share, self._active = comm, share, active
-        self._to_host, self._place = to_host, place
+        self.comm, self.share, self.settings = comm, share, settings
+        self._to_host, self._place, self._active = to_host, place, active
         self._meeting: _Meeting | None = None
 
     def each(self, functions: Sequence[Callable[[], T]], *, meeting: bool) -> list[T]:

@@ -110,7 +110,8 @@ class Engine:
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            across = Across(comm, self.share, backend.to_host, backend.place, backend.active)
+            moves = backend.to_host, backend.place, backend.active
+            across = Across(comm, self.share, *moves, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )
