@@ -76,11 +76,11 @@ def make_plan(
     ``by_rows`` says whether layers with sums along rows are printed from their formulas; without
     it softmax and layer normalisation have operations of their own, and so has the cross-entropy
     of probabilities. ``divided`` says whether the update divides the gradient by the loss's
-    denominator. Between backward and the updates of a batch that ``ranks`` share is their barrier;
-    the gradient is summed in up to so many ``buckets`` of whole layers, each begun as soon as the
-    backward of its layers is done.
+    denominator, as that of a batch that several ``ranks`` share always does. Before the updates of
+    such a batch is their barrier; the gradient is summed in up to so many ``buckets`` of whole
+    layers, each begun as soon as the backward of its layers is done.
     """
-    plan = _Planner(model, loss, optimizer, clip, by_rows, divided, ranks).plan
+    plan = _Planner(model, loss, optimizer, clip, by_rows, divided or ranks > 1, ranks).plan
     if ranks > 1:
         plan.backward = with_sums(plan.backward, model, ranks, buckets)
         plan.barrier = [Barrier(ranks)]

@@ -64,14 +64,13 @@ class FusedStep:
         if not any(type(layer) is Dense for layer in model.layers):
             msg = "the model has no dense layer"
             raise UnsupportedError(msg)
-        options: dict[str, Any] = {}
-        if across is not None:
-            ranks, buckets = across.share.size, across.settings.buckets
-            options = {"divided": True, "ranks": ranks, "buckets": buckets}
+        across = None if across is None or across.share.is_whole else across
+        buckets = 1 if across is None else across.settings.buckets
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
         self.across, self._ranks = across, ALONE if across is None else across.comm
+        options: dict[str, Any] = {"by_rows": True, "ranks": self._ranks.size, "buckets": buckets}
         self.dtype, self.by_class = np.dtype(dtype), loss.predicts == "class"
-        self.plan = make_plan(model, loss, optimizer, clip, by_rows=True, **options)
+        self.plan = make_plan(model, loss, optimizer, clip, **options)
         self.note = _note(self.plan)
         self._descent = descent(optimizer, clip) if across is None else None
         self.state, self._buffers, self._summed = self._allocated(product)
