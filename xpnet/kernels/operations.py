@@ -82,6 +82,7 @@ class Norm:
     y: Place
     a: Place
     f: Elementwise | None
+    ranks: int = 1  # over whose rows a batch normalisation takes mean and variance
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class NormBackward:
     x_hat: Place
     f: Elementwise | None
     input_gradient: bool
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.share, across = WHOLE, None
+        self.share, self.parallel, across = WHOLE, parallel, None
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)

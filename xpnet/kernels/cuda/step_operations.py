@@ -208,6 +208,9 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, MapBackward) and differentiates(task, op):
         yield printed.derivative("activation_backward", op.f)
     elif isinstance(op, Norm):
+        if op.ranks > 1:
+            msg = "its means are over the rows of all ranks"
+            raise UnsupportedError(msg)
         yield printed.activation(
             "batch_norm" if isinstance(layer, BatchNorm) else "layer_norm", op.f
         )
