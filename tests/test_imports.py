@@ -71,7 +71,7 @@ MAY_USE = {
     ),
     "array_api_strict": "backends",
     "cupy": "backends kernels",
-    "cupyx": "backends",
+    "cupyx": "backends kernels",
     "cuda": "kernels",
     "jax": "backends bench check",
     "keras": "bench",

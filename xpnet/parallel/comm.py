@@ -25,6 +25,8 @@ class Comm(ABC):
     name: ClassVar[str]  # such as "mpi"
     # Whether allreduce takes arrays on a device; else only those of NumPy.
     takes_device: bool = False
+    # Whether such a sum only joins the current stream of the device, and may be part of its graphs.
+    on_stream: bool = False
 
     rank: int
     size: int

@@ -183,7 +183,9 @@ def _fused_cupy(r: StepRequest) -> Callable:
         raise UnsupportedError(msg)
     tf32 = backend.tf32() == "on"
     executor = CupyExecutor(backend.device, backend.dtype_name, tf32=tf32, narrow=narrow)
-    return FusedStep(executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+    return FusedStep(
+        executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate, r.across
+    )
 
 
 # Name of a backend -> what makes its fused step, or raises UnsupportedError saying why not.
