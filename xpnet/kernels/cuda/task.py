@@ -50,9 +50,6 @@ def make_task(
     ranks = buckets = 1
     if across is not None:
         share, comm, ranks = across.share, across.comm, across.comm.size
-        if share.parts is not None:
-            msg = "sums in the order of the parts of a batch have no kernels"
-            raise UnsupportedError(msg)
         if any(isinstance(layer, BatchNorm) for layer in model.layers):
             msg = "batch normalisation over the rows of several ranks has no kernels"
             raise UnsupportedError(msg)
