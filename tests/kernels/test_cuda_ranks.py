@@ -221,6 +221,9 @@ def test_no_room_for_a_graph_on_one_rank_leaves_all_eager_and_in_step(
 def test_what_has_no_kernel_over_ranks_is_named(folder):
     across = Across(OneRank(), Share(0, 2), np.copy, np.copy)
     model = Sequential([Dense(5), BatchNorm()]).build((6,))
-    executor, reason = CpuExecutor("float64", folder), "^batch normalisation over the rows of several"
+    executor, reason = (
+        CpuExecutor("float64", folder),
+        "^batch normalisation over the rows of several",
+    )
     with pytest.raises(UnsupportedError, match=reason):
         FusedStep(executor, model, SoftmaxCrossEntropy(), RULE, across=across)
