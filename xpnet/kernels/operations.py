@@ -252,6 +252,11 @@ class Plan:
     portable: list[tuple[str, str]] = field(default_factory=list)  # what has no kernel, and why
 
     @property
+    def sums(self) -> list[AllReduce]:
+        """The sums over the ranks, in the order in which they begin."""
+        return [o for o in self.backward if isinstance(o, AllReduce)]
+
+    @property
     def updates_fused(self) -> bool:
         """Whether the update of every group of parameters has a formula."""
         return all(o.formula is not None for o in self.updates)
