@@ -70,9 +70,10 @@ MAY_USE = {
         "step training"
     ),
     "array_api_strict": "backends",
-    "cupy": "backends kernels",
+    "cupy": "backends kernels parallel",
     "cupyx": "backends",
     "cuda": "kernels",
+    "mpi4py": "parallel",
     "jax": "backends bench check",
     "keras": "bench",
     "lazy_loader": "xpnet",
@@ -131,7 +132,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
+    *("mlflow", "mpi4py", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.

@@ -4,9 +4,16 @@ comm.py       what the processes tell one another, and a process alone
 share.py      which rows of a batch are whose
 across.py     sums over the processes, of arrays of any library
 settings.py   how they work together: the section [parallel] of a config
+joining.py    with which other processes this one was started
+launcher.py   what the environment says of that
+world.py      MPI as it was started, and how all end at once
+mpi.py        the ranks that MPI connects
+watch.py      a call that waits for too long ends the job
+failure.py    how a job ends where a rank fails
 """
 
 from xpnet.parallel.comm import ALONE, Comm, Local
+from xpnet.parallel.joining import join
 from xpnet.parallel.share import WHOLE, Share
 
-__all__ = ["ALONE", "WHOLE", "Comm", "Local", "Share"]
+__all__ = ["ALONE", "WHOLE", "Comm", "Local", "Share", "join"]
