@@ -13,7 +13,7 @@ __all__ = ["MAY_CHANGE", "check_same", "consistent"]
 # elsewhere; its fingerprint tells whether it is the same.
 MAY_CHANGE = (
     *("epochs", "backend", "device", "step", "threads", "tf32", "accumulate", "report"),
-    *("checkpoint", "early_stopping", "tracking"),
+    *("checkpoint", "early_stopping", "parallel", "tracking"),
     *("data.source", "data.test", "data.data_dir", "data.placement"),
 )
 # What may be "auto" until the data is read.
