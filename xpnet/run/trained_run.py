@@ -12,6 +12,7 @@ from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, how_to_import
+from xpnet.parallel import ALONE, Comm
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, Splits, label_in, model_of
@@ -28,7 +29,7 @@ from xpnet.training.loader import Loader, on_host
 from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
+__all__ = ["Run", "config_of", "load", "load_run", "make_trainer", "trainer_at"]
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -225,10 +226,13 @@ def _encoded(data: Any) -> Loader:
     return data
 
 
-def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
+def make_trainer(
+    config: Config, preprocessing: Preprocessing, backend: Any, comm: Comm | None = None
+) -> Trainer:
     """Return the trainer that ``config`` describes, with its model built.
 
-    It raises DataError for rows that did not come through a Loader of the preprocessing.
+    ``comm`` are the ranks that train it; None is one process, to evaluate and to predict. It raises
+    DataError for rows that did not come through a Loader of the preprocessing.
     """
     model = model_of(config, preprocessing)
     return _RunTrainer(
@@ -244,7 +248,20 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
         accumulate=config.accumulate,
         mixed=config.mixed,
         threads=config.threads,
+        **cast(Any, {} if comm in (None, ALONE) else {"comm": comm, "parallel": config.parallel}),
     )
+
+
+def trainer_at(
+    checkpoint: Checkpoint, config: Config, preprocessing: Preprocessing, backend: Any
+) -> Trainer:
+    """Return a trainer with the weights of a checkpoint, to evaluate and to predict."""
+    # Mixed precision is for training; not every backend has its dtypes. The number of threads is in
+    # the checkpoint, and is not insisted on where there are fewer cores.
+    here = replace(config, mixed=None, threads="auto")
+    trainer = make_trainer(here, preprocessing, backend)
+    trainer.restore(checkpoint.tensors, checkpoint.meta)
+    return trainer
 
 
 def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
@@ -306,11 +323,7 @@ def load_run(
     try:
         preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
         _check_classes(config, preprocessing)
-        # Mixed precision is for training; not every backend has its dtypes. The number of threads
-        # is in the checkpoint, and is not insisted on where there are fewer cores.
-        here = replace(config, mixed=None, threads="auto")
-        trainer = make_trainer(here, preprocessing, chosen)
-        trainer.restore(checkpoint.tensors, checkpoint.meta)
+        trainer = trainer_at(checkpoint, config, preprocessing, chosen)
     except (LookupError, TypeError, AttributeError) as error:
         msg = f"{checkpoint.path} was not saved by a run: {error}"
         raise CheckpointError(msg) from error
