@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "step": "nn optim parallel",
     "kernels": "step",
     "backends": "base",
-    "data": "base",
+    "data": "parallel",
     "storage": "base",
     "page": "base",
     "report": "page",

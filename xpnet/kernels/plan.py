@@ -2,8 +2,9 @@
 
 What is decided here and nowhere else: a dense layer or a normalisation includes the activation
 after it; the loss adds the bias of a last dense layer; backward ends at the first trained layer;
-results overwrite inputs that nothing reads again. A layer, loss or rule without a kernel is a
-portable operation, and :attr:`Plan.portable` says why.
+results overwrite inputs that nothing reads again; where ranks share a batch, when each part of the
+gradient is summed over them. A layer, loss or rule without a kernel is a portable operation, and
+:attr:`Plan.portable` says why.
 """
 
 import functools
@@ -17,12 +18,15 @@ from xpnet.kernels.formulas import ElementLoss, Elementwise
 from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
+    AllReduce,
+    Barrier,
     Drop,
     LossStep,
     Map,
     MapBackward,
     Norm,
     NormBackward,
+    Operation,
     Place,
     Plan,
     PortableBackward,
@@ -65,15 +69,23 @@ def make_plan(
     *,
     by_rows: bool = False,
     divided: bool = False,
+    ranks: int = 1,
+    buckets: int = 1,
 ) -> Plan:
     """Return the plan of a training step of a built model.
 
     ``by_rows`` says whether layers with sums along rows are printed from their formulas; without
     it softmax and layer normalisation have operations of their own, and so has the cross-entropy
     of probabilities. ``divided`` says whether the update divides the gradient by the loss's
-    denominator.
+    denominator. Between backward and the updates of a batch that ``ranks`` share is their barrier;
+    the gradient is summed in up to so many ``buckets`` of whole layers, each begun as soon as the
+    backward of its layers is done.
     """
-    return _Planner(model, loss, optimizer, clip, by_rows, divided).plan
+    plan = _Planner(model, loss, optimizer, clip, by_rows, divided).plan
+    if ranks > 1:
+        plan.backward = _with_sums(plan.backward, _buckets(model, buckets, ranks))
+        plan.barrier = [Barrier(ranks)]
+    return plan
 
 
 class _Planner:
@@ -300,7 +312,7 @@ class _Planner:
         if isinstance(element, str):
             self.plan.portable.append((type(self.loss).__name__, element))
             element = None
-        self.plan.loss = LossStep(z, dz, bias, element, portable)
+        self.plan.loss = LossStep(z, dz, bias, element, portable, divided=not self.divided)
         return dz
 
     def update(self, part: Part, clip: Clip) -> Update:
@@ -311,6 +323,40 @@ class _Planner:
             why = type(rule).__name__, str(error)
             self.plan.portable += [why] * (why not in self.plan.portable)
             return Update(clip, part, None)
+
+
+def _buckets(model: Sequential, most: int, ranks: int) -> list[AllReduce]:
+    """The sums over the ranks of the whole gradient, in the order of backward.
+
+    They are of whole layers, and as near to one size as these allow; what is before the first
+    trained layer is zero everywhere.
+    """
+    entries = [e for e in layouts(model)[0].entries if e.layer >= model.first_trained]
+    starts: dict[int, int] = {}  # of the first tensor of each layer
+    for e in entries:
+        starts.setdefault(e.layer, e.start)
+    first, *inner = starts
+    begin, end, last = starts[first], entries[-1].stop, len(model.layers)
+
+    def nearest(at: float) -> int:
+        return min(inner, key=lambda layer: abs(starts[layer] - at))
+
+    cuts = {nearest(begin + (end - begin) * i / most) for i in range(1, most) if inner}
+    found = list[AllReduce]()
+    for layer in sorted({first, *cuts}, reverse=True):
+        found.append(AllReduce(ranks, layer, last, starts[layer], end, sums=not found))
+        last, end = layer, starts[layer]
+    return found
+
+
+def _with_sums(backward: list[Operation], sums: list[AllReduce]) -> list[Operation]:
+    """The operations with each sum after the last one that writes what it is of."""
+    result, waiting = list[Operation](), list(sums)
+    for operation in backward:
+        if operation.layer < waiting[0].first:  # type: ignore[union-attr]
+            result.append(waiting.pop(0))
+        result.append(operation)
+    return [*result, *waiting]
 
 
 def _check_row_layer(

@@ -4,10 +4,12 @@ comm.py       what the processes tell one another, and a process alone
 share.py      which rows of a batch are whose
 across.py     sums over the processes, of arrays of any library
 settings.py   how they work together: the section [parallel] of a config
-joining.py    how this process was started, and with which others
+joining.py    with which other processes this one was started
 launcher.py   what the environment says of that
-mpi.py        the processes that MPI connects
+world.py      MPI as it was started, and how all end at once
+mpi.py        the ranks that MPI connects
 watch.py      a call that waits for too long ends the job
+failure.py    how a job ends where a rank fails
 """
 
 from xpnet.parallel.comm import ALONE, Comm, Local

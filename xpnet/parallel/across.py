@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from xpnet.parallel.comm import Comm
+from xpnet.parallel.settings import Parallel
 from xpnet.parallel.share import Share
 from xpnet.split_vector import SplitVector
 from xpnet.typing import Array
@@ -21,7 +22,8 @@ class Across:
     """The ranks that share each batch, and how what they have of it is summed.
 
     ``share`` is this rank's; with parts, sums are taken in the order of these. ``to_host`` and
-    ``place`` move arrays to NumPy and back, where ``comm`` takes none on a device.
+    ``place`` move arrays to NumPy and back, where ``comm`` takes none on a device; ``settings`` are
+    for a step of kernels, which sums its gradient itself.
     """
 
     def __init__(
@@ -30,8 +32,10 @@ class Across:
         share: Share,
         to_host: Callable[[Array], np.ndarray],
         place: Callable[[np.ndarray], Array],
+        settings: Parallel = Parallel(),
     ) -> None:
         self.comm, self.share, self._to_host, self._place = comm, share, to_host, place
+        self.settings = settings
         self._meeting: _Meeting | None = None
 
     def each(self, functions: Sequence[Callable[[], T]], *, meeting: bool) -> list[T]:

@@ -1,9 +1,7 @@
 """Ranks that MPI connects, through mpi4py."""
 
-import os
 import pickle
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -14,6 +12,7 @@ import numpy as np
 from xpnet.errors import BackendError
 from xpnet.parallel.comm import Comm
 from xpnet.parallel.watch import Watch
+from xpnet.parallel.world import abort
 from xpnet.typing import Array
 
 __all__ = ["MpiComm"]
@@ -36,7 +35,12 @@ class MpiComm(Comm):
     name = "mpi"
 
     def __init__(
-        self, comm: Any, *, timeout: float, cuda_aware: bool = False, watch: Watch | None = None
+        self,
+        comm: Any,
+        *,
+        timeout: float,
+        cuda_aware: bool = False,
+        why: Callable[[], str] = str,
     ) -> None:
         from mpi4py import MPI
         from mpi4py.util import pkl5
@@ -44,7 +48,7 @@ class MpiComm(Comm):
         self._mpi, self._comm, self._pickling = MPI, comm, pkl5.Intracomm(comm)
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.takes_device = cuda_aware
-        self._watch = watch or Watch(timeout, self._end)
+        self._watch = Watch(timeout, self._end, why)
         with self._watch("the search for the ranks of this host"):
             self._host = comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
         self.local_rank, self.local_size = self._host.Get_rank(), self._host.Get_size()
@@ -130,15 +134,10 @@ class MpiComm(Comm):
 
     @cached_property
     def host(self) -> "MpiComm":
-        return MpiComm(self._host, timeout=self._watch.timeout, watch=self._watch)
+        return MpiComm(self._host, timeout=self._watch.timeout)
 
     def abort(self, code: int) -> Never:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Where MPI itself hangs.
-        threading.Timer(5.0, os._exit, (code,)).start()
-        self._mpi.COMM_WORLD.Abort(code)
-        os._exit(code)
+        abort(code)
 
     def _end(self, line: str) -> None:
         # Each rank that waits says so, the first ones first, before all end.
@@ -146,7 +145,7 @@ class MpiComm(Comm):
         sys.stderr.write(f"xpnet: rank {self.rank} {line}\n")
         sys.stderr.flush()
         time.sleep(0.5)
-        self.abort(1)
+        abort(1)
 
 
 def _unpacked(head: memoryview, body: memoryview) -> Any:

@@ -1,5 +1,6 @@
 """A watch over calls that wait for other ranks: one that lasts too long ends the job."""
 
+import os
 import sys
 import threading
 import time
@@ -7,29 +8,34 @@ from collections.abc import Callable
 
 __all__ = ["Watch"]
 
+LOOK = 0.5  # seconds between two looks
+HERE = os.path.dirname(__file__)
+
 
 class Watch:
     """Calls ``end`` with a line for the terminal, once one call has waited ``timeout`` seconds.
 
     A call is what is inside of ``with watch("a sum of", 10, "numbers"):``; there is one at a time.
-    The thread that looks on is asleep but for a moment now and then.
+    It is ended earlier where ``why``, at two looks in a row, says why it cannot return. The thread
+    that looks is asleep in between.
     """
 
-    def __init__(self, timeout: float, end: Callable[[str], None]) -> None:
-        self.timeout, self._end = timeout, end
+    def __init__(
+        self, timeout: float, end: Callable[[str], None], why: Callable[[], str] = str
+    ) -> None:
+        self.timeout, self._end, self._why = timeout, end, why
         self._what: tuple[object, ...] = ()
-        self._thread_id = 0
         self._since: float | None = None
+        self._caller = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="xpnet-watch", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._look_on, name="xpnet-watch", daemon=True).start()
 
     def __call__(self, *what: object) -> "Watch":
         self._what = what
         return self
 
     def __enter__(self) -> None:
-        self._thread_id = threading.get_ident()
+        self._caller = threading.get_ident()
         self._since = time.monotonic()
 
     def __exit__(self, *error: object) -> None:
@@ -38,27 +44,31 @@ class Watch:
     def stop(self) -> None:
         """Let the thread go."""
         self._over.set()
-        self._thread.join()
 
     def _look_on(self) -> None:
-        while not self._over.wait(min(self.timeout / 4, 5.0)):
+        suspect = None  # since when the call lasts that will not return
+        while not self._over.wait(min(LOOK, self.timeout / 4)):
             since = self._since
-            if since is not None and time.monotonic() - since >= self.timeout:
-                self._end(self._line())
-                return
+            waited = 0.0 if since is None else time.monotonic() - since
+            if waited >= self.timeout:
+                more = f"parallel.timeout = {2 * self.timeout:g} allows more"
+                return self._tell(f"they have stopped or take another path; {more}")
+            if waited >= LOOK and (why := self._why()):
+                if suspect == since:
+                    return self._tell(why)
+                suspect = since
 
-    def _line(self) -> str:
-        what = " ".join(f"{w:,}" if isinstance(w, int) else str(w) for w in self._what)
-        more = f"parallel.timeout = {2 * self.timeout:g} allows more"
-        return (
-            f"has waited {self.timeout:g} s for the other ranks in {what}{self._place()}: "
-            f"they have stopped or take another path; {more}"
-        )
+    def _tell(self, why: str) -> None:
+        since, what = self._since, self._what
+        if since is None:  # it has returned after all
+            return
+        named = " ".join(f"{w:,}" if isinstance(w, int) else str(w) for w in what)
+        waited = f"has waited {time.monotonic() - since:.0f} s for the other ranks in {named}"
+        self._end(f"{waited}{self._place()}: {why}")
 
     def _place(self) -> str:
         """Where in the program the call is: its last line outside of this folder."""
-        frame = sys._current_frames().get(self._thread_id)
-        here = __file__.rpartition("/")[0]
-        while frame is not None and frame.f_code.co_filename.startswith(here):
+        frame = sys._current_frames().get(self._caller)
+        while frame is not None and frame.f_code.co_filename.startswith(HERE):
             frame = frame.f_back
         return "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno})"

@@ -107,7 +107,7 @@ class Engine:
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            across = Across(comm, self.share, backend.to_host, backend.place)
+            across = Across(comm, self.share, backend.to_host, backend.place, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )

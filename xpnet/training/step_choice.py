@@ -146,8 +146,8 @@ def _fused(request: StepRequest) -> Callable:
     if request.backend.name not in FUSED:
         msg = f"backend {request.backend.name!r} has no kernels; {' and '.join(FUSED)} have"
         raise UnsupportedError(msg)
-    if request.across is not None:
-        msg = "ranks that share a batch have no kernels yet"
+    if request.across is not None and request.across.share.parts is not None:
+        msg = "reduce = 'ordered' adds up the parts of a batch in their order, which has no kernels"
         raise UnsupportedError(msg)
     if request.alpha:
         msg = "the penalty alpha has no kernels"
@@ -170,7 +170,7 @@ def _fused_numpy(r: StepRequest) -> Callable:
     except ImportError as error:  # one for another NumPy, or switched off
         msg = f"Numba cannot be used: {error}"
         raise UnsupportedError(msg) from error
-    return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name)
+    return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name, r.across)
 
 
 def _fused_cupy(r: StepRequest) -> Callable:
@@ -178,6 +178,9 @@ def _fused_cupy(r: StepRequest) -> Callable:
     from xpnet.kernels.cuda.graphed_step import FusedStep
 
     backend, narrow = r.backend, None if r.mixed is None else r.mixed.dtype
+    if r.across is not None:
+        msg = "ranks that share a batch have no kernels on a GPU yet"
+        raise UnsupportedError(msg)
     if narrow and backend.dtype_name != "float32":
         msg = f"mixed precision beside {backend.dtype_name} has no kernel"
         raise UnsupportedError(msg)

@@ -1,4 +1,4 @@
-"""A plan and a batch size as a program: rows for compiled code, and portable parts between them.
+"""A plan and a batch size as a program: rows for compiled code, and what is called between them.
 
 All places of the plan are in one flat vector, ``work``. A row is a kernel with the addresses of
 what it works on (memory.ROW), so it holds for as long as the buffers do.
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     last: int
 
 
-Part = Rows | p.PortableForward | p.PortableBackward | p.LossStep
+Part = Rows | p.AllReduce | p.Barrier | p.PortableForward | p.PortableBackward | p.LossStep
 
 
 class Program(NamedTuple):
@@ -43,7 +43,7 @@ class Program(NamedTuple):
     parts: tuple[Part, ...]
     rows: np.ndarray  # of memory.ROW
     places: np.ndarray  # (n, 2) int64: where a row has the address of an array of the batch, which
-    phases: dict[str, Rows]  # forward, loss, backward, optimizer
+    phases: dict[str, Rows]  # forward, loss, backward, optimizer; ranks, where there are some
     copied: Array | None  # where x is first copied to, if at all
     views: dict[Place, Array]  # what the portable parts work on
     kept: tuple[Any, ...]  # what must live as long as the rows
@@ -56,12 +56,16 @@ class Buffers(NamedTuple):
     params: list[Params]  # and running statistics, per layer
     target: list[dict[str, Array]]  # where the gradients of the parameters go
     flat: tuple[Array, ...]  # params, gradient, and the slots: (P,) each
-    sums: Array  # (loops.SUMS,)
+    totals: Array  # (parts.SUMS,)
+    sums: Array  # the totals, or (4,) what is first summed over the ranks
+    divisor: Array  # (1,) D, where the update divides the gradient by it
     class_weights: Array
     keys: Array  # (random layers, 2) int32
     pairs: Array  # (2, 2) float64: (α, β) of a product, and of one that adds a gradient
     numbers: Array  # float64: the coefficients of the update
     product: int  # the address of the BLAS's matrix product
+    first: int = 0  # the row of the whole batch that is the first one here
+    stride: int = 1  # how far apart the rows here are in it
 
 
 def compile_program(
@@ -100,6 +104,7 @@ class _Compiler:
     def program(self) -> Program:
         phases = {}
         for name, operations in self.phases():
+            self.left_out = self.N == 0 and name in ("forward", "loss", "backward")
             first = len(self.rows)
             for operation in operations:
                 WRITERS[type(operation)](self, operation)
@@ -120,8 +125,9 @@ class _Compiler:
 
     def phases(self) -> list[tuple[str, list[Operation]]]:
         plan = self.plan
+        ranks: list[tuple[str, list[Operation]]] = [("ranks", [*plan.barrier])]
         return [("forward", plan.forward), ("loss", [plan.loss]), ("backward", plan.backward),
-                ("optimizer", [*plan.updates])]  # fmt: skip
+                *ranks * bool(plan.barrier), ("optimizer", [*plan.updates])]  # fmt: skip
 
     def reads_copy(self) -> bool:
         """Whether the batch has to be copied to ``work``; products read it where it is."""
@@ -157,7 +163,12 @@ class _Compiler:
     # -- rows -------------------------------------------------------------------------------------
 
     def row(self, loop: Loop, sizes: tuple[int, ...], *arrays: Any) -> None:
-        """Add a row; an array is a place, an array, None, or X, Y or WEIGHT of the batch."""
+        """Add a row; an array is a place, an array, None, or X, Y or WEIGHT of the batch.
+
+        Where a rank has no rows of a batch there is nothing to compute before the update.
+        """
+        if self.left_out:
+            return
         kernel: Kernel = compiled(loop.text, str(self.work.dtype))
         row = np.zeros((), ROW)
         row["kernel"] = kernel.address
@@ -267,24 +278,26 @@ class _Compiler:
         layer = self.layers[o.layer]
         assert isinstance(layer, Dropout)
         kernel = rows.chosen(rows.dropout, (1.0 / (1.0 - layer.rate),))
-        sizes = self.N * o.x.width, round(layer.rate * 2**24)
+        N, J = (1, self.N * o.x.width) if self.b.stride == 1 else (self.N, o.x.width)
+        sizes = N, J, round(layer.rate * 2**24), self.b.first, self.b.stride
         self.row(kernel, sizes, o.x, o.y, self.b.keys[o.index])
 
-    def portable(self, o: Any) -> None:
+    def called(self, o: Any) -> None:
         self.parts.append(o)
 
     # -- the loss and the update ------------------------------------------------------------------
 
     def loss_step(self, o: p.LossStep) -> None:
         if o.portable:
-            self.parts.append(o)
+            self.called(o)
             return
         b = None if o.bias is None else self.b.params[o.bias]["b"]
         sizes, weight = (self.N, o.output.width), WEIGHT if self.weighted else None
         if o.element is not None:
             loop = loops.element_loss(
-                o.element, self.loss.reduction, bias=b is not None, weighted=self.weighted
-            )
+                o.element, self.loss.reduction, bias=b is not None, weighted=self.weighted,
+                divided=o.divided,
+            )  # fmt: skip
             self.row(loop, sizes, o.output, b, o.gradient, Y, weight, self.b.sums)
             return
         kernel, ignored = self.softmax_loss(bias=b is not None)
@@ -301,9 +314,15 @@ class _Compiler:
             rows.softmax_cross_entropy, numbers, BIAS=bias, BY_LABEL=self.by_label,
             IGNORES=ignores, WEIGHTED=self.weighted, CLASS_WEIGHTS=weights,
             ALONE=self.by_label and not weights and not smoothing,
-            DIVISOR=loops.DIVISORS[loss.reduction],
+            DIVISOR=loops.DIVISORS[loss.reduction], DIVIDED=self.plan.loss.divided,
         )  # fmt: skip
         return kernel, loss.ignore_label or 0
+
+    def barrier(self, o: p.Barrier) -> None:
+        self.called(o)
+        divisor = "real(1.0)" if self.loss.reduction == "sum" else "sums[DENOMINATOR]"
+        kernel = rows.chosen(rows.summed, DIVISOR=divisor)
+        self.row(kernel, (), self.b.sums, self.b.totals, self.b.divisor)
 
     def update(self, o: p.Update) -> None:
         if not self.plan.updates_fused or self.b.flat[0] is self.b.flat[1]:
@@ -312,14 +331,16 @@ class _Compiler:
         factor, numbers = self.norm_factor, self.b.numbers[o.part.first :]
         for a, b in o.part.ranges:
             params, gradient, *slots = (vector[a:b] for vector in self.b.flat)
-            self.row(loops.update(o.formula), (b - a,), params, gradient, factor, numbers, *slots)
+            self.row(loops.update(o.formula), (b - a,), params, gradient, factor, numbers, *slots,
+                     self.b.divisor)  # fmt: skip
 
     @functools.cached_property
     def norm_factor(self) -> Array:
         """What the update multiplies the gradient by, computed in a row before the first part's."""
         factor, gradient, clip = self.extra(1), self.b.flat[1], self.plan.updates[0].clip
         if clip.norm is not None:
-            self.row(loops.norm(clip), (len(gradient),), gradient, factor)
+            loop = loops.norm(clip, divided=not self.plan.loss.divided)
+            self.row(loop, (len(gradient),), gradient, factor, self.b.divisor)
         return factor
 
 
@@ -334,8 +355,10 @@ WRITERS: dict[type, Callable[[_Compiler, Any], None]] = {
     p.RowForward: _Compiler.row_forward,
     p.RowBackward: _Compiler.row_backward,
     p.Drop: _Compiler.drop,
-    p.PortableForward: _Compiler.portable,
-    p.PortableBackward: _Compiler.portable,
+    p.PortableForward: _Compiler.called,
+    p.PortableBackward: _Compiler.called,
     p.LossStep: _Compiler.loss_step,
+    p.AllReduce: _Compiler.called,
+    p.Barrier: _Compiler.barrier,
     p.Update: _Compiler.update,
 }

@@ -19,6 +19,7 @@ __all__ = [
     "chosen",
     "dropout",
     "softmax_cross_entropy",
+    "summed",
 ]
 
 
@@ -40,14 +41,19 @@ def product(row):
 def dropout(row):
     """y = x m / (1 - p), m by position as in xpnet.ops.dropout. Arrays: x, y, keys.
 
-    By hand: its integers are not of the array API.
+    ``sizes`` are N, J, the threshold, and of the N rows where the first is in the batch and how far
+    apart they are there. By hand: its integers are not of the array API.
     """
+    N, J, threshold = size(row, 0), size(row, 1), size(row, 2)
+    start, stride = size(row, 3), size(row, 4)
     x, y, keys = vector(row, 0), vector(row, 1), integers(row, 2)
-    threshold, scale, zero = size(row, 1), number(row, 0), real(0.0)
+    scale, zero = number(row, 0), real(0.0)
     first, second = np.uint32(keys[0]), np.uint32(keys[1])
-    for i in range(size(row, 0)):
-        h = mix(np.uint32(mix(np.uint32(i) ^ first) + second))
-        y[i] = x[i] * (scale if (h >> np.uint32(8)) >= threshold else zero)
+    for n in range(N):
+        at, begin = n * J, (start + n * stride) * J
+        for j in range(J):
+            h = mix(np.uint32(mix(np.uint32(begin + j) ^ first) + second))
+            y[at + j] = x[at + j] * (scale if (h >> np.uint32(8)) >= threshold else zero)
 
 
 def softmax_cross_entropy(row):
@@ -107,7 +113,23 @@ def softmax_cross_entropy(row):
         scored += factor
     sums[CORRECT] += correct
     sums[COUNT] += scored
-    finish(dz, N * K, DIVISOR, loss, sums)
+    if DIVIDED:
+        finish(dz, N * K, DIVISOR, loss, sums)
+    else:
+        add_up(DIVISOR, loss, sums)
+
+
+def summed(row):
+    """Add the sums of a batch over all ranks to the totals, set C, and D for its gradient.
+
+    Arrays: the sums (4,), the totals (SUMS,), D (1,). By hand: it is of numbers, not of arrays.
+    """
+    sums, totals, divisor = vector(row, 0), vector(row, 1), vector(row, 2)
+    D, one = DIVISOR, real(1.0)
+    totals[CORRECT] += sums[CORRECT]
+    totals[COUNT] += sums[COUNT]
+    divisor[0] = one if D == 0 else D
+    finish(divisor, 0, D, sums[LOSS], totals)
 
 
 def batch_norm(row):

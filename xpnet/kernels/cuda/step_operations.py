@@ -13,6 +13,8 @@ from xpnet.kernels.cuda.layer_operations import RECORD, affine_and_map, differen
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel
 from xpnet.kernels.operations import (
     Affine,
+    AllReduce,
+    Barrier,
     Drop,
     LossStep,
     Map,
@@ -195,6 +197,7 @@ def kernels(task: Task) -> list[Kernel]:
 def _name(task: Task, op: Operation) -> str:
     if isinstance(op, LossStep | Update):
         return type(task.loss if isinstance(op, LossStep) else task.optimizer).__name__
+    assert not isinstance(op, AllReduce | Barrier)  # they have no formula
     return f"layer {op.layer}"
 
 
