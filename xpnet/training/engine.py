@@ -34,6 +34,7 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
+from xpnet.step.data_parallel import make_shared_gradient
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.step.trace import describe, trace
@@ -63,7 +64,8 @@ class Engine:
     with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
     the one given, or what its groups of parameters make of it.
 
-    A copy, or what is pickled, has the state as host arrays and makes its steps anew.
+    A copy, or what is pickled, has the state as host arrays, makes its steps anew, and shares no
+    batch with other ranks.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Engine:
         parallel: Parallel = Parallel(),
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
-        options |= {"alpha": alpha, "comm": comm, "parallel": parallel}
+        options |= {"alpha": alpha, "parallel": parallel}  # a copy is of no rank
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -103,7 +105,7 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.share, across = WHOLE, None
+        self.share, across, self._comm = WHOLE, None, comm
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
@@ -118,9 +120,12 @@ class Engine:
         self._predict = jit(make_predict_step(model, loss))
         gradient = make_gradient(model, loss)
         self._gradient = jit(gradient)
-        if accumulate > 1:
-            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
-        self._step_gradient = at_once(gradient)
+        if across is not None:
+            self._step_gradient = backend.bound(make_shared_gradient(model, loss, across))
+        else:
+            if accumulate > 1:
+                gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
+            self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._made_by, (), (self.host_state(), dict(self.algorithms))
@@ -189,11 +194,16 @@ class Engine:
         return self._gradient(params, self.state.stats, batch, keys)
 
     def gradient_of_step(
-        self, batch: AnyBatch, keys: tuple[tuple[int, int], ...], before: Array
+        self,
+        batch: AnyBatch,
+        keys: tuple[tuple[int, int], ...],
+        before: Array,
+        rows: int | None = None,
     ) -> Array:
         """Return the gradient (P,) of the step taken last, before clipping.
 
-        ``batch`` and ``keys`` are those of the step, ``before`` are the parameters (P,) before it.
+        ``batch``, ``keys`` and ``rows`` are those of the step's call and its StepInputs, ``before``
+        are the parameters (P,) before it. All ranks that share the batch call this.
         A fused step has it still: then it may be a buffer, which the next step writes over, and is
         not finite in a step that overflowed. Otherwise it is computed again, in micro-batches like
         the step, in the backend's dtype.
@@ -201,18 +211,22 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
+        shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
-            whole = gathered(batch)
-        return self._step_gradient(before, self.state.stats, whole, keys).gradient
+            own = gathered(batch)
+        return self._step_gradient(before, self.state.stats, own, keys, **shared).gradient
 
     def evaluate(
         self,
         batches: Iterable[Batch],
         each: Callable[[Batch, Array, Array], None] = lambda batch, output, predictions: None,
+        *,
+        shared: bool = False,
     ) -> Metrics:
         """Return loss and accuracy of the model as it is.
 
-        ``each`` is given every batch, the model's output and what that predicts.
+        ``each`` is given every batch, the model's output and what that predicts. ``shared``: all
+        ranks call this, each with its rows of the batches.
         """
         totals = self._zero_totals(self.state.params)
         for batch in batches:
@@ -221,6 +235,10 @@ class Engine:
             )
             each(batch, output, predicted)
         numbers = self._numbers(totals)
+        if shared:
+            of_ranks = self._comm.allgather(tuple(numbers))
+            numbers = Totals(*map(sum, zip(*of_ranks, strict=True)))
+            numbers = numbers._replace(bad_step=max(each[-1] for each in of_ranks))
         if not numbers.denominator:
             msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
             raise DataError(msg)
