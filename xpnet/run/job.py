@@ -119,13 +119,14 @@ class Job:
                 )
                 raise CheckpointError(msg)
 
+        norms = [Norms(self.warn)] if self.config.tracking.norms else []
         with self.recorded() as recording:
             writing = [*recording, history, saving] if self.comm.rank == 0 else []
             self.trainer.fit(
                 loader(backend, self.splits.train, data.placement, data.augment),
                 epochs=cast(int, self.config.epochs),
                 validation=None if checks is None else loader(backend, checks),
-                callbacks=[*watching, *writing, *self.early_stopping(), signals],
+                callbacks=[*watching, *norms, *writing, *self.early_stopping(), signals],
             )
             by_first(self.comm, check_saved)
         received = any(s is not None for s in self.comm.allgather(signals.received))
@@ -142,9 +143,8 @@ class Job:
         self.folder.write_config(self.config)
         self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
         began, status = time.monotonic(), "finished"
-        norms = [Norms(self.warn)] if self.config.tracking.norms else []
         try:
-            yield [*norms, *self.trackers]
+            yield [*self.trackers]
             status = self.trainer.stopped or status
         except BaseException as error:
             status = f"failed: {error}"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from xpnet.backends import Resolved, backend_class, resolve
 from xpnet.errors import ConfigError, TrainingError, XpnetError
-from xpnet.parallel import ALONE, Comm, join, own_device
+from xpnet.parallel import ALONE, Comm, join
 from xpnet.parallel.launcher import launched
 from xpnet.run.config import Config
 from xpnet.run.config_sources import load_config
@@ -90,10 +90,11 @@ def resolved(comm: Comm, config: Config) -> Resolved:
     name, device = config.backend, config.device
     if comm.size == 1:
         return resolve(name, device, config.dtype)
-    if device == "auto":
+    if device in ("auto", "cuda"):
         devices = backend_class("cupy" if name == "auto" else name).probe().devices
-        device = "cuda" if devices and devices[0].startswith("cuda") else device
-    return resolve(name, own_device(comm, device), config.dtype)
+        gpus = [d for d in devices if d.startswith("cuda:")]
+        device = gpus[comm.local_rank % len(gpus)] if gpus else device
+    return resolve(name, device, config.dtype)
 
 
 def check_batch_size(config: Config, comm: Comm) -> None:

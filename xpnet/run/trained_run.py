@@ -12,7 +12,8 @@ from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, how_to_import
-from xpnet.parallel import ALONE, Comm
+from xpnet.parallel import Comm
+from xpnet.parallel.settings import Parallel
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, Splits, label_in, model_of
@@ -248,7 +249,8 @@ def make_trainer(
         accumulate=config.accumulate,
         mixed=config.mixed,
         threads=config.threads,
-        **cast(Any, {} if comm in (None, ALONE) else {"comm": comm, "parallel": config.parallel}),
+        comm=comm,
+        parallel=Parallel() if comm is None else config.parallel,
     )
 
 
