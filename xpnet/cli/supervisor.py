@@ -5,7 +5,6 @@ without ``--ranks``), hands signals on, and resumes from the last checkpoint wha
 error that would come again (exit code 2) and a stop that was asked for are no crash.
 """
 
-import contextlib
 import importlib.util
 import os
 import shlex
@@ -45,13 +44,12 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
     _check(asked)
     start = [] if ranks is None else [*_launcher(launcher), "-n", str(ranks)]
     safe = [] if {"", os.getcwd()} & {*sys.path} else ["-P"]  # as far as this process sees it
-    command = [*start, sys.executable, *safe, "-m", "xpnet", *_arguments(context)]
-    if folder is None:
-        folder = new_folder(asked["source"])
-    command += ["--out", folder]
+    options, positional = _arguments(context)
+    folder = folder or new_folder(asked["source"])
+    command = [*start, sys.executable, *safe, "-m", "xpnet", *options, "--out", folder]
     for attempt in range(max_restarts + 1):
         resume = ["--resume"] if attempt or asked["resume"] else []
-        code, stopped = _run([*command, *resume])
+        code, stopped = _run([*command, *resume, *positional])
         if stopped or code in (0, AN_ERROR, *STOPPED):
             return code if code in (0, AN_ERROR, *STOPPED) else STOPPED[0]
         ended = f"the training has crashed: {_meaning(code)}"
@@ -102,8 +100,8 @@ def _launcher(given: str | None) -> list[str]:
     return [found]
 
 
-def _arguments(context: click.Context) -> list[str]:
-    """The command line of ``context`` without what is the supervisor's, the folder and --resume."""
+def _arguments(context: click.Context) -> tuple[list[str], list[str]]:
+    """The options and arguments of ``context``, but for the folder and what is the supervisor's."""
     root = context.find_root()
     words = [word for path in root.params["plugins"] for word in ("--plugin", path)]
     words += ["--debug"] if (root.obj or {}).get("debug") else []
@@ -121,7 +119,7 @@ def _arguments(context: click.Context) -> list[str]:
         else:
             values = value if isinstance(value, tuple) else (value,)
             words += [f"{parameter.opts[-1]}={v}" for v in values]
-    return [*words, *(["--", *positional] if positional else [])]
+    return words, ["--", *positional] if positional else []
 
 
 def _run(command: Sequence[str]) -> tuple[int, bool]:
@@ -162,12 +160,14 @@ def _interrupted(seconds: float) -> bool:
 
 
 def _meaning(code: int) -> str:
-    """What an exit code says: that of a signal, of which launchers give the number itself."""
+    """What an exit code says: where a signal ended a process, a launcher may say its number."""
     number = code - 128 if code > 128 else code
-    with contextlib.suppress(ValueError):
-        if code > 128 or number in (signal.SIGABRT, getattr(signal, "SIGKILL", 9), signal.SIGSEGV):
-            return f"exit code {code} ({signal.Signals(number).name})"
-    return f"exit code {code}"
+    names = {s.value: s.name for s in signal.Signals}
+    if code <= 128 and names.get(number) not in ("SIGABRT", "SIGBUS", "SIGKILL", "SIGSEGV"):
+        return f"exit code {code}"
+    name = names.get(number, "a signal")
+    more = ", which is what happens where memory runs out" if name == "SIGKILL" else ""
+    return f"exit code {code} ({name}{more})"
 
 
 def _times(n: int) -> str:
