@@ -10,10 +10,12 @@ world.py      MPI as it was started, and how all end at once
 mpi.py        the ranks that MPI connects
 watch.py      a call that waits for too long ends the job
 failure.py    how a job ends where a rank fails
+host.py       what one rank makes for the others of its host
 """
 
 from xpnet.parallel.comm import ALONE, Comm, Local
+from xpnet.parallel.host import shared_by_all, shared_by_host
 from xpnet.parallel.joining import join
 from xpnet.parallel.share import WHOLE, Share
 
-__all__ = ["ALONE", "WHOLE", "Comm", "Local", "Share", "join"]
+__all__ = ["ALONE", "WHOLE", "Comm", "Local", "Share", "join", "shared_by_all", "shared_by_host"]
