@@ -22,7 +22,9 @@ import click
 
 from xpnet.errors import BackendError, ConfigError, how_to_install
 from xpnet.parallel.launcher import launched
+from xpnet.run import RunFolder
 from xpnet.run.train_run import new_folder
+from xpnet.storage import CheckpointFolder
 from xpnet.training.signals import SIGNALS
 
 __all__ = ["supervise"]
@@ -30,7 +32,7 @@ __all__ = ["supervise"]
 OPTIONS = ("ranks", "launcher", "max_restarts")  # of the command, which are the supervisor's
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 AN_ERROR = 2  # exit code of what would come again
-LONGEST_WAIT = 60.0  # seconds before a restart
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a restart: twice as long if nothing was saved
 
 
 def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], None]) -> int:
@@ -47,6 +49,7 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
     options, positional = _arguments(context)
     folder = folder or new_folder(asked["source"])
     command = [*start, sys.executable, *safe, "-m", "xpnet", *options, "--out", folder]
+    wait, before = FIRST_WAIT, None
     for attempt in range(max_restarts + 1):
         resume = ["--resume"] if attempt or asked["resume"] else []
         code, stopped = _run([*command, *resume, *positional])
@@ -58,7 +61,10 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
             warn(f"{ended}{left}; resume with: {_resuming(folder, ranks)}")
             return code
         warn(f"{ended}; restart {attempt + 1} of {max_restarts}, from its last checkpoint")
-        if _interrupted(min(2.0**attempt, LONGEST_WAIT)):
+        now = max(CheckpointFolder(RunFolder(folder).checkpoint_path).steps(), default=None)
+        wait = FIRST_WAIT if now != before else min(2 * wait, LONGEST_WAIT)
+        before = now
+        if _interrupted(wait):
             break
     return STOPPED[0]
 

@@ -12,10 +12,9 @@ from typing import Any, Literal, cast
 from xpnet.backends import Resolved
 from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, DataError
-from xpnet.parallel import ALONE, Comm
+from xpnet.parallel import ALONE, Comm, shared_by_all
 from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
-from xpnet.run.ranks import by_first
 from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
@@ -60,7 +59,7 @@ class Job:
     def only_writer(self) -> Iterator[None]:
         """Create the folder, check that it has room, and lock it."""
         with ExitStack() as held:
-            by_first(self.comm, lambda: held.enter_context(self._only_writer()))
+            shared_by_all(self.comm, lambda: held.enter_context(self._only_writer()))
             yield
 
     @contextmanager
@@ -80,7 +79,7 @@ class Job:
 
     def restore(self) -> None:
         """Restore the newest intact checkpoint, if there is one."""
-        found = by_first(self.comm, self._newest)
+        found = shared_by_all(self.comm, self._newest)
         if found is not None:
             self.trainer.restore(found.tensors, found.meta)
 
@@ -128,7 +127,7 @@ class Job:
                 validation=None if checks is None else loader(backend, checks),
                 callbacks=[*watching, *norms, *writing, *self.early_stopping(), signals],
             )
-            by_first(self.comm, check_saved)
+            shared_by_all(self.comm, check_saved)
         received = any(s is not None for s in self.comm.allgather(signals.received))
         return self.trainer.stopped is not None and received
 
@@ -236,7 +235,7 @@ class Job:
             runs.append(self._scored(self._kept(interrupted=interrupted), scored))
             return replace(runs[0], trainer=cast(Trainer, None))  # which need not be sent
 
-        run = by_first(self.comm, by_rank_0)
+        run = shared_by_all(self.comm, by_rank_0)
         if runs:
             return runs[0]
         its = run.checkpoint

@@ -4,20 +4,20 @@ Rank 0 reads the settings, decides, and writes; the others are told. So they nee
 nor the run folder to be on their host: only the data has to be, once for all ranks of a host.
 """
 
-import pickle
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from xpnet.backends import Resolved, backend_class, resolve
-from xpnet.errors import ConfigError, TrainingError, XpnetError
-from xpnet.parallel import ALONE, Comm, join
+from xpnet.errors import ConfigError, XpnetError, XpnetWarning
+from xpnet.parallel import ALONE, Comm, join, own_device
 from xpnet.parallel.launcher import launched
 from xpnet.run.config import Config
 from xpnet.run.config_sources import load_config
 
 __all__ = [
-    "by_first",
     "check_batch_size",
     "connected",
     "described",
@@ -25,9 +25,8 @@ __all__ = [
     "joined",
     "only_first",
     "resolved",
+    "warnings_once",
 ]
-
-T = TypeVar("T")
 
 
 def joined(source: Any, settings: Iterable[str] | Mapping[str, Any], recipe: str | None) -> Comm:
@@ -55,31 +54,6 @@ def connected(comm: Comm, config: Config) -> Comm:
     return join(config.parallel, backend=config.backend, device=config.device)
 
 
-def by_first(comm: Comm, function: Callable[[], T]) -> T:
-    """Return on all ranks what ``function`` returns on rank 0, or raise what it raises there."""
-    if comm.size == 1:
-        return function()
-    value, error = None, None
-    if comm.rank == 0:
-        try:
-            value = function()
-        except Exception as raised:
-            error = raised
-    value, told = comm.bcast((value, None if error is None else _for_others(error)))
-    if told is not None:
-        raise error or told
-    return value  # type: ignore[return-value]
-
-
-def _for_others(error: Exception) -> Exception:
-    """An error as other processes can have it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a class of its own raises there
-        return TrainingError(f"{type(error).__name__}: {error}")
-    return error
-
-
 def only_first(comm: Comm, tell: Callable[[str], None]) -> Callable[[str], None]:
     """Return what tells a line on rank 0, and nothing on the others."""
     return tell if comm.rank == 0 else lambda line: None
@@ -88,13 +62,10 @@ def only_first(comm: Comm, tell: Callable[[str], None]) -> Callable[[str], None]
 def resolved(comm: Comm, config: Config) -> Resolved:
     """Return the backend on this rank's device: of the GPUs of a host each rank has its own."""
     name, device = config.backend, config.device
-    if comm.size == 1:
-        return resolve(name, device, config.dtype)
-    if device in ("auto", "cuda"):
+    if comm.size > 1 and device == "auto":
         devices = backend_class("cupy" if name == "auto" else name).probe().devices
-        gpus = [d for d in devices if d.startswith("cuda:")]
-        device = gpus[comm.local_rank % len(gpus)] if gpus else device
-    return resolve(name, device, config.dtype)
+        device = "cuda" if devices and devices[0].startswith("cuda") else device
+    return resolve(name, own_device(comm, device), config.dtype)
 
 
 def check_batch_size(config: Config, comm: Comm) -> None:
@@ -104,6 +75,15 @@ def check_batch_size(config: Config, comm: Comm) -> None:
         msg += f"{comm.size} ranks share each batch"
         command = "give the number of their rows together, such as --batch-size 1024"
         raise ConfigError(msg, command=command, python="give the number of their rows together")
+
+
+@contextmanager
+def warnings_once(comm: Comm) -> Iterator[None]:
+    """Within it rank 0 alone warns of what all ranks see."""
+    with warnings.catch_warnings():
+        if comm.rank > 0:
+            warnings.simplefilter("ignore", XpnetWarning)
+        yield
 
 
 def described(comm: Comm) -> dict[str, Any]:
@@ -117,12 +97,9 @@ def described(comm: Comm) -> dict[str, Any]:
 def in_words(found: Mapping[str, Any], batch_size: int) -> str:
     """Return the line for the log.
 
-    >>> in_words({"ranks": 4, "hosts": 1, "engine": "MPI (MPICH 5.0.2)"}, 128)
-    '4 ranks on 1 host: MPI (MPICH 5.0.2), 32 of 128 rows of a batch each'
+    >>> in_words({"ranks": 3, "engine": "3 ranks on this host, connected by MPICH 5.0.2"}, 128)
+    '3 ranks on this host, connected by MPICH 5.0.2: each has 42 or 43 of 128 rows of a batch'
     """
-    ranks, hosts = found["ranks"], found["hosts"]
-    least, more = divmod(batch_size, ranks)
+    least, more = divmod(batch_size, found["ranks"])
     each = f"{least:,} or {least + 1:,}" if more else f"{least:,}"
-    where = "1 host" if hosts == 1 else f"{hosts} hosts"
-    line = f"{ranks} ranks on {where}: {found['engine']}, {each} of {batch_size:,} rows of a batch"
-    return f"{line} each"
+    return f"{found['engine']}: each has {each} of {batch_size:,} rows of a batch"

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Never, cast
 
@@ -14,7 +15,7 @@ from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError
 from xpnet.nn import Dense
 from xpnet.nn.fit import check_batches
-from xpnet.parallel import ALONE, Comm
+from xpnet.parallel import ALONE, Comm, agreed, shared_by_all, shared_by_host
 from xpnet.run import ranks
 from xpnet.run.asked import Asked
 from xpnet.run.batch_size import with_batch_size
@@ -24,7 +25,6 @@ from xpnet.run.job import Job
 from xpnet.run.origin import Origin
 from xpnet.run.overrides import as_settings
 from xpnet.run.preprocessing import Preprocessing, Splits
-from xpnet.run.ranks import by_first
 from xpnet.run.resuming import check_folder
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
@@ -103,16 +103,29 @@ def train(
         watching.insert(0, progress)
     comm = ranks.joined(source, settings, recipe)
     report, warn = ranks.only_first(comm, report), ranks.only_first(comm, warn or report)
-    ready = prepare(
-        source,
-        out,
-        recipe=recipe,
-        settings=settings,
-        start_from=start_from,
-        resume=resume,
-        report=report,
-        comm=comm,
-    )
+    with ranks.warnings_once(comm):
+        ready = prepare(
+            source,
+            out,
+            recipe=recipe,
+            settings=settings,
+            start_from=start_from,
+            resume=resume,
+            report=report,
+            comm=comm,
+        )
+        return _trained(ready, watching, report, warn, resume=resume, scored=scored)
+
+
+def _trained(
+    ready: Prepared,
+    watching: list[Callback],
+    report: Callable[[str], None],
+    warn: Callable[[str], None],
+    *,
+    resume: bool,
+    scored: Literal["test", "validation"],
+) -> Run:
     config, folder, chosen, splits, origin, comm = ready
     epochs = cast(int, config.epochs)  # no longer "auto"
     config.data.augment.check(splits.train.feature_shape)
@@ -143,10 +156,10 @@ def train(
     job = Job(config, folder, chosen, splits, trainer, report, warn, comm, of_ranks)
     with job.only_writer():
         # Another training may have begun or ended here since the first check; now none can.
-        by_first(comm, lambda: check_folder(config, folder, resume=resume))
+        shared_by_all(comm, lambda: check_folder(config, folder, resume=resume))
         job.restore()
         if origin is not None and not origin.resumed:
-            job.save()  # so that whoever resumes needs the source no more
+            shared_by_all(comm, job.save)  # so that whoever resumes needs the source no more
         if resume:
             report(_position(trainer, epochs))
         interrupted = job.fit(watching)
@@ -184,23 +197,26 @@ def prepare(
         ranks.check_batch_size(config, comm)
         return asked, config
 
-    asked, config = by_first(comm, first)
+    asked, config = shared_by_all(comm, first)
     comm, origin = ranks.connected(comm, config), asked.origin
     chosen = ranks.resolved(comm, config)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
-    if table is None and is_streamed(config):
+    streamed = table is None and is_streamed(config)
+    if streamed:
         report(f"data {config.data.source}: its rows stay in the file; scanning them once")
-    read: list[Data] = []
-    by_first(comm.host, lambda: read.append(read_data(config, table, origin)))
+    reads = (comm.rank if streamed else comm.local_rank) == 0
+    read = partial(read_data, config, table, origin)
+    data: Data = agreed(comm, read if reads else None)
     before = config
-    config = by_first(comm, lambda: asked.config(lambda line: None, read[0], read[0].rows(before)))
+    config = shared_by_all(comm, lambda: asked.config(lambda line: None, data, data.rows(before)))
     if origin is None:
         config.model.check_hidden()
     elif not origin.resumed:
         report(origin.line)
-    splits = by_first(comm.host, lambda: make_splits(config, read[0], origin))
+    shared = shared_by_all if streamed else shared_by_host
+    splits = shared(comm, lambda: make_splits(config, data or read(), origin))
     return Prepared(splits.config, asked.folder, chosen, splits, origin, comm)
 
 
