@@ -30,7 +30,7 @@ from xpnet.training.loader import Loader, on_host
 from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
+__all__ = ["Run", "config_of", "load", "load_run", "make_trainer", "trainer_at"]
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -227,10 +227,13 @@ def _encoded(data: Any) -> Loader:
     return data
 
 
-def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
+def make_trainer(
+    config: Config, preprocessing: Preprocessing, backend: Any, comm: Comm | None = None
+) -> Trainer:
     """Return the trainer that ``config`` describes, with its model built.
 
-    It raises DataError for rows that did not come through a Loader of the preprocessing.
+    ``comm`` are the ranks that train it; None is one process, to evaluate and to predict. It raises
+    DataError for rows that did not come through a Loader of the preprocessing.
     """
     model = model_of(config, preprocessing)
     return _RunTrainer(
@@ -246,7 +249,21 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
         accumulate=config.accumulate,
         mixed=config.mixed,
         threads=config.threads,
+        comm=comm,
+        parallel=Parallel() if comm is None else config.parallel,
     )
+
+
+def trainer_at(
+    checkpoint: Checkpoint, config: Config, preprocessing: Preprocessing, backend: Any
+) -> Trainer:
+    """Return a trainer with the weights of a checkpoint, to evaluate and to predict."""
+    # Mixed precision is for training; not every backend has its dtypes. The number of threads is in
+    # the checkpoint, and is not insisted on where there are fewer cores.
+    here = replace(config, mixed=None, threads="auto")
+    trainer = make_trainer(here, preprocessing, backend)
+    trainer.restore(checkpoint.tensors, checkpoint.meta)
+    return trainer
 
 
 def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
@@ -314,11 +331,7 @@ def load_run(
     try:
         preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
         _check_classes(config, preprocessing)
-        # Mixed precision is for training; not every backend has its dtypes. The number of threads
-        # is in the checkpoint, and is not insisted on where there are fewer cores.
-        here = replace(config, mixed=None, threads="auto")
-        trainer = make_trainer(here, preprocessing, chosen)
-        trainer.restore(checkpoint.tensors, checkpoint.meta)
+        trainer = trainer_at(checkpoint, config, preprocessing, chosen)
     except (LookupError, TypeError, AttributeError) as error:
         msg = f"{checkpoint.path} was not saved by a run: {error}"
         raise CheckpointError(msg) from error
