@@ -350,6 +350,18 @@ def test_all_ranks_raise_the_same_error_of_a_learning_rate_too_high(settings):
     assert "step" in one
 
 
+def test_all_ranks_raise_the_same_error_of_the_last_update_of_an_epoch():
+    x, y = classes(10)
+
+    def run(comm):
+        trainer = made(comm, (Dense(8), ReLU(), Dense(3)), optimizer=xpnet.SGD(1e308))
+        with pytest.raises(TrainingError, match="from epoch 1, step 2 on") as caught:
+            trainer.fit((1e3 * x, y), epochs=1)
+        return str(caught.value)
+
+    assert set(on_ranks(4, run)) == {run(None)}
+
+
 def test_what_rank_0_finds_between_two_steps_all_ranks_explain():
     x, y = classes(800)
     x[700, 2] = np.nan

@@ -27,7 +27,7 @@ import numpy as np
 from xpnet.errors import ConfigError, TrainingError, XpnetWarning
 from xpnet.parallel import ALONE, WHOLE, Comm, Share
 from xpnet.parallel.settings import Parallel
-from xpnet.step import AnyBatch, Batch, TrainState, gathered
+from xpnet.step import TrainState
 from xpnet.training.callbacks import MANY, Callback, EpochMetrics, overridden, steps_between
 from xpnet.training.engine import Engine
 from xpnet.training.given import compare
@@ -127,16 +127,6 @@ class Alone:
         for hook in hooks:
             hook(trainer)
         return trainer.stopped is not None and trainer.position.batch < trainer.steps_per_epoch
-
-    def whole(self, engine: Engine, batch: AnyBatch) -> AnyBatch:
-        """Return the batch of which this rank has its share."""
-        if engine.share.is_whole:
-            return batch
-        with engine.backend.active():
-            own = gathered(batch)
-        to_host, place = engine.backend.to_host, engine.backend.place
-        parts = self.comm.allgather(tuple(None if a is None else to_host(a) for a in own))
-        return Batch(*(None if a is None else place(a) for a in _in_order(engine.share, parts)))
 
     def batches(self, parts: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
         """Return host arrays of the validation's batches, of this rank's shares of them."""
