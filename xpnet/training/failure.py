@@ -7,7 +7,6 @@ from xpnet.step import AnyBatch, StepInputs
 from xpnet.step.trace import INPUT
 from xpnet.training.cursor import TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine
-from xpnet.training.ranks import Alone
 
 __all__ = ["not_finite"]
 
@@ -19,7 +18,6 @@ def not_finite(
     inputs: Callable[[Engine], StepInputs],
     bad_step: int,
     check_rows: Callable[[], None],
-    ranks: Alone,
 ) -> TrainingError:
     """Return the error of a training whose step ``bad_step`` is not finite, or the one before it.
 
@@ -48,7 +46,7 @@ def not_finite(
         msg += f"first in {where}"
     if where == INPUT:
         try:
-            ranks.from_first(check_rows)
+            check_rows()
         except DataError as error:
             return TrainingError(f"{msg}: {error}", python="fill such values, or leave the row out")
     return TrainingError(

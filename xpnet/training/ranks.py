@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,6 @@ from xpnet.training.threads import Threads, of_rank
 
 __all__ = ["Alone", "NotFiniteError", "Several", "check_ranks", "ranks_of"]
 
-T = TypeVar("T")
 SECONDS = 0.2  # between two exchanges about a stop
 
 
@@ -99,10 +98,6 @@ class Alone:
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         """Raise ConfigError or DataError, on all ranks, where they were given different things."""
 
-    def from_first(self, function: Callable[[], T]) -> T:
-        """Return what rank 0's function returns, or raise what it raises; others call none."""
-        return function()
-
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         """Return the host state that all ranks go on with, of that of this rank."""
         return state
@@ -163,19 +158,6 @@ class Several(Alone):
 
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         compare(self.comm.allgather(given()))
-
-    def from_first(self, function: Callable[[], T]) -> T:
-        value: Any = None
-        error: Exception | None = None
-        if self.is_first:
-            try:
-                value = function()
-            except Exception as raised:
-                error = raised
-        value, failed = self.comm.bcast((value, error))
-        if failed is not None:
-            raise error or failed
-        return value
 
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         sums = self.comm.allgather(_checksum(state))
