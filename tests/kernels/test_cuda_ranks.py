@@ -49,7 +49,7 @@ def steps(comm, folder, carrier, batches, layers=DEEP, **options):
     share, across = Share(comm.rank, comm.size, None, given["accumulate"]), None
     if comm.size > 1:
         vars(comm).update(CARRIERS[carrier])
-        across = Across(comm, share, np.copy, np.copy, Parallel(buckets=given["buckets"]))
+        across = Across(comm, share, np.copy, np.copy, settings=Parallel(buckets=given["buckets"]))
     fused = FusedStep(
         executor, model, given["loss"], rule, given["clip"], mixed, given["accumulate"], across,
         threads=64,
