@@ -66,7 +66,8 @@ class Engine:
     with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
     the one given, or what its groups of parameters make of it.
 
-    A copy, or what is pickled, has the state as host arrays and makes its steps anew.
+    A copy, or what is pickled, has the state as host arrays, makes its steps anew, and shares no
+    batch with other ranks.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Engine:
         parallel: Parallel = Parallel(),
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
-        options |= {"alpha": alpha, "comm": comm, "parallel": parallel}
+        options |= {"alpha": alpha, "parallel": parallel}  # a copy is of no rank
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -214,6 +215,7 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
+        shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
             whole = gathered(batch)
             shared = {} if rows is None else {"rows": rows}
