@@ -275,13 +275,13 @@ class FusedStep:
         note = "CUDA graph" if graphs.count == 1 else f"{graphs.count} CUDA graphs"
         note += f" of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
-        if comm is not None:
-            note += f" with {'the sums' if comm.on_stream else 'a sum'} over {comm.size} ranks "
-            note += "in it" if comm.on_stream else "between them"
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         padded = self.task.padding
         note += f" padded to multiples of {padded.pack}" if padded else ""
+        if comm is not None:
+            note += f" with {'the sums' if comm.on_stream else 'a sum'} over {comm.size} ranks "
+            note += "in it" if comm.on_stream else "between them"
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _stay_eager(self, repeated: "_Repeated", reason: str) -> None:
