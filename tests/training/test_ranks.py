@@ -1,11 +1,13 @@
 """Several ranks against one process: the same training, and a stop, a check, an error for all."""
 
 import copy
+import json
 import pickle
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from real_ranks import run_script
 from thread_ranks import on_ranks
 
 import xpnet
@@ -466,3 +468,80 @@ def test_nothing_is_exchanged_by_a_process_alone(monkeypatch):
     for name in ("allgather", "bcast", "barrier", "allreduce"):
         monkeypatch.setattr(f"xpnet.parallel.comm.Local.{name}", refuse)
     whole_fit(made())
+
+
+@pytest.mark.long
+def test_ranks_with_the_fused_step_train_as_one_process():
+    one = whole_fit(made(step="fused"))
+    for trained in on_ranks(2, lambda comm: whole_fit(made(comm, step="fused"))):
+        assert trained.engine.step.kind == "fused"
+        assert_same(trained, one)
+
+
+# ----------------------------------------------------------------------- ranks that are processes
+
+SCRIPT = """
+import json, os, signal, sys
+import xpnet
+from xpnet.parallel.settings import Parallel
+from xpnet.training.callbacks import Callback, StopOnSignal
+from xpnet.training.norms import Norms
+
+way, out, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(100, 6)), rng.integers(0, 3, 100)
+layers = [xpnet.Dense(8), xpnet.Tanh(), xpnet.BatchNorm(), xpnet.Dropout(0.3), xpnet.Dense(3)]
+parallel = Parallel(reduce="ordered") if way == "ordered" else Parallel()
+settings = dict(batch_size=16, backend="numpy", dtype="float64", comm=comm, parallel=parallel)
+
+
+class Signal(Callback):
+    def on_step_end(self, trainer):
+        if way == "signal" and comm.rank == 1 and trainer.position.step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+if os.path.exists(out):
+    trainer = xpnet.load(out, comm=comm, parallel=parallel)
+else:
+    trainer = xpnet.Trainer(layers, class_weights="balanced", step="portable", **settings)
+if way == "parts":
+    x, y = x[comm.rank :: comm.size], y[comm.rank :: comm.size]
+comm.barrier()
+trainer.fit((x, y), epochs=epochs, validation_fraction=0.2,
+            callbacks=[Norms(), Signal(), StopOnSignal()])
+print(json.dumps([comm.rank, trainer.position, trainer.stopped]))
+trainer.save(out)
+"""
+
+
+def on_processes(ranks, way, out, epochs):
+    done = run_script(ranks, SCRIPT, way, out, epochs)
+    assert done.code == 0, done.err
+    return [json.loads(line) for line in done.lines]
+
+
+@pytest.mark.long
+def test_processes_train_as_one_and_go_on_with_other_numbers(tmp_path):
+    straight, parts = tmp_path / "one.safetensors", tmp_path / "many.safetensors"
+    on_processes(1, "ordered", straight, 3)
+    for epochs, ranks in enumerate((4, 2, 1), 1):
+        found = on_processes(ranks, "ordered", parts, epochs)
+        assert sorted(found) == [[rank, [epochs, 0, 5 * epochs], None] for rank in range(ranks)]
+    one, many = xpnet.load(straight), xpnet.load(parts)
+    assert_same(many, one, rtol=0)
+
+
+@pytest.mark.long
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    found = on_processes(2, "signal", tmp_path / "model.safetensors", 50)
+    assert [rest for _, *rest in sorted(found)] == [[[1, 3, 8], "interrupted by SIGTERM"]] * 2
+
+
+@pytest.mark.long
+def test_processes_that_are_given_a_part_each_are_told_so_once(tmp_path):
+    done = run_script(2, SCRIPT, "parts", tmp_path / "model.safetensors", 1)
+    assert done.code == 1
+    last = [line for line in done.err.splitlines() if line.startswith("xpnet.errors")]
+    assert len(last) == 1
+    assert "Every rank is given the whole data set" in last[0]

@@ -286,6 +286,8 @@ def load(
     backend: str | None = None,
     device: str | None = None,
     which: str = "auto",
+    comm: Comm | None = None,
+    parallel: Parallel = Parallel(),
 ) -> Run | Trainer:
     """Load what was trained: a Run of a run's folder or checkpoint, or a Trainer that was saved.
 
@@ -293,7 +295,8 @@ def load(
     :meth:`Trainer.save` or :meth:`Run.save` wrote, or the folder that they were given.
     ``backend`` and ``device`` are by default what this machine has, not a run's; a Trainer goes
     back to its own where that is here. ``which``, for the folder of a run, is "best", "last" or
-    "auto": the best where training had a validation.
+    "auto": the best where training had a validation. ``comm`` and ``parallel`` are those of a
+    Trainer, which goes on training on as many ranks as there are now.
 
     Raises CheckpointError where there is nothing that can be read, ConfigError for what is no path.
     """
@@ -301,7 +304,10 @@ def load(
     if (file := _file(path)) is not None:
         checkpoint = read_checkpoint(file)
         if is_trainer(checkpoint):
-            return trainer_of(checkpoint, backend, device)
+            return trainer_of(checkpoint, backend, device, comm=comm, parallel=parallel)
+    if comm is not None or parallel != Parallel():
+        msg = "comm and parallel are of a Trainer that goes on training, and a run does not"
+        raise ConfigError(msg, python="xpnet.train(resume=True) goes on with a run")
     return load_run(path, backend=backend, device=device, which=which)
 
 

@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from xpnet.backends import Backend
 from xpnet.errors import CheckpointError, DataError
 from xpnet.nn import Sequential
-from xpnet.nn.layout import Layout, initialize, layouts, merge
+from xpnet.nn.layout import Layout, initialize, layouts
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import frozen, grouped
@@ -34,10 +34,10 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
-from xpnet.step.data_parallel import make_shared_gradient
+from xpnet.step.data_parallel import make_shared_gradient, meets
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
-from xpnet.step.trace import describe, trace
+from xpnet.training.nonfinite import first_nonfinite
 from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
 
@@ -60,7 +60,9 @@ class Engine:
 
     ``step`` says who takes the train step (:mod:`xpnet.training.step_choice`); with ``accumulate``
     the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
-    narrower dtype; ``alpha`` is the penalty of :func:`~xpnet.step.make_gradient`. The state begins
+    narrower dtype; ``alpha`` is the penalty of :func:`~xpnet.step.make_gradient`. The ranks of
+    ``comm`` share each batch as ``parallel`` says: a step is given this rank's rows, and
+    ``StepInputs.rows``, and all ranks have the same state after it. The state begins
     with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
     the one given, or what its groups of parameters make of it.
 
@@ -105,11 +107,12 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.share, across, self._comm = WHOLE, None, comm
+        self.share, self.parallel, across = WHOLE, parallel, None
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            across = Across(comm, self.share, backend.to_host, backend.place, parallel)
+            moves = backend.to_host, backend.place, backend.active
+            across = Across(comm, self.share, *moves, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )
@@ -121,11 +124,12 @@ class Engine:
         gradient = make_gradient(model, loss)
         self._gradient = jit(gradient)
         if across is not None:
-            self._step_gradient = backend.bound(make_shared_gradient(model, loss, across))
-        else:
-            if accumulate > 1:
-                gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
-            self._step_gradient = at_once(gradient)
+            at_once = backend.bound if meets(model, across) else at_once
+            self._step_gradient = make_shared_gradient(model, loss, across, at_once)
+            return
+        if accumulate > 1:
+            gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
+        self._step_gradient = at_once(gradient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._made_by, (), (self.host_state(), dict(self.algorithms))
@@ -202,8 +206,8 @@ class Engine:
     ) -> Array:
         """Return the gradient (P,) of the step taken last, before clipping.
 
-        ``batch``, ``keys`` and ``rows`` are those of the step's call and its StepInputs, ``before``
-        are the parameters (P,) before it. All ranks that share the batch call this.
+        ``batch``, ``keys`` and ``rows`` are those of the step, ``before`` are the parameters (P,)
+        before it. Where ranks share the batch, all of them ask at once.
         A fused step has it still: then it may be a buffer, which the next step writes over, and is
         not finite in a step that overflowed. Otherwise it is computed again, in micro-batches like
         the step, in the backend's dtype.
@@ -213,8 +217,9 @@ class Engine:
             return found
         shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
-            own = gathered(batch)
-        return self._step_gradient(before, self.state.stats, own, keys, **shared).gradient
+            whole = gathered(batch)
+            shared = {} if rows is None else {"rows": rows}
+            return self._step_gradient(before, self.state.stats, whole, keys, **shared).gradient
 
     def evaluate(
         self,
@@ -225,8 +230,9 @@ class Engine:
     ) -> Metrics:
         """Return loss and accuracy of the model as it is.
 
-        ``each`` is given every batch, the model's output and what that predicts. ``shared``: all
-        ranks call this, each with its rows of the batches.
+        ``each`` is given every batch, the model's output and what that predicts. ``shared``: each
+        rank has some of the batches or of their rows, perhaps none, and all get the same numbers.
+        Raises DataError where no row counts.
         """
         totals = self._zero_totals(self.state.params)
         for batch in batches:
@@ -235,10 +241,11 @@ class Engine:
             )
             each(batch, output, predicted)
         numbers = self._numbers(totals)
-        if shared:
-            of_ranks = self._comm.allgather(tuple(numbers))
+        across = self.request.across
+        if shared and across is not None:
+            of_ranks = across.comm.allgather(tuple(numbers))
             numbers = Totals(*map(sum, zip(*of_ranks, strict=True)))
-            numbers = numbers._replace(bad_step=max(each[-1] for each in of_ranks))
+            numbers = numbers._replace(bad_step=max(found[-1] for found in of_ranks))
         if not numbers.denominator:
             msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
             raise DataError(msg)
@@ -260,9 +267,10 @@ class Engine:
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
-        return self._finite(self.state.params)
+        return self.is_finite(self.state.params)
 
-    def _finite(self, x: Array) -> bool:
+    def is_finite(self, x: Array) -> bool:
+        """Say whether all of an array is finite; waits for the device."""
         return bool(self.backend.to_host(self._all_finite(x)))
 
     def _numbers(self, totals: Totals) -> Totals:
@@ -279,29 +287,11 @@ class Engine:
     def first_nonfinite(self, batch: AnyBatch, inputs: StepInputs) -> str | None:
         """Name the first array with a NaN or an infinity in the step that this batch would take.
 
-        With a loss scale, gradients that overflow are no fault: such a step is skipped.
+        With a loss scale, gradients that overflow are no fault: such a step is skipped. Where ranks
+        share the batch, all of them ask at once and are told the same.
         """
         with self.backend.active():
-            return self._first_nonfinite(gathered(batch), inputs)
-
-    def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
-        params, narrow, r = self.state.params, None, self.request
-        # What is not finite before it is narrowed is found as it is.
-        if r.mixed is not None and self._finite(params) and self._finite(batch.x):
-            narrow = getattr(self.backend.xp, r.mixed.dtype, None)
-            params = params if narrow is None else array_namespace(params).astype(params, narrow)
-        tensors = merge(self.params_layout.split(params), self.stats_layout.split(self.state.stats))
-        scale = 1.0 if self.state.scale is None else self.state.scale[0]
-        options: Any = {"scale": scale, "parts": r.accumulate}
-        scaled = r.mixed is not None and r.mixed.scales
-        for traced in trace(self.model, self.loss, tensors, batch, inputs.keys, **options):
-            if scaled and (traced.place.phase == "backward" or traced.name == "doutput"):
-                continue
-            if not self._finite(traced.array):
-                within = f" in {r.mixed.dtype}" if r.mixed and traced.array.dtype == narrow else ""
-                part = f", micro-batch {traced.place.part + 1}" if r.accumulate > 1 else ""
-                return f"{describe(traced)}{within}{part}"
-        return None
+            return first_nonfinite(self, gathered(batch), inputs)
 
     def host_state(self) -> TrainState:
         """Return a copy of the state in host arrays, each vector flat."""
