@@ -181,7 +181,6 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(plugin, undistu
     assert "Traceback" not in done.err
     assert [(tmp_path / f"attempts-{r}").stat().st_size for r in (0, 1)] == [5, 5]
     np.testing.assert_allclose(losses(tmp_path / "run"), undisturbed, rtol=1e-12)
-    assert load(tmp_path / "run").checkpoint.meta["position"]["epoch"] <= 6
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
