@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from xpnet.cli import supervisor
+from xpnet.cli import launching, supervisor
 from xpnet.cli.main import main
 from xpnet.parallel import launcher
 
@@ -141,11 +141,11 @@ def test_what_cannot_be_started_is_refused(xpnet, words, says):
 
 
 def test_what_is_not_installed_is_named(xpnet, monkeypatch):
-    monkeypatch.setattr(supervisor.shutil, "which", lambda *where, **path: None)
-    monkeypatch.setattr(supervisor.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(launching.shutil, "which", lambda *where, **path: None)
+    monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: True)
     code, _, err = xpnet("train", "--ranks=2")
     assert (code, "pip install mpich, or name what starts ranks" in err) == (2, True)
-    monkeypatch.setattr(supervisor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
     code, _, err = xpnet("train", "--ranks=2")
     assert (code, "--ranks needs mpi4py, and an MPI: pip install 'mpi4py" in err) == (2, True)
 
