@@ -269,8 +269,9 @@ def test_tables_and_json_say_all_of_it(found):
 
 
 def test_more_ranks_than_cores_take_turns_and_that_is_said(found):
-    few = Scaling(found.networks, found.sums, found.sizes, found.added, cores=1)
+    few = Scaling(found.networks, found.sums, found.sizes, found.added, cores=1, load=3.0)
     (of,) = few.networks
+    assert any("3.0 processes wanted its 1 cores" in note for note in scaling_tables.notes(few))
     assert few.modelled(of, 2).compute == 2 * of.compute(5)
     assert any("More ranks than the 1 cores" in note for note in scaling_tables.notes(few))
     assert "strong, 2 *, batch 10" in [row[0] for row in scaling_tables.tables(few)[0].rows]

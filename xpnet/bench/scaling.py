@@ -103,6 +103,7 @@ class Scaling:
     sizes: Mapping[int, Sequence[tuple[int, float]]]  # what they are fitted to
     added: float  # GB/s that a process adds to a vector
     cores: int
+    load: float | None  # processes that wanted a core before, on average; None on Windows
 
     def modelled(self, measured: Measured, n: int, *, weak: bool = False) -> Predicted:
         """Return the model of a step here, where more ranks than cores take turns on these."""
@@ -151,7 +152,7 @@ def measure_scaling(
     ``seconds`` is what one measurement of a round takes, at least two steps. Raises BackendError if
     ranks cannot be started, or fail.
     """
-    ranks = sorted({1, *ranks})
+    ranks, load = sorted({1, *ranks}), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     side = max(n for n in ranks if n <= max(2, cores()))  # for variants: not more than cores
     found: dict[int, list[dict[str, Any]]] = {n: [] for n in (ALONE, *ranks)}
     for number in range(rounds):
@@ -172,6 +173,7 @@ def measure_scaling(
         sizes,
         statistics.median(r["added"] for r in found[ALONE]),
         cores(),
+        load,
     )
 
 

@@ -19,6 +19,9 @@ from xpnet.bench.scaling_outlook import (
 __all__ = ["Table", "notes", "outlook", "scaling_json", "scaling_markdown", "tables"]
 
 
+BUSY = 0.25  # processes for each core
+
+
 class Table(NamedTuple):
     """A table, and what it is of."""
 
@@ -112,6 +115,12 @@ def notes(scaling: Scaling) -> list[str]:
         "sums, waiting for the slower ranks included; such a sum alone, of ranks that come to it "
         "together; and a step without its sum, beside the other ranks."
     ]
+    if scaling.load is not None and scaling.load >= BUSY * scaling.cores:
+        found.append(
+            f"Others used the machine, too: {scaling.load:.1f} processes wanted its "
+            f"{scaling.cores} cores before the measurement began. Times are longer for it, and "
+            "waiting for the slower ranks is more."
+        )
     if any(n > scaling.cores for m in scaling.networks for n in m.points["strong"]):
         found.append(
             f"* More ranks than the {scaling.cores} cores: they take turns, and those that wait "
@@ -194,6 +203,7 @@ def scaling_json(scaling: Scaling, facts: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "machine": facts,
+        "load": scaling.load,
         "networks": networks,
         "sums": sums,
         "added": scaling.added,
