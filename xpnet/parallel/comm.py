@@ -26,6 +26,8 @@ class Comm(ABC):
     note: str = ""  # in what they are connected, and why so, for the log
     # Whether allreduce takes arrays on a device; else only those of NumPy.
     takes_device: bool = False
+    # Whether such a sum only joins the current stream of the device, and may be part of its graphs.
+    on_stream: bool = False
 
     rank: int
     size: int

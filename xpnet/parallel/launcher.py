@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Launch", "launched"]
+from xpnet.errors import ConfigError
+
+__all__ = ["Launch", "launched", "refuse_several"]
 
 # Where a launcher writes the rank and the number of ranks, those that say most first.
 VARIABLES = (
@@ -25,6 +27,14 @@ class Launch(NamedTuple):
     def said(self) -> str:
         """Such as "mpiexec has started 8 processes, which"."""
         return f"{self.launcher} has started {self.size or 'several'} processes"
+
+
+def refuse_several(what: str) -> None:
+    """Raise ConfigError if a launcher has started several processes: ``what`` is done by one."""
+    launch = launched()
+    if launch is not None and launch.size != 1:
+        msg = f"{what} is for one process, and {launch.said}: start it without a launcher; only a "
+        raise ConfigError(msg + "training shares its work among several")
 
 
 def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
