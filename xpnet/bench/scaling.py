@@ -140,6 +140,7 @@ class Scaling:
 def measure_scaling(
     networks: Sequence[Network],
     launcher: Sequence[str],
+    python: Sequence[str] = (sys.executable,),
     *,
     ranks: Sequence[int] = RANKS,
     rounds: int = 5,
@@ -147,7 +148,9 @@ def measure_scaling(
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Scaling:
-    """Measure the steps of the networks on so many ranks each, started by ``launcher``.
+    """Measure the steps of the networks on so many ranks each.
+
+    ``launcher`` are the words that start ranks, ``python`` those of which they are started.
 
     ``seconds`` is what one measurement of a round takes, at least two steps. Raises BackendError if
     ranks cannot be started, or fail.
@@ -165,7 +168,8 @@ def measure_scaling(
                 "variants": dict(variants) if n == side > 1 else {},
                 "timeout": LIMIT,
             }
-            found[n].append(_run_job(job, n, launcher))
+            start = [] if n == ALONE else [*launcher, "-n", str(n)]
+            found[n].append(_run_job(job, n, [*start, *python]))
     sizes = {n: _sums(found[n]) for n in ranks if n > 1}
     return Scaling(
         [_measured(network, found) for network in networks],
@@ -181,10 +185,9 @@ def _named(n: int) -> str:
     return "without MPI" if n == ALONE else f"{n} rank{'s' * (n > 1)}"
 
 
-def _run_job(job: Mapping[str, Any], n: int, launcher: Sequence[str]) -> dict[str, Any]:
-    """What the ranks of a job measure."""
-    start = [] if n == ALONE else [*launcher, "-n", str(n)]
-    command = [*start, sys.executable, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
+def _run_job(job: Mapping[str, Any], n: int, start: Sequence[str]) -> dict[str, Any]:
+    """What the ranks of a job measure; ``start`` are the words that start them."""
+    command = [*start, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
     # A rank that computed with more threads than one would take the cores of the others.
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     try:
