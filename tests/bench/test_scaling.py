@@ -228,6 +228,15 @@ def measured_on_threads(n):
     )  # fmt: skip
 
 
+FACTS = {"processor": "P", "cores": 2, "threads": "1", "python": "3", "versions": {}}
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    monkeypatch.setattr("xpnet.bench.scaling._run_job", lambda job, n, _: measured_on_threads(n))
+    return measure_scaling([SMALL], [], ranks=(1,), rounds=1)
+
+
 @pytest.fixture
 def found(monkeypatch):
     monkeypatch.setattr("xpnet.bench.scaling_rank.SIZES", (1024, 4096))
@@ -253,9 +262,15 @@ def test_a_measurement_has_every_point_and_its_model(found):
     assert found.modelled(of, 1).compute == of.alone(10)
 
 
+def test_one_rank_alone_is_enough_for_the_model(one_rank):
+    (of,) = one_rank.networks
+    assert one_rank.elsewhere(of, LINK).size == of.size > 0
+    assert one_rank.sums == {}
+    assert "| 1,024 | 1,014 |" in scaling_tables.scaling_markdown(one_rank, FACTS)
+
+
 def test_tables_and_json_say_all_of_it(found):
-    text = scaling_tables.scaling_markdown(found, {"processor": "P", "cores": 2, "threads": "1",
-                                                   "python": "3", "versions": {}})  # fmt: skip
+    text = scaling_tables.scaling_markdown(found, FACTS)
     for words in (
         "| strong, 2, batch 10 |", "| weak, 2, batch 20 |", "| in order | 2 |",
         "| 8-6-4:10:sgd | ", " the same |", "| 1,024 | 1,014 |", "InfiniBand, ring, 1,024",

@@ -30,6 +30,7 @@ from xpnet.bench.scaling_model import (
     predict,
     slowest,
 )
+from xpnet.bench.scaling_rank import summed_bytes
 from xpnet.errors import BackendError
 
 __all__ = ["RANKS", "SCALED", "VARIANTS", "Measured", "Point", "Scaling", "measure_scaling"]
@@ -242,7 +243,7 @@ def _measured(network: Network, found: Mapping[int, list[dict[str, Any]]]) -> Me
     apart = zip(of[ALONE], of[1], strict=True)
     return Measured(
         network,
-        next((r["strong"]["bytes"] for n, rs in of.items() for r in rs if n > 1), 0),
+        summed_bytes(network),
         points,
         alone,
         compute,

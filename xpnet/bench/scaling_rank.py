@@ -181,8 +181,7 @@ def _steps(
         comm.barrier()
         computing = statistics.mean(apart.timed(count))
         found["computing"] = max(comm.allgather(computing))
-        found["bytes"] = summed_bytes(network)
-        found["sum_alone"] = _alone(comm, found["bytes"], seconds / 4)
+        found["sum_alone"] = _alone(comm, summed_bytes(network), seconds / 4)
     return found
 
 
