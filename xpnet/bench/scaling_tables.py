@@ -11,6 +11,7 @@ from xpnet.bench.scaling_outlook import (
     ENOUGH,
     LINKS,
     POWERS,
+    disturbed,
     efficiencies,
     predicted,
     simulations,
@@ -142,7 +143,9 @@ def outlook(scaling: Scaling) -> list[Table]:
             summary.append((f"{title}, {link}", *cells))
     head = ("", "strong", "weak", "rows for 8", f"for {POWERS[-1]:,}")
     title = "Ranks from which efficiency is below a half, and rows of each that keep it there"
-    return [*found, Table(title, head, summary)]
+    found.append(Table(title, head, summary))
+    head, rows = disturbed(scaling)
+    return [*found, Table("Where each rank is disturbed as this machine is", head, rows)]
 
 
 def outlook_notes(scaling: Scaling) -> list[str]:
