@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "step": "nn optim parallel",
     "kernels": "step",
     "backends": "base",
-    "data": "base",
+    "data": "parallel",
     "storage": "base",
     "page": "base",
     "report": "page",
@@ -70,9 +70,10 @@ MAY_USE = {
         "step training"
     ),
     "array_api_strict": "backends",
-    "cupy": "backends kernels",
-    "cupyx": "backends",
+    "cupy": "backends kernels parallel",
+    "cupyx": "backends kernels",
     "cuda": "kernels",
+    "mpi4py": "parallel",
     "jax": "backends bench check",
     "keras": "bench",
     "lazy_loader": "xpnet",
@@ -131,7 +132,7 @@ LAZY = {
         "pooch",
         "pyarrow",
     ),
-    *("mlflow", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
+    *("mlflow", "mpi4py", "rich", "scipy", "sklearn", "tensorboard", "threadpoolctl", "torch"),
 }
 COMPILED = "xpnet.kernels.cpu"
 # Estimators inherit from those of scikit-learn: who imports this room has asked for it.

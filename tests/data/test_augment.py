@@ -89,9 +89,9 @@ def test_rows_are_augmented_by_the_prefetching_thread(rng):
     threads = set()
 
     class Recording(Augment):
-        def move_images(self, x, rng):
+        def move_images(self, x, *drawn):
             threads.add(threading.get_ident())
-            return super().move_images(x, rng)
+            return super().move_images(x, *drawn)
 
     made = loader(get_backend("numpy"), rng, Recording(shift=1))
     model = Sequential([Flatten(), Dense(3)])

@@ -14,6 +14,7 @@ from xpnet.data.stored import StoredRows
 from xpnet.errors import DataError
 from xpnet.nn import Dense, ReLU, Sigmoid
 from xpnet.nn.losses import Poisson
+from xpnet.parallel import WHOLE
 from xpnet.training.trainer import Trainer
 
 SHARES = (0.7, 0.1, 0.2)
@@ -215,7 +216,7 @@ def test_each_window_has_its_own_order(tmp_path, rng):
     x, y = table(rng, 20_000)
     np.savez(tmp_path / "t.npz", x=x, y=y)
     whole = scanned(open_rows(tmp_path / "t.npz", "auto"), (1.0,), window_bytes=x.nbytes // 4)
-    orders = [order for _, order in whole.parts[0]._windows(Shuffle(0, 0), 0)]
+    orders = [order for _, order in whole.parts[0]._windows(Shuffle(0, 0), 100, 0, WHOLE)]
     assert len(orders) >= 4
     for a, b in itertools.pairwise(orders):
         n = min(len(a), len(b))

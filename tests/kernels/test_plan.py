@@ -2,14 +2,22 @@
 
 import pytest
 
-from xpnet.kernels.operations import Affine, AffineBackward, LossStep, Map, MapBackward, Place
+from xpnet.kernels.operations import (
+    Affine,
+    AffineBackward,
+    AllReduce,
+    LossStep,
+    Map,
+    MapBackward,
+    Place,
+)
 from xpnet.kernels.plan import make_plan
 from xpnet.kernels.plan_table import plan_lines
 from xpnet.nn import GELU, BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Sequential, Softmax
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import CrossEntropy, Huber, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
-from xpnet.optim.groups import grouped
+from xpnet.optim.groups import frozen, grouped
 from xpnet.optim.optimizers import SGD, Adam
 
 
@@ -131,3 +139,67 @@ def test_every_operation_has_a_line(by_rows):
     assert len(lines) == len([*plan.operations()])
     assert sum(isinstance(o, Affine) for o in plan.forward) == 2
     assert [name for name, _ in plan.portable] == ["softmax"]
+
+
+LAYERS = [Dense(6), ReLU(), Dense(6), ReLU(), Dense(3)]  # 42, 42 and 21 numbers
+
+
+def sums_over_ranks(**options):
+    plan, lines = plan_of(LAYERS, divided=True, **options)
+    return plan, [(line.phase, line.formula) for line in lines]
+
+
+def test_ranks_that_share_a_batch_have_a_barrier_before_the_update():
+    plan, lines = sums_over_ranks(ranks=4)
+    at = lines.index(("ranks", "wait for the sums over 4 ranks; C = Σℓ / D"))
+    assert lines[at - 1] == (
+        "ranks", "begin the sum over 4 ranks of 109 numbers: g; Σℓ, D, correct, counted"
+    )  # fmt: skip
+    assert lines[at - 2][0] == "backward"
+    assert lines[at + 1] == ("update", "p = (p - (step_size * (g / D)))")
+    assert ("loss", "Σℓ and z4 = dΣℓ/d(z4 + b4)") in lines
+    alone = plan_of(LAYERS)[0]
+    assert [type(o) for o in plan.operations() if o not in plan.backward[-1:] + plan.barrier] == [
+        type(o) for o in alone.operations()
+    ]
+
+
+def test_a_bucket_is_summed_as_soon_as_the_backward_of_its_layers_is_done():
+    plan, lines = sums_over_ranks(ranks=2, buckets=3)
+    sums = [o for o in plan.backward if isinstance(o, AllReduce)]
+    assert [(o.begin, o.end, o.sums) for o in sums] == [
+        (84, 105, True), (42, 84, False), (0, 42, False)
+    ]  # fmt: skip
+    assert [(o.first, o.last) for o in sums] == [(4, 5), (2, 4), (0, 2)]
+    text = [formula for _, formula in lines]
+    begun = [i for i, formula in enumerate(text) if formula.startswith("begin")]
+    assert text[begun[0]].endswith(
+        "25 numbers: g for 4.dense.W, 4.dense.b; Σℓ, D, correct, counted"
+    )
+    assert text[begun[0] - 1].startswith("dW4")
+    assert text[begun[1] - 1].startswith("dW2")
+    assert text[begun[2] - 1].startswith("dW0")
+
+
+@pytest.mark.parametrize(
+    ("buckets", "begins"), [(1, [0]), (2, [42, 0]), (3, [84, 42, 0]), (10**12, [84, 42, 0])]
+)
+def test_a_bucket_is_of_whole_layers(buckets, begins):
+    plan, _ = sums_over_ranks(ranks=2, buckets=buckets)
+    assert [o.begin for o in plan.backward if isinstance(o, AllReduce)] == begins
+
+
+def test_norms_are_over_the_rows_of_all_ranks():
+    layers = [Dense(4), BatchNorm(), Dense(3)]
+    text = [line.formula for line in plan_of(layers, ranks=4)[1]]
+    assert "y1 = γ x̂ + β over the rows of z0 on 4 ranks, which sum up x and (x - μ)²" in text
+    assert "dγ1, dβ1, and their sums over 4 ranks; dy1 = dx" in text
+    assert "y1 = γ x̂ + β over the rows of z0" in formulas(layers)
+
+
+def test_what_is_before_the_first_trained_layer_is_not_summed():
+    layout = layouts(Sequential(LAYERS).build((6,)))[0]
+    rule = SGD(freeze=("0.dense",))
+    model = Sequential(LAYERS, frozen=frozen(rule, layout)).build((6,))
+    plan = make_plan(model, SoftmaxCrossEntropy(), grouped(rule, layout), Clip(), ranks=2)
+    assert [(o.begin, o.end) for o in plan.backward if isinstance(o, AllReduce)] == [(42, 105)]

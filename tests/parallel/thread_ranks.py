@@ -52,6 +52,10 @@ class ThreadComm(Comm):
     def barrier(self):
         self._exchange(None)
 
+    @property
+    def host(self):
+        return self
+
     def abort(self, code):
         self._shared.barrier.abort()
         raise SystemExit(code)

@@ -72,7 +72,8 @@ def test_the_template_names_every_setting():
         return {f.name for f in dataclasses.fields(cls) if f.init}
 
     assert set(shown) == {*fields(Config), "recipe"}
-    for name in ("data", "model", "clip", "early_stopping", "checkpoint", "tracking"):
+    sections = ("data", "model", "clip", "early_stopping", "checkpoint", "parallel", "tracking")
+    for name in sections:
         assert set(shown[name]) == fields(type(getattr(Config(), name)))
     assert all("name" in shown[name] for name in ("loss", "optimizer", "schedule"))
 
@@ -83,6 +84,17 @@ def test_the_template_lists_every_name(toml):
     hidden = set(ACTIVATIONS) - {"softmax", "log_softmax", "identity"}
     for name in {*hidden, *LOSSES, *OPTIMIZERS, *SCHEDULES}:
         assert re.search(rf"\b{name}\b", TEMPLATE), name
+
+
+def test_how_ranks_work_together_is_a_section_and_its_name_alone_the_engine(toml):
+    from xpnet.parallel.settings import Parallel
+
+    ordered = ["parallel.reduce=ordered", "parallel.parts=4", "parallel.timeout=30"]
+    assert load_config("digits", ordered).parallel == Parallel("auto", "ordered", 4, timeout=30.0)
+    assert load_config(toml("parallel = 'none'")).parallel == Parallel("none")
+    for wrong in ("parallel.engine=gloo", "parallel.parts=0", "parallel.timeout=0"):
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            load_config("digits", [wrong])
 
 
 OF_DATA = [name for name in recipe_names() if name != "table"]

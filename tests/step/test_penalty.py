@@ -89,7 +89,7 @@ def test_an_engine_takes_penalized_steps_also_from_a_pickle(rng):
 def test_a_penalty_in_parts_is_refused(options):
     backend = make_backend("numpy")
     with pytest.raises(
-        BackendError, match=r"goes with neither accumulate nor mixed: use the weight"
+        BackendError, match=r"goes with neither accumulate nor mixed, nor .*processes: use the"
     ):
         Engine(backend, MODEL, SoftmaxCrossEntropy(), SGD(), alpha=ALPHA, **options)
 

@@ -173,6 +173,8 @@ class CupyLanes:
             self._copying = cupy.cuda.Stream(non_blocking=True)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if 0 in shape:  # no row of the batch is this rank's
+            return np.empty(shape, dtype)
         with self._device:  # in a thread, whose current device is its own
             return self._cupyx.empty_pinned(shape, dtype)
 

@@ -1,6 +1,7 @@
 """Data augmentation: random changes to the training rows."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,7 +10,14 @@ from xpnet.errors import ConfigError
 from xpnet.random import generator
 from xpnet.settings import Checked, NonNegativeFloat, NonNegativeInt
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "Some"]
+
+
+class Some(NamedTuple):
+    """Some rows of a batch of ``rows``, by their positions."""
+
+    rows: int
+    positions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,24 +51,34 @@ class Augment(Checked):
         """Return the generator of one batch."""
         return generator(shuffle.seed, "augment", shuffle.epoch, batch)
 
-    def move_images(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return images (N, H, W, ...), shifted and flipped."""
-        N = len(x)
+    def move_images(
+        self, x: np.ndarray, rng: np.random.Generator, of: Some | None = None
+    ) -> np.ndarray:
+        """Return images (n, H, W, ...), shifted and flipped.
+
+        ``of`` says which ones of a batch they are, whose numbers are drawn for all of it: an image
+        is changed in the same way whoever has the others.
+        """
+        N, own = of or (len(x), slice(None))
         if self.shift:
             edges = [(0, 0), (self.shift, self.shift), (self.shift, self.shift)]
             wide = np.pad(x, edges + [(0, 0)] * (x.ndim - 3))
             windows = np.lib.stride_tricks.sliding_window_view(wide, x.shape[1:3], axis=(1, 2))
             down, right = rng.integers(0, 2 * self.shift + 1, (2, N))
             # The axes of the window come last, after the channels.
-            x = np.moveaxis(windows[np.arange(N), down, right], (-2, -1), (1, 2))
+            moved = windows[np.arange(len(x)), down[own], right[own]]
+            x = np.moveaxis(moved, (-2, -1), (1, 2))
         if self.flip:
-            flipped = rng.random(N) < 0.5
+            flipped = rng.random(N)[own] < 0.5
             x = np.where(flipped.reshape(-1, *[1] * (x.ndim - 1)), x[:, :, ::-1], x)
         return x
 
-    def add_noise(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return scaled rows with noise added."""
+    def add_noise(
+        self, x: np.ndarray, rng: np.random.Generator, of: Some | None = None
+    ) -> np.ndarray:
+        """Return scaled rows with noise added; ``of`` is as for :meth:`move_images`."""
         if not self.noise:
             return x
-        noise = rng.standard_normal(x.shape, np.float32) * np.float32(self.noise)
+        N, own = of or (len(x), slice(None))
+        noise = rng.standard_normal((N, *x.shape[1:]), np.float32)[own] * np.float32(self.noise)
         return x + noise.astype(x.dtype, copy=False)

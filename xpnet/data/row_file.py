@@ -31,8 +31,12 @@ class RowFile(Protocol):
         """Return rows ``start`` to ``stop``, which must be in one block."""
         ...
 
-    def expect(self, start: int, stop: int) -> None:
-        """Announce that these rows will be read soon."""
+    def take(self, rows: np.ndarray) -> Rows:
+        """Return some rows of one block, by their numbers (n,) in ascending order."""
+        ...
+
+    def expect(self, rows: range | np.ndarray) -> None:
+        """Announce that these rows of one block, in ascending order, will be read soon."""
         ...
 
     def location(self, row: int) -> str:

@@ -1,18 +1,21 @@
 """Arrays that stay in their file: rows are read on demand."""
 
+import itertools
 import os
 import struct
 import threading
 import weakref
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xpnet.data.archive import Archive
 from xpnet.data.arrays import array_columns, guarded, labels_beside, npy_header, real_dtype
 from xpnet.data.columns import Columns
-from xpnet.data.files import existing, reading
+from xpnet.data.files import check_same, digest_of, existing, reading
 from xpnet.data.idx import idx_header, labels_file
 from xpnet.data.records import check_texts
 from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
@@ -21,6 +24,7 @@ from xpnet.errors import DataError
 
 __all__ = ["StoredArray", "StoredRows", "open_stored"]
 
+NEAR = 2**14  # bytes between two rows that are read faster than it is to seek
 LOCAL_HEADER, LOCAL_LENGTHS = 30, "<26xHH"  # APPNOTE.TXT of the .zip format, 4.3.7
 
 
@@ -28,7 +32,8 @@ class StoredArray:
     """An array (N, ...) in C order in a file, starting at byte ``offset``.
 
     The file stays open while the object lives, so that replacing the file does no harm. Raises
-    DataError if the file is modified or truncated between two reads.
+    DataError if the file is modified or truncated between two reads, or where it is unpickled and
+    its file is another one.
     """
 
     def __init__(self, path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -42,12 +47,41 @@ class StoredArray:
         weakref.finalize(self, self._file.close)
         self._lock, self._stamp = threading.Lock(), self._current_stamp()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        how = self.path, self.offset, self.dtype, self.shape
+        return _opened_again, (digest_of(self.path), *how)
+
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, in the dtype of the file."""
         rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        self._read_into(rows, start)
+        return rows
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows by their numbers (n,), in ascending order, in the dtype of the file.
+
+        What lies between them is skipped where it is long enough for that.
+        """
+        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for begin, end in self._spans(rows):
+            low, high = int(rows[begin]), int(rows[end - 1]) + 1
+            if high - low == end - begin:
+                self._read_into(taken[begin:end], low)
+            else:
+                taken[begin:end] = self.read(low, high)[rows[begin:end] - low]
+        return taken
+
+    def _spans(self, rows: range | np.ndarray) -> Iterator[tuple[int, int]]:
+        """Yield which ones of some rows are read at once."""
+        if isinstance(rows, range):
+            return iter([(0, len(rows))])
+        far = np.flatnonzero((np.diff(rows) - 1) * self.row_bytes > NEAR) + 1
+        return itertools.pairwise([0, *far.tolist(), len(rows)])
+
+    def _read_into(self, rows: np.ndarray, start: int) -> None:
         view, done = rows.reshape(-1).view(np.uint8).data, 0
         try:
             with self._lock:
@@ -63,18 +97,25 @@ class StoredArray:
         if done < len(view):
             msg = f"{self.path}: ends within row {start + done // self.row_bytes}; is it truncated?"
             raise DataError(msg)
-        return rows
 
-    def expect(self, start: int, stop: int) -> None:
-        """Tell the operating system to read these rows ahead, if it can."""
-        if hasattr(os, "posix_fadvise"):
-            begin, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
-            os.posix_fadvise(self._file.fileno(), begin, size, os.POSIX_FADV_WILLNEED)
+    def expect(self, rows: range | np.ndarray) -> None:
+        """Tell the operating system to read these rows, in ascending order, if it can."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for begin, end in self._spans(rows):
+            low, high = int(rows[begin]), int(rows[end - 1]) + 1
+            at, size = self.offset + low * self.row_bytes, (high - low) * self.row_bytes
+            os.posix_fadvise(self._file.fileno(), at, size, os.POSIX_FADV_WILLNEED)
 
     def _current_stamp(self) -> tuple[int, int]:
         """Return the time of the last change and the size, which differ once the file changes."""
         stat = os.fstat(self._file.fileno())
         return stat.st_mtime_ns, stat.st_size
+
+
+def _opened_again(digest: str, path: Path, *how: Any) -> StoredArray:
+    check_same(path, digest)
+    return StoredArray(path, *how)
 
 
 class StoredRows:
@@ -97,21 +138,27 @@ class StoredRows:
         self.bounds = np.append(np.arange(0, len(x), rows), len(x))
 
     def read(self, start: int, stop: int) -> Rows:
-        x, y = self._x.read(start, stop), None
+        return self._rows(lambda array: array.read(start, stop))
+
+    def take(self, rows: np.ndarray) -> Rows:
+        return self._rows(lambda array: array.take(rows))
+
+    def _rows(self, of: Callable[[StoredArray], np.ndarray]) -> Rows:
+        x, y = of(self._x), None
         if self._taken is not None:
             y = x[:, self._taken.labels] if self._taken.labels else None
             y = y[:, 0] if y is not None and y.shape[1] == 1 else y
             x = x[:, self._taken.features]
         elif self._y is not None:
-            y = self._y.read(start, stop)
+            y = of(self._y)
             y = y[:, 0] if y.shape[1:] == (1,) else y
             y = y.astype(y.dtype.newbyteorder("="), copy=False)
             if y.dtype.kind == "U":
                 check_texts(y, str(self._y.path))
         return Rows(x.astype(self.dtype, copy=False), y)
 
-    def expect(self, start: int, stop: int) -> None:
-        self._x.expect(start, stop)
+    def expect(self, rows: range | np.ndarray) -> None:
+        self._x.expect(rows)
 
     def location(self, row: int) -> str:
         return f"{(self._y or self._x).path}: row {row}"

@@ -13,6 +13,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from xpnet.data.batches import Shuffle
 from xpnet.data.columns import Columns
 from xpnet.data.dataset import Dataset
 from xpnet.data.row_file import RowFile, Rows
+from xpnet.parallel import WHOLE, Share
 from xpnet.prefetch import Empty, new_array, prefetch
 from xpnet.random import generator
 
@@ -56,6 +58,9 @@ class Assignment:
         self._inner = np.cumsum(shares)[:-1]
         self._borders: dict[int, np.ndarray] = {}  # by block: rows of it where the label changes
         self._recent: dict[int, list[Runs]] = {}  # by block: the runs of each part
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_recent": {}}
 
     def cut(self, block: int, labels: np.ndarray) -> None:
         """Begin a piece wherever the label changes in a block, if it is sorted by them."""
@@ -170,40 +175,51 @@ class StreamedDataset:
         return self.transform(np.zeros((1, *self.feature_shape), self.file.dtype)).shape[1:]
 
     @property
+    def _dtype(self) -> np.dtype:
+        """The dtype of a transformed row."""
+        return np.dtype(self.dtype or self.file.dtype)
+
+    @property
     def _counts(self) -> np.ndarray:
         return self.assignment.counts(self.part)
 
-    def block(self, number: int) -> Rows:
-        """Return the rows of this part in a block, with transformed features and targets."""
-        runs = [self.file.read(*run) for run in self.assignment.runs(self.part, number)]
-        x = np.concatenate([rows.x for rows in runs])
+    def block(self, number: int, some: np.ndarray | None = None) -> Rows:
+        """Return the rows of this part in a block, with transformed features and targets.
+
+        ``some`` (n,) are the numbers of those to return among them, in ascending order.
+        """
+        if some is None:
+            runs = [self.file.read(*run) for run in self.assignment.runs(self.part, number)]
+            x = np.concatenate([rows.x for rows in runs])
+            labels = None if self.targets is None else np.concatenate([rows.y for rows in runs])
+        else:
+            x, labels = self.file.take(self._numbers(number)[some])
         x = x if self.transform is None else self.transform(x)
-        if self.targets is None:
+        if self.targets is None or labels is None:
             return Rows(x, None)
-        y = self.targets(np.concatenate([rows.y for rows in runs]))
+        y = self.targets(labels)
         if self.check is not None:
-            self.check(y, lambda i: self._location(number, i))
+            self.check(y, lambda i: self._location(number, i if some is None else some[i]))
         return Rows(x, y)
 
-    def _location(self, block: int, i: int) -> str:
+    def _location(self, block: int, i: int | np.integer) -> str:
         """The place in the file of row ``i`` of this part in a block."""
-        rows = itertools.chain(*(range(*run) for run in self.assignment.runs(self.part, block)))
-        return self.file.location(next(itertools.islice(rows, i, None)))
+        return self.file.location(int(self._numbers(block)[i]))
+
+    def _numbers(self, block: int) -> np.ndarray:
+        """The rows of the file that are of this part in a block, in ascending order."""
+        return np.concatenate([np.arange(*r) for r in self.assignment.runs(self.part, block)])
 
     def take(self, indices: Iterable[int]) -> Dataset:
         """Return the rows at ``indices`` of this part, in that order, as a data set in memory."""
+        wanted, places = np.unique([*indices], return_inverse=True)
         ends = np.cumsum(self._counts)
-        xs: list[np.ndarray] = []
-        ys: list[np.ndarray] = []
-        for i in indices:
-            number = int(np.searchsorted(ends, i, side="right"))
-            row = int(i - ends[number] + self._counts[number])
-            x, y = self.block(number)
-            xs.append(x[row])
-            if y is not None:
-                ys.append(y[row])
-        y = np.stack(ys) if ys else None
-        return Dataset(np.stack(xs), y, self.classes, self.name, self.columns)
+        numbers = np.searchsorted(ends, wanted, side="right")
+        some = wanted - (ends - self._counts)[numbers]
+        found = [self.block(int(k), some[numbers == k]) for k in np.unique(numbers)]
+        x = np.concatenate([rows.x for rows in found])[places]
+        y = None if self.targets is None else np.concatenate([rows.y for rows in found])[places]
+        return Dataset(x, y, self.classes, self.name, self.columns)
 
     def batches(
         self,
@@ -211,35 +227,56 @@ class StreamedDataset:
         shuffle: Shuffle | None = None,
         start: int = 0,
         empty: Empty = new_array,
+        share: Share = WHOLE,
     ) -> Iterator[Rows]:
         """Yield batches of ``size`` rows, beginning with batch ``start``; the last may be smaller.
 
-        ``empty`` gives the arrays for "x" and "y" of each. A thread reads and transforms the next
-        window while batches are taken from the current one.
+        Of each only the rows of ``share`` are read and yielded, in the order of its positions;
+        there may be none. ``empty`` gives the arrays for "x" and "y" of each. A thread reads and
+        transforms the next window while batches are taken from the current one.
         """
-        left = len(self) - start * size
-        batch: list[np.ndarray | None] = []
-        filled = 0
-        for rows, order in prefetch(self._windows(shuffle, start * size), depth=1):
-            taken = 0
-            while taken < len(order):
-                if filled == 0:
-                    n = min(size, left)
+        windows = prefetch(self._windows(shuffle, size, start, share), depth=1)
+        rows: Rows | None = None
+        order, taken = np.zeros(0, np.intp), 0
+        for first in range(start * size, len(self), size):
+            n, places = _places(min(size, len(self) - first), share)
+            batch: list[np.ndarray | None] = []
+            filled = 0
+            while filled < n or not batch:
+                if taken == len(order) and filled < n:
+                    (rows, order), taken = next(windows), 0
+                rows = rows or self._none()
+                if not batch:
                     batch = [None if v is None else empty(k, (n, *v.shape[1:]), v.dtype)
                              for k, v in zip(Rows._fields, rows, strict=True)]  # fmt: skip
                 chosen = order[taken : taken + n - filled]
+                at = slice(filled, filled + len(chosen))
                 for v, out in zip(rows, batch, strict=True):
-                    if v is not None and out is not None:
-                        v.take(chosen, 0, out[filled : filled + len(chosen)], "clip")
+                    if v is None or out is None:
+                        continue
+                    if places is None:
+                        v.take(chosen, 0, out[at], "clip")
+                    else:
+                        out[places[at]] = v[chosen]
                 taken, filled = taken + len(chosen), filled + len(chosen)
-                if filled == n:
-                    left, filled = left - n, 0
-                    yield Rows(*batch)  # type: ignore[arg-type]
+            yield Rows(*batch)  # type: ignore[arg-type]
 
-    def _windows(self, shuffle: Shuffle | None, skip: int) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Yield the rows of each window and the order to take them in, without the first ``skip``.
+    def _none(self) -> Rows:
+        """No row of a window; what targets are like is seen by reading one."""
+        x = np.empty((0, *self._input_shape), self._dtype)
+        if self.targets is None:
+            return Rows(x, None)
+        y = self.block(int(np.argmax(self._counts > 0)), np.zeros(1, np.intp)).y
+        return Rows(x, y)
 
-        There are two buffers: one is filled while the other is being read.
+    def _windows(
+        self, shuffle: Shuffle | None, size: int, start: int, share: Share
+    ) -> Iterator[tuple[Rows, np.ndarray]]:
+        """Yield the rows of each window and the order to take them in, from batch ``start`` on.
+
+        Of a window without a row of ``share`` nothing is read. Where windows begin and end, and in
+        which order their rows come, depends on no share. There are two buffers: one is filled while
+        the other is being read.
         """
         order = (
             np.arange(len(self._counts)) if shuffle is None else shuffle.order(len(self._counts))
@@ -247,29 +284,75 @@ class StreamedDataset:
         order = order[self._counts[order] > 0]
         counts = self._counts[order]
         before = np.cumsum(counts) - counts
-        dtype = np.dtype(self.dtype or self.file.dtype)
-        row_bytes = dtype.itemsize * int(np.prod(self._input_shape))
+        row_bytes = self._dtype.itemsize * int(np.prod(self._input_shape))
         firsts = np.unique(before // max(1, self.window_bytes // row_bytes), return_index=True)[1]
         ends = np.append(firsts[1:], len(order))
-        sizes = np.add.reduceat(counts, firsts)
+        lows = before[firsts]
+        highs = np.append(lows[1:], len(self))
+        sizes = _owned(highs, size, share) - _owned(lows, size, share)
         shape = (int(sizes.max()), *self._input_shape)
-        buffers = [np.empty(shape, dtype) for _ in range(min(2, len(firsts)))]
-        for number, (first, end, n) in enumerate(zip(firsts, ends, sizes, strict=True)):
-            if before[first] + n <= skip:
+        buffers = itertools.cycle(
+            [np.empty(shape, self._dtype) for _ in range(min(2, len(firsts)))]
+        )
+        for number, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            if high <= (begin := max(low, start * size)):
                 continue
-            rows = self._window(order[first:end], buffers[number % len(buffers)][:n])
+            n, own = high - low, None
             row_order = np.arange(n) if shuffle is None else shuffle.order(n, 1 + number)
-            yield rows, row_order[max(0, skip - before[first]) :]
+            row_order = row_order[begin - low :]
+            if not share.is_whole:
+                row_order = row_order[share.owns(np.arange(begin, high) % size)]
+                if not len(row_order):
+                    continue
+                by_row = np.argsort(row_order)
+                own = row_order[by_row]
+                row_order[by_row] = np.arange(len(own))
+            yield self._window(order[firsts[number] : ends[number]], next(buffers), own), row_order
 
-    def _window(self, blocks: np.ndarray, x: np.ndarray) -> Rows:
-        """Read blocks into ``x``, after announcing all of them to the operating system."""
-        for number in blocks:
+    def _window(self, blocks: np.ndarray, x: np.ndarray, own: np.ndarray | None) -> Rows:
+        """Read blocks into ``x``, after announcing all of them to the operating system.
+
+        ``own`` (n,) are the rows of the window to read, in ascending order; None is all.
+        """
+        parts: list[tuple[int, np.ndarray | None]] = [(number, None) for number in blocks]
+        if own is not None:
+            ends = np.cumsum(self._counts[blocks])
+            begins = ends - self._counts[blocks]
+            cuts = itertools.pairwise(np.searchsorted(own, [0, *ends]))
+            parts = [
+                (number, own[a:b] - begin)
+                for number, begin, (a, b) in zip(blocks, begins, cuts, strict=True)
+                if b > a
+            ]
+        for number, some in parts:
+            if some is not None:
+                self.file.expect(self._numbers(number)[some])
+                continue
             for run in self.assignment.runs(self.part, number):
-                self.file.expect(*run)
+                self.file.expect(range(*run))
         filled, ys = 0, []
-        for number in blocks:
-            rows = self.block(number)
+        for number, some in parts:
+            rows = self.block(number, some)
             x[filled : filled + len(rows.x)] = rows.x
             filled += len(rows.x)
             ys.append(rows.y)
-        return Rows(x, None if self.targets is None else np.concatenate(ys))  # type: ignore[arg-type]
+        return Rows(x[:filled], None if self.targets is None else np.concatenate(ys))  # type: ignore[arg-type]
+
+
+def _owned(rows: np.ndarray, size: int, share: Share) -> np.ndarray:
+    """How many of the first ``rows`` of an epoch are in the share, in batches of ``size``."""
+    if share.is_whole:
+        return rows
+    before = np.concatenate([[0], np.cumsum(share.owns(np.arange(size)))])
+    return rows // size * before[-1] + before[rows % size]
+
+
+def _places(rows: int, share: Share) -> tuple[int, np.ndarray | None]:
+    """How many of a batch's rows are in the share; where they go, in the order in which they come.
+
+    None is one after the other.
+    """
+    if share.is_whole:
+        return rows, None
+    positions = share.positions(rows)
+    return len(positions), None if share.parts is None else np.argsort(positions)

@@ -37,7 +37,7 @@ class TableRows:
         task: Task | Literal["auto"] = "auto",
     ) -> None:
         self._file = open_table(path, text, header, wanted.is_header)
-        self._lock, self._unpacked = threading.Lock(), (-1, Rows(np.empty(0), None))
+        self._begin()
         self.bounds, self.location = self._file.bounds, self._file.location
         first, rows = self._file.block(0), int(self.bounds[-1])
         columns = wanted.columns(
@@ -64,6 +64,16 @@ class TableRows:
         x = features_of(first, columns, self.location) if narrow else np.empty(0)
         self.dtype = x.dtype
 
+    def _begin(self) -> None:
+        self._lock, self._unpacked = threading.Lock(), (-1, Rows(np.empty(0), None))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_unpacked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
     def _column(self, j: int) -> Any:
         import pyarrow as pa
 
@@ -77,8 +87,14 @@ class TableRows:
                 survey.add(block.column(j))
         return surveys
 
+    def take(self, rows: np.ndarray) -> Rows:
+        return self._unpack(self._block_of(rows[0]), rows)
+
+    def _block_of(self, row: int) -> int:
+        return int(np.searchsorted(self.bounds, row, side="right")) - 1
+
     def read(self, start: int, stop: int) -> Rows:
-        block = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        block = self._block_of(start)
         with self._lock:
             if self._unpacked[0] != block:  # a part has at most two runs in a block
                 self._unpacked = (block, self._unpack(block))
@@ -86,11 +102,14 @@ class TableRows:
         low = int(self.bounds[block])
         return Rows(x[start - low : stop - low], None if y is None else y[start - low : stop - low])
 
-    def _unpack(self, block: int) -> Rows:
+    def _unpack(self, block: int, rows: np.ndarray | None = None) -> Rows:
+        """The rows of a block, or some of them; all of it is decoded."""
         data, low = self._file.block(block), int(self.bounds[block])
+        if rows is not None:
+            data = data.take(rows - low)
 
         def location(row: int, column: int | None = None) -> str:
-            return self.location(low + row, column)
+            return self.location(low + row if rows is None else int(rows[row]), column)
 
         x = features_of(data, self._columns, location).astype(self.dtype, copy=False)
         if not self._columns.labels:
@@ -110,7 +129,7 @@ class TableRows:
             raise DataError(msg, python='read(path, missing_labels="drop")', command=drop)
         return Rows(x, y)
 
-    def expect(self, start: int, stop: int) -> None:
+    def expect(self, rows: range | np.ndarray) -> None:
         """Do nothing: a block is read at once."""
 
 

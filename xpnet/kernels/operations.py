@@ -16,6 +16,8 @@ from xpnet.optim.groups import Part
 __all__ = [
     "Affine",
     "AffineBackward",
+    "AllReduce",
+    "Barrier",
     "Drop",
     "LossStep",
     "Map",
@@ -80,6 +82,7 @@ class Norm:
     y: Place
     a: Place
     f: Elementwise | None
+    ranks: int = 1  # over whose rows a batch normalisation takes mean and variance
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class LossStep:
     bias: int | None
     element: ElementLoss | None  # None: a loss of rows, or portable
     portable: bool = False
+    divided: bool = True  # whether the gradient is divided by D here, else by the update
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class NormBackward:
     x_hat: Place
     f: Elementwise | None
     input_gradient: bool
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,29 @@ class PortableBackward:
 
 
 @dataclass(frozen=True)
+class AllReduce:
+    """Begin the sum over the ranks of the gradient of some layers, whose backward is done.
+
+    In the flat vector it is ``begin`` to ``end``; ``sums``: with Σ ℓ, D, correct and counted, which
+    stand behind the gradient of the last layer.
+    """
+
+    ranks: int
+    first: int  # of the layers
+    last: int  # the layer after them
+    begin: int
+    end: int
+    sums: bool
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Wait until all sums over the ranks are there; the totals and C are those of the batch."""
+
+    ranks: int
+
+
+@dataclass(frozen=True)
 class Update:
     """Clipping of the whole gradient, and the update of a part of the flat vectors."""
 
@@ -207,7 +235,7 @@ class Update:
 Operation = (
     Affine | Map | Norm | SoftmaxForward | Drop | PortableForward | LossStep | MapBackward
     | AffineBackward | NormBackward | SoftmaxBackward | PortableBackward | RowForward
-    | RowBackward | Update
+    | RowBackward | AllReduce | Barrier | Update
 )  # fmt: skip
 
 
@@ -218,9 +246,15 @@ class Plan:
     forward: list[Operation] = field(default_factory=list)
     loss: LossStep = field(init=False)
     backward: list[Operation] = field(default_factory=list)
+    barrier: list[Barrier] = field(default_factory=list)  # one, where ranks share the batch
     updates: list[Update] = field(default_factory=list)  # one for each group of parameters
     widths: list[int] = field(default_factory=list)  # of each buffer; the first is the batch
     portable: list[tuple[str, str]] = field(default_factory=list)  # what has no kernel, and why
+
+    @property
+    def sums(self) -> list[AllReduce]:
+        """The sums over the ranks, in the order in which they begin."""
+        return [o for o in self.backward if isinstance(o, AllReduce)]
 
     @property
     def updates_fused(self) -> bool:
@@ -232,4 +266,5 @@ class Plan:
         yield from self.forward
         yield self.loss
         yield from self.backward
+        yield from self.barrier
         yield from self.updates

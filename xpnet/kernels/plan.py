@@ -2,8 +2,9 @@
 
 What is decided here and nowhere else: a dense layer or a normalisation includes the activation
 after it; the loss adds the bias of a last dense layer; backward ends at the first trained layer;
-results overwrite inputs that nothing reads again. A layer, loss or rule without a kernel is a
-portable operation, and :attr:`Plan.portable` says why.
+results overwrite inputs that nothing reads again; where ranks share a batch, when each part of the
+gradient is summed over them. A layer, loss or rule without a kernel is a portable operation, and
+:attr:`Plan.portable` says why.
 """
 
 import functools
@@ -13,10 +14,12 @@ from dataclasses import replace
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels import formulas
+from xpnet.kernels.barrier import with_sums
 from xpnet.kernels.formulas import ElementLoss, Elementwise
 from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
+    Barrier,
     Drop,
     LossStep,
     Map,
@@ -65,15 +68,23 @@ def make_plan(
     *,
     by_rows: bool = False,
     divided: bool = False,
+    ranks: int = 1,
+    buckets: int = 1,
 ) -> Plan:
     """Return the plan of a training step of a built model.
 
     ``by_rows`` says whether layers with sums along rows are printed from their formulas; without
     it softmax and layer normalisation have operations of their own, and so has the cross-entropy
     of probabilities. ``divided`` says whether the update divides the gradient by the loss's
-    denominator.
+    denominator, as that of a batch that several ``ranks`` share always does. Before the updates of
+    such a batch is their barrier; the gradient is summed in up to so many ``buckets`` of whole
+    layers, each begun as soon as the backward of its layers is done.
     """
-    return _Planner(model, loss, optimizer, clip, by_rows, divided).plan
+    plan = _Planner(model, loss, optimizer, clip, by_rows, divided or ranks > 1, ranks).plan
+    if ranks > 1:
+        plan.backward = with_sums(plan.backward, model, ranks, buckets)
+        plan.barrier = [Barrier(ranks)]
+    return plan
 
 
 class _Planner:
@@ -85,8 +96,9 @@ class _Planner:
         clip: Clip,
         by_rows: bool,
         divided: bool,
+        ranks: int,
     ) -> None:
-        self.divided = divided
+        self.divided, self.ranks = divided, ranks
         self.layers, self.loss, self.by_rows, self.plan = model.layers, loss, by_rows, Plan()
         self.shapes = [tuple(model.input_shape or ()), *model.shapes()]
         self.first_trained, self.random = model.first_trained, 0
@@ -212,11 +224,12 @@ class _Planner:
             f = None
         in_place = f is None or f.keeps_output
         a = y if in_place else self.place(f"a{i + 1}", x.shape)
-        self.plan.forward.append(Norm(i, x, x_hat, y, a, f))
+        ranks = self.ranks if type(self.layers[i]) is BatchNorm else 1
+        self.plan.forward.append(Norm(i, x, x_hat, y, a, f, ranks))
 
         def undo(da: Place) -> Place | None:
             needed = i > self.first_trained
-            self.plan.backward.append(NormBackward(i, da, y, x, x_hat, f, needed))
+            self.plan.backward.append(NormBackward(i, da, y, x, x_hat, f, needed, ranks))
             return da if needed else None
 
         self.then(i, undo)
@@ -300,7 +313,7 @@ class _Planner:
         if isinstance(element, str):
             self.plan.portable.append((type(self.loss).__name__, element))
             element = None
-        self.plan.loss = LossStep(z, dz, bias, element, portable)
+        self.plan.loss = LossStep(z, dz, bias, element, portable, divided=not self.divided)
         return dz
 
     def update(self, part: Part, clip: Clip) -> Update:

@@ -1,7 +1,7 @@
 """A plan as a table to read: each operation with its formula, the arrays' shapes and the bytes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from xpnet.kernels import operations as p
@@ -13,7 +13,9 @@ from xpnet.nn.layout import layouts
 
 __all__ = ["PlanLine", "plan_lines"]
 
-PASSES = "forward", "loss", "backward", "update"
+# What is summed beside the gradient: the totals of a step.
+SUMS = "Σℓ", "D", "correct", "counted"
+PASSES = "forward", "loss", "backward", "ranks", "update"
 
 
 class PlanLine(NamedTuple):
@@ -29,9 +31,9 @@ class PlanLine(NamedTuple):
 def plan_lines(plan: Plan, model: Sequential, N: int, itemsize: int = 4) -> list[PlanLine]:
     """Return a line for each operation of a step on N rows, in order."""
     writer = _Writer(model, N, itemsize)
-    phases: Any = (plan.forward, [plan.loss], plan.backward, plan.updates)
+    phases: Any = (plan.forward, [plan.loss], plan.backward, plan.barrier, plan.updates)
     return [
-        writer.line(phase, operation)
+        writer.line("ranks" if isinstance(operation, p.AllReduce) else phase, operation)
         for phase, operations in zip(PASSES, phases, strict=True)
         for operation in operations
     ]
@@ -85,12 +87,15 @@ class _Writer:
 
     def norm(self, o: p.Norm) -> Any:
         text = f"{o.y.name} = γ x̂ + β over the rows of {o.x.name}"
+        text += f" on {o.ranks} ranks, which sum up x and (x - μ)²" * (o.ranks > 1)
         if o.f is not None:
             text += f"; {o.a.name} = {_value(o.f, o.y.name)}"
         return text, [*self.of(o.x), *self.tensors(o.layer)], self.of(o.x_hat, o.y)
 
     def norm_backward(self, o: p.NormBackward) -> Any:
-        text = f"dγ{o.layer}, dβ{o.layer}" + f"; {o.da.name} = dx" * o.input_gradient
+        text = f"dγ{o.layer}, dβ{o.layer}"
+        text += f", and their sums over {o.ranks} ranks" * (o.ranks > 1)
+        text += f"; {o.da.name} = dx" * o.input_gradient
         return text, self.of(o.da, o.x_hat), self.of(o.da) if o.input_gradient else []
 
     def row_forward(self, o: p.RowForward) -> Any:
@@ -130,19 +135,31 @@ class _Writer:
 
     def loss(self, o: p.LossStep) -> Any:
         bias = "" if o.bias is None else f" + b{o.bias}"
+        C, D = ("C", " / D") if o.divided else ("Σℓ", "")
         if o.element is None:
-            text = f"C and {o.gradient.name} = dC/d({o.output.name}{bias})"
+            text = f"{C} and {o.gradient.name} = d{C}/d({o.output.name}{bias})"
         else:
             names = {"z": f"({o.output.name}{bias})" if bias else o.output.name}
             value, slope = (_text(o.element.value, names, i) for i in (0, 1))
-            text = f"C = Σ {value} / D; {o.gradient.name} = {slope} / D"
+            text = f"{C} = Σ {value}{D}; {o.gradient.name} = {slope}{D}"
         return text, self.of(o.output), self.of(o.gradient)
+
+    def all_reduce(self, o: p.AllReduce) -> Any:
+        n = o.end - o.begin + len(SUMS) * o.sums
+        text = f"begin the sum over {o.ranks} ranks of {n:,} numbers: g"
+        text += self.of_tensors([(o.begin, o.end)]) + f"; {', '.join(SUMS)}" * o.sums
+        return text, [(n,)], [(n,)]
+
+    def barrier(self, o: p.Barrier) -> Any:
+        text = f"wait for the sums over {o.ranks} ranks; C = Σℓ / D"
+        return text, [(len(SUMS),)], [(len(SUMS),)]
 
     def update(self, o: p.Update) -> Any:
         P = sum(b - a for a, b in o.part.ranges)
         if o.formula is None:
             return f"p = the rule's update{self.of_group(o)}", [(P,)] * 2, [(P,)]
         names = {name: name.split("_", 1)[1] for name in o.formula.inputs if "_" in name}
+        names["denominator"] = "D"
         slots = [name for name in o.formula.inputs if name.startswith("slot_")]
         targets = ["p", *(names[name] for name in slots)]
         texts = [f"{t} = {_text(o.formula, names, i)}" for i, t in enumerate(targets)]
@@ -150,12 +167,15 @@ class _Writer:
         return text, [(P,)] * (2 + len(slots)), [(P,)] * len(targets)
 
     def of_group(self, o: p.Update) -> str:
-        """Which tensors an update is of, if not of all."""
-        entries = layouts(self.model)[0].entries
-        names = [e.name for e in entries if any(a <= e.start < b for a, b in o.part.ranges)]
-        text = "" if len(names) == len(entries) else f" for {', '.join(names)}"
-        factor = o.part.group.lr_factor
+        """Which tensors an update is of, if not of all, and how large its steps are."""
+        text, factor = self.of_tensors(o.part.ranges), o.part.group.lr_factor
         return text if factor == 1.0 else f"{text}, at {factor:g} of the learning rate"
+
+    def of_tensors(self, ranges: Iterable[tuple[int, int]]) -> str:
+        """Which tensors are in these parts of the flat vector, if not all."""
+        entries = layouts(self.model)[0].entries
+        names = [e.name for e in entries if any(a <= e.start < b for a, b in ranges)]
+        return "" if len(names) == len(entries) else f" for {', '.join(names)}"
 
 
 def _value(f: Elementwise | None, z: str) -> str:
@@ -190,5 +210,7 @@ TEXTS: dict[type, Callable[[_Writer, Any], Any]] = {
     p.PortableForward: _Writer.portable,
     p.PortableBackward: _Writer.portable_backward,
     p.LossStep: _Writer.loss,
+    p.AllReduce: _Writer.all_reduce,
+    p.Barrier: _Writer.barrier,
     p.Update: _Writer.update,
 }

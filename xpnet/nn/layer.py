@@ -9,7 +9,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -90,6 +90,18 @@ class Layer(Checked, ABC):
     def track(self, params: Params, residuals: Any) -> dict[str, Array]:
         """Return the new values of the variables that are not trained, after a training forward."""
         return {}
+
+    def shared(self, total: Callable[[Array], Array]) -> "Layer":
+        """Return the layer for batches of which other processes have rows, too.
+
+        ``total`` returns the sum of a vector over the processes. A layer that takes each example by
+        itself is the same one. Raises ConfigError for one that does not, where it says no other.
+        """
+        if self.fewest > 1 or not all(v.trained for v in self.variables().values()):
+            msg = f"{type(self).__name__} computes with all rows of a batch, and does not say how, "
+            msg += "where several processes share one"
+            raise ConfigError(msg, python="define its method shared, or train in one process")
+        return self
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Normalisations: y = γ x̂ + β over the last axis' features."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -8,9 +9,8 @@ from array_api_compat import array_namespace, device
 
 from xpnet.errors import ConfigError
 from xpnet.nn.initializers import Constant, Zeros
-from xpnet.nn.layer import REAL, FeatureLayer, Params, Shape, Variable
+from xpnet.nn.layer import REAL, FeatureLayer, Layer, Params, Shape, Variable
 from xpnet.ops.normalization import (
-    Mean,
     normalize,
     normalize_backward,
     normalize_fixed_backward,
@@ -171,7 +171,7 @@ class BatchNorm(Norm):
     ) -> tuple[Array, tuple]:
         xp = array_namespace(x)
         if train:
-            residuals = normalize(x, _all_but_last(x), self.eps, self._mean)
+            residuals = self._normalized(x)
         else:
             inv_std = 1.0 / xp.sqrt(params["var"] + self.eps)
             residuals = ((x - params["mean"]) * inv_std, inv_std)
@@ -187,60 +187,75 @@ class BatchNorm(Norm):
         dx_hat = dy * params["gamma"]
         if of_batch:
             axes = _all_but_last(dy)
-            return normalize_backward(dx_hat, x_hat, inv_std, axes, self._mean), grads
+            return normalize_backward(dx_hat, x_hat, inv_std, axes, *of_batch[2:]), grads
         return normalize_fixed_backward(dx_hat, inv_std), grads
 
     def track(self, params: Params, residuals: Any) -> dict[str, Array]:
         xp = array_namespace(params["mean"])
-        x_hat, _, mean, var = residuals
-        unbiased = xp.reshape(var, (-1,)) * self._unbiased(x_hat)
+        mean, var = residuals[2:4]
+        unbiased = xp.reshape(var, (-1,)) * self._unbiased(residuals)
         m = self.momentum
         return {
             "mean": (1.0 - m) * params["mean"] + m * xp.reshape(mean, (-1,)),
             "var": (1.0 - m) * params["var"] + m * unbiased,
         }
 
-    # Of a batch whose rows are elsewhere, too: how to take a mean over all of them.
-    @property
-    def _mean(self) -> Mean | None:
-        return None
+    def shared(self, total: Callable[[Array], Array]) -> Layer:
+        if type(self) is not BatchNorm:
+            return super().shared(total)
+        return SharedBatchNorm(**vars(self), total=total)
 
-    def _unbiased(self, x_hat: Array) -> Any:
+    def _normalized(self, x: Array) -> tuple:
+        return normalize(x, _all_but_last(x), self.eps)
+
+    def _unbiased(self, residuals: Any) -> Any:
         """R / (R - 1), by which the biased variance of R rows is multiplied."""
-        rows = math.prod(x_hat.shape[:-1])
+        rows = math.prod(residuals[0].shape[:-1])
         return rows / max(rows - 1, 1)
 
 
 @dataclass(frozen=True)
 class SharedBatchNorm(BatchNorm):
-    """Batch normalisation where every rank has some rows of the batch: μ and v are those of all.
+    """Batch normalisation where other processes have rows of the batch, too: μ and v are of all.
 
-    ``total`` returns the sum of an array over the ranks; a sum and the rows that it is of go
-    through it together. In PyTorch this is SyncBatchNorm. It is the layer "batch_norm" still: what
-    is trained so may be used and trained on without it.
+    ``total`` returns the sum of a vector over all of them, and is called three times in a step. In
+    PyTorch this is SyncBatchNorm. It is the layer "batch_norm" still, within a step: what is
+    trained so is used and trained on without it.
     """
 
     registered: ClassVar[str] = "batch_norm"
     total: Any = field(default=None, kw_only=True, repr=False, compare=False)
 
-    @property
-    def _mean(self) -> Mean:
-        return self._shared_mean
+    def _normalized(self, x: Array) -> tuple:
+        means = _SharedMeans(self.total)
+        return (*normalize(x, _all_but_last(x), self.eps, means), means)
 
-    def _shared_mean(self, x: Array) -> Array:
-        total = self.total(self._with_rows(x))
-        return array_namespace(x).reshape(total[:-1] / total[-1], (1,) * (x.ndim - 1) + (-1,))
+    def _unbiased(self, residuals: Any) -> Array:
+        rows = residuals[-1].rows
+        return rows / array_namespace(rows).maximum(
+            rows - 1.0, array_namespace(rows).ones_like(rows)
+        )
 
-    def _with_rows(self, x: Array) -> Array:
-        """The sum of each feature, and the number of rows: (J + 1,)."""
-        xp, rows = array_namespace(x), math.prod(x.shape[:-1])
-        count = xp.full((1,), float(rows), dtype=x.dtype, device=device(x))
-        return xp.concat([xp.sum(x, axis=_all_but_last(x)), count])
 
-    def _unbiased(self, x_hat: Array) -> Array:
-        xp, rows = array_namespace(x_hat), float(math.prod(x_hat.shape[:-1]))
-        rows = self.total(xp.full((1,), rows, dtype=x_hat.dtype, device=device(x_hat)))
-        return rows / xp.maximum(rows - 1.0, xp.ones_like(rows))
+class _SharedMeans:
+    """Means over the rows of all processes; the first ones bring the number of these rows along."""
+
+    def __init__(self, total: Callable[[Array], Array]) -> None:
+        self._total = total
+        self.rows: Any = None  # (1,), in the dtype of the means
+
+    def __call__(self, *arrays: Array) -> list[Array]:
+        x, xp = arrays[0], array_namespace(*arrays)
+        sums = [xp.sum(a, axis=_all_but_last(a)) for a in arrays]
+        if self.rows is None:
+            rows = float(math.prod(x.shape[:-1]))
+            sums.append(xp.full((1,), rows, dtype=x.dtype, device=device(x)))
+        total = self._total(xp.concat(sums))
+        if self.rows is None:
+            total, self.rows = total[:-1], total[-1:]
+        shape = (len(arrays), *(1,) * (len(x.shape) - 1), x.shape[-1])
+        means = xp.reshape(total / self.rows, shape)
+        return [means[i, ...] for i in range(len(arrays))]
 
 
 def _all_but_last(x: Array) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ Squares have room in float32 up to |x| = 1e19, in float64 up to 1e154; in float1
 that 16-bit numbers are computed with in float32, and v, μ and 1/√(v + ε) stay that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from array_api_compat import array_namespace
 
@@ -25,7 +25,7 @@ from xpnet.ops.special import widened
 from xpnet.typing import Array
 
 __all__ = [
-    "Mean",
+    "Means",
     "normalize",
     "normalize_backward",
     "normalize_fixed_backward",
@@ -33,22 +33,22 @@ __all__ = [
     "rms_normalize_backward",
 ]
 
-Mean = Callable[[Array], Array]
+Means = Callable[..., Sequence[Array]]  # the mean of each array, its axes kept as 1
 
 
 @widened
 def normalize(
-    x: Array, axis: int | tuple[int, ...], eps: float, mean_of: Mean | None = None
+    x: Array, axis: int | tuple[int, ...], eps: float, means_of: Means | None = None
 ) -> tuple[Array, ...]:
     """Return x̂ (shape of x) and, with the normalised axes kept as 1, 1/√(v + ε), μ and v.
 
-    ``mean_of`` takes the mean over these axes where x is only a part of what is normalised.
+    ``means_of`` takes means over these axes where x is only a part of what is normalised.
     """
     xp = array_namespace(x)
-    mean_of = mean_of or _mean_over(axis)
-    mean = mean_of(x)
+    means_of = means_of or _means_over(axis)
+    (mean,) = means_of(x)
     centred = x - mean
-    var = mean_of(centred * centred)
+    (var,) = means_of(centred * centred)
     inv_std = 1.0 / xp.sqrt(var + eps)
     centred *= inv_std
     return centred, inv_std, mean, var
@@ -60,16 +60,16 @@ def normalize_backward(
     x_hat: Array,
     inv_std: Array,
     axis: int | tuple[int, ...],
-    mean_of: Mean | None = None,
+    means_of: Means | None = None,
 ) -> Array:
-    """dx for dx̂ = γ dy, where μ and v are functions of x; ``mean_of`` as of :func:`normalize`."""
-    mean_of = mean_of or _mean_over(axis)
-    along_mean, along_x_hat = mean_of(dx_hat), mean_of(dx_hat * x_hat)
+    """dx for dx̂ = γ dy, where μ and v are functions of x; ``means_of`` as of :func:`normalize`."""
+    means_of = means_of or _means_over(axis)
+    along_mean, along_x_hat = means_of(dx_hat, dx_hat * x_hat)
     return (dx_hat - along_mean - x_hat * along_x_hat) * inv_std
 
 
-def _mean_over(axis: int | tuple[int, ...]) -> Mean:
-    return lambda x: array_namespace(x).mean(x, axis=axis, keepdims=True)
+def _means_over(axis: int | tuple[int, ...]) -> Means:
+    return lambda *arrays: [array_namespace(x).mean(x, axis=axis, keepdims=True) for x in arrays]
 
 
 def normalize_fixed_backward(dx_hat: Array, inv_std: Array) -> Array:

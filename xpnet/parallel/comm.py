@@ -6,7 +6,7 @@ call the same methods in the same order; a call returns when what it needs of th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Never, TypeVar
+from typing import ClassVar, Never, Self, TypeVar
 
 from xpnet.typing import Array
 
@@ -18,13 +18,16 @@ T = TypeVar("T")
 class Comm(ABC):
     """The processes that train together, as one of them sees them.
 
-    Sums are of the same bits on every rank. A failure of one of the others is never waited for:
-    after :attr:`timeout` seconds in one call the whole job ends.
+    Sums are of the same bits on every rank. A failure of one of the others is not waited for: after
+    ``parallel.timeout`` seconds in one call the whole job ends. Any thread may call, one at a time.
     """
 
     name: ClassVar[str]  # such as "mpi"
+    note: str = ""  # in what they are connected, and why so, for the log
     # Whether allreduce takes arrays on a device; else only those of NumPy.
     takes_device: bool = False
+    # Whether such a sum only joins the current stream of the device, and may be part of its graphs.
+    on_stream: bool = False
 
     rank: int
     size: int
@@ -50,6 +53,11 @@ class Comm(ABC):
     @abstractmethod
     def barrier(self) -> None:
         """Return once all ranks have come here."""
+
+    @property
+    @abstractmethod
+    def host(self) -> "Comm":
+        """The ranks of this host alone; their ranks are the :attr:`local_rank`."""
 
     @abstractmethod
     def abort(self, code: int) -> Never:
@@ -77,6 +85,10 @@ class Local(Comm):
 
     def barrier(self) -> None:
         pass
+
+    @property
+    def host(self) -> Self:
+        return self
 
     def abort(self, code: int) -> Never:
         raise SystemExit(code)

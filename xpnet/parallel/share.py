@@ -77,6 +77,14 @@ class Share:
                  for pieces in self.pieces(rows) for p in pieces]  # fmt: skip
         return np.concatenate([np.zeros(0, np.int64), *found])
 
+    def owns(self, positions: np.ndarray) -> np.ndarray:
+        """Return which positions in a batch (n,) are this rank's, (n,) bool.
+
+        >>> Share(1, 2, parts=4).owns(np.arange(6)).tolist()
+        [False, True, False, True, False, True]
+        """
+        return positions % (self.parts or self.size) % self.size == self.rank
+
     def order(self, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return this rank's part of an epoch's order, and where each batch begins in it.
 
@@ -85,7 +93,7 @@ class Share:
 
         >>> rows, begins = Share(1, 2).order(np.array([7, 5, 3, 1, 0]), 3)
         >>> rows.tolist(), begins.tolist()
-        ([5, 0], [0, 1, 1])
+        ([5, 0], [0, 1, 2])
         """
         whole, left = divmod(len(order), batch_size)
         own, last = self.positions(batch_size), self.positions(left)

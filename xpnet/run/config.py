@@ -30,6 +30,7 @@ from xpnet.nn.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import OPTIMIZERS, Adam, Optimizer
 from xpnet.optim.schedules import SCHEDULES, Constant, Schedule
+from xpnet.parallel.settings import Parallel
 from xpnet.registry import name_of
 from xpnet.settings import (
     Checked,
@@ -265,6 +266,7 @@ class Config(Checked):
     clip: Clip = Clip()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: Parallel = Parallel()
     tracking: TrackingConfig = TrackingConfig()
 
     def __post_init__(self) -> None:

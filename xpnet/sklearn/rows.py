@@ -151,9 +151,7 @@ class SparseRows(DrawnOrder):
     def _gathered(
         self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
-        order = np.arange(self.rows) if shuffle is None else shuffle.order(self.rows)
-        for s in range(start * batch_size, self.rows, batch_size):
-            rows = order[s : s + batch_size]
+        for rows in self._rows_of_each(batch_size, shuffle, start):
             yield {"x": _dense(self.matrix[rows]), **{k: v[rows] for k, v in self.others.items()}}
 
 

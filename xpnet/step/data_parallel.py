@@ -3,9 +3,9 @@
     C = Σ_r (Σ ℓ)_r / Σ_r D_r          dC = Σ_r d(Σ ℓ)_r / Σ_r D_r          over the ranks r
 
 Numerators, denominator and counts are summed over the ranks in one vector, and divided after it. So
-every rank has the loss and the gradient of the whole batch, and takes the same step. Batch
-normalisation takes its means over the rows of all ranks
-(:class:`xpnet.nn.normalization.SharedBatchNorm`).
+every rank has the loss and the gradient of the whole batch, and takes the same step, whatever the
+shares weigh; one in which nothing counts adds zeros. Batch normalisation takes its means over the
+rows of all ranks (:class:`xpnet.nn.normalization.SharedBatchNorm`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,24 +15,29 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
+from xpnet.errors import ConfigError
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss, quotient
-from xpnet.nn.normalization import BatchNorm, SharedBatchNorm
 from xpnet.parallel.across import Across
 from xpnet.parallel.share import Piece
 from xpnet.step.step import Batch, BatchGradient, make_gradient
 from xpnet.typing import Array
 
-__all__ = ["make_shared_gradient", "shared_model"]
+__all__ = ["make_shared_gradient", "meets", "rows_of", "shared_model"]
 
 
 def shared_model(model: Sequential, across: Across) -> Sequential:
-    """Return the model whose layers take their means over the rows of all ranks."""
-    layers = (
-        SharedBatchNorm(**vars(layer), total=across.total) if type(layer) is BatchNorm else layer
-        for layer in model.layers
-    )
-    return replace(model, layers=tuple(layers))
+    """Return the model whose layers take their means over the rows of all ranks.
+
+    Raises ConfigError for a layer that says no more than that it needs all rows.
+    """
+    return replace(model, layers=tuple(layer.shared(across.total) for layer in model.layers))
+
+
+def meets(model: Sequential, across: Across) -> bool:
+    """Say whether the ranks sum up something within the pass through the layers."""
+    pairs = zip(model.layers, shared_model(model, across).layers, strict=True)
+    return any(layer is not shared for layer, shared in pairs)
 
 
 def make_shared_gradient(
@@ -44,14 +49,57 @@ def make_shared_gradient(
     """Return :func:`~xpnet.step.make_gradient`'s function, of the batch that the ranks share.
 
     It is given this rank's rows, in the order of :meth:`xpnet.parallel.Share.positions`, and
-    ``rows``, those of the whole batch. What it returns is the same on all ranks. ``jit`` compiles
-    what is computed between two sums over the ranks.
+    ``rows``, the number of those of the whole batch. What it returns is the same on all ranks.
+    ``jit`` compiles what is computed before and after the sum over the ranks; a model that
+    :func:`meets` has none. Raises ConfigError for a loss that depends on all rows.
     """
-    shared = shared_model(model, across)
-    meets = any(type(layer) is SharedBatchNorm for layer in shared.layers)
-    gradient = make_gradient(shared, loss, divided=False)
-    if not meets:
-        gradient = jit(gradient)
+    if getattr(loss, "class_weights", None) == "balanced":
+        msg = "class_weights are still to be counted, in all labels of the training"
+        raise ConfigError(msg, python="give the loss one number for each class")
+    summed, meeting = loss.reduction == "sum", meets(model, across)
+    gradient = make_gradient(shared_model(model, across), loss, divided=False)
+
+    @jit
+    def of_piece(
+        params: Array, stats: Array, batch: Batch, keys: Sequence[Any], scale: Any
+    ) -> tuple[list[Array], Array]:
+        g = gradient(params, stats, batch, keys, scale)
+        xp, like = array_namespace(g.loss), g.loss
+        numbers = [
+            xp.asarray(x, dtype=like.dtype, device=device(like))
+            for x in (g.loss, g.denominator, g.correct, g.counted)
+        ]
+        total = array_namespace(g.gradient).astype(g.gradient, like.dtype, copy=False)
+        return [*numbers, total], g.stats
+
+    @jit
+    def denominator_of(batch: Batch) -> Array:
+        xp, like = array_namespace(batch.x), batch.x
+        shape = (batch.x.shape[0], *model.output_shape)
+        output = xp.ones(shape, dtype=like.dtype, device=device(like))
+        return loss.sums(output, batch.y, batch.weight).denominator
+
+    @jit
+    def added(a: list[Array], b: list[Array]) -> list[Array]:
+        return [x + y for x, y in zip(a, b, strict=True)]
+
+    @jit
+    def divided(summands: list[Array], params: Array, over: Array | float) -> BatchGradient:
+        cost, D, correct, counted, total = summands
+        if summed:  # 1, however many parts it is of
+            D = array_namespace(D).ones_like(D)
+        total *= quotient(over, D)
+        # As make_gradient returns it: what is beyond a narrow dtype is beyond it here, too.
+        total = array_namespace(total).astype(total, params.dtype, copy=False)
+        return BatchGradient(cost, D, correct, counted, total, None)
+
+    def in_parts(pieces: list[list[Piece]], function: Callable[[list[Piece]], Any]) -> list[Any]:
+        """The sum over the micro-batches, of each part."""
+        sums: list[Any] = []
+        for of_batch in pieces:
+            new = function(of_batch)
+            sums = [added(*pair) for pair in zip(sums, new, strict=True)] if sums else new
+        return sums
 
     def shared_gradient(
         params: Array,
@@ -62,44 +110,28 @@ def make_shared_gradient(
         *,
         rows: int,
     ) -> BatchGradient:
-        # A power of two changes no bit, and keeps sums within the range of 16 bits as D would.
-        over = 1.0 if loss.reduction == "sum" else 2.0 ** (rows - 1).bit_length()
-        sums: list[list[Array]] = []  # of each part
-        for pieces in across.share.pieces(rows):
-            of_pieces = [
-                partial(gradient, params, stats, _rows(batch, p), _keys(keys, p), scale / over)
-                for p in pieces
-            ]
-            found = across.each(of_pieces, meeting=meets)
-            new = [_summands(g) for g in found]
-            sums = [[*map(_add, *pair)] for pair in zip(sums, new, strict=True)] if sums else new
-            stats = found[0].stats
-        cost, denominator, correct, counted, total = across.sums(sums)
-        if loss.reduction == "sum":  # 1, however many parts it is of
-            denominator = array_namespace(denominator).ones_like(denominator)
-        total = quotient(total * over, denominator)
-        return BatchGradient(cost, denominator, correct, counted, total, stats)
+        pieces, over = across.share.pieces(rows), 1.0
+        if params.dtype != batch.x.dtype and not summed:
+            # Few bits of range: the gradients within have to be of the size that they have alone.
+            own = in_parts(pieces, lambda of: [[denominator_of(rows_of(p, batch)[0])] for p in of])
+            (D,) = across.sums(own)
+            over = array_namespace(D).where(D == 0.0, 1.0, D)
+            scale = scale / over
+
+        def summands(of_batch: list[Piece]) -> list[list[Array]]:
+            nonlocal stats
+            given = [(params, stats, *rows_of(p, batch, keys), scale) for p in of_batch]
+            found = across.each([partial(of_piece, *g) for g in given], meeting=meeting)
+            stats = found[0][1]
+            return [new for new, _ in found]
+
+        total = divided(across.sums(in_parts(pieces, summands)), params, over)
+        return total._replace(stats=stats)
 
     return shared_gradient
 
 
-def _rows(batch: Batch, piece: Piece) -> Batch:
-    return Batch(*(None if a is None else a[piece.begin : piece.end, ...] for a in batch))
-
-
-def _keys(keys: Sequence[Any], piece: Piece) -> list[Any]:
-    return [(k[0], k[1], piece.first, piece.stride) for k in keys]
-
-
-def _summands(g: BatchGradient) -> list[Array]:
-    """What is summed, in the dtype of the loss."""
-    xp, like = array_namespace(g.loss), g.loss
-    numbers = (
-        xp.asarray(x, dtype=like.dtype, device=device(like))
-        for x in (g.loss, g.denominator, g.correct, g.counted)
-    )
-    return [*numbers, array_namespace(g.gradient).astype(g.gradient, like.dtype, copy=False)]
-
-
-def _add(a: Array, b: Array) -> Array:
-    return a + b
+def rows_of(piece: Piece, batch: Batch, keys: Sequence[Any] = ()) -> tuple[Batch, list[Any]]:
+    """Return a piece of this rank's rows, and its keys: they say which rows of the batch it is."""
+    part = Batch(*(None if a is None else a[piece.begin : piece.end, ...] for a in batch))
+    return part, [(k[0], k[1], piece.first, piece.stride) for k in keys]

@@ -116,21 +116,28 @@ def make_mixed_step(
     clip: Clip,
     mixed: Mixed,
     narrow: Any,
+    jit: Callable[[Callable], Callable] = lambda update: update,
 ) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
-    """Return the train step that computes ``gradient`` in the dtype ``narrow`` of the library."""
+    """Return the train step that computes ``gradient`` in the dtype ``narrow`` of the library.
+
+    ``jit`` as of :func:`xpnet.step.make_train_step`.
+    """
 
     kind = type(optimizer.coefficients(optimizer.lr, 1))
 
     def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
-        xp = array_namespace(state.params)
-        wide = state.params.dtype
         assert state.scale is not None
-        scale = state.scale[0]
         # Statistics are only tracked here, not computed with: they stay wide.
-        narrowed = xp.astype(state.params, narrow)
-        g = gradient(narrowed, state.stats, batch, inputs.keys, scale, **inputs.shared)
-        grad, stats = xp.astype(g.gradient, wide) / scale, g.stats
-        totals = add(state.totals, g, inputs.step)
+        narrowed = array_namespace(state.params).astype(state.params, narrow)
+        g = gradient(narrowed, state.stats, batch, inputs.keys, state.scale[0], **inputs.shared)
+        return update(state, g, inputs)
+
+    @jit
+    def update(state: TrainState, g: BatchGradient, inputs: StepInputs) -> tuple[TrainState, Array]:
+        assert state.scale is not None
+        xp = array_namespace(state.params)
+        grad = xp.astype(g.gradient, state.params.dtype) / state.scale[0]
+        stats, totals = g.stats, add(state.totals, g, inputs.step)
         cost = quotient(g.loss, g.denominator)
         if not mixed.scales:
             params, slots = optimizer.update(

@@ -128,8 +128,8 @@ def gradients(
 
     Returns the loss sums, the output, the residuals, dC/dx (None unless ``input_gradient``) and
     dC/dparameters, a mapping per layer, both times ``scale`` and, unless ``divided``, times the
-    loss's denominator. The loss is taken in the dtype of
-    ``batch.x``, the layers compute in that of ``params``.
+    loss's denominator. The loss is taken in the dtype of ``batch.x``, the layers compute in that of
+    ``params``.
     """
     xp = array_namespace(batch.x)
     narrow = layer_dtype(params, batch.x)
@@ -225,15 +225,22 @@ def make_train_step(
     optimizer: Optimizer,
     clip: Clip = Clip(),
     gradient: Callable[..., BatchGradient] | None = None,
+    jit: Callable[[Callable], Callable] = lambda update: update,
 ) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Array]]:
     """Return the train step of a built model; its second result is the batch's loss, 0-d.
 
     ``gradient`` stands in for :func:`make_gradient`'s, to take it otherwise, such as in parts.
+    ``jit`` compiles the update, ``(state, gradient, inputs) -> (state, cost)``, where the step is
+    not compiled as a whole.
     """
     gradient = gradient or make_gradient(model, loss)
 
     def train_step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Array]:
         g = gradient(state.params, state.stats, batch, inputs.keys, **inputs.shared)
+        return update(state, g, inputs)
+
+    @jit
+    def update(state: TrainState, g: BatchGradient, inputs: StepInputs) -> tuple[TrainState, Array]:
         grad = clip.apply(g.gradient)  # (P,)
         params, slots = optimizer.update(state.params, grad, state.slots, inputs.coefficients)
         totals = add(state.totals, g, inputs.step)

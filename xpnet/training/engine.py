@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from xpnet.backends import Backend
 from xpnet.errors import CheckpointError, DataError
 from xpnet.nn import Sequential
-from xpnet.nn.layout import Layout, initialize, layouts, merge
+from xpnet.nn.layout import Layout, initialize, layouts
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import frozen, grouped
@@ -34,9 +34,10 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
+from xpnet.step.data_parallel import make_shared_gradient, meets
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
-from xpnet.step.trace import describe, trace
+from xpnet.training.nonfinite import first_nonfinite
 from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
 
@@ -59,11 +60,14 @@ class Engine:
 
     ``step`` says who takes the train step (:mod:`xpnet.training.step_choice`); with ``accumulate``
     the gradient of a batch is accumulated over that many micro-batches; ``mixed`` computes it in a
-    narrower dtype; ``alpha`` is the penalty of :func:`~xpnet.step.make_gradient`. The state begins
+    narrower dtype; ``alpha`` is the penalty of :func:`~xpnet.step.make_gradient`. The ranks of
+    ``comm`` share each batch as ``parallel`` says: a step is given this rank's rows, and
+    ``StepInputs.rows``, and all ranks have the same state after it. The state begins
     with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
     the one given, or what its groups of parameters make of it.
 
-    A copy, or what is pickled, has the state as host arrays and makes its steps anew.
+    A copy, or what is pickled, has the state as host arrays, makes its steps anew, and shares no
+    batch with other ranks.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class Engine:
         parallel: Parallel = Parallel(),
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
-        options |= {"alpha": alpha, "comm": comm, "parallel": parallel}
+        options |= {"alpha": alpha, "parallel": parallel}  # a copy is of no rank
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -103,11 +107,12 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.share, across = WHOLE, None
+        self.share, self.parallel, across = WHOLE, parallel, None
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            across = Across(comm, self.share, backend.to_host, backend.place)
+            moves = backend.to_host, backend.place, backend.active
+            across = Across(comm, self.share, *moves, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )
@@ -118,6 +123,10 @@ class Engine:
         self._predict = jit(make_predict_step(model, loss))
         gradient = make_gradient(model, loss)
         self._gradient = jit(gradient)
+        if across is not None:
+            at_once = backend.bound if meets(model, across) else at_once
+            self._step_gradient = make_shared_gradient(model, loss, across, at_once)
+            return
         if accumulate > 1:
             gradient = accumulated(gradient, accumulate, summed=loss.reduction == "sum")
         self._step_gradient = at_once(gradient)
@@ -189,11 +198,16 @@ class Engine:
         return self._gradient(params, self.state.stats, batch, keys)
 
     def gradient_of_step(
-        self, batch: AnyBatch, keys: tuple[tuple[int, int], ...], before: Array
+        self,
+        batch: AnyBatch,
+        keys: tuple[tuple[int, int], ...],
+        before: Array,
+        rows: int | None = None,
     ) -> Array:
         """Return the gradient (P,) of the step taken last, before clipping.
 
-        ``batch`` and ``keys`` are those of the step, ``before`` are the parameters (P,) before it.
+        ``batch``, ``keys`` and ``rows`` are those of the step, ``before`` are the parameters (P,)
+        before it. Where ranks share the batch, all of them ask at once.
         A fused step has it still: then it may be a buffer, which the next step writes over, and is
         not finite in a step that overflowed. Otherwise it is computed again, in micro-batches like
         the step, in the backend's dtype.
@@ -201,18 +215,24 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
+        shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
             whole = gathered(batch)
-        return self._step_gradient(before, self.state.stats, whole, keys).gradient
+            shared = {} if rows is None else {"rows": rows}
+            return self._step_gradient(before, self.state.stats, whole, keys, **shared).gradient
 
     def evaluate(
         self,
         batches: Iterable[Batch],
         each: Callable[[Batch, Array, Array], None] = lambda batch, output, predictions: None,
+        *,
+        shared: bool = False,
     ) -> Metrics:
         """Return loss and accuracy of the model as it is.
 
-        ``each`` is given every batch, the model's output and what that predicts.
+        ``each`` is given every batch, the model's output and what that predicts. ``shared``: each
+        rank has some of the batches or of their rows, perhaps none, and all get the same numbers.
+        Raises DataError where no row counts.
         """
         totals = self._zero_totals(self.state.params)
         for batch in batches:
@@ -221,6 +241,11 @@ class Engine:
             )
             each(batch, output, predicted)
         numbers = self._numbers(totals)
+        across = self.request.across
+        if shared and across is not None:
+            of_ranks = across.comm.allgather(tuple(numbers))
+            numbers = Totals(*map(sum, zip(*of_ranks, strict=True)))
+            numbers = numbers._replace(bad_step=max(found[-1] for found in of_ranks))
         if not numbers.denominator:
             msg = "no row counts in this evaluation: its labels are ignored, or weigh 0"
             raise DataError(msg)
@@ -242,9 +267,10 @@ class Engine:
 
     def finite(self) -> bool:
         """Say whether the parameters are finite; waits for the device."""
-        return self._finite(self.state.params)
+        return self.is_finite(self.state.params)
 
-    def _finite(self, x: Array) -> bool:
+    def is_finite(self, x: Array) -> bool:
+        """Say whether all of an array is finite; waits for the device."""
         return bool(self.backend.to_host(self._all_finite(x)))
 
     def _numbers(self, totals: Totals) -> Totals:
@@ -261,29 +287,11 @@ class Engine:
     def first_nonfinite(self, batch: AnyBatch, inputs: StepInputs) -> str | None:
         """Name the first array with a NaN or an infinity in the step that this batch would take.
 
-        With a loss scale, gradients that overflow are no fault: such a step is skipped.
+        With a loss scale, gradients that overflow are no fault: such a step is skipped. Where ranks
+        share the batch, all of them ask at once and are told the same.
         """
         with self.backend.active():
-            return self._first_nonfinite(gathered(batch), inputs)
-
-    def _first_nonfinite(self, batch: Batch, inputs: StepInputs) -> str | None:
-        params, narrow, r = self.state.params, None, self.request
-        # What is not finite before it is narrowed is found as it is.
-        if r.mixed is not None and self._finite(params) and self._finite(batch.x):
-            narrow = getattr(self.backend.xp, r.mixed.dtype, None)
-            params = params if narrow is None else array_namespace(params).astype(params, narrow)
-        tensors = merge(self.params_layout.split(params), self.stats_layout.split(self.state.stats))
-        scale = 1.0 if self.state.scale is None else self.state.scale[0]
-        options: Any = {"scale": scale, "parts": r.accumulate}
-        scaled = r.mixed is not None and r.mixed.scales
-        for traced in trace(self.model, self.loss, tensors, batch, inputs.keys, **options):
-            if scaled and (traced.place.phase == "backward" or traced.name == "doutput"):
-                continue
-            if not self._finite(traced.array):
-                within = f" in {r.mixed.dtype}" if r.mixed and traced.array.dtype == narrow else ""
-                part = f", micro-batch {traced.place.part + 1}" if r.accumulate > 1 else ""
-                return f"{describe(traced)}{within}{part}"
-        return None
+            return first_nonfinite(self, gathered(batch), inputs)
 
     def host_state(self) -> TrainState:
         """Return a copy of the state in host arrays, each vector flat."""

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.backends.backend import foreign
 from xpnet.data import Augment, Shuffle
+from xpnet.data.augment import Some
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.files import one_line
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
+from xpnet.parallel import WHOLE, Share
 from xpnet.prefetch import Empty, new_array
 from xpnet.step import Batch, Ordered, Rows
 from xpnet.typing import Array
@@ -62,7 +65,7 @@ class Loader:
             rows = ", ".join(f"{k} has {n}" for k, n in lengths.items())
             msg = f"all arrays must have the same number of rows, at least one; {rows}"
             raise DataError(msg)
-        self.rows = lengths["x"]
+        self.rows, self.share = lengths["x"], WHOLE
         self.transform, self.augment = transform, augment
         augment.check(self.example_shape)
         x = self.arrays["x"]
@@ -91,9 +94,11 @@ class Loader:
         for number, batch in enumerate(self.batches(batch_size)):
             for name, values in zip(("x", "y", "the sample weights"), batch, strict=True):
                 host = np.zeros(0) if values is None else self.backend.to_host(values)
-                wrong = np.flatnonzero(~np.isfinite(host).reshape(len(host), -1).all(axis=1))
+                wrong = np.flatnonzero(~np.isfinite(host).all(axis=tuple(range(1, host.ndim))))
                 if wrong.size:
-                    msg = f"row {number * batch_size + wrong[0]} of {name} is not finite"
+                    of = self._some(batch_size, number)
+                    at = wrong[0] if of is None else of.positions[wrong[0]]
+                    msg = f"row {number * batch_size + at} of {name} is not finite"
                     raise DataError(msg)
 
     def sample(self, rows: int) -> Batch:
@@ -112,6 +117,18 @@ class Loader:
         """
         check(self._targets(), "row {}".format)
         return self
+
+    def shared(self, share: Share) -> "Loader":
+        """Return a loader of the rows of every batch that belong to one rank, where they are.
+
+        They come in the order of :meth:`xpnet.parallel.Share.positions`; there may be none.
+        ``rows`` stays the number of all. The loader itself is returned for a share that is whole.
+        """
+        if share.is_whole and self.share.is_whole:
+            return self
+        shared = copy.copy(self)
+        shared.share = share
+        return shared
 
     def take(self, rows: np.ndarray) -> "Loader":
         """Return a loader of some of the rows, by their indices (n,), where these rows are."""
@@ -151,15 +168,13 @@ class Loader:
         if not self.resident:
             prepared = partial(self._prepared, batch_size, shuffle, start)
             return map(batch_of, self.backend.stream(prepared))
-        if shuffle is None and start == 0 and self.rows <= batch_size:
-            return iter((batch_of(self.arrays),))
-        # The standard leaves a slice past the end open.
-        starts = range(start * batch_size, self.rows, batch_size)
-        slices = (slice(s, min(s + batch_size, self.rows)) for s in starts)
-        if shuffle is None:
+        if shuffle is None and self.share.is_whole:
+            if start == 0 and self.rows <= batch_size:
+                return iter((batch_of(self.arrays),))
+            slices = self._rows_of_each(batch_size, None, start)
             return (batch_of({k: v[rows, ...] for k, v in self.arrays.items()}) for rows in slices)
         if reuse and all(isinstance(v, np.ndarray) for v in self.arrays.values()):
-            return self._reused(starts, batch_size, shuffle.order(self.rows))
+            return self._reused(*self._order(batch_size, shuffle, start))
         return map(self._take, self._rows_of(batch_size, shuffle, start))
 
     def _take(self, rows: Rows) -> Batch:
@@ -175,28 +190,52 @@ class Loader:
         """
         return self._rows_of(batch_size, shuffle, start) if self.resident else None
 
-    def _rows_of(self, batch_size: int, shuffle: Shuffle, start: int) -> Iterator[Rows]:
-        ordered = self._ordered(shuffle.order(self.rows))
-        starts = range(start * batch_size, self.rows, batch_size)
-        return (Rows(ordered, s, min(s + batch_size, self.rows)) for s in starts)
+    def _rows_of(self, batch_size: int, shuffle: Shuffle | None, start: int) -> Iterator[Rows]:
+        order, begins = self._order(batch_size, shuffle, start)
+        ordered = self._ordered(order)
+        return (Rows(ordered, begin, end) for begin, end in pairwise(begins))
 
     def _ordered(self, order: np.ndarray) -> Ordered:
         placed = self.backend.asarray(order, dtype="int32")
         return Ordered(batch_of(self.arrays), placed, self.fixed)
 
-    def _reused(self, starts: range, size: int, order: np.ndarray) -> Iterator[Batch]:
+    def _order(
+        self, batch_size: int, shuffle: Shuffle | None, start: int
+    ) -> tuple[np.ndarray, list[int]]:
+        """The rows of an epoch that are this rank's, and where each batch begins and ends."""
+        order = np.arange(self.rows) if shuffle is None else shuffle.order(self.rows)
+        if self.share.is_whole:
+            return order, [*range(start * batch_size, self.rows, batch_size), self.rows]
+        order, begins = self.share.order(order, batch_size)
+        return order, begins[start:].tolist()
+
+    def _some(self, batch_size: int, number: int) -> Some | None:
+        """Which rows of a batch are this rank's; None if all are."""
+        rows = min(batch_size, self.rows - number * batch_size)
+        return None if self.share.is_whole else Some(rows, self.share.positions(rows))
+
+    def _rows_of_each(
+        self, batch_size: int, shuffle: Shuffle | None, start: int
+    ) -> Iterator[slice | np.ndarray]:
+        """Yield the rows of each batch, all that are this rank's."""
+        if shuffle is None and self.share.is_whole:
+            # The standard leaves a slice past the end open.
+            starts = range(start * batch_size, self.rows, batch_size)
+            return (slice(s, min(s + batch_size, self.rows)) for s in starts)
+        order, begins = self._order(batch_size, shuffle, start)
+        return (order[begin:end] for begin, end in pairwise(begins))
+
+    def _reused(self, order: np.ndarray, begins: list[int]) -> Iterator[Batch]:
         """Gather into two buffers in turn, so that an epoch allocates nothing."""
+        size = int(np.diff(begins).max(initial=0))
         slots = [
-            {
-                k: np.empty((min(size, self.rows), *v.shape[1:]), v.dtype)
-                for k, v in self.arrays.items()
-            }
+            {k: np.empty((size, *v.shape[1:]), v.dtype) for k, v in self.arrays.items()}
             for _ in range(2)
         ]
         whole = [batch_of(slot) for slot in slots]
         sources = [[(_taking(v), slot[k]) for k, v in self.arrays.items()] for slot in slots]
-        for n, s in enumerate(starts):
-            rows = order[s : s + size]
+        for n, (begin, end) in enumerate(pairwise(begins)):
+            rows = order[begin:end]
             full = len(rows) == size
             for take, out in sources[n % 2]:
                 take(rows, 0, out if full else out[: len(rows)], "clip")
@@ -207,11 +246,8 @@ class Loader:
         self, batch_size: int, shuffle: Shuffle | None, start: int, empty: Empty
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield the rows of each batch as they are stored; what stays so is in ``empty``."""
-        order = None if shuffle is None else shuffle.order(self.rows)
         stay = self._stay_as_stored()
-        for s in range(start * batch_size, self.rows, batch_size):
-            rows: Any = slice(s, s + batch_size)
-            rows = rows if order is None else order[rows]
+        for rows in self._rows_of_each(batch_size, shuffle, start):
             yield {
                 k: _gathered_into(partial(empty, k), v, rows) if k in stay else v[rows]
                 for k, v in self.arrays.items()
@@ -227,10 +263,11 @@ class Loader:
             rng = None
             if shuffle is not None and self.augment:
                 rng = self.augment.generator(shuffle, number)
-                rows["x"] = self.augment.move_images(rows["x"], rng)
+                of = self._some(batch_size, number)
+                rows["x"] = self.augment.move_images(rows["x"], rng, of)
             rows |= {k: self._ready(k, rows[k], out=partial(empty, k)) for k in change}
             if rng is not None:
-                rows["x"] = self.augment.add_noise(rows["x"], rng)
+                rows["x"] = self.augment.add_noise(rows["x"], rng, of)
             yield rows
 
     def _stay_as_stored(self) -> set[str]:

@@ -24,7 +24,7 @@ from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
 from xpnet.parallel.across import Across
 from xpnet.step import make_gradient, make_train_step
-from xpnet.step.data_parallel import make_shared_gradient
+from xpnet.step.data_parallel import make_shared_gradient, meets
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import Mixed, make_mixed_step
 
@@ -54,7 +54,7 @@ class ChosenStep(NamedTuple):
 
     kind: Literal["portable", "fused", "jit"]
     train: Callable
-    why: str = ""  # why "auto" came to the portable step where there is a fused one
+    why: str = ""  # why "auto" came to the portable step where there is another
 
     @property
     def gathers(self) -> bool:
@@ -115,7 +115,13 @@ def choose_step(step: Step, request: StepRequest) -> ChosenStep:
         msg = f"backend {backend.name!r} has no jit compiler; torch and jax have one"
         raise BackendError(msg, **_instead("auto"))
     if step == "jit" or (step == "auto" and backend.jit_by_default):
-        return ChosenStep("jit", backend.jit(_portable(request), donate=True))
+        why = _why_not_compiled(request)
+        if not why:
+            return ChosenStep("jit", _compiled(request))
+        if step == "jit":
+            msg = f"the step cannot be compiled: {why}"
+            raise BackendError(msg, **_instead("auto"))
+        logging.getLogger("xpnet").info("the portable step: %s", why)
     return ChosenStep("portable", backend.bound(_portable(request)), why)
 
 
@@ -123,22 +129,58 @@ def _instead(step: Step) -> dict[str, str]:
     return {"python": f"use step={step!r}", "command": f"use --set step={step}"}
 
 
-def _portable(request: StepRequest) -> Callable:
-    """The step of the portable formulas."""
+def _why_not_compiled(request: StepRequest) -> str:
+    """Say why the library's compiler cannot have the step, "" where it can."""
+    if request.across is None or not meets(request.model, request.across):
+        return ""
+    return "batch normalisation sums over the processes between two layers, outside a compiler"
+
+
+def _compiled(request: StepRequest) -> Callable:
+    """The portable step through the library's compiler; what ranks sum is summed outside it."""
+    backend = request.backend
+    if request.across is None:
+        return backend.jit(_portable(request), donate=True)
+
+    def jit(update: Callable) -> Callable:
+        # The statistics are as before, as nothing that is compiled here changes any, and may not
+        # be handed over twice. A rank's number of rows and the keys would only compile it again.
+        compiled = backend.jit(
+            lambda state, g, inputs: update(state, g._replace(stats=state.stats), inputs),
+            donate=True,
+        )
+        return lambda state, g, inputs: compiled(
+            state, g._replace(stats=None), inputs._replace(keys=(), rows=None)
+        )
+
+    return _portable(request, backend.jit, jit)
+
+
+def _same(function: Callable) -> Callable:
+    return function
+
+
+def _portable(
+    request: StepRequest,
+    jit: Callable[[Callable], Callable] = _same,
+    jit_update: Callable[[Callable], Callable] = _same,
+) -> Callable:
+    """The step of the portable formulas; what ranks share is compiled in parts."""
     r = request
-    if r.alpha and (r.accumulate > 1 or r.mixed is not None):
-        msg = "the penalty alpha goes with neither accumulate nor mixed"
+    alone = r.accumulate == 1 and r.mixed is None and r.across is None
+    if r.alpha and not alone:
+        msg = "the penalty alpha goes with neither accumulate nor mixed, nor with several processes"
         raise BackendError(msg, python="use the weight_decay of the optimizer instead")
     if r.across is not None:
-        gradient = make_shared_gradient(r.model, r.loss, r.across)
+        gradient = make_shared_gradient(r.model, r.loss, r.across, jit)
     else:
         gradient = make_gradient(r.model, r.loss, r.alpha)
-    if r.accumulate > 1 and r.across is None:
-        gradient = accumulated(gradient, r.accumulate, summed=r.loss.reduction == "sum")
+        if r.accumulate > 1:
+            gradient = accumulated(gradient, r.accumulate, summed=r.loss.reduction == "sum")
     if r.mixed is None:
-        return make_train_step(r.model, r.loss, r.optimizer, r.clip, gradient)
+        return make_train_step(r.model, r.loss, r.optimizer, r.clip, gradient, jit_update)
     narrow = r.backend.dtype_named(r.mixed.dtype)
-    return make_mixed_step(gradient, r.optimizer, r.clip, r.mixed, narrow)
+    return make_mixed_step(gradient, r.optimizer, r.clip, r.mixed, narrow, jit_update)
 
 
 def _fused(request: StepRequest) -> Callable:
@@ -146,8 +188,8 @@ def _fused(request: StepRequest) -> Callable:
     if request.backend.name not in FUSED:
         msg = f"backend {request.backend.name!r} has no kernels; {' and '.join(FUSED)} have"
         raise UnsupportedError(msg)
-    if request.across is not None:
-        msg = "ranks that share a batch have no kernels yet"
+    if request.across is not None and request.across.share.parts is not None:
+        msg = "reduce = 'ordered' adds up the parts of a batch in their order, which has no kernels"
         raise UnsupportedError(msg)
     if request.alpha:
         msg = "the penalty alpha has no kernels"
@@ -170,7 +212,7 @@ def _fused_numpy(r: StepRequest) -> Callable:
     except ImportError as error:  # one for another NumPy, or switched off
         msg = f"Numba cannot be used: {error}"
         raise UnsupportedError(msg) from error
-    return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name)
+    return FusedStep(r.model, r.loss, r.optimizer, r.clip, r.backend.dtype_name, r.across)
 
 
 def _fused_cupy(r: StepRequest) -> Callable:
@@ -183,7 +225,9 @@ def _fused_cupy(r: StepRequest) -> Callable:
         raise UnsupportedError(msg)
     tf32 = backend.tf32() == "on"
     executor = CupyExecutor(backend.device, backend.dtype_name, tf32=tf32, narrow=narrow)
-    return FusedStep(executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+    return FusedStep(
+        executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate, r.across
+    )
 
 
 # Name of a backend -> what makes its fused step, or raises UnsupportedError saying why not.

@@ -83,7 +83,7 @@ class StreamedLoader(Loader):
         def kept(name: str, *of: Any) -> np.ndarray:
             return empty(name, *of) if name in stay else new_array(name, *of)
 
-        for x, y in self.dataset.batches(batch_size, shuffle, start, kept):
+        for x, y in self.dataset.batches(batch_size, shuffle, start, kept, self.share):
             yield {"x": x} if y is None else {"x": x, "y": y}
 
     def _stay_as_stored(self) -> set[str]:

@@ -41,7 +41,8 @@ import numpy as np
 
 from xpnet.kernels.cpu.blas import PLAIN, TRANSPOSED, call_gemm
 from xpnet.kernels.cpu.memory import ROW_BYTES, address, call, doubles, integers, size, store, word
-from xpnet.kernels.cpu.parts import CORRECT, COUNT, finish, first_largest, give, mix
+from xpnet.kernels.cpu.parts import CORRECT, COUNT, DENOMINATOR, LOSS, add_up, finish
+from xpnet.kernels.cpu.parts import first_largest, give, mix
 from xpnet.kernels.cpu.memory import number_{0} as number, real_{0} as real, vector_{0} as vector
 
 '''

@@ -9,18 +9,29 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu.blas import gemm_address
+from xpnet.kernels.cpu.buffers import Buffers, Part, Program, Rows, Total
 from xpnet.kernels.cpu.machine import machine
 from xpnet.kernels.cpu.parts import COST, SUMS
-from xpnet.kernels.cpu.program import Buffers, Part, Program, Rows, compile_program, work_size
+from xpnet.kernels.cpu.program import compile_program, work_size
 from xpnet.kernels.formulas import descent
-from xpnet.kernels.operations import LossStep, Plan, PortableBackward, PortableForward
+from xpnet.kernels.operations import (
+    AllReduce,
+    Barrier,
+    LossStep,
+    Plan,
+    PortableBackward,
+    PortableForward,
+)
 from xpnet.kernels.plan import make_plan
 from xpnet.nn import Dense, Sequential
 from xpnet.nn.layout import layouts, merge
 from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel import ALONE
+from xpnet.parallel.across import Across
 from xpnet.step import Batch, StepInputs, Totals, TrainState
+from xpnet.step.step import output_gradient
 from xpnet.typing import Array
 
 __all__ = ["FusedStep"]
@@ -33,11 +44,19 @@ LINE, PAGE = 64, 4096  # bytes
 class FusedStep:
     """``(state, batch, inputs) -> (state, cost)``, as :func:`xpnet.step.make_train_step` returns.
 
-    It always returns the same state, overwritten. Raises UnsupportedError.
+    It always returns the same state, overwritten. ``across`` are the ranks that share each batch,
+    if there are some: it is given the rows of this one, and steps as on the whole. Raises
+    UnsupportedError.
     """
 
     def __init__(
-        self, model: Sequential, loss: Loss, optimizer: Optimizer, clip: Clip, dtype: str
+        self,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        clip: Clip,
+        dtype: str,
+        across: Across | None = None,
     ) -> None:
         if (product := gemm_address(dtype)) is None:
             msg = "the BLAS of NumPy was not found"
@@ -45,12 +64,16 @@ class FusedStep:
         if not any(type(layer) is Dense for layer in model.layers):
             msg = "the model has no dense layer"
             raise UnsupportedError(msg)
+        across = None if across is None or across.share.is_whole else across
+        buckets = 1 if across is None else across.settings.buckets
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
+        self.across, self._ranks = across, ALONE if across is None else across.comm
+        options: dict[str, Any] = {"by_rows": True, "ranks": self._ranks.size, "buckets": buckets}
         self.dtype, self.by_class = np.dtype(dtype), loss.predicts == "class"
-        self.plan = make_plan(model, loss, optimizer, clip, by_rows=True)
+        self.plan = make_plan(model, loss, optimizer, clip, **options)
         self.note = _note(self.plan)
-        self._descent = descent(optimizer, clip)
-        self.state, self._buffers = self._allocated(product)
+        self._descent = descent(optimizer, clip) if across is None else None
+        self.state, self._buffers, self._summed = self._allocated(product)
         self.programs: dict[tuple, Program] = {}
         self.work = np.zeros(0, self.dtype)
         self.none = np.zeros(0, self.dtype)
@@ -62,14 +85,22 @@ class FusedStep:
         if state is not self.state:
             state = self._adopt(state)
         program, run = self._bound(batch, inputs)
+        sums: list[Callable[[], None]] = []  # over the ranks, that are under way
         for part in program.parts:
             if type(part) is Rows:
                 run(*part)
+            elif type(part) is Total:
+                self._ranks.allreduce(part.x)
+            elif type(part) is AllReduce:
+                sums.append(self._begin(part))
+            elif type(part) is Barrier:
+                for wait in sums:
+                    wait()
             else:
                 self._portable(part, batch)
         if not self.plan.updates_fused:
             self._portable_update(inputs.coefficients)
-        cost = self._buffers.sums[COST]
+        cost = self._buffers.totals[COST]
         if not math.isfinite(cost) and state.totals.bad_step < 0:
             state.totals.bad_step[...] = inputs.step
         return state, cost
@@ -80,8 +111,21 @@ class FusedStep:
         raise UnsupportedError(msg)
 
     def gradient(self) -> Array | None:
-        """Return the gradient (P,) of the last step, a buffer; None where none was stored."""
-        return None if self._descent else self._buffers.flat[1]
+        """Return the gradient (P,) of the last step, maybe a buffer; None where none was stored."""
+        return None if self._descent else self._gradient()
+
+    def _gradient(self) -> Array:
+        """The gradient (P,) of the whole batch."""
+        gradient = self._buffers.flat[1]
+        return gradient if self.plan.loss.divided else gradient / self._buffers.divisor
+
+    def _begin(self, part: AllReduce) -> Callable[[], None]:
+        """Begin a sum over the ranks, of the gradient of some layers; return what waits for it."""
+        x = self._summed[part.begin : None if part.sums else part.end]
+        if part is not self.plan.backward[-1]:
+            return self._ranks.iallreduce(x)
+        self._ranks.allreduce(x)  # nothing is left to do meanwhile
+        return lambda: None
 
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
         """The phases of a step that has been taken, each to be timed by itself.
@@ -92,7 +136,21 @@ class FusedStep:
             msg = f"a step with portable parts cannot be divided into phases: {self.note}"
             raise UnsupportedError(msg)
         program, run = self._bound(batch, inputs)
-        return {name: partial(run, *rows) for name, rows in program.phases.items()}
+        if any(isinstance(part, Total) for part in program.parts):
+            msg = "a step whose layers have sums over the ranks cannot be divided into phases"
+            raise UnsupportedError(msg)
+        phases: dict[str, Callable[[], None]] = {
+            name: partial(run, *rows) for name, rows in program.phases.items()
+        }
+        if self.across is not None:
+            phases["ranks"] = partial(self._sum_all, phases["ranks"])
+        return phases
+
+    def _sum_all(self, then: Callable[[], Any]) -> None:
+        """Take all sums over the ranks, one after another: what every rank has to call."""
+        for wait in [self._begin(o) for o in self.plan.backward if isinstance(o, AllReduce)]:
+            wait()
+        then()
 
     def _bound(self, batch: Batch, inputs: StepInputs) -> tuple[Program, Callable[[int, int], Any]]:
         """The program for this form of batch, and what runs some of its rows on the batch."""
@@ -108,6 +166,8 @@ class FusedStep:
         if program.copied is not None:
             np.copyto(program.copied, batch.x)
         b = self._buffers
+        if self.across is not None:  # without rows nothing else writes into the gradient
+            (b.sums if len(x) else self._summed)[:] = 0.0
         if inputs.keys:
             b.keys[:] = inputs.keys
         if self._descent is None:
@@ -120,17 +180,19 @@ class FusedStep:
 
     # -- buffers ----------------------------------------------------------------------------------
 
-    def _allocated(self, product: int) -> tuple[TrainState, Buffers]:
-        """The state that training overwrites, and the buffers around it."""
+    def _allocated(self, product: int) -> tuple[TrainState, Buffers, Array]:
+        """The state that training overwrites, the buffers around it, and what ranks sum up."""
         params_layout, stats_layout = layouts(self.model)
-        n_slots, dtype = len(self.optimizer.slots), self.dtype
+        n_slots, dtype, P = len(self.optimizer.slots), self.dtype, params_layout.size
         # The products that compute the gradient do plain gradient descent themselves.
         own = 1 if self._descent else 2
-        vectors = _vectors(n_slots + own, params_layout.size, dtype)
-        params, *slots = vectors[: n_slots + 1]
-        target = params if self._descent else vectors[-1]
-        sums, bad_step = np.zeros(SUMS, dtype), np.full((), -1, np.int32)
-        loss, denominator, correct, count = (sums[i : i + 1].reshape(()) for i in range(COST))
+        # Ranks sum the gradient and what the loss adds up in one vector.
+        tail = 0 if self.across is None else COST
+        vectors = _vectors(n_slots + own, P + tail, dtype)
+        params, *slots = (v[:P] for v in vectors[: n_slots + 1])
+        target = params if self._descent else vectors[-1][:P]
+        of_totals, bad_step = np.zeros(SUMS, dtype), np.full((), -1, np.int32)
+        loss, denominator, correct, count = (of_totals[i : i + 1].reshape(()) for i in range(COST))
         totals = Totals(loss, denominator, correct, count, bad_step)
         stats = np.zeros(stats_layout.size, dtype)
         tensors = merge(params_layout.split(params), stats_layout.split(stats))
@@ -144,14 +206,17 @@ class FusedStep:
             tensors,
             gradients,
             (params, target, *slots),
-            sums,
+            of_totals,
+            vectors[-1][P:] if tail else of_totals,
+            np.ones(1, dtype),
             np.zeros(0, dtype) if weights is None else np.array(weights, dtype),
             np.zeros((self.model.n_random, 2), np.int32),
             np.array([(1.0, 0.0), (1.0, 0.0)]),
             np.zeros(len(c)),
             product,
+            *(() if self.across is None else (self.across.share.rank, self.across.share.size)),
         )
-        return TrainState(params, stats, tuple(slots), totals), buffers
+        return TrainState(params, stats, tuple(slots), totals), buffers, vectors[-1]
 
     def _adopt(self, state: TrainState) -> TrainState:
         """Adopt another state: copy what is not ours already."""
@@ -178,8 +243,8 @@ class FusedStep:
     # -- parts without a kernel -------------------------------------------------------------------
 
     def _portable_update(self, c: Any) -> None:
-        params, gradient, *slots = self._buffers.flat
-        gradient = self.clip.apply(gradient)
+        params, _, *slots = self._buffers.flat
+        gradient = self.clip.apply(self._gradient())
         new, moved = self.optimizer.update(params, gradient, tuple(slots), c)
         for own, x in zip((params, *slots), (new, *moved), strict=True):
             if own is not x:
@@ -190,7 +255,7 @@ class FusedStep:
         if isinstance(part, PortableForward):
             layer, tensors = self.model.layers[part.layer], self._buffers.params[part.layer]
             x = view[part.x]
-            keys = tuple(map(int, self._buffers.keys[part.index])) if layer.random else None
+            keys = self._keys(part.index) if layer.random else None
             y, residuals = layer.forward(tensors, x, train=True, keys=keys)
             view[part.y][...] = y
             if part.layer < self.model.first_trained:  # backward does not get there
@@ -201,14 +266,20 @@ class FusedStep:
             dx = None if part.dx is None else view[part.dx]
             self._portable_backward(part.layer, view[part.dy], dx)
         elif isinstance(part, LossStep):
-            output, totals = view[part.output], self._buffers.sums
+            output, added = view[part.output], self._buffers.sums
             sums = self.loss.sums(output, batch.y, batch.weight)
-            view[part.gradient][...] = quotient(sums.gradient, sums.denominator)
+            view[part.gradient][...] = output_gradient(sums, divided=part.divided)
             correct = (0.0, 0.0)
             if self.loss.predicts != "value":
                 correct = self.loss.correct(output, batch.y, batch.weight)
-            totals[:COST] += (sums.loss, sums.denominator, *correct)
-            totals[COST] = quotient(sums.loss, sums.denominator)
+            added[:COST] += (sums.loss, sums.denominator, *correct)
+            if part.divided:
+                added[COST] = quotient(sums.loss, sums.denominator)
+
+    def _keys(self, index: int) -> tuple[int, ...]:
+        """The keys of a random layer, and which rows of a batch are here if not all."""
+        keys = tuple(map(int, self._buffers.keys[index]))
+        return keys if self.across is None else (*keys, self._buffers.first, self._buffers.stride)
 
     def _portable_backward(self, i: int, dy: Array, dx: Array | None) -> None:
         layer, tensors = self.model.layers[i], self._buffers.params[i]
@@ -245,7 +316,7 @@ def _contiguous(x: Array, dtype: np.dtype, ndim: int) -> Array:
     """``x`` as compiled code takes it: ``x`` itself if it is contiguous and has the dtype."""
     if not (x.dtype is dtype and x.flags.carray):
         x = np.array(x, dtype, order="C")
-    return x if x.ndim == ndim else x.reshape((len(x), -1)[:ndim])
+    return x if x.ndim == ndim else x.reshape((len(x), math.prod(x.shape[1:]))[:ndim])
 
 
 def _note(plan: Plan) -> str:

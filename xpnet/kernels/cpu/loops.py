@@ -73,10 +73,12 @@ def map_backward(f: Elementwise | None, *, bias: bool) -> Loop:
     return Loop(_text(lines), code.numbers)
 
 
-def element_loss(formulas: ElementLoss, reduction: str, *, bias: bool, weighted: bool) -> Loop:
+def element_loss(
+    formulas: ElementLoss, reduction: str, *, bias: bool, weighted: bool, divided: bool = True
+) -> Loop:
     """dz from outputs z, after adding the bias b, and targets y; dz may be z. Adds to the sums.
 
-    Arrays: z, b, dz, y, weight (N,), sums (SUMS,).
+    ``divided`` says whether dz is divided by D, and C set. Arrays: z, b, dz, y, weight (N,), sums.
     """
     numbers: list[float] = []
     code = printed(formulas.value, NUMBA, numbers=numbers)
@@ -93,20 +95,25 @@ def element_loss(formulas: ElementLoss, reduction: str, *, bias: bool, weighted:
     lines += [*_deep(body, 2), "    weights += s * real(J)", "count = real(N * J)"]
     if correct:
         lines += ["sums[CORRECT] += right", "sums[COUNT] += weights"]
-    lines += [f"finish(dz, N * J, {DIVISORS[reduction]}, loss, sums)"]
+    rest = f"{DIVISORS[reduction]}, loss, sums"
+    lines += [f"finish(dz, N * J, {rest})" if divided else f"add_up({rest})"]
     return Loop(_text(lines), tuple(numbers))
 
 
 DIVISORS = {"mean": "weights", "mean_count": "count", "sum": "real(1.0)"}
 
 
-def norm(clip: Clip) -> Loop:
-    """factor = what clips the norm of g (P,), each component clipped before. Arrays: g, factor."""
+def norm(clip: Clip, *, divided: bool = False) -> Loop:
+    """factor = what clips the norm of g (P,), each component clipped before.
+
+    ``divided``: g is divided by D first. Arrays: g, factor, D (1,).
+    """
     assert clip.norm is not None
     numbers: list[float] = []
-    square = printed(squared_gradient(clip), NUMBA, numbers=numbers)
+    square = printed(squared_gradient(clip, divided=divided), NUMBA, numbers=numbers)
     factor = printed(norm_factor(clip.norm), NUMBA, prefix="n", numbers=numbers)
     lines = ["P = size(row, 0)", "g_, factor = vector(row, 0), vector(row, 1)", *_numbers(numbers)]
+    lines += ["denominator = vector(row, 2)[0]"] * divided
     lines += ["total = real(0.0)", "for i in range(P):"]
     body = ["g = g_[i]", *square.statements, f"total += {square.outputs[0]}"]
     lines += [*_deep(body, 1), "norm = math.sqrt(total)", *factor.statements]
@@ -114,7 +121,10 @@ def norm(clip: Clip) -> Loop:
 
 
 def update(formula: Formula) -> Loop:
-    """p and the slots after an update. Arrays: p, g, factor, the coefficients (float64), slots."""
+    """p and the slots after an update.
+
+    Arrays: p, g, factor, the coefficients (float64), slots, and D (1,) where g is divided by it.
+    """
     code, used = printed(formula, NUMBA), formula.used()
     slots = [name for name in formula.inputs if name.startswith("slot_")]
     numbers = [name for name in formula.inputs if name.startswith("c_")]
@@ -122,6 +132,7 @@ def update(formula: Formula) -> Loop:
     lines += [f"{name}_ = vector(row, {4 + i})" for i, name in enumerate(slots)]
     lines += [f"{name} = real(c[{i}])" for i, name in enumerate(numbers) if name in used]
     lines += ["factor = vector(row, 2)[0]"] * ("factor" in used)
+    lines += [f"denominator = vector(row, {4 + len(slots)})[0]"] * ("denominator" in used)
     lines += [*_numbers(code.numbers), "for i in range(P):"]
     body = [f"{name} = {name}_[i]" for name in ("p", "g", *slots) if name in used]
     body += [*code.statements]

@@ -14,6 +14,7 @@ __all__ = [
     "LOSS",
     "OPTIONS",
     "SUMS",
+    "add_up",
     "finish",
     "first_largest",
     "give",
@@ -50,11 +51,17 @@ def first_largest(x, start, K):
 
 
 @part
+def add_up(D, loss, sums):
+    """Add Σ ℓ and D to the sums."""
+    sums[LOSS] += loss
+    sums[DENOMINATOR] += D
+
+
+@part
 def finish(dz, size, D, loss, sums):
     """Add Σ ℓ and D to the totals, set C, and divide dz by D."""
     one = type(D)(1.0)
-    sums[LOSS] += loss
-    sums[DENOMINATOR] += D
+    add_up(D, loss, sums)
     D = one if D == 0 else D
     sums[COST] = loss / D
     if one != D:

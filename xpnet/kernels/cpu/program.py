@@ -1,4 +1,4 @@
-"""A plan and a batch size as a program: rows for compiled code, and portable parts between them.
+"""A plan and a batch size as a program: rows for compiled code, and what is called between them.
 
 All places of the plan are in one flat vector, ``work``. A row is a kernel with the addresses of
 what it works on (memory.ROW), so it holds for as long as the buffers do.
@@ -6,62 +6,26 @@ what it works on (memory.ROW), so it holds for as long as the buffers do.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xpnet.kernels import operations as p
 from xpnet.kernels.cpu import loops, rows
+from xpnet.kernels.cpu.buffers import Buffers, Part, Program, Rows, Total
 from xpnet.kernels.cpu.compiled import Kernel, compiled
 from xpnet.kernels.cpu.loops import Loop
 from xpnet.kernels.cpu.memory import ROW
 from xpnet.kernels.operations import Operation, Place, Plan
-from xpnet.nn import BatchNorm, Dropout, Params, Sequential
+from xpnet.nn import BatchNorm, Dropout, Sequential
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.typing import Array
 
-__all__ = ["Buffers", "Part", "Program", "Rows", "compile_program", "work_size"]
+__all__ = ["compile_program", "work_size"]
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
 GAP = 17 * ALIGNED  # after a place: fused_step._vectors says why none are whole pages apart
 X, Y, WEIGHT = range(3)  # the arrays of a batch
-
-
-class Rows(NamedTuple):
-    """Rows ``first`` to ``last`` of the program."""
-
-    first: int
-    last: int
-
-
-Part = Rows | p.PortableForward | p.PortableBackward | p.LossStep
-
-
-class Program(NamedTuple):
-    """What a step on N rows does, in order."""
-
-    parts: tuple[Part, ...]
-    rows: np.ndarray  # of memory.ROW
-    places: np.ndarray  # (n, 2) int64: where a row has the address of an array of the batch, which
-    phases: dict[str, Rows]  # forward, loss, backward, optimizer
-    copied: Array | None  # where x is first copied to, if at all
-    views: dict[Place, Array]  # what the portable parts work on
-    kept: tuple[Any, ...]  # what must live as long as the rows
-    addresses: tuple[int, int]  # of the rows and the places
-
-
-class Buffers(NamedTuple):
-    """The arrays that all programs of a step share."""
-
-    params: list[Params]  # and running statistics, per layer
-    target: list[dict[str, Array]]  # where the gradients of the parameters go
-    flat: tuple[Array, ...]  # params, gradient, and the slots: (P,) each
-    sums: Array  # (loops.SUMS,)
-    class_weights: Array
-    keys: Array  # (random layers, 2) int32
-    pairs: Array  # (2, 2) float64: (α, β) of a product, and of one that adds a gradient
-    numbers: Array  # float64: the coefficients of the update
-    product: int  # the address of the BLAS's matrix product
 
 
 def compile_program(
@@ -94,7 +58,8 @@ class _Compiler:
         self.kept: list[Any] = [work, buffers]
         self.starts = [self.reserve(self.N * width) for width in plan.widths]
         self.copies = self.reads_copy()
-        self.inverse: dict[int, Array] = {}  # 1/√(v + ε) of a batch normalisation, by its layer
+        # 1/√(v + ε) and the sums of a batch normalisation, by its layer.
+        self.moments: dict[int, tuple[Array, Array]] = {}
         self.residuals: dict[int, list[Any]] = {}  # places and vectors, by their layer
 
     def program(self) -> Program:
@@ -108,7 +73,7 @@ class _Compiler:
         start = table.ctypes.data
         places = np.array([(start + at, which) for at, which in self.places], np.int64)
         places = places.reshape(-1, 2)
-        portable = [part for part in self.parts if not isinstance(part, Rows)]
+        portable = [part for part in self.parts if not isinstance(part, Rows | Total)]
         views = {v: self.view(v) for part in portable for v in vars(part).values()
                  if isinstance(v, Place)}  # fmt: skip
         x = Place("x", self.x_shape[1:], 0)
@@ -120,8 +85,9 @@ class _Compiler:
 
     def phases(self) -> list[tuple[str, list[Operation]]]:
         plan = self.plan
+        ranks: list[tuple[str, list[Operation]]] = [("ranks", [*plan.barrier])]
         return [("forward", plan.forward), ("loss", [plan.loss]), ("backward", plan.backward),
-                ("optimizer", [*plan.updates])]  # fmt: skip
+                *ranks * bool(plan.barrier), ("optimizer", [*plan.updates])]  # fmt: skip
 
     def reads_copy(self) -> bool:
         """Whether the batch has to be copied to ``work``; products read it where it is."""
@@ -182,6 +148,8 @@ class _Compiler:
         return X if x.buffer == 0 and not self.copies else x
 
     def product(self, a: Any, b: Any, out: Any, sizes: tuple[int, ...], given: str = "") -> None:
+        if self.N == 0:  # a sum of no rows, of which a BLAS may leave out that it is zero
+            return
         ta, tb = "a" in given, "b" in given
         pair = self.b.pairs[1 if "add" in given else 0]
         self.row(rows.PRODUCT, (*sizes, int(ta), int(tb), self.b.product), a, b, out, pair)
@@ -209,13 +177,17 @@ class _Compiler:
         self.row(loop, (self.N, o.da.width), o.da, o.kept, db, out, self.b.pairs[1])
 
     def batch_norm(self, o: p.Norm) -> None:
-        layer, tensors, J = self.layers[o.layer], self.b.params[o.layer], o.x.shape[-1]
+        layer, tensors, size = self.layers[o.layer], self.b.params[o.layer], self.matrix(o.x)
         assert isinstance(layer, BatchNorm)
-        inverse = self.inverse[o.layer] = self.extra(J)
+        J, count = size[1], _count(o)
+        inverse, sums = self.moments[o.layer] = self.extra(J), self.extra(2 * J + 1)
+        self.row(rows.chosen(rows.batch_norm_sums), size, o.x, sums)
+        self.total(o, sums[: J + 1])
+        self.row(rows.chosen(rows.batch_norm_squares, ROWS=count), size, o.x, o.x_hat, sums)
+        self.total(o, sums[J + 1 :])
         self.row(
-            rows.chosen(rows.batch_norm, (layer.eps, layer.momentum)), self.matrix(o.x), o.x,
-            o.x_hat, o.y, tensors["gamma"], tensors["beta"], inverse, self.extra(2 * J),
-            tensors["mean"],
+            rows.chosen(rows.batch_norm_output, (layer.eps, layer.momentum), ROWS=count), size,
+            o.x_hat, o.y, tensors["gamma"], tensors["beta"], inverse, sums, tensors["mean"],
         )  # fmt: skip
         if o.f is not None:
             loop = loops.map_forward(o.f, bias=False, keeps_z=False)
@@ -225,12 +197,24 @@ class _Compiler:
         if o.f is not None:
             loop = loops.map_backward(o.f, bias=False)
             self.row(loop, (self.N, o.da.width), o.da, o.kept)
-        tensors, target, J = self.b.params[o.layer], self.b.target[o.layer], o.x.shape[-1]
-        self.row(
-            rows.chosen(rows.batch_norm_backward), self.matrix(o.x), o.da, o.x_hat,
-            tensors["gamma"], self.inverse[o.layer], self.extra(2 * J), target["gamma"],
-            target["beta"], self.b.pairs[1],
-        )  # fmt: skip
+        tensors, target, size = self.b.params[o.layer], self.b.target[o.layer], self.matrix(o.x)
+        J, (inverse, sums) = size[1], self.moments[o.layer]
+        both = self.extra(2 * J)
+        gradients = both[:J], both[J:]
+        give = rows.GIVE, size, *gradients, target["gamma"], target["beta"], self.b.pairs[1]
+        self.row(rows.chosen(rows.batch_norm_gradients), size, o.da, o.x_hat, *gradients)
+        if o.ranks > 1:  # those of these rows, before they are summed
+            self.row(*give)
+            self.total(o, both)
+        backward = rows.chosen(rows.batch_norm_backward, ROWS=_count(o))
+        self.row(backward, size, o.da, o.x_hat, tensors["gamma"], inverse, *gradients, sums)
+        if o.ranks == 1:  # it may be the update of γ
+            self.row(*give)
+
+    def total(self, o: p.Norm | p.NormBackward, x: Array) -> None:
+        """Sum x over the ranks before the next row, if the operation is over the rows of all."""
+        if o.ranks > 1:
+            self.parts.append(Total(x))
 
     def row_forward(self, o: p.RowForward) -> None:
         names = ["y", *(f"r{i}" if r in ("element", "row") else None
@@ -267,24 +251,26 @@ class _Compiler:
         layer = self.layers[o.layer]
         assert isinstance(layer, Dropout)
         kernel = rows.chosen(rows.dropout, (1.0 / (1.0 - layer.rate),))
-        sizes = self.N * o.x.width, round(layer.rate * 2**24)
+        N, J = (1, self.N * o.x.width) if self.b.stride == 1 else (self.N, o.x.width)
+        sizes = N, J, round(layer.rate * 2**24), self.b.first, self.b.stride
         self.row(kernel, sizes, o.x, o.y, self.b.keys[o.index])
 
-    def portable(self, o: Any) -> None:
+    def called(self, o: Any) -> None:
         self.parts.append(o)
 
     # -- the loss and the update ------------------------------------------------------------------
 
     def loss_step(self, o: p.LossStep) -> None:
         if o.portable:
-            self.parts.append(o)
+            self.called(o)
             return
         b = None if o.bias is None else self.b.params[o.bias]["b"]
         sizes, weight = (self.N, o.output.width), WEIGHT if self.weighted else None
         if o.element is not None:
             loop = loops.element_loss(
-                o.element, self.loss.reduction, bias=b is not None, weighted=self.weighted
-            )
+                o.element, self.loss.reduction, bias=b is not None, weighted=self.weighted,
+                divided=o.divided,
+            )  # fmt: skip
             self.row(loop, sizes, o.output, b, o.gradient, Y, weight, self.b.sums)
             return
         kernel, ignored = self.softmax_loss(bias=b is not None)
@@ -301,9 +287,15 @@ class _Compiler:
             rows.softmax_cross_entropy, numbers, BIAS=bias, BY_LABEL=self.by_label,
             IGNORES=ignores, WEIGHTED=self.weighted, CLASS_WEIGHTS=weights,
             ALONE=self.by_label and not weights and not smoothing,
-            DIVISOR=loops.DIVISORS[loss.reduction],
+            DIVISOR=loops.DIVISORS[loss.reduction], DIVIDED=self.plan.loss.divided,
         )  # fmt: skip
         return kernel, loss.ignore_label or 0
+
+    def barrier(self, o: p.Barrier) -> None:
+        self.called(o)
+        divisor = "real(1.0)" if self.loss.reduction == "sum" else "sums[DENOMINATOR]"
+        kernel = rows.chosen(rows.summed, DIVISOR=divisor)
+        self.row(kernel, (), self.b.sums, self.b.totals, self.b.divisor)
 
     def update(self, o: p.Update) -> None:
         if not self.plan.updates_fused or self.b.flat[0] is self.b.flat[1]:
@@ -312,15 +304,22 @@ class _Compiler:
         factor, numbers = self.norm_factor, self.b.numbers[o.part.first :]
         for a, b in o.part.ranges:
             params, gradient, *slots = (vector[a:b] for vector in self.b.flat)
-            self.row(loops.update(o.formula), (b - a,), params, gradient, factor, numbers, *slots)
+            self.row(loops.update(o.formula), (b - a,), params, gradient, factor, numbers, *slots,
+                     self.b.divisor)  # fmt: skip
 
     @functools.cached_property
     def norm_factor(self) -> Array:
         """What the update multiplies the gradient by, computed in a row before the first part's."""
         factor, gradient, clip = self.extra(1), self.b.flat[1], self.plan.updates[0].clip
         if clip.norm is not None:
-            self.row(loops.norm(clip), (len(gradient),), gradient, factor)
+            loop = loops.norm(clip, divided=not self.plan.loss.divided)
+            self.row(loop, (len(gradient),), gradient, factor, self.b.divisor)
         return factor
+
+
+def _count(o: p.Norm | p.NormBackward) -> str:
+    """The number of rows that a batch normalisation is over, in its kernels."""
+    return "R" if o.ranks == 1 else "sums[J]"
 
 
 # Operation -> what writes its rows.
@@ -334,8 +333,10 @@ WRITERS: dict[type, Callable[[_Compiler, Any], None]] = {
     p.RowForward: _Compiler.row_forward,
     p.RowBackward: _Compiler.row_backward,
     p.Drop: _Compiler.drop,
-    p.PortableForward: _Compiler.portable,
-    p.PortableBackward: _Compiler.portable,
+    p.PortableForward: _Compiler.called,
+    p.PortableBackward: _Compiler.called,
     p.LossStep: _Compiler.loss_step,
+    p.AllReduce: _Compiler.called,
+    p.Barrier: _Compiler.barrier,
     p.Update: _Compiler.update,
 }

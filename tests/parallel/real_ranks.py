@@ -1,0 +1,82 @@
+"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import xpnet
+
+SECONDS = 60
+
+
+class Done(NamedTuple):
+    """How a job has ended; ``code`` is that of mpiexec."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self):
+        return self.out.splitlines()
+
+
+def mpiexec():
+    """The mpiexec beside this Python, else that of the PATH; without one the test is skipped."""
+    pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        pytest.skip("no mpiexec: pip install mpich")
+    return found
+
+
+def is_here():
+    """Whether ranks can be started at all."""
+    return importlib.util.find_spec("mpi4py") is not None
+
+
+def start(size, *words, env=None, cwd=None, options=()):
+    """Start ``python *words`` on so many ranks; the Popen is the leader of a group of its own."""
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # lines are whole
+    path = os.pathsep.join([str(Path(xpnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [mpiexec(), *options, "-n", str(size), sys.executable, *map(str, words)],
+        env={**inherited, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(job, seconds=SECONDS):
+    """Return how a started job ends; one that does not is killed, and fails with its output."""
+    try:
+        out, err = job.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        out, err = job.communicate()
+        pytest.fail(f"the ranks have not ended in {seconds} s\n{out}\n{err}")
+    return Done(job.returncode, out, err)
+
+
+def run(size, *words, seconds=SECONDS, **options):
+    """Run ``python *words`` on so many ranks: ``run(2, "-m", "xpnet", "train")``."""
+    return finish(start(size, *words, **options), seconds)
+
+
+def run_script(size, text, *words, seconds=SECONDS, **options):
+    """Run a script, given as text, on so many ranks; ``comm`` and ``np`` are there."""
+    head = "import numpy as np\nfrom xpnet.parallel import join\ncomm = join()\n"
+    return run(size, "-c", head + textwrap.dedent(text), *words, seconds=seconds, **options)

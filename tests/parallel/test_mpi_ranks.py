@@ -1,0 +1,95 @@
+"""MpiComm between processes: what the ranks tell one another, and how a job ends."""
+
+import pytest
+from real_ranks import run_script
+
+pytestmark = pytest.mark.long
+
+
+def test_what_ranks_tell_one_another():
+    done = run_script(
+        2,
+        """
+        x = np.arange(5.0) * (comm.rank + 1)
+        comm.allreduce(x)
+        assert x.tolist() == [0, 3, 6, 9, 12]
+        wait = comm.iallreduce(x)
+        wait()
+        assert x.tolist() == [0, 6, 12, 18, 24]
+        comm.allreduce(np.zeros(0, np.float32))
+        given = comm.bcast({"a": np.arange(3) + comm.rank} if comm.rank == 0 else None)
+        assert given["a"].tolist() == [0, 1, 2]
+        rows = comm.allgather(np.full((comm.rank + 1, 3), comm.rank, np.float32))
+        assert [r.tolist() for r in rows] == [[[0] * 3], [[1] * 3] * 2]
+        rows[1][:] = 5  # they are this rank's own
+        assert comm.allgather("é" * comm.rank) == ["", "é"]
+        assert (comm.local_rank, comm.local_size) == (comm.rank, 2)
+        assert comm.host.bcast(comm.rank) == 0
+        comm.barrier()
+        print("well")
+        """,
+    )
+    assert (done.code, done.lines, done.err) == (0, ["well"] * 2, "")
+
+
+WAITS = "comm.allreduce(np.zeros(235_146, np.float32))\n"
+
+
+def ends(size, text, **options):
+    """How a job ends within ten seconds, and the lines on standard error."""
+    done = run_script(size, text, seconds=10, **options)
+    return done.code, done.err.splitlines()
+
+
+def test_an_error_of_one_rank_ends_the_others_and_is_told_with_its_rank():
+    code, lines = ends(2, f"if comm.rank == 1: raise ValueError('no such thing')\n{WAITS}")
+    assert code == 1
+    assert lines[0].startswith("rank 1: Traceback")
+    assert lines[-1] == "ValueError: no such thing"
+    assert sum("Error" in line for line in lines) == 1
+
+
+def test_an_error_of_all_ranks_is_told_once_and_without_the_launcher():
+    code, lines = ends(3, f"{WAITS}raise ValueError('no such thing')")
+    assert code == 1
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "Traceback (most recent call last):",
+        "ValueError: no such thing",
+    ]
+
+
+def test_different_errors_of_all_ranks_are_told_with_their_ranks():
+    code, lines = ends(2, "raise ValueError(f'of {comm.rank}')")
+    assert code == 1
+    assert {"ValueError: of 0", "ValueError: of 1"} <= set(lines)
+    assert sum(line.startswith(("rank 0: ", "rank 1: ")) for line in lines) == 2
+
+
+@pytest.mark.parametrize(("rank", "code"), [(0, 0), (1, 7)])
+def test_a_rank_that_leaves_is_not_waited_for(rank, code):
+    found, lines = ends(2, f"if comm.rank == {rank}: raise SystemExit({code})\n{WAITS}")
+    assert found == 1
+    (line,) = lines
+    assert line.startswith(f"xpnet: rank {1 - rank} has waited ")
+    assert "in a sum of 235,146 numbers (<string>:5): " in line
+    assert line.endswith(f": rank {rank} has ended")
+
+
+def test_a_rank_that_is_killed_ends_the_job():
+    text = f"import os, signal\nif comm.rank == 1: os.kill(os.getpid(), signal.SIGKILL)\n{WAITS}"
+    code, _ = ends(2, text)
+    assert code in (9, 137)
+
+
+def test_a_call_that_waits_too_long_ends_the_job():
+    text = """
+    import time
+    from xpnet.parallel.settings import Parallel
+    comm = join(Parallel(timeout=1))
+    if comm.rank == 1: time.sleep(60)
+    comm.barrier()
+    """
+    code, (line,) = ends(2, text)
+    assert code == 1
+    assert "xpnet: rank 0 has waited 1 s for the other ranks in a barrier (<string>:" in line
+    assert line.endswith("take another path; parallel.timeout = 2 allows more")

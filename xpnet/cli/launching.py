@@ -1,0 +1,34 @@
+"""The command that starts the processes of an MPI."""
+
+import importlib.util
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from xpnet.errors import BackendError, how_to_install
+
+__all__ = ["launching"]
+
+
+def launching(given: str | None, option: str) -> list[str]:
+    """Return its words, ``given`` at the command line or found; ``option`` is what needs them.
+
+    Raises BackendError where there is none, or nothing that would connect the processes.
+    """
+    if importlib.util.find_spec("mpi4py") is None:
+        msg = f"{option} needs mpi4py, and an MPI: {how_to_install('mpi')} mpich"
+        raise BackendError(msg)
+    if given is not None:
+        words = shlex.split(given)
+        if words and shutil.which(words[0]):
+            return words
+        msg = f"--launcher: there is no program {words[0] if words else given!r}"
+        raise BackendError(msg, command="name one such as mpiexec or srun, by its path if need be")
+    beside = Path(sys.executable).parent
+    found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec")
+    if found is None:
+        msg = f"{option} needs mpiexec, which is neither in {str(beside)!r} nor on PATH: pip "
+        msg += "install mpich, or name what starts ranks by --launcher"
+        raise BackendError(msg)
+    return [found]

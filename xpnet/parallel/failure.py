@@ -1,0 +1,108 @@
+"""How a job ends where a rank fails: its error on the terminal once, and no rank left waiting.
+
+A rank that fails asks the others, on a communicator for nothing else, whether they fail, too. Those
+that go on would wait for it: then it ends them.
+"""
+
+import atexit
+import sys
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from xpnet.errors import BackendError
+from xpnet.parallel.launcher import launched
+from xpnet.parallel.world import World, abort, world
+
+__all__ = ["end_together", "guard", "who_has_left"]
+
+SECONDS = 1.5  # for which a rank that fails waits for the others to fail
+START = 60.0  # for which it waits for MPI to start
+LEFT = 1  # tag of the message of a rank that ends
+
+_guarded: list[World] = []
+
+
+def end_together(error: str, tell: Callable[[str], None], code: int) -> None:
+    """End the job, or return where all ranks fail: the caller exits with ``code`` then.
+
+    ``error`` is what happened; where it is the same on all ranks, rank 0 alone calls ``tell("")``.
+    Else ``tell("rank 2: ")`` is called where it happened, to print that before the message.
+    """
+    launch = launched()
+    if launch is None or launch.size == 1:
+        tell("")
+        return
+    try:
+        ranks = _guarded[0] if _guarded else world(launch, START)
+    except BackendError:  # without MPI they are not connected: none waits for another
+        if not launch.rank:
+            tell("")
+        return
+    rank = ranks.ranks.Get_rank()
+    together = _all_fail(ranks.ending, error)
+    if together != "alike":
+        tell(f"rank {rank}: ")
+    elif rank == 0:
+        tell("")
+    if together == "no":
+        abort(code)
+
+
+def _all_fail(ending: Any, error: str) -> str:
+    """Whether all ranks fail: "no", "alike" or with "different" errors."""
+    from mpi4py import MPI
+
+    number = int.from_bytes(blake2b(error.encode(), digest_size=7).digest(), "little")
+    extremes = np.array([number, -number])
+    request = ending.Iallreduce(MPI.IN_PLACE, extremes, MPI.MIN)
+    limit = time.monotonic() + SECONDS
+    while not request.Test():
+        if time.monotonic() > limit:
+            return "no"
+        time.sleep(0.005)
+    return "alike" if extremes[0] == -extremes[1] else "different"
+
+
+def guard(ranks: World) -> None:
+    """See to it that no rank waits for this one, if it raises or ends before the others."""
+    if _guarded:
+        return
+    _guarded.append(ranks)
+    inner = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        def tell(prefix: str) -> None:
+            sys.stderr.write(prefix)
+            inner(kind, error, traceback)
+
+        code = 130 if issubclass(kind, KeyboardInterrupt) else 1
+        end_together(f"{kind.__name__}: {error}", tell, code)
+
+    sys.excepthook = hook
+    atexit.register(_leave, ranks)
+
+
+def _leave(ranks: World) -> None:
+    """Tell one rank that this one ends; who waits for all others learns it there."""
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        reader = 0 if ranks.ending.Get_rank() else 1
+        ranks.ending.Isend(np.array([ranks.ending.Get_rank()]), reader, LEFT)
+
+
+def who_has_left(ranks: World) -> int | None:
+    """Return a rank that has ended, as far as this one has been told."""
+    from mpi4py import MPI
+
+    status = MPI.Status()
+    if MPI.Query_thread() == MPI.THREAD_MULTIPLE and ranks.ending.Iprobe(tag=LEFT, status=status):
+        return status.Get_source()
+    return None
