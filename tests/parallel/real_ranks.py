@@ -1,4 +1,8 @@
-"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
+"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit.
+
+They are those of the MPI that xpnet itself would find, or of the mpiexec that the variable
+XPNET_TEST_MPIEXEC names (mpi4py's variable MPI4PY_LIBMPI is its library then).
+"""
 
 import contextlib
 import os
@@ -32,7 +36,7 @@ class Done(NamedTuple):
 def mpiexec():
     """What starts ranks; without it, or without mpi4py, the test is skipped."""
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
-    found = launcher.mpiexec()
+    found = os.environ.get("XPNET_TEST_MPIEXEC") or launcher.mpiexec()
     if found is None:
         pytest.skip("no mpiexec: pip install mpich")
     return found
