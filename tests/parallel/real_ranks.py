@@ -6,6 +6,7 @@ XPNET_TEST_MPIEXEC names (mpi4py's variable MPI4PY_LIBMPI is its library then).
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import xpnet
 from xpnet.parallel import launcher
 
 SECONDS = 60
+# What Open MPI's mpiexec says of a job that fails, beside what the ranks say.
+BANNER = re.compile(r"-{74}\n.*?\n-{74}\n|\[warn\] Epoll [^\n]*\n|\0\n?", re.DOTALL)
 
 
 class Done(NamedTuple):
@@ -74,7 +77,7 @@ def finish(job, seconds=SECONDS):
             os.killpg(job.pid, signal.SIGKILL)
         out, err = job.communicate()
         pytest.fail(f"the ranks have not ended in {seconds} s\n{out}\n{err}")
-    return Done(job.returncode, out, err)
+    return Done(job.returncode, out, BANNER.sub("", err))
 
 
 def run(size, *words, seconds=SECONDS, **options):
