@@ -38,6 +38,10 @@ def test_what_ranks_tell_one_another():
                     raise AssertionError(x)
             given = comm.bcast({"a": np.arange(3) + comm.rank} if comm.rank == 0 else None)
             assert given["a"].tolist() == [0, 1, 2]
+            given["a"][0] = 3
+            long = comm.bcast([np.arange(9), "é" * 999, np.zeros(0), comm.rank])
+            assert (long[0][8], len(long[1]), long[2].size, long[3]) == (8, 999, 0, 0)
+            assert comm.allgather("é" * 999 * comm.rank) == ["", "é" * 999]
             rows = comm.allgather(np.full((comm.rank + 1, 3), comm.rank, np.float32))
             assert [r.tolist() for r in rows] == [[[0] * 3], [[1] * 3] * 2]
             rows[1][:] = 5  # they are this rank's own

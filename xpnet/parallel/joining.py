@@ -59,7 +59,7 @@ def _takes_cupy(backend: str, device: str) -> bool:
 def _with_gpus(comm: Comm, settings: Parallel, device: str) -> Comm:
     """The ranks connected by NCCL where that can be; where it cannot, ``comm`` says why."""
     gpu = own_gpu(comm, device.replace("auto", "cuda"))
-    reasons = comm.allgather(_why_not_nccl(comm, gpu))
+    reasons = comm.allgather(_why_not_nccl(comm, gpu, settings))
     wanted = settings.engine == "nccl"
     if any(reasons):
         reason = next(filter(None, reasons))
@@ -75,8 +75,10 @@ def _with_gpus(comm: Comm, settings: Parallel, device: str) -> Comm:
     return together
 
 
-def _why_not_nccl(comm: Comm, gpu: OwnGpu | None) -> str:
+def _why_not_nccl(comm: Comm, gpu: OwnGpu | None, settings: Parallel) -> str:
     """Why this rank cannot sum by NCCL, or ""."""
+    if settings.reduce == "ordered":
+        return "reduce 'ordered' gathers what is summed"
     if gpu is None:
         return f"rank {comm.rank} sees no GPU"
     if gpu.shared_with is not None:
