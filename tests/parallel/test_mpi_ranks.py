@@ -16,7 +16,8 @@ def test_what_ranks_tell_one_another():
         2,
         """
         from xpnet.errors import BackendError
-        from xpnet.parallel import mpi
+        from xpnet.parallel import gpus, mpi
+        from xpnet.parallel.settings import Parallel
         for mpi.PIECE in (1 << 28, 3):  # the most numbers or bytes of one call of MPI
             x = np.arange(5.0) * (comm.rank + 1)
             comm.allreduce(x)
@@ -53,6 +54,14 @@ def test_what_ranks_tell_one_another():
             assert comm.host.bcast(comm.rank) == 0
             assert comm.note.startswith("2 ranks on this host, connected by ")
             assert join() is comm
+        gpus.visible_gpus = list
+        for device, error in (("cpu", "CuPy on GPUs, and the"), ("auto", "sees no GPU")):
+            try:
+                join(Parallel(engine="nccl"), device=device)
+            except BackendError as refused:
+                assert error in str(refused)
+            else:
+                raise AssertionError(device)
         comm.barrier()
         print("well")
         """,

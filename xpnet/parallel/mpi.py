@@ -3,7 +3,7 @@
 import pickle
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Never, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from xpnet.errors import BackendError
 from xpnet.parallel.comm import Comm
 from xpnet.parallel.watch import Watch
-from xpnet.parallel.world import abort, give_up
+from xpnet.parallel.world import abort
 from xpnet.typing import Array
 
 __all__ = ["MpiComm"]
@@ -41,6 +41,7 @@ class MpiComm(Comm):
         comm: Any,
         *,
         timeout: float,
+        end: Callable[[str], None],
         cuda_aware: bool = False,
         why: Callable[[], str] = str,
     ) -> None:
@@ -49,7 +50,7 @@ class MpiComm(Comm):
         self._mpi, self._comm = MPI, comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.takes_device = cuda_aware
-        self._watch = Watch(timeout, partial(give_up, self.rank), why)
+        self._watch = Watch(timeout, end, why)
         with self._watch("the search for the ranks of this host"):
             self._host = comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
         self.local_rank, self.local_size = self._host.Get_rank(), self._host.Get_size()
@@ -161,7 +162,7 @@ class MpiComm(Comm):
 
     @cached_property
     def host(self) -> "MpiComm":
-        return MpiComm(self._host, timeout=self._watch.timeout)
+        return MpiComm(self._host, timeout=self._watch.timeout, end=self._watch.end)
 
     def abort(self, code: int) -> Never:
         abort(code)
