@@ -146,6 +146,24 @@ def test_a_rank_that_never_joins_is_not_waited_for():
     assert "xpnet: rank 0 has waited 1 s for the other ranks in the start of MPI (" in done.err
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_error_before_the_ranks_meet_is_told(apart):
+    """The other one is never heard of: it has ended, or trains by itself."""
+    script = f"""
+    import os, sys
+    from xpnet.parallel import failure, join
+    from xpnet.parallel.launcher import launched
+    from xpnet.parallel.settings import Parallel
+    failure.START = 1
+    if {apart}: join(Parallel(engine="none"))
+    if launched().rank == 0: sys.exit()
+    failure.end_together("no", lambda who: print(who + "no such file", file=sys.stderr), 2)
+    sys.exit(2)
+    """
+    done = run(2, "-c", textwrap.dedent(script), seconds=10)
+    assert (done.code, done.err) == (2, "rank 1: no such file\n")
+
+
 def test_processes_that_mpi_does_not_connect_are_refused():
     """As under the launcher of another MPI: each of them would train alone."""
     variables = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "8"}

@@ -4,7 +4,7 @@ from functools import cache, partial
 
 from xpnet.errors import BackendError
 from xpnet.parallel.comm import ALONE, Comm
-from xpnet.parallel.failure import guard, who_has_left
+from xpnet.parallel.failure import guard, stay_apart, who_has_left
 from xpnet.parallel.gpus import OwnGpu, own_gpu
 from xpnet.parallel.launcher import Launch, launched
 from xpnet.parallel.nccl import NcclComm, load_nccl
@@ -23,7 +23,10 @@ def join(settings: Parallel | None = None, *, backend: str = "auto", device: str
     several processes that cannot be connected, or for ``engine="nccl"`` without it.
     """
     settings, launch = settings or Parallel(), launched()
-    if settings.engine == "none" or launch is None or launch.size == 1:
+    if launch is None or launch.size == 1:
+        return ALONE
+    if settings.engine == "none":
+        stay_apart()
         return ALONE
     return _joined(settings, backend, device, launch)
 
