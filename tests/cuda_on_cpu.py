@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import threading
 from contextlib import nullcontext
 from functools import cache, partial
 from hashlib import sha256
@@ -26,6 +27,7 @@ from xpnet.kernels.cuda.lanes import LANES, waits
 from xpnet.kernels.cuda.sources import STORED, WRITTEN, arguments, contained, source
 
 HERE = Path(__file__).parent
+ONE = threading.RLock()  # compiles or launches at a time: the threads of a block are global
 GUARD = 64  # elements on each side of a buffer
 ALIGNED = 256  # bytes, as CUDA aligns what it allocates
 FAILED = ["", "block size", "a barrier is missed"]
@@ -83,6 +85,10 @@ class Kernels:
         self.emulator, self.functions, self.has_bug = emulator(folder), {}, False
 
     def prepare(self, kernels):
+        with ONE:
+            self._prepare(kernels)
+
+    def _prepare(self, kernels):
         missing = [kernel for kernel in kernels if kernel.name not in self.functions]
         if not missing:
             return
@@ -127,7 +133,8 @@ class CpuExecutor:
     ):  # fmt: skip
         self.pack = pack or (8 if narrow else 1)
         self.dtype, self.stored = dtype, STORED[narrow] if narrow else dtype
-        self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
+        with ONE:
+            self.kernels, self.order = compiled_kernels(dtype, narrow, folder, planted), order
         self.can_capture, self.corrupt_replay = can_capture, corrupt_replay
         self.guarded, self.counts, self.launched = [], {}, set()
         self.free_bytes = 2**30
@@ -196,6 +203,27 @@ class CpuExecutor:
     def free(self):
         return self.free_bytes
 
+    def pinned(self, shape, dtype):
+        self._refused_in_capture("allocation")
+        return np.full(shape, np.nan, dtype)
+
+    def summed(self, comm, x, staged):
+        def run():
+            if staged is not None:
+                staged[...] = x
+            comm.allreduce(x if staged is None else staged)
+            if staged is not None:
+                x[...] = staged
+
+        if comm.on_stream:
+            return self._call("sum", run)
+
+        def by_host():
+            self._refused_in_capture("sum")
+            run()
+
+        return by_host
+
     def prepare(self, kernels):
         self.kernels.prepare(kernels)
 
@@ -209,8 +237,9 @@ class CpuExecutor:
         whole_grid = (ctypes.c_uint * 2)(*grid)
 
         def run(kept=(bound, cells)):
-            self.kernels.emulator.set_order(self.order)
-            status = self.kernels.launch(kernel, whole_grid, ctypes.c_uint(block), pointers)
+            with ONE:
+                self.kernels.emulator.set_order(self.order)
+                status = self.kernels.launch(kernel, whole_grid, ctypes.c_uint(block), pointers)
             assert status == 0, f"{kernel.name}: {FAILED[status]}"
 
         return self._call(kernel.label, run)

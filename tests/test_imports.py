@@ -71,7 +71,7 @@ MAY_USE = {
     ),
     "array_api_strict": "backends",
     "cupy": "backends kernels parallel",
-    "cupyx": "backends",
+    "cupyx": "backends kernels",
     "cuda": "kernels",
     "mpi4py": "parallel",
     "jax": "backends bench check",

@@ -386,6 +386,17 @@ def test_show_prints_the_plan_of_a_step(xpnet, trained):
     assert re.search(r"\nupdate\n  p = \(.*step_size.*; m = .*; v = ", out)
     assert re.search(r"\(\d+, 128\), [\d,]+ bytes\n", out)
     assert "portable" not in out
+    assert "ranks" not in out
+
+
+def test_show_prints_the_plan_of_a_step_that_ranks_share(xpnet, trained):
+    code, out, err = xpnet("show", trained / "run", "--plan", "--ranks", "5")
+    assert (code, err) == (0, "")
+    assert "on 13 of 64 rows" in out
+    size = 4 * 128 + 128 + 128 * 3 + 3 + 4
+    begin = f"begin the sum over 5 ranks of {size:,} numbers: g; Σℓ, D, correct, counted"
+    assert f"\nranks\n  {begin}\n" in out
+    assert "  wait for the sums over 5 ranks; C = Σℓ / D\n" in out
 
 
 def test_the_plan_of_a_run_has_a_line_for_each_group_of_parameters(xpnet, tmp_path):
@@ -495,6 +506,8 @@ def test_backends_lists_what_is_available(xpnet):
     code, out, err = xpnet("backends")
     assert (code, err) == (0, "")
     assert all(name in out for name in ("numpy", "cupy", "torch", "jax", "array-api-strict"))
+    engines = [line for line in out.splitlines() if line.startswith(("mpi ", "nccl "))]
+    assert len(engines) == 2
     assert out.splitlines()[-1].startswith("auto is ")
 
 

@@ -93,6 +93,7 @@ def test_names_cannot_act_on_the_terminal(xpnet, runs):
         (["show", "runs", "--label", "x"], "is for a FILE"),
         (["show", "runs/first", "--plot", "--plan"], "choose one"),
         (["show", "runs/first", "--plot", "--json"], "choose one"),
+        (["show", "runs/first", "--ranks", "2"], "add --plan"),
         (["show", "empty"], "is not a run folder"),
         (["show", "rows.csv", "--plot"], "--plot is for a run"),
         (["show", "runs/frist"], "did you mean 'first'?"),

@@ -124,9 +124,12 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
     x = np.zeros(3, "float32")
     good = arguments(WRITTEN["column_sums"], (x, x, 1, 3, 0), "float32")
     assert [type(a) for a in good] == [np.ndarray, np.ndarray, np.int32, np.int32, np.int32]
-    assert arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0), "float32")[2] == np.uint64(0)
+    assert arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0, 3, 0), "float32")[
+        2
+    ] == np.uint64(0)
     assert (
-        arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0), "float32")[5].dtype == np.float32
+        arguments(WRITTEN["dropout"], (x, x, None, 3, 0, 1.0, 0, 3, 0), "float32")[5].dtype
+        == np.float32
     )
     stored = np.zeros(3, "uint16")
     assert arguments(WRITTEN["narrowed"], (x, stored, 3), "float32", "uint16")[1] is stored
@@ -141,7 +144,7 @@ def test_a_launch_accepts_the_arguments_of_its_kernel_and_nothing_else():
             WRITTEN["column_sums"], (x, np.zeros((3, 2), "float32")[:, 0], 1, 3, 0), "float32"
         )
     with pytest.raises(TypeError, match="int32 array as keys; got float32"):
-        arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0), "float32")
+        arguments(WRITTEN["dropout"], (x, x, x, 3, 0, 1.0, 0, 3, 0), "float32")
     numbers = [given(), None, 0, 2, 1, *[None] * 5, 0, None, 5, 5, None, None, 1, None, 3]
     assert arguments(WRITTEN["begin_step"], tuple(numbers), "float32")[0] is numbers[0]
     for wrong in (given()["words"], given()[()], 1.0):

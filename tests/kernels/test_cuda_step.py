@@ -412,7 +412,7 @@ def test_an_impossible_class_and_huge_logits_are_as_in_the_portable_loss(folder)
     kernel = printed.cross_entropy(1, block=False)
     executor.launch(kernel, (1, 1), 64, kernel_z, None, kernel_z, labels, None,
                     None, None, 3, 3, 3, 1.0, 0.0, 0, 0, 0, columns, dbias, None, 1.0, partial, 0,
-                    1, turns, 0, 1, denominator, *totals, step, cost_at, None)()  # fmt: skip
+                    1, turns, None, 0, 1, denominator, *totals, step, cost_at, None)()  # fmt: skip
     sums = loss.sums(z, labels)
     np.testing.assert_allclose(totals[0], sums.loss, rtol=1e-14)
     np.testing.assert_allclose(cost, sums.loss / 3, rtol=1e-14)
@@ -451,7 +451,7 @@ def test_a_row_with_a_label_is_as_in_the_portable_loss(row, block, smoothing, fo
     cost, denominator = np.zeros(1), np.zeros(1)
     executor.launch(printed.labelled_rows(8, packed=True, block=block), (1, 1), 64, dz, None, dz, y,
                     None, 1, K, K, 1.0 - smoothing, smoothing / K, 0, 0, None, None, None, 1.0,
-                    np.zeros((1, 4)), 0, 1, np.zeros(1, "uint32"), 0, 1, denominator, *totals,
+                    np.zeros((1, 4)), 0, 1, np.zeros(1, "uint32"), None, 0, 1, denominator, *totals,
                     np.array([7], "int32"), np.array([cost.ctypes.data], "uint64"),
                     None)()  # fmt: skip
     executor.check_guards()

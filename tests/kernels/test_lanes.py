@@ -16,9 +16,30 @@ from xpnet.nn import BatchNorm, Dense, Dropout, LayerNorm, ReLU, Sequential, Tan
 from xpnet.nn.losses import Huber, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD, Adam
+from xpnet.parallel import Share
+from xpnet.parallel.across import Across
+from xpnet.parallel.settings import Parallel
 from xpnet.step.mixed_precision import Mixed, first_scale, first_skipped
 
 DEEP = [Dense(40), Tanh(), Dropout(0.2), Dense(33), ReLU(), Dense(30), BatchNorm(), Dense(9)]
+
+
+class Unsummed:
+    """Two ranks, of which the other one adds nothing."""
+
+    rank, size, takes_device, on_stream = 0, 2, True, True
+
+    def allreduce(self, x):
+        pass
+
+    def launched(self):
+        pass
+
+
+def ranks(**settings):
+    return Across(Unsummed(), Share(), np.copy, np.copy, settings=Parallel(**settings))
+
+
 PLANS = {
     **{name: {"layers": layers} for name, layers in MODELS.items()},
     "deep": {"layers": DEEP, "rows": 600},
@@ -27,6 +48,13 @@ PLANS = {
     "values": {"layers": [Dense(9), LayerNorm(), Dense(7), Dense(3)], "loss": Huber()},
     "bfloat16": {"layers": DEEP, "mixed": Mixed("bfloat16")},
     "float16": {"layers": DEEP, "mixed": Mixed("float16", 2.0**8), "clip": Clip(norm=0.1)},
+    "ranks": {"layers": [Dense(40), Tanh(), Dense(9)], "rows": 600, "across": ranks()},
+    "ranks, in buckets": {
+        "layers": [Dense(40), Tanh(), Dropout(0.2), Dense(33), ReLU(), Dense(9)],
+        "rows": 600,
+        "across": ranks(buckets=3),
+        "clip": Clip(norm=0.1),
+    },
     "many classes": {"layers": [Dense(30), ReLU(), Dense(1030)], "K": 1030},
 }
 

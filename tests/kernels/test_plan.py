@@ -182,11 +182,19 @@ def test_a_bucket_is_summed_as_soon_as_the_backward_of_its_layers_is_done():
 
 
 @pytest.mark.parametrize(
-    ("buckets", "begins"), [(1, [0]), (2, [42, 0]), (3, [84, 42, 0]), (100, [84, 42, 0])]
+    ("buckets", "begins"), [(1, [0]), (2, [42, 0]), (3, [84, 42, 0]), (10**12, [84, 42, 0])]
 )
-def test_there_are_no_more_buckets_than_layers(buckets, begins):
+def test_a_bucket_is_of_whole_layers(buckets, begins):
     plan, _ = sums_over_ranks(ranks=2, buckets=buckets)
     assert [o.begin for o in plan.backward if isinstance(o, AllReduce)] == begins
+
+
+def test_norms_are_over_the_rows_of_all_ranks():
+    layers = [Dense(4), BatchNorm(), Dense(3)]
+    text = [line.formula for line in plan_of(layers, ranks=4)[1]]
+    assert "y1 = γ x̂ + β over the rows of z0 on 4 ranks, which sum up x and (x - μ)²" in text
+    assert "dγ1, dβ1, and their sums over 4 ranks; dy1 = dx" in text
+    assert "y1 = γ x̂ + β over the rows of z0" in formulas(layers)
 
 
 def test_what_is_before_the_first_trained_layer_is_not_summed():

@@ -21,6 +21,7 @@ from xpnet.backends import Probe, get_backend
 from xpnet.errors import BackendError, ConfigError, DataError, TrainingError, UnsupportedError
 from xpnet.nn import BatchNorm, Dense, Dropout, Sequential, Tanh
 from xpnet.optim.optimizers import Adam
+from xpnet.parallel.settings import Parallel
 from xpnet.training.callbacks import Callback
 from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.loader import Loader
@@ -409,6 +410,8 @@ SETTINGS = {
     "batch_size": 8,
     "accumulate": 2,
     "seed": 1,
+    "comm": None,
+    "parallel": Parallel(reduce="ordered"),
 }
 
 

@@ -13,6 +13,10 @@
     model.py        what a step launches and moves, and what that takes, without a GPU
     traffic.py      the bytes of a launch
     scale.py        how time and memory grow with width, depth, batch and rows
+    scaling.py      how a step scales over the ranks of an MPI here; scaling_rank.py is one of them,
+                    scaling_tables.py what is said of it
+    scaling_model.py    a model of that, and scaling_outlook.py what it predicts
+    collectives.py  what a sum over ranks takes: closed forms and a simulation
     results.py      tables, JSON, Markdown and a plot
 
 All contenders do the same in turn, many times, in one process. Other load on the machine

@@ -23,6 +23,7 @@ from xpnet.kernels.cuda.lanes import Call, Recorded
 from xpnet.kernels.cuda.sources import STORED, Kernel, arguments
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import SoftmaxCrossEntropy
+from xpnet.parallel import Comm
 from xpnet.settings import did_you_mean
 from xpnet.step import Batch, StepInputs
 from xpnet.typing import Array
@@ -174,6 +175,12 @@ class Nowhere:
 
     def free(self) -> int:
         return 0
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def summed(self, comm: Comm, x: Array, staged: np.ndarray | None) -> Call:
+        return lambda: None
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         pass

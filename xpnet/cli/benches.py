@@ -1,5 +1,6 @@
 """What ``xpnet bench`` does in each of its modes."""
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,12 +15,15 @@ from xpnet.bench import (
     contenders,
     measure,
     parse_network,
+    scaling_tables,
 )
 from xpnet.bench import scale as growth
 from xpnet.bench.crossover import find_crossover
 from xpnet.bench.model import machine_named, modelled, moved_bytes
 from xpnet.bench.model_tables import HEADER, model_json, model_markdown, part_cells
 from xpnet.bench.results import machine, plot, profile_lines, ratios, to_json, to_markdown
+from xpnet.bench.scaling import SCALED, measure_scaling
+from xpnet.cli.launching import launching, this_python
 from xpnet.cli.output import (
     add_column,
     add_row,
@@ -35,7 +39,7 @@ from xpnet.errors import BackendError, ConfigError
 from xpnet.escape import escape
 from xpnet.settings import did_you_mean
 
-__all__ = ["Reports", "compare", "crossover", "model", "scale"]
+__all__ = ["Reports", "compare", "crossover", "model", "scale", "scaling"]
 
 
 class Reports(NamedTuple):
@@ -130,19 +134,13 @@ def crossover(setting: Setting, only: Sequence[str], rounds: int, reports: Repor
 
 def model(gpu: str, precision: str, rows: Sequence[str], reports: Reports) -> int:
     """Print what a step launches on a GPU that need not be here, and how long that takes."""
-    from rich.table import Table
-
     machine_there, setting = machine_named(gpu), Setting("cuda", precision)
     networks = [*map(parse_network, rows)] or STANDARD_ON_GPU
     found = {network: modelled(network, setting, machine_there) for network in networks}
     for network, step in found.items():
-        table = Table(title=cell(f"{network}, {precision} on {gpu}"), title_justify="left")
-        for i, name in enumerate(HEADER):
-            add_column(table, name, justify="right" if i else "left")
-        for cells in part_cells(step):
-            add_row(table, *cells)
+        title = f"{network}, {precision} on {gpu}"
         with only_json(reports.as_json):
-            show(table)
+            _show(scaling_tables.Table(title, HEADER, part_cells(step)))
             say(f"{step.launches} launches: {step.microseconds:,.1f} µs; the products and one copy "
                 f"of {step.moved / 1e6:,.2f} MB take {step.limit:,.1f}")  # fmt: skip
     data = {"gpu": gpu, "precision": precision, "rows": model_json(found)}
@@ -168,6 +166,58 @@ def scale(only: Sequence[str], conditions: Sequence[str], reports: Reports) -> i
     reports.keep(data, lambda: growth.to_markdown(measured, facts))
     reports.finish(data, lambda path: growth.plot(measured, path))
     return _judged(condition.failure(measured) for condition in growths)
+
+
+def scaling(
+    setting: Setting,
+    rows: Sequence[str],
+    ranks: str,
+    launcher: str | None,
+    rounds: int,
+    reports: Reports,
+) -> int:
+    """Print how steps scale over processes here, beside the model, and what that predicts."""
+    if str(setting) != str(Setting()):
+        msg = f"--scaling measures steps on a CPU in float32; got {setting}"
+        raise ConfigError(msg)
+    numbers = [word.strip() for word in ranks.split(",")]
+    if not all(re.fullmatch(r"[1-9]\d{0,3}", word) for word in numbers):
+        msg = f"--ranks takes numbers of processes, such as 1,2,4; got {ranks!r}"
+        raise ConfigError(msg)
+    found = measure_scaling(
+        [*map(parse_network, rows)] or SCALED,
+        launching(launcher, "--scaling"),
+        this_python(),
+        ranks=[*map(int, numbers)],
+        rounds=rounds,
+        report=_status,
+    )
+    _status("")
+    facts = machine(setting)
+    with only_json(reports.as_json):
+        for line in scaling_tables.notes(found):
+            say(line)
+        for table in scaling_tables.tables(found):
+            _show(table)
+        for line in scaling_tables.outlook_notes(found):
+            say(line)
+        for table in scaling_tables.outlook(found):
+            _show(table)
+    data = scaling_tables.scaling_json(found, facts)
+    reports.keep(data, lambda: scaling_tables.scaling_markdown(found, facts))
+    reports.finish(data)
+    return 0
+
+
+def _show(made: scaling_tables.Table) -> None:
+    from rich.table import Table
+
+    table = Table(title=cell(made.title), title_justify="left")
+    for i, name in enumerate(made.head):
+        add_column(table, name, justify="right" if i else "left")
+    for cells in made.rows:
+        add_row(table, *cells)
+    show(table)
 
 
 def _judged(failures: Iterable[str | None]) -> int:

@@ -10,7 +10,9 @@ import importlib
 import keyword
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +21,10 @@ from xpnet.cli.streams import ensure_streams
 from xpnet.errors import XpnetError
 from xpnet.escape import escape
 
-__all__ = ["cli", "main"]
+if TYPE_CHECKING:
+    from xpnet.parallel.launcher import Launch
+
+__all__ = ["cli", "main", "several"]
 
 COMMANDS = {
     "train": "Train on a recipe, a TOML file or a data file.",
@@ -46,6 +51,7 @@ COMPLETE = "_XPNET_COMPLETE"  # set by the shell at the TAB key: click does not 
 # What CuPy raises where the GPU, its driver or CUDA's libraries are at fault.
 OF_CUDA = ("CUDARuntimeError", "CUDADriverError", "CompileException", "NVRTCError", "CUBLASError")
 OFF = ("", "0", "false", "no", "off")  # values of XPNET_DEBUG that do not turn it on
+BY_RANKS = ("train",)  # commands that several processes run together
 
 
 class LazyGroup(click.Group):
@@ -91,7 +97,8 @@ class LazyGroup(click.Group):
     metavar="FILE",
     help="Run a Python file that registers layers, losses or update rules (repeatable).",
 )
-def cli(debug: bool, plugins: tuple[str, ...]) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool, plugins: tuple[str, ...]) -> None:
     """Train dense neural networks on any Array API library.
 
     \b
@@ -102,6 +109,11 @@ def cli(debug: bool, plugins: tuple[str, ...]) -> None:
     """
     from xpnet.registry import load_plugin
 
+    name = context.invoked_subcommand
+    if name not in BY_RANKS and several() is not None:
+        from xpnet.parallel.launcher import refuse_several
+
+        refuse_several(f"xpnet {name}")
     for path in plugins:
         load_plugin(path)
 
@@ -114,20 +126,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         importlib.import_module("xpnet.cli.completion").completing(cli)
     debug = "--debug" in args or os.environ.get("XPNET_DEBUG", "").strip().lower() not in OFF
     try:
-        code = cli([a for a in args if a != "--debug"], prog_name="xpnet", standalone_mode=False)
+        words = [a for a in args if a != "--debug"]
+        code = cli(words, prog_name="xpnet", standalone_mode=False, obj={"debug": debug})
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        code = 130
+        code = _told("interrupted", 130)
     except Exception as error:
-        if debug:
+        if debug and several() is None:
             raise
-        with contextlib.suppress(OSError):  # standard error is gone
-            click.echo(f"error: {escape(' '.join(_explanation(error).split()))}", err=True)
-        code = 2
+        trace = "".join(traceback.format_exception(error)) if debug else ""
+        code = _told(f"error: {escape(' '.join(_explanation(error).split()))}", 2, trace)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def several() -> "Launch | None":
+    """Return how this process was started together with others, None if it was not."""
+    if not any(name.endswith("_RANK") or name == "SLURM_PROCID" for name in os.environ):
+        return None  # and no library is loaded to find that out
+    from xpnet.parallel.launcher import launched
+
+    launch = launched()
+    return None if launch is None or launch.size == 1 else launch
+
+
+def _told(message: str, code: int, trace: str = "") -> int:
+    """Print how the program ends, once if all ranks end so; return its exit code."""
+
+    def tell(who: str) -> None:
+        with contextlib.suppress(OSError):  # standard error is gone
+            click.echo(f"{trace}{who}{message}", err=True)
+
+    if several() is None:
+        tell("")
+    else:
+        from xpnet.parallel.failure import end_together
+
+        end_together(message, tell, code)
+    return code
 
 
 def _explanation(error: Exception) -> str:

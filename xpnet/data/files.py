@@ -4,9 +4,11 @@ import difflib
 import gzip
 import importlib
 import io
+import platform
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from xpnet.errors import DataError
 __all__ = [
     "MAX_BYTES",
     "check_declared_size",
+    "check_same",
+    "digest_of",
     "existing",
     "memory_errors",
     "naming",
@@ -28,6 +32,7 @@ __all__ = [
 # The limit of one array. A few kilobytes of a compressed file can declare terabytes.
 MAX_BYTES = 8 * 2**30
 MAX_LINE = 64 * 2**20
+SAMPLE = 2**16  # bytes at the beginning, in the middle and at the end of a file
 # The highest compression ratio of deflate (zlib's technical details: 1032 to 1).
 MAX_DEFLATE_RATIO = 1032
 
@@ -105,6 +110,28 @@ def memory_errors(path: Path) -> Iterator[None]:
         why = f": {one_line(error)}" if str(error) else ""
         msg = f"{path}: does not fit into memory{why}; split the file"
         raise DataError(msg) from None
+
+
+def digest_of(path: Path) -> str:
+    """Return what tells a file from others that take its place: a hash of size and samples."""
+    size = existing(path).stat().st_size
+    found = sha256(str(size).encode())
+    try:
+        with path.open("rb") as file:
+            for start in (0, (size - SAMPLE) // 2, size - SAMPLE):
+                file.seek(max(0, start))
+                found.update(file.read(SAMPLE))
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise DataError(msg) from error
+    return found.hexdigest()
+
+
+def check_same(path: Path, digest: str) -> None:
+    """Raise DataError where a file has not the digest that it had where it was read first."""
+    if digest_of(path) != digest:
+        msg = f"{path}: is another file on {platform.node()} than where it was read first: "
+        raise DataError(msg + "copy that one, or name one that all hosts see")
 
 
 def one_line(error: Exception) -> str:

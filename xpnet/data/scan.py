@@ -7,6 +7,7 @@ For data in memory these are separate functions (:func:`xpnet.data.check`, ``fit
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +118,15 @@ def _one_label(y: np.ndarray, file: RowFile, low: int) -> np.ndarray:
     return y.argmax(axis=1)
 
 
+def _of_one_hot(y: np.ndarray) -> np.ndarray:
+    return (y if y.ndim < 2 else y.argmax(axis=1)).astype(np.int32)
+
+
+def _codes(codes: np.ndarray, known: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The code of each label, of which those that are known are sorted."""
+    return codes[np.searchsorted(known, y)]
+
+
 class _Summary:
     """What is kept of all rows: their digests, and each label with its numbers of rows."""
 
@@ -174,11 +184,11 @@ class _Summary:
         if not self.labelled:
             return None, None
         if self.task != "classification":
-            return lambda y: y.astype(np.float64), None
+            return partial(np.asarray, dtype=np.float64), None
         columns = self.file.columns
         if columns and len(columns.labels) > 1:  # one-hot
             of_columns = tuple(columns.shown(j) for j in columns.labels)
-            return lambda y: (y if y.ndim < 2 else y.argmax(axis=1)).astype(np.int32), of_columns
+            return _of_one_hot, of_columns
         values = sorted(self.first_row)  # type: ignore[type-var]
         rows = [self.first_row[value] for value in values]
         labels = Labels(
@@ -187,8 +197,7 @@ class _Summary:
         )
         where = lambda i: self.file.location(rows[i])  # noqa: E731
         codes, names = encode(labels, classes, where, columns)
-        known = np.array(values)
-        return lambda y: codes[np.searchsorted(known, y)], names
+        return partial(_codes, codes, np.array(values)), names
 
     def class_counts(self, targets: Targets, n_classes: int) -> np.ndarray:
         """Return how many rows each part has of each class."""

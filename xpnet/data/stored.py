@@ -8,13 +8,14 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xpnet.data.archive import Archive
 from xpnet.data.arrays import array_columns, guarded, labels_beside, npy_header, real_dtype
 from xpnet.data.columns import Columns
-from xpnet.data.files import existing, reading
+from xpnet.data.files import check_same, digest_of, existing, reading
 from xpnet.data.idx import idx_header, labels_file
 from xpnet.data.records import check_texts
 from xpnet.data.row_file import BLOCK_BYTES, BLOCKS, Rows
@@ -31,7 +32,8 @@ class StoredArray:
     """An array (N, ...) in C order in a file, starting at byte ``offset``.
 
     The file stays open while the object lives, so that replacing the file does no harm. Raises
-    DataError if the file is modified or truncated between two reads.
+    DataError if the file is modified or truncated between two reads, or where it is unpickled and
+    its file is another one.
     """
 
     def __init__(self, path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -44,6 +46,10 @@ class StoredArray:
             raise DataError(msg) from error
         weakref.finalize(self, self._file.close)
         self._lock, self._stamp = threading.Lock(), self._current_stamp()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        how = self.path, self.offset, self.dtype, self.shape
+        return _opened_again, (digest_of(self.path), *how)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -105,6 +111,11 @@ class StoredArray:
         """Return the time of the last change and the size, which differ once the file changes."""
         stat = os.fstat(self._file.fileno())
         return stat.st_mtime_ns, stat.st_size
+
+
+def _opened_again(digest: str, path: Path, *how: Any) -> StoredArray:
+    check_same(path, digest)
+    return StoredArray(path, *how)
 
 
 class StoredRows:

@@ -13,6 +13,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,9 @@ class Assignment:
         self._inner = np.cumsum(shares)[:-1]
         self._borders: dict[int, np.ndarray] = {}  # by block: rows of it where the label changes
         self._recent: dict[int, list[Runs]] = {}  # by block: the runs of each part
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_recent": {}}
 
     def cut(self, block: int, labels: np.ndarray) -> None:
         """Begin a piece wherever the label changes in a block, if it is sorted by them."""

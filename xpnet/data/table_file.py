@@ -37,7 +37,7 @@ class TableRows:
         task: Task | Literal["auto"] = "auto",
     ) -> None:
         self._file = open_table(path, text, header, wanted.is_header)
-        self._lock, self._unpacked = threading.Lock(), (-1, Rows(np.empty(0), None))
+        self._begin()
         self.bounds, self.location = self._file.bounds, self._file.location
         first, rows = self._file.block(0), int(self.bounds[-1])
         columns = wanted.columns(
@@ -63,6 +63,16 @@ class TableRows:
         self.shape: tuple[int, ...] = (rows, len(columns.features))
         x = features_of(first, columns, self.location) if narrow else np.empty(0)
         self.dtype = x.dtype
+
+    def _begin(self) -> None:
+        self._lock, self._unpacked = threading.Lock(), (-1, Rows(np.empty(0), None))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_unpacked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def _column(self, j: int) -> Any:
         import pyarrow as pa

@@ -82,6 +82,7 @@ class Norm:
     y: Place
     a: Place
     f: Elementwise | None
+    ranks: int = 1  # over whose rows a batch normalisation takes mean and variance
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class NormBackward:
     x_hat: Place
     f: Elementwise | None
     input_gradient: bool
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,11 @@ class Plan:
     updates: list[Update] = field(default_factory=list)  # one for each group of parameters
     widths: list[int] = field(default_factory=list)  # of each buffer; the first is the batch
     portable: list[tuple[str, str]] = field(default_factory=list)  # what has no kernel, and why
+
+    @property
+    def sums(self) -> list[AllReduce]:
+        """The sums over the ranks, in the order in which they begin."""
+        return [o for o in self.backward if isinstance(o, AllReduce)]
 
     @property
     def updates_fused(self) -> bool:

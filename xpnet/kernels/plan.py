@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels import formulas
+from xpnet.kernels.barrier import with_sums
 from xpnet.kernels.formulas import ElementLoss, Elementwise
 from xpnet.kernels.operations import (
     Affine,
     AffineBackward,
-    AllReduce,
     Barrier,
     Drop,
     LossStep,
@@ -26,7 +26,6 @@ from xpnet.kernels.operations import (
     MapBackward,
     Norm,
     NormBackward,
-    Operation,
     Place,
     Plan,
     PortableBackward,
@@ -77,13 +76,13 @@ def make_plan(
     ``by_rows`` says whether layers with sums along rows are printed from their formulas; without
     it softmax and layer normalisation have operations of their own, and so has the cross-entropy
     of probabilities. ``divided`` says whether the update divides the gradient by the loss's
-    denominator. Between backward and the updates of a batch that ``ranks`` share is their barrier;
-    the gradient is summed in up to so many ``buckets`` of whole layers, each begun as soon as the
-    backward of its layers is done.
+    denominator, as that of a batch that several ``ranks`` share always does. Before the updates of
+    such a batch is their barrier; the gradient is summed in up to so many ``buckets`` of whole
+    layers, each begun as soon as the backward of its layers is done.
     """
-    plan = _Planner(model, loss, optimizer, clip, by_rows, divided).plan
+    plan = _Planner(model, loss, optimizer, clip, by_rows, divided or ranks > 1, ranks).plan
     if ranks > 1:
-        plan.backward = _with_sums(plan.backward, _buckets(model, buckets, ranks))
+        plan.backward = with_sums(plan.backward, model, ranks, buckets)
         plan.barrier = [Barrier(ranks)]
     return plan
 
@@ -97,8 +96,9 @@ class _Planner:
         clip: Clip,
         by_rows: bool,
         divided: bool,
+        ranks: int,
     ) -> None:
-        self.divided = divided
+        self.divided, self.ranks = divided, ranks
         self.layers, self.loss, self.by_rows, self.plan = model.layers, loss, by_rows, Plan()
         self.shapes = [tuple(model.input_shape or ()), *model.shapes()]
         self.first_trained, self.random = model.first_trained, 0
@@ -224,11 +224,12 @@ class _Planner:
             f = None
         in_place = f is None or f.keeps_output
         a = y if in_place else self.place(f"a{i + 1}", x.shape)
-        self.plan.forward.append(Norm(i, x, x_hat, y, a, f))
+        ranks = self.ranks if type(self.layers[i]) is BatchNorm else 1
+        self.plan.forward.append(Norm(i, x, x_hat, y, a, f, ranks))
 
         def undo(da: Place) -> Place | None:
             needed = i > self.first_trained
-            self.plan.backward.append(NormBackward(i, da, y, x, x_hat, f, needed))
+            self.plan.backward.append(NormBackward(i, da, y, x, x_hat, f, needed, ranks))
             return da if needed else None
 
         self.then(i, undo)
@@ -323,40 +324,6 @@ class _Planner:
             why = type(rule).__name__, str(error)
             self.plan.portable += [why] * (why not in self.plan.portable)
             return Update(clip, part, None)
-
-
-def _buckets(model: Sequential, most: int, ranks: int) -> list[AllReduce]:
-    """The sums over the ranks of the whole gradient, in the order of backward.
-
-    They are of whole layers, and as near to one size as these allow; what is before the first
-    trained layer is zero everywhere.
-    """
-    entries = [e for e in layouts(model)[0].entries if e.layer >= model.first_trained]
-    starts: dict[int, int] = {}  # of the first tensor of each layer
-    for e in entries:
-        starts.setdefault(e.layer, e.start)
-    first, *inner = starts
-    begin, end, last = starts[first], entries[-1].stop, len(model.layers)
-
-    def nearest(at: float) -> int:
-        return min(inner, key=lambda layer: abs(starts[layer] - at))
-
-    cuts = {nearest(begin + (end - begin) * i / most) for i in range(1, most) if inner}
-    found = list[AllReduce]()
-    for layer in sorted({first, *cuts}, reverse=True):
-        found.append(AllReduce(ranks, layer, last, starts[layer], end, sums=not found))
-        last, end = layer, starts[layer]
-    return found
-
-
-def _with_sums(backward: list[Operation], sums: list[AllReduce]) -> list[Operation]:
-    """The operations with each sum after the last one that writes what it is of."""
-    result, waiting = list[Operation](), list(sums)
-    for operation in backward:
-        if operation.layer < waiting[0].first:  # type: ignore[union-attr]
-            result.append(waiting.pop(0))
-        result.append(operation)
-    return [*result, *waiting]
 
 
 def _check_row_layer(

@@ -87,12 +87,15 @@ class _Writer:
 
     def norm(self, o: p.Norm) -> Any:
         text = f"{o.y.name} = γ x̂ + β over the rows of {o.x.name}"
+        text += f" on {o.ranks} ranks, which sum up x and (x - μ)²" * (o.ranks > 1)
         if o.f is not None:
             text += f"; {o.a.name} = {_value(o.f, o.y.name)}"
         return text, [*self.of(o.x), *self.tensors(o.layer)], self.of(o.x_hat, o.y)
 
     def norm_backward(self, o: p.NormBackward) -> Any:
-        text = f"dγ{o.layer}, dβ{o.layer}" + f"; {o.da.name} = dx" * o.input_gradient
+        text = f"dγ{o.layer}, dβ{o.layer}"
+        text += f", and their sums over {o.ranks} ranks" * (o.ranks > 1)
+        text += f"; {o.da.name} = dx" * o.input_gradient
         return text, self.of(o.da, o.x_hat), self.of(o.da) if o.input_gradient else []
 
     def row_forward(self, o: p.RowForward) -> Any:

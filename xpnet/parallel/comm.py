@@ -26,6 +26,8 @@ class Comm(ABC):
     note: str = ""  # in what they are connected, and why so, for the log
     # Whether allreduce takes arrays on a device; else only those of NumPy.
     takes_device: bool = False
+    # Whether such a sum only joins the current stream of the device, and may be part of its graphs.
+    on_stream: bool = False
 
     rank: int
     size: int
@@ -51,6 +53,9 @@ class Comm(ABC):
     @abstractmethod
     def barrier(self) -> None:
         """Return once all ranks have come here."""
+
+    def launched(self) -> None:  # noqa: B027 - nothing to do but where sums join a stream
+        """Note that a graph with sums has been launched on the current stream of the device."""
 
     @property
     @abstractmethod

@@ -1,12 +1,15 @@
 """How this process was started, and with which others it trains."""
 
-from functools import cache
+from functools import cache, partial
 
+from xpnet.errors import BackendError
 from xpnet.parallel.comm import ALONE, Comm
 from xpnet.parallel.failure import guard, who_has_left
+from xpnet.parallel.gpus import OwnGpu, own_gpu
 from xpnet.parallel.launcher import Launch, launched
+from xpnet.parallel.nccl import NcclComm, load_nccl
 from xpnet.parallel.settings import Parallel
-from xpnet.parallel.world import world
+from xpnet.parallel.world import give_up, library, world
 
 __all__ = ["join"]
 
@@ -27,16 +30,59 @@ def join(settings: Parallel | None = None, *, backend: str = "auto", device: str
 
 @cache
 def _joined(settings: Parallel, backend: str, device: str, launch: Launch) -> Comm:
-    from xpnet.parallel.mpi import MpiComm
-
-    ranks = world(launch, settings.timeout)
+    ranks, timeout = world(launch, settings.timeout), settings.timeout
     if ranks.ranks.Get_size() == 1:
         return ALONE
     guard(ranks)
+    from mpi4py import MPI
+
+    from xpnet.parallel.mpi import MpiComm
 
     def why() -> str:
         left = who_has_left(ranks)
         return "" if left is None else f"rank {left} has ended"
 
-    timeout, cuda_aware = settings.timeout, settings.cuda_aware
-    return MpiComm(ranks.ranks, timeout=timeout, cuda_aware=cuda_aware, why=why)
+    comm = MpiComm(ranks.ranks, timeout=timeout, cuda_aware=settings.cuda_aware, why=why)
+    hosts = comm.allgather(comm.local_rank).count(0)
+    on = f"on {hosts} hosts" if hosts > 1 else "on this host"
+    comm.note = f"{comm.size} ranks {on}, connected by {library(MPI)}"
+    if settings.engine == "mpi" or not _takes_cupy(backend, device):
+        return comm
+    return _with_gpus(comm, settings, device)
+
+
+def _takes_cupy(backend: str, device: str) -> bool:
+    """Whether the training's arrays are CuPy's, where there is a GPU."""
+    return backend in ("auto", "cupy") and (device == "auto" or device.startswith("cuda"))
+
+
+def _with_gpus(comm: Comm, settings: Parallel, device: str) -> Comm:
+    """The ranks connected by NCCL where that can be; where it cannot, ``comm`` says why."""
+    gpu = own_gpu(comm, device.replace("auto", "cuda"))
+    reasons = comm.allgather(_why_not_nccl(comm, gpu))
+    wanted = settings.engine == "nccl"
+    if any(reasons):
+        reason = next(filter(None, reasons))
+        if wanted:
+            msg = f"engine 'nccl' cannot be used: {reason}"
+            raise BackendError(msg)
+        if gpu is not None:
+            comm.note += f"; sums go through the host: {reason}"
+        return comm
+    assert gpu is not None
+    together = NcclComm(comm, gpu.number, timeout=settings.timeout, end=partial(give_up, comm.rank))
+    together.note = f"{comm.note}, sums by NCCL"
+    return together
+
+
+def _why_not_nccl(comm: Comm, gpu: OwnGpu | None) -> str:
+    """Why this rank cannot sum by NCCL, or ""."""
+    if gpu is None:
+        return f"rank {comm.rank} sees no GPU"
+    if gpu.shared_with is not None:
+        return f"ranks {gpu.shared_with} and {comm.rank} share a GPU"
+    try:
+        load_nccl()
+    except BackendError as error:
+        return error.message
+    return ""

@@ -1,10 +1,14 @@
 """What the environment says of how a process was started, without MPI."""
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Launch", "launched"]
+from xpnet.errors import ConfigError
+
+__all__ = ["Launch", "launched", "mpiexec", "refuse_several"]
 
 # Where a launcher writes the rank and the number of ranks, those that say most first.
 VARIABLES = (
@@ -27,6 +31,14 @@ class Launch(NamedTuple):
         return f"{self.launcher} has started {self.size or 'several'} processes"
 
 
+def refuse_several(what: str) -> None:
+    """Raise ConfigError if a launcher has started several processes: ``what`` is done by one."""
+    launch = launched()
+    if launch is not None and launch.size != 1:
+        msg = f"{what} is for one process, and {launch.said}: start it without a launcher; only a "
+        raise ConfigError(msg + "training shares its work among several")
+
+
 def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return how this process was started; None without a launcher.
 
@@ -46,6 +58,12 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
     if "PMIX_RANK" in environ:
         return Launch("a launcher with PMIx", _number(environ["PMIX_RANK"]), None)
     return None
+
+
+def mpiexec() -> str | None:
+    """Return the program that starts ranks: the one beside this Python, else the PATH's."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")
 
 
 def _number(text: str) -> int | None:

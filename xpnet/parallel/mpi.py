@@ -1,10 +1,8 @@
 """Ranks that MPI connects, through mpi4py."""
 
 import pickle
-import sys
-import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Never, TypeVar
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy as np
 from xpnet.errors import BackendError
 from xpnet.parallel.comm import Comm
 from xpnet.parallel.watch import Watch
-from xpnet.parallel.world import abort
+from xpnet.parallel.world import abort, give_up
 from xpnet.typing import Array
 
 __all__ = ["MpiComm"]
@@ -48,7 +46,7 @@ class MpiComm(Comm):
         self._mpi, self._comm, self._pickling = MPI, comm, pkl5.Intracomm(comm)
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.takes_device = cuda_aware
-        self._watch = Watch(timeout, self._end, why)
+        self._watch = Watch(timeout, partial(give_up, self.rank), why)
         with self._watch("the search for the ranks of this host"):
             self._host = comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
         self.local_rank, self.local_size = self._host.Get_rank(), self._host.Get_size()
@@ -138,14 +136,6 @@ class MpiComm(Comm):
 
     def abort(self, code: int) -> Never:
         abort(code)
-
-    def _end(self, line: str) -> None:
-        # Each rank that waits says so, the first ones first, before all end.
-        time.sleep(min(self.rank / 50, 2.0))
-        sys.stderr.write(f"xpnet: rank {self.rank} {line}\n")
-        sys.stderr.flush()
-        time.sleep(0.5)
-        abort(1)
 
 
 def _unpacked(head: memoryview, body: memoryview) -> Any:

@@ -93,7 +93,7 @@ class Share:
 
         >>> rows, begins = Share(1, 2).order(np.array([7, 5, 3, 1, 0]), 3)
         >>> rows.tolist(), begins.tolist()
-        ([5, 0], [0, 1, 1])
+        ([5, 0], [0, 1, 2])
         """
         whole, left = divmod(len(order), batch_size)
         own, last = self.positions(batch_size), self.positions(left)

@@ -16,14 +16,16 @@ class Watch:
     """Calls ``end`` with a line for the terminal, once one call has waited ``timeout`` seconds.
 
     A call is what is inside of ``with watch("a sum of", 10, "numbers"):``; there is one at a time.
-    It is ended earlier where ``why``, at two looks in a row, says why it cannot return. The thread
-    that looks is asleep in between.
+    It is ended earlier where ``why``, at two looks in a row, says why it cannot return. What is
+    waited for on a GPU is watched by :attr:`fault`: what it says ends the job. The thread that
+    looks is asleep in between.
     """
 
     def __init__(
         self, timeout: float, end: Callable[[str], None], why: Callable[[], str] = str
     ) -> None:
         self.timeout, self._end, self._why = timeout, end, why
+        self.fault: Callable[[], str] = str
         self._what: tuple[object, ...] = ()
         self._since: float | None = None
         self._caller = 0
@@ -48,15 +50,22 @@ class Watch:
     def _look_on(self) -> None:
         suspect = None  # since when the call lasts that will not return
         while not self._over.wait(min(LOOK, self.timeout / 4)):
+            if fault := self.fault():
+                return self._end(fault)
             since = self._since
             waited = 0.0 if since is None else time.monotonic() - since
             if waited >= self.timeout:
-                more = f"parallel.timeout = {2 * self.timeout:g} allows more"
-                return self._tell(f"they have stopped or take another path; {more}")
-            if waited >= LOOK and (why := self._why()):
-                if suspect == since:
-                    return self._tell(why)
-                suspect = since
+                return self._tell(self.stopped)
+            why = self._why() if waited >= LOOK else ""
+            if why and suspect == since:
+                return self._tell(why)
+            suspect = since if why else None
+
+    @property
+    def stopped(self) -> str:
+        """What is to be thought of the others after the time-out, and what to do."""
+        more = f"parallel.timeout = {2 * self.timeout:g} allows more"
+        return f"they have stopped or take another path; {more}"
 
     def _tell(self, why: str) -> None:
         since, what = self._since, self._what

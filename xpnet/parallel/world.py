@@ -3,15 +3,19 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
 import threading
+import time
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple, Never
 
 from xpnet.errors import BackendError, first_line, how_to_install
 from xpnet.parallel.launcher import Launch
 from xpnet.parallel.watch import Watch
 
-__all__ = ["World", "abort", "library", "world"]
+__all__ = ["World", "abort", "before_abort", "give_up", "library", "load_mpi", "world"]
 
 
 class World(NamedTuple):
@@ -22,6 +26,7 @@ class World(NamedTuple):
 
 
 _started: list[World] = []
+before_abort: list[Callable[[], object]] = []  # such as to stop what waits on a GPU
 
 
 def world(launch: Launch, timeout: float) -> World:
@@ -32,9 +37,9 @@ def world(launch: Launch, timeout: float) -> World:
     """
     if _started:
         return _started[0]
-    mpi = _load(launch)
+    mpi = load_mpi(launch.said)
     if not mpi.Is_initialized():
-        watch = Watch(timeout, lambda line: _give_up(launch, line))
+        watch = Watch(timeout, lambda line: _stop(launch, line))
         with watch("the start of MPI"):
             _initialize(mpi)
         watch.stop()
@@ -49,19 +54,22 @@ def world(launch: Launch, timeout: float) -> World:
     return _started[0]
 
 
-def _load(launch: Launch) -> Any:
+def load_mpi(who: str) -> Any:
+    """Return mpi4py's MPI, without starting it; raises BackendError where there is none."""
     install = f"{how_to_install('mpi')} mpich"
     try:
         import mpi4py
 
         mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a launcher of another MPI: world() refuses it
+            from mpi4py import MPI
     except ModuleNotFoundError:
-        msg = f"{launch.said}: to train together they need mpi4py and an MPI: {install}"
+        msg = f"{who}: to train together they need mpi4py and an MPI: {install}"
         raise BackendError(msg) from None
     except Exception as error:  # whatever its library raises while it loads
         msg = (
-            f"{launch.said}: to train together they need an MPI, and mpi4py finds none "
+            f"{who}: to train together they need an MPI, and mpi4py finds none "
             f"({first_line(error)}): pip install mpich, or load the module of your cluster's MPI"
         )
         raise BackendError(msg) from error
@@ -87,15 +95,26 @@ def library(mpi: Any) -> str:
 
 
 def _own_launcher() -> str:
-    beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    own = beside if os.path.exists(beside) else "the mpiexec of this MPI"
+    own = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or "its own mpiexec"
     return f"start them with {own}, or install mpi4py for the launcher's MPI"
 
 
-def _give_up(launch: Launch, line: str) -> Never:
-    sys.stderr.write(f"xpnet: rank {launch.rank} {line}\n")
-    sys.stderr.flush()
+def _stop(launch: Launch, line: str) -> Never:
+    _say(launch.rank, line)
     os._exit(1)
+
+
+def give_up(rank: int, line: str) -> Never:
+    """Say on the terminal what this rank waits for, and end the job."""
+    time.sleep(min(rank / 50, 2.0))  # all that wait say so, the first ones first, before all end
+    _say(rank, line)
+    time.sleep(0.5)
+    abort(1)
+
+
+def _say(rank: int | None, line: str) -> None:
+    sys.stderr.write(f"xpnet: rank {rank} {line}\n")
+    sys.stderr.flush()
 
 
 def abort(code: int) -> Never:
@@ -106,6 +125,9 @@ def abort(code: int) -> Never:
     limit = threading.Timer(5.0, os._exit, (code,))  # where MPI itself hangs
     limit.daemon = True
     limit.start()
+    for stop in before_abort:
+        with contextlib.suppress(Exception):  # all ends in any case
+            stop()
     from mpi4py import MPI
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what MPI says of this says nothing

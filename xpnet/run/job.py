@@ -4,7 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -12,15 +12,16 @@ from typing import Any, Literal, cast
 from xpnet.backends import Resolved
 from xpnet.backends.backend import installed_version
 from xpnet.errors import CheckpointError, DataError
+from xpnet.parallel import ALONE, Comm, shared_by_all
 from xpnet.run.config import Config, parse_duration
 from xpnet.run.preprocessing import Splits
 from xpnet.run.reporting import scored_and_shown
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.scores import scores
 from xpnet.run.trackers import trackers
-from xpnet.run.trained_run import Run, load_run
+from xpnet.run.trained_run import Run, trainer_at
 from xpnet.settings import dump
-from xpnet.storage import CheckpointFolder, RunLock, preflight
+from xpnet.storage import Checkpoint, CheckpointFolder, RunLock, preflight
 from xpnet.tracking.tracker import Tracker
 from xpnet.training.callbacks import Callback, HistoryFile, StopOnSignal
 from xpnet.training.checkpointing import Checkpointing
@@ -44,6 +45,8 @@ class Job:
     trainer: Trainer
     tell: Callable[[str], None]
     tell_trouble: Callable[[str], None]
+    comm: Comm = ALONE  # rank 0 of which reads and writes
+    of_ranks: Mapping[str, Any] = field(default_factory=dict)  # for run.json
     warned: list[str] = field(default_factory=list)  # what was warned of, for run.json
     trackers: list[Tracker] = field(default_factory=list)  # since fit
 
@@ -55,6 +58,12 @@ class Job:
     @contextmanager
     def only_writer(self) -> Iterator[None]:
         """Create the folder, check that it has room, and lock it."""
+        with ExitStack() as held:
+            shared_by_all(self.comm, lambda: held.enter_context(self._only_writer()))
+            yield
+
+    @contextmanager
+    def _only_writer(self) -> Iterator[None]:
         size = self.trainer.engine.nbytes
         held = sum(p.stat().st_size for p in self.checkpoints.steps().values() if p.is_file())
         # What is kept, the best, and one more while it is written; a resumed run has some already.
@@ -70,6 +79,11 @@ class Job:
 
     def restore(self) -> None:
         """Restore the newest intact checkpoint, if there is one."""
+        found = shared_by_all(self.comm, self._newest)
+        if found is not None:
+            self.trainer.restore(found.tensors, found.meta)
+
+    def _newest(self) -> Checkpoint | None:
         checkpoints = self.checkpoints
         found = checkpoints.newest()
         for message in checkpoints.skipped:
@@ -79,41 +93,57 @@ class Job:
                 msg = f"no checkpoint in {checkpoints.path} can be read; "
                 msg += "move the folder away to start again"
                 raise CheckpointError(msg)
-            return
+            return None
         if found.meta.get("fingerprint") != self.splits.fingerprint:
             msg = "the data has changed since this run began: resume with the same data, "
             msg += "or train into another folder"
             raise DataError(msg)
-        self.trainer.restore(found.tensors, found.meta)
+        return found
 
     def fit(self, watching: list[Callback]) -> bool:
         """Train, and record how it went; return whether a signal ended it."""
-        record = self.record()
-        self.trackers.extend(trackers(self.config, self.folder, record, self.warn))
-        self.folder.write_config(self.config)
-        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
-        began, signals, status = time.monotonic(), StopOnSignal(), "finished"
+        signals, saving = StopOnSignal(), self.checkpointing()
+        history = HistoryFile(self.folder.history_path, self.warn)
         loader, backend, data = (
             self.splits.preprocessing.loader,
             self.chosen.backend,
             self.config.data,
         )
         checks = self.splits.validation
-        history = HistoryFile(self.folder.history_path, self.warn)
-        saving = self.checkpointing()
-        watching += [*([Norms(self.warn)] if self.config.tracking.norms else []), *self.trackers]
-        try:
-            self.trainer.fit(
-                loader(backend, self.splits.train, data.placement, data.augment),
-                epochs=cast(int, self.config.epochs),
-                validation=None if checks is None else loader(backend, checks),
-                callbacks=[*watching, history, *self.early_stopping(), saving, signals],
-            )
+
+        def check_saved() -> None:
             if unsaved := saving.failure or history.failure:
                 msg = (
                     f"{unsaved}; the end of this training was not saved: free some space and resume"
                 )
                 raise CheckpointError(msg)
+
+        norms = [Norms(self.warn)] if self.config.tracking.norms else []
+        with self.recorded() as recording:
+            writing = [*recording, history, saving] if self.comm.rank == 0 else []
+            self.trainer.fit(
+                loader(backend, self.splits.train, data.placement, data.augment),
+                epochs=cast(int, self.config.epochs),
+                validation=None if checks is None else loader(backend, checks),
+                callbacks=[*watching, *norms, *writing, *self.early_stopping(), signals],
+            )
+            shared_by_all(self.comm, check_saved)
+        received = any(s is not None for s in self.comm.allgather(signals.received))
+        return self.trainer.stopped is not None and received
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Callback]]:
+        """Write the config and run.json, at the end once more; yield what records on the way."""
+        if self.comm.rank > 0:
+            yield []
+            return
+        record = self.record()
+        self.trackers.extend(trackers(self.config, self.folder, record, self.warn))
+        self.folder.write_config(self.config)
+        self.folder.write_json(self.folder.run_path, {**record, "status": "training"})
+        began, status = time.monotonic(), "finished"
+        try:
+            yield [*self.trackers]
             status = self.trainer.stopped or status
         except BaseException as error:
             status = f"failed: {error}"
@@ -128,7 +158,6 @@ class Job:
                 self.folder.write_json(self.folder.run_path, record)
             except CheckpointError as error:  # a full disk must not hide how it ended
                 self.warn(str(error))
-        return self.trainer.stopped is not None and signals.received is not None
 
     def save(self) -> None:
         """Save the state before the first step."""
@@ -173,6 +202,7 @@ class Job:
         return {
             **self.chosen.backend.describe(),
             "reason": self.chosen.reason,
+            **self.of_ranks,
             "xpnet": installed_version(("xpnet",), "xpnet"),
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -196,27 +226,49 @@ class Job:
     def trained(self, *, interrupted: bool, scored: Literal["test", "validation"] = "test") -> Run:
         """Return the run as it will be loaded, scored on that part where there is one.
 
-        The page shows the test part, so a run that is scored on the other has none.
+        The page shows the test part, so a run that is scored on the other has none. Rank 0 scores
+        it, and the others have its weights and scores.
         """
-        now = Run(
+        runs: list[Run] = []
+
+        def by_rank_0() -> Run:
+            runs.append(self._scored(self._kept(interrupted=interrupted), scored))
+            return replace(runs[0], trainer=cast(Trainer, None))  # which need not be sent
+
+        run = shared_by_all(self.comm, by_rank_0)
+        if runs:
+            return runs[0]
+        its = run.checkpoint
+        return replace(run, trainer=self.trainer if its is None else self._trainer_of(its))
+
+    def _kept(self, *, interrupted: bool) -> Run:
+        """The run with what its folder has: the best weights, or of an interrupted one the last."""
+        checkpoint = self.checkpoints.newest() if interrupted else self.folder.checkpoint()
+        trainer = self.trainer
+        if checkpoint is not None:
+            older = checkpoint.meta["position"] != trainer.position._asdict() and not interrupted
+            # Of several ranks, each evaluates by itself from here on.
+            trainer = self._trainer_of(checkpoint) if older or self.of_ranks else trainer
+        return Run(
             self.folder,
             self.config,
-            self.trainer,
+            trainer,
             self.splits.preprocessing,
             self.splits.fingerprint,
-            self.checkpoints.newest() if interrupted else self.folder.checkpoint(),
+            checkpoint,
             self.trainer.stopped,
             interrupted,
         )
-        if interrupted or now.checkpoint is None:
-            return now
+
+    def _trainer_of(self, checkpoint: Checkpoint) -> Trainer:
+        return trainer_at(checkpoint, self.config, self.splits.preprocessing, self.chosen.backend)
+
+    def _scored(self, run: Run, scored: Literal["test", "validation"]) -> Run:
+        """The run with its scores, which the trackers are told, too."""
+        if run.interrupted or run.checkpoint is None:
+            return run
         for message in self.folder.skipped:
             self.warn(f"skipped: {message}")
-        run = now
-        if now.checkpoint.meta["position"] != self.trainer.position._asdict():
-            backend = self.chosen.backend  # the best is an older one
-            loaded = load_run(self.folder, backend=backend.name, device=backend.device_name)
-            run = replace(now, trainer=loaded.trainer)
         if scored == "validation":
             part = self.splits.validation
             found: Mapping[str, Any] = {} if part is None else scores(run, part)

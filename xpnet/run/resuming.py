@@ -7,7 +7,7 @@ from xpnet.run.config import Config
 from xpnet.run.run_folder import RunFolder
 from xpnet.settings import build, dump, flattened
 
-__all__ = ["MAY_CHANGE", "check_same", "consistent"]
+__all__ = ["MAY_CHANGE", "check_folder", "check_same", "consistent"]
 
 # What may change when a run is resumed: how long, where, and how often it is saved. The data may be
 # elsewhere; its fingerprint tells whether it is the same.
@@ -53,6 +53,11 @@ def consistent(config: Config, folder: RunFolder, *, resume: bool, whole: bool =
         )
     check_same(config, earlier, folder.path)
     return config
+
+
+def check_folder(config: Config, folder: RunFolder, *, resume: bool) -> None:
+    """Raise what :func:`consistent` raises of what is in the folder now."""
+    consistent(config, RunFolder(folder.path), resume=resume)
 
 
 def check_same(

@@ -6,28 +6,29 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Never, cast
 
-from xpnet.backends import Resolved, resolve
-from xpnet.data import Dataset, Task
+from xpnet.backends import Resolved
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError
 from xpnet.nn import Dense
 from xpnet.nn.fit import check_batches
+from xpnet.parallel import ALONE, Comm, agreed, shared_by_all, shared_by_host
+from xpnet.run import ranks
+from xpnet.run.asked import Asked
 from xpnet.run.batch_size import with_batch_size
 from xpnet.run.config import IN_MEMORY, Config
-from xpnet.run.config_sources import load_config
 from xpnet.run.description import describe
 from xpnet.run.job import Job
-from xpnet.run.origin import Origin, find_origin, given_keys
+from xpnet.run.origin import Origin
 from xpnet.run.overrides import as_settings
 from xpnet.run.preprocessing import Preprocessing, Splits
-from xpnet.run.resuming import consistent
+from xpnet.run.resuming import check_folder
 from xpnet.run.run_folder import RunFolder
 from xpnet.run.splits import Data, make_splits, read_data
-from xpnet.run.streamed_splits import is_streamed, with_stream
+from xpnet.run.streamed_splits import is_streamed
 from xpnet.run.trackers import check_usable
 from xpnet.run.trained_run import Run, make_trainer
 from xpnet.settings import convert, did_you_mean, kinds_of, section_with
@@ -49,6 +50,7 @@ class Prepared(NamedTuple):
     chosen: Resolved
     splits: Splits
     origin: Origin | None  # what it starts from
+    comm: Comm  # the ranks that train it
 
 
 def train(
@@ -99,23 +101,39 @@ def train(
         progress = LiveCurves()
     if progress:
         watching.insert(0, progress)
-    ready = prepare(
-        source,
-        out,
-        recipe=recipe,
-        settings=settings,
-        start_from=start_from,
-        resume=resume,
-        report=report,
-    )
-    config, folder, chosen, splits, origin = ready
+    comm = ranks.joined(source, settings, recipe)
+    report, warn = ranks.only_first(comm, report), ranks.only_first(comm, warn or report)
+    with ranks.warnings_once(comm):
+        ready = prepare(
+            source,
+            out,
+            recipe=recipe,
+            settings=settings,
+            start_from=start_from,
+            resume=resume,
+            report=report,
+            comm=comm,
+        )
+        return _trained(ready, watching, report, warn, resume=resume, scored=scored)
+
+
+def _trained(
+    ready: Prepared,
+    watching: list[Callback],
+    report: Callable[[str], None],
+    warn: Callable[[str], None],
+    *,
+    resume: bool,
+    scored: Literal["test", "validation"],
+) -> Run:
+    config, folder, chosen, splits, origin, comm = ready
     epochs = cast(int, config.epochs)  # no longer "auto"
     config.data.augment.check(splits.train.feature_shape)
     for line in describe(splits):
         report(line)
     config = with_batch_size(config, chosen.backend, splits, report)
     try:
-        trainer = make_trainer(config, splits.preprocessing, chosen.backend)
+        trainer = make_trainer(config, splits.preprocessing, chosen.backend, comm)
     except ConfigError as error:  # rows of other features than the model of a saved file takes
         raise error if origin is None else error.within(origin.name) from None
     check_length(epochs, math.ceil(len(splits.train) / trainer.batch_size))
@@ -132,13 +150,16 @@ def train(
         )
         if origin.run is None and not started.anew:
             report(_meaning(splits.preprocessing))
-    job = Job(config, folder, chosen, splits, trainer, report, warn or report)
+    of_ranks = ranks.described(comm)
+    if of_ranks:
+        report(ranks.in_words(of_ranks, trainer.batch_size))
+    job = Job(config, folder, chosen, splits, trainer, report, warn, comm, of_ranks)
     with job.only_writer():
         # Another training may have begun or ended here since the first check; now none can.
-        consistent(config, RunFolder(folder.path), resume=resume)
+        shared_by_all(comm, lambda: check_folder(config, folder, resume=resume))
         job.restore()
         if origin is not None and not origin.resumed:
-            job.save()  # so that whoever resumes needs the source no more
+            shared_by_all(comm, job.save)  # so that whoever resumes needs the source no more
         if resume:
             report(_position(trainer, epochs))
         interrupted = job.fit(watching)
@@ -156,6 +177,7 @@ def prepare(
     start_from: str | Path | Run | None = None,
     resume: bool = False,
     report: Callable[[str], None] = print,
+    comm: Comm = ALONE,
 ) -> Prepared:
     """Check the settings of a training, and read and split its data, as :func:`train` does.
 
@@ -166,49 +188,36 @@ def prepare(
         settings = _with_start(settings, start_from)
     table = source if speaks_arrow(source) else None
     source = IN_MEMORY if table is not None else source
-    folder = RunFolder(new_folder(source) if out is None else as_path(out, "out"))
-    if source is None and resume and folder.config_path.exists():
-        source = folder.config()
-    given = given_keys(settings)
-    start = load_config(source or "digits", settings, recipe=recipe).start
-    if start is None and resume and folder.config_path.exists():
-        start = folder.config().start
-    origin = find_origin(start, folder, resume=resume)
 
-    def configured(
-        report: Callable[[str], None], data: Data | None = None, rows: int | None = None
-    ) -> Config:
-        task = None if data is None else data.task
-        if task is None and resume and folder.config_path.exists():
-            task = cast(Task, folder.config().data.task)
-        config = load_config(
-            source or "digits", settings, report, recipe=recipe, task=task, rows=rows
-        )
-        config = replace(config, start=start)
-        if origin is not None:
-            config = origin.config(config, given)
-        if origin is not None and data is not None:
-            classes = cast(Dataset, data.whole).classes or ()  # not a stream's, with an origin
-            config = replace(config, loss=origin.loss(config, given, len(classes)))
-        # What depends on the rows is compared with that of an earlier run once they are read.
-        return with_stream(consistent(config, folder, resume=resume, whole=rows is not None))
+    def first() -> tuple[Asked, Config]:
+        folder = RunFolder(new_folder(source) if out is None else as_path(out, "out"))
+        asked = Asked.of(source, settings, recipe, folder, resume=resume)
+        config = asked.config(report)
+        check_usable(config.tracking, folder)
+        ranks.check_batch_size(config, comm)
+        return asked, config
 
-    config = configured(report)
-    check_usable(config.tracking, folder)
-    chosen = resolve(config.backend, config.device, config.dtype)
+    asked, config = shared_by_all(comm, first)
+    comm, origin = ranks.connected(comm, config), asked.origin
+    chosen = ranks.resolved(comm, config)
     if config.tf32 is not None:
         chosen.backend.allow_tf32(config.tf32)
     report(f"backend {chosen.backend.name} on {chosen.backend.device_name} ({chosen.reason})")
-    if table is None and is_streamed(config):
+    streamed = table is None and is_streamed(config)
+    if streamed:
         report(f"data {config.data.source}: its rows stay in the file; scanning them once")
-    data = read_data(config, table, origin)
-    config = configured(lambda line: None, data, data.rows(config))
+    reads = (comm.rank if streamed else comm.local_rank) == 0
+    read = partial(read_data, config, table, origin)
+    data: Data = agreed(comm, read if reads else None)
+    before = config
+    config = shared_by_all(comm, lambda: asked.config(lambda line: None, data, data.rows(before)))
     if origin is None:
         config.model.check_hidden()
     elif not origin.resumed:
         report(origin.line)
-    splits = make_splits(config, data, origin)
-    return Prepared(splits.config, folder, chosen, splits, origin)
+    shared = shared_by_all if streamed else shared_by_host
+    splits = shared(comm, lambda: make_splits(config, data or read(), origin))
+    return Prepared(splits.config, asked.folder, chosen, splits, origin, comm)
 
 
 def new_folder(source: str | Path | Config | None, what: str = "") -> str:

@@ -12,6 +12,8 @@ from xpnet.data import Dataset, StreamedDataset
 from xpnet.data.dataset import refuse_sparse
 from xpnet.data.tables.memory import like_input, numbers_in, speaks_arrow
 from xpnet.errors import CheckpointError, ConfigError, DataError, how_to_import
+from xpnet.parallel import Comm
+from xpnet.parallel.settings import Parallel
 from xpnet.run.answers import answer_columns, class_names
 from xpnet.run.config import IN_MEMORY, Config
 from xpnet.run.preprocessing import Preprocessing, Splits, label_in, model_of
@@ -28,7 +30,7 @@ from xpnet.training.loader import Loader, on_host
 from xpnet.training.saved import file_at, is_trainer, trainer_of, write_at
 from xpnet.training.trainer import Trainer
 
-__all__ = ["Run", "config_of", "load", "load_run", "make_trainer"]
+__all__ = ["Run", "config_of", "load", "load_run", "make_trainer", "trainer_at"]
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -225,10 +227,13 @@ def _encoded(data: Any) -> Loader:
     return data
 
 
-def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> Trainer:
+def make_trainer(
+    config: Config, preprocessing: Preprocessing, backend: Any, comm: Comm | None = None
+) -> Trainer:
     """Return the trainer that ``config`` describes, with its model built.
 
-    It raises DataError for rows that did not come through a Loader of the preprocessing.
+    ``comm`` are the ranks that train it; None is one process, to evaluate and to predict. It raises
+    DataError for rows that did not come through a Loader of the preprocessing.
     """
     model = model_of(config, preprocessing)
     return _RunTrainer(
@@ -244,7 +249,21 @@ def make_trainer(config: Config, preprocessing: Preprocessing, backend: Any) -> 
         accumulate=config.accumulate,
         mixed=config.mixed,
         threads=config.threads,
+        comm=comm,
+        parallel=Parallel() if comm is None else config.parallel,
     )
+
+
+def trainer_at(
+    checkpoint: Checkpoint, config: Config, preprocessing: Preprocessing, backend: Any
+) -> Trainer:
+    """Return a trainer with the weights of a checkpoint, to evaluate and to predict."""
+    # Mixed precision is for training; not every backend has its dtypes. The number of threads is in
+    # the checkpoint, and is not insisted on where there are fewer cores.
+    here = replace(config, mixed=None, threads="auto")
+    trainer = make_trainer(here, preprocessing, backend)
+    trainer.restore(checkpoint.tensors, checkpoint.meta)
+    return trainer
 
 
 def _check_classes(config: Config, preprocessing: Preprocessing) -> None:
@@ -267,6 +286,8 @@ def load(
     backend: str | None = None,
     device: str | None = None,
     which: str = "auto",
+    comm: Comm | None = None,
+    parallel: Parallel = Parallel(),
 ) -> Run | Trainer:
     """Load what was trained: a Run of a run's folder or checkpoint, or a Trainer that was saved.
 
@@ -274,7 +295,8 @@ def load(
     :meth:`Trainer.save` or :meth:`Run.save` wrote, or the folder that they were given.
     ``backend`` and ``device`` are by default what this machine has, not a run's; a Trainer goes
     back to its own where that is here. ``which``, for the folder of a run, is "best", "last" or
-    "auto": the best where training had a validation.
+    "auto": the best where training had a validation. ``comm`` and ``parallel`` are those of a
+    Trainer, which goes on training on as many ranks as there are now.
 
     Raises CheckpointError where there is nothing that can be read, ConfigError for what is no path.
     """
@@ -282,7 +304,10 @@ def load(
     if (file := _file(path)) is not None:
         checkpoint = read_checkpoint(file)
         if is_trainer(checkpoint):
-            return trainer_of(checkpoint, backend, device)
+            return trainer_of(checkpoint, backend, device, comm=comm, parallel=parallel)
+    if comm is not None or parallel != Parallel():
+        msg = "comm and parallel are of a Trainer that goes on training, and a run does not"
+        raise ConfigError(msg, python="xpnet.train(resume=True) goes on with a run")
     return load_run(path, backend=backend, device=device, which=which)
 
 
@@ -306,11 +331,7 @@ def load_run(
     try:
         preprocessing = Preprocessing.of(checkpoint.meta["preparation"], checkpoint.tensors)
         _check_classes(config, preprocessing)
-        # Mixed precision is for training; not every backend has its dtypes. The number of threads
-        # is in the checkpoint, and is not insisted on where there are fewer cores.
-        here = replace(config, mixed=None, threads="auto")
-        trainer = make_trainer(here, preprocessing, chosen)
-        trainer.restore(checkpoint.tensors, checkpoint.meta)
+        trainer = trainer_at(checkpoint, config, preprocessing, chosen)
     except (LookupError, TypeError, AttributeError) as error:
         msg = f"{checkpoint.path} was not saved by a run: {error}"
         raise CheckpointError(msg) from error

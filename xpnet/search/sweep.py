@@ -10,6 +10,7 @@ import numpy as np
 from xpnet.backends.threads import cores
 from xpnet.data.tables.memory import speaks_arrow
 from xpnet.errors import ConfigError, DataError, require
+from xpnet.parallel.launcher import refuse_several
 from xpnet.run.by_rows import by_rows
 from xpnet.run.config import IN_MEMORY, Config, to_toml
 from xpnet.run.config_sources import load_config
@@ -87,6 +88,7 @@ def sweep(
     Raises ConfigError, DataError or BackendError before anything is written, CheckpointError where
     the folder is in use or cannot be written, TrainingError where no trial could be trained.
     """
+    refuse_several("a sweep")
     require("optuna", "sweep", "a sweep")
     options = {
         "trials": trials,

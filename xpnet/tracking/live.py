@@ -48,6 +48,8 @@ class LiveCurves(Callback):
     does. ``xpnet.train`` uses it in a notebook by default.
     """
 
+    first_rank_only = True
+
     def __init__(self, every: float = 1.0) -> None:
         self.every = every
         self._instead: Progress | None = None

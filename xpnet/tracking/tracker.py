@@ -58,6 +58,8 @@ class Tracker(Callback):
     ``report`` is called, once, with a line about what could not be handed over.
     """
 
+    first_rank_only = True
+
     def __init__(
         self, settings: Mapping[str, Any] | None = None, report: Callable[[str], None] = print
     ) -> None:

@@ -1,8 +1,10 @@
 """Callbacks: what watches, saves or stops a training from outside its loop.
 
 A callback sees the trainer between steps. It must not change the training state, but may ask it to
-stop. Their order does not matter: those that save come after those that watch, and the end is told
-in the reverse order of the beginning.
+stop. Where several ranks train together it is called on each of them, and must not do what another
+rank would have to take part in, unless it does so on every rank: see the attribute
+``first_rank_only``. Their order does not matter: those that save come after those that watch, and
+the end is told in the reverse order of the beginning.
 
 What a callback remembers follows from ``trainer.history`` where that is possible, for then it holds
 for another training, after other settings and wherever a training was interrupted. What does not
@@ -26,6 +28,7 @@ __all__ = [
     "HistoryFile",
     "StopOnSignal",
     "check_callbacks",
+    "common",
     "named",
     "overridden",
     "steps_between",
@@ -39,6 +42,10 @@ class Callback:
     """Base of the callbacks: every hook does nothing."""
 
     saves: ClassVar[bool] = False  # whether it saves a snapshot, in which the others must be
+    # Whether it writes or prints, and so is called on the first of several ranks alone.
+    first_rank_only: ClassVar[bool] = False
+    # Whether every one of several ranks must have it, as they do something together in it.
+    on_all_ranks: ClassVar[bool] = False
 
     def on_train_begin(self, trainer: Any) -> None:
         """Called before the first step, after a restore."""
@@ -88,6 +95,11 @@ def steps_between(callback: Callback, trainer: Any) -> int:
     return callback.steps_between(trainer)
 
 
+def common(callbacks: Iterable[Callback]) -> list[str]:
+    """Return the names of the callbacks that every one of several ranks must have."""
+    return [type(c).__name__ for c in callbacks if c.on_all_ranks]
+
+
 def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
     """Yield each with its name in a checkpoint: its class, and from the second on a number.
 
@@ -119,6 +131,8 @@ class HistoryFile(Callback):
     At the beginning the file is made to say what the training remembers. What cannot be written (a
     full disk) is reported, and written with a later epoch.
     """
+
+    first_rank_only = True
 
     def __init__(self, path: str | Path, report: Callable[[str], None] = print) -> None:
         self.history, self.report = History(path), report

@@ -27,7 +27,7 @@ class Checkpointing(Monitoring):
     stay, and the next save tries again, with the best that could not be saved as well.
     """
 
-    saves = True
+    saves = first_rank_only = True
 
     def __init__(
         self,

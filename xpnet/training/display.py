@@ -5,6 +5,8 @@ from typing import Any
 from xpnet.data.columns import listed
 from xpnet.nn.summary import Table
 from xpnet.optim.clipping import Clip
+from xpnet.parallel import Comm
+from xpnet.parallel.settings import Parallel
 
 __all__ = ["facts"]
 
@@ -29,7 +31,18 @@ def facts(trainer: Any, placed: str, step: str | None) -> Table:
         ("batch", f"{trainer.batch_size} rows{parts}"),
         ("runs on", placed),
         ("step", step or f"{trainer.step}, chosen when the model is built"),
+        *_ranks(trainer.comm, trainer.parallel),
         *([] if threads is None else [("threads", str(threads))]),
         ("trained", f"{epoch} epochs{part}; {taken} steps"),
     ]
     return Table([rows], "<<")
+
+
+def _ranks(comm: Comm, parallel: Parallel) -> list[tuple[str, str]]:
+    rows = []
+    if comm.size > 1:
+        how = comm.note or f"{comm.size} ranks, connected by {comm.name}"
+        rows.append(("ranks", f"{how}; this is rank {comm.rank}"))
+    if parallel != Parallel():
+        rows.append(("parallel", repr(parallel)))
+    return rows

@@ -31,6 +31,8 @@ class EarlyStopping(Monitoring):
     no weights: if one of them is the best, the last stay, with a warning (XpnetWarning).
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         patience: int,

@@ -66,7 +66,8 @@ class Engine:
     with ``seed``'s first weights. The attribute ``optimizer`` is the rule that makes the updates:
     the one given, or what its groups of parameters make of it.
 
-    A copy, or what is pickled, has the state as host arrays and makes its steps anew.
+    A copy, or what is pickled, has the state as host arrays, makes its steps anew, and shares no
+    batch with other ranks.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Engine:
         parallel: Parallel = Parallel(),
     ) -> None:
         options: Any = {"seed": seed, "step": step, "accumulate": accumulate, "mixed": mixed}
-        options |= {"alpha": alpha, "comm": comm, "parallel": parallel}
+        options |= {"alpha": alpha, "parallel": parallel}  # a copy is of no rank
         self._made_by = partial(type(self), backend, model, loss, optimizer, clip, **options)
         layout = layouts(model)[0]
         optimizer, left_out = grouped(optimizer, layout), frozen(optimizer, layout)
@@ -106,12 +107,12 @@ class Engine:
         self.state = TrainState(params, stats, slots, self._zero_totals(params), scale, skipped)
         self._skipped_by: tuple[int, int] | None = None  # how many steps, when last looked
 
-        self.share, across = WHOLE, None
+        self.share, self.parallel, across = WHOLE, parallel, None
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            moves = backend.to_host, backend.place, backend.active
-            across = Across(comm, self.share, *moves, parallel)
+            moves = backend.staging() if parts is None else (backend.to_host, backend.place)
+            across = Across(comm, self.share, *moves, backend.active, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )

@@ -23,19 +23,20 @@ def not_finite(
 
     The epoch is repeated up to it, which the positions make possible: ``engine`` and ``cursor`` are
     at an earlier step, from which the ``batches`` go on, and ``inputs`` are those of a step there.
-    ``check_rows`` raises DataError, with the row, where one is not finite.
+    ``check_rows`` raises DataError, with the row, where one is not finite. All ranks do the same.
     """
     where = None
     for batch in batches:
+        now = inputs(engine)
         # A gradient that is not finite spoils the weights, and so the loss of the step after.
         if cursor.position.step >= bad_step - 1:
-            where = engine.first_nonfinite(batch, inputs(engine))
+            where = engine.first_nonfinite(batch, now)
         if where or cursor.position.step == bad_step:
             break
-        engine.train(batch, inputs(engine))
+        engine.train(batch, now)
         cursor.advance(TRIAL)
     else:  # the last update of the epoch
-        where = engine.first_nonfinite(batch, inputs(engine))
+        where = engine.first_nonfinite(batch, inputs(engine)._replace(rows=now.rows))
     cursor.phase = WHOLE
     epoch, _, step = cursor.position
     msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "

@@ -50,6 +50,8 @@ class Norms(Callback):
     ``report`` is called with a line, and the training goes on without.
     """
 
+    on_all_ranks = True
+
     def __init__(self, report: Callable[[str], None] = print) -> None:
         self.report = report
         # The number of the step that is measured next, and the parameters before it.
@@ -129,7 +131,8 @@ class Norms(Callback):
         try:
             yield
         except Exception as error:
-            if not trainer.engine.backend.out_of_memory(error):
+            # Other ranks would wait for this one.
+            if trainer.comm.size > 1 or not trainer.engine.backend.out_of_memory(error):
                 raise
             self._at = self._before = self._found = None
             self.report("no memory for the norms of layers: training continues without them")

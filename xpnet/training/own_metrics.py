@@ -1,7 +1,7 @@
 """Metrics of one's own: functions of the targets and predictions of a whole validation."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from xpnet.step import Batch
 from xpnet.training.class_labels import decided
 from xpnet.typing import Array
 
-__all__ = ["Metric", "Validated", "check_metrics", "values"]
+__all__ = ["Metric", "Validated", "check_metrics", "joined", "values"]
 
 Metric = Callable[..., Any]
+Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # targets, predictions, sample weights
 OF_A_RECORD = ("epoch", "step", "lr", "loss", "accuracy", "seconds", "rows_per_second", "norms")
 # By these names of a second parameter scikit-learn's metrics take probabilities, not labels.
 PROBABILITIES = ("y_score", "y_prob", "y_proba")
@@ -45,36 +46,39 @@ class Validated:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self.parts: list[Part] = []  # a batch each
 
     def __call__(self, batch: Batch, output: Array, predicted: Array) -> None:
         host, weight = self._backend.to_host, batch.weight
         assert batch.y is not None
         weights = None if weight is None else host(weight)
-        self._parts.append((host(batch.y), host(predicted), weights))
+        self.parts.append((host(batch.y), host(predicted), weights))
 
-    def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return targets, predictions and sample weights of all rows."""
-        y, predicted, weights = zip(*self._parts, strict=True)
-        some = None if weights[0] is None else np.concatenate(weights)
-        return np.concatenate(y), np.concatenate(predicted), some
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Return targets, predictions and sample weights of all rows, of those of batches."""
+    y, predicted, weights = zip(*parts, strict=True)
+    some = None if weights[0] is None else np.concatenate(weights)
+    return np.concatenate(y), np.concatenate(predicted), some
 
 
 def values(
     metrics: Mapping[str, Metric],
-    validated: Validated,
+    y: np.ndarray,
+    predicted: np.ndarray,
+    weight: np.ndarray | None,
     loss: Loss,
     classes: tuple[Any, ...] | None,
 ) -> dict[str, float]:
     """Return what the metrics say, by their names in a record.
 
-    A function is given y_true and y_pred: labels, 0 or 1 for each of several labels, or numbers,
-    (N,) of a single column; where its second parameter is y_score, y_prob or y_proba, this is what
-    :meth:`Trainer.predict` returns instead. One with a parameter sample_weight is given the weights
-    of the validation, if it has any. Raises TrainingError with the name of one that fails or that
-    does not return a number.
+    ``y`` are the targets of a validation, ``predicted`` what :meth:`Trainer.predict` returns and
+    ``weight`` (N,) its sample weights, if it has any. A function is given y_true and y_pred:
+    labels, 0 or 1 for each of several labels, or numbers, (N,) of a single column; where its second
+    parameter is y_score, y_prob or y_proba, this is what :meth:`Trainer.predict` returns instead.
+    One with a parameter sample_weight is given the weights of the validation, if it has any. Raises
+    TrainingError with the name of one that fails or that does not return a number.
     """
-    y, predicted, weight = validated.joined()
     ignored = getattr(loss, "ignore_label", None)
     if ignored is not None and y.ndim == 1:
         rows = y != ignored

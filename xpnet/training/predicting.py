@@ -9,6 +9,7 @@ import numpy as np
 from xpnet.data import StreamedDataset
 from xpnet.errors import TrainingError
 from xpnet.nn.fit import check_batches
+from xpnet.parallel import WHOLE, Share
 from xpnet.step import AnyBatch, Batch, dropout_keys
 from xpnet.training.arguments import refuse_more
 from xpnet.training.class_labels import decided
@@ -44,6 +45,11 @@ class Predicting(Reading):
     @abstractmethod
     def engine(self) -> Engine:
         """The model and its state on the backend."""
+
+    @property
+    @abstractmethod
+    def _rows_of_step(self) -> int | None:
+        """The rows of the last step's batch, where ranks share it."""
 
     @abstractmethod
     def _repair(self) -> None:
@@ -84,8 +90,11 @@ class Predicting(Reading):
         self,
         loader: Loader,
         each: Callable[[Batch, Array, Array], None] = lambda batch, output, predicted: None,
+        *,
+        share: Share = WHOLE,
     ) -> Metrics:
-        metrics = self.engine.evaluate(loader.batches(EVALUATION_BATCH), each)
+        batches = loader.shared(share).batches(EVALUATION_BATCH)
+        metrics = self.engine.evaluate(batches, each, shared=not share.is_whole)
         if metrics.bad_step >= 0:  # the data's fault, or a loss that is infinite
             loader.check_finite(EVALUATION_BATCH)
         return metrics
@@ -127,7 +136,7 @@ class Predicting(Reading):
         the update rule took, before it is clipped; the next step may write over it.
         """
         keys = dropout_keys(self.seed, self.position.step - 1, self.model.n_random)
-        return self.engine.gradient_of_step(self._batch, keys, before)
+        return self.engine.gradient_of_step(self._batch, keys, before, self._rows_of_step)
 
     def check_trained(self) -> None:
         """Raise TrainingError where the weights are still those that they were drawn as."""

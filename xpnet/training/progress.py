@@ -19,6 +19,8 @@ class Progress(Callback):
     The pace is that after the first step, which may have to be compiled.
     """
 
+    first_rank_only = True
+
     def __init__(self, stream: TextIO | None = None, live: bool | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.live = self.stream.isatty() if live is None else live

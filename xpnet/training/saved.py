@@ -139,9 +139,14 @@ def is_trainer(checkpoint: Checkpoint) -> bool:
 
 
 def trainer_of(
-    checkpoint: Checkpoint, backend: str | Backend | None = None, device: str | None = None
+    checkpoint: Checkpoint,
+    backend: str | Backend | None = None,
+    device: str | None = None,
+    **ranks: Any,
 ) -> Trainer:
     """Make the trainer of a file again, at its position; see :func:`xpnet.load`.
+
+    ``ranks`` are ``comm`` and ``parallel`` of the trainer, which no file has.
 
     Raises CheckpointError for what is no trainer, or has a class that is not registered here.
     """
@@ -165,7 +170,7 @@ def trainer_of(
         msg = f"the model of {path} has no sizes, with which every trainer is saved"
         raise CheckpointError(msg)
     chosen = _backend(checkpoint.meta, settings.dtype, backend, device)
-    trainer = _made(settings, checkpoint.meta, chosen)
+    trainer = _made(settings, checkpoint.meta, chosen, ranks)
     trainer.restore(checkpoint.tensors, checkpoint.meta)
     return trainer
 
@@ -184,7 +189,9 @@ def _backend(
     return resolve(backend or "auto", device or "auto", dtype).backend
 
 
-def _made(settings: Saved, meta: Mapping[str, Any], backend: Backend) -> Trainer:
+def _made(
+    settings: Saved, meta: Mapping[str, Any], backend: Backend, ranks: Mapping[str, Any]
+) -> Trainer:
     """A trainer of the settings, without those that this machine or backend cannot have."""
     mixed, step, threads = settings.mixed, settings.step, settings.threads
     saved = meta.get("backend")
@@ -205,4 +212,4 @@ def _made(settings: Saved, meta: Mapping[str, Any], backend: Backend) -> Trainer
             mixed = None
     settings = replace(settings, mixed=mixed, step=step, threads=threads)
     given = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-    return Trainer(**given, backend=backend)
+    return Trainer(**given, backend=backend, **ranks)

@@ -220,15 +220,14 @@ def _fused_cupy(r: StepRequest) -> Callable:
     from xpnet.kernels.cuda.graphed_step import FusedStep
 
     backend, narrow = r.backend, None if r.mixed is None else r.mixed.dtype
-    if r.across is not None:
-        msg = "ranks that share a batch have no kernels on a GPU yet"
-        raise UnsupportedError(msg)
     if narrow and backend.dtype_name != "float32":
         msg = f"mixed precision beside {backend.dtype_name} has no kernel"
         raise UnsupportedError(msg)
     tf32 = backend.tf32() == "on"
     executor = CupyExecutor(backend.device, backend.dtype_name, tf32=tf32, narrow=narrow)
-    return FusedStep(executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+    return FusedStep(
+        executor, r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate, r.across
+    )
 
 
 # Name of a backend -> what makes its fused step, or raises UnsupportedError saying why not.

@@ -11,10 +11,14 @@ fastest are kept. In order of precedence:
     resumed      the number in the checkpoint: another sums in another order, so bits depend on it
     measured     once in a process for each kind of network: to train it again gives the same bits
 
+Several ranks divide the cores of their host among them instead of resuming or measuring a number,
+and where sums are "ordered" there is one thread: with two, BLAS gives other bits.
+
 Two processes may measure differently and so differ in the last bits; ``threads`` pins the number.
 """
 
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 from xpnet.backends import Backend
 from xpnet.backends.threads import cores
 from xpnet.errors import BackendError, ConfigError
+from xpnet.parallel import Comm
 from xpnet.settings import PositiveInt, convert
 from xpnet.step import Batch, StepInputs
 from xpnet.training.engine import Engine
@@ -32,10 +37,12 @@ __all__ = [
     "VARIABLES",
     "Threads",
     "ThreadsSetting",
+    "ONE",
     "candidates",
     "checked",
     "choose",
     "limited",
+    "of_rank",
     "settled",
 ]
 
@@ -60,6 +67,9 @@ class Threads(NamedTuple):
         return f"{self.number or 'of the library'}: {self.why}"
 
 
+ONE = Threads(1, "sums of the same bits on any number of ranks")
+
+
 def checked(threads: Any) -> Any:
     """Return the setting ``threads``; raises ConfigError if it is not "auto" or 1 to the cores."""
     threads = convert(ThreadsSetting, threads, "threads")
@@ -70,9 +80,12 @@ def checked(threads: Any) -> Any:
 
 
 def settled(
-    backend: Backend, threads: int | Literal["auto"], recorded: Mapping[str, int]
+    backend: Backend,
+    threads: int | Literal["auto"],
+    recorded: Mapping[str, int],
+    default: Threads | None = None,
 ) -> Threads | None:
-    """Return what is known without measuring, or None.
+    """Return what is known without measuring, or ``default``.
 
     ``recorded`` has the number of the training that is resumed, by the name of its backend. Raises
     BackendError for a number that is asked of a backend that cannot change it.
@@ -90,7 +103,19 @@ def settled(
     # A checkpoint of a larger machine may have more than there are here; other bits it has anyway.
     if 1 <= recorded.get(backend.name, 0) <= cores():
         return Threads(recorded[backend.name], "as before the training was resumed")
-    return None
+    return default
+
+
+def of_rank(comm: Comm) -> Threads:
+    """Return the threads of one of several ranks, all of which call this: its part of the cores.
+
+    Measured they are not: each rank would take other steps, and steps are taken together.
+    """
+    cores_here = getattr(os, "sched_getaffinity", lambda process: range(cores()))(0)
+    here = platform.node(), sorted(cores_here)  # a launcher may have bound each to its own
+    ranks = comm.allgather(here).count(here)
+    number = max(1, cores() // ranks)
+    return Threads(number, f"{cores()} cores for {ranks} ranks of this host")
 
 
 def limited(backend: Backend, chosen: Threads | None) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, cast
@@ -30,6 +31,8 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Adam, Optimizer
 from xpnet.optim.schedules import Constant, Schedule
+from xpnet.parallel import ALONE, Comm, Share, agreed, shared_by_all
+from xpnet.parallel.settings import Parallel
 from xpnet.step import AnyBatch, Rows, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed, Narrow
 from xpnet.training import class_weights as weights
@@ -47,6 +50,7 @@ from xpnet.training.callbacks import (
     Callback,
     EpochMetrics,
     check_callbacks,
+    common,
     named,
     overridden,
     steps_between,
@@ -58,18 +62,28 @@ from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.early_stopping import early_stopping as stopping
 from xpnet.training.engine import Engine
 from xpnet.training.failure import not_finite
+from xpnet.training.given import seen_rows
 from xpnet.training.held_out import check_fraction, divided
 from xpnet.training.loader import Loader
 from xpnet.training.memory import memory_errors
 from xpnet.training.monitoring import check_monitored, watched
-from xpnet.training.own_metrics import Metric, Validated, check_metrics, values
+from xpnet.training.own_metrics import Metric, Validated, check_metrics, joined, values
 from xpnet.training.parameters import read_only, with_assigned
 from xpnet.training.placement import Placement
 from xpnet.training.predicting import EVALUATION_BATCH, Evaluation, Predicting
+from xpnet.training.ranks import NotFiniteError, check_ranks, ranks_of
 from xpnet.training.snapshot import Position, check_length, resumed
 from xpnet.training.sources import label_for
 from xpnet.training.step_choice import Step
-from xpnet.training.threads import Threads, ThreadsSetting, checked, choose, limited, settled
+from xpnet.training.threads import (
+    ONE,
+    Threads,
+    ThreadsSetting,
+    checked,
+    choose,
+    limited,
+    settled,
+)
 
 if TYPE_CHECKING:
     from xpnet.training.start import Start
@@ -78,6 +92,13 @@ __all__ = ["Evaluation", "Position", "Trainer"]
 
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
 OF_A_FIT = ("_batch", "_batches", "_began", "_check_rows", "_metrics")  # what a copy does without
+
+
+# What all ranks must have in common.
+COMMON = (
+    *("model", "loss", "optimizer", "schedule", "clip", "batch_size", "seed", "accumulate"),
+    *("mixed", "parallel", "class_weights", "updates_before", "position"),
+)
 
 
 class _Kept(NamedTuple):
@@ -102,6 +123,12 @@ class Trainer(Predicting):
     many the library computes with on a CPU within ``fit`` and, after it, evaluation and prediction:
     "auto" finds it by measuring (:mod:`xpnet.training.threads`).
 
+    ``comm`` are the ranks that train together, such as :func:`xpnet.parallel.join` returns them,
+    and ``parallel`` is how (:class:`~xpnet.parallel.settings.Parallel`): each rank makes the same
+    trainer and calls ``fit`` with the same data, of which it takes its rows of each batch. None is
+    this process alone, however it was started. ``fit`` is called on all ranks at once; all else,
+    such as ``evaluate``, ``predict`` and ``save``, asks nothing of the others.
+
     ``class_weights`` are those of the loss: "balanced", one for each class, or a mapping of some
     labels to theirs, where the others weigh 1. ``classes`` are the labels that the classes had in
     ``fit``, sorted, and None where they were indices 0..K-1.
@@ -110,7 +137,8 @@ class Trainer(Predicting):
 
     Settings stay as they are given, for a step is made from them; only ``threads`` may be assigned,
     for the next ``fit``, and ``params``. A copy, or what is pickled, is a trainer of its own at the
-    same position, which goes on bit for bit as this one would, also in another process.
+    same position, which goes on bit for bit as this one would, also in another process. That of one
+    of several ranks trains alone.
     """
 
     model: Sequential
@@ -123,6 +151,8 @@ class Trainer(Predicting):
     step: Step
     accumulate: int
     mixed: Mixed | None
+    comm: Comm
+    parallel: Parallel
     history: list[EpochMetrics]
     stopped: str | None  # why training ended before its last epoch
     failed: BaseException | None
@@ -152,6 +182,8 @@ class Trainer(Predicting):
         mixed: Mixed | Narrow | None = None,
         threads: ThreadsSetting = "auto",
         class_weights: ClassWeights | None = None,
+        comm: Comm | None = None,
+        parallel: Parallel = Parallel(),
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _settings())
@@ -170,6 +202,9 @@ class Trainer(Predicting):
         )
         self._placement = Placement(backend, device, dtype)
         self._set(**vars(settings))
+        joined, parallel = check_ranks(comm, parallel, settings.batch_size)
+        self._set(comm=joined, parallel=parallel)
+        self._ranks = ranks_of(joined, parallel)
         self.threads = settings.threads  # checked: no more than there are cores
         self._set(loss=weights.given(settings.loss, class_weights), class_weights=class_weights)
         check_output(self.model, self.loss)
@@ -207,6 +242,7 @@ class Trainer(Predicting):
         self._repair()
         state = {k: v for k, v in vars(self).items() if k not in OF_A_FIT}
         state |= {"callbacks": [], "failed": None, "_kept": None}
+        state |= {"comm": ALONE, "_ranks": ranks_of(ALONE, self.parallel)}
         state["history"] = [dict(record) for record in self.history]
         return {**state, "_callback_states": self._states()}
 
@@ -287,7 +323,10 @@ class Trainer(Predicting):
     ) -> list[EpochMetrics]:
         epochs = check_epochs(epochs)
         self._repair()
-        loader, checks = self._labelled(data, label, training=True, learn=True), None
+        loader, checks = agreed(self.comm, lambda: self._loaders(data, label, validation))
+        of_fit = {"epochs": epochs, "validation_fraction": fraction, "metrics": [*metrics]}
+        of_fit |= {"callbacks": common(callbacks)}
+        self._ranks.compare(lambda: self._given(loader, checks, of_fit))
         accuracy = () if self.loss.predicts == "value" else ("accuracy",)
         known = {"loss": 0.0} | dict.fromkeys([*accuracy, *metrics], 0.0)
         check_monitored(callbacks, known)
@@ -297,32 +336,31 @@ class Trainer(Predicting):
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         self._weigh_named()
         if weights.is_balanced(self.loss) and self._class_weights is None:
-            K = self.model.output_shape[-1]
-            self._class_weights = weights.counted(self.loss, loader.targets(), K)
+            self._class_weights = shared_by_all(self.comm, lambda: self._counted(loader))
         self._follow_weights()
-        if validation is not None:
-            with naming("validation"):
-                checks = self._labelled(validation, label_for(validation, label))
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
-        if self._fitted and epochs <= self.position.epoch:
+        first = self._ranks.is_first
+        if first and self._fitted and epochs <= self.position.epoch:
             warn_that_all_is_done(self.position.epoch)
-        if self._is_frozen and type(self) is Trainer:  # a run says what is frozen
+        if first and self._is_frozen and type(self) is Trainer:  # a run says what is frozen
             warn_that_all_is_frozen()
         self._set(epochs=epochs, rows=loader.rows, steps_per_epoch=steps_per_epoch)
         self._set(stopped=None, failed=None)
         self._metrics = metrics
+        callbacks = self._ranks.callbacks(callbacks)
         self._take_up(sorted(callbacks, key=lambda callback: callback.saves))
         self._fitted = False
         begun: list[Callback] = []
         try:
-            self._keep()
+            self._keep(agreed=True)
             for callback in self.callbacks:
                 callback.on_train_begin(self)
                 begun.append(callback)
             self._choose_threads(loader)
+            self._ranks.agree(self)
             with limited(self.engine.backend, self.chosen_threads):
-                self._train(loader, checks)
+                self._train(loader.shared(self.engine.share), checks)
         except BaseException as error:
             self._set(failed=error)
             self._repair()
@@ -333,14 +371,40 @@ class Trainer(Predicting):
         self._fitted = True
         return self.history
 
+    def _loaders(
+        self, data: Any, label: str | int | None, validation: Any
+    ) -> tuple[Loader, Loader | None]:
+        loader, checks = self._labelled(data, label, training=True, learn=True), None
+        if validation is not None:
+            with naming("validation"):
+                checks = self._labelled(validation, label_for(validation, label))
+        return loader, checks
+
+    def _given(
+        self, loader: Loader, checks: Loader | None, of_fit: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What must be the same on all ranks, by name."""
+        engine = self.engine
+        given = {name: getattr(self, name) for name in COMMON} | dict(of_fit)
+        given |= {"step": engine.step.kind, "backend": engine.backend.name}
+        given |= {"dtype": engine.backend.dtype_name}
+        data = {"data": seen_rows(loader), "validation": seen_rows(checks)}
+        settings = {name: repr(value) for name, value in given.items()}
+        return settings | data | {"classes": repr(self.classes)}
+
+    def _counted(self, loader: Loader) -> tuple[float, ...]:
+        return weights.counted(self.loss, loader.targets(), self.model.output_shape[-1])
+
     def _train(self, loader: Loader, checks: Loader | None) -> None:
         while self.position.epoch < self.epochs and self.stopped is None:
             if self._train_epoch(loader):
                 self._end_epoch(checks)
+                self._ranks.agree(self)
 
     def _choose_threads(self, loader: Loader) -> None:
         """Measure how many threads are the fastest, unless that is known or nothing is left."""
-        self.chosen_threads = self._settled_threads() or self.chosen_threads
+        known = self._settled_threads() or self._ranks.threads() or self.chosen_threads
+        self.chosen_threads = known
         steps = self.epochs * self.steps_per_epoch - self.position.step
         if self.chosen_threads is None and steps > 0:
             batch = loader.sample(min(self.batch_size, loader.rows))
@@ -352,26 +416,29 @@ class Trainer(Predicting):
             self._cursor.phase = WHOLE
 
     def stop(self, reason: str) -> None:
-        """End training after the current step, or after the epoch when asked at its end."""
+        """End training after the current step, or after the epoch when asked at its end.
+
+        Where one of several ranks asks for it, all stop after the same step: the one after which a
+        callback looks that asks at every step, and else within about 0.2 seconds
+        (:mod:`xpnet.training.ranks`).
+        """
         self._set(stopped=reason)
 
     def _train_epoch(self, loader: Loader) -> bool:
         """Take the steps that are left of the epoch; say whether it came to its end."""
         engine, cursor, self._began = self.engine, self._cursor, time.perf_counter()
         if self._kept is None or self._kept.position != self.position:
-            self._keep()
+            self._keep(agreed=True)
         shuffle = Shuffle(self.seed, self.position.epoch)
         self._batches = lambda: self._batches_of(loader, shuffle)
-        self._check_rows = lambda: loader.check_finite(EVALUATION_BATCH)
+        self._check_rows = lambda: loader.shared(Share()).check_finite(EVALUATION_BATCH)
         hooks = overridden(self.callbacks, "on_step_end")
         for batches in self._at_once(self._batches()):
             n, self._batch = len(batches), batches[-1]
             cursor.phase = STEP
             engine.train_many(batches, [self._inputs(engine, ahead) for ahead in range(n)])
             cursor.advance(steps=n)
-            for hook in hooks:
-                hook(self)
-            if self.stopped is not None and self.position.batch < self.steps_per_epoch:
+            if self._ranks.after_step(self, hooks):
                 return False
         return True
 
@@ -391,12 +458,18 @@ class Trainer(Predicting):
         for batch in batches:
             n = 1
             if best > 1 and isinstance(batch, Rows) and self.position.batch + best <= whole:
-                n = best if all(steps_between(c, self) >= best for c in callbacks) else 1
+                free = self._ranks.steps_left(self.position.step) >= best
+                free = free and all(steps_between(c, self) >= best for c in callbacks)
+                n = best if free else 1
             yield [batch, *islice(batches, n - 1)]
 
-    def _keep(self) -> None:
-        """Keep a copy of the state, for :meth:`_repair` and to explain a failure."""
+    def _keep(self, *, agreed: bool = False) -> None:
+        """Keep a copy of the state, for :meth:`_repair` and to explain a failure.
+
+        ``agreed``: all ranks keep that of the first.
+        """
         state = self.engine.host_state()
+        state = self._ranks.same_state(self.engine, state) if agreed else state
         self._kept = _Kept(self.position, state, self._schedule_state, len(self.history))
 
     def _repair(self) -> None:
@@ -413,14 +486,22 @@ class Trainer(Predicting):
         step = self._cursor.position.step + ahead
         keys = dropout_keys(self.seed, step, self.model.n_random)
         update = step + 1 + self.updates_before
-        return StepInputs(step, engine.coefficients(self._lr(step), update, ahead), keys)
+        rows = None if engine.share.is_whole else self._rows_in(self._cursor.position.batch + ahead)
+        return StepInputs(step, engine.coefficients(self._lr(step), update, ahead), keys, rows)
+
+    @property
+    def _rows_of_step(self) -> int | None:
+        return None if self.engine.share.is_whole else self._rows_in(self.position.batch - 1)
+
+    def _rows_in(self, batch: int) -> int:
+        return min(self.batch_size, self.rows - batch * self.batch_size)
 
     def _lr(self, step: int) -> float:
         state, base, per_epoch = self._schedule_state, self.optimizer.lr, self.steps_per_epoch
         return self.schedule.lr(state, base, step, self.epochs * per_epoch, per_epoch)
 
     def _end_epoch(self, checks: Loader | None) -> None:
-        means = self.read()  # waits for the device, so the time is taken after it
+        means = self._ranks.read(self)  # waits for the device, so the time is taken after it
         seconds = time.perf_counter() - self._began
         first = 0 if self._kept is None else self._kept.position.batch
         done = max(self.rows - first * self.batch_size, 0)
@@ -433,16 +514,20 @@ class Trainer(Predicting):
             "rows_per_second": done / seconds,
         }
         if checks is not None:
-            seen = Validated(self.engine.backend)
+            seen, share = Validated(self.engine.backend), self._ranks.validation
             with naming("validation"):
-                result = self._evaluate(checks, *([seen] if self._metrics else []))
+                result = self._evaluate(checks, *([seen] if self._metrics else []), share=share)
             record["val_loss"] = result.loss
             if result.accuracy is not None:
                 record["val_accuracy"] = result.accuracy
             if self._metrics:
-                record |= values(self._metrics, seen, self.loss, self.classes)
+                whole = joined(self._ranks.batches(seen.parts))
+                record |= shared_by_all(
+                    self.comm, lambda: values(self._metrics, *whole, self.loss, self.classes)
+                )
         for add in overridden(self.callbacks, "on_record"):
             add(self, record)
+        record = self.comm.bcast(record)
         value = watched(record, self.schedule.monitor)
         schedule_state = self.schedule.observe(self._schedule_state, value)
         engine, self._cursor.phase = self.engine, STEP
@@ -462,13 +547,15 @@ class Trainer(Predicting):
         loss, accuracy, bad_step = self.engine.read()
         if bad_step < 0 and not self.engine.finite():
             bad_step = self.position.step  # the loss that would come next
-        if bad_step >= 0:
+        if (bad_step := self._ranks.first_bad(bad_step)) >= 0:
+            if not self._ranks.together:
+                raise NotFiniteError(bad_step)
             assert self._kept is not None
             engine, cursor, batches = self.engine, self._cursor, self._batches
             cursor.phase = TRIAL
             engine.set_state(self._kept.state)
             cursor.position = self._kept.position
-            check = self._check_rows
+            check = partial(shared_by_all, self.comm, self._check_rows)
             raise not_finite(engine, cursor, batches(), self._inputs, bad_step, check)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
 
@@ -553,6 +640,8 @@ class Trainer(Predicting):
             "backend": self.engine.backend.describe(),
             "threads": self._threads_by_backend(),
         }
+        if self.comm.size > 1:
+            meta["ranks"] = self.comm.size  # for information
         if algorithms := self.engine.algorithms:
             meta["algorithms"] = dict(algorithms)
         if self._class_weights is not None:
@@ -604,12 +693,15 @@ class Trainer(Predicting):
         ``model.safetensors`` in it; what ends in a slash is made. The file is replaced
         atomically: after an error or a power failure it is the old one or the new one.
 
+        Of several ranks the first writes it, and the others, which may but need not call this, do
+        not wait for it.
+
         Raises TrainingError while the model has no sizes, ConfigError for a class that is not
         registered, before anything is written, and CheckpointError where it cannot be written.
         """
-        from xpnet.training.saved import save
+        from xpnet.training.saved import file_at, save
 
-        return save(path, self)
+        return save(path, self) if self._ranks.is_first else file_at(path)
 
     def start_from(
         self,
@@ -672,7 +764,9 @@ class Trainer(Predicting):
         return {self.engine.backend.name: chosen.number}
 
     def _settled_threads(self) -> Threads | None:
-        return settled(self.engine.backend, self.threads, self._recorded_threads)
+        ordered = self.parallel.reduce == "ordered"
+        recorded = {} if ordered or self.comm.size > 1 else self._recorded_threads
+        return settled(self.engine.backend, self.threads, recorded, ONE if ordered else None)
 
     def _states(self) -> dict[str, Mapping[str, Any]]:
         """The states of the callbacks, also of those that took part earlier."""
@@ -757,6 +851,8 @@ class Trainer(Predicting):
             step=self.step,
             accumulate=self.accumulate,
             mixed=self.mixed,
+            comm=self.comm,
+            parallel=self.parallel,
             **more,
         )
 

@@ -32,9 +32,7 @@ from xpnet.cli.options import json_option, set_option
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=9,
-    show_default=True,
-    help="Measurements of each contender.",
+    help="Measurements of each contender; by default 9, with --scaling 5.",
 )
 @click.option(
     "--expect",
@@ -64,6 +62,24 @@ from xpnet.cli.options import json_option, set_option
     help="Measure how time and memory grow with width, depth, batch and rows (--only selects).",
 )
 @click.option(
+    "--scaling",
+    is_flag=True,
+    help="Measure how a step scales over the processes of an MPI here, beside a model that "
+    "predicts it to 1,024 ranks.",
+)
+@click.option(
+    "--ranks",
+    default="1,2,4",
+    show_default=True,
+    metavar="N,N,...",
+    help="Numbers of processes for --scaling.",
+)
+@click.option(
+    "--launcher",
+    metavar="COMMAND",
+    help="What starts them; by default the mpiexec beside this Python, or that of PATH.",
+)
+@click.option(
     "--model",
     "gpu",
     metavar="GPU",
@@ -83,12 +99,15 @@ def bench(
     only: tuple[str, ...],
     skip: tuple[str, ...],
     threads: int | None,
-    rounds: int,
+    rounds: int | None,
     conditions: tuple[str, ...],
     predict: bool,
     fit: bool,
     crossover: bool,
     scale: bool,
+    scaling: bool,
+    ranks: str,
+    launcher: str | None,
     gpu: str | None,
     profiled: bool,
     overrides: tuple[str, ...],
@@ -113,6 +132,7 @@ def bench(
     xpnet bench --fit --rows mnist:512-256:128:adam:1 --set data.data_dir=mnist
     xpnet bench --fit --rows flowers.csv:64:32:adam:20 --set data.label=species
     xpnet bench --scale --expect 'rows memory<=0.1' --plot scale.png
+    xpnet bench --scaling --ranks 1,2 --rows 784-512-256-10:128:adam
     """
     import os
 
@@ -130,9 +150,9 @@ def bench(
     check_places(json_file, markdown_file, plot_file, as_json=as_json)
     if plot_file:
         check_plot()
-    if predict + fit + crossover + scale + bool(gpu) > 1:
-        msg = "--predict, --fit, --crossover, --scale and --model are different things: choose one"
-        raise ConfigError(msg)
+    if predict + fit + crossover + scale + scaling + bool(gpu) > 1:
+        msg = "--predict, --fit, --crossover, --scale, --scaling and --model are different things: "
+        raise ConfigError(msg + "choose one")
     if overrides and not fit:
         msg = f"--set is for the data of --fit; got {overrides[0]!r}"
         raise ConfigError(msg)
@@ -141,9 +161,11 @@ def bench(
     if gpu:
         return benches.model(gpu, precision, rows, reports)
     if crossover:
-        return benches.crossover(setting, only, rounds, reports)
+        return benches.crossover(setting, only, rounds or 9, reports)
     if scale:
         return benches.scale(only, conditions, reports)
+    if scaling:
+        return benches.scaling(setting, rows, ranks, launcher, rounds or 5, reports)
     return benches.compare(
         "fit" if fit else "prediction" if predict else "step",
         setting,
@@ -151,7 +173,7 @@ def bench(
         overrides,
         only=only,
         skip=skip,
-        rounds=rounds,
+        rounds=rounds or 9,
         conditions=conditions,
         profiled=profiled,
         reports=reports,

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", is_flag=True, help="Show what a fused training step does, operation by operation."
 )
+@click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    help="Of the plan: how many processes share each batch.",
+)
 @json_option
 @column_options
 @set_option
@@ -36,6 +41,7 @@ def show(
     weight: str | None,
     task: str | None,
     overrides: tuple[str, ...],
+    ranks: int | None,
     *,
     plot: bool,
     plan: bool,
@@ -52,6 +58,7 @@ def show(
     xpnet show runs/first --plot
     xpnet show runs                                all of its runs, the oldest first
     xpnet show runs/first --plan
+    xpnet show runs/first --plan --ranks 4         the same step, taken by four processes
     xpnet show model.safetensors
     xpnet show flowers.csv --label species
     """
@@ -62,6 +69,9 @@ def show(
     from xpnet.storage import is_safetensors
 
     settings = [*column_settings(label, ignore, numeric, category, weight, task), *overrides]
+    if ranks is not None and not plan:
+        msg = "--ranks says how many processes share the step of a plan: add --plan"
+        raise ConfigError(msg)
     chosen = [name for name, on in (("plot", plot), ("plan", plan)) if on]
     _check(chosen, as_json)
     if Path(source).is_file() and Path(source).suffix != ".toml" and not is_safetensors(source):
@@ -84,7 +94,7 @@ def show(
 
         show_folder(source, as_json=as_json)
         return 0
-    _show(source, epochs, plot, plan, as_json)
+    _show(source, epochs, plot, (ranks or 1) if plan else 0, as_json)
     return 0
 
 
@@ -99,7 +109,8 @@ def _check(chosen: list[str], as_json: bool) -> None:
         raise ConfigError(msg)
 
 
-def _show(source: str, epochs: int, plot: bool, plan: bool, as_json: bool) -> None:
+def _show(source: str, epochs: int, plot: bool, ranks: int, as_json: bool) -> None:
+    """Show a run; ``ranks`` are those of the plan, 0 where it is not asked for."""
     from xpnet.cli.showing.plan import show_plan
     from xpnet.cli.showing.plot import show_plot
     from xpnet.cli.showing.run import show_run, show_saved
@@ -110,8 +121,8 @@ def _show(source: str, epochs: int, plot: bool, plan: bool, as_json: bool) -> No
     if not RunFolder(source).exists():  # one file, or an error
         run = open_run(source, "numpy", "cpu")
         history = run.trainer.history
-        if plan:
-            show_plan(run.trainer, as_json=as_json)
+        if ranks:
+            show_plan(run.trainer, ranks, as_json=as_json)
         elif plot:
             show_plot(source, history, best_epoch(history), "saved in one file")
         else:
@@ -121,9 +132,9 @@ def _show(source: str, epochs: int, plot: bool, plan: bool, as_json: bool) -> No
     if plot and seen.config is not None:
         show_plot(source, seen.history, seen.best, seen.status)
         return
-    run = _run_of(source, seen, needed=plan)
-    if plan:
-        show_plan(run.trainer, as_json=as_json)
+    run = _run_of(source, seen, needed=ranks > 0)
+    if ranks:
+        show_plan(run.trainer, ranks, as_json=as_json)
     else:
         show_run(run, seen, epochs, as_json=as_json)
 

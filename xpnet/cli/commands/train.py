@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @click.option(
     "--sweep", "search", metavar="auto|FILE", help="Search the settings for the best: many runs."
 )
+@click.option("--ranks", type=click.IntRange(1), metavar="N",
+              help="Processes that share each batch; started by mpiexec.")  # fmt: skip
+@click.option("--launcher", metavar="TEXT", help="What starts them, such as 'mpiexec -hosts a,b'.")
+@click.option("--max-restarts", type=click.IntRange(0), metavar="M",
+              help="Resume a training that crashes, at most so many times.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print only the last line.")
 @json_option
 @set_option
@@ -54,6 +59,9 @@ def train(
     tensorboard: bool,
     mlflow: str | None,
     search: str | None,
+    ranks: int | None,
+    launcher: str | None,
+    max_restarts: int | None,
     quiet: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -74,9 +82,12 @@ def train(
     xpnet train --out runs/mnist --resume
     xpnet train new.csv --from runs/first --set 'optimizer.freeze=["0"]'
     xpnet train flowers.csv --label species --sweep auto --set sweep.trials=50
+    xpnet train flowers.csv --label species --ranks 4 --max-restarts 3
+    mpiexec -n 4 xpnet train mnist --device cuda
     """
     import shlex
 
+    from xpnet.cli.main import several
     from xpnet.cli.options import column_settings, given, say_test, warn
     from xpnet.cli.output import only_json, print_json, say
     from xpnet.cli.streams import tolerant_streams
@@ -98,6 +109,11 @@ def train(
     if out == "":  # a shell variable that is not set, and not the current folder
         msg = "--out is empty; name the folder, . for the current one"
         raise ConfigError(msg)
+
+    if ranks is not None or launcher is not None or max_restarts is not None:
+        from xpnet.cli.supervisor import supervise
+
+        return supervise(click.get_current_context(), max_restarts or 0, warn)
 
     texts = [
         *(f"{key}={value}" for key, value in named.items() if value),
@@ -133,9 +149,13 @@ def train(
             report=report,
             warn=warn,
         )
+        launch = several()
+        if launch is not None and launch.rank and run.config.parallel.engine != "none":
+            return 130 if run.interrupted else 0  # rank 0 has all there is to say
         report(f"run folder {run.folder.path}")
         if run.interrupted:
             command = f"xpnet train --out {shlex.quote(str(run.folder.path))} --resume"
+            command += f" --ranks {launch.size}" if launch is not None else ""
             say(f"{run.stopped}; resume with: {command}")
         else:
             say_test(run.test, report, last=not (quiet and as_json))

@@ -104,11 +104,17 @@ def contents(path: Path) -> bytes:
 class Unchanged:
     """Notices that a file, which is read more than once, is another than before.
 
-    Raises DataError at the end of its block, and in place of what the block raises.
+    Raises DataError at the end of its block, and in place of what the block raises; also where it
+    is unpickled and the file is another one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, digest: str = "") -> None:
         self._path, self._known = path, self._stamp(path)
+        if digest:
+            files.check_same(path, digest)
+
+    def __reduce__(self) -> tuple[type[Unchanged], tuple[Path, str]]:
+        return type(self), (self._path, files.digest_of(self._path))
 
     def __enter__(self) -> None:
         self._check()

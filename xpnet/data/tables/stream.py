@@ -93,6 +93,16 @@ class ArrowFile:
         self.location: Location = located(path, self.names)
         self.bounds = np.array([0, *np.cumsum([sizes[i] for i in self._blocks])], np.int64)
 
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("_lock", "_file", "_schema", "_count", "_counted")
+        return {k: v for k, v in vars(self).items() if k not in opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        with readable(self._path, self._what):
+            self._open()
+
     _schema: pa.Schema
     _count: int
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xpnet.data.files import one_line
@@ -51,10 +52,13 @@ def located(where: Any, names: tuple[str, ...] | None, base: str = "row") -> Loc
     "a.feather: row 6, column 0 ('age')"
     """
 
-    def location(row: int, column: int | None = None) -> str:
-        return f"{where}: {base} {row}{column_of(names, column)}"
+    return partial(_place, where, names, base)
 
-    return location
+
+def _place(
+    where: Any, names: tuple[str, ...] | None, base: str, row: int, column: int | None = None
+) -> str:
+    return f"{where}: {base} {row}{column_of(names, column)}"
 
 
 def column_of(names: tuple[str, ...] | None, column: int | None) -> str:

@@ -7,6 +7,7 @@
     parts.py          what several kernels have in common
     blas.py           the matrix product of NumPy's BLAS, called from compiled code
     machine.py        the loop that runs a program of those
+    buffers.py        what a program is made of, and the arrays that all share
     program.py        a plan and a batch size as such a program
     fused_step.py     the step
 

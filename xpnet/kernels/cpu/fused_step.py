@@ -9,9 +9,10 @@ import numpy as np
 
 from xpnet.errors import UnsupportedError
 from xpnet.kernels.cpu.blas import gemm_address
+from xpnet.kernels.cpu.buffers import Buffers, Part, Program, Rows, Total
 from xpnet.kernels.cpu.machine import machine
 from xpnet.kernels.cpu.parts import COST, SUMS
-from xpnet.kernels.cpu.program import Buffers, Part, Program, Rows, compile_program, work_size
+from xpnet.kernels.cpu.program import compile_program, work_size
 from xpnet.kernels.formulas import descent
 from xpnet.kernels.operations import (
     AllReduce,
@@ -27,9 +28,9 @@ from xpnet.nn.layout import layouts, merge
 from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel import ALONE
 from xpnet.parallel.across import Across
 from xpnet.step import Batch, StepInputs, Totals, TrainState
-from xpnet.step.data_parallel import shared_model
 from xpnet.step.step import output_gradient
 from xpnet.typing import Array
 
@@ -63,14 +64,13 @@ class FusedStep:
         if not any(type(layer) is Dense for layer in model.layers):
             msg = "the model has no dense layer"
             raise UnsupportedError(msg)
-        options: dict[str, Any] = {}
-        if across is not None:
-            model = shared_model(model, across)
-            ranks, buckets = across.share.size, across.settings.buckets
-            options = {"divided": True, "ranks": ranks, "buckets": buckets}
+        across = None if across is None or across.share.is_whole else across
+        buckets = 1 if across is None else across.settings.buckets
         self.model, self.loss, self.optimizer, self.clip = model, loss, optimizer, clip
-        self.across, self.dtype, self.by_class = across, np.dtype(dtype), loss.predicts == "class"
-        self.plan = make_plan(model, loss, optimizer, clip, by_rows=True, **options)
+        self.across, self._ranks = across, ALONE if across is None else across.comm
+        options: dict[str, Any] = {"by_rows": True, "ranks": self._ranks.size, "buckets": buckets}
+        self.dtype, self.by_class = np.dtype(dtype), loss.predicts == "class"
+        self.plan = make_plan(model, loss, optimizer, clip, **options)
         self.note = _note(self.plan)
         self._descent = descent(optimizer, clip) if across is None else None
         self.state, self._buffers, self._summed = self._allocated(product)
@@ -89,6 +89,8 @@ class FusedStep:
         for part in program.parts:
             if type(part) is Rows:
                 run(*part)
+            elif type(part) is Total:
+                self._ranks.allreduce(part.x)
             elif type(part) is AllReduce:
                 sums.append(self._begin(part))
             elif type(part) is Barrier:
@@ -119,11 +121,10 @@ class FusedStep:
 
     def _begin(self, part: AllReduce) -> Callable[[], None]:
         """Begin a sum over the ranks, of the gradient of some layers; return what waits for it."""
-        assert self.across is not None
-        x, comm = self._summed[part.begin : None if part.sums else part.end], self.across.comm
+        x = self._summed[part.begin : None if part.sums else part.end]
         if part is not self.plan.backward[-1]:
-            return comm.iallreduce(x)
-        comm.allreduce(x)  # nothing is left to do meanwhile
+            return self._ranks.iallreduce(x)
+        self._ranks.allreduce(x)  # nothing is left to do meanwhile
         return lambda: None
 
     def phases(self, batch: Batch, inputs: StepInputs) -> dict[str, Callable[[], None]]:
@@ -135,6 +136,9 @@ class FusedStep:
             msg = f"a step with portable parts cannot be divided into phases: {self.note}"
             raise UnsupportedError(msg)
         program, run = self._bound(batch, inputs)
+        if any(isinstance(part, Total) for part in program.parts):
+            msg = "a step whose layers have sums over the ranks cannot be divided into phases"
+            raise UnsupportedError(msg)
         phases: dict[str, Callable[[], None]] = {
             name: partial(run, *rows) for name, rows in program.phases.items()
         }

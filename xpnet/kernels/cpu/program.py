@@ -6,66 +6,26 @@ what it works on (memory.ROW), so it holds for as long as the buffers do.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xpnet.kernels import operations as p
 from xpnet.kernels.cpu import loops, rows
+from xpnet.kernels.cpu.buffers import Buffers, Part, Program, Rows, Total
 from xpnet.kernels.cpu.compiled import Kernel, compiled
 from xpnet.kernels.cpu.loops import Loop
 from xpnet.kernels.cpu.memory import ROW
 from xpnet.kernels.operations import Operation, Place, Plan
-from xpnet.nn import BatchNorm, Dropout, Params, Sequential
+from xpnet.nn import BatchNorm, Dropout, Sequential
 from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.typing import Array
 
-__all__ = ["Buffers", "Part", "Program", "Rows", "compile_program", "work_size"]
+__all__ = ["compile_program", "work_size"]
 
 ALIGNED = 16  # elements to which the start of a place is rounded up
 GAP = 17 * ALIGNED  # after a place: fused_step._vectors says why none are whole pages apart
 X, Y, WEIGHT = range(3)  # the arrays of a batch
-
-
-class Rows(NamedTuple):
-    """Rows ``first`` to ``last`` of the program."""
-
-    first: int
-    last: int
-
-
-Part = Rows | p.AllReduce | p.Barrier | p.PortableForward | p.PortableBackward | p.LossStep
-
-
-class Program(NamedTuple):
-    """What a step on N rows does, in order."""
-
-    parts: tuple[Part, ...]
-    rows: np.ndarray  # of memory.ROW
-    places: np.ndarray  # (n, 2) int64: where a row has the address of an array of the batch, which
-    phases: dict[str, Rows]  # forward, loss, backward, optimizer; ranks, where there are some
-    copied: Array | None  # where x is first copied to, if at all
-    views: dict[Place, Array]  # what the portable parts work on
-    kept: tuple[Any, ...]  # what must live as long as the rows
-    addresses: tuple[int, int]  # of the rows and the places
-
-
-class Buffers(NamedTuple):
-    """The arrays that all programs of a step share."""
-
-    params: list[Params]  # and running statistics, per layer
-    target: list[dict[str, Array]]  # where the gradients of the parameters go
-    flat: tuple[Array, ...]  # params, gradient, and the slots: (P,) each
-    totals: Array  # (parts.SUMS,)
-    sums: Array  # the totals, or (4,) what is first summed over the ranks
-    divisor: Array  # (1,) D, where the update divides the gradient by it
-    class_weights: Array
-    keys: Array  # (random layers, 2) int32
-    pairs: Array  # (2, 2) float64: (α, β) of a product, and of one that adds a gradient
-    numbers: Array  # float64: the coefficients of the update
-    product: int  # the address of the BLAS's matrix product
-    first: int = 0  # the row of the whole batch that is the first one here
-    stride: int = 1  # how far apart the rows here are in it
 
 
 def compile_program(
@@ -98,13 +58,13 @@ class _Compiler:
         self.kept: list[Any] = [work, buffers]
         self.starts = [self.reserve(self.N * width) for width in plan.widths]
         self.copies = self.reads_copy()
-        self.inverse: dict[int, Array] = {}  # 1/√(v + ε) of a batch normalisation, by its layer
+        # 1/√(v + ε) and the sums of a batch normalisation, by its layer.
+        self.moments: dict[int, tuple[Array, Array]] = {}
         self.residuals: dict[int, list[Any]] = {}  # places and vectors, by their layer
 
     def program(self) -> Program:
         phases = {}
         for name, operations in self.phases():
-            self.left_out = self.N == 0 and name in ("forward", "loss", "backward")
             first = len(self.rows)
             for operation in operations:
                 WRITERS[type(operation)](self, operation)
@@ -113,7 +73,7 @@ class _Compiler:
         start = table.ctypes.data
         places = np.array([(start + at, which) for at, which in self.places], np.int64)
         places = places.reshape(-1, 2)
-        portable = [part for part in self.parts if not isinstance(part, Rows)]
+        portable = [part for part in self.parts if not isinstance(part, Rows | Total)]
         views = {v: self.view(v) for part in portable for v in vars(part).values()
                  if isinstance(v, Place)}  # fmt: skip
         x = Place("x", self.x_shape[1:], 0)
@@ -163,12 +123,7 @@ class _Compiler:
     # -- rows -------------------------------------------------------------------------------------
 
     def row(self, loop: Loop, sizes: tuple[int, ...], *arrays: Any) -> None:
-        """Add a row; an array is a place, an array, None, or X, Y or WEIGHT of the batch.
-
-        Where a rank has no rows of a batch there is nothing to compute before the update.
-        """
-        if self.left_out:
-            return
+        """Add a row; an array is a place, an array, None, or X, Y or WEIGHT of the batch."""
         kernel: Kernel = compiled(loop.text, str(self.work.dtype))
         row = np.zeros((), ROW)
         row["kernel"] = kernel.address
@@ -193,6 +148,8 @@ class _Compiler:
         return X if x.buffer == 0 and not self.copies else x
 
     def product(self, a: Any, b: Any, out: Any, sizes: tuple[int, ...], given: str = "") -> None:
+        if self.N == 0:  # a sum of no rows, of which a BLAS may leave out that it is zero
+            return
         ta, tb = "a" in given, "b" in given
         pair = self.b.pairs[1 if "add" in given else 0]
         self.row(rows.PRODUCT, (*sizes, int(ta), int(tb), self.b.product), a, b, out, pair)
@@ -220,13 +177,17 @@ class _Compiler:
         self.row(loop, (self.N, o.da.width), o.da, o.kept, db, out, self.b.pairs[1])
 
     def batch_norm(self, o: p.Norm) -> None:
-        layer, tensors, J = self.layers[o.layer], self.b.params[o.layer], o.x.shape[-1]
+        layer, tensors, size = self.layers[o.layer], self.b.params[o.layer], self.matrix(o.x)
         assert isinstance(layer, BatchNorm)
-        inverse = self.inverse[o.layer] = self.extra(J)
+        J, count = size[1], _count(o)
+        inverse, sums = self.moments[o.layer] = self.extra(J), self.extra(2 * J + 1)
+        self.row(rows.chosen(rows.batch_norm_sums), size, o.x, sums)
+        self.total(o, sums[: J + 1])
+        self.row(rows.chosen(rows.batch_norm_squares, ROWS=count), size, o.x, o.x_hat, sums)
+        self.total(o, sums[J + 1 :])
         self.row(
-            rows.chosen(rows.batch_norm, (layer.eps, layer.momentum)), self.matrix(o.x), o.x,
-            o.x_hat, o.y, tensors["gamma"], tensors["beta"], inverse, self.extra(2 * J),
-            tensors["mean"],
+            rows.chosen(rows.batch_norm_output, (layer.eps, layer.momentum), ROWS=count), size,
+            o.x_hat, o.y, tensors["gamma"], tensors["beta"], inverse, sums, tensors["mean"],
         )  # fmt: skip
         if o.f is not None:
             loop = loops.map_forward(o.f, bias=False, keeps_z=False)
@@ -236,12 +197,24 @@ class _Compiler:
         if o.f is not None:
             loop = loops.map_backward(o.f, bias=False)
             self.row(loop, (self.N, o.da.width), o.da, o.kept)
-        tensors, target, J = self.b.params[o.layer], self.b.target[o.layer], o.x.shape[-1]
-        self.row(
-            rows.chosen(rows.batch_norm_backward), self.matrix(o.x), o.da, o.x_hat,
-            tensors["gamma"], self.inverse[o.layer], self.extra(2 * J), target["gamma"],
-            target["beta"], self.b.pairs[1],
-        )  # fmt: skip
+        tensors, target, size = self.b.params[o.layer], self.b.target[o.layer], self.matrix(o.x)
+        J, (inverse, sums) = size[1], self.moments[o.layer]
+        both = self.extra(2 * J)
+        gradients = both[:J], both[J:]
+        give = rows.GIVE, size, *gradients, target["gamma"], target["beta"], self.b.pairs[1]
+        self.row(rows.chosen(rows.batch_norm_gradients), size, o.da, o.x_hat, *gradients)
+        if o.ranks > 1:  # those of these rows, before they are summed
+            self.row(*give)
+            self.total(o, both)
+        backward = rows.chosen(rows.batch_norm_backward, ROWS=_count(o))
+        self.row(backward, size, o.da, o.x_hat, tensors["gamma"], inverse, *gradients, sums)
+        if o.ranks == 1:  # it may be the update of γ
+            self.row(*give)
+
+    def total(self, o: p.Norm | p.NormBackward, x: Array) -> None:
+        """Sum x over the ranks before the next row, if the operation is over the rows of all."""
+        if o.ranks > 1:
+            self.parts.append(Total(x))
 
     def row_forward(self, o: p.RowForward) -> None:
         names = ["y", *(f"r{i}" if r in ("element", "row") else None
@@ -342,6 +315,11 @@ class _Compiler:
             loop = loops.norm(clip, divided=not self.plan.loss.divided)
             self.row(loop, (len(gradient),), gradient, factor, self.b.divisor)
         return factor
+
+
+def _count(o: p.Norm | p.NormBackward) -> str:
+    """The number of rows that a batch normalisation is over, in its kernels."""
+    return "R" if o.ranks == 1 else "sums[J]"
 
 
 # Operation -> what writes its rows.

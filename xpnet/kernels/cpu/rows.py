@@ -13,9 +13,13 @@ from xpnet.kernels.cpu.compiled import text_of
 from xpnet.kernels.cpu.loops import Loop
 
 __all__ = [
+    "GIVE",
     "PRODUCT",
-    "batch_norm",
     "batch_norm_backward",
+    "batch_norm_gradients",
+    "batch_norm_output",
+    "batch_norm_squares",
+    "batch_norm_sums",
     "chosen",
     "dropout",
     "softmax_cross_entropy",
@@ -132,67 +136,93 @@ def summed(row):
     finish(divisor, 0, D, sums[LOSS], totals)
 
 
-def batch_norm(row):
-    """x̂ and y = γ x̂ + β with mean and variance of each column; moves the running ones.
+def batch_norm_sums(row):
+    """The sum of each column of x (R, J), and R: (2 J + 1,). Arrays: x, sums.
 
-    Arrays: x, x_hat, y, gamma, beta, inv_std (J,), sums (2 J,), running (2 J,).
-    By hand: its sums are over the rows, along which memory is not contiguous.
+    By hand, as all of a batch normalisation: its sums are over the rows, along which memory is not
+    contiguous. Between its kernels ranks that share the batch add up their sums: the number of all
+    rows is then ROWS, else R.
     """
     R, J = size(row, 0), size(row, 1)
-    x, x_hat, y = vector(row, 0), vector(row, 1), vector(row, 2)
-    gamma, beta, inv_std = vector(row, 3), vector(row, 4), vector(row, 5)
-    sums, running = vector(row, 6), vector(row, 7)
-    eps, momentum, zero = number(row, 0), number(row, 1), real(0.0)
-    for j in range(2 * J):
-        sums[j] = zero
+    x, sums = vector(row, 0), vector(row, 1)
+    for j in range(J):
+        sums[j] = real(0.0)
+    sums[J] = real(R)
     for n in range(R):
         for j in range(J):
             sums[j] += x[n * J + j]
+
+
+def batch_norm_squares(row):
+    """The means, x minus them, and the sums of the squares of that. Arrays: x, x_hat, sums."""
+    R, J = size(row, 0), size(row, 1)
+    x, x_hat, sums = vector(row, 0), vector(row, 1), vector(row, 2)
     for j in range(J):
-        sums[j] /= R
+        sums[j] /= ROWS
+        sums[J + 1 + j] = real(0.0)
     for n in range(R):
         for j in range(J):
             centred = x[n * J + j] - sums[j]
             x_hat[n * J + j] = centred
-            sums[J + j] += centred * centred
+            sums[J + 1 + j] += centred * centred
+
+
+def batch_norm_output(row):
+    """x̂ and y = γ x̂ + β; moves the running mean and variance.
+
+    Arrays: x_hat, y, gamma, beta, inv_std (J,), sums, running (2 J,).
+    """
+    R, J = size(row, 0), size(row, 1)
+    x_hat, y = vector(row, 0), vector(row, 1)
+    gamma, beta, inv_std = vector(row, 2), vector(row, 3), vector(row, 4)
+    sums, running = vector(row, 5), vector(row, 6)
+    eps, momentum = number(row, 0), number(row, 1)
     for j in range(J):
-        sums[J + j] /= R
-        inv_std[j] = real(1.0) / math.sqrt(sums[J + j] + eps)
+        sums[J + 1 + j] /= ROWS
+        inv_std[j] = real(1.0) / math.sqrt(sums[J + 1 + j] + eps)
     for n in range(R):
         for j in range(J):
             h = x_hat[n * J + j] * inv_std[j]
             x_hat[n * J + j] = h
             y[n * J + j] = h * gamma[j] + beta[j]
-    kept, unbiased = real(1.0) - momentum, real(R) / real(max(R - 1, 1))
+    kept, unbiased = real(1.0) - momentum, real(ROWS) / real(max(ROWS - 1, 1))
     for j in range(J):
         running[j] = kept * running[j] + momentum * sums[j]
-        running[J + j] = kept * running[J + j] + momentum * (sums[J + j] * unbiased)
+        running[J + j] = kept * running[J + j] + momentum * (sums[J + 1 + j] * unbiased)
+
+
+def batch_norm_gradients(row):
+    """dγ = Σ dy x̂ and dβ = Σ dy, over the rows. Arrays: dy, x_hat, dγ, dβ."""
+    R, J = size(row, 0), size(row, 1)
+    dy, x_hat, dgamma, dbeta = vector(row, 0), vector(row, 1), vector(row, 2), vector(row, 3)
+    for j in range(J):
+        dgamma[j] = dbeta[j] = real(0.0)
+    for n in range(R):
+        for j in range(J):
+            dgamma[j] += dy[n * J + j] * x_hat[n * J + j]
+            dbeta[j] += dy[n * J + j]
 
 
 def batch_norm_backward(row):
-    """Turn dy into dx in place, and write dγ and dβ.
+    """Turn dy into dx in place. Arrays: dy, x_hat, gamma, inv_std, dγ, dβ, sums.
 
-    Arrays: dy, x_hat, gamma, inv_std, sums (2 J,), out γ, out β, (α, β). With sums over the rows,
-    the derivation of xpnet.ops.normalization becomes dβ = Σ dy, dγ = Σ dy x̂ and
-    dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε). By hand, as batch_norm.
+    With sums over the rows, the derivation of xpnet.ops.normalization becomes
+    dx = γ (dy - dβ/R - x̂ dγ/R) / √(v + ε).
     """
     R, J = size(row, 0), size(row, 1)
-    dy, x_hat, gamma = vector(row, 0), vector(row, 1), vector(row, 2)
-    inv_std, sums, pair = vector(row, 3), vector(row, 4), doubles(row, 7)
-    for j in range(2 * J):
-        sums[j] = real(0.0)
+    dy, x_hat, gamma, inv_std = vector(row, 0), vector(row, 1), vector(row, 2), vector(row, 3)
+    dgamma, dbeta, sums = vector(row, 4), vector(row, 5), vector(row, 6)  # noqa: F841 - for ROWS
     for n in range(R):
         for j in range(J):
-            sums[j] += dy[n * J + j] * x_hat[n * J + j]
-            sums[J + j] += dy[n * J + j]
-    for n in range(R):
-        for j in range(J):
-            along = sums[J + j] + x_hat[n * J + j] * sums[j]
-            dy[n * J + j] = gamma[j] * inv_std[j] * (dy[n * J + j] - along / R)
-    give(sums, vector(row, 5), J, pair)
-    for j in range(J):
-        sums[j] = sums[J + j]
-    give(sums, vector(row, 6), J, pair)
+            along = dbeta[j] + x_hat[n * J + j] * dgamma[j]
+            dy[n * J + j] = gamma[j] * inv_std[j] * (dy[n * J + j] - along / ROWS)
+
+
+def give_both(row):
+    """Give dγ and dβ. Arrays: dγ, dβ, out γ, out β, (α, β)."""
+    J, pair = size(row, 1), doubles(row, 4)
+    give(vector(row, 0), vector(row, 2), J, pair)
+    give(vector(row, 1), vector(row, 3), J, pair)
 
 
 def chosen(kernel, numbers=(), **choices) -> Loop:
@@ -203,4 +233,4 @@ def chosen(kernel, numbers=(), **choices) -> Loop:
     return Loop(text, numbers)
 
 
-PRODUCT = chosen(product)
+PRODUCT, GIVE = chosen(product), chosen(give_both)

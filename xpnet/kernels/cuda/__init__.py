@@ -9,7 +9,8 @@
     matmul.py            a product as cuBLASLt describes it
     choices.py           the algorithms that were chosen, kept in a folder
     measuring.py         how long functions of a stream take
-    buffers.py           what is trained, and the buffers shared by all batch sizes
+    task.py              what is trained, if there are kernels for all of it
+    buffers.py           the buffers shared by all batch sizes
     batch_program.py     the buffers of one batch size, and the calls recorded on them
     layer_operations.py  the launches of each operation of a layer
     step_operations.py   the launches of the whole plan, with loss and update

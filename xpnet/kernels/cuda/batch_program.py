@@ -12,10 +12,10 @@ from xpnet.kernels.cuda.buffers import Buffers, Task, blocks, many_blocks
 from xpnet.kernels.cuda.executor import Executor
 from xpnet.kernels.cuda.lanes import Recorded, Span
 from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
-from xpnet.kernels.operations import Place
+from xpnet.kernels.operations import AllReduce, Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
-from xpnet.parallel.share import micro_batch_rows
+from xpnet.parallel.share import Piece
 from xpnet.step import Batch
 from xpnet.typing import Array
 
@@ -27,11 +27,14 @@ LIMIT = 2**31  # elements, which an int can no longer count
 class Program:
     """The buffers of one batch size, and the calls recorded on them.
 
-    Micro-batches are computed in turn, in the same buffers, and their gradients added up: from
-    ``first`` to ``last`` are the rows of the one that is being recorded.
+    Micro-batches are computed in turn, in the same buffers, and their gradients added up: ``piece``
+    is the one that is being recorded. Where ranks share the batch, ``whole`` are the rows of all;
+    those of a micro-batch may all be elsewhere.
     """
 
-    def __init__(self, executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> None:
+    def __init__(
+        self, executor: Executor, task: Task, buffers: Buffers, batch: Batch, whole: int
+    ) -> None:
         self.executor, self.task, self.buffers = executor, task, buffers
         self.calls: list[Recorded] = []
         widths, output = task.widths, math.prod(task.model.output_shape)
@@ -40,8 +43,13 @@ class Program:
             msg = f"a batch of {N} rows of {widest} is too large for the kernels: "
             msg += f"use a batch of at most {(LIMIT - 1) // widest} rows"
             raise DataError(msg)
-        self.N, self.parts = N, micro_batch_rows(N, task.micro_batches)
-        self.first, self.last = self.parts[0]
+        self.N, self.whole = N, whole
+        pieces = [piece for (piece,) in task.share.pieces(whole)]
+        self.pieces = [piece for piece in pieces if piece.end > piece.begin]
+        if sum(piece.end - piece.begin for piece in pieces) != N:
+            msg = f"this rank's rows of a batch of {whole} are not {N}"
+            raise DataError(msg)
+        self.piece = Piece(0, 1, 0, 0)
         params = buffers.state.params if buffers.working is None else buffers.working
         self._tensors = task.working_layout.split(params)
         self._gradients = task.working_layout.split(buffers.grad)
@@ -54,24 +62,34 @@ class Program:
     # -- the micro-batch that is being recorded -----------------------------------------------
 
     def micro_batches(self) -> Iterator[None]:
-        """Go through the micro-batches."""
-        for part in self.parts:
-            self.first, self.last = part
+        """Go through the micro-batches that have rows here."""
+        for piece in self.pieces:
+            self.piece = piece
             yield
 
     @property
     def rows(self) -> int:
         """The rows of the micro-batch."""
-        return self.last - self.first
+        return self.piece.end - self.piece.begin
 
     @property
     def add(self) -> int:
         """Whether gradients are added to those of earlier micro-batches."""
-        return int(self.first > 0)
+        return int(self.piece.begin > 0)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the last micro-batch."""
+        return self.piece.end == self.N
+
+    @property
+    def beside(self) -> int:
+        """The lane of what may run beside the rest; that of sums over ranks has nothing else."""
+        return int(len(self.task.plan.sums) < 2)
 
     def part(self, x: Array | None) -> Array | None:
         """The micro-batch's rows of what has a row for each example."""
-        return None if x is None else x[self.first : self.last]
+        return None if x is None else x[self.piece.begin : self.piece.end]
 
     # -- buffers ------------------------------------------------------------------------------
 
@@ -82,9 +100,10 @@ class Program:
         """The matrix at a place of the plan, of which the micro-batches share a buffer."""
         width = self.task.width(place)
         if place.buffer == 0:
-            return self.x[self.first * width : self.last * width].reshape((self.rows, width))
+            begin, end = self.piece.begin * width, self.piece.end * width
+            return self.x[begin:end].reshape((self.rows, width))
         if place.buffer not in self._matrices:
-            most = max(last - first for first, last in self.parts)
+            most = max(piece.end - piece.begin for piece in self.pieces)
             size = most * self.task.widths[place.buffer]
             self._matrices[place.buffer] = self._stored(size)
         return self._matrices[place.buffer][: self.rows * width].reshape((self.rows, width))
@@ -129,6 +148,21 @@ class Program:
         self.calls[-2:] = [
             product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
         ]  # fmt: skip
+
+    def sum_over_ranks(self, op: AllReduce) -> None:
+        """Sum a part of the gradient, on the lane beside the rest if there are several."""
+        b, comm, entries = self.buffers, self.task.comm, self.task.working_layout.entries
+        assert b.shared is not None
+        assert comm is not None
+        # Up to the next tensor, with the pads; the last one's is all that is left.
+        begin, end = (
+            next((e.start for e in entries if e.layer >= layer), b.shared.shape[0])
+            for layer in (op.first, op.last)
+        )
+        x = b.shared[begin:end]
+        run, spans = self.executor.summed(comm, x, b.staged), self._spans([x])
+        lane = 1 if len(self.task.plan.sums) > 1 else 0
+        self.calls.append(Recorded(run, spans, spans, lane, apart=not comm.on_stream))
 
     def blocks(self, size: int) -> int:
         return blocks(size, self.task.threads)

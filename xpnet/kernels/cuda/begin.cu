@@ -37,7 +37,7 @@ __device__ inline void take(unsigned long long address, To* to, const int* order
   const From* from = (const From*)address;
   const int V = 16 / sizeof(From);
   unsigned size = N * width;
-  if (!from) return;
+  if (!from || !size) return;  // a rank may have no rows
   if (!order && J == width) J = width = size;  // one long row
   if (J % V == 0 && width % V == 0 && aligned(from) && aligned(to))
     take_packs<V>(from, to, order, J, width, size);

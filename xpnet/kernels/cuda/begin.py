@@ -77,7 +77,7 @@ class Beginning:
         self._now = now(real.name, self.sets * self.numbers, n_keys)
         self._words: Any = b.given["words"]
         self._known: tuple[Any, tuple[int, ...] | None] = (lambda: None, None)
-        J, width, K = task.plan.widths[0], task.widths[0], math.prod(program.y.shape) // N
+        J, width, K = task.plan.widths[0], task.widths[0], math.prod(program.y.shape[1:])
         targets = (program.y, None) if labels else (None, program.y)
         self._grid = program.blocks(-(-N * width * real.itemsize // PACK))
         self._batch = (

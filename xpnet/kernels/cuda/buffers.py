@@ -13,6 +13,7 @@ from xpnet.nn.layout import Layout
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel import WHOLE, Comm, Share
 from xpnet.step import Totals, TrainState
 from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
@@ -22,6 +23,8 @@ __all__ = ["LONG_ROW", "MOST_BLOCKS", "WARP", "Buffers", "Task", "arrays", "bloc
 MOST_BLOCKS = 1024
 PACKS = 4  # that a thread takes in turn where there are more than that many blocks
 WARP = 32  # threads
+SUMS = 4  # of a loss: totals.cuh
+LINE = 128  # bytes, at a multiple of which these begin behind the gradient
 LONG_ROW = 1024  # entries from which a row has a block, not a warp
 
 
@@ -37,7 +40,8 @@ class Task(NamedTuple):
     clip: Clip
     threads: int  # in a block
     mixed: Mixed | None = None
-    micro_batches: int = 1  # that the gradient of a batch is accumulated over
+    share: Share = WHOLE  # this rank's of each batch, and its micro-batches
+    comm: Comm | None = None  # the ranks, where several share a batch
     padding: Padding | None = None
 
     @property
@@ -78,6 +82,7 @@ class Buffers(NamedTuple):
     given: np.ndarray  # the numbers of one step or several, on the host
     kept: Array  # (MOST_WORDS,) the same, for all but the first
     grad: Array  # (P,) gradient of the sum of the losses, or of more with pads
+    shared: Array | None  # what is summed over the ranks: the gradient, and SUMS at the end
     denominator: Array  # (1,) that it is divided by
     factor: Array  # (1,) for clipping by norm
     partial: Array  # (MOST_BLOCKS,) sums of squares
@@ -90,6 +95,7 @@ class Buffers(NamedTuple):
     tensors: Array | None  # where the numbers of the flat vectors are among the pads
     good: Array | None  # (1,) whether the gradient is finite, if there is a loss scale
     stats_before: Array | None  # (S,) the statistics before a step that may be skipped
+    staged: np.ndarray | None  # where `shared` is on the host, if that sums it
 
     @classmethod
     def around(cls, e: Executor, task: Task, state: TrainState) -> "Buffers":
@@ -119,12 +125,14 @@ class Buffers(NamedTuple):
             skipped = e.place(np.zeros((), "int32"))
         slots = tuple(map(own, state.slots))
         state = TrainState(own(state.params), own(state.stats), slots, totals, scale, skipped)
-        grad, working, tensors = _gradient_and_working_copy(e, task)
+        (grad, shared), (working, tensors) = _gradient(e, task), _working_copy(e, task)
+        through_host = shared is not None and task.comm and not task.comm.takes_device
         return cls(
             state,
             given(),
             e.empty((MOST_WORDS,), "uint64"),
             grad,
+            shared,
             e.empty((1,), real),
             e.empty((1,), real),
             e.empty((MOST_BLOCKS,), real),
@@ -137,16 +145,32 @@ class Buffers(NamedTuple):
             tensors,
             e.empty((1,), "int32") if scales else None,
             e.empty(state.stats.shape, real) if scales and task.stats_layout.size else None,
+            e.pinned(shared.shape, real) if shared is not None and through_host else None,
         )
 
+    @property
+    def sums(self) -> Array | None:
+        """(SUMS,) those of the loss that go to the ranks with the gradient."""
+        return None if self.shared is None else self.shared[-SUMS:]
 
-def _gradient_and_working_copy(e: Executor, task: Task) -> tuple[Array, Array | None, Array | None]:
-    """Make them, and the table of what is padded; pads are zero where nobody writes."""
+
+def _gradient(e: Executor, task: Task) -> tuple[Array, Array | None]:
+    """Make the gradient, and what is summed over ranks; pads are zero where nobody writes."""
+    size = task.working_layout.size
+    if task.comm is not None:
+        line = LINE // np.dtype(e.dtype).itemsize
+        shared = e.place(np.zeros(-(-size // line) * line + SUMS, e.dtype))
+        return shared[:size], shared
+    pads = task.padding is not None
+    return e.place(np.zeros(size, e.dtype)) if pads else e.empty((size,), e.dtype), None
+
+
+def _working_copy(e: Executor, task: Task) -> tuple[Array | None, Array | None]:
+    """Make it, where there is one, and the table of what is padded there."""
     size, padding = task.working_layout.size, task.padding
     if padding is None:
-        return e.empty((size,), e.dtype), e.empty((size,), e.stored) if task.mixed else None, None
-    grad, working = (e.place(np.zeros(size, dtype)) for dtype in (e.dtype, e.stored))
-    return grad, working, e.place(padding.tensors)
+        return e.empty((size,), e.stored) if task.mixed else None, None
+    return e.place(np.zeros(size, e.stored)), e.place(padding.tensors)
 
 
 def arrays(state: TrainState) -> list[Array]:

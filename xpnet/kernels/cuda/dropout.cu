@@ -19,25 +19,28 @@ struct Mask {
 
 // y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
 // The adjoint is the same kernel: the mask is recomputed, not kept. first: position of x[0] in the
-// batch.
+// batch, of which the rows between those of J numbers here, `between` numbers, are elsewhere.
 KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
-               int first) {
+               int first, int J, int between) {
   Mask mask = {(unsigned)keys[0], (unsigned)keys[1], threshold, scale};
   each<WIDE>(aligned(x) && aligned(y), n, [&](auto width, unsigned i) {
     const int V = decltype(width)::V;
     Pack<act, V> z = load<V>(x + i);
-    for (int v = 0; v < V; v++) z.x[v] = (real)z.x[v] * mask(i + v + (unsigned)first);
+    for (int v = 0; v < V; v++) {
+      unsigned skipped = between ? (i + v) / (unsigned)J * (unsigned)between : 0;
+      z.x[v] = (real)z.x[v] * mask(i + v + (unsigned)first + skipped);
+    }
     store(y + i, z);
   });
 }
 
 // The same of J numbers in each of N aligned rows of `width`, a multiple of WIDE; pads become 0.
-KERNEL dropout_with_pads(const act* x, act* y, const int* keys, int N, int J, int width,
-                         int threshold, real scale, int first) {
+KERNEL dropout_with_pads(const act* x, act* y, const int* keys, int N, int width, int threshold,
+                         real scale, int first, int J, int between) {
   Mask mask = {(unsigned)keys[0], (unsigned)keys[1], threshold, scale};
   for (Walk at(width, WIDE); at.i < (unsigned)N * width; at.next()) {
     Pack<act, WIDE> z = load<WIDE>(x + at.i);
-    unsigned position = (unsigned)first + at.n * J + at.j;
+    unsigned position = (unsigned)first + at.n * (unsigned)(J + between) + at.j;
     for (int v = 0; v < WIDE; v++)
       z.x[v] = at.j + v < (unsigned)J ? (real)z.x[v] * mask(position + v) : (real)0;
     store(y + at.i, z);

@@ -25,6 +25,7 @@ from xpnet.kernels.cuda.lanes import LANES, Call, Recorded, waits
 from xpnet.kernels.cuda.matmul import version
 from xpnet.kernels.cuda.measuring import measured, no_garbage_collection
 from xpnet.kernels.cuda.sources import PACK, STORED, Kernel, arguments, contained, source
+from xpnet.parallel import Comm
 from xpnet.typing import Array
 
 __all__ = ["CaptureError", "CupyExecutor", "Executor", "width_pack"]
@@ -69,6 +70,18 @@ class Executor(Protocol):
     def address(self, x: Array) -> int: ...
     def copy(self, target: Array, x: Array) -> None: ...
     def free(self) -> int: ...  # bytes of memory, at least
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return memory of the host that copies from and to the device are fast with."""
+        ...
+
+    def summed(self, comm: Comm, x: Array, staged: np.ndarray | None) -> Call:
+        """Return a function that sums a vector over the ranks, in place.
+
+        The host waits for the device, unless ``comm`` only joins the stream. Where it takes no
+        arrays of a device, ``staged``, pinned and as long, is what it sums.
+        """
+        ...
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         """Compile kernels together, if they are not. Raises UnsupportedError if that fails."""
@@ -181,6 +194,24 @@ class CupyExecutor:
 
     def free(self) -> int:
         return self._device.mem_info[0]
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        import cupyx  # type: ignore[import-not-found]
+
+        return cupyx.empty_pinned(shape, dtype)
+
+    def summed(self, comm: Comm, x: Array, staged: np.ndarray | None) -> Call:
+        if staged is None:
+            return partial(comm.allreduce, x)
+        current = self._cupy.cuda.get_current_stream
+
+        def through_host() -> None:
+            stream = current()
+            x.get(stream=stream, out=staged)  # ends when the copy has ended
+            comm.allreduce(staged)
+            x.set(staged, stream=stream)  # the next step's copy to `staged` comes after it
+
+        return through_host
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
         missing = [kernel for kernel in kernels if kernel.name not in self._modules]

@@ -5,6 +5,11 @@ the same work runs on the same addresses every time. After two steps of a batch 
 captured as a graph, compared bit by bit with the eager step from the same state, and replayed from
 then on. If that fails, the step stays eager and :attr:`FusedStep.note` says why. The host waits for
 the device only for that one comparison. Several steps in a row may be one graph.
+
+Where several ranks share each batch, the gradient and the sums of the loss are one vector, which is
+summed over the ranks before the update: within the graph where that only joins the stream (NCCL),
+else by the host, between two graphs. All ranks issue the same sums in the same order, whatever is
+captured or fails on one of them: what is decided depends on numbers that all know, or is agreed on.
 """
 
 import logging
@@ -13,22 +18,19 @@ from collections.abc import Mapping, Sequence
 from typing import Never
 
 from xpnet.errors import UnsupportedError
-from xpnet.kernels.cuda.batch_program import LIMIT, Program, launches
+from xpnet.kernels.cuda.batch_program import Program, launches
 from xpnet.kernels.cuda.begin import Beginning, Rounded, Steps, shapes
-from xpnet.kernels.cuda.buffers import Buffers, Task, arrays, blocks
+from xpnet.kernels.cuda.buffers import Buffers, arrays, blocks
 from xpnet.kernels.cuda.executor import CaptureError, Executor
-from xpnet.kernels.cuda.graph_check import fault_of_graph
-from xpnet.kernels.cuda.lanes import Call
-from xpnet.kernels.cuda.padding import padding
-from xpnet.kernels.cuda.sources import MOST_RANDOM, MOST_WORDS, WRITTEN, now
-from xpnet.kernels.cuda.step_operations import REDUCTIONS, kernels, recorded
-from xpnet.kernels.plan import make_plan
+from xpnet.kernels.cuda.graph_check import Graphs, copies_of, fault_of_graph
+from xpnet.kernels.cuda.sources import MOST_WORDS, WRITTEN, now
+from xpnet.kernels.cuda.step_operations import kernels, recorded
+from xpnet.kernels.cuda.task import make_task
 from xpnet.nn import Sequential
-from xpnet.nn.layout import layouts
 from xpnet.nn.losses import Loss, quotient
 from xpnet.optim.clipping import Clip
-from xpnet.optim.groups import Grouped
 from xpnet.optim.optimizers import Optimizer
+from xpnet.parallel.across import Across
 from xpnet.step import AnyBatch, StepInputs, TrainState, gathered
 from xpnet.step.mixed_precision import CANDIDATES, Mixed
 from xpnet.typing import Array
@@ -38,6 +40,7 @@ __all__ = ["FusedStep"]
 EAGER_STEPS = 2  # of each batch size before its graph: they load the kernels and warm up cuBLAS
 PROGRAMS = 4  # batch sizes whose buffers are kept
 COSTS = 1024  # losses that share an allocation
+NO_ROOM = "the device has no room to check a graph, for which the parameters and moments are copied"
 MOST_AT_ONCE, LONGEST = 16, 600.0  # steps in a graph, and about how many microseconds they take
 
 
@@ -50,6 +53,7 @@ class FusedStep:
     :mod:`xpnet.step.mixed_precision`; the executor then stores its dtype. Unlike there, the
     gradient of the parameters is summed and kept in float32, never rounded. With ``accumulate``,
     the gradient is accumulated over that many micro-batches: :mod:`xpnet.step.microbatch`.
+    ``across`` are the ranks that share each batch, as in :mod:`xpnet.step.data_parallel`.
     """
 
     gathers = True
@@ -64,12 +68,16 @@ class FusedStep:
         clip: Clip = Clip(),
         mixed: Mixed | None = None,
         accumulate: int = 1,
+        across: Across | None = None,
         *,
         graph: bool = True,
         threads: int = 256,
     ) -> None:
         self.executor, self.graph = executor, graph
-        self.task = _task(model, loss, optimizer, clip, mixed, accumulate, threads, executor.pack)
+        pack = executor.pack
+        self.task = make_task(
+            model, loss, optimizer, clip, mixed, accumulate, across, threads, pack
+        )
         executor.prepare(kernels(self.task))
         self.note = "eager, no graph yet" if graph else "eager: graphs are switched off"
         self.buffers: Buffers | None = None
@@ -101,6 +109,8 @@ class FusedStep:
         network is trained, for it is the callers' business what happens between steps.
         """
         task = self.task
+        if task.comm is not None:
+            return 1
         operations, P = len(list(task.plan.operations())), task.layout.size
         passes = 3 + 2 * len(task.optimizer.slots)  # of the update over the parameters
         time = 2.5 * operations + 6 * rows * P / 4e8 + 4 * P * passes / 3e6  # microseconds
@@ -116,7 +126,7 @@ class FusedStep:
         """Take steps; return the state, and an array with their losses and where they begin."""
         with self.executor.active():
             buffers, n = self._adopt(state), len(batches)
-            repeated = self._repeated(buffers, batches[0])
+            repeated = self._repeated(buffers, batches[0], inputs[0].rows)
             costs, i = self._room(n)
             at, size = self.executor.address(costs), costs.itemsize
             kept: list[Array] = []
@@ -138,8 +148,9 @@ class FusedStep:
 
     def prefer(self, algorithms: Mapping[str, str]) -> None:
         """Take the algorithms of another step, where they are those of this GPU and library."""
-        if self.executor.prefer(algorithms):
-            self.programs.clear()  # their graphs have others
+        # Their graphs have others. Ranks begin again together, whichever has had others.
+        if self.executor.prefer(algorithms) or self.task.comm is not None:
+            self.programs.clear()
 
     def gradient(self) -> Array | None:
         """Return the gradient (P,) of the last step, unscaled; None before the first one."""
@@ -181,12 +192,14 @@ class FusedStep:
             grid = (blocks(size, threads), 1)
             self.executor.launch(WRITTEN[kernel], grid, threads, *given, size)()
 
-    def _repeated(self, buffers: Buffers, batch: AnyBatch) -> "_Repeated":
-        key = shapes(batch)
+    def _repeated(self, buffers: Buffers, batch: AnyBatch, rows: int | None) -> "_Repeated":
+        own = shapes(batch)
+        whole = own[0][0] if rows is None else rows
+        key = *own, whole
         if key not in self.programs:
             if len(self.programs) == PROGRAMS:
                 self.programs.pop(next(iter(self.programs)))
-            program = recorded(self.executor, self.task, buffers, gathered(batch))
+            program = recorded(self.executor, self.task, buffers, gathered(batch), whole)
             self.programs[key] = _Repeated(program, self._rounded)
         return self.programs[key]
 
@@ -202,9 +215,10 @@ class FusedStep:
 
     def _run(self, repeated: "_Repeated", n: int) -> None:
         steps = repeated.steps(n)
-        if (replay := repeated.replays.get(n)) is not None:
+        if (graphs := repeated.graphs.get(n)) is not None:
             steps.begin()
-            replay()
+            graphs.replay()
+            self._launched()
         elif self.graph and repeated.graph and repeated.runs >= EAGER_STEPS:
             self._run_and_capture(repeated, n)
         else:
@@ -213,59 +227,77 @@ class FusedStep:
 
     def _run_and_capture(self, repeated: "_Repeated", n: int) -> None:
         """Run the work both ways from the same state, and keep the graph if no bit differs."""
-        steps = repeated.steps(n)
+        steps, e = repeated.steps(n), self.executor
         assert self.buffers is not None
+        state, why = arrays(self.buffers.state), ""
         try:
-            replay = self.executor.capture(steps.calls)
-
-            def replayed() -> None:
-                steps.begin()
-                replay()
-
-            fault = fault_of_graph(
-                self.executor,
-                arrays(self.buffers.state),
-                replayed,
-                steps.run,
-                self._renew,
-                self.task.threads,
-            )
+            graphs, kept = Graphs(e, steps.calls), copies_of(e, state)
         except CaptureError as error:
+            why = str(error)
+        except MemoryError:
+            why = NO_ROOM
+        if why := self._agreed(why):
             steps.run()
-            self._fall_back(str(error))
+            self._stay_eager(repeated, why)
             return
-        except MemoryError:  # of this batch size: there may have been room for the check of others
-            steps.run()
-            repeated.graph = False
-            if not any(other.replays for other in self.programs.values()):
-                self.note = "eager: the device has no room to check a graph, for which the "
-                self.note += "parameters and moments are copied"
+
+        def try_out() -> str:
+            steps.begin()
+            failed = graphs.try_out()
+            self._launched()
+            return failed
+
+        fault = fault_of_graph(e, state, kept, try_out, steps.run, self._renew, self.task.threads)
+        if fault := self._agreed(fault):
+            self._stay_eager(repeated, fault)
             return
-        if fault:
-            self._fall_back(fault)
-            return
-        repeated.replays[n] = replay
+        repeated.graphs[n] = graphs
         self.note = self._longest()
+
+    def _launched(self) -> None:
+        if self.task.comm is not None and self.task.comm.on_stream:
+            self.task.comm.launched()
+
+    def _agreed(self, why: str) -> str:
+        """Return why one of the ranks cannot have a graph: then none has one."""
+        comm = self.task.comm
+        if comm is None:
+            return why
+        reasons = enumerate(comm.allgather(why))
+        return next((f"on rank {r}, {reason}" for r, reason in reasons if reason), "")
 
     def _longest(self) -> str:
         """What the graph is that has the most steps."""
-        graphs = [(n, repeated) for repeated in self.programs.values() for n in repeated.replays]
-        n, repeated = max(graphs, key=lambda graph: graph[0])
-        calls, parts = repeated.steps(n).calls, self.task.micro_batches
-        note = f"CUDA graph of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
+        found = [(n, repeated) for repeated in self.programs.values() for n in repeated.graphs]
+        n, repeated = max(found, key=lambda graph: graph[0])
+        steps, graphs, parts = repeated.steps(n), repeated.graphs[n], self.task.share.micro_batches
+        calls, comm = steps.calls, self.task.comm
+        note = "CUDA graph" if graphs.count == 1 else f"{graphs.count} CUDA graphs"
+        note += f" of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         padded = self.task.padding
         note += f" padded to multiples of {padded.pack}" if padded else ""
+        if comm is not None:
+            note += f" with {'the sums' if comm.on_stream else 'a sum'} over {comm.size} ranks "
+            note += "in it" if comm.on_stream else "between them"
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
-    def _fall_back(self, reason: str) -> None:
-        """Stay eager from now on."""
+    def _stay_eager(self, repeated: "_Repeated", reason: str) -> None:
+        """Take no graph from now on, or for lack of memory none of this batch size.
+
+        There may have been room for the check of others.
+        """
+        if reason.endswith(NO_ROOM):
+            repeated.graph = False
+            if not any(other.graphs for other in self.programs.values()):
+                self.note = f"eager: {reason}"
+            return
         self.graph, self.note = False, f"eager: {reason}"
         logging.getLogger("xpnet").warning("the step on the GPU stays %s", self.note)
-        for repeated in self.programs.values():
-            repeated.replays.clear()
+        for other in self.programs.values():
+            other.graphs.clear()
 
 
 class _Repeated:
@@ -274,47 +306,10 @@ class _Repeated:
     def __init__(self, program: Program, rounded: Rounded) -> None:
         self.program, self.beginning = program, Beginning(program, rounded)
         self.runs, self.graph = 0, True
-        self.replays: dict[int, Call] = {}
+        self.graphs: dict[int, Graphs] = {}
         self._steps: dict[int, Steps] = {}
 
     def steps(self, n: int) -> Steps:
         if n not in self._steps:
             self._steps[n] = self.beginning.steps(n)
         return self._steps[n]
-
-
-def _task(
-    model: Sequential,
-    loss: Loss,
-    optimizer: Optimizer,
-    clip: Clip,
-    mixed: Mixed | None,
-    micro_batches: int,
-    threads: int,
-    pack: int,
-) -> Task:
-    layout, stats_layout = layouts(model)
-    if len(model.output_shape) != 1 or not 0 < layout.size < LIMIT:
-        msg = f"{layout.size} parameters and an output of shape {model.output_shape} have no kernel"
-        raise UnsupportedError(msg)
-    if model.n_random > MOST_RANDOM:
-        msg = f"{model.n_random} layers that draw random numbers are too many for the kernels: "
-        msg += f"at most {MOST_RANDOM}"
-        raise UnsupportedError(msg)
-    if isinstance(optimizer, Grouped):  # its updates are of parts of the vectors
-        msg = "groups of parameters have no kernels on a GPU"
-        raise UnsupportedError(msg)
-    if loss.reduction not in REDUCTIONS:
-        msg = f"the reduction {loss.reduction!r} has no kernel"
-        raise UnsupportedError(msg)
-    plan = make_plan(model, loss, optimizer, clip, divided=True)
-    if plan.portable:
-        msg = "; ".join(f"{name} has no kernel: {why}" for name, why in plan.portable)
-        raise UnsupportedError(msg)
-    padded = padding(plan, model, pack)
-    if padded is not None and padded.layout.size >= LIMIT:
-        padded = None
-    return Task(
-        model, plan, layout, stats_layout, loss, optimizer, clip, threads, mixed, micro_batches,
-        padded,
-    )  # fmt: skip

@@ -27,6 +27,7 @@ class Recorded(NamedTuple):
     reads: tuple[Span, ...] = ()
     writes: tuple[Span, ...] = ()
     lane: int = 0
+    apart: bool = False  # whether the host takes part: then it is between two graphs
 
 
 def waits(calls: Sequence[Recorded]) -> list[int | None]:

@@ -75,7 +75,8 @@ def affine_backward(work: Program, op: AffineBackward) -> None:
     dz, dW = work.at(op.dz), work.gradient(op.layer, "W")
     dx = None if op.dx is None else work.at(op.dx)
     beside = dx is not None and min(map(_tiles, (dW, dx))) <= MOST_TILES
-    work.product(work.at(op.x).T, dz, dW, add=work.add, lane=int(beside))
+    lane = work.beside if beside else 0
+    work.product(work.at(op.x).T, dz, dW, add=work.add, lane=lane)
     if dx is not None:
         work.product(dz, work.parameter(op.layer, "W").T, dx)
 
@@ -115,7 +116,9 @@ def map_backward(work: Program, op: MapBackward) -> None:
         derivative("activation_backward", op.f), cut.grid, da, kept, sums, add, N, J, cut.rows, wide
     )
     if split:
-        work.launch("column_sums", work.blocks(J), sums, db, cut.splits, J, work.add, lane=1)
+        work.launch(
+            "column_sums", work.blocks(J), sums, db, cut.splits, J, work.add, lane=work.beside
+        )
 
 
 def drop(work: Program, op: Drop) -> None:
@@ -125,9 +128,9 @@ def drop(work: Program, op: Drop) -> None:
     (N, width), J = x.shape, op.x.width
     threshold, scale = round(layer.rate * 2**24), 1.0 / (1.0 - layer.rate)
     grid = work.many_blocks(-(-N * width // work.wide))
-    kernel, sizes = ("dropout", (N * J,)) if width == J else ("dropout_with_pads", (N, J, width))
+    kernel, sizes = ("dropout", (N * J,)) if width == J else ("dropout_with_pads", (N, width))
     work.launch(kernel, grid, x, work.at(op.y), work.keys(op.index), *sizes, threshold, scale,
-                work.first * J)  # fmt: skip
+                work.piece.first * J, J, (work.piece.stride - 1) * J)  # fmt: skip
 
 
 # -- along rows or columns ------------------------------------------------------------------------

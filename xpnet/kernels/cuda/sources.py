@@ -37,9 +37,9 @@ __all__ = [
 
 # In the order of a translation unit: the first two in each, a header before what includes it.
 FILES = (
-    "common.cuh", "narrow.cuh", "rows.cuh", "totals.cuh", "begin.cu", "state.cu", "dropout.cu",
-    "softmax.cu", "elementwise.cu", "normalization.cu", "cross_entropy.cu", "labelled_rows.cu",
-    "elementwise_loss.cu", "update.cu",
+    "common.cuh", "narrow.cuh", "rows.cuh", "totals.cuh", "begin.cu", "state.cu", "ranks.cu",
+    "dropout.cu", "softmax.cu", "elementwise.cu", "normalization.cu", "cross_entropy.cu",
+    "labelled_rows.cu", "elementwise_loss.cu", "update.cu",
 )  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double"}
 # dtype that layers store in mixed precision -> dtype of the arrays; CuPy has no bfloat16.

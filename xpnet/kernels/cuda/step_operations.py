@@ -36,9 +36,9 @@ FEW_ROWS = 64  # that the cross-entropy of short rows takes in one block
 MOST_WARPS = 16  # of a long row
 
 
-def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> Program:
-    """Return the program of a batch's size with all its launches."""
-    work = Program(executor, task, buffers, batch)
+def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch, whole: int) -> Program:
+    """Return the program of a batch's size with all its launches; ``whole`` are all ranks' rows."""
+    work = Program(executor, task, buffers, batch, whole)
     b, plan = buffers, task.plan
     if b.stats_before is not None:
         S = b.stats_before.shape[0]
@@ -48,9 +48,25 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch) -> 
         _forward(work)
         loss.record()
         for op in plan.backward:
-            RECORD[type(op)](work, op)
+            if not isinstance(op, AllReduce):
+                RECORD[type(op)](work, op)
+            elif work.is_last:
+                work.sum_over_ranks(op)
+    if not work.pieces:
+        _add_nothing(work)
+    if plan.barrier:
+        work.launch("add_shared", 1, b.sums, *loss.scaling(), *loss.outcome())
     _update(work)
     return work
+
+
+def _add_nothing(work: Program) -> None:
+    """Take part in the sums over the ranks without rows of the batch."""
+    shared = work.buffers.shared
+    assert shared is not None
+    work.launch("cleared", work.blocks(shared.shape[0]), shared, shared.shape[0])
+    for op in work.task.plan.sums:
+        work.sum_over_ranks(op)
 
 
 def _forward(work: Program) -> None:
@@ -71,7 +87,7 @@ class _Loss:
         self.work, self.op, self.before = work, op, 0
         e, loss, K = work.executor, work.task.loss, op.output.width
         self.K, self.by_row = K, op.element is None
-        blocks = sum(self.shape(last - first)[0] for first, last in work.parts)
+        blocks = sum(self.shape(piece.end - piece.begin)[0] for piece in work.pieces)
         self.partial = e.empty((blocks, 4), e.dtype)
         sums_bias = work.task.bias_of_loss is not None
         self.columns = e.empty((blocks, K), e.dtype) if sums_bias else None
@@ -117,16 +133,25 @@ class _Loss:
 
     def finish(self) -> tuple:
         """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
-        work, loss = self.work, self.work.task.loss
-        b = work.buffers
-        # In 16 bits the gradient is multiplied by this, to fit however many terms the loss has.
-        terms = work.N * (1 if self.by_row else self.K)
-        share = 1.0 if loss.reduction == "sum" else 1.0 / terms
-        element = self.op.element
+        b = self.work.buffers
+        return (*self.scaling(), self.partial, self.before, self.work.is_last, b.turns, b.sums,
+                *self.outcome())  # fmt: skip
+
+    def scaling(self) -> tuple:
+        """The loss scale, and what the gradient in 16 bits is multiplied by beside it.
+
+        That is to fit however many terms the loss of the whole batch has.
+        """
+        terms = self.work.whole * (1 if self.by_row else self.K)
+        share = 1.0 if self.work.task.loss.reduction == "sum" else 1.0 / terms
+        return self.work.buffers.state.scale, share
+
+    def outcome(self) -> tuple:
+        """The arguments OUTCOME of totals.cuh."""
+        b, element = self.work.buffers, self.op.element
         has_correct = element is None or element.correct is not None
-        return (b.state.scale, share, self.partial, self.before, work.last == work.N, b.turns,
-                REDUCTIONS[loss.reduction], has_correct, b.denominator, *b.state.totals, b.step,
-                b.cost_at, b.good)  # fmt: skip
+        return (REDUCTIONS[self.work.task.loss.reduction], has_correct, b.denominator,
+                *b.state.totals, b.step, b.cost_at, b.good)  # fmt: skip
 
 
 def held(K: int) -> int:
@@ -208,6 +233,9 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, MapBackward) and differentiates(task, op):
         yield printed.derivative("activation_backward", op.f)
     elif isinstance(op, Norm):
+        if op.ranks > 1:
+            msg = "its means are over the rows of all ranks"
+            raise UnsupportedError(msg)
         yield printed.activation(
             "batch_norm" if isinstance(layer, BatchNorm) else "layer_norm", op.f
         )
@@ -219,6 +247,8 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
         yield WRITTEN["softmax"]
     elif isinstance(op, Drop):
         yield WRITTEN["dropout"]
+    elif isinstance(op, Barrier):
+        yield from (WRITTEN["cleared"], WRITTEN["add_shared"])
     elif isinstance(op, LossStep):
         yield loss_kernel(task, labels=True, packed=op.output.width % 8 == 0)  # likely
     elif isinstance(op, Update):
