@@ -111,8 +111,8 @@ class Engine:
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            moves = backend.to_host, backend.place, backend.active
-            across = Across(comm, self.share, *moves, parallel)
+            moves = backend.staging() if parts is None else (backend.to_host, backend.place)
+            across = Across(comm, self.share, *moves, backend.active, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )
