@@ -1,5 +1,6 @@
 """Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,11 +39,15 @@ def mpiexec():
 
 
 def start(size, *words, env=None, cwd=None, options=()):
-    """Start ``python *words`` on so many ranks; the Popen is the leader of a group of its own."""
+    """Start ``python *words`` on so many ranks; the Popen is the leader of a group of its own.
+
+    ``size`` None is a process without mpiexec, such as one that starts it.
+    """
+    launch = [] if size is None else [mpiexec(), *options, "-n", str(size)]
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # lines are whole
     path = os.pathsep.join([str(Path(xpnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [mpiexec(), *options, "-n", str(size), sys.executable, *map(str, words)],
+        [*launch, sys.executable, *map(str, words)],
         env={**inherited, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -58,7 +63,11 @@ def finish(job, seconds=SECONDS):
     try:
         out, err = job.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
+        os.killpg(job.pid, signal.SIGTERM)  # which ends what it has started, too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(3)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
         out, err = job.communicate()
         pytest.fail(f"the ranks have not ended in {seconds} s\n{out}\n{err}")
     return Done(job.returncode, out, err)
