@@ -1,9 +1,7 @@
 """Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
 
 import contextlib
-import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import xpnet
+from xpnet.parallel import launcher
 
 SECONDS = 60
 
@@ -31,18 +30,12 @@ class Done(NamedTuple):
 
 
 def mpiexec():
-    """The mpiexec beside this Python, else that of the PATH; without one the test is skipped."""
+    """What starts ranks; without it, or without mpi4py, the test is skipped."""
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    found = launcher.mpiexec()
     if found is None:
         pytest.skip("no mpiexec: pip install mpich")
     return found
-
-
-def is_here():
-    """Whether ranks can be started at all."""
-    return importlib.util.find_spec("mpi4py") is not None
 
 
 def start(size, *words, env=None, cwd=None, options=()):

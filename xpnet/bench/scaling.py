@@ -30,6 +30,7 @@ from xpnet.bench.scaling_model import (
     predict,
     slowest,
 )
+from xpnet.bench.scaling_rank import summed_bytes
 from xpnet.errors import BackendError
 
 __all__ = ["RANKS", "SCALED", "VARIANTS", "Measured", "Point", "Scaling", "measure_scaling"]
@@ -103,6 +104,7 @@ class Scaling:
     sizes: Mapping[int, Sequence[tuple[int, float]]]  # what they are fitted to
     added: float  # GB/s that a process adds to a vector
     cores: int
+    load: float | None  # processes that wanted a core before, on average; None on Windows
 
     def modelled(self, measured: Measured, n: int, *, weak: bool = False) -> Predicted:
         """Return the model of a step here, where more ranks than cores take turns on these."""
@@ -139,6 +141,7 @@ class Scaling:
 def measure_scaling(
     networks: Sequence[Network],
     launcher: Sequence[str],
+    python: Sequence[str] = (sys.executable,),
     *,
     ranks: Sequence[int] = RANKS,
     rounds: int = 5,
@@ -146,12 +149,14 @@ def measure_scaling(
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Scaling:
-    """Measure the steps of the networks on so many ranks each, started by ``launcher``.
+    """Measure the steps of the networks on so many ranks each.
+
+    ``launcher`` are the words that start ranks, ``python`` those of which they are started.
 
     ``seconds`` is what one measurement of a round takes, at least two steps. Raises BackendError if
     ranks cannot be started, or fail.
     """
-    ranks = sorted({1, *ranks})
+    ranks, load = sorted({1, *ranks}), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     side = max(n for n in ranks if n <= max(2, cores()))  # for variants: not more than cores
     found: dict[int, list[dict[str, Any]]] = {n: [] for n in (ALONE, *ranks)}
     for number in range(rounds):
@@ -164,7 +169,8 @@ def measure_scaling(
                 "variants": dict(variants) if n == side > 1 else {},
                 "timeout": LIMIT,
             }
-            found[n].append(_run_job(job, n, launcher))
+            start = [] if n == ALONE else [*launcher, "-n", str(n)]
+            found[n].append(_run_job(job, n, [*start, *python]))
     sizes = {n: _sums(found[n]) for n in ranks if n > 1}
     return Scaling(
         [_measured(network, found) for network in networks],
@@ -172,6 +178,7 @@ def measure_scaling(
         sizes,
         statistics.median(r["added"] for r in found[ALONE]),
         cores(),
+        load,
     )
 
 
@@ -179,10 +186,9 @@ def _named(n: int) -> str:
     return "without MPI" if n == ALONE else f"{n} rank{'s' * (n > 1)}"
 
 
-def _run_job(job: Mapping[str, Any], n: int, launcher: Sequence[str]) -> dict[str, Any]:
-    """What the ranks of a job measure."""
-    start = [] if n == ALONE else [*launcher, "-n", str(n)]
-    command = [*start, sys.executable, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
+def _run_job(job: Mapping[str, Any], n: int, start: Sequence[str]) -> dict[str, Any]:
+    """What the ranks of a job measure; ``start`` are the words that start them."""
+    command = [*start, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
     # A rank that computed with more threads than one would take the cores of the others.
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     try:
@@ -237,7 +243,7 @@ def _measured(network: Network, found: Mapping[int, list[dict[str, Any]]]) -> Me
     apart = zip(of[ALONE], of[1], strict=True)
     return Measured(
         network,
-        next((r["strong"]["bytes"] for n, rs in of.items() for r in rs if n > 1), 0),
+        summed_bytes(network),
         points,
         alone,
         compute,

@@ -9,7 +9,7 @@ import sys
 from xpnet.errors import BackendError, how_to_install
 from xpnet.parallel.launcher import mpiexec
 
-__all__ = ["launching"]
+__all__ = ["launching", "this_python"]
 
 
 def launching(given: str | None, option: str) -> list[str]:
@@ -33,3 +33,8 @@ def launching(given: str | None, option: str) -> list[str]:
         msg += "install mpich, or name what starts ranks by --launcher"
         raise BackendError(msg)
     return [found]
+
+
+def this_python() -> list[str]:
+    """Return the words that start another process of this Python, which imports what this does."""
+    return [sys.executable, *([] if {"", os.getcwd()} & {*sys.path} else ["-P"])]

@@ -5,11 +5,9 @@ without ``--ranks``), hands signals on, and resumes from the last checkpoint wha
 error that would come again (exit code 2) and a stop that was asked for are no crash.
 """
 
-import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -17,7 +15,7 @@ from typing import Any
 
 import click
 
-from xpnet.cli.launching import launching
+from xpnet.cli.launching import launching, this_python
 from xpnet.errors import BackendError, ConfigError
 from xpnet.parallel.launcher import launched
 from xpnet.run import RunFolder
@@ -43,10 +41,9 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
     ranks, launcher, folder = asked["ranks"], asked["launcher"], asked["out"]
     _check(asked)
     start = [] if ranks is None else [*launching(launcher, "--ranks"), "-n", str(ranks)]
-    safe = [] if {"", os.getcwd()} & {*sys.path} else ["-P"]  # as far as this process sees it
     options, positional = _arguments(context)
     folder = folder or new_folder(asked["source"])
-    command = [*start, sys.executable, *safe, "-m", "xpnet", *options, "--out", folder]
+    command = [*start, *this_python(), "-m", "xpnet", *options, "--out", folder]
     wait, before = FIRST_WAIT, None
     for attempt in range(max_restarts + 1):
         resume = ["--resume"] if attempt or asked["resume"] else []
