@@ -95,9 +95,18 @@ class ndarray:  # noqa: N801 - its name in CuPy
     def __len__(self):
         return len(self.host)
 
-    def get(self):
+    def get(self, stream=None, order="C", out=None, blocking=True):
         _wait("get")
-        return self.host.copy()
+        if out is None:
+            return self.host.copy()
+        assert (out.dtype, out.shape) == (self.dtype, self.shape)
+        out[...] = self.host
+        return out
+
+    def set(self, arr, stream=None):
+        assert type(arr) is np.ndarray
+        assert (arr.dtype, arr.shape) == (self.dtype, self.shape)
+        _unwrapped(self)[...] = arr
 
     def __array__(self, *given, **options):
         msg = "Implicit conversion to a NumPy array is not allowed"
@@ -250,6 +259,7 @@ def _array(obj, dtype=None, copy=None, **ignored):
 def _modules():
     """The modules by name, as far as array-api-compat and xpnet look for them."""
     names = ["cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device", "cupy.cuda.memory"]
+    names += ["cupyx"]
     made = {name: types.ModuleType(name) for name in names}
     for library, module in ((np, made["cupy"]), (np.linalg, made["cupy.linalg"])):
         for name in dir(library):
@@ -268,6 +278,7 @@ def _modules():
     cupy.array = cupy.asarray = _array
     cuda.Device = made["cupy.cuda.device"].Device = Device
     cuda.is_available = lambda: True
+    made["cupyx"].empty_pinned = np.empty
     cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     made["cupy.cuda.memory"].OutOfMemoryError = type("OutOfMemoryError", (MemoryError,), {})
@@ -291,7 +302,9 @@ def installed():
     def swap(mine):
         theirs = {}
         for name in list(sys.modules):
-            if name.partition(".")[0] == "cupy" or name.startswith("array_api_compat.cupy"):
+            if name.partition(".")[0] in ("cupy", "cupyx") or name.startswith(
+                "array_api_compat.cupy"
+            ):
                 theirs[name] = sys.modules.pop(name)
         vars(array_api_compat).pop("cupy", None)
         sys.modules.update(mine)

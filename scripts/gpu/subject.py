@@ -25,6 +25,7 @@ from xpnet.nn import BatchNorm, Dense, Dropout, Layer, LayerNorm, ReLU, Sequenti
 from xpnet.nn.losses import SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD, Adam, Optimizer
+from xpnet.parallel.across import Across
 from xpnet.step import Batch, StepInputs, TrainState, dropout_keys, zero_totals
 from xpnet.step.mixed_precision import first_scale, first_skipped
 
@@ -108,15 +109,23 @@ class Taken(NamedTuple):
     inputs: StepInputs
 
 
-def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x) -> Taken:
+def taken(
+    subject: Subject,
+    *,
+    graph: bool = True,
+    wrap: Callable = lambda x: x,
+    across: Across | None = None,
+) -> Taken:
     """Return a step of ``subject`` on the GPU; ``wrap`` is given its executor.
+
+    Of ``across``, the ranks that share the batch, this one has all rows.
 
     Parameters and rows are normally distributed, of the size that they have in a training.
     """
     s, setting = subject, Setting("cuda", possible(subject.precision))
     executor, model = wrap(setting.executor()), subject.model
     step = FusedStep(executor, model, SoftmaxCrossEntropy(), s.rule, s.clip, setting.mixed,
-                     graph=graph)  # fmt: skip
+                     across=across, graph=graph)  # fmt: skip
     with executor.active():
         drawn = np.random.default_rng(0).standard_normal(DRAWN).astype(setting.dtype)
         layout, stats = step.task.layout, step.task.stats_layout
@@ -136,7 +145,8 @@ def taken(subject: Subject, *, graph: bool = True, wrap: Callable = lambda x: x)
         y = np.random.default_rng(1).integers(0, model.output_shape[-1], s.rows).astype("int32")
         batch = Batch(executor.place(x), executor.place(y))
     keys = dropout_keys(0, 0, model.n_random)
-    inputs = StepInputs(0, s.rule.coefficients(s.rule.lr, 1), keys)
+    whole = None if across is None else s.rows
+    inputs = StepInputs(0, s.rule.coefficients(s.rule.lr, 1), keys, whole)
     kept = _copy(executor, state)
 
     def take() -> TrainState:

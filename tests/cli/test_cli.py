@@ -506,6 +506,8 @@ def test_backends_lists_what_is_available(xpnet):
     code, out, err = xpnet("backends")
     assert (code, err) == (0, "")
     assert all(name in out for name in ("numpy", "cupy", "torch", "jax", "array-api-strict"))
+    engines = [line for line in out.splitlines() if line.startswith(("mpi ", "nccl "))]
+    assert len(engines) == 2
     assert out.splitlines()[-1].startswith("auto is ")
 
 

@@ -1,8 +1,11 @@
 """The compiled step of a batch that several ranks share: it is the step on the whole batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
+from real_ranks import run_script
 from thread_ranks import ThreadComm, on_ranks
 
 from xpnet.backends import get_backend
@@ -148,20 +151,16 @@ OF_ROWS = {
 }
 
 
-@pytest.mark.long_but(name=["sum", "all"], weighted=[True])
+@pytest.mark.long_but(name=["sum", "all"])
 @pytest.mark.parametrize("name", OF_LABELS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_every_loss_of_labels_is_that_of_the_whole_batch(name, weighted):
-    rule = SGD(0.005, momentum=0.9)
-    compare(3, DENSE, OF_LABELS[name], rule, weighted=weighted)
+def test_every_loss_of_labels_is_that_of_the_whole_batch(name):
+    compare(3, DENSE, OF_LABELS[name], SGD(0.005, momentum=0.9), weighted=True)
 
 
-@pytest.mark.long_but(name=["squares, count", "huber"], weighted=[True])
+@pytest.mark.long_but(name=["squares, count", "huber"])
 @pytest.mark.parametrize("name", OF_ROWS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_every_loss_of_rows_is_that_of_the_whole_batch(name, weighted):
-    rule = SGD(0.005, momentum=0.9)
-    compare(3, DENSE, OF_ROWS[name], rule, target=values, weighted=weighted)
+def test_every_loss_of_rows_is_that_of_the_whole_batch(name):
+    compare(3, DENSE, OF_ROWS[name], SGD(0.005, momentum=0.9), target=values, weighted=True)
 
 
 def test_a_portable_loss_is_that_of_the_whole_batch():
@@ -260,3 +259,25 @@ def test_sums_in_order_take_the_portable_step():
 
     for note in on_ranks(2, steps):
         assert note.startswith("portable: reduce = 'ordered'")
+
+
+@pytest.mark.long
+def test_processes_take_the_step_of_the_whole_batch():
+    folders = [str(Path(__file__).parents[1] / name) for name in ("kernels", "parallel")]
+    done = run_script(
+        2,
+        f"""
+        import sys
+        sys.path[:0] = {folders}
+        from test_cpu_ranks import *
+        layers = [Dense(8), BatchNorm(), ReLU(), Dropout(0.2), Dense(7), ReLU(), Dense(K)]
+        given = layers, SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9), Clip(norm=0.3)
+        wanted = trained(None, *given)[0]
+        for buckets in (1, 2, 100):
+            found = trained(comm, *given, buckets=buckets)[0]
+            for mine, theirs in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+        print("well")
+        """,
+    )
+    assert (done.code, done.lines, done.err) == (0, ["well"] * 2, "")

@@ -9,6 +9,7 @@ import pytest
 from cuda_on_cpu import CpuExecutor
 from test_cuda_mixed import first_state as mixed_state
 from test_cuda_step import class_batches, first_state, inputs
+from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 from thread_ranks import on_ranks
 
 from xpnet.errors import UnsupportedError
@@ -23,6 +24,7 @@ from xpnet.parallel.across import Across
 from xpnet.parallel.settings import Parallel
 from xpnet.step import Batch, StepInputs
 from xpnet.step.mixed_precision import Mixed, candidates
+from xpnet.training.trainer import Trainer
 
 RULE = Adam(0.05)
 DEEP = [Dense(9), Tanh(), Dropout(0.3), Dense(7), ReLU(), Dropout(0.2), Dense(5)]
@@ -49,7 +51,7 @@ def steps(comm, folder, carrier, batches, layers=DEEP, **options):
     share, across = Share(comm.rank, comm.size, None, given["accumulate"]), None
     if comm.size > 1:
         vars(comm).update(CARRIERS[carrier])
-        across = Across(comm, share, np.copy, np.copy, Parallel(buckets=given["buckets"]))
+        across = Across(comm, share, np.copy, np.copy, settings=Parallel(buckets=given["buckets"]))
     fused = FusedStep(
         executor, model, given["loss"], rule, given["clip"], mixed, given["accumulate"], across,
         threads=64,
@@ -216,6 +218,30 @@ def test_no_room_for_a_graph_on_one_rank_leaves_all_eager_and_in_step(
     reason = "the device has no room" if what == "room" else "the graph could not be launched"
     for fused in found:
         assert fused.note.startswith(f"eager: on rank 1, {reason}")
+
+
+@pytest.mark.parametrize("ranks", [2])
+def test_a_trainer_of_several_ranks_gathers_its_rows_and_has_the_curve_of_one(ranks, folder, rng):
+    y = rng.integers(0, 3, size=69)  # the last batch of 16 is of 5
+    x = rng.normal(size=(69, 5)) + y[:, None]
+
+    def train(comm=None):
+        trainer = Trainer(
+            [Dense(8), Tanh(), Dropout(0.2), Dense(3)], optimizer=RULE, batch_size=16, comm=comm,
+            backend=FusedNumpy(folder),
+        )  # fmt: skip
+        history = trainer.fit((x, y), epochs=3)
+        return [r["loss"] for r in history], trainer.engine
+
+    wanted, alone = train()
+    found = on_ranks(ranks, train)
+    for losses, engine in found:
+        np.testing.assert_allclose(losses, wanted, rtol=1e-10, atol=0.0)
+        state = zip(arrays(engine.state), arrays(alone.state), strict=True)
+        for a, b in state:
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        assert engine.step.note.startswith("2 CUDA graphs of ")
+        assert bits(arrays(engine.state)) == bits(arrays(found[0][1].state))
 
 
 def test_what_has_no_kernel_over_ranks_is_named(folder):

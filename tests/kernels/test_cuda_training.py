@@ -54,7 +54,7 @@ def fused_on_cpu(r):
     narrow = None if r.mixed is None else r.mixed.dtype
     backend = r.backend
     executor = CpuExecutor(backend.dtype_name, backend.folder, narrow=narrow, **backend.products)
-    given = (r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate)
+    given = (r.model, r.loss, r.optimizer, r.clip, r.mixed, r.accumulate, r.across)
     return FusedStep(executor, *given, threads=64)
 
 

@@ -27,9 +27,9 @@ from xpnet.optim.optimizers import SGD
 if os.name != "posix":
     pytest.skip("the scripts are for POSIX", allow_module_level=True)
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-MODULES = ("card", "counters", "curves", "graphs", "keeping", "libraries", "plan", "recording",
-           "replays", "running", "sanitizer", "standin", "subject", "tools", "training", "wheels",
-           "writing", "xpnet")  # fmt: skip
+MODULES = ("card", "counters", "curves", "graphs", "keeping", "libraries", "plan", "ranks",
+           "recording", "replays", "running", "sanitizer", "standin", "subject", "tools",
+           "training", "wheels", "writing", "xpnet")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -544,6 +544,29 @@ def test_replays_find_a_race_that_the_check_of_the_graph_does_not(
     wrong, note = gpu.replays.differing(gpu.subject.Subject(6, layers, 301, SGD(0.1)), 6)
     assert note.startswith("CUDA graph of ")
     assert bool(wrong) == bool(bug)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_step_of_ranks_is_compared_with_the_one_without(
+    wrong, gpu, folder, stand_ins, tmp_path, monkeypatch
+):
+    class Stream(gpu.ranks.Stream):
+        def allreduce(self, x):
+            if wrong:
+                x[3] += 1.0
+
+    small = gpu.subject.Subject(6, [Dense(9), Tanh(), Dense(5)], 12, SGD(0.1))
+    given = {"nccl": Stream, "NAMES": ["a"], "SUBJECTS": {"a": small}, "TIMED": 1}
+    for name, value in given.items():
+        monkeypatch.setattr(gpu.ranks, name, value)
+    kept = gpu.keeping.Kept(tmp_path / "ranks.json")
+    gpu.ranks.compared(kept)
+    found = kept.found["steps"]["a"]
+    different = [found[way]["different"] > 0 for way in ("nccl", "nccl, 3 buckets", "host")]
+    assert different == [wrong, wrong, False]
+    assert found["nccl"]["step"].startswith("CUDA graph of ")
+    assert found["host"]["step"].startswith("2 CUDA graphs of ")
+    assert len(kept.found["missed"]) == 2 * wrong
 
 
 @pytest.mark.parametrize(

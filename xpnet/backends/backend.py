@@ -196,6 +196,13 @@ class Backend(ABC):
     def to_host(self, x: Array) -> np.ndarray:
         """Return a NumPy copy of ``x``; waits for the device."""
 
+    def staging(self) -> tuple[Callable[[Array], np.ndarray], Callable[[np.ndarray], Array]]:
+        """Return ``to_host`` and ``place`` for vectors that come back at once, one at a time.
+
+        What the first returns holds until its next call, and may be written to.
+        """
+        return self.to_host, self.place
+
     @abstractmethod
     def owns(self, x: Any) -> bool:
         """Return whether ``x`` is an array of this library."""

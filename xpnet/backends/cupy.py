@@ -83,6 +83,12 @@ class CupyBackend(Backend):
     def to_host(self, x: Array) -> np.ndarray:
         return x.get()
 
+    def staging(self) -> tuple[Callable[[Array], np.ndarray], Callable[[np.ndarray], Array]]:
+        from xpnet.backends.cupy_transfer import Staging
+
+        staging = Staging(self.device)
+        return staging.to_host, staging.place
+
     def owns(self, x: Any) -> bool:
         import cupy
 

@@ -17,7 +17,7 @@ from xpnet.errors import BackendError
 from xpnet.prefetch import Empty, prefetch
 from xpnet.typing import Array
 
-__all__ = ["CupyLanes", "Lanes", "transferred"]
+__all__ = ["CupyLanes", "Lanes", "Staging", "transferred"]
 
 AHEAD = 2  # batches that are written while the one before them is on its way
 IN_TURN = 2  # buffers of the device: one is computed with, one is copied to
@@ -161,12 +161,41 @@ def _written(
         slot.begin()
 
 
+class Staging:
+    """Arrays of CuPy to the host and back, through one pinned buffer there."""
+
+    def __init__(self, device: Any) -> None:
+        import cupy
+        import cupyx  # type: ignore[import-not-found]
+
+        self._cupy, self._cupyx, self._device = cupy, cupyx, device
+        self._buffer = np.empty(0, np.uint8)
+
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return what is in x, in the buffer until the next call; waits for the device."""
+        with self._device:
+            buffer = self._buffer
+            if len(buffer) < x.nbytes:
+                buffer = self._cupyx.empty_pinned((x.nbytes,), np.uint8)
+            host = buffer[: x.nbytes].view(x.dtype).reshape(x.shape)
+            x.get(out=host)  # ends after earlier copies from the buffer
+            self._buffer = buffer
+            return host
+
+    def place(self, host: np.ndarray) -> Array:
+        """Return a copy on the device, which is made in the order of the current stream."""
+        with self._device:
+            x = self._cupy.empty(host.shape, dtype=host.dtype)
+            x.set(host)
+            return x
+
+
 class CupyLanes:
     """CuPy's streams and pinned memory."""
 
     def __init__(self, device: Any) -> None:
         import cupy
-        import cupyx  # type: ignore[import-not-found]
+        import cupyx
 
         self._cupy, self._cupyx, self._device = cupy, cupyx, device
         with device:

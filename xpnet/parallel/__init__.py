@@ -11,6 +11,7 @@ mpi.py        the ranks that MPI connects
 nccl.py       ranks with a GPU each, whose sums are taken there
 gpus.py       which GPU is whose
 watch.py      a call that waits for too long ends the job
+probe.py      which engines are here
 failure.py    how a job ends where a rank fails
 host.py       what one rank makes for the others of its host
 """

@@ -54,6 +54,9 @@ class Comm(ABC):
     def barrier(self) -> None:
         """Return once all ranks have come here."""
 
+    def launched(self) -> None:  # noqa: B027 - nothing to do but where sums join a stream
+        """Note that a graph with sums has been launched on the current stream of the device."""
+
     @property
     @abstractmethod
     def host(self) -> "Comm":

@@ -52,7 +52,7 @@ class NcclComm(Comm):
     """
 
     name = "nccl"
-    takes_device = True
+    takes_device = on_stream = True
 
     def __init__(
         self, others: Comm, gpu: int, *, timeout: float, end: Callable[[str], None]

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
 import threading
 import time
@@ -94,8 +95,7 @@ def library(mpi: Any) -> str:
 
 
 def _own_launcher() -> str:
-    beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    own = beside if os.path.exists(beside) else "the mpiexec of this MPI"
+    own = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or "its own mpiexec"
     return f"start them with {own}, or install mpi4py for the launcher's MPI"
 
 

@@ -16,6 +16,7 @@ from xpnet.data.tables import Header
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
+from xpnet.parallel import ALONE, Comm
 from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader
@@ -80,10 +81,12 @@ class Preprocessing:
         dataset: Dataset | StreamedDataset,
         placement: Placement = "auto",
         augment: Augment = Augment(),
+        comm: Comm = ALONE,
     ) -> Loader:
         """Return a loader of the rows of a data set, scaled, on ``backend``.
 
-        Raises DataError where they have another shape than the rows trained on, or a bad value.
+        All ranks of ``comm`` call this at once; those of a host share what is scaled. Raises
+        DataError where the rows have another shape than those trained on, or a bad value.
         """
         if isinstance(dataset, StreamedDataset):
             return StreamedLoader(
@@ -107,6 +110,7 @@ class Preprocessing:
             resident=RESIDENT[placement],
             transform=lambda rows: self.encoder.apply(rows, backend.dtype_name),
             augment=augment,
+            comm=comm,
         )
 
     def scaled_targets(self, y: np.ndarray) -> np.ndarray:

@@ -111,8 +111,8 @@ class Engine:
         if comm.size > 1 or parallel.reduce == "ordered":
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
-            moves = backend.to_host, backend.place, backend.active
-            across = Across(comm, self.share, *moves, parallel)
+            moves = backend.staging() if parts is None else (backend.to_host, backend.place)
+            across = Across(comm, self.share, *moves, backend.active, parallel)
         self.request = StepRequest(
             backend, model, loss, optimizer, clip, mixed, accumulate, alpha, across
         )
@@ -215,7 +215,6 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
-        shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
             whole = gathered(batch)
             shared = {} if rows is None else {"rows": rows}

@@ -20,14 +20,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.errors import ConfigError, TrainingError, XpnetWarning
 from xpnet.parallel import ALONE, WHOLE, Comm, Share
 from xpnet.parallel.settings import Parallel
-from xpnet.step import AnyBatch, Batch, TrainState, gathered
+from xpnet.step import TrainState
 from xpnet.training.callbacks import MANY, Callback, EpochMetrics, overridden, steps_between
 from xpnet.training.engine import Engine
 from xpnet.training.given import compare
@@ -35,7 +35,6 @@ from xpnet.training.threads import Threads, of_rank
 
 __all__ = ["Alone", "NotFiniteError", "Several", "check_ranks", "ranks_of"]
 
-T = TypeVar("T")
 SECONDS = 0.2  # between two exchanges about a stop
 
 
@@ -99,10 +98,6 @@ class Alone:
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         """Raise ConfigError or DataError, on all ranks, where they were given different things."""
 
-    def from_first(self, function: Callable[[], T]) -> T:
-        """Return what rank 0's function returns, or raise what it raises; others call none."""
-        return function()
-
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         """Return the host state that all ranks go on with, of that of this rank."""
         return state
@@ -127,16 +122,6 @@ class Alone:
         for hook in hooks:
             hook(trainer)
         return trainer.stopped is not None and trainer.position.batch < trainer.steps_per_epoch
-
-    def whole(self, engine: Engine, batch: AnyBatch) -> AnyBatch:
-        """Return the batch of which this rank has its share."""
-        if engine.share.is_whole:
-            return batch
-        with engine.backend.active():
-            own = gathered(batch)
-        to_host, place = engine.backend.to_host, engine.backend.place
-        parts = self.comm.allgather(tuple(None if a is None else to_host(a) for a in own))
-        return Batch(*(None if a is None else place(a) for a in _in_order(engine.share, parts)))
 
     def batches(self, parts: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
         """Return host arrays of the validation's batches, of this rank's shares of them."""
@@ -173,19 +158,6 @@ class Several(Alone):
 
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         compare(self.comm.allgather(given()))
-
-    def from_first(self, function: Callable[[], T]) -> T:
-        value: Any = None
-        error: Exception | None = None
-        if self.is_first:
-            try:
-                value = function()
-            except Exception as raised:
-                error = raised
-        value, failed = self.comm.bcast((value, error))
-        if failed is not None:
-            raise error or failed
-        return value
 
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         sums = self.comm.allgather(_checksum(state))

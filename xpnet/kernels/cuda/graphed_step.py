@@ -218,6 +218,7 @@ class FusedStep:
         if (graphs := repeated.graphs.get(n)) is not None:
             steps.begin()
             graphs.replay()
+            self._launched()
         elif self.graph and repeated.graph and repeated.runs >= EAGER_STEPS:
             self._run_and_capture(repeated, n)
         else:
@@ -242,7 +243,9 @@ class FusedStep:
 
         def try_out() -> str:
             steps.begin()
-            return graphs.try_out()
+            failed = graphs.try_out()
+            self._launched()
+            return failed
 
         fault = fault_of_graph(e, state, kept, try_out, steps.run, self._renew, self.task.threads)
         if fault := self._agreed(fault):
@@ -250,6 +253,10 @@ class FusedStep:
             return
         repeated.graphs[n] = graphs
         self.note = self._longest()
+
+    def _launched(self) -> None:
+        if self.task.comm is not None and self.task.comm.on_stream:
+            self.task.comm.launched()
 
     def _agreed(self, why: str) -> str:
         """Return why one of the ranks cannot have a graph: then none has one."""
@@ -268,13 +275,13 @@ class FusedStep:
         note = "CUDA graph" if graphs.count == 1 else f"{graphs.count} CUDA graphs"
         note += f" of {f'{n} steps, ' * (n > 1)}{launches(calls)} launches"
         note += " on 2 streams" if any(call.lane for call in calls) else ""
-        if comm is not None:
-            note += f" with {'the sums' if comm.on_stream else 'a sum'} over {comm.size} ranks "
-            note += "in it" if comm.on_stream else "between them"
         note += f" in {self.task.mixed.dtype}" if self.task.mixed else ""
         note += f" over {parts} micro-batches" if parts > 1 else ""
         padded = self.task.padding
         note += f" padded to multiples of {padded.pack}" if padded else ""
+        if comm is not None:
+            note += f" with {'the sums' if comm.on_stream else 'a sum'} over {comm.size} ranks "
+            note += "in it" if comm.on_stream else "between them"
         return f"{note}, equal to the eager step{'s' * (n > 1)}; {self.executor.note}"
 
     def _stay_eager(self, repeated: "_Repeated", reason: str) -> None:
