@@ -350,7 +350,7 @@ def test_the_command_measures_two_real_ranks(tmp_path):
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
     command = [sys.executable, "-m", "xpnet", "bench", "--scaling", "--ranks", "1,2"]
     command += ["--rounds", "1", "--rows", "64-32-10:32:sgd", "--json-file", "s.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "s.json").read_text())
     (network,) = found["networks"]
