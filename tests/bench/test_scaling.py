@@ -327,7 +327,15 @@ def test_without_mpi4py_it_says_what_to_install(capsys, monkeypatch):
     ("launcher", "message"),
     [
         (["no-such-program"], "cannot start no-such-program: No such file"),
-        ([sys.executable, "-c", "print('so it is'); raise SystemExit(3)"], "2 ranks: so it is"),
+        ([sys.executable, "-c", "print('so it is\\n==='); raise SystemExit(3)"], "ranks: so it is"),
+        (
+            [
+                sys.executable,
+                "-c",
+                "import sys; print('x.DataError: why\\nSee the FAQ', file=sys.stderr)",
+            ],
+            "2 ranks: x.DataError: why",
+        ),
     ],
 )
 def test_ranks_that_cannot_be_started_or_fail_are_an_error(launcher, message, monkeypatch):

@@ -8,6 +8,7 @@ model knows.
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -222,8 +223,12 @@ def _run_job(job: Mapping[str, Any], n: int, start: Sequence[str]) -> dict[str, 
 
 
 def _last(text: str) -> str:
-    """The last line that says something."""
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last error of a rank; without one, the last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
+    errors = [
+        line for line in lines if re.match(r"xpnet: |error: |[\w.]+(Error|Exception): ", line)
+    ]
+    return [*lines, *errors][-1] if lines else ""
 
 
 def _sums(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
