@@ -260,6 +260,19 @@ def test_ranks_with_different_settings_are_told_so(settings):
     on_ranks(2, train)
 
 
+def test_an_object_without_a_repr_is_no_other_setting_on_another_rank():
+    class Slower(xpnet.schedules.Constant):
+        __repr__ = object.__repr__
+
+    def train(comm):
+        trainer = made(comm, schedule=Slower())
+        assert " at 0x" in repr(trainer.schedule)
+        return trainer.fit(classes(), epochs=1)
+
+    first, second = on_ranks(2, train)
+    assert first == second
+
+
 def test_a_label_that_is_wrong_on_one_rank_is_an_error_on_all():
     x, y = classes()
 
