@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -195,6 +196,24 @@ def test_a_stop_by_the_clock_stops_all_ranks_at_one_step(monkeypatch):
     assert (step, why) == other
     assert why == "enough"
     assert 30 <= step < 400
+
+
+def test_another_thread_that_stops_one_rank_stops_all_at_one_step():
+    trainers = {}
+
+    class Shown(Callback):
+        def on_step_end(self, trainer):
+            if trainer.comm.rank == 0 and trainer.position.step == 5:
+                Thread(target=lambda: trainers[1].stop("by a button")).start()
+
+    def train(comm):
+        trainers[comm.rank] = trainer = made(comm, model=[Dense(3)])
+        trainer.fit(classes(), epochs=1000, callbacks=[Shown()])
+        return trainer.position, trainer.stopped
+
+    first, second = on_ranks(2, train)
+    assert first == second
+    assert first[1] == "by a button"
 
 
 def test_a_stop_at_an_epochs_end_on_one_rank_is_one_on_all():
@@ -477,7 +496,11 @@ def test_the_summary_names_the_ranks():
     texts = on_ranks(2, train)
     assert "2 ranks, connected by threads; this is rank 1" in texts[1]
     assert "parallel   Parallel(reduce='ordered', parts=4)" in texts[1]
-    assert "rank" not in made().summary()
+    assert "rank" not in made().summary() + repr(made())
+
+
+def test_its_repr_says_which_rank_it_is():
+    assert repr(on_ranks(2, made)[1]).endswith("comm=<rank 1 of 2>)")
 
 
 def test_ranks_of_a_host_divide_its_cores(monkeypatch):

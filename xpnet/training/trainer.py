@@ -351,7 +351,6 @@ class Trainer(Predicting):
                 callback.on_train_begin(self)
                 begun.append(callback)
             self._choose_threads(loader)
-            self._ranks.agree(self)
             with limited(self.engine.backend, self.chosen_threads):
                 self._train(loader.shared(self.engine.share), checks)
         except BaseException as error:
@@ -377,10 +376,12 @@ class Trainer(Predicting):
         return weights.counted(self.loss, loader.targets(), self.model.output_shape[-1])
 
     def _train(self, loader: Loader, checks: Loader | None) -> None:
-        while self.position.epoch < self.epochs and self.stopped is None:
-            if self._train_epoch(loader):
+        over = self._ranks.agree(self)
+        while self.position.epoch < self.epochs and not over:
+            over = not self._train_epoch(loader)
+            if not over:
                 self._end_epoch(checks)
-                self._ranks.agree(self)
+                over = self._ranks.agree(self)
 
     def _choose_threads(self, loader: Loader) -> None:
         """Measure how many threads are the fastest, unless that is known or nothing is left."""
@@ -794,7 +795,10 @@ class Trainer(Predicting):
 
     def __repr__(self) -> str:
         where = self.backend or self._placement.name
-        return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
+        of = self.comm.size
+        rank = "" if of == 1 else f", comm=<rank {self.comm.rank} of {of}>"
+        made = f"{self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r}{rank}"
+        return f"Trainer({made})"
 
     @property
     def _where(self) -> tuple[str, str | None]:
