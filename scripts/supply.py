@@ -46,6 +46,7 @@ PERMISSIVE = re.compile(
 )
 # Licences of packages whose metadata is incomplete, with the source.
 KNOWN: dict[str, str] = {
+    "mpich": "mpich2, in the manner of BSD",  # LICENSE in its wheel; libraries in it: MIT and BSD
     "namex": "Apache-2.0",  # LICENSE in its wheel
     "selenium-axe-python": "MPL-2.0",  # LICENSE.txt in its wheel; that of axe-core, too
 }

@@ -42,6 +42,8 @@ MARK = re.compile(r"^\*\((.+)\)\*$")
 # Reason -> whether the block is run all the same, to see that what is missing is said in a line.
 MARKS = {
     "needs a GPU": True,
+    "needs an MPI": True,
+    "needs several hosts": False,
     "needs Docker": False,
     "needs the network": False,
     "needs a library of yours": False,

@@ -32,7 +32,7 @@ def test_the_python_runs_as_it_is_printed(code, tmp_path, monkeypatch):
 
 
 # Commands with a placeholder, and those that other tests run in a shorter form.
-NOT_AS_WRITTEN = {"FILE", "RUN", "FOLDER", "bench", "mylib"}
+NOT_AS_WRITTEN = {"FILE", "RUN", "FOLDER", "bench", "mylib", "--ranks"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from xpnet.bench.setting import Setting
 from xpnet.cli.main import main
 from xpnet.errors import BackendError
 from xpnet.nn.layout import layouts
-from xpnet.parallel import ALONE
+from xpnet.parallel import ALONE, Local
 
 LINK = Link(2.0, 10.0, 5.0)  # µs, GB/s: 1000 bytes take 0.1 µs, and 0.2 to add up
 SMALL = parse_network("8-6-4:10:sgd")
@@ -195,20 +196,27 @@ def test_apart_from_the_others_a_rank_computes_its_rows_only():
     assert Steps(SMALL, 10, ALONE)._shared is None
 
 
-def test_the_clock_has_the_time_of_sums_alone():
-    def rank(comm):
-        clock = Clock()
-        timed = clock.on(comm)
-        timed.barrier()
-        assert clock.seconds == 0.0
-        x = np.ones(3)
-        timed.allreduce(x)
-        first = clock.seconds
-        timed.iallreduce(x)()
-        assert 0.0 < first < clock.seconds
-        return x
+def test_the_clock_has_the_time_of_sums_and_of_waiting_for_them():
+    class Slow(Local):
+        def barrier(self):
+            time.sleep(0.02)
 
-    assert [x.tolist() for x in on_ranks(2, rank)] == [[4.0] * 3] * 2
+        def allreduce(self, x):
+            time.sleep(0.01)
+
+        def iallreduce(self, x):
+            return lambda: time.sleep(0.01)
+
+    clock = Clock()
+    timed = clock.on(Slow())
+    timed.barrier()
+    assert clock.seconds == 0.0
+    timed.allreduce(np.ones(3))
+    first = clock.seconds
+    assert first >= 0.01
+    wait = timed.iallreduce(np.ones(3))
+    wait()
+    assert clock.seconds - first >= 0.01
 
 
 def measured_on_threads(n):
@@ -218,6 +226,20 @@ def measured_on_threads(n):
     return next(filter(None, on_ranks(n, lambda comm: measure_job(job, comm)))) if n > 1 else (
         measure_job(job, ALONE)
     )  # fmt: skip
+
+
+FACTS = {"processor": "P", "cores": 2, "threads": "1", "python": "3", "versions": {}}
+
+
+@pytest.fixture(autouse=True)
+def few_simulations(monkeypatch):
+    monkeypatch.setattr("xpnet.bench.scaling_outlook.SIMULATED", (2, 3))
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    monkeypatch.setattr("xpnet.bench.scaling._run_job", lambda job, n, _: measured_on_threads(n))
+    return measure_scaling([SMALL], [], ranks=(1,), rounds=1)
 
 
 @pytest.fixture
@@ -245,13 +267,19 @@ def test_a_measurement_has_every_point_and_its_model(found):
     assert found.modelled(of, 1).compute == of.alone(10)
 
 
+def test_one_rank_alone_is_enough_for_the_model(one_rank):
+    (of,) = one_rank.networks
+    assert one_rank.elsewhere(of, LINK).size == of.size > 0
+    assert one_rank.sums == {}
+    assert "| 1,024 | 1,014 |" in scaling_tables.scaling_markdown(one_rank, FACTS)
+
+
 def test_tables_and_json_say_all_of_it(found):
-    text = scaling_tables.scaling_markdown(found, {"processor": "P", "cores": 2, "threads": "1",
-                                                   "python": "3", "versions": {}})  # fmt: skip
+    text = scaling_tables.scaling_markdown(found, FACTS)
     for words in (
         "| strong, 2, batch 10 |", "| weak, 2, batch 20 |", "| in order | 2 |",
-        "| 8-6-4:10:sgd | ", " the same |", "| 1,024 | 1,014 |", "InfiniBand, ring, 1,024",
-        "P, 2 cores",
+        "| 8-6-4:10:sgd | ", " the same |", "| 1,024 | 1,014 |", "InfiniBand, ring, 3",
+        "P, 2 cores", "| 8-6-4:10:sgd, weak, Ethernet |",
     ):  # fmt: skip
         assert words in text, words
     data = json.loads(json.dumps(scaling_tables.scaling_json(found, {})))
@@ -261,8 +289,9 @@ def test_tables_and_json_say_all_of_it(found):
 
 
 def test_more_ranks_than_cores_take_turns_and_that_is_said(found):
-    few = Scaling(found.networks, found.sums, found.sizes, found.added, cores=1)
+    few = Scaling(found.networks, found.sums, found.sizes, found.added, cores=1, load=3.0)
     (of,) = few.networks
+    assert any("3.0 processes wanted its 1 cores" in note for note in scaling_tables.notes(few))
     assert few.modelled(of, 2).compute == 2 * of.compute(5)
     assert any("More ranks than the 1 cores" in note for note in scaling_tables.notes(few))
     assert "strong, 2 *, batch 10" in [row[0] for row in scaling_tables.tables(few)[0].rows]
@@ -298,7 +327,15 @@ def test_without_mpi4py_it_says_what_to_install(capsys, monkeypatch):
     ("launcher", "message"),
     [
         (["no-such-program"], "cannot start no-such-program: No such file"),
-        ([sys.executable, "-c", "print('so it is'); raise SystemExit(3)"], "2 ranks: so it is"),
+        ([sys.executable, "-c", "print('so it is\\n==='); raise SystemExit(3)"], "ranks: so it is"),
+        (
+            [
+                sys.executable,
+                "-c",
+                "import sys; print('x.DataError: why\\nSee the FAQ', file=sys.stderr)",
+            ],
+            "2 ranks: x.DataError: why",
+        ),
     ],
 )
 def test_ranks_that_cannot_be_started_or_fail_are_an_error(launcher, message, monkeypatch):
@@ -321,7 +358,7 @@ def test_the_command_measures_two_real_ranks(tmp_path):
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
     command = [sys.executable, "-m", "xpnet", "bench", "--scaling", "--ranks", "1,2"]
     command += ["--rounds", "1", "--rows", "64-32-10:32:sgd", "--json-file", "s.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "s.json").read_text())
     (network,) = found["networks"]

@@ -156,7 +156,7 @@ def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
     def fault(*_, **__):
         return [][0]
 
-    monkeypatch.setattr("xpnet.run.train_run.load_config", fault)
+    monkeypatch.setattr("xpnet.run.asked.load_config", fault)
     code, _, err = xpnet("train")
     assert code == 2
     assert err.startswith("error: IndexError: list index out of range (a bug in xpnet; --debug")
@@ -506,6 +506,8 @@ def test_backends_lists_what_is_available(xpnet):
     code, out, err = xpnet("backends")
     assert (code, err) == (0, "")
     assert all(name in out for name in ("numpy", "cupy", "torch", "jax", "array-api-strict"))
+    engines = [line for line in out.splitlines() if line.startswith(("mpi ", "nccl "))]
+    assert len(engines) == 2
     assert out.splitlines()[-1].startswith("auto is ")
 
 

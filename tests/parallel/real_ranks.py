@@ -1,8 +1,12 @@
-"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
+"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit.
 
-import importlib.util
+They are those of the MPI that xpnet itself would find, or of the mpiexec that the variable
+XPNET_TEST_MPIEXEC names (mpi4py's variable MPI4PY_LIBMPI is its library then).
+"""
+
+import contextlib
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +17,11 @@ from typing import NamedTuple
 import pytest
 
 import xpnet
+from xpnet.parallel import launcher
 
 SECONDS = 60
+# What Open MPI's mpiexec says of a job that fails, beside what the ranks say.
+BANNER = re.compile(r"-{74}\n.*?\n-{74}\n|\[warn\] Epoll [^\n]*\n|\0\n?", re.DOTALL)
 
 
 class Done(NamedTuple):
@@ -30,26 +37,24 @@ class Done(NamedTuple):
 
 
 def mpiexec():
-    """The mpiexec beside this Python, else that of the PATH; without one the test is skipped."""
+    """What starts ranks; without it, or without mpi4py, the test is skipped."""
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    found = os.environ.get("XPNET_TEST_MPIEXEC") or launcher.mpiexec()
     if found is None:
         pytest.skip("no mpiexec: pip install mpich")
     return found
 
 
-def is_here():
-    """Whether ranks can be started at all."""
-    return importlib.util.find_spec("mpi4py") is not None
-
-
 def start(size, *words, env=None, cwd=None, options=()):
-    """Start ``python *words`` on so many ranks; the Popen is the leader of a group of its own."""
+    """Start ``python *words`` on so many ranks; the Popen is the leader of a group of its own.
+
+    ``size`` None is a process without mpiexec, such as one that starts it.
+    """
+    launch = [] if size is None else [mpiexec(), *options, "-n", str(size)]
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # lines are whole
     path = os.pathsep.join([str(Path(xpnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [mpiexec(), *options, "-n", str(size), sys.executable, *map(str, words)],
+        [*launch, sys.executable, *map(str, words)],
         env={**inherited, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -65,10 +70,14 @@ def finish(job, seconds=SECONDS):
     try:
         out, err = job.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
+        os.killpg(job.pid, signal.SIGTERM)  # which ends what it has started, too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(3)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
         out, err = job.communicate()
         pytest.fail(f"the ranks have not ended in {seconds} s\n{out}\n{err}")
-    return Done(job.returncode, out, err)
+    return Done(job.returncode, out, BANNER.sub("", err))
 
 
 def run(size, *words, seconds=SECONDS, **options):

@@ -9,7 +9,6 @@ from thread_ranks import on_ranks
 from xpnet.nn import LAYERS, Dense, Sequential, Tanh
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import SGD
-from xpnet.parallel import ALONE
 from xpnet.parallel.settings import Parallel
 from xpnet.step import Batch, StepInputs, dropout_keys
 from xpnet.training.engine import Engine
@@ -48,14 +47,23 @@ class Training:
     """A training of some steps: called with a communicator, it returns what has come of it."""
 
     def __init__(self, model, loss, data, rule=None, clip=Clip(), *, batch_size=13, steps=100,
-                 backend=None, step="auto", **options):  # fmt: skip
+                 backend=None, step="portable", **options):  # fmt: skip
         summed = loss.reduction == "sum"
         rule = rule or SGD(0.05 / batch_size if summed else 0.05, momentum=0.9)
-        self.make = lambda comm: Engine(
-            backend or make_backend("numpy"), model, loss, rule, clip,
-            **{"step": "portable" if comm is None else step, "comm": comm or ALONE, **options},
-        )  # fmt: skip
+        self.given = backend or make_backend("numpy"), model, loss, rule, clip
+        self.options = {"step": step, **options}
         self.data, self.batch_size, self.steps = data, batch_size, steps
+
+    def engine(self, comm):
+        """Return the engine of a rank, or of a process alone, which has no parts."""
+        if comm is None:
+            alone = {k: v for k, v in self.options.items() if k != "parallel"}
+            return Engine(*self.given, **{**alone, "step": "portable"})
+        return Engine(*self.given, comm=comm, **self.options)
+
+    def engine_of_two(self):
+        """Return the engine of rank 0 of two, which takes no step."""
+        return on_ranks(2, self.engine)[0]
 
     def batch(self, engine, t):
         """Return this rank's rows of the batch of step t, and what else the step is given."""
@@ -71,10 +79,10 @@ class Training:
         return batch, StepInputs(t, coefficients, keys, shared)
 
     def __call__(self, comm=None):
-        engine = self.make(comm)
-        costs = []
-        for t in range(self.steps):
-            costs.append(engine.train(*self.batch(engine, t)))
+        engine, costs = self.engine(comm), []
+        with np.errstate(all="ignore"):  # of 16 bits
+            for t in range(self.steps):
+                costs.append(engine.train(*self.batch(engine, t)))
         state = engine.tensors() | {"costs": np.array([*map(engine.backend.to_host, costs)])}
         return engine, state
 

@@ -1,7 +1,12 @@
 """MpiComm between processes: what the ranks tell one another, and how a job ends."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import pytest
-from real_ranks import run_script
+from real_ranks import run, run_script
 
 pytestmark = pytest.mark.long
 
@@ -10,21 +15,53 @@ def test_what_ranks_tell_one_another():
     done = run_script(
         2,
         """
-        x = np.arange(5.0) * (comm.rank + 1)
-        comm.allreduce(x)
-        assert x.tolist() == [0, 3, 6, 9, 12]
-        wait = comm.iallreduce(x)
-        wait()
-        assert x.tolist() == [0, 6, 12, 18, 24]
-        comm.allreduce(np.zeros(0, np.float32))
-        given = comm.bcast({"a": np.arange(3) + comm.rank} if comm.rank == 0 else None)
-        assert given["a"].tolist() == [0, 1, 2]
-        rows = comm.allgather(np.full((comm.rank + 1, 3), comm.rank, np.float32))
-        assert [r.tolist() for r in rows] == [[[0] * 3], [[1] * 3] * 2]
-        rows[1][:] = 5  # they are this rank's own
-        assert comm.allgather("é" * comm.rank) == ["", "é"]
-        assert (comm.local_rank, comm.local_size) == (comm.rank, 2)
-        assert comm.host.bcast(comm.rank) == 0
+        from xpnet.errors import BackendError
+        from xpnet.parallel import gpus, mpi
+        from xpnet.parallel.settings import Parallel
+        for mpi.PIECE in (1 << 28, 3):  # the most numbers or bytes of one call of MPI
+            x = np.arange(5.0) * (comm.rank + 1)
+            comm.allreduce(x)
+            assert x.tolist() == [0, 3, 6, 9, 12]
+            wait = comm.iallreduce(x)
+            wait()
+            assert x.tolist() == [0, 6, 12, 18, 24]
+            for dtype in ("float32", "int32", "int64"):
+                x = np.arange(4, dtype=dtype)
+                comm.allreduce(x)
+                assert x.tolist() == [0, 2, 4, 6]
+            comm.allreduce(np.zeros(0, np.float32))
+            for x in (np.zeros(2, np.float16), np.zeros((2, 2)), [1.0]):
+                try:
+                    comm.allreduce(x)
+                except BackendError as error:
+                    assert "MPI sums " in str(error)
+                else:
+                    raise AssertionError(x)
+            given = comm.bcast({"a": np.arange(3) + comm.rank} if comm.rank == 0 else None)
+            assert given["a"].tolist() == [0, 1, 2]
+            given["a"][0] = 3
+            long = comm.bcast([np.arange(9), "é" * 999, np.zeros(0), comm.rank])
+            assert (long[0][8], len(long[1]), long[2].size, long[3]) == (8, 999, 0, 0)
+            assert comm.allgather("é" * 999 * comm.rank) == ["", "é" * 999]
+            rows = comm.allgather(np.full((comm.rank + 1, 3), comm.rank, np.float32))
+            assert [r.tolist() for r in rows] == [[[0] * 3], [[1] * 3] * 2]
+            rows[1][:] = 5  # they are this rank's own
+            two = comm.allgather((np.arange(3.0), np.zeros(0), np.full(comm.rank, 7)))
+            assert [[len(a) for a in of] for of in two] == [[3, 0, 0], [3, 0, 1]]
+            assert two[1][2][0] == 7 and two[0][0].tolist() == [0, 1, 2]
+            assert comm.allgather("é" * comm.rank) == ["", "é"]
+            assert (comm.local_rank, comm.local_size) == (comm.rank, 2)
+            assert comm.host.bcast(comm.rank) == 0
+            assert comm.note.startswith("2 ranks on this host, connected by ")
+            assert join() is comm
+        gpus.visible_gpus = list
+        for device, error in (("cpu", "CuPy on GPUs, and the"), ("auto", "sees no GPU")):
+            try:
+                join(Parallel(engine="nccl"), device=device)
+            except BackendError as refused:
+                assert error in str(refused)
+            else:
+                raise AssertionError(device)
         comm.barrier()
         print("well")
         """,
@@ -93,3 +130,53 @@ def test_a_call_that_waits_too_long_ends_the_job():
     assert code == 1
     assert "xpnet: rank 0 has waited 1 s for the other ranks in a barrier (<string>:" in line
     assert line.endswith("take another path; parallel.timeout = 2 allows more")
+
+
+def test_a_rank_that_never_joins_is_not_waited_for():
+    script = """
+    import os, time
+    from xpnet.parallel import join
+    from xpnet.parallel.launcher import launched
+    from xpnet.parallel.settings import Parallel
+    if launched().rank == 1: time.sleep(60)
+    join(Parallel(timeout=1))
+    """
+    done = run(2, "-c", textwrap.dedent(script), seconds=10)
+    assert done.code == 1
+    assert "xpnet: rank 0 has waited 1 s for the other ranks in the start of MPI (" in done.err
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_error_before_the_ranks_meet_is_told(apart):
+    """The other one is never heard of: it has ended, or trains by itself."""
+    script = f"""
+    import os, sys
+    from xpnet.parallel import failure, join
+    from xpnet.parallel.launcher import launched
+    from xpnet.parallel.settings import Parallel
+    failure.START = 1
+    if {apart}: join(Parallel(engine="none"))
+    if launched().rank == 0: sys.exit()
+    failure.end_together("no", lambda who: print(who + "no such file", file=sys.stderr), 2)
+    sys.exit(2)
+    """
+    done = run(2, "-c", textwrap.dedent(script), seconds=10)
+    assert (done.code, done.err) == (2, "rank 1: no such file\n")
+
+
+def test_processes_that_mpi_does_not_connect_are_refused():
+    """As under the launcher of another MPI: each of them would train alone."""
+    variables = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "8"}
+    script = "from xpnet.parallel import join; join()"
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert found.returncode == 1
+    last = found.stderr.splitlines()[-1]
+    assert "mpiexec of Open MPI has started 8 processes, but mpi4py's MPI, " in last
+    assert ", sees 1: that launcher is of another MPI: start them with " in last

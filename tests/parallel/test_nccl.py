@@ -55,7 +55,8 @@ def test_sums_are_put_on_the_current_stream(cupy):
     on_ranks(2, rank)
 
 
-def test_a_sum_beside_the_current_stream_has_what_was_computed_and_is_waited_for(cupy):
+@pytest.mark.parametrize("early", [False, True])
+def test_a_sum_beside_the_current_stream_has_what_was_computed_and_is_waited_for(cupy, early):
     def rank(others):
         comm = NcclComm(others, others.rank, timeout=60, end=pytest.fail)
         with Device(others.rank):
@@ -66,7 +67,8 @@ def test_a_sum_beside_the_current_stream_has_what_was_computed_and_is_waited_for
             stream.work.append(lambda: seen.append("between"))
             wait()
             stream.work.append(lambda: seen.extend(x.host))
-            stream.synchronize()
+            for first in (comm._beside, stream)[:: 1 if early else -1]:
+                first.synchronize()
             assert seen == ["between", 3, 3]
 
     on_ranks(2, rank)

@@ -260,6 +260,16 @@ def test_ranks_with_different_settings_are_told_so(settings):
     on_ranks(2, train)
 
 
+def test_a_label_that_is_wrong_on_one_rank_is_an_error_on_all():
+    x, y = classes()
+
+    def train(comm):
+        with pytest.raises(DataError, match="row 7"):
+            made(comm).fit((x, np.where(np.arange(50) == 7, 3 * comm.rank, y)), epochs=1)
+
+    on_ranks(2, train)
+
+
 def test_another_validation_on_one_rank_is_refused():
     def train(comm):
         with pytest.raises(DataError, match=r"validation: .* rank 0 has 9 rows, rank 2 has 8"):
@@ -348,6 +358,18 @@ def test_all_ranks_raise_the_same_error_of_a_learning_rate_too_high(settings):
     one = run(None)
     assert set(on_ranks(2, run)) == {one}
     assert "step" in one
+
+
+def test_all_ranks_raise_the_same_error_of_the_last_update_of_an_epoch():
+    x, y = classes(10)
+
+    def run(comm):
+        trainer = made(comm, (Dense(8), ReLU(), Dense(3)), optimizer=xpnet.SGD(1e308))
+        with pytest.raises(TrainingError, match="from epoch 1, step 2 on") as caught:
+            trainer.fit((1e3 * x, y), epochs=1)
+        return str(caught.value)
+
+    assert set(on_ranks(4, run)) == {run(None)}
 
 
 def test_what_rank_0_finds_between_two_steps_all_ranks_explain():
@@ -440,7 +462,7 @@ def test_the_summary_names_the_ranks():
         return made(comm, parallel=ORDERED).summary()
 
     texts = on_ranks(2, train)
-    assert "2 by threads; this is rank 1" in texts[1]
+    assert "2 ranks, connected by threads; this is rank 1" in texts[1]
     assert "parallel   Parallel(reduce='ordered', parts=4)" in texts[1]
     assert "rank" not in made().summary()
 
@@ -461,11 +483,11 @@ def test_ranks_of_a_host_divide_its_cores(monkeypatch):
             assert threads.why == f"6 cores for {ranks} ranks of this host"
 
 
-def test_nothing_is_exchanged_by_a_process_alone(monkeypatch):
+def test_nothing_is_summed_by_a_process_alone(monkeypatch):
     def refuse(*arguments):
         pytest.fail("a process alone has nobody to ask")
 
-    for name in ("allgather", "bcast", "barrier", "allreduce"):
+    for name in ("barrier", "allreduce", "iallreduce"):
         monkeypatch.setattr(f"xpnet.parallel.comm.Local.{name}", refuse)
     whole_fit(made())
 

@@ -4,11 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from thread_ranks import on_ranks
 
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.data import Augment, Shuffle, open_rows, scan
+from xpnet.data import Augment, Dataset, Scaler, Shuffle, open_rows, scan
 from xpnet.errors import DataError
-from xpnet.parallel import Share
+from xpnet.parallel import ALONE, Share
+from xpnet.run import preprocessing
+from xpnet.run.preprocessing import Preprocessing
 from xpnet.training.loader import Loader
 from xpnet.training.renewed_loader import RenewedLoader, RenewedRows
 from xpnet.training.streamed_loader import StreamedLoader
@@ -126,6 +129,61 @@ def test_a_row_is_augmented_in_the_same_way_whatever_the_number_of_ranks(augment
     )
     for ranks, parts in itertools.product((*RANKS, 41), PARTS):
         check_batches(loader, ranks, 12, Shuffle(0, 3), 1, parts=parts)
+
+
+def test_what_is_placed_is_transformed_once_for_the_ranks_of_a_host(backend32, rng):
+    x, y, weight = rng.integers(0, 255, (41, 3)), rng.integers(0, 3, 41), rng.random(41)
+    calls = []
+
+    def transform(x):
+        calls.append(len(x))
+        return x / 255
+
+    def of(comm):
+        return Loader(backend32, x, y, weight, transform=transform, resident=True, comm=comm)
+
+    alone = of(ALONE)
+    for loader in on_ranks(3, of):
+        for name, expected in alone.arrays.items():
+            found = loader.arrays[name]
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(*map(backend32.to_host, (found, expected)))
+    assert calls == [41, 41]
+
+
+def test_a_run_checks_and_scales_once_for_the_ranks_of_a_host(rng, monkeypatch):
+    x, y, _ = arrays(rng)
+    rows, calls = Dataset(x, y, ("a", "b", "c"), "t"), []
+    kept = Preprocessing(Scaler(np.ones(3), np.full(3, 2.0)), (3,), 3, ("a", "b", "c"))
+    monkeypatch.setattr(preprocessing, "check", lambda *_, **__: calls.append("check"))
+    monkeypatch.setattr(
+        Scaler, "apply", lambda self, rows, dtype: calls.append("scale") or rows.astype(dtype) / 2
+    )
+    found = on_ranks(3, lambda comm: kept.loader(NumpyBackend(), rows, comm=comm))
+    assert calls == ["check", "scale"]
+    for loader in found:
+        np.testing.assert_array_equal(loader.arrays["x"], x / 2)
+
+
+def test_an_error_in_the_rows_is_one_of_all_ranks(rng):
+    x, y, _ = arrays(rng)
+    kept = Preprocessing(Scaler(np.ones(4), np.ones(4)), (4,), 3, ("a", "b", "c"))
+    rows = Dataset(x, y, ("a", "b", "c"), "t")
+
+    def on_rank(comm):
+        with pytest.raises(DataError, match="shape"):
+            kept.loader(NumpyBackend(), rows, comm=comm)
+
+    on_ranks(2, on_rank)
+
+
+def test_the_ranks_have_their_data_in_the_same_place(rng):
+    x, y, _ = arrays(rng)
+
+    def of(comm):
+        return Loader(NumpyBackend(), x, y, resident=comm.rank > 0, comm=comm).resident
+
+    assert on_ranks(2, of) == [False, False]
 
 
 def test_some_rows_are_shared_as_they_are_taken(rng):

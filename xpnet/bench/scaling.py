@@ -8,6 +8,7 @@ model knows.
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -30,6 +31,7 @@ from xpnet.bench.scaling_model import (
     predict,
     slowest,
 )
+from xpnet.bench.scaling_rank import summed_bytes
 from xpnet.errors import BackendError
 
 __all__ = ["RANKS", "SCALED", "VARIANTS", "Measured", "Point", "Scaling", "measure_scaling"]
@@ -81,7 +83,7 @@ class Measured:
     alone: Compute  # of a step that nobody shares
     compute: Compute  # of a rank's part of one
     rounds: Sequence[Sequence[float]]  # microseconds of single steps of one process
-    one_rank: float  # a step on one rank of an MPI, relative to one without MPI
+    one_rank: float  # a step on one rank of an MPI, relative to one without, in the best rounds
     same_bits: bool  # of these two
 
     def efficiency(self, kind: str, n: int) -> float:
@@ -103,6 +105,7 @@ class Scaling:
     sizes: Mapping[int, Sequence[tuple[int, float]]]  # what they are fitted to
     added: float  # GB/s that a process adds to a vector
     cores: int
+    load: float | None  # processes that wanted a core before, on average; None on Windows
 
     def modelled(self, measured: Measured, n: int, *, weak: bool = False) -> Predicted:
         """Return the model of a step here, where more ranks than cores take turns on these."""
@@ -139,6 +142,7 @@ class Scaling:
 def measure_scaling(
     networks: Sequence[Network],
     launcher: Sequence[str],
+    python: Sequence[str] = (sys.executable,),
     *,
     ranks: Sequence[int] = RANKS,
     rounds: int = 5,
@@ -146,12 +150,14 @@ def measure_scaling(
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Scaling:
-    """Measure the steps of the networks on so many ranks each, started by ``launcher``.
+    """Measure the steps of the networks on so many ranks each.
+
+    ``launcher`` are the words that start ranks, ``python`` those of which they are started.
 
     ``seconds`` is what one measurement of a round takes, at least two steps. Raises BackendError if
     ranks cannot be started, or fail.
     """
-    ranks = sorted({1, *ranks})
+    ranks, load = sorted({1, *ranks}), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     side = max(n for n in ranks if n <= max(2, cores()))  # for variants: not more than cores
     found: dict[int, list[dict[str, Any]]] = {n: [] for n in (ALONE, *ranks)}
     for number in range(rounds):
@@ -164,7 +170,8 @@ def measure_scaling(
                 "variants": dict(variants) if n == side > 1 else {},
                 "timeout": LIMIT,
             }
-            found[n].append(_run_job(job, n, launcher))
+            start = [] if n == ALONE else [*launcher, "-n", str(n)]
+            found[n].append(_run_job(job, n, [*start, *python]))
     sizes = {n: _sums(found[n]) for n in ranks if n > 1}
     return Scaling(
         [_measured(network, found) for network in networks],
@@ -172,6 +179,7 @@ def measure_scaling(
         sizes,
         statistics.median(r["added"] for r in found[ALONE]),
         cores(),
+        load,
     )
 
 
@@ -179,10 +187,9 @@ def _named(n: int) -> str:
     return "without MPI" if n == ALONE else f"{n} rank{'s' * (n > 1)}"
 
 
-def _run_job(job: Mapping[str, Any], n: int, launcher: Sequence[str]) -> dict[str, Any]:
-    """What the ranks of a job measure."""
-    start = [] if n == ALONE else [*launcher, "-n", str(n)]
-    command = [*start, sys.executable, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
+def _run_job(job: Mapping[str, Any], n: int, start: Sequence[str]) -> dict[str, Any]:
+    """What the ranks of a job measure; ``start`` are the words that start them."""
+    command = [*start, "-m", "xpnet.bench.scaling_rank", json.dumps(job)]
     # A rank that computed with more threads than one would take the cores of the others.
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     try:
@@ -216,8 +223,12 @@ def _run_job(job: Mapping[str, Any], n: int, launcher: Sequence[str]) -> dict[st
 
 
 def _last(text: str) -> str:
-    """The last line that says something."""
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last error of a rank; without one, the last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
+    errors = [
+        line for line in lines if re.match(r"xpnet: |error: |[\w.]+(Error|Exception): ", line)
+    ]
+    return [*lines, *errors][-1] if lines else ""
 
 
 def _sums(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -234,17 +245,21 @@ def _measured(network: Network, found: Mapping[int, list[dict[str, Any]]]) -> Me
             points.setdefault(kind, {})[n] = _point(n, [r[kind] for r in rounds])
     points["weak"] = {1: points["strong"][1], **points.get("weak", {})}
     alone, compute = (_fit(r[name] for r in of[ALONE]) for name in ("fit", "fit_shared"))
-    apart = zip(of[ALONE], of[1], strict=True)
     return Measured(
         network,
-        next((r["strong"]["bytes"] for n, rs in of.items() for r in rs if n > 1), 0),
+        summed_bytes(network),
         points,
         alone,
         compute,
         [r["strong"]["each"] for r in of[ALONE]],
-        statistics.median(b["strong"]["step"] / a["strong"]["step"] for a, b in apart),
+        _undisturbed(of[1]) / _undisturbed(of[ALONE]),
         len({r["digest"] for n in (ALONE, 1) for r in of[n]}) == 1,
     )
+
+
+def _undisturbed(rounds: Sequence[Mapping[str, Any]]) -> float:
+    """The microseconds of most steps in the best round."""
+    return min(statistics.median(r["strong"]["each"]) for r in rounds)
 
 
 def _fit(rounds: Iterable[Sequence[tuple[int, float]]]) -> Compute:

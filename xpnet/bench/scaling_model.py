@@ -42,15 +42,19 @@ __all__ = [
     "slowest",
 ]
 
-# What OSU's benchmarks printed on hosts that have them.
+# What others have measured or say, mostly by OSU's benchmarks.
 INFINIBAND = Link(
-    1.33, 21.3, source="InfiniBand HDR, 200 Gb/s: 21.3 GB/s between ConnectX-6 cards "
-    "(openucx/ucx#8852), 1.33 µs (open-mpi/ompi#12785)",
-)  # fmt: skip
+    1.0,
+    21.3,
+    source="InfiniBand is HDR, 200 Gb/s: 21.3 GB/s between two ConnectX-6 cards "
+    "(openucx/ucx#8851), and about 1 µs (open-mpi/ompi#5808)",
+)
 ETHERNET = Link(
-    9.9, 5.8, source="Ethernet of a cloud, 100 Gb/s with EFA on hpc6a: 9.9 µs, "
-    "4 MiB in 726 µs (aws/aws-parallelcluster#6449)",
-)  # fmt: skip
+    9.9,
+    5.8,
+    source="Ethernet is a cloud's, 100 Gb/s with EFA on hpc6a: 9.9 µs, 4 MiB in 726 µs "
+    "(aws/aws-parallelcluster#6449)",
+)
 
 MOST_ROWS = 2**19  # of a rank
 

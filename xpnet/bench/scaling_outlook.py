@@ -20,7 +20,16 @@ from xpnet.bench.scaling_model import (
 from xpnet.bench.scaling_rank import summed_bytes
 from xpnet.bench.setting import Setting
 
-__all__ = ["ENOUGH", "LINKS", "ON_H200", "POWERS", "efficiencies", "predicted", "simulations"]
+__all__ = [
+    "disturbed",
+    "ENOUGH",
+    "LINKS",
+    "ON_H200",
+    "POWERS",
+    "efficiencies",
+    "predicted",
+    "simulations",
+]
 
 LINKS = {"InfiniBand": INFINIBAND, "Ethernet": ETHERNET}
 POWERS = tuple(2**k for k in range(11))
@@ -32,6 +41,7 @@ ON_H200 = (
     ("784-2500-2000-1500-1000-500-10:1024:adam", "tf32", 571.0),
     ("784-2500-2000-1500-1000-500-10:1024:adam", "bfloat16", 301.0),
 )
+DISTURBED = (2, 8, 64, 1024)
 SIMULATED = (2, 3, 8, 100, 1024)
 TRIALS = 10
 LATE = 1.0  # microseconds by which a message is late, on average
@@ -75,6 +85,23 @@ def efficiencies(steps: Mapping[str, Shared]) -> tuple[Cells, list[Cells]]:
         idle = strong[0].idle
         rows.append((f"{n:,}", f"{idle:,}" if idle else "-", *cells))
     return ("ranks", "idle", *(f"{k}, {link}" for k in ("strong", "weak") for link in steps)), rows
+
+
+def disturbed(scaling: Scaling) -> tuple[Cells, list[Cells]]:
+    """Return the head and the rows of a table of ranks that wait for the slowest of them.
+
+    Each is disturbed as this machine is while it measures.
+    """
+    rows: list[Cells] = []
+    for m in scaling.networks:
+        steps = {name: scaling.elsewhere(m, k, waiting=True) for name, k in LINKS.items()}
+        longer = (f"{next(iter(steps.values())).slowest(n):.2f}" for n in DISTURBED)
+        rows.append((f"{m.network}, times as long", *longer))
+        for name, step in steps.items():
+            weak = (predict(step, n, weak=True) for n in DISTURBED)
+            cells = (f"{p.efficiency:.1%} {p.limit}".strip() for p in weak)
+            rows.append((f"{m.network}, weak, {name}", *cells))
+    return ("", *(f"{n:,} ranks" for n in DISTURBED)), rows
 
 
 def simulations(scaling: Scaling, of: Measured) -> tuple[Cells, list[Cells]]:

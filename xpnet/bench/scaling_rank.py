@@ -121,9 +121,12 @@ class Steps:
 
     def many(self, comm: Comm, seconds: float) -> int:
         """Return how many steps take so long, the same number on all ranks; warms up, too."""
-        self.timed(WARM_UP)
+        self.take()
         comm.barrier()
-        spent = statistics.median(self.timed(2))
+        (spent,) = self.timed(1)
+        if comm.bcast(spent < seconds * 1e6):
+            self.timed(WARM_UP)
+            spent = statistics.median(self.timed(3))
         return comm.bcast(max(2, min(MOST, round(seconds * 1e6 / spent))))
 
 
@@ -181,8 +184,7 @@ def _steps(
         comm.barrier()
         computing = statistics.mean(apart.timed(count))
         found["computing"] = max(comm.allgather(computing))
-        found["bytes"] = summed_bytes(network)
-        found["sum_alone"] = _alone(comm, found["bytes"], seconds / 4)
+        found["sum_alone"] = _alone(comm, summed_bytes(network), seconds / 4)
     return found
 
 

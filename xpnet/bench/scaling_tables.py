@@ -11,12 +11,16 @@ from xpnet.bench.scaling_outlook import (
     ENOUGH,
     LINKS,
     POWERS,
+    disturbed,
     efficiencies,
     predicted,
     simulations,
 )
 
 __all__ = ["Table", "notes", "outlook", "scaling_json", "scaling_markdown", "tables"]
+
+
+BUSY = 0.25  # processes for each core
 
 
 class Table(NamedTuple):
@@ -112,6 +116,12 @@ def notes(scaling: Scaling) -> list[str]:
         "sums, waiting for the slower ranks included; such a sum alone, of ranks that come to it "
         "together; and a step without its sum, beside the other ranks."
     ]
+    if scaling.load is not None and scaling.load >= BUSY * scaling.cores:
+        found.append(
+            f"Others used the machine, too: {scaling.load:.1f} processes wanted its "
+            f"{scaling.cores} cores before the measurement began. Times are longer for it, and "
+            "waiting for the slower ranks is more."
+        )
     if any(n > scaling.cores for m in scaling.networks for n in m.points["strong"]):
         found.append(
             f"* More ranks than the {scaling.cores} cores: they take turns, and those that wait "
@@ -133,7 +143,9 @@ def outlook(scaling: Scaling) -> list[Table]:
             summary.append((f"{title}, {link}", *cells))
     head = ("", "strong", "weak", "rows for 8", f"for {POWERS[-1]:,}")
     title = "Ranks from which efficiency is below a half, and rows of each that keep it there"
-    return [*found, Table(title, head, summary)]
+    found.append(Table(title, head, summary))
+    head, rows = disturbed(scaling)
+    return [*found, Table("Where each rank is disturbed as this machine is", head, rows)]
 
 
 def outlook_notes(scaling: Scaling) -> list[str]:
@@ -194,6 +206,7 @@ def scaling_json(scaling: Scaling, facts: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "machine": facts,
+        "load": scaling.load,
         "networks": networks,
         "sums": sums,
         "added": scaling.added,

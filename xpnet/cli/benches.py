@@ -23,7 +23,7 @@ from xpnet.bench.model import machine_named, modelled, moved_bytes
 from xpnet.bench.model_tables import HEADER, model_json, model_markdown, part_cells
 from xpnet.bench.results import machine, plot, profile_lines, ratios, to_json, to_markdown
 from xpnet.bench.scaling import SCALED, measure_scaling
-from xpnet.cli.launching import launching
+from xpnet.cli.launching import launching, this_python
 from xpnet.cli.output import (
     add_column,
     add_row,
@@ -187,6 +187,7 @@ def scaling(
     found = measure_scaling(
         [*map(parse_network, rows)] or SCALED,
         launching(launcher, "--scaling"),
+        this_python(),
         ranks=[*map(int, numbers)],
         rounds=rounds,
         report=_status,

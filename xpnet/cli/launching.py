@@ -1,14 +1,15 @@
 """The command that starts the processes of an MPI."""
 
 import importlib.util
+import os
 import shlex
 import shutil
 import sys
-from pathlib import Path
 
 from xpnet.errors import BackendError, how_to_install
+from xpnet.parallel.launcher import mpiexec
 
-__all__ = ["launching"]
+__all__ = ["launching", "this_python"]
 
 
 def launching(given: str | None, option: str) -> list[str]:
@@ -25,10 +26,15 @@ def launching(given: str | None, option: str) -> list[str]:
             return words
         msg = f"--launcher: there is no program {words[0] if words else given!r}"
         raise BackendError(msg, command="name one such as mpiexec or srun, by its path if need be")
-    beside = Path(sys.executable).parent
-    found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec")
+    found = mpiexec()
     if found is None:
-        msg = f"{option} needs mpiexec, which is neither in {str(beside)!r} nor on PATH: pip "
+        beside = os.path.dirname(sys.executable)
+        msg = f"{option} needs mpiexec, which is neither in {beside!r} nor on PATH: pip "
         msg += "install mpich, or name what starts ranks by --launcher"
         raise BackendError(msg)
     return [found]
+
+
+def this_python() -> list[str]:
+    """Return the words that start another process of this Python, which imports what this does."""
+    return [sys.executable, *([] if {"", os.getcwd()} & {*sys.path} else ["-P"])]

@@ -5,22 +5,18 @@ without ``--ranks``), hands signals on, and resumes from the last checkpoint wha
 error that would come again (exit code 2) and a stop that was asked for are no crash.
 """
 
-import importlib.util
-import os
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from xpnet.errors import BackendError, ConfigError, how_to_install
+from xpnet.cli.launching import launching, this_python
+from xpnet.errors import BackendError, ConfigError
 from xpnet.parallel.launcher import launched
 from xpnet.run import RunFolder
 from xpnet.run.train_run import new_folder
@@ -44,11 +40,10 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
     asked = context.params
     ranks, launcher, folder = asked["ranks"], asked["launcher"], asked["out"]
     _check(asked)
-    start = [] if ranks is None else [*_launcher(launcher), "-n", str(ranks)]
-    safe = [] if {"", os.getcwd()} & {*sys.path} else ["-P"]  # as far as this process sees it
+    start = [] if ranks is None else [*launching(launcher, "--ranks"), "-n", str(ranks)]
     options, positional = _arguments(context)
     folder = folder or new_folder(asked["source"])
-    command = [*start, sys.executable, *safe, "-m", "xpnet", *options, "--out", folder]
+    command = [*start, *this_python(), "-m", "xpnet", *options, "--out", folder]
     wait, before = FIRST_WAIT, None
     for attempt in range(max_restarts + 1):
         resume = ["--resume"] if attempt or asked["resume"] else []
@@ -84,26 +79,6 @@ def _check(asked: Mapping[str, Any]) -> None:
     if asked["resume"] and asked["out"] is None:
         msg = "to resume, name the run folder"
         raise ConfigError(msg, command="add --out DIR")
-
-
-def _launcher(given: str | None) -> list[str]:
-    """The words of the command that starts ranks."""
-    if importlib.util.find_spec("mpi4py") is None:
-        msg = f"--ranks needs mpi4py, and an MPI: {how_to_install('mpi')} mpich"
-        raise BackendError(msg)
-    if given is not None:
-        words = shlex.split(given)
-        if words and shutil.which(words[0]):
-            return words
-        msg = f"--launcher: there is no program {words[0] if words else given!r}"
-        raise BackendError(msg, command="name one such as mpiexec or srun, by its path if need be")
-    beside = Path(sys.executable).parent
-    found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec")
-    if found is None:
-        msg = f"--ranks needs mpiexec, which is neither in {str(beside)!r} nor on PATH: pip "
-        msg += "install mpich, or name what starts ranks by --launcher"
-        raise BackendError(msg)
-    return [found]
 
 
 def _arguments(context: click.Context) -> tuple[list[str], list[str]]:

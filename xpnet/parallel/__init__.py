@@ -11,6 +11,7 @@ mpi.py        the ranks that MPI connects
 nccl.py       ranks with a GPU each, whose sums are taken there
 gpus.py       which GPU is whose
 watch.py      a call that waits for too long ends the job
+probe.py      which engines are here
 failure.py    how a job ends where a rank fails
 host.py       what one rank makes for the others of its host
 """
@@ -20,6 +21,7 @@ from xpnet.parallel.failure import end_together
 from xpnet.parallel.gpus import own_device
 from xpnet.parallel.host import agreed, shared_by_all, shared_by_host
 from xpnet.parallel.joining import join
+from xpnet.parallel.settings import Parallel
 from xpnet.parallel.share import WHOLE, Share
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "WHOLE",
     "Comm",
     "Local",
+    "Parallel",
     "Share",
     "agreed",
     "end_together",

@@ -117,14 +117,15 @@ class _Meeting:
     def run(self, functions: Sequence[Callable[[], T]]) -> list[T]:
         results: list[Any] = [None] * len(functions)
         errors: list[BaseException] = []
+        ended: list[BaseException] = []  # parts that waited for one with an error
 
         def part(i: int) -> None:
             self._own.part = i
             try:
                 with self._active():
                     results[i] = functions[i]()
-            except threading.BrokenBarrierError:
-                pass  # another part has the error
+            except threading.BrokenBarrierError as error:
+                ended.append(error)
             except BaseException as error:  # raised where it was asked for
                 errors.append(error)
                 self._barrier.abort()
@@ -143,8 +144,8 @@ class _Meeting:
         except BaseException:  # a signal, while this thread waits
             self._barrier.abort()
             raise
-        if errors:
-            raise errors[0]
+        for error in errors + ended:
+            raise error
         return results
 
     def total(self, x: Array) -> Array:

@@ -1,12 +1,14 @@
 """What the environment says of how a process was started, without MPI."""
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from xpnet.errors import ConfigError
 
-__all__ = ["Launch", "launched", "refuse_several"]
+__all__ = ["Launch", "launched", "mpiexec", "refuse_several"]
 
 # Where a launcher writes the rank and the number of ranks, those that say most first.
 VARIABLES = (
@@ -56,6 +58,12 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
     if "PMIX_RANK" in environ:
         return Launch("a launcher with PMIx", _number(environ["PMIX_RANK"]), None)
     return None
+
+
+def mpiexec() -> str | None:
+    """Return the program that starts ranks: the one beside this Python, else the PATH's."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")
 
 
 def _number(text: str) -> int | None:

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Never
 
 from xpnet.errors import BackendError, first_line, how_to_install
@@ -28,17 +30,18 @@ _started: list[World] = []
 before_abort: list[Callable[[], object]] = []  # such as to stop what waits on a GPU
 
 
-def world(launch: Launch, timeout: float) -> World:
+def world(launch: Launch, timeout: float, give_up: Callable[[str], None] | None = None) -> World:
     """Start MPI, where the program has not yet, and return its ranks.
 
-    All ranks call it; one that waits ``timeout`` seconds for that ends. Raises BackendError where
-    MPI is missing, or where its ranks are not what the launcher has started.
+    All ranks call it; one that waits ``timeout`` seconds for that ends, by ``give_up`` with a line
+    for the terminal. Raises BackendError where MPI is missing, or where its ranks are not what the
+    launcher has started.
     """
     if _started:
         return _started[0]
     mpi = load_mpi(launch.said)
     if not mpi.Is_initialized():
-        watch = Watch(timeout, lambda line: _stop(launch, line))
+        watch = Watch(timeout, give_up or partial(_stop, launch.rank))
         with watch("the start of MPI"):
             _initialize(mpi)
         watch.stop()
@@ -94,13 +97,12 @@ def library(mpi: Any) -> str:
 
 
 def _own_launcher() -> str:
-    beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    own = beside if os.path.exists(beside) else "the mpiexec of this MPI"
+    own = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or "its own mpiexec"
     return f"start them with {own}, or install mpi4py for the launcher's MPI"
 
 
-def _stop(launch: Launch, line: str) -> Never:
-    _say(launch.rank, line)
+def _stop(rank: int | None, line: str) -> Never:
+    _say(rank, line)
     os._exit(1)
 
 

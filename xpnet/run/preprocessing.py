@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from xpnet.data.tables import Header
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
+from xpnet.parallel import ALONE, Comm, agreed
 from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader
@@ -80,10 +82,12 @@ class Preprocessing:
         dataset: Dataset | StreamedDataset,
         placement: Placement = "auto",
         augment: Augment = Augment(),
+        comm: Comm = ALONE,
     ) -> Loader:
         """Return a loader of the rows of a data set, scaled, on ``backend``.
 
-        Raises DataError where they have another shape than the rows trained on, or a bad value.
+        All ranks of ``comm`` call this at once; those of a host share what is scaled. Raises
+        DataError where the rows have another shape than those trained on, or a bad value.
         """
         if isinstance(dataset, StreamedDataset):
             return StreamedLoader(
@@ -93,12 +97,14 @@ class Preprocessing:
                 target_transform=self.scaled_targets,
                 augment=augment,
             )
-        check(
+        checking = partial(
+            check,
             dataset,
             n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
             feature_shape=self.feature_shape,
             missing=isinstance(self.encoder, Encoder),
         )
+        agreed(comm, checking if comm.local_rank == 0 else None)
         return Loader(
             backend,
             dataset.x,
@@ -107,6 +113,7 @@ class Preprocessing:
             resident=RESIDENT[placement],
             transform=lambda rows: self.encoder.apply(rows, backend.dtype_name),
             augment=augment,
+            comm=comm,
         )
 
     def scaled_targets(self, y: np.ndarray) -> np.ndarray:

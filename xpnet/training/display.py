@@ -41,7 +41,8 @@ def facts(trainer: Any, placed: str, step: str | None) -> Table:
 def _ranks(comm: Comm, parallel: Parallel) -> list[tuple[str, str]]:
     rows = []
     if comm.size > 1:
-        rows.append(("ranks", f"{comm.size} by {comm.name}; this is rank {comm.rank}"))
+        how = comm.note or f"{comm.size} ranks, connected by {comm.name}"
+        rows.append(("ranks", f"{how}; this is rank {comm.rank}"))
     if parallel != Parallel():
         rows.append(("parallel", repr(parallel)))
     return rows

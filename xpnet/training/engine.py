@@ -215,7 +215,6 @@ class Engine:
         kept = getattr(self.step.train, "gradient", None)
         if kept is not None and (found := kept()) is not None:
             return found
-        shared = {} if rows is None else {"rows": rows}
         with self.backend.active():
             whole = gathered(batch)
             shared = {} if rows is None else {"rows": rows}

@@ -7,7 +7,6 @@ from xpnet.step import AnyBatch, StepInputs
 from xpnet.step.trace import INPUT
 from xpnet.training.cursor import TRIAL, WHOLE, Cursor
 from xpnet.training.engine import Engine
-from xpnet.training.ranks import Alone
 
 __all__ = ["not_finite"]
 
@@ -19,31 +18,25 @@ def not_finite(
     inputs: Callable[[Engine], StepInputs],
     bad_step: int,
     check_rows: Callable[[], None],
-    ranks: Alone,
 ) -> TrainingError:
     """Return the error of a training whose step ``bad_step`` is not finite, or the one before it.
 
     The epoch is repeated up to it, which the positions make possible: ``engine`` and ``cursor`` are
     at an earlier step, from which the ``batches`` go on, and ``inputs`` are those of a step there.
-    ``check_rows`` raises DataError, with the row, where one is not finite. All ranks take the same
-    steps; the first one looks into those of the whole batch.
+    ``check_rows`` raises DataError, with the row, where one is not finite. All ranks do the same.
     """
-
-    def look(batch: AnyBatch) -> str | None:
-        whole = ranks.whole(engine, batch)
-        return ranks.from_first(lambda: engine.first_nonfinite(whole, inputs(engine)))
-
     where = None
     for batch in batches:
+        now = inputs(engine)
         # A gradient that is not finite spoils the weights, and so the loss of the step after.
         if cursor.position.step >= bad_step - 1:
-            where = look(batch)
+            where = engine.first_nonfinite(batch, now)
         if where or cursor.position.step == bad_step:
             break
-        engine.train(batch, inputs(engine))
+        engine.train(batch, now)
         cursor.advance(TRIAL)
     else:  # the last update of the epoch
-        where = look(batch)
+        where = engine.first_nonfinite(batch, inputs(engine)._replace(rows=now.rows))
     cursor.phase = WHOLE
     epoch, _, step = cursor.position
     msg = f"training is not finite from epoch {epoch + 1}, step {step + 1} on; "
@@ -53,7 +46,7 @@ def not_finite(
         msg += f"first in {where}"
     if where == INPUT:
         try:
-            ranks.from_first(check_rows)
+            check_rows()
         except DataError as error:
             return TrainingError(f"{msg}: {error}", python="fill such values, or leave the row out")
     return TrainingError(

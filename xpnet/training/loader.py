@@ -17,7 +17,7 @@ from xpnet.data.files import one_line
 from xpnet.data.streamed_dataset import Check
 from xpnet.data.tables.memory import numbers_in
 from xpnet.errors import BackendError, DataError
-from xpnet.parallel import WHOLE, Share
+from xpnet.parallel import ALONE, WHOLE, Comm, Share, shared_by_host
 from xpnet.prefetch import Empty, new_array
 from xpnet.step import Batch, Ordered, Rows
 from xpnet.typing import Array
@@ -34,7 +34,9 @@ class Loader:
     ``resident=False`` leaves them on the host, where one thread gathers, transforms and places the
     next batches while the device works; None chooses by the device's free memory. Arrays that are
     already on the device stay there. ``transform`` acts on rows of x on the host. ``augment`` makes
-    the rows of shuffled batches a little different every time, so they come from the host.
+    the rows of shuffled batches a little different every time, so they come from the host. Where
+    all ranks of ``comm`` make the same loader at once, what is placed is transformed once for those
+    of a host, which share its memory.
 
     Raises DataError where x, y and weight do not have the same number of rows, or none.
     """
@@ -49,6 +51,7 @@ class Loader:
         resident: bool | None = None,
         transform: Transform | None = None,
         augment: Augment = Augment(),
+        comm: Comm = ALONE,
     ) -> None:
         if not isinstance(backend, Backend):
             msg = f"a Loader is for a Backend; got {type(backend).__name__}"
@@ -71,10 +74,16 @@ class Loader:
         x = self.arrays["x"]
         on_device = backend.owns(x) and not isinstance(x, np.ndarray)
         self.resident = on_device or (self._fits() if resident is None else resident)
-        self.resident = self.resident and not augment
+        self.resident = all(comm.allgather(self.resident and not augment))
         self.fixed = not backend.owns(x)  # else it stays what the caller has
-        move = self._place if self.resident else self._kept_on_host
-        self.arrays = {k: move(k, v) for k, v in self.arrays.items()}
+        if not self.resident:
+            self.arrays = {k: self._kept_on_host(v) for k, v in self.arrays.items()}
+        elif comm.size == 1 or on_device:
+            self.arrays = {k: self._place(k, v) for k, v in self.arrays.items()}
+        else:
+            new = {k: self.arrays[k] for k in self.arrays.keys() - self._stay_as_stored()}
+            ready = shared_by_host(comm, lambda: {k: self._ready(k, v) for k, v in new.items()})
+            self.arrays = {k: backend.place(v) for k, v in {**self.arrays, **ready}.items()}
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -283,7 +292,7 @@ class Loader:
     def _ready(self, name: str, x: np.ndarray, **options: Any) -> np.ndarray:
         return self.backend.as_host(*self._transformed(name, x), **options)
 
-    def _kept_on_host(self, name: str, x: Any) -> np.ndarray:
+    def _kept_on_host(self, x: Any) -> np.ndarray:
         return x if isinstance(x, np.ndarray) else self.backend.to_host(x)
 
     def _transformed(self, name: str, x: Any) -> tuple[Any, str | None]:

@@ -8,10 +8,10 @@ asks the object here, which for a process alone has nobody to ask.
     now and then           does one of them want to stop, or has found a number that is not finite?
     at an epoch's end      the record of rank 0, and once more the weights
 
-To ask costs about as much as a small sum over the ranks. So between two epochs it is done after
-the first two steps, and then about every 0.2 seconds; before that only after a step at which a
-callback looks (:meth:`Callback.steps_between`). A callback that looks at every step so stops all
-ranks after that very step, and a signal within about 0.2 seconds.
+To ask costs a small sum over the ranks. Within an epoch it is done after the first two steps of a
+fit, and from there on about every 0.2 seconds, by the clock of rank 0; before that only after a
+step at which a callback looks (:meth:`Callback.steps_between`). A callback that looks at every step
+so stops all ranks after that very step, and a signal within about 0.2 seconds.
 """
 
 import math
@@ -20,14 +20,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
 from xpnet.errors import ConfigError, TrainingError, XpnetWarning
 from xpnet.parallel import ALONE, WHOLE, Comm, Share
 from xpnet.parallel.settings import Parallel
-from xpnet.step import AnyBatch, Batch, TrainState, gathered
+from xpnet.step import TrainState
 from xpnet.training.callbacks import MANY, Callback, EpochMetrics, overridden, steps_between
 from xpnet.training.engine import Engine
 from xpnet.training.given import compare
@@ -35,7 +35,6 @@ from xpnet.training.threads import Threads, of_rank
 
 __all__ = ["Alone", "NotFiniteError", "Several", "check_ranks", "ranks_of"]
 
-T = TypeVar("T")
 SECONDS = 0.2  # between two exchanges about a stop
 
 
@@ -57,7 +56,7 @@ def check_ranks(comm: Any, parallel: Any, batch_size: int) -> tuple[Comm, Parall
     """
     if not isinstance(parallel, Parallel):
         msg = f"parallel must be a Parallel; got {parallel!r}"
-        raise ConfigError(msg, python="Parallel(reduce='ordered') of xpnet.parallel.settings")
+        raise ConfigError(msg, python="xpnet.parallel.Parallel(reduce='ordered')")
     if comm is None and parallel.engine in ("mpi", "nccl"):
         msg = f"parallel names {parallel.engine}, and comm, the ranks, is not given"
         raise ConfigError(msg, python="pass comm=xpnet.parallel.join(parallel) as well")
@@ -99,10 +98,6 @@ class Alone:
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         """Raise ConfigError or DataError, on all ranks, where they were given different things."""
 
-    def from_first(self, function: Callable[[], T]) -> T:
-        """Return what rank 0's function returns, or raise what it raises; others call none."""
-        return function()
-
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         """Return the host state that all ranks go on with, of that of this rank."""
         return state
@@ -128,27 +123,9 @@ class Alone:
             hook(trainer)
         return trainer.stopped is not None and trainer.position.batch < trainer.steps_per_epoch
 
-    def whole(self, engine: Engine, batch: AnyBatch) -> AnyBatch:
-        """Return the batch of which this rank has its share."""
-        if engine.share.is_whole:
-            return batch
-        with engine.backend.active():
-            own = gathered(batch)
-        to_host, place = engine.backend.to_host, engine.backend.place
-        parts = self.comm.allgather(tuple(None if a is None else to_host(a) for a in own))
-        return Batch(*(None if a is None else place(a) for a in _in_order(engine.share, parts)))
-
     def batches(self, parts: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
         """Return host arrays of the validation's batches, of this rank's shares of them."""
         return parts
-
-
-class _Wish(NamedTuple):
-    """What a rank says when all are asked."""
-
-    stop: str | None  # why
-    bad_step: int  # that is not finite, or -1
-    steps: int  # until it should be asked again
 
 
 class Several(Alone):
@@ -162,7 +139,7 @@ class Several(Alone):
         self._next = 0  # the step after which the ranks ask each other
         self._pace = math.inf  # seconds a step
         self._since = 0, 0.0  # the step of the last exchange, and when it was
-        self._found = -1  # a step that is not finite
+        self._found = False  # whether a callback has found what is not finite
         self._warned = False
 
     def threads(self) -> Threads:
@@ -173,19 +150,6 @@ class Several(Alone):
 
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         compare(self.comm.allgather(given()))
-
-    def from_first(self, function: Callable[[], T]) -> T:
-        value: Any = None
-        error: Exception | None = None
-        if self.is_first:
-            try:
-                value = function()
-            except Exception as raised:
-                error = raised
-        value, failed = self.comm.bcast((value, error))
-        if failed is not None:
-            raise error or failed
-        return value
 
     def same_state(self, engine: Engine, state: TrainState) -> TrainState:
         sums = self.comm.allgather(_checksum(state))
@@ -222,18 +186,25 @@ class Several(Alone):
         wish = min((steps_between(c, trainer) for c in looking), default=MANY)
         if self.is_first:
             wish = min(wish, max(1, int(SECONDS / self._pace)))
-        wishes = self.comm.allgather(_Wish(trainer.stopped, self._found, wish))
-        self._next, self._found = step + max(1, min(w.steps for w in wishes)), -1
-        reasons = [w.stop for w in wishes if w.stop is not None]
-        if reasons:
-            trainer.stop(reasons[0])
+        stops, found, wishes = self._asked(trainer.stopped is not None, self._found, max(1, wish))
+        self._next, self._found = step + int(wishes.min()), False
+        if stops.any():
+            reasons = self.comm.allgather(trainer.stopped)
+            trainer.stop(next(why for why in reasons if why is not None))
         # What rank 0 reads or saves by itself at the end of a training is finite after this.
         within = 0 < trainer.position.batch < trainer.steps_per_epoch
-        if within and (reasons or any(w.bad_step >= 0 for w in wishes)):
+        if within and (stops.any() or found.any()):
             self.read(trainer)
         if trainer.stopped is not None or trainer.position.epoch >= trainer.epochs:
             self.same_state(trainer.engine, trainer.engine.host_state())
         self._since = step, time.perf_counter()
+
+    def _asked(self, *own: int) -> np.ndarray:
+        """The numbers (n, ranks) of all ranks, of the n of this one: one small sum."""
+        numbers = np.zeros((len(own), self.comm.size), np.int64)
+        numbers[:, self.comm.rank] = own
+        self.comm.allreduce(numbers.reshape(-1))
+        return numbers
 
     def steps_left(self, step: int) -> int:
         return self._next - step
@@ -242,8 +213,8 @@ class Several(Alone):
         for hook in hooks:
             try:
                 hook(trainer)
-            except NotFiniteError as error:
-                self._found = error.bad_step
+            except NotFiniteError:
+                self._found = True
         _, batch, step = trainer.position
         if step < self._next or batch == trainer.steps_per_epoch:  # where all ask each other
             return False

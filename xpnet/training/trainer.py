@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, cast
@@ -30,7 +31,7 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Adam, Optimizer
 from xpnet.optim.schedules import Constant, Schedule
-from xpnet.parallel import ALONE, Comm, Share
+from xpnet.parallel import ALONE, Comm, Share, agreed, shared_by_all
 from xpnet.parallel.settings import Parallel
 from xpnet.step import AnyBatch, Rows, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed, Narrow
@@ -322,10 +323,7 @@ class Trainer(Predicting):
     ) -> list[EpochMetrics]:
         epochs = check_epochs(epochs)
         self._repair()
-        loader, checks = self._labelled(data, label, training=True, learn=True), None
-        if validation is not None:
-            with naming("validation"):
-                checks = self._labelled(validation, label_for(validation, label))
+        loader, checks = agreed(self.comm, lambda: self._loaders(data, label, validation))
         of_fit = {"epochs": epochs, "validation_fraction": fraction, "metrics": [*metrics]}
         of_fit |= {"callbacks": common(callbacks)}
         self._ranks.compare(lambda: self._given(loader, checks, of_fit))
@@ -338,7 +336,7 @@ class Trainer(Predicting):
         check_batches(self.model, loader.rows, self.batch_size, self.accumulate)
         self._weigh_named()
         if weights.is_balanced(self.loss) and self._class_weights is None:
-            self._class_weights = self._ranks.from_first(lambda: self._counted(loader))
+            self._class_weights = shared_by_all(self.comm, lambda: self._counted(loader))
         self._follow_weights()
         steps_per_epoch = math.ceil(loader.rows / self.batch_size)
         check_length(epochs, steps_per_epoch)
@@ -372,6 +370,15 @@ class Trainer(Predicting):
                 callback.on_train_end(self)
         self._fitted = True
         return self.history
+
+    def _loaders(
+        self, data: Any, label: str | int | None, validation: Any
+    ) -> tuple[Loader, Loader | None]:
+        loader, checks = self._labelled(data, label, training=True, learn=True), None
+        if validation is not None:
+            with naming("validation"):
+                checks = self._labelled(validation, label_for(validation, label))
+        return loader, checks
 
     def _given(
         self, loader: Loader, checks: Loader | None, of_fit: Mapping[str, Any]
@@ -515,12 +522,12 @@ class Trainer(Predicting):
                 record["val_accuracy"] = result.accuracy
             if self._metrics:
                 whole = joined(self._ranks.batches(seen.parts))
-                record |= self._ranks.from_first(
-                    lambda: values(self._metrics, *whole, self.loss, self.classes)
+                record |= shared_by_all(
+                    self.comm, lambda: values(self._metrics, *whole, self.loss, self.classes)
                 )
         for add in overridden(self.callbacks, "on_record"):
             add(self, record)
-        record = self._ranks.from_first(lambda: record)
+        record = self.comm.bcast(record)
         value = watched(record, self.schedule.monitor)
         schedule_state = self.schedule.observe(self._schedule_state, value)
         engine, self._cursor.phase = self.engine, STEP
@@ -548,8 +555,8 @@ class Trainer(Predicting):
             cursor.phase = TRIAL
             engine.set_state(self._kept.state)
             cursor.position = self._kept.position
-            check, ranks = self._check_rows, self._ranks
-            raise not_finite(engine, cursor, batches(), self._inputs, bad_step, check, ranks)
+            check = partial(shared_by_all, self.comm, self._check_rows)
+            raise not_finite(engine, cursor, batches(), self._inputs, bad_step, check)
         return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
 
     @property
