@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from collections import namedtuple
 from threading import Thread
 
 import numpy as np
@@ -12,11 +13,14 @@ from real_ranks import run_script
 from thread_ranks import on_ranks
 
 import xpnet
+from xpnet.backends import get_backend
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Tanh
 from xpnet.optim.schedules import Plateau
 from xpnet.parallel.settings import Parallel
 from xpnet.storage import CheckpointFolder
+from xpnet.training import placement
 from xpnet.training.callbacks import MANY, Callback, HistoryFile
 from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.norms import Norms
@@ -359,6 +363,29 @@ def test_what_is_no_comm_is_refused(comm):
 def test_an_engine_that_is_named_without_a_comm_is_refused():
     with pytest.raises(ConfigError, match=r"pass comm=xpnet\.parallel\.join"):
         made(parallel=Parallel(engine="mpi"))
+
+
+@pytest.mark.parametrize(("asked", "own"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_each_rank_of_a_host_has_its_own_gpu(asked, own, monkeypatch):
+    gpus = {"cuda": ["cuda:0", "cuda:1"]}
+    monkeypatch.setattr(placement, "own_device", lambda c, d: gpus.get(d, [d] * 2)[c.rank])
+    seen = []
+    monkeypatch.setattr(placement, "resolve", lambda *names: seen.append(names) or Chosen)
+    Chosen = namedtuple("Chosen", "backend")(get_backend("numpy"))
+
+    def train(comm):
+        made(comm, backend="cupy", device=asked).fit(classes(), epochs=1)
+
+    on_ranks(2, train)
+    assert ("cupy", own, "float64") in seen
+
+
+def test_auto_is_a_gpu_of_its_own_where_there_are_any(monkeypatch):
+    monkeypatch.setattr(placement, "own_device", lambda comm, device: f"{device}:{comm.rank}")
+    probed = namedtuple("Probed", "devices")(("cuda:0", "cuda:1"))
+    monkeypatch.setattr(NumpyBackend, "probe", lambda: probed)
+    found = on_ranks(2, lambda comm: placement.device_of(comm, "numpy", "auto"))
+    assert found == ["cuda:0", "cuda:1"]
 
 
 # ---------------------------------------------------------------------------------------- failures

@@ -193,11 +193,11 @@ class Trainer(Predicting):
             step=step,
             threads=threads,
         )
-        self._placement = Placement(backend, device, dtype)
         self._set(**vars(settings))
-        joined, parallel = check_ranks(comm, parallel, settings.batch_size)
-        self._set(comm=joined, parallel=parallel)
-        self._ranks = ranks_of(joined, parallel)
+        ranks, parallel = check_ranks(comm, parallel, settings.batch_size)
+        self._set(comm=ranks, parallel=parallel)
+        self._ranks = ranks_of(ranks, parallel)
+        self._placement = Placement(backend, device, dtype, ranks)
         self.threads = settings.threads  # checked: no more than there are cores
         self._set(loss=weights.given(settings.loss, class_weights), class_weights=class_weights)
         check_output(self.model, self.loss)
