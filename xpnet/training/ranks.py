@@ -56,10 +56,12 @@ def check_ranks(comm: Any, parallel: Any, batch_size: int) -> tuple[Comm, Parall
     """
     if not isinstance(parallel, Parallel):
         msg = f"parallel must be a Parallel; got {parallel!r}"
-        raise ConfigError(msg, python="xpnet.parallel.Parallel(reduce='ordered')")
+        call, option = "xpnet.parallel.Parallel(reduce='ordered')", "--set parallel.reduce=ordered"
+        raise ConfigError(msg, python=call, command=option)
     if comm is None and parallel.engine in ("mpi", "nccl"):
         msg = f"parallel names {parallel.engine}, and comm, the ranks, is not given"
-        raise ConfigError(msg, python="pass comm=xpnet.parallel.join(parallel) as well")
+        call = "pass comm=xpnet.parallel.join(parallel) as well"
+        raise ConfigError(msg, python=call, command="start the ranks with --ranks N")
     if comm is not None and not isinstance(comm, Comm):
         msg = f"comm must be a Comm, or None for this process alone; got {comm!r}"
         raise ConfigError(msg, python="xpnet.parallel.join(parallel) returns one")
