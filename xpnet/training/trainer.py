@@ -31,7 +31,7 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Adam, Optimizer
 from xpnet.optim.schedules import Constant, Schedule
-from xpnet.parallel import ALONE, Comm, Share, agreed, shared_by_all
+from xpnet.parallel import ALONE, Comm, Share, shared_by_all
 from xpnet.parallel.settings import Parallel
 from xpnet.step import AnyBatch, Rows, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed, Narrow
@@ -316,7 +316,7 @@ class Trainer(Predicting):
     ) -> list[EpochMetrics]:
         epochs = check_epochs(epochs)
         self._repair()
-        loader, checks = agreed(self.comm, lambda: self._loaders(data, label, validation))
+        loader, checks = self._ranks.all_of(lambda: self._loaders(data, label, validation))
         of_fit = {"epochs": epochs, "validation_fraction": fraction, "metrics": [*metrics]}
         of_fit |= {"callbacks": common(callbacks)}
         self._ranks.compare(lambda: given_to(self, loader, checks, of_fit))
