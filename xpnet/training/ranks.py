@@ -172,7 +172,8 @@ class Several(Alone):
         if failed:
             if failure is not None and len({*map(str, failures)}) == 1:
                 raise failure
-            raise failures[failed[0]].within(f"rank {failed[0]}")
+            where = f"rank {failed[0]}"
+            raise failures[failed[0]].within(where)
         return value
 
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
