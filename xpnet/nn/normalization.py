@@ -232,9 +232,8 @@ class SharedBatchNorm(BatchNorm):
 
     def _unbiased(self, residuals: Any) -> Array:
         rows = residuals[-1].rows
-        return rows / array_namespace(rows).maximum(
-            rows - 1.0, array_namespace(rows).ones_like(rows)
-        )
+        xp = array_namespace(rows)
+        return rows / xp.maximum(rows - 1.0, xp.ones_like(rows))
 
 
 class _SharedMeans:
