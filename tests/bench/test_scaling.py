@@ -327,7 +327,15 @@ def test_without_mpi4py_it_says_what_to_install(capsys, monkeypatch):
     ("launcher", "message"),
     [
         (["no-such-program"], "cannot start no-such-program: No such file"),
-        ([sys.executable, "-c", "print('so it is'); raise SystemExit(3)"], "2 ranks: so it is"),
+        ([sys.executable, "-c", "print('so it is\\n==='); raise SystemExit(3)"], "ranks: so it is"),
+        (
+            [
+                sys.executable,
+                "-c",
+                "import sys; print('x.DataError: why\\nSee the FAQ', file=sys.stderr)",
+            ],
+            "2 ranks: x.DataError: why",
+        ),
     ],
 )
 def test_ranks_that_cannot_be_started_or_fail_are_an_error(launcher, message, monkeypatch):
@@ -350,7 +358,7 @@ def test_the_command_measures_two_real_ranks(tmp_path):
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
     command = [sys.executable, "-m", "xpnet", "bench", "--scaling", "--ranks", "1,2"]
     command += ["--rounds", "1", "--rows", "64-32-10:32:sgd", "--json-file", "s.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "s.json").read_text())
     (network,) = found["networks"]

@@ -156,7 +156,7 @@ def test_an_unforeseen_error_is_one_line_too(xpnet, monkeypatch):
     def fault(*_, **__):
         return [][0]
 
-    monkeypatch.setattr("xpnet.run.train_run.load_config", fault)
+    monkeypatch.setattr("xpnet.run.asked.load_config", fault)
     code, _, err = xpnet("train")
     assert code == 2
     assert err.startswith("error: IndexError: list index out of range (a bug in xpnet; --debug")

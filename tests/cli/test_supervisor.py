@@ -109,6 +109,15 @@ def test_it_waits_twice_as_long_while_nothing_is_saved(calls, tmp_path, monkeypa
     assert waited == [1.0, 2.0, 4.0, 1.0]
 
 
+@pytest.mark.parametrize(("code", "last"), [(9, 130), (15, 130), (143, 143), (0, 0)])
+def test_a_stop_that_was_asked_for_is_no_crash(monkeypatch, code, last):
+    commands = []
+    monkeypatch.setattr(supervisor, "_run", lambda c: commands.append(c) or (code, True))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--max-restarts", "3", "--out", "r"])
+    assert (ended.value.code, len(commands)) == (last, 1)
+
+
 def test_one_process_is_supervised_without_a_launcher(monkeypatch, capsys):
     commands = []
     monkeypatch.setattr(

@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpnet.data import Shuffle, open_rows, scan
+from xpnet.data import Assignment, Shuffle, StreamedDataset, open_rows, scan
+from xpnet.data.row_file import Rows
 from xpnet.data.stored import NEAR, StoredArray
 from xpnet.parallel import WHOLE, Share
 
@@ -83,6 +84,58 @@ def test_rows_that_are_skipped_change_no_row(tmp_path_factory, rows, width):
     array = StoredArray(path, 0, np.dtype("u1"), (300, width))
     whole = (np.arange(300 * width) % 251).reshape(300, width)
     np.testing.assert_array_equal(array.take(np.sort(rows)), whole[np.sort(rows)])
+
+
+class Numbers:
+    """Rows that are their own numbers, in blocks."""
+
+    dtype, columns = np.dtype(np.float64), None
+
+    def __init__(self, rows, block):
+        self.shape, self.bounds = (rows, 1), np.append(np.arange(0, rows, block), rows)
+
+    def read(self, start, stop):
+        return self.take(np.arange(start, stop))
+
+    def take(self, rows):
+        return Rows(rows[:, None].astype(float), -rows)
+
+    def expect(self, rows):
+        pass
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 80),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 50),
+    st.integers(1, 6),
+    st.sampled_from([None, 3, 8]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_the_rows_of_all_ranks_are_those_of_one_process(
+    rows, block, window, size, ranks, parts, micro_batches, shuffled
+):
+    assignment = Assignment(np.append(np.arange(0, rows, block), rows), (0.7, 0.3), 1)
+    data = StreamedDataset(
+        Numbers(rows, block), assignment, 0, lambda y: y, None, "numbers", 8 * window
+    )
+    if not len(data):
+        return
+    ranks = min(ranks, parts or ranks)
+    shuffle = Shuffle(1, 2) if shuffled else None
+    whole = [(x.copy(), y.copy()) for x, y in data.batches(size, shuffle)]
+    start = len(whole) // 2
+    for rank in range(ranks):
+        share = Share(rank, ranks, parts, micro_batches)
+        own = list(data.batches(size, shuffle, start, share=share))
+        assert len(own) == len(whole) - start
+        for (x, y), found in zip(whole[start:], own, strict=True):
+            at = share.positions(len(x))
+            np.testing.assert_array_equal(found.x, x[at])
+            np.testing.assert_array_equal(found.y, y[at])
 
 
 def test_rows_are_taken_from_all_over_a_part(tmp_path, rng):

@@ -1,7 +1,12 @@
-"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit."""
+"""Ranks that are processes, connected by MPI: a script on n of them, within a time limit.
+
+They are those of the MPI that xpnet itself would find, or of the mpiexec that the variable
+XPNET_TEST_MPIEXEC names (mpi4py's variable MPI4PY_LIBMPI is its library then).
+"""
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +20,8 @@ import xpnet
 from xpnet.parallel import launcher
 
 SECONDS = 60
+# What Open MPI's mpiexec says of a job that fails, beside what the ranks say.
+BANNER = re.compile(r"-{74}\n.*?\n-{74}\n|\[warn\] Epoll [^\n]*\n|\0\n?", re.DOTALL)
 
 
 class Done(NamedTuple):
@@ -32,7 +39,7 @@ class Done(NamedTuple):
 def mpiexec():
     """What starts ranks; without it, or without mpi4py, the test is skipped."""
     pytest.importorskip("mpi4py", reason="mpi4py connects the ranks")
-    found = launcher.mpiexec()
+    found = os.environ.get("XPNET_TEST_MPIEXEC") or launcher.mpiexec()
     if found is None:
         pytest.skip("no mpiexec: pip install mpich")
     return found
@@ -70,7 +77,7 @@ def finish(job, seconds=SECONDS):
             os.killpg(job.pid, signal.SIGKILL)
         out, err = job.communicate()
         pytest.fail(f"the ranks have not ended in {seconds} s\n{out}\n{err}")
-    return Done(job.returncode, out, err)
+    return Done(job.returncode, out, BANNER.sub("", err))
 
 
 def run(size, *words, seconds=SECONDS, **options):

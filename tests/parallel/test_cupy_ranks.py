@@ -52,7 +52,7 @@ def training(dtype="float64", **options):
 def test_sums_by_the_host_go_through_one_pinned_buffer(options, cupy):
     given = training(**options)
     assert_same_training(given, [2])
-    engine = given.make(Twice())
+    engine = given.engine(Twice())
     engine.train(*given.batch(engine, 0))  # the buffer grows up to the gradient
     batch, numbers = given.batch(engine, 1)
     pinned, pageable = len(cupy.pinned), len(cupy.pageable)

@@ -154,12 +154,15 @@ def test_ranks_with_a_gpu_each_sum_by_nccl(monkeypatch, seen, device, available,
 
     def rank(comm):
         made = joining._with_gpus(at(comm), Parallel(), device)
+        note = made.note
         assert made.name == name
+        assert joining._with_gpus(comm, Parallel(reduce="ordered"), device) is comm
+        comm.note = ""
         try:
             joining._with_gpus(comm, Parallel(engine="nccl"), device)
         except BackendError as error:
-            return made.note, str(error)
-        return made.note, ""
+            return note, str(error)
+        return note, ""
 
     with nccl_on_threads.installed(available):
         found = on_ranks(2, rank)

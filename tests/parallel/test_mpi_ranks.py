@@ -16,7 +16,8 @@ def test_what_ranks_tell_one_another():
         2,
         """
         from xpnet.errors import BackendError
-        from xpnet.parallel import mpi
+        from xpnet.parallel import gpus, mpi
+        from xpnet.parallel.settings import Parallel
         for mpi.PIECE in (1 << 28, 3):  # the most numbers or bytes of one call of MPI
             x = np.arange(5.0) * (comm.rank + 1)
             comm.allreduce(x)
@@ -38,6 +39,10 @@ def test_what_ranks_tell_one_another():
                     raise AssertionError(x)
             given = comm.bcast({"a": np.arange(3) + comm.rank} if comm.rank == 0 else None)
             assert given["a"].tolist() == [0, 1, 2]
+            given["a"][0] = 3
+            long = comm.bcast([np.arange(9), "é" * 999, np.zeros(0), comm.rank])
+            assert (long[0][8], len(long[1]), long[2].size, long[3]) == (8, 999, 0, 0)
+            assert comm.allgather("é" * 999 * comm.rank) == ["", "é" * 999]
             rows = comm.allgather(np.full((comm.rank + 1, 3), comm.rank, np.float32))
             assert [r.tolist() for r in rows] == [[[0] * 3], [[1] * 3] * 2]
             rows[1][:] = 5  # they are this rank's own
@@ -49,6 +54,14 @@ def test_what_ranks_tell_one_another():
             assert comm.host.bcast(comm.rank) == 0
             assert comm.note.startswith("2 ranks on this host, connected by ")
             assert join() is comm
+        gpus.visible_gpus = list
+        for device, error in (("cpu", "CuPy on GPUs, and the"), ("auto", "sees no GPU")):
+            try:
+                join(Parallel(engine="nccl"), device=device)
+            except BackendError as refused:
+                assert error in str(refused)
+            else:
+                raise AssertionError(device)
         comm.barrier()
         print("well")
         """,
@@ -131,6 +144,24 @@ def test_a_rank_that_never_joins_is_not_waited_for():
     done = run(2, "-c", textwrap.dedent(script), seconds=10)
     assert done.code == 1
     assert "xpnet: rank 0 has waited 1 s for the other ranks in the start of MPI (" in done.err
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_error_before_the_ranks_meet_is_told(apart):
+    """The other one is never heard of: it has ended, or trains by itself."""
+    script = f"""
+    import os, sys
+    from xpnet.parallel import failure, join
+    from xpnet.parallel.launcher import launched
+    from xpnet.parallel.settings import Parallel
+    failure.START = 1
+    if {apart}: join(Parallel(engine="none"))
+    if launched().rank == 0: sys.exit()
+    failure.end_together("no", lambda who: print(who + "no such file", file=sys.stderr), 2)
+    sys.exit(2)
+    """
+    done = run(2, "-c", textwrap.dedent(script), seconds=10)
+    assert (done.code, done.err) == (2, "rank 1: no such file\n")
 
 
 def test_processes_that_mpi_does_not_connect_are_refused():

@@ -166,7 +166,8 @@ def test_ordered_sums_are_of_the_same_bits_on_any_number_of_ranks(dtype, accumul
     model = model_for(loss, BatchNorm(), Dropout(0.2))
     training = Training(
         model, loss, rows_for(loss, 31, weighted=True), clip=Clip(norm=0.3), steps=12,
-        backend=make_backend("numpy", dtype), accumulate=accumulate, parallel=Parallel(reduce="ordered"),
+        backend=make_backend("numpy", dtype), accumulate=accumulate,
+        parallel=Parallel(reduce="ordered"),
     )  # fmt: skip
     states = [s for size in (1, 2, 3, 8) for _, s in on_ranks(size, training)]
     for state in states[1:]:

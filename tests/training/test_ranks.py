@@ -483,11 +483,11 @@ def test_ranks_of_a_host_divide_its_cores(monkeypatch):
             assert threads.why == f"6 cores for {ranks} ranks of this host"
 
 
-def test_nothing_is_exchanged_by_a_process_alone(monkeypatch):
+def test_nothing_is_summed_by_a_process_alone(monkeypatch):
     def refuse(*arguments):
         pytest.fail("a process alone has nobody to ask")
 
-    for name in ("allgather", "barrier", "allreduce"):
+    for name in ("barrier", "allreduce", "iallreduce"):
         monkeypatch.setattr(f"xpnet.parallel.comm.Local.{name}", refuse)
     whole_fit(made())
 

@@ -7,9 +7,11 @@ import pytest
 from thread_ranks import on_ranks
 
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.data import Augment, Shuffle, open_rows, scan
+from xpnet.data import Augment, Dataset, Scaler, Shuffle, open_rows, scan
 from xpnet.errors import DataError
 from xpnet.parallel import ALONE, Share
+from xpnet.run import preprocessing
+from xpnet.run.preprocessing import Preprocessing
 from xpnet.training.loader import Loader
 from xpnet.training.renewed_loader import RenewedLoader, RenewedRows
 from xpnet.training.streamed_loader import StreamedLoader
@@ -147,6 +149,32 @@ def test_what_is_placed_is_transformed_once_for_the_ranks_of_a_host(backend32, r
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(*map(backend32.to_host, (found, expected)))
     assert calls == [41, 41]
+
+
+def test_a_run_checks_and_scales_once_for_the_ranks_of_a_host(rng, monkeypatch):
+    x, y, _ = arrays(rng)
+    rows, calls = Dataset(x, y, ("a", "b", "c"), "t"), []
+    kept = Preprocessing(Scaler(np.ones(3), np.full(3, 2.0)), (3,), 3, ("a", "b", "c"))
+    monkeypatch.setattr(preprocessing, "check", lambda *_, **__: calls.append("check"))
+    monkeypatch.setattr(
+        Scaler, "apply", lambda self, rows, dtype: calls.append("scale") or rows.astype(dtype) / 2
+    )
+    found = on_ranks(3, lambda comm: kept.loader(NumpyBackend(), rows, comm=comm))
+    assert calls == ["check", "scale"]
+    for loader in found:
+        np.testing.assert_array_equal(loader.arrays["x"], x / 2)
+
+
+def test_an_error_in_the_rows_is_one_of_all_ranks(rng):
+    x, y, _ = arrays(rng)
+    kept = Preprocessing(Scaler(np.ones(4), np.ones(4)), (4,), 3, ("a", "b", "c"))
+    rows = Dataset(x, y, ("a", "b", "c"), "t")
+
+    def on_rank(comm):
+        with pytest.raises(DataError, match="shape"):
+            kept.loader(NumpyBackend(), rows, comm=comm)
+
+    on_ranks(2, on_rank)
 
 
 def test_the_ranks_have_their_data_in_the_same_place(rng):

@@ -8,6 +8,7 @@ model knows.
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -82,7 +83,7 @@ class Measured:
     alone: Compute  # of a step that nobody shares
     compute: Compute  # of a rank's part of one
     rounds: Sequence[Sequence[float]]  # microseconds of single steps of one process
-    one_rank: float  # a step on one rank of an MPI, relative to one without MPI
+    one_rank: float  # a step on one rank of an MPI, relative to one without, in the best rounds
     same_bits: bool  # of these two
 
     def efficiency(self, kind: str, n: int) -> float:
@@ -222,8 +223,12 @@ def _run_job(job: Mapping[str, Any], n: int, start: Sequence[str]) -> dict[str, 
 
 
 def _last(text: str) -> str:
-    """The last line that says something."""
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last error of a rank; without one, the last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
+    errors = [
+        line for line in lines if re.match(r"xpnet: |error: |[\w.]+(Error|Exception): ", line)
+    ]
+    return [*lines, *errors][-1] if lines else ""
 
 
 def _sums(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -240,7 +245,6 @@ def _measured(network: Network, found: Mapping[int, list[dict[str, Any]]]) -> Me
             points.setdefault(kind, {})[n] = _point(n, [r[kind] for r in rounds])
     points["weak"] = {1: points["strong"][1], **points.get("weak", {})}
     alone, compute = (_fit(r[name] for r in of[ALONE]) for name in ("fit", "fit_shared"))
-    apart = zip(of[ALONE], of[1], strict=True)
     return Measured(
         network,
         summed_bytes(network),
@@ -248,9 +252,14 @@ def _measured(network: Network, found: Mapping[int, list[dict[str, Any]]]) -> Me
         alone,
         compute,
         [r["strong"]["each"] for r in of[ALONE]],
-        statistics.median(b["strong"]["step"] / a["strong"]["step"] for a, b in apart),
+        _undisturbed(of[1]) / _undisturbed(of[ALONE]),
         len({r["digest"] for n in (ALONE, 1) for r in of[n]}) == 1,
     )
+
+
+def _undisturbed(rounds: Sequence[Mapping[str, Any]]) -> float:
+    """The microseconds of most steps in the best round."""
+    return min(statistics.median(r["strong"]["each"]) for r in rounds)
 
 
 def _fit(rounds: Iterable[Sequence[tuple[int, float]]]) -> Compute:

@@ -21,6 +21,7 @@ from xpnet.parallel.failure import end_together
 from xpnet.parallel.gpus import own_device
 from xpnet.parallel.host import agreed, shared_by_all, shared_by_host
 from xpnet.parallel.joining import join
+from xpnet.parallel.settings import Parallel
 from xpnet.parallel.share import WHOLE, Share
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "WHOLE",
     "Comm",
     "Local",
+    "Parallel",
     "Share",
     "agreed",
     "end_together",

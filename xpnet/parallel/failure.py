@@ -5,10 +5,11 @@ that go on would wait for it: then it ends them.
 """
 
 import atexit
+import os
 import sys
 import time
+import zlib
 from collections.abc import Callable
-from hashlib import blake2b
 from types import TracebackType
 from typing import Any
 
@@ -18,13 +19,14 @@ from xpnet.errors import BackendError
 from xpnet.parallel.launcher import launched
 from xpnet.parallel.world import World, abort, world
 
-__all__ = ["end_together", "guard", "who_has_left"]
+__all__ = ["end_together", "guard", "stay_apart", "who_has_left"]
 
 SECONDS = 1.5  # for which a rank that fails waits for the others to fail
 START = 60.0  # for which it waits for MPI to start
 LEFT = 1  # tag of the message of a rank that ends
 
 _guarded: list[World] = []
+_apart: list[bool] = []  # not empty where each process trains by itself
 
 
 def end_together(error: str, tell: Callable[[str], None], code: int) -> None:
@@ -37,8 +39,17 @@ def end_together(error: str, tell: Callable[[str], None], code: int) -> None:
     if launch is None or launch.size == 1:
         tell("")
         return
+    if _apart:
+        tell(f"rank {launch.rank}: ")
+        return
+
+    def give_up(line: str) -> None:
+        tell(f"rank {launch.rank}: ")
+        sys.stderr.flush()
+        os._exit(code)
+
     try:
-        ranks = _guarded[0] if _guarded else world(launch, START)
+        ranks = _guarded[0] if _guarded else world(launch, START, give_up)
     except BackendError:  # without MPI they are not connected: none waits for another
         if not launch.rank:
             tell("")
@@ -57,7 +68,7 @@ def _all_fail(ending: Any, error: str) -> str:
     """Whether all ranks fail: "no", "alike" or with "different" errors."""
     from mpi4py import MPI
 
-    number = int.from_bytes(blake2b(error.encode(), digest_size=7).digest(), "little")
+    number = zlib.crc32(error.encode("utf-8", "replace"))
     extremes = np.array([number, -number])
     request = ending.Iallreduce(MPI.IN_PLACE, extremes, MPI.MIN)
     limit = time.monotonic() + SECONDS
@@ -66,6 +77,11 @@ def _all_fail(ending: Any, error: str) -> str:
             return "no"
         time.sleep(0.005)
     return "alike" if extremes[0] == -extremes[1] else "different"
+
+
+def stay_apart() -> None:
+    """Note that this process has nothing to do with those that were started with it."""
+    _apart.append(True)
 
 
 def guard(ranks: World) -> None:

@@ -33,8 +33,8 @@ MEMORY = "/dev/shm"
 def shared_by_all(comm: Comm, make: Callable[[], T]) -> T:
     """Return to all ranks what ``make`` returns on rank 0, pickled for the others.
 
-    It is for what is small, such as a data set that stays in its file. Raises on all ranks what is
-    raised on one.
+    It is for what is small, such as a data set that stays in its file. ``make`` must not use
+    ``comm``. Raises on all ranks what is raised on one.
     """
     if comm.size == 1:
         return make()
@@ -50,8 +50,9 @@ def shared_by_host(comm: Comm, make: Callable[[], T]) -> T:
     """Return to the ranks of each host what ``make`` returns on the first one of them.
 
     Arrays of NumPy in it are in memory that these ranks share; what a rank writes to one, it has
-    for itself. A rank that cannot open the file in which they are calls ``make``, too. Raises on
-    all ranks what is raised on one, and DataError where a host has no room for the file.
+    for itself. A rank that cannot open the file in which they are calls ``make``, too; it must not
+    use ``comm``. Raises on all ranks what is raised on one, and DataError where a host has no room
+    for the file.
     """
     if comm.size == 1:
         return make()

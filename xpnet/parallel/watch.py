@@ -24,7 +24,7 @@ class Watch:
     def __init__(
         self, timeout: float, end: Callable[[str], None], why: Callable[[], str] = str
     ) -> None:
-        self.timeout, self._end, self._why = timeout, end, why
+        self.timeout, self.end, self._why = timeout, end, why
         self.fault: Callable[[], str] = str
         self._what: tuple[object, ...] = ()
         self._since: float | None = None
@@ -51,7 +51,7 @@ class Watch:
         suspect = None  # since when the call lasts that will not return
         while not self._over.wait(min(LOOK, self.timeout / 4)):
             if fault := self.fault():
-                return self._end(fault)
+                return self.end(fault)
             since = self._since
             waited = 0.0 if since is None else time.monotonic() - since
             if waited >= self.timeout:
@@ -73,7 +73,7 @@ class Watch:
             return
         named = " ".join(f"{w:,}" if isinstance(w, int) else str(w) for w in what)
         waited = f"has waited {time.monotonic() - since:.0f} s for the other ranks in {named}"
-        self._end(f"{waited}{self._place()}: {why}")
+        self.end(f"{waited}{self._place()}: {why}")
 
     def _place(self) -> str:
         """Where in the program the call is: its last line outside of this folder."""

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Never
 
 from xpnet.errors import BackendError, first_line, how_to_install
@@ -29,17 +30,18 @@ _started: list[World] = []
 before_abort: list[Callable[[], object]] = []  # such as to stop what waits on a GPU
 
 
-def world(launch: Launch, timeout: float) -> World:
+def world(launch: Launch, timeout: float, give_up: Callable[[str], None] | None = None) -> World:
     """Start MPI, where the program has not yet, and return its ranks.
 
-    All ranks call it; one that waits ``timeout`` seconds for that ends. Raises BackendError where
-    MPI is missing, or where its ranks are not what the launcher has started.
+    All ranks call it; one that waits ``timeout`` seconds for that ends, by ``give_up`` with a line
+    for the terminal. Raises BackendError where MPI is missing, or where its ranks are not what the
+    launcher has started.
     """
     if _started:
         return _started[0]
     mpi = load_mpi(launch.said)
     if not mpi.Is_initialized():
-        watch = Watch(timeout, lambda line: _stop(launch, line))
+        watch = Watch(timeout, give_up or partial(_stop, launch.rank))
         with watch("the start of MPI"):
             _initialize(mpi)
         watch.stop()
@@ -99,8 +101,8 @@ def _own_launcher() -> str:
     return f"start them with {own}, or install mpi4py for the launcher's MPI"
 
 
-def _stop(launch: Launch, line: str) -> Never:
-    _say(launch.rank, line)
+def _stop(rank: int | None, line: str) -> Never:
+    _say(rank, line)
     os._exit(1)
 
 

@@ -122,9 +122,9 @@ class Job:
         with self.recorded() as recording:
             writing = [*recording, history, saving] if self.comm.rank == 0 else []
             self.trainer.fit(
-                loader(backend, self.splits.train, data.placement, data.augment),
+                loader(backend, self.splits.train, data.placement, data.augment, comm=self.comm),
                 epochs=cast(int, self.config.epochs),
-                validation=None if checks is None else loader(backend, checks),
+                validation=None if checks is None else loader(backend, checks, comm=self.comm),
                 callbacks=[*watching, *norms, *writing, *self.early_stopping(), signals],
             )
             shared_by_all(self.comm, check_saved)

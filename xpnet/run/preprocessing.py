@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from xpnet.data.tables import Header
 from xpnet.errors import CheckpointError, ConfigError, DataError
 from xpnet.nn import Sequential
 from xpnet.nn.losses import Loss
-from xpnet.parallel import ALONE, Comm
+from xpnet.parallel import ALONE, Comm, agreed
 from xpnet.registry import name_of
 from xpnet.run.config import Column, Config, Placement
 from xpnet.training.loader import Loader
@@ -96,12 +97,14 @@ class Preprocessing:
                 target_transform=self.scaled_targets,
                 augment=augment,
             )
-        check(
+        checking = partial(
+            check,
             dataset,
             n_classes=len(self.classes) if self.classes and dataset.y is not None else None,
             feature_shape=self.feature_shape,
             missing=isinstance(self.encoder, Encoder),
         )
+        agreed(comm, checking if comm.local_rank == 0 else None)
         return Loader(
             backend,
             dataset.x,

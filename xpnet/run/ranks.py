@@ -43,7 +43,7 @@ def joined(source: Any, settings: Iterable[str] | Mapping[str, Any], recipe: str
     except (XpnetError, OSError):
         config = Config()
     if config.parallel.engine == "none":
-        return ALONE
+        return join(config.parallel)
     return join(replace(config.parallel, engine="mpi"), backend=config.backend, device="cpu")
 
 

@@ -8,10 +8,10 @@ asks the object here, which for a process alone has nobody to ask.
     now and then           does one of them want to stop, or has found a number that is not finite?
     at an epoch's end      the record of rank 0, and once more the weights
 
-To ask costs about as much as a small sum over the ranks. So between two epochs it is done after
-the first two steps, and then about every 0.2 seconds; before that only after a step at which a
-callback looks (:meth:`Callback.steps_between`). A callback that looks at every step so stops all
-ranks after that very step, and a signal within about 0.2 seconds.
+To ask costs a small sum over the ranks. Within an epoch it is done after the first two steps of a
+fit, and from there on about every 0.2 seconds, by the clock of rank 0; before that only after a
+step at which a callback looks (:meth:`Callback.steps_between`). A callback that looks at every step
+so stops all ranks after that very step, and a signal within about 0.2 seconds.
 """
 
 import math
@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def check_ranks(comm: Any, parallel: Any, batch_size: int) -> tuple[Comm, Parall
     """
     if not isinstance(parallel, Parallel):
         msg = f"parallel must be a Parallel; got {parallel!r}"
-        raise ConfigError(msg, python="Parallel(reduce='ordered') of xpnet.parallel.settings")
+        raise ConfigError(msg, python="xpnet.parallel.Parallel(reduce='ordered')")
     if comm is None and parallel.engine in ("mpi", "nccl"):
         msg = f"parallel names {parallel.engine}, and comm, the ranks, is not given"
         raise ConfigError(msg, python="pass comm=xpnet.parallel.join(parallel) as well")
@@ -128,14 +128,6 @@ class Alone:
         return parts
 
 
-class _Wish(NamedTuple):
-    """What a rank says when all are asked."""
-
-    stop: str | None  # why
-    bad_step: int  # that is not finite, or -1
-    steps: int  # until it should be asked again
-
-
 class Several(Alone):
     """One of several ranks."""
 
@@ -147,7 +139,7 @@ class Several(Alone):
         self._next = 0  # the step after which the ranks ask each other
         self._pace = math.inf  # seconds a step
         self._since = 0, 0.0  # the step of the last exchange, and when it was
-        self._found = -1  # a step that is not finite
+        self._found = False  # whether a callback has found what is not finite
         self._warned = False
 
     def threads(self) -> Threads:
@@ -194,18 +186,25 @@ class Several(Alone):
         wish = min((steps_between(c, trainer) for c in looking), default=MANY)
         if self.is_first:
             wish = min(wish, max(1, int(SECONDS / self._pace)))
-        wishes = self.comm.allgather(_Wish(trainer.stopped, self._found, wish))
-        self._next, self._found = step + max(1, min(w.steps for w in wishes)), -1
-        reasons = [w.stop for w in wishes if w.stop is not None]
-        if reasons:
-            trainer.stop(reasons[0])
+        stops, found, wishes = self._asked(trainer.stopped is not None, self._found, max(1, wish))
+        self._next, self._found = step + int(wishes.min()), False
+        if stops.any():
+            reasons = self.comm.allgather(trainer.stopped)
+            trainer.stop(next(why for why in reasons if why is not None))
         # What rank 0 reads or saves by itself at the end of a training is finite after this.
         within = 0 < trainer.position.batch < trainer.steps_per_epoch
-        if within and (reasons or any(w.bad_step >= 0 for w in wishes)):
+        if within and (stops.any() or found.any()):
             self.read(trainer)
         if trainer.stopped is not None or trainer.position.epoch >= trainer.epochs:
             self.same_state(trainer.engine, trainer.engine.host_state())
         self._since = step, time.perf_counter()
+
+    def _asked(self, *own: int) -> np.ndarray:
+        """The numbers (n, ranks) of all ranks, of the n of this one: one small sum."""
+        numbers = np.zeros((len(own), self.comm.size), np.int64)
+        numbers[:, self.comm.rank] = own
+        self.comm.allreduce(numbers.reshape(-1))
+        return numbers
 
     def steps_left(self, step: int) -> int:
         return self._next - step
@@ -214,8 +213,8 @@ class Several(Alone):
         for hook in hooks:
             try:
                 hook(trainer)
-            except NotFiniteError as error:
-                self._found = error.bad_step
+            except NotFiniteError:
+                self._found = True
         _, batch, step = trainer.position
         if step < self._next or batch == trainer.steps_per_epoch:  # where all ask each other
             return False
