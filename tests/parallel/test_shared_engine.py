@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import make_backend
-from shared_training import ORDERED, Training, model_for, rows_for
+from shared_training import ORDERED, Training, assert_same_training, model_for, rows_for
 from thread_ranks import on_ranks
 
 from xpnet.errors import BackendError, ConfigError, DataError
-from xpnet.nn import BatchNorm, Dense, Dropout, Layer, Sequential
+from xpnet.nn import BatchNorm, Dense, Dropout, Layer, Sequential, Tanh
 from xpnet.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.parallel.settings import Parallel
 from xpnet.step import Batch
@@ -147,6 +147,29 @@ class OtherBatchNorm(BatchNorm):
     pass
 
 
+class SharedRowMean(RowMean):
+    """It says how."""
+
+    def shared(self, total):
+        def centred(x):
+            sums = total(np.append(x.sum(axis=0), len(x)))
+            return x - sums[:-1] / sums[-1]
+
+        layer = RowMean()
+        vars(layer)["forward"] = lambda params, x, **options: (centred(x), None)
+        vars(layer)["backward"] = lambda params, residuals, dy, **options: (centred(dy), {})
+        return layer
+
+
+def test_a_layer_that_says_how_it_is_shared_is_trained_by_the_portable_step():
+    training = training_of(Tanh(), SharedRowMean(), Dense(4, bias=False), step="auto")
+    assert_same_training(training, [3])
+    assert "SharedRowMean sums over" in training.engine_of_two().step.note
+    training.options["step"] = "fused"
+    with pytest.raises(BackendError, match=r"no fused step .*SharedRowMean sums over"):
+        training.engine_of_two()
+
+
 @pytest.mark.parametrize("layer", [RowMean(), OtherBatchNorm()])
 def test_a_layer_that_needs_all_rows_and_does_not_say_how_is_refused(layer):
     refused = "computes with all rows of a batch, .* define its method shared"
@@ -169,14 +192,14 @@ def test_the_penalty_is_refused():
 def test_a_step_whose_layers_sum_over_ranks_is_not_compiled(name, caplog):
     pytest.importorskip(name, reason="it has a compiler")
     options = {"backend": make_backend(name), "parallel": Parallel()}
-    with pytest.raises(BackendError, match=r"cannot be compiled: batch normalisation .*'auto'"):
+    with pytest.raises(BackendError, match=r"cannot be compiled: batch_norm sums .*'auto'"):
         training_of(BatchNorm(), step="jit", **options).engine_of_two()
     with caplog.at_level(logging.INFO, "xpnet"):
         chosen = training_of(BatchNorm(), step="auto", **options).engine_of_two().step
     assert chosen.kind == "portable"
     if name == "jax":
-        assert "portable: batch normalisation sums over" in chosen.note
-        assert "batch normalisation sums over" in caplog.text
+        assert "portable: batch_norm sums over" in chosen.note
+        assert "batch_norm sums over" in caplog.text
 
 
 @pytest.mark.long

@@ -16,14 +16,14 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from xpnet.errors import ConfigError
-from xpnet.nn import Sequential
+from xpnet.nn import Layer, Sequential
 from xpnet.nn.losses import Loss, quotient
 from xpnet.parallel.across import Across
 from xpnet.parallel.share import Piece
 from xpnet.step.step import Batch, BatchGradient, make_gradient
 from xpnet.typing import Array
 
-__all__ = ["make_shared_gradient", "meets", "rows_of", "shared_model"]
+__all__ = ["make_shared_gradient", "meetings", "rows_of", "shared_model"]
 
 
 def shared_model(model: Sequential, across: Across) -> Sequential:
@@ -34,10 +34,10 @@ def shared_model(model: Sequential, across: Across) -> Sequential:
     return replace(model, layers=tuple(layer.shared(across.total) for layer in model.layers))
 
 
-def meets(model: Sequential, across: Across) -> bool:
-    """Say whether the ranks sum up something within the pass through the layers."""
+def meetings(model: Sequential, across: Across) -> list[Layer]:
+    """Return the layers within which the ranks sum up something."""
     pairs = zip(model.layers, shared_model(model, across).layers, strict=True)
-    return any(layer is not shared for layer, shared in pairs)
+    return [layer for layer, shared in pairs if layer is not shared]
 
 
 def make_shared_gradient(
@@ -50,13 +50,13 @@ def make_shared_gradient(
 
     It is given this rank's rows, in the order of :meth:`xpnet.parallel.Share.positions`, and
     ``rows``, the number of those of the whole batch. What it returns is the same on all ranks.
-    ``jit`` compiles what is computed before and after the sum over the ranks; a model that
-    :func:`meets` has none. Raises ConfigError for a loss that depends on all rows.
+    ``jit`` compiles what is computed before and after the sum over the ranks; a model with
+    :func:`meetings` has none. Raises ConfigError for a loss that depends on all rows.
     """
     if getattr(loss, "class_weights", None) == "balanced":
         msg = "class_weights are still to be counted, in all labels of the training"
         raise ConfigError(msg, python="give the loss one number for each class")
-    summed, meeting = loss.reduction == "sum", meets(model, across)
+    summed, meeting = loss.reduction == "sum", bool(meetings(model, across))
     gradient = make_gradient(shared_model(model, across), loss, divided=False)
 
     @jit
