@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import make_backend
-from shared_training import ORDERED, Training, model_for, rows_for
+from shared_training import ORDERED, Training, assert_same_training, model_for, rows_for
 from thread_ranks import on_ranks
 
 from xpnet.errors import BackendError, ConfigError, DataError
-from xpnet.nn import BatchNorm, Dense, Dropout, Layer, Sequential
+from xpnet.nn import BatchNorm, Dense, Dropout, Layer, Sequential, Tanh
 from xpnet.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from xpnet.parallel.settings import Parallel
 from xpnet.step import Batch
@@ -25,22 +25,24 @@ def training_of(*layers, loss=LOSS, n=26, **options):
     return Training(model_for(loss, *layers), loss, rows_for(loss, n), **options)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("weight", [1.0, 1e-5])
-def test_mixed_precision_has_the_scale_and_the_skipped_steps_of_one_process(weight):
+def test_mixed_precision_has_the_scale_and_the_skipped_steps_of_one_process(weight, accumulate):
     """The first scale overflows; weights of any size leave gradients within 16 bits."""
-    mixed = Mixed("float16", 2.0**22, growth=8)
+    mixed = Mixed("float16", 2.0**22, growth=8 if accumulate == 1 else 100)
     training = training_of(BatchNorm(), backend=make_backend("numpy", "float32"), mixed=mixed,
-                           steps=30)  # fmt: skip
+                           accumulate=accumulate, steps=30)  # fmt: skip
     training.data = training.data._replace(weight=np.full(26, weight))
     _, wanted = training()
     assert wanted["skipped"] > 2
     states = [state for _, state in on_ranks(3, training)]
     for state in states:
-        for name in ("scale", "skipped"):
-            np.testing.assert_array_equal(state[name], wanted[name])
-        np.testing.assert_allclose(
-            state["params/0.dense.W"], wanted["params/0.dense.W"], rtol=0.0, atol=4e-3
-        )
+        # In a micro-batch, a rank's part may be beyond the range and the sum of the parts not.
+        assert abs(state["skipped"] - wanted["skipped"]) <= accumulate - 1
+        assert state["scale"][0] == wanted["scale"][0]
+        if state["skipped"] == wanted["skipped"]:
+            W = "params/0.dense.W"
+            np.testing.assert_allclose(state[W], wanted[W], rtol=0, atol=4e-3)
         assert all(np.array_equal(state[k], v) for k, v in states[0].items())
 
 
@@ -149,6 +151,29 @@ class OtherBatchNorm(BatchNorm):
     pass
 
 
+class SharedRowMean(RowMean):
+    """It says how."""
+
+    def shared(self, total):
+        def centred(x):
+            sums = total(np.append(x.sum(axis=0), len(x)))
+            return x - sums[:-1] / sums[-1]
+
+        layer = RowMean()
+        vars(layer)["forward"] = lambda params, x, **options: (centred(x), None)
+        vars(layer)["backward"] = lambda params, residuals, dy, **options: (centred(dy), {})
+        return layer
+
+
+def test_a_layer_that_says_how_it_is_shared_is_trained_by_the_portable_step():
+    training = training_of(Tanh(), SharedRowMean(), Dense(4, bias=False), step="auto")
+    assert_same_training(training, [3])
+    assert "SharedRowMean sums over" in training.engine_of_two().step.note
+    training.options["step"] = "fused"
+    with pytest.raises(BackendError, match=r"no fused step .*SharedRowMean sums over"):
+        training.engine_of_two()
+
+
 @pytest.mark.parametrize("layer", [RowMean(), OtherBatchNorm()])
 def test_a_layer_that_needs_all_rows_and_does_not_say_how_is_refused(layer):
     refused = "computes with all rows of a batch, .* define its method shared"
@@ -171,31 +196,29 @@ def test_the_penalty_is_refused():
 def test_a_step_whose_layers_sum_over_ranks_is_not_compiled(name, caplog):
     pytest.importorskip(name, reason="it has a compiler")
     options = {"backend": make_backend(name), "parallel": Parallel()}
-    with pytest.raises(BackendError, match=r"cannot be compiled: batch normalisation .*'auto'"):
+    with pytest.raises(BackendError, match=r"cannot be compiled: batch_norm sums .*'auto'"):
         training_of(BatchNorm(), step="jit", **options).engine_of_two()
     with caplog.at_level(logging.INFO, "xpnet"):
         chosen = training_of(BatchNorm(), step="auto", **options).engine_of_two().step
     assert chosen.kind == "portable"
     if name == "jax":
-        assert "portable: batch normalisation sums over" in chosen.note
-        assert "batch normalisation sums over" in caplog.text
+        assert "portable: batch_norm sums over" in chosen.note
+        assert "batch_norm sums over" in caplog.text
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # those of PyTorch about itself
-@pytest.mark.parametrize(("name", "mixed"), [("torch", None), ("jax", Mixed("float16", 2.0**18))])
-def test_a_compiled_step_is_shared(name, mixed, monkeypatch):
-    library = pytest.importorskip(name, reason="it has a compiler")
-    if name == "torch":  # it traces, and leaves out the compiler of C++, which takes long
-        monkeypatch.setattr(library, "compile", partial(library.compile, backend="eager"))
-        importlib.import_module("torch._dynamo")  # not by several threads at once
-    dtype = "float64" if mixed is None else "float32"
-    backend = make_backend(name, dtype)
-    training = training_of(Dropout(0.2), backend=backend, step="jit", mixed=mixed, accumulate=2,
+def test_a_compiled_step_is_shared(monkeypatch):
+    """By PyTorch, in mixed precision; JAX compiles its step by default."""
+    torch = pytest.importorskip("torch", reason="it has a compiler")
+    # It traces, and leaves out the compiler of C++, which takes long.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    importlib.import_module("torch._dynamo")  # not by several threads at once
+    backend, mixed = make_backend("torch", "float32"), Mixed("float16", 2.0**18)
+    training = training_of(Dropout(0.2), backend=backend, step="jit", mixed=mixed,
                            batch_size=12, n=24, steps=3)  # fmt: skip
     _, wanted = training()
-    tolerance = 1e-12 if mixed is None else 2e-2
     for engine, state in on_ranks(2, training):
         assert engine.step.kind == "jit"
         for k, v in wanted.items():
-            np.testing.assert_allclose(state[k], v, rtol=tolerance, atol=tolerance)
+            np.testing.assert_allclose(state[k], v, rtol=1e-2, atol=1e-2)

@@ -51,12 +51,12 @@ def test_every_loss(name, reduction):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_every_choice_of_every_loss(size):
-    for name, reduction, weighted, options in CHOICES:
+def test_every_choice_of_every_loss():
+    """A few steps of each, for they are many: of some, 100 are taken above."""
+    for i, (name, reduction, weighted, options) in enumerate(CHOICES):
         loss = loss_with(name, reduction, options)
-        training = Training(model_for(loss), loss, rows_for(loss, weighted=weighted), steps=6)
-        assert_same_training(training, [size])
+        training = Training(model_for(loss), loss, rows_for(loss, weighted=weighted), steps=5)
+        assert_same_training(training, [2 + i % 3])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -134,12 +134,8 @@ def test_a_rank_whose_rows_do_not_count(reduction):
 @pytest.mark.long_where(backend=["jax"])
 @pytest.mark.parametrize(
     ("layers", "parallel"),
-    [
-        ((LayerNorm(), Dropout(0.3)), Parallel()),
-        ((BatchNorm(),), Parallel()),
-        ((BatchNorm(),), ORDERED),
-    ],
-    ids=["dropout", "batch norm", "ordered"],
+    [((LayerNorm(), Dropout(0.3)), Parallel()), ((BatchNorm(),), ORDERED)],
+    ids=["sum", "ordered"],
 )
 def test_every_backend(backend, layers, parallel):
     loss = SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5))

@@ -16,14 +16,14 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from xpnet.errors import ConfigError
-from xpnet.nn import Sequential
-from xpnet.nn.losses import Loss, quotient
+from xpnet.nn import Layer, Sequential
+from xpnet.nn.losses import Loss
 from xpnet.parallel.across import Across
 from xpnet.parallel.share import Piece
 from xpnet.step.step import Batch, BatchGradient, make_gradient
 from xpnet.typing import Array
 
-__all__ = ["make_shared_gradient", "meets", "rows_of", "shared_model"]
+__all__ = ["make_shared_gradient", "meetings", "rows_of", "shared_model"]
 
 
 def shared_model(model: Sequential, across: Across) -> Sequential:
@@ -34,10 +34,10 @@ def shared_model(model: Sequential, across: Across) -> Sequential:
     return replace(model, layers=tuple(layer.shared(across.total) for layer in model.layers))
 
 
-def meets(model: Sequential, across: Across) -> bool:
-    """Say whether the ranks sum up something within the pass through the layers."""
+def meetings(model: Sequential, across: Across) -> list[Layer]:
+    """Return the layers within which the ranks sum up something."""
     pairs = zip(model.layers, shared_model(model, across).layers, strict=True)
-    return any(layer is not shared for layer, shared in pairs)
+    return [layer for layer, shared in pairs if layer is not shared]
 
 
 def make_shared_gradient(
@@ -50,27 +50,32 @@ def make_shared_gradient(
 
     It is given this rank's rows, in the order of :meth:`xpnet.parallel.Share.positions`, and
     ``rows``, the number of those of the whole batch. What it returns is the same on all ranks.
-    ``jit`` compiles what is computed before and after the sum over the ranks; a model that
-    :func:`meets` has none. Raises ConfigError for a loss that depends on all rows.
+    ``jit`` compiles what is computed before and after the sum over the ranks; a model with
+    :func:`meetings` has none. Raises ConfigError for a loss that depends on all rows.
     """
     if getattr(loss, "class_weights", None) == "balanced":
         msg = "class_weights are still to be counted, in all labels of the training"
         raise ConfigError(msg, python="give the loss one number for each class")
-    summed, meeting = loss.reduction == "sum", meets(model, across)
+    summed, meeting = loss.reduction == "sum", bool(meetings(model, across))
     gradient = make_gradient(shared_model(model, across), loss, divided=False)
 
     @jit
     def of_piece(
-        params: Array, stats: Array, batch: Batch, keys: Sequence[Any], scale: Any
+        params: Array,
+        stats: Array,
+        batch: Batch,
+        keys: Sequence[Any],
+        scale: Any,
+        over: Array | None,
     ) -> tuple[list[Array], Array]:
-        g = gradient(params, stats, batch, keys, scale)
+        g = gradient(params, stats, batch, keys, scale if over is None else scale / over)
         xp, like = array_namespace(g.loss), g.loss
         numbers = [
             xp.asarray(x, dtype=like.dtype, device=device(like))
             for x in (g.loss, g.denominator, g.correct, g.counted)
         ]
         total = array_namespace(g.gradient).astype(g.gradient, like.dtype, copy=False)
-        return [*numbers, total], g.stats
+        return [*numbers, total if over is None else total * over], g.stats
 
     @jit
     def denominator_of(batch: Batch) -> Array:
@@ -84,22 +89,21 @@ def make_shared_gradient(
         return [x + y for x, y in zip(a, b, strict=True)]
 
     @jit
-    def divided(summands: list[Array], params: Array, over: Array | float) -> BatchGradient:
+    def divided(summands: list[Array], params: Array) -> BatchGradient:
         cost, D, correct, counted, total = summands
+        xp = array_namespace(D)
         if summed:  # 1, however many parts it is of
-            D = array_namespace(D).ones_like(D)
-        total *= quotient(over, D)
+            D = xp.ones_like(D)
+        total /= xp.where(D == 0.0, 1.0, D)
         # As make_gradient returns it: what is beyond a narrow dtype is beyond it here, too.
         total = array_namespace(total).astype(total, params.dtype, copy=False)
         return BatchGradient(cost, D, correct, counted, total, None)
 
-    def in_parts(pieces: list[list[Piece]], function: Callable[[list[Piece]], Any]) -> list[Any]:
-        """The sum over the micro-batches, of each part."""
-        sums: list[Any] = []
-        for of_batch in pieces:
-            new = function(of_batch)
-            sums = [added(*pair) for pair in zip(sums, new, strict=True)] if sums else new
-        return sums
+    def denominators(batch: Batch, pieces: list[list[Piece]]) -> list[Array]:
+        """D of each micro-batch, or 1 where that is 0."""
+        parts = zip(*pieces, strict=True)
+        own = [[denominator_of(rows_of(piece, batch)[0]) for piece in part] for part in parts]
+        return [array_namespace(D).where(D == 0.0, 1.0, D) for D in across.sums(own)]
 
     def shared_gradient(
         params: Array,
@@ -110,23 +114,19 @@ def make_shared_gradient(
         *,
         rows: int,
     ) -> BatchGradient:
-        pieces, over = across.share.pieces(rows), 1.0
+        pieces = across.share.pieces(rows)
+        overs: list[Array | None] = [None] * len(pieces)
         if params.dtype != batch.x.dtype and not summed:
-            # Few bits of range: the gradients within have to be of the size that they have alone.
-            own = in_parts(pieces, lambda of: [[denominator_of(rows_of(p, batch)[0])] for p in of])
-            (D,) = across.sums(own)
-            over = array_namespace(D).where(D == 0.0, 1.0, D)
-            scale = scale / over
-
-        def summands(of_batch: list[Piece]) -> list[list[Array]]:
-            nonlocal stats
-            given = [(params, stats, *rows_of(p, batch, keys), scale) for p in of_batch]
-            found = across.each([partial(of_piece, *g) for g in given], meeting=meeting)
-            stats = found[0][1]
-            return [new for new, _ in found]
-
-        total = divided(across.sums(in_parts(pieces, summands)), params, over)
-        return total._replace(stats=stats)
+            # Few bits of range: gradients within the layers have the size that they have alone.
+            overs = [*denominators(batch, pieces)]
+        sums: list[list[Array]] = []  # of each part
+        for of_batch, over in zip(pieces, overs, strict=True):
+            given = [(params, stats, *rows_of(piece, batch, keys)) for piece in of_batch]
+            of_parts = [partial(of_piece, *g, scale, over) for g in given]
+            found = across.each(of_parts, meeting=meeting)
+            new, stats = [summands for summands, _ in found], found[0][1]
+            sums = [added(*pair) for pair in zip(sums, new, strict=True)] if sums else new
+        return divided(across.sums(sums), params)._replace(stats=stats)
 
     return shared_gradient
 

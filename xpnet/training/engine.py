@@ -34,7 +34,7 @@ from xpnet.step import (
     make_predict_step,
     zero_totals,
 )
-from xpnet.step.data_parallel import make_shared_gradient, meets
+from xpnet.step.data_parallel import make_shared_gradient, meetings
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.training.nonfinite import first_nonfinite
@@ -128,7 +128,7 @@ class Engine:
         gradient = make_gradient(model, loss)
         self._gradient = jit(gradient)
         if across is not None:
-            at_once = backend.bound if meets(model, across) else at_once
+            at_once = backend.bound if meetings(model, across) else at_once
             self._step_gradient = make_shared_gradient(model, loss, across, at_once)
             return
         if accumulate > 1:

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from xpnet.nn import Sequential
 from xpnet.nn.layout import merge
 from xpnet.step import Batch, StepInputs
-from xpnet.step.data_parallel import meets, rows_of, shared_model
+from xpnet.step.data_parallel import meetings, rows_of, shared_model
 from xpnet.step.trace import Traced, describe, trace
 from xpnet.typing import Array
 
@@ -31,7 +31,7 @@ def first_nonfinite(engine: "Engine", batch: Batch, inputs: StepInputs) -> str |
     if across is None or rows is None:
         parts = engine.request.accumulate
         return next(search(engine.model, batch, inputs.keys, parts=parts), (0, None))[1]
-    model, meeting = shared_model(engine.model, across), meets(engine.model, across)
+    model, meeting = shared_model(engine.model, across), bool(meetings(engine.model, across))
     for part, pieces in enumerate(across.share.pieces(rows)):
         # To its end on every rank: what one has found, others go on to sum with it.
         of_pieces: list[Callable[[], list[tuple[int, str]]]] = [

@@ -18,13 +18,14 @@ from typing import Any, Literal, NamedTuple, get_args
 from xpnet.backends import Backend
 from xpnet.backends.backend import installed_version
 from xpnet.errors import BackendError, UnsupportedError, how_to_install, import_failure
-from xpnet.nn import Sequential
+from xpnet.nn import BatchNorm, Sequential
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Optimizer
 from xpnet.parallel.across import Across
+from xpnet.registry import name_of
 from xpnet.step import make_gradient, make_train_step
-from xpnet.step.data_parallel import make_shared_gradient, meets
+from xpnet.step.data_parallel import make_shared_gradient, meetings
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import Mixed, make_mixed_step
 
@@ -131,9 +132,8 @@ def _instead(step: Step) -> dict[str, str]:
 
 def _why_not_compiled(request: StepRequest) -> str:
     """Say why the library's compiler cannot have the step, "" where it can."""
-    if request.across is None or not meets(request.model, request.across):
-        return ""
-    return "batch normalisation sums over the processes between two layers, outside a compiler"
+    found = [] if request.across is None else meetings(request.model, request.across)
+    return f"{name_of(found[0])} sums over the processes, outside a compiler" if found else ""
 
 
 def _compiled(request: StepRequest) -> Callable:
@@ -190,6 +190,11 @@ def _fused(request: StepRequest) -> Callable:
         raise UnsupportedError(msg)
     if request.across is not None and request.across.share.parts is not None:
         msg = "reduce = 'ordered' adds up the parts of a batch in their order, which has no kernels"
+        raise UnsupportedError(msg)
+    found = [] if request.across is None else meetings(request.model, request.across)
+    own = [layer for layer in found if type(layer) is not BatchNorm]
+    if own:
+        msg = f"{name_of(own[0])} sums over the processes by itself, and has no kernels"
         raise UnsupportedError(msg)
     if request.alpha:
         msg = "the penalty alpha has no kernels"
