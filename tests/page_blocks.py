@@ -45,6 +45,7 @@ MARKS = {
     "needs an MPI": True,
     "needs several hosts": False,
     "needs Docker": False,
+    "needs Slurm": False,
     "needs the network": False,
     "needs a library of yours": False,
     "takes minutes": False,

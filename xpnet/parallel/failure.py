@@ -106,12 +106,24 @@ def guard(ranks: World) -> None:
 
 
 def _leave(ranks: World) -> None:
-    """Tell one rank that this one ends; who waits for all others learns it there."""
+    """Tell one rank that this one ends; who waits for all others learns it there.
+
+    Where all end, each takes the messages that it was sent: MPI complains of those that are left.
+    """
     from mpi4py import MPI
 
-    if MPI.Is_initialized() and not MPI.Is_finalized():
-        reader = 0 if ranks.ending.Get_rank() else 1
-        ranks.ending.Isend(np.array([ranks.ending.Get_rank()]), reader, LEFT)
+    if not MPI.Is_initialized() or MPI.Is_finalized():
+        return
+    ending, word = ranks.ending, np.array([ranks.ending.Get_rank()])
+    reader = 0 if word[0] else 1
+    sent = ending.Isend(word, reader, LEFT)
+    others = ranks.leaving.Ibarrier()
+    while not others.Test():  # as the end of MPI would wait, but without taking a core for it
+        time.sleep(0.005)
+    senders = {0: range(1, ending.Get_size()), 1: range(1)}.get(int(word[0]), ())
+    for sender in senders:
+        ending.Recv(np.empty_like(word), sender, LEFT)
+    sent.Wait()
 
 
 def who_has_left(ranks: World) -> int | None:

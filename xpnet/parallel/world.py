@@ -21,10 +21,11 @@ __all__ = ["World", "abort", "before_abort", "give_up", "library", "load_mpi", "
 
 
 class World(NamedTuple):
-    """xpnet's own two duplicates of the communicator of all ranks."""
+    """xpnet's own duplicates of the communicator of all ranks."""
 
     ranks: Any
-    ending: Any  # on which they tell one another that they end
+    ending: Any  # on which they tell one another that they fail, or end
+    leaving: Any  # on which they wait for one another at their end
 
 
 _started: list[World] = []
@@ -50,7 +51,7 @@ def world(launch: Launch, timeout: float, give_up: Callable[[str], None] | None 
     if launch.size not in (None, found):
         msg = f"{launch.said}, but mpi4py's MPI, {library(mpi)}, sees {found}: {_remedy(launch)}"
         raise BackendError(msg)
-    _started.append(World(mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()))
+    _started.append(World(*(mpi.COMM_WORLD.Dup() for _ in World._fields)))
     return _started[0]
 
 
