@@ -142,9 +142,10 @@ def measure_job(job: dict[str, Any], comm: Comm) -> dict[str, Any] | None:
         else:
             of["weak"] = _steps(network, N * comm.size, comm, Parallel(), seconds)
         if job["alone"]:
-            of["fit"] = [_fitted(network, share, seconds) for share in FIT]
-            # rank 0 of two, which hears nothing of the other, has the same rows
-            of["fit_shared"] = [_fitted(network, share, seconds, Apart(0, 2)) for share in FIT]
+            # in turns; rank 0 of two, which hears nothing of the other, has the same rows
+            comms = (ALONE, Apart(0, 2))
+            pairs = [[_fitted(network, share, seconds, c) for c in comms] for share in FIT]
+            of["fit"], of["fit_shared"] = zip(*pairs, strict=True)
         for name, options in job["variants"].items():
             of[name] = _steps(network, N, comm, Parallel(**options), seconds)
         found["networks"][text] = of
@@ -194,9 +195,7 @@ def summed_bytes(network: Network) -> int:
     return 4 * (4 + sum((i + 1) * j for i, j in pairwise(widths)))
 
 
-def _fitted(
-    network: Network, share: float, seconds: float, comm: Comm = ALONE
-) -> tuple[int, float]:
+def _fitted(network: Network, share: float, seconds: float, comm: Comm) -> tuple[int, float]:
     """The rows of a step, and its microseconds."""
     rows = max(1, round(network.batch_size * share))
     steps = Steps(network, comm.size * rows, comm)
