@@ -112,7 +112,7 @@ def test_it_waits_twice_as_long_while_nothing_is_saved(calls, tmp_path, monkeypa
 @pytest.mark.parametrize(("code", "last"), [(9, 130), (15, 130), (143, 143), (0, 0)])
 def test_a_stop_that_was_asked_for_is_no_crash(monkeypatch, code, last):
     commands = []
-    monkeypatch.setattr(supervisor, "_run", lambda c: commands.append(c) or (code, True))
+    monkeypatch.setattr(supervisor, "_run", lambda c, **how: commands.append(c) or (code, True))
     with pytest.raises(SystemExit) as ended:
         main(["train", "--max-restarts", "3", "--out", "r"])
     assert (ended.value.code, len(commands)) == (last, 1)
@@ -120,9 +120,7 @@ def test_a_stop_that_was_asked_for_is_no_crash(monkeypatch, code, last):
 
 def test_one_process_is_supervised_without_a_launcher(monkeypatch, capsys):
     commands = []
-    monkeypatch.setattr(
-        supervisor, "_run", lambda command: (commands.append(command), (0, False))[1]
-    )
+    monkeypatch.setattr(supervisor, "_run", lambda c, **how: commands.append(c) or (0, False))
     with pytest.raises(SystemExit) as ended:
         main(["train", "--max-restarts", "1", "--resume", "--out", "r"])
     assert ended.value.code == 0
@@ -159,34 +157,47 @@ def test_what_is_not_installed_is_named(xpnet, monkeypatch):
     assert (code, "--ranks needs mpi4py, and an MPI: pip install 'mpi4py" in err) == (2, True)
 
 
-# What waits for a signal, and says which one came.
+# What waits for signals, and says which ones came.
 WAITING = """
 import signal, sys, time
+got = []
 def handle(number, frame):
-    sys.exit(100 + number)
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, handle)
-open(sys.argv[1], "w").close()
-time.sleep(30)
+    got.append(number)
+    open(sys.argv[1] + str(len(got)), "w").close()
+for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    signal.signal(getattr(signal, name), handle)
+open(sys.argv[1] + "0", "w").close()
+end = time.monotonic() + 30
+while len(got) < int(sys.argv[2]) and time.monotonic() < end:
+    time.sleep(0.01)
+print(*[signal.Signals(n).name for n in got], file=open(sys.argv[1], "w"))
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize(
-    ("sent", "got"),
-    [("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGTERM)],
+    ("sent", "ranks", "got"),
+    [
+        (["SIGINT"], False, "SIGINT"),
+        (["SIGTERM"], False, "SIGTERM"),
+        (["SIGHUP"], False, "SIGTERM"),
+        (["SIGINT", "SIGINT"], True, "SIGUSR1 SIGINT"),
+        (["SIGHUP", "SIGTERM"], True, "SIGUSR1 SIGTERM"),
+    ],
 )
-def test_a_signal_is_handed_on_and_ends_the_supervision(tmp_path, sent, got):
-    ready, before = tmp_path / "ready", signal.getsignal(signal.SIGINT)
+def test_a_signal_is_handed_on_and_ends_the_supervision(tmp_path, sent, ranks, got):
+    before = signal.getsignal(signal.SIGINT)
 
     def send():
-        while not ready.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), getattr(signal, sent))
+        for n, name in enumerate(sent):
+            while not (tmp_path / f"got{n}").exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), getattr(signal, name))
 
     threading.Thread(target=send).start()
-    ran = supervisor._run([sys.executable, "-S", "-c", WAITING, str(ready)])
-    assert ran == (100 + got, True)
+    command = [sys.executable, "-S", "-c", WAITING, str(tmp_path / "got"), str(len(sent))]
+    assert supervisor._run(command, ranks=ranks) == (0, True)
+    assert (tmp_path / "got").read_text().split() == got.split()
     assert signal.getsignal(signal.SIGINT) is before
 
 

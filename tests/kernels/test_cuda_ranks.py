@@ -12,7 +12,6 @@ from test_cuda_step import class_batches, first_state, inputs
 from test_cuda_training import FusedNumpy, table  # noqa: F401 - the fixture registers its step
 from thread_ranks import on_ranks
 
-from xpnet.errors import UnsupportedError
 from xpnet.kernels.cuda.buffers import arrays
 from xpnet.kernels.cuda.graphed_step import FusedStep
 from xpnet.nn import BatchNorm, Dense, Dropout, LayerNorm, ReLU, Sequential, Tanh
@@ -144,6 +143,34 @@ def test_every_way_of_training_is_that_of_one_process(name, carrier, options, fo
         assert fused.note.startswith("CUDA graph" if carrier == "nccl" else "2 CUDA graphs")
 
 
+NORMS = [Dense(9, bias=False), BatchNorm(), Tanh(), Dropout(0.2), Dense(7), ReLU(), BatchNorm(),
+         Dense(5)]  # fmt: skip
+
+
+@pytest.mark.long_but(name=["whole"])
+@pytest.mark.parametrize(
+    ("name", "carrier", "options"),
+    [
+        ("whole", "mpi", {}),
+        ("buckets", "nccl", {"buckets": 3}),
+        ("micro-batches", "mpi", {"accumulate": 3}),
+        ("micro-batches in buckets", "nccl", {"accumulate": 4, "buckets": 2}),
+        ("bfloat16", "nccl", {"mixed": Mixed("bfloat16"), "dtype": "float32"}),
+    ],
+)
+def test_batch_normalisation_is_over_the_rows_of_all_ranks(name, carrier, options, folder, rng):
+    dtype = options.get("dtype", "float64")
+    rows = [13, 12, 13, 3, 2] if "float16" in name else [*ROWS, 300]  # patches of rows, too
+    batches = class_batches(rng, dtype, rows)
+    tolerance = 1e-11 if dtype == "float64" else 0.05
+    found = compared(folder, 3, carrier, batches, tolerance, layers=NORMS, rule=SGD(0.1), **options)
+    parts, norms = options.get("accumulate", 1), 2
+    if name == "whole":
+        assert found[0].note.startswith(f"{3 * norms * parts + 2} CUDA graphs of ")
+    if name == "buckets":
+        assert found[0].note.startswith("CUDA graph of ")
+
+
 @pytest.mark.long
 def test_a_loss_of_values_is_shared_too(folder, rng):
     batches = [
@@ -242,14 +269,3 @@ def test_a_trainer_of_several_ranks_gathers_its_rows_and_has_the_curve_of_one(ra
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
         assert engine.step.note.startswith("2 CUDA graphs of ")
         assert bits(arrays(engine.state)) == bits(arrays(found[0][1].state))
-
-
-def test_what_has_no_kernel_over_ranks_is_named(folder):
-    across = Across(OneRank(), Share(0, 2), np.copy, np.copy)
-    model = Sequential([Dense(5), BatchNorm()]).build((6,))
-    executor, reason = (
-        CpuExecutor("float64", folder),
-        "^batch normalisation over the rows of several",
-    )
-    with pytest.raises(UnsupportedError, match=reason):
-        FusedStep(executor, model, SoftmaxCrossEntropy(), RULE, across=across)

@@ -55,6 +55,11 @@ PLANS = {
         "across": ranks(buckets=3),
         "clip": Clip(norm=0.1),
     },
+    "ranks, batch norm": {
+        "layers": [Dense(33), BatchNorm(), ReLU(), Dense(9)],
+        "rows": 600,
+        "across": ranks(buckets=2),
+    },
     "many classes": {"layers": [Dense(30), ReLU(), Dense(1030)], "K": 1030},
 }
 

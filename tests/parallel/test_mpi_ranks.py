@@ -86,6 +86,17 @@ def test_an_error_of_one_rank_ends_the_others_and_is_told_with_its_rank():
     assert sum("Error" in line for line in lines) == 1
 
 
+def test_a_gpu_that_hangs_does_not_keep_the_job():
+    text = f"""
+    import time
+    from xpnet.parallel import world
+    world.before_abort.append(lambda: time.sleep(60))
+    if comm.rank == 1: raise ValueError('no such thing')
+    {WAITS}"""
+    code, lines = ends(2, text)
+    assert (code, lines[-1]) == (1, "ValueError: no such thing")
+
+
 def test_an_error_of_all_ranks_is_told_once_and_without_the_launcher():
     code, lines = ends(3, f"{WAITS}raise ValueError('no such thing')")
     assert code == 1

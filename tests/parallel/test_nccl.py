@@ -1,7 +1,10 @@
 """NcclComm on a stand-in for NCCL between threads: order on streams, what is refused, the watch."""
 
+import gc
 import threading
 import time
+import weakref
+from unittest.mock import MagicMock
 
 import nccl_on_threads
 import numpy as np
@@ -120,6 +123,19 @@ def test_a_graph_that_is_captured_has_the_sum_and_no_event_of_the_watch(cupy, mo
         assert len(stream.work) == 2
 
     on_ranks(1, rank)
+
+
+def test_the_ranks_of_nccl_are_never_destroyed(cupy, monkeypatch):
+    """NCCL would wait for graphs that Python destroys later, and the program would not end."""
+    monkeypatch.setattr(nccl, "Watch", lambda *given: MagicMock())
+
+    def rank(others):
+        return weakref.ref(NcclComm(others, 0, timeout=60, end=pytest.fail)._ranks)
+
+    (found,) = on_ranks(1, rank)
+    nccl.before_abort.clear()
+    gc.collect()
+    assert found() is not None
 
 
 def test_without_nccl_it_says_how_to_install_it(cupy):

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -197,6 +198,24 @@ def test_a_stop_by_the_clock_stops_all_ranks_at_one_step(monkeypatch):
     assert 30 <= step < 400
 
 
+def test_another_thread_that_stops_one_rank_stops_all_at_one_step():
+    trainers = {}
+
+    class Shown(Callback):
+        def on_step_end(self, trainer):
+            if trainer.comm.rank == 0 and trainer.position.step == 5:
+                Thread(target=lambda: trainers[1].stop("by a button")).start()
+
+    def train(comm):
+        trainers[comm.rank] = trainer = made(comm, model=[Dense(3)])
+        trainer.fit(classes(), epochs=1000, callbacks=[Shown()])
+        return trainer.position, trainer.stopped
+
+    first, second = on_ranks(2, train)
+    assert first == second
+    assert first[1] == "by a button"
+
+
 def test_a_stop_at_an_epochs_end_on_one_rank_is_one_on_all():
     class AtEnd(Callback):
         def __init__(self, comm):
@@ -258,6 +277,19 @@ def test_ranks_with_different_settings_are_told_so(settings):
             trainer.fit((x, x[:, :3]) if "loss" in of_rank else classes(), epochs=1)
 
     on_ranks(2, train)
+
+
+def test_an_object_without_a_repr_is_no_other_setting_on_another_rank():
+    class Slower(xpnet.schedules.Constant):
+        __repr__ = object.__repr__
+
+    def train(comm):
+        trainer = made(comm, schedule=Slower())
+        assert " at 0x" in repr(trainer.schedule)
+        return trainer.fit(classes(), epochs=1)
+
+    first, second = on_ranks(2, train)
+    assert first == second
 
 
 def test_a_label_that_is_wrong_on_one_rank_is_an_error_on_all():
@@ -464,7 +496,11 @@ def test_the_summary_names_the_ranks():
     texts = on_ranks(2, train)
     assert "2 ranks, connected by threads; this is rank 1" in texts[1]
     assert "parallel   Parallel(reduce='ordered', parts=4)" in texts[1]
-    assert "rank" not in made().summary()
+    assert "rank" not in made().summary() + repr(made())
+
+
+def test_its_repr_says_which_rank_it_is():
+    assert repr(on_ranks(2, made)[1]).endswith("comm=<rank 1 of 2>)")
 
 
 def test_ranks_of_a_host_divide_its_cores(monkeypatch):

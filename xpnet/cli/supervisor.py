@@ -47,7 +47,7 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
     wait, before = FIRST_WAIT, None
     for attempt in range(max_restarts + 1):
         resume = ["--resume"] if attempt or asked["resume"] else []
-        code, stopped = _run([*command, *resume, *positional])
+        code, stopped = _run([*command, *resume, *positional], ranks=ranks is not None)
         if stopped or code in (0, AN_ERROR, *STOPPED):
             return code if code in (0, AN_ERROR, *STOPPED) else STOPPED[0]
         ended = f"the training has crashed: {_meaning(code)}"
@@ -103,16 +103,21 @@ def _arguments(context: click.Context) -> tuple[list[str], list[str]]:
     return words, ["--", *positional] if positional else []
 
 
-def _run(command: Sequence[str]) -> tuple[int, bool]:
-    """Run a command to its end; return its exit code, and whether it was asked to stop."""
+def _run(command: Sequence[str], *, ranks: bool = False) -> tuple[int, bool]:
+    """Run a command to its end; return its exit code, and whether it was asked to stop.
+
+    With ``ranks`` it is a launcher, which hands the first request on to them.
+    """
     received: list[int] = []
     process: subprocess.Popen | None = None
 
     def hand_on(number: int, frame: FrameType | None = None) -> None:
         received.append(number)
         if process is not None:
-            # Launchers end at a hang-up at once, and hand these two on to the ranks.
-            process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+            first = len(received) == 1 and ranks and hasattr(signal, "SIGUSR1")
+            # A launcher ends at a hang-up at once, and some end their ranks soon after the others.
+            ask = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+            process.send_signal(signal.SIGUSR1 if first else ask)
 
     watched = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]  # as nohup has it
     before = {s: signal.signal(s, hand_on) for s in watched}
@@ -120,7 +125,7 @@ def _run(command: Sequence[str]) -> tuple[int, bool]:
         # A session of its own: what the terminal sends, it gets from here, once.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         if received:  # before there was anything to hand it on to
-            hand_on(received[0])
+            hand_on(received.pop(0))
         code = process.wait()
     except OSError as error:
         msg = f"cannot start {command[0]}: {error.strerror or error}"

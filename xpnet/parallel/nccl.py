@@ -1,5 +1,6 @@
 """Ranks with a GPU each: sums by NCCL, through CuPy; all else by what connects them anyway."""
 
+import ctypes
 import time
 import warnings
 from collections.abc import Callable
@@ -69,6 +70,9 @@ class NcclComm(Comm):
             self._ranks = self._nccl.NcclCommunicator(self.size, key, self.rank)
             self._beside = cupy.cuda.Stream(non_blocking=True)
             self._done = cupy.cuda.Event(disable_timing=True)
+        # Never destroyed: NCCL would wait until all graphs with its sums are, and at its end Python
+        # destroys both in any order. https://docs.nvidia.com/dl-cuda-graph (process-hang)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._ranks))
         self._watch.fault = self._fault
         before_abort.append(self._ranks.abort)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import shutil
 import sys
@@ -124,14 +125,20 @@ def abort(code: int) -> Never:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or None
             stream.flush()
-    limit = threading.Timer(5.0, os._exit, (code,))  # where MPI itself hangs
-    limit.daemon = True
-    limit.start()
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    # Where MPI itself hangs: a thread that is none of Python's, which MPI may not let run.
+    faulthandler.dump_traceback_later(5.0, exit=True, file=nowhere)
+    stopping = threading.Thread(target=_stop_gpus, daemon=True)
+    stopping.start()
+    stopping.join(1.0)
+    from mpi4py import MPI
+
+    os.dup2(nowhere.fileno(), 2)  # what MPI says of this says nothing
+    MPI.COMM_WORLD.Abort(code)
+    os._exit(code)
+
+
+def _stop_gpus() -> None:
     for stop in before_abort:
         with contextlib.suppress(Exception):  # all ends in any case
             stop()
-    from mpi4py import MPI
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what MPI says of this says nothing
-    MPI.COMM_WORLD.Abort(code)
-    os._exit(code)

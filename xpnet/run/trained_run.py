@@ -307,7 +307,8 @@ def load(
             return trainer_of(checkpoint, backend, device, comm=comm, parallel=parallel)
     if comm is not None or parallel != Parallel():
         msg = "comm and parallel are of a Trainer that goes on training, and a run does not"
-        raise ConfigError(msg, python="xpnet.train(resume=True) goes on with a run")
+        call = "xpnet.train(out=FOLDER, resume=True) goes on with a run"
+        raise ConfigError(msg, python=call, command="go on with a run by --out FOLDER --resume")
     return load_run(path, backend=backend, device=device, which=which)
 
 

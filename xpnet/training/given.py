@@ -1,5 +1,6 @@
 """What each rank of a training was given: the same settings, and all of the same rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,10 +9,17 @@ import numpy as np
 from xpnet.errors import ConfigError, DataError
 from xpnet.training.loader import Loader
 
-__all__ = ["SeenRows", "compare", "seen_rows"]
+__all__ = ["compare", "given_to"]
 
 ROWS, VALUES = 16, 64  # of the data that are compared: rows, and values of each
 RTOL = 1e-3  # preprocessing may round differently on another processor
+
+
+# Of a trainer, what all ranks must have in common.
+SETTINGS = (
+    *("model", "loss", "optimizer", "schedule", "clip", "batch_size", "seed", "accumulate"),
+    *("mixed", "parallel", "class_weights", "updates_before", "position"),
+)
 
 
 class SeenRows(NamedTuple):
@@ -22,8 +30,22 @@ class SeenRows(NamedTuple):
     some: dict[str, np.ndarray]  # values (n, m) of rows from first to last, by name
 
 
-def seen_rows(loader: Loader | None) -> SeenRows | None:
-    """Return what is compared of a data set: a few values of a few of its rows."""
+def given_to(
+    trainer: Any, data: Loader, validation: Loader | None, of_fit: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what must be the same on all ranks, by name; ``of_fit`` are arguments of ``fit``."""
+    engine = trainer.engine
+    settings = {name: getattr(trainer, name) for name in SETTINGS} | dict(of_fit)
+    settings |= {"step": engine.step.kind, "backend": engine.backend.name}
+    settings |= {"dtype": engine.backend.dtype_name}
+    # The address of an object is another one in each process.
+    given: dict[str, Any] = {k: re.sub(" at 0x[0-9a-f]+", "", repr(v)) for k, v in settings.items()}
+    given |= {"data": _seen(data), "validation": _seen(validation)}
+    return given | {"classes": repr(trainer.classes)}  # after the data, which may be why
+
+
+def _seen(loader: Loader | None) -> SeenRows | None:
+    """What is compared of a data set: a few values of a few of its rows."""
     if loader is None:
         return None
     at_hand = loader.arrays["x"].shape[0]

@@ -56,10 +56,12 @@ def check_ranks(comm: Any, parallel: Any, batch_size: int) -> tuple[Comm, Parall
     """
     if not isinstance(parallel, Parallel):
         msg = f"parallel must be a Parallel; got {parallel!r}"
-        raise ConfigError(msg, python="xpnet.parallel.Parallel(reduce='ordered')")
+        call, option = "xpnet.parallel.Parallel(reduce='ordered')", "--set parallel.reduce=ordered"
+        raise ConfigError(msg, python=call, command=option)
     if comm is None and parallel.engine in ("mpi", "nccl"):
         msg = f"parallel names {parallel.engine}, and comm, the ranks, is not given"
-        raise ConfigError(msg, python="pass comm=xpnet.parallel.join(parallel) as well")
+        call = "pass comm=xpnet.parallel.join(parallel) as well"
+        raise ConfigError(msg, python=call, command="start the ranks with --ranks N")
     if comm is not None and not isinstance(comm, Comm):
         msg = f"comm must be a Comm, or None for this process alone; got {comm!r}"
         raise ConfigError(msg, python="xpnet.parallel.join(parallel) returns one")
@@ -110,8 +112,9 @@ class Alone:
         """Return the first step that is not finite on any rank, or -1."""
         return bad_step
 
-    def agree(self, trainer: Any) -> None:
-        """Stop all ranks where one is to stop, at the beginning and at the end of an epoch."""
+    def agree(self, trainer: Any) -> bool:
+        """Return whether training stops, as one of the ranks is to, before or after an epoch."""
+        return trainer.stopped is not None
 
     def steps_left(self, step: int) -> int:
         """Return how many steps after ``step`` the ranks ask each other again."""
@@ -180,7 +183,7 @@ class Several(Alone):
         found = [each for each in self.comm.allgather(bad_step) if each >= 0]
         return min(found, default=-1)
 
-    def agree(self, trainer: Any) -> None:
+    def agree(self, trainer: Any) -> bool:
         step = trainer.position.step
         looking = [c for c in trainer.callbacks if overridden([c], "on_step_end")]
         wish = min((steps_between(c, trainer) for c in looking), default=MANY)
@@ -195,9 +198,12 @@ class Several(Alone):
         within = 0 < trainer.position.batch < trainer.steps_per_epoch
         if within and (stops.any() or found.any()):
             self.read(trainer)
-        if trainer.stopped is not None or trainer.position.epoch >= trainer.epochs:
+        # Another thread may have this rank stop since it was asked: that is for the next time.
+        stop = bool(stops.any())
+        if stop or trainer.position.epoch >= trainer.epochs:
             self.same_state(trainer.engine, trainer.engine.host_state())
         self._since = step, time.perf_counter()
+        return stop
 
     def _asked(self, *own: int) -> np.ndarray:
         """The numbers (n, ranks) of all ranks, of the n of this one: one small sum."""
@@ -220,8 +226,7 @@ class Several(Alone):
             return False
         steps, seconds = step - self._since[0], time.perf_counter() - self._since[1]
         self._pace = max(seconds, 1e-9) / steps
-        self.agree(trainer)
-        return trainer.stopped is not None
+        return self.agree(trainer)
 
     def batches(self, parts: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
         if self.validation.is_whole:

@@ -13,6 +13,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from xpnet.parallel.launcher import launched
+
 __all__ = ["REPEAT", "SIGNALS", "Signals"]
 
 # Windows has no SIGHUP, which says that the terminal was closed.
@@ -23,6 +25,18 @@ SIGNALS: tuple[signal.Signals, ...] = tuple(s for s in signal.Signals if s.name 
 # it to a process and then to its group.
 REPEAT = 0.1
 PATIENCE = 0.5  # seconds until the thread does what the handler has not
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a training to end here.
+
+    One of several ranks is asked by SIGUSR1, too, which launchers hand on, and after which they
+    give it time: that of Open MPI ends its ranks soon after the others.
+    """
+    launch = launched()
+    if launch is None or launch.size == 1 or not hasattr(signal, "SIGUSR1"):
+        return SIGNALS
+    return *SIGNALS, signal.SIGUSR1
 
 
 class Signals:
@@ -44,7 +58,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return
         unwatched = (signal.SIG_IGN, None)
-        watched = [s for s in SIGNALS if signal.getsignal(s) not in unwatched]
+        watched = [s for s in _signals() if signal.getsignal(s) not in unwatched]
         self._before = {s: signal.signal(s, self._handle) for s in watched}
         self._watch()
 

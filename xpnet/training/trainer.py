@@ -62,7 +62,7 @@ from xpnet.training.early_stopping import EarlyStopping
 from xpnet.training.early_stopping import early_stopping as stopping
 from xpnet.training.engine import Engine
 from xpnet.training.failure import not_finite
-from xpnet.training.given import seen_rows
+from xpnet.training.given import given_to
 from xpnet.training.held_out import check_fraction, divided
 from xpnet.training.loader import Loader
 from xpnet.training.memory import memory_errors
@@ -92,13 +92,6 @@ __all__ = ["Evaluation", "Position", "Trainer"]
 
 ASSIGNABLE = ("threads", "chosen_threads", "params")  # of the public attributes
 OF_A_FIT = ("_batch", "_batches", "_began", "_check_rows", "_metrics")  # what a copy does without
-
-
-# What all ranks must have in common.
-COMMON = (
-    *("model", "loss", "optimizer", "schedule", "clip", "batch_size", "seed", "accumulate"),
-    *("mixed", "parallel", "class_weights", "updates_before", "position"),
-)
 
 
 class _Kept(NamedTuple):
@@ -326,7 +319,7 @@ class Trainer(Predicting):
         loader, checks = agreed(self.comm, lambda: self._loaders(data, label, validation))
         of_fit = {"epochs": epochs, "validation_fraction": fraction, "metrics": [*metrics]}
         of_fit |= {"callbacks": common(callbacks)}
-        self._ranks.compare(lambda: self._given(loader, checks, of_fit))
+        self._ranks.compare(lambda: given_to(self, loader, checks, of_fit))
         accuracy = () if self.loss.predicts == "value" else ("accuracy",)
         known = {"loss": 0.0} | dict.fromkeys([*accuracy, *metrics], 0.0)
         check_monitored(callbacks, known)
@@ -358,7 +351,6 @@ class Trainer(Predicting):
                 callback.on_train_begin(self)
                 begun.append(callback)
             self._choose_threads(loader)
-            self._ranks.agree(self)
             with limited(self.engine.backend, self.chosen_threads):
                 self._train(loader.shared(self.engine.share), checks)
         except BaseException as error:
@@ -380,26 +372,16 @@ class Trainer(Predicting):
                 checks = self._labelled(validation, label_for(validation, label))
         return loader, checks
 
-    def _given(
-        self, loader: Loader, checks: Loader | None, of_fit: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """What must be the same on all ranks, by name."""
-        engine = self.engine
-        given = {name: getattr(self, name) for name in COMMON} | dict(of_fit)
-        given |= {"step": engine.step.kind, "backend": engine.backend.name}
-        given |= {"dtype": engine.backend.dtype_name}
-        data = {"data": seen_rows(loader), "validation": seen_rows(checks)}
-        settings = {name: repr(value) for name, value in given.items()}
-        return settings | data | {"classes": repr(self.classes)}
-
     def _counted(self, loader: Loader) -> tuple[float, ...]:
         return weights.counted(self.loss, loader.targets(), self.model.output_shape[-1])
 
     def _train(self, loader: Loader, checks: Loader | None) -> None:
-        while self.position.epoch < self.epochs and self.stopped is None:
-            if self._train_epoch(loader):
+        over = self._ranks.agree(self)
+        while self.position.epoch < self.epochs and not over:
+            over = not self._train_epoch(loader)
+            if not over:
                 self._end_epoch(checks)
-                self._ranks.agree(self)
+                over = self._ranks.agree(self)
 
     def _choose_threads(self, loader: Loader) -> None:
         """Measure how many threads are the fastest, unless that is known or nothing is left."""
@@ -813,7 +795,10 @@ class Trainer(Predicting):
 
     def __repr__(self) -> str:
         where = self.backend or self._placement.name
-        return f"Trainer({self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r})"
+        of = self.comm.size
+        rank = "" if of == 1 else f", comm=<rank {self.comm.rank} of {of}>"
+        made = f"{self.model!r}, {self.loss!r}, {self.optimizer!r}, backend={where!r}{rank}"
+        return f"Trainer({made})"
 
     @property
     def _where(self) -> tuple[str, str | None]:

@@ -137,6 +137,7 @@ def train(
         if not quiet:
             say(line)
 
+    launch = several()
     with tolerant_streams(), only_json(as_json):
         run = run_training(
             asked,
@@ -145,11 +146,11 @@ def train(
             settings=texts,
             start_from=start,
             resume=resume,
-            progress=False if quiet else Progress(),
+            # A launcher gives ranks a terminal, or none, whatever its own output is.
+            progress=False if quiet else Progress(live=None if launch is None else False),
             report=report,
             warn=warn,
         )
-        launch = several()
         if launch is not None and launch.rank and run.config.parallel.engine != "none":
             return 130 if run.interrupted else 0  # rank 0 has all there is to say
         report(f"run folder {run.folder.path}")

@@ -15,7 +15,7 @@ from xpnet.kernels.cuda.sources import PACK, WRITTEN, Kernel, parameters
 from xpnet.kernels.operations import AllReduce, Place
 from xpnet.kernels.plan import ROW_LOSSES
 from xpnet.nn import Layer
-from xpnet.parallel.share import Piece
+from xpnet.parallel.share import micro_batch_rows
 from xpnet.step import Batch
 from xpnet.typing import Array
 
@@ -44,12 +44,11 @@ class Program:
             msg += f"use a batch of at most {(LIMIT - 1) // widest} rows"
             raise DataError(msg)
         self.N, self.whole = N, whole
-        pieces = [piece for (piece,) in task.share.pieces(whole)]
-        self.pieces = [piece for piece in pieces if piece.end > piece.begin]
-        if sum(piece.end - piece.begin for piece in pieces) != N:
+        self.pieces = [piece for (piece,) in task.share.pieces(whole)]
+        if sum(piece.end - piece.begin for piece in self.pieces) != N:
             msg = f"this rank's rows of a batch of {whole} are not {N}"
             raise DataError(msg)
-        self.piece = Piece(0, 1, 0, 0)
+        self.piece, self.is_last, self.whole_rows = self.pieces[0], False, 0
         params = buffers.state.params if buffers.working is None else buffers.working
         self._tensors = task.working_layout.split(params)
         self._gradients = task.working_layout.split(buffers.grad)
@@ -62,9 +61,10 @@ class Program:
     # -- the micro-batch that is being recorded -----------------------------------------------
 
     def micro_batches(self) -> Iterator[None]:
-        """Go through the micro-batches that have rows here."""
-        for piece in self.pieces:
-            self.piece = piece
+        """Go through the micro-batches, of which some may have no rows here."""
+        of_ranks = micro_batch_rows(self.whole, self.task.share.micro_batches)
+        for piece, (first, last) in zip(self.pieces, of_ranks, strict=True):
+            self.piece, self.whole_rows, self.is_last = piece, last - first, last == self.whole
             yield
 
     @property
@@ -78,8 +78,8 @@ class Program:
         return int(self.piece.begin > 0)
 
     @property
-    def is_last(self) -> bool:
-        """Whether this is the last micro-batch."""
+    def finishes(self) -> bool:
+        """Whether no later micro-batch has rows here."""
         return self.piece.end == self.N
 
     @property
@@ -149,18 +149,22 @@ class Program:
             product._replace(run=both[0], reads=reads), apart._replace(run=both[1])
         ]  # fmt: skip
 
-    def sum_over_ranks(self, op: AllReduce) -> None:
-        """Sum a part of the gradient, on the lane beside the rest if there are several."""
-        b, comm, entries = self.buffers, self.task.comm, self.task.working_layout.entries
+    def sum_gradients(self, op: AllReduce) -> None:
+        """Sum a part of the gradient over the ranks."""
+        b, entries = self.buffers, self.task.working_layout.entries
         assert b.shared is not None
-        assert comm is not None
         # Up to the next tensor, with the pads; the last one's is all that is left.
         begin, end = (
             next((e.start for e in entries if e.layer >= layer), b.shared.shape[0])
             for layer in (op.first, op.last)
         )
-        x = b.shared[begin:end]
-        run, spans = self.executor.summed(comm, x, b.staged), self._spans([x])
+        self.sum_over_ranks(b.shared[begin:end])
+
+    def sum_over_ranks(self, x: Array) -> None:
+        """Sum a vector over the ranks, on the lane beside the rest if the gradient has parts."""
+        comm, staged, spans = self.task.comm, self.buffers.staged, self._spans([x])
+        assert comm is not None
+        run = self.executor.summed(comm, x, None if staged is None else staged[: x.shape[0]])
         lane = 1 if len(self.task.plan.sums) > 1 else 0
         self.calls.append(Recorded(run, spans, spans, lane, apart=not comm.on_stream))
 

@@ -51,8 +51,8 @@ def patches(N: int, J: int, wide: int = 1) -> Patches:
     """
     columns = -(-J // (WARP * wide))
     splits = max(1, min(-(-N * wide // ROWS), BLOCKS // columns))
-    rows = -(-N // splits)
-    return Patches((columns, -(-N // rows)), rows)
+    rows = max(1, -(-N // splits))
+    return Patches((columns, max(1, -(-N // rows))), rows)
 
 
 def affine(work: Program, op: Affine) -> None:
@@ -162,31 +162,63 @@ def norm(work: Program, op: Norm) -> None:
         return
     assert isinstance(layer, BatchNorm)
     cut, partial, m = patches(R, width), None, layer.momentum
-    if cut.splits > 1:
-        partial = work.sums("moments", (cut.splits, 2, width))
-        work.launch_patches("column_moments", cut.grid, x, partial, R, width, cut.rows)
+    whole, rows = R, cut.rows
+    if op.ranks > 1:
+        whole = rows = work.whole_rows * (op.x.width // J)
+        partial = _moments_of_ranks(work, x, cut, whole)
+    elif cut.splits > 1:
+        partial = _moments_of_patches(work, x, cut)
     running = [work.statistic(op.layer, name) for name in ("mean", "var")]
-    unbiased = R / max(R - 1, 1)
+    unbiased = whole / max(whole - 1, 1)
     work.launch_patches(
         activation("batch_norm", op.f), cut.grid, x, y, a, *parameters,
-        *_statistics(work, op, width), partial, *running, J, R, width, cut.rows,
+        *_statistics(work, op, width), partial, *running, J, R, width, cut.rows, whole, rows,
         layer.eps, 1.0 - m, m, unbiased,
     )  # fmt: skip
+
+
+def _moments_of_patches(work: Program, x: Array, cut: Patches) -> Array:
+    """The means and deviations (splits, 2, J) of patches."""
+    partial = work.sums("moments", (cut.splits, 2, x.shape[1]))
+    work.launch_patches("column_moments", cut.grid, x, partial, *x.shape, cut.rows)
+    return partial
+
+
+def _moments_of_ranks(work: Program, x: Array, cut: Patches, whole: int) -> Array:
+    """The mean and the deviations (2, J) of the rows of all ranks."""
+    R, J = x.shape
+    partial = _moments_of_patches(work, x, cut) if R else None
+    own, moments = work.sums("moments of this rank", (2, J)), work.sums("moments of all", (2, J))
+    sums, grid = work.sums("sums of ranks", (2, J)), work.blocks(J)
+    work.launch("rank_means", grid, partial, own, sums[0], R, J, cut.rows)
+    work.sum_over_ranks(sums[0])
+    work.launch("rank_deviations", grid, own, sums[0], moments, R, J, whole)
+    work.sum_over_ranks(moments[1])
+    return moments
 
 
 def norm_backward(work: Program, op: NormBackward) -> None:
     J, width = op.x.shape[-1], _width(work, op.x)
     da, kept, x = (_rows(work.at(place), width) for place in (op.da, op.kept, op.x))
     by_row, cut, partial = isinstance(work.layer(op.layer), LayerNorm), patches(*x.shape), None
-    R = x.shape[0]
+    R, splits, whole = x.shape[0], cut.splits, x.shape[0]
     statistics = _statistics(work, op, R if by_row else width)
-    if by_row or cut.splits > 1:
+    if R and (by_row or cut.splits > 1 or op.ranks > 1):
         partial = work.sums("norm gradients", (cut.splits, 2, width))
         work.launch_patches(
             derivative("norm_gradients", op.f), cut.grid, da, kept, x, *statistics, partial, by_row,
             R, width, cut.rows,
         )  # fmt: skip
-    sums = [work.gradient(op.layer, name) for name in ("gamma", "beta")]
+    sums: list[Array | None] = [work.gradient(op.layer, name) for name in ("gamma", "beta")]
+    if op.ranks > 1:
+        whole = work.whole_rows * (op.x.width // J)
+        own, splits = partial, cut.splits if R else 0
+        partial = work.sums("sums of ranks", (2, width))
+        work.launch(
+            "rank_gradients", work.blocks(width), own, partial, *sums, work.add, splits, width
+        )
+        work.sum_over_ranks(partial.reshape(-1))
+        sums, splits = [None, None], 1
     given = (da, kept, x, work.parameter(op.layer, "gamma"), *statistics, partial, *sums, work.add,
              op.input_gradient, R, width)  # fmt: skip
     if by_row:
@@ -195,7 +227,7 @@ def norm_backward(work: Program, op: NormBackward) -> None:
         work.launch(derivative("layer_norm_backward", op.f), grid, *given, J, cut.splits, block)
     else:
         kernel = derivative("batch_norm_backward", op.f)
-        work.launch_patches(kernel, cut.grid, *given, cut.rows)
+        work.launch_patches(kernel, cut.grid, *given, cut.rows, splits, whole)
 
 
 def softmax(work: Program, op: SoftmaxForward) -> None:

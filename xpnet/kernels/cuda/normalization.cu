@@ -8,6 +8,10 @@
 // launch writes their sums to partial (gridDim.y, 2, J), and each block of the next adds those up
 // in order.
 //
+// Where ranks share the batch, `whole` are the rows of all. Their means and deviations are summed one
+// after the other, between launches of rank_means, rank_deviations and batch_norm, and so are the
+// sums of rank_gradients: a rank without rows has the same launches but for those over rows.
+//
 // Pads (padding.py) have 0 in gamma and beta, so y is 0 there. To a batch norm they are columns like
 // others; a layer norm has `width` of them, of which only J count in a row's sums.
 
@@ -33,10 +37,10 @@ KERNEL column_moments(const act* x, real* partial, int R, int J, int rows) {
 }
 
 // The moments of all rows, from those of the patches: Chan, Golub and LeVeque 1979.
-__device__ inline Moments all_moments(const real* partial, Patch patch, int R, int J, int rows) {
+__device__ inline Moments all_moments(const real* partial, int j, int R, int J, int rows) {
   Moments all = {0, 0};
-  if (patch.j >= J) return all;
-  const real *means = partial + patch.j, *deviations = means + J;
+  if (j >= J || R == 0) return all;
+  const real *means = partial + j, *deviations = means + J;
   for (int s = 0, n = 0; n < R; s++, n += rows)
     all.mean += means[(size_t)s * 2 * J] * (n + rows < R ? rows : R - n);
   all.mean /= R;
@@ -47,16 +51,35 @@ __device__ inline Moments all_moments(const real* partial, Patch patch, int R, i
   return all;
 }
 
+// own (2, J): the moments of this rank's rows; sums (J): what is to be summed for the mean of all.
+KERNEL rank_means(const real* partial, real* own, real* sums, int R, int J, int rows) {
+  for (int j = FIRST; j < J; j += STRIDE) {
+    Moments m = all_moments(partial, j, R, J, rows);
+    own[j] = m.mean;
+    own[J + j] = m.deviation;
+    sums[j] = m.mean * R;
+  }
+}
+
+// moments (2, J): the mean of all ranks' rows, and the deviations of this one's, to be summed.
+KERNEL rank_deviations(const real* own, const real* sums, real* moments, int R, int J, int whole) {
+  for (int j = FIRST; j < J; j += STRIDE) {
+    real mean = sums[j] / whole, off = own[j] - mean;
+    moments[j] = mean;
+    moments[J + j] = own[J + j] + off * off * R;
+  }
+}
+
 // The running statistics (tracked) move towards the batch's mean and variance; unbiased is
 // R / (R - 1).
 FRAME batch_norm(F f, const act* x, act* y, act* a, const act* gamma, const act* beta, real* mean,
                   real* inv_std, const real* partial, real* running_mean, real* running_var,
-                  int tracked, int R, int J, int rows, real eps, real retained, real momentum,
-                  real unbiased) {
+                  int tracked, int R, int J, int rows, int whole, int whole_rows, real eps,
+                  real retained, real momentum, real unbiased) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
-  Moments m = partial ? all_moments(partial, patch, R, J, rows) : moments(x, patch, J);
-  real variance = m.deviation / R, inverse = 1 / sqrt(variance + eps);
+  Moments m = partial ? all_moments(partial, j, whole, J, whole_rows) : moments(x, patch, J);
+  real variance = m.deviation / whole, inverse = 1 / sqrt(variance + eps);
   if (blockIdx.y == 0 && patch.group == 0 && j < J) {
     mean[j] = m.mean;
     inv_std[j] = inverse;
@@ -112,16 +135,29 @@ __device__ inline Gradients all_gradients(const real* partial, int splits, int J
   return all;
 }
 
-// dgamma and dbeta, and dx in place of da if has_dx:
+// sums (2, J): of this rank's rows, to be summed; they are also its part of dgamma and dbeta.
+KERNEL rank_gradients(const real* partial, real* sums, real* dgamma, real* dbeta, int add,
+                      int splits, int J) {
+  for (int j = FIRST; j < J; j += STRIDE) {
+    Gradients own = all_gradients(partial, splits, J, j);
+    sums[j] = own.gamma;
+    sums[J + j] = own.beta;
+    put(dgamma + j, own.gamma, add);
+    put(dbeta + j, own.beta, add);
+  }
+}
+
+// dgamma and dbeta, unless null, and dx in place of da if has_dx:
 // dx = gamma (dy - dbeta / R - x_hat dgamma / R) inv_std.
 FRAME batch_norm_backward(F f, act* da, const act* kept, const act* x, const act* gamma,
                            const real* mean, const real* inv_std, const real* partial,
-                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J, int rows) {
+                           real* dgamma, real* dbeta, int add, int has_dx, int R, int J, int rows,
+                           int splits, int whole) {
   Patch patch = patch_of(R, J, rows);
   int j = patch.j;
-  Gradients sums = partial ? all_gradients(partial, gridDim.y, J, j)
+  Gradients sums = partial ? all_gradients(partial, splits, J, j)
                            : gradients(f, da, kept, x, mean, inv_std, 0, patch, J);
-  if (blockIdx.y == 0 && patch.group == 0 && j < J) {
+  if (dgamma && blockIdx.y == 0 && patch.group == 0 && j < J) {
     put(dgamma + j, sums.gamma, add);
     put(dbeta + j, sums.beta, add);
   }
@@ -129,7 +165,7 @@ FRAME batch_norm_backward(F f, act* da, const act* kept, const act* x, const act
   EACH_ROW(n, patch) {
     size_t i = (size_t)n * J + j;
     real x_hat = ((real)x[i] - mean[j]) * inv_std[j];
-    real along = (sums.beta + x_hat * sums.gamma) / R;
+    real along = (sums.beta + x_hat * sums.gamma) / whole;
     da[i] = (real)gamma[j] * inv_std[j] * (DY(i) - along);
   }
 }

@@ -44,33 +44,32 @@ def recorded(executor: Executor, task: Task, buffers: Buffers, batch: Batch, who
         S = b.stats_before.shape[0]
         work.launch("copied", work.blocks(S), b.state.stats, b.stats_before, S, None)
     loss = _Loss(work, plan.loss)
+    if work.N == 0:  # other ranks have all rows
+        assert b.shared is not None
+        work.launch("cleared", work.blocks(b.shared.shape[0]), b.shared, b.shared.shape[0])
     for _ in work.micro_batches():
         _forward(work)
-        loss.record()
+        if work.rows:
+            loss.record()
         for op in plan.backward:
-            if not isinstance(op, AllReduce):
+            if isinstance(op, AllReduce):
+                if work.is_last:
+                    work.sum_gradients(op)
+            elif work.rows or _meets(op):
                 RECORD[type(op)](work, op)
-            elif work.is_last:
-                work.sum_over_ranks(op)
-    if not work.pieces:
-        _add_nothing(work)
     if plan.barrier:
         work.launch("add_shared", 1, b.sums, *loss.scaling(), *loss.outcome())
     _update(work)
     return work
 
 
-def _add_nothing(work: Program) -> None:
-    """Take part in the sums over the ranks without rows of the batch."""
-    shared = work.buffers.shared
-    assert shared is not None
-    work.launch("cleared", work.blocks(shared.shape[0]), shared, shared.shape[0])
-    for op in work.task.plan.sums:
-        work.sum_over_ranks(op)
+def _meets(op: Operation) -> bool:
+    """Whether the ranks meet within an operation, also those without rows of the micro-batch."""
+    return isinstance(op, Norm | NormBackward) and op.ranks > 1
 
 
 def _forward(work: Program) -> None:
-    operations = list(work.task.plan.forward)
+    operations = [op for op in work.task.plan.forward if work.rows or _meets(op)]
     while operations:
         op, *operations = operations
         if isinstance(op, Affine) and operations and isinstance(then := operations[0], Map):
@@ -87,7 +86,7 @@ class _Loss:
         self.work, self.op, self.before = work, op, 0
         e, loss, K = work.executor, work.task.loss, op.output.width
         self.K, self.by_row = K, op.element is None
-        blocks = sum(self.shape(piece.end - piece.begin)[0] for piece in work.pieces)
+        blocks = sum(self.shape(p.end - p.begin)[0] for p in work.pieces if p.end > p.begin)
         self.partial = e.empty((blocks, 4), e.dtype)
         sums_bias = work.task.bias_of_loss is not None
         self.columns = e.empty((blocks, K), e.dtype) if sums_bias else None
@@ -134,7 +133,7 @@ class _Loss:
     def finish(self) -> tuple:
         """The arguments FINISH of totals.cuh, for the sums over all micro-batches."""
         b = self.work.buffers
-        return (*self.scaling(), self.partial, self.before, self.work.is_last, b.turns, b.sums,
+        return (*self.scaling(), self.partial, self.before, self.work.finishes, b.turns, b.sums,
                 *self.outcome())  # fmt: skip
 
     def scaling(self) -> tuple:
@@ -233,9 +232,6 @@ def _of(task: Task, op: Operation) -> Iterator[Kernel]:
     elif isinstance(op, MapBackward) and differentiates(task, op):
         yield printed.derivative("activation_backward", op.f)
     elif isinstance(op, Norm):
-        if op.ranks > 1:
-            msg = "its means are over the rows of all ranks"
-            raise UnsupportedError(msg)
         yield printed.activation(
             "batch_norm" if isinstance(layer, BatchNorm) else "layer_norm", op.f
         )

@@ -7,7 +7,7 @@ from xpnet.kernels.cuda.padding import padding
 from xpnet.kernels.cuda.sources import MOST_RANDOM
 from xpnet.kernels.cuda.step_operations import REDUCTIONS
 from xpnet.kernels.plan import make_plan
-from xpnet.nn import BatchNorm, Sequential
+from xpnet.nn import Sequential
 from xpnet.nn.layout import layouts
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
@@ -50,9 +50,6 @@ def make_task(
     ranks = buckets = 1
     if across is not None:
         share, comm, ranks = across.share, across.comm, across.comm.size
-        if any(isinstance(layer, BatchNorm) for layer in model.layers):
-            msg = "batch normalisation over the rows of several ranks has no kernels"
-            raise UnsupportedError(msg)
         if comm.on_stream:  # else the host waits for all of the gradient
             buckets = across.settings.buckets
     plan = make_plan(model, loss, optimizer, clip, divided=True, ranks=ranks, buckets=buckets)
