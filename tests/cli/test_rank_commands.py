@@ -135,7 +135,7 @@ def undisturbed(tmp_path_factory):
     return losses(folder)
 
 
-def test_four_two_and_one_ranks_train_as_one_process_does(undisturbed, tmp_path):
+def test_four_two_and_one_ranks_train_as_one_process_does(undisturbed, xpnet, tmp_path):
     out = ["--out", tmp_path / "run"]
     first = real_ranks.run(4, *TRAIN, *out, "--epochs=2")
     assert (first.code, first.err) == (0, "")
@@ -147,7 +147,10 @@ def test_four_two_and_one_ranks_train_as_one_process_does(undisturbed, tmp_path)
     assert (record["ranks"], record["hosts"], record["status"]) == (4, 1, "finished")
     second = real_ranks.run(2, *TRAIN, *out, "--epochs=4", "--resume", "--json", "--quiet")
     assert (second.code, second.err) == (0, "")
-    assert json.loads(second.out)["epochs"] == 4
+    document = json.loads(second.out)
+    assert (document["epochs"], document["ranks"]) == (4, 2)
+    code, shown, _ = xpnet("show", tmp_path / "run")
+    assert (code, shown.count("2 ranks on this host, connected by ")) == (0, 1)
     third = {**SETTINGS, "epochs": 6, "report": False}
     train("digits", tmp_path / "run", settings=third, resume=True, report=lambda line: None)
     np.testing.assert_allclose(losses(tmp_path / "run"), undisturbed, rtol=1e-12)

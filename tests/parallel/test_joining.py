@@ -92,7 +92,14 @@ def test_without_mpi_several_processes_are_refused(monkeypatch, modules, message
     assert str(error.value) == message
 
 
-def test_a_launcher_of_another_mpi_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("launcher", "remedy"),
+    [
+        ("mpiexec", "that launcher is of another MPI: start them with "),
+        ("srun", "connect them by srun --mpi=pmi2 or --mpi=pmix "),
+    ],
+)
+def test_a_launcher_of_another_mpi_is_refused(monkeypatch, launcher, remedy):
     alone = types.SimpleNamespace(Get_size=lambda: 1)
     mpi = types.SimpleNamespace(
         Is_initialized=lambda: True, COMM_WORLD=alone, get_vendor=lambda: ("MPICH", (5, 0, 2))
@@ -100,10 +107,9 @@ def test_a_launcher_of_another_mpi_is_refused(monkeypatch):
     monkeypatch.setattr(world, "load_mpi", lambda who: mpi)
     monkeypatch.setattr(world, "_started", [])
     with pytest.raises(BackendError) as error:
-        world.world(Launch("srun", 3, 8), 60)
+        world.world(Launch(launcher, 3, 8), 60)
     assert str(error.value).startswith(
-        "srun has started 8 processes, but mpi4py's MPI, MPICH 5.0.2, sees 1: that launcher is of "
-        "another MPI: start them with "
+        f"{launcher} has started 8 processes, but mpi4py's MPI, MPICH 5.0.2, sees 1: {remedy}"
     )
 
 

@@ -179,6 +179,22 @@ def test_a_signal_during_the_validation_stops_after_it(tmp_path):
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_one_of_several_ranks_is_asked_by_sigusr1_too(monkeypatch, size):
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", size)
+    others, signals = [], Signals()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: others.append(number))
+    try:
+        signals.begin()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        signals.end()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (signals.received, len(others)) == ((signal.SIGUSR1, 0) if size == "2" else (None, 1))
+
+
 def test_where_no_thread_can_be_started_the_signals_stay_as_they_were(monkeypatch):
     def start(self):
         msg = "can't start new thread"

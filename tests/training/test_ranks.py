@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from collections import namedtuple
 from threading import Thread
 
 import numpy as np
@@ -12,11 +13,14 @@ from real_ranks import run_script
 from thread_ranks import on_ranks
 
 import xpnet
+from xpnet.backends import get_backend
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import ConfigError, DataError, TrainingError, XpnetWarning
 from xpnet.nn import BatchNorm, Dense, Dropout, ReLU, Tanh
 from xpnet.optim.schedules import Plateau
 from xpnet.parallel.settings import Parallel
 from xpnet.storage import CheckpointFolder
+from xpnet.training import placement
 from xpnet.training.callbacks import MANY, Callback, HistoryFile
 from xpnet.training.checkpointing import Checkpointing
 from xpnet.training.norms import Norms
@@ -296,8 +300,11 @@ def test_a_label_that_is_wrong_on_one_rank_is_an_error_on_all():
     x, y = classes()
 
     def train(comm):
-        with pytest.raises(DataError, match="row 7"):
-            made(comm).fit((x, np.where(np.arange(50) == 7, 3 * comm.rank, y)), epochs=1)
+        of_rank = np.where(np.arange(50) == 7, 3 if comm.rank == 1 else 0, y)
+        with pytest.raises(DataError, match=r"^rank 1: the label of row 7"):
+            made(comm).fit((x, of_rank), epochs=1)
+        with pytest.raises(DataError, match=r"^the label of row 7"):
+            made(comm).fit((x, np.where(np.arange(50) == 7, 3, y)), epochs=1)
 
     on_ranks(2, train)
 
@@ -359,6 +366,29 @@ def test_what_is_no_comm_is_refused(comm):
 def test_an_engine_that_is_named_without_a_comm_is_refused():
     with pytest.raises(ConfigError, match=r"pass comm=xpnet\.parallel\.join"):
         made(parallel=Parallel(engine="mpi"))
+
+
+@pytest.mark.parametrize(("asked", "own"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_each_rank_of_a_host_has_its_own_gpu(asked, own, monkeypatch):
+    gpus = {"cuda": ["cuda:0", "cuda:1"]}
+    monkeypatch.setattr(placement, "own_device", lambda c, d: gpus.get(d, [d] * 2)[c.rank])
+    seen = []
+    monkeypatch.setattr(placement, "resolve", lambda *names: seen.append(names) or Chosen)
+    Chosen = namedtuple("Chosen", "backend")(get_backend("numpy"))
+
+    def train(comm):
+        made(comm, backend="cupy", device=asked).fit(classes(), epochs=1)
+
+    on_ranks(2, train)
+    assert ("cupy", own, "float64") in seen
+
+
+def test_auto_is_a_gpu_of_its_own_where_there_are_any(monkeypatch):
+    monkeypatch.setattr(placement, "own_device", lambda comm, device: f"{device}:{comm.rank}")
+    probed = namedtuple("Probed", "devices")(("cuda:0", "cuda:1"))
+    monkeypatch.setattr(NumpyBackend, "probe", lambda: probed)
+    found = on_ranks(2, lambda comm: placement.device_of(comm, "numpy", "auto"))
+    assert found == ["cuda:0", "cuda:1"]
 
 
 # ---------------------------------------------------------------------------------------- failures

@@ -48,10 +48,7 @@ def world(launch: Launch, timeout: float, give_up: Callable[[str], None] | None 
         watch.stop()
     found = mpi.COMM_WORLD.Get_size()
     if launch.size not in (None, found):
-        msg = (
-            f"{launch.said}, but mpi4py's MPI, {library(mpi)}, sees {found}: that launcher is of "
-            f"another MPI: {_own_launcher()}"
-        )
+        msg = f"{launch.said}, but mpi4py's MPI, {library(mpi)}, sees {found}: {_remedy(launch)}"
         raise BackendError(msg)
     _started.append(World(mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()))
     return _started[0]
@@ -97,9 +94,12 @@ def library(mpi: Any) -> str:
     return f"{name} {'.'.join(map(str, version))}"
 
 
-def _own_launcher() -> str:
+def _remedy(launch: Launch) -> str:
+    if launch.launcher == "srun":
+        return "connect them by srun --mpi=pmi2 or --mpi=pmix (srun --mpi=list has what is there)"
     own = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or "its own mpiexec"
-    return f"start them with {own}, or install mpi4py for the launcher's MPI"
+    how = f"start them with {own}, or install mpi4py for the launcher's MPI"
+    return f"that launcher is of another MPI: {how}"
 
 
 def _stop(rank: int | None, line: str) -> Never:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from xpnet.backends import Resolved, backend_class, resolve
+from xpnet.backends import Resolved, resolve
 from xpnet.errors import ConfigError, XpnetError, XpnetWarning
-from xpnet.parallel import ALONE, Comm, join, own_device
+from xpnet.parallel import ALONE, Comm, join
 from xpnet.parallel.launcher import launched
 from xpnet.run.config import Config
 from xpnet.run.config_sources import load_config
+from xpnet.training.placement import device_of
 
 __all__ = [
     "check_batch_size",
@@ -61,11 +62,8 @@ def only_first(comm: Comm, tell: Callable[[str], None]) -> Callable[[str], None]
 
 def resolved(comm: Comm, config: Config) -> Resolved:
     """Return the backend on this rank's device: of the GPUs of a host each rank has its own."""
-    name, device = config.backend, config.device
-    if comm.size > 1 and device == "auto":
-        devices = backend_class("cupy" if name == "auto" else name).probe().devices
-        device = "cuda" if devices and devices[0].startswith("cuda") else device
-    return resolve(name, own_device(comm, device), config.dtype)
+    name = config.backend
+    return resolve(name, device_of(comm, name, config.device), config.dtype)
 
 
 def check_batch_size(config: Config, comm: Comm) -> None:

@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from xpnet.backends import Backend
 from xpnet.errors import CheckpointError, DataError
 from xpnet.nn import Sequential
-from xpnet.nn.layout import Layout, initialize, layouts
+from xpnet.nn.layout import Layout, initialize, layouts, merge
 from xpnet.nn.losses import Loss
 from xpnet.optim.clipping import Clip
 from xpnet.optim.groups import frozen, grouped
@@ -38,6 +38,7 @@ from xpnet.step.data_parallel import make_shared_gradient, meetings
 from xpnet.step.microbatch import accumulated
 from xpnet.step.mixed_precision import CANDIDATES, Mixed, candidates, first_scale, first_skipped
 from xpnet.training.nonfinite import first_nonfinite
+from xpnet.training.rows_apart import check_rows_apart
 from xpnet.training.step_choice import Step, StepRequest, choose_step
 from xpnet.typing import Array
 
@@ -94,7 +95,8 @@ class Engine:
         model = replace(model, frozen=left_out) if left_out else model
         self.backend, self.model, self.loss, self.optimizer = backend, model, loss, optimizer
         self.params_layout, self.stats_layout = layouts(model)
-        pairs = zip(layouts(model), initialize(model, seed), strict=True)
+        first = initialize(model, seed)
+        pairs = zip(layouts(model), first, strict=True)
         params, stats = (_vector(backend, layout, flat) for layout, flat in pairs)
         # A library that compiles does so for each operation and shape, unless it is asked once.
         at_once = backend.jit if backend.jit_by_default else backend.bound
@@ -109,6 +111,8 @@ class Engine:
 
         self.share, self.parallel, across = WHOLE, parallel, None
         if comm.size > 1 or parallel.reduce == "ordered":
+            tensors = map(Layout.split, (self.params_layout, self.stats_layout), first)
+            check_rows_apart(model, merge(*tensors))
             parts = parallel.parts if parallel.reduce == "ordered" else None
             self.share = Share(comm.rank, comm.size, parts, accumulate)
             moves = backend.staging() if parts is None else (backend.to_host, backend.place)

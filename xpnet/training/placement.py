@@ -5,11 +5,12 @@ from typing import Any
 from xpnet.backends import Backend, backend_class, backend_of, resolve
 from xpnet.data import StreamedDataset
 from xpnet.errors import BackendError, DataError
+from xpnet.parallel import ALONE, Comm, own_device
 from xpnet.training.loader import Loader
 from xpnet.training.renewed_loader import RenewedLoader, RenewedRows
 from xpnet.training.streamed_loader import StreamedLoader
 
-__all__ = ["FORMS", "Placement", "check_labelled"]
+__all__ = ["FORMS", "Placement", "check_labelled", "device_of"]
 
 FORMS = (
     "data must be (x, y), (x, y, sample_weight), a Loader, a StreamedDataset, a table with label=, "
@@ -21,10 +22,17 @@ class Placement:
     """The backend of a training, chosen at the first sight of data unless an object was given.
 
     ``backend`` is a name, a Backend or None, which with ``device="auto"`` follows the data;
-    ``dtype`` None follows arrays that are used where they are, and is float32 otherwise.
+    ``dtype`` None follows arrays that are used where they are, and is float32 otherwise. All ranks
+    of ``comm`` make theirs at once: of the GPUs of a host each has its own.
     """
 
-    def __init__(self, backend: Backend | str | None, device: str, dtype: str | None) -> None:
+    def __init__(
+        self,
+        backend: Backend | str | None,
+        device: str,
+        dtype: str | None,
+        comm: Comm = ALONE,
+    ) -> None:
         self.backend: Backend | None = None
         self.name = "auto"
         if isinstance(backend, Backend):
@@ -33,6 +41,7 @@ class Placement:
             backend_class(backend)  # there is one of that name
             self.name = backend
         self.device, self.dtype = device, dtype
+        self._own = device if self.backend is not None else device_of(comm, self.name, device)
 
     @property
     def follows_data(self) -> bool:
@@ -43,7 +52,7 @@ class Placement:
         """Return the backend; the first call chooses it, by ``x`` where it follows the data."""
         if self.backend is None:
             follows = backend_of(x, self.dtype) if self.follows_data else None
-            asked = self.name, self.device, self.dtype or "float32"
+            asked = self.name, self._own, self.dtype or "float32"
             self.backend = follows or resolve(*asked).backend
         return self.backend
 
@@ -71,6 +80,17 @@ class Placement:
         if self.follows_data:
             return "the backend chosen from the data"
         return " on ".join(word for word in (self.name, self.device) if word != "auto")
+
+
+def device_of(comm: Comm, backend: str, device: str) -> str:
+    """Return ``device`` as it is for one of several ranks: of the GPUs of a host each has its own.
+
+    ``backend`` and ``device`` are names, or "auto". All ranks call it.
+    """
+    if comm.size > 1 and device == "auto":
+        devices = backend_class("cupy" if backend == "auto" else backend).probe().devices
+        device = "cuda" if devices and devices[0].startswith("cuda") else device
+    return own_device(comm, device)
 
 
 def check_labelled(data: Any) -> None:

@@ -20,12 +20,12 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from xpnet.errors import ConfigError, TrainingError, XpnetWarning
-from xpnet.parallel import ALONE, WHOLE, Comm, Share
+from xpnet.errors import ConfigError, TrainingError, XpnetError, XpnetWarning
+from xpnet.parallel import ALONE, WHOLE, Comm, Share, agreed
 from xpnet.parallel.settings import Parallel
 from xpnet.step import TrainState
 from xpnet.training.callbacks import MANY, Callback, EpochMetrics, overridden, steps_between
@@ -35,6 +35,7 @@ from xpnet.training.threads import Threads, of_rank
 
 __all__ = ["Alone", "NotFiniteError", "Several", "check_ranks", "ranks_of"]
 
+T = TypeVar("T")
 SECONDS = 0.2  # between two exchanges about a stop
 
 
@@ -97,6 +98,13 @@ class Alone:
         """Return those that run on this rank."""
         return callbacks
 
+    def all_of(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, or raise on all ranks what it raises on one, with its rank.
+
+        It may take long, and does not ask the others.
+        """
+        return work()
+
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         """Raise ConfigError or DataError, on all ranks, where they were given different things."""
 
@@ -150,6 +158,23 @@ class Several(Alone):
 
     def callbacks(self, callbacks: list[Callback]) -> list[Callback]:
         return [c for c in callbacks if self.is_first or not c.first_rank_only]
+
+    def all_of(self, work: Callable[[], T]) -> T:
+        def attempt() -> tuple[Any, XpnetError | None]:
+            try:
+                return work(), None
+            except XpnetError as error:
+                return None, error
+
+        value, failure = agreed(self.comm, attempt)
+        failures = self.comm.allgather(failure)
+        failed = [rank for rank, error in enumerate(failures) if error is not None]
+        if failed:
+            if failure is not None and len({*map(str, failures)}) == 1:
+                raise failure
+            where = f"rank {failed[0]}"
+            raise failures[failed[0]].within(where)
+        return value
 
     def compare(self, given: Callable[[], Mapping[str, Any]]) -> None:
         compare(self.comm.allgather(given()))

@@ -22,12 +22,14 @@ from xpnet.backends import Backend, backend_class, backend_names, get_backend, r
 from xpnet.backends.threads import cores
 from xpnet.errors import BackendError, CheckpointError, ConfigError, XpnetWarning
 from xpnet.nn import Sequential
+from xpnet.parallel import ALONE, Comm
 from xpnet.settings import build, dump
 from xpnet.storage import Checkpoint
 from xpnet.storage import save as write
 from xpnet.storage.durable import make_folder, storage_errors
 from xpnet.storage.safe_open import as_path
 from xpnet.training.arguments import Settings
+from xpnet.training.placement import device_of
 from xpnet.training.trainer import Trainer
 
 __all__ = [
@@ -169,14 +171,19 @@ def trainer_of(
     if settings.model.input_shape is None:
         msg = f"the model of {path} has no sizes, with which every trainer is saved"
         raise CheckpointError(msg)
-    chosen = _backend(checkpoint.meta, settings.dtype, backend, device)
+    comm = ranks.get("comm") or ALONE
+    chosen = _backend(checkpoint.meta, settings.dtype, backend, device, comm)
     trainer = _made(settings, checkpoint.meta, chosen, ranks)
     trainer.restore(checkpoint.tensors, checkpoint.meta)
     return trainer
 
 
 def _backend(
-    meta: Mapping[str, Any], dtype: str, backend: str | Backend | None, device: str | None
+    meta: Mapping[str, Any],
+    dtype: str,
+    backend: str | Backend | None,
+    device: str | None,
+    comm: Comm,
 ) -> Backend:
     """The backend that is asked for, else that of the file where it is here, else "auto"."""
     if isinstance(backend, Backend):
@@ -185,8 +192,10 @@ def _backend(
     if backend is None and device is None and isinstance(saved, dict):
         name, where = saved.get("backend"), saved.get("device")
         if name in backend_names() and where in backend_class(name).probe().devices:
-            return get_backend(name, where, dtype)
-    return resolve(backend or "auto", device or "auto", dtype).backend
+            on_gpu = comm.size > 1 and where.startswith("cuda")  # that of one of the ranks
+            return get_backend(name, device_of(comm, name, "cuda") if on_gpu else where, dtype)
+    backend, device = backend or "auto", device or "auto"
+    return resolve(backend, device_of(comm, backend, device), dtype).backend
 
 
 def _made(

@@ -31,7 +31,7 @@ from xpnet.nn.losses import Loss, SoftmaxCrossEntropy
 from xpnet.optim.clipping import Clip
 from xpnet.optim.optimizers import Adam, Optimizer
 from xpnet.optim.schedules import Constant, Schedule
-from xpnet.parallel import ALONE, Comm, Share, agreed, shared_by_all
+from xpnet.parallel import ALONE, Comm, Share, shared_by_all
 from xpnet.parallel.settings import Parallel
 from xpnet.step import AnyBatch, Rows, StepInputs, TrainState, dropout_keys
 from xpnet.step.mixed_precision import Mixed, Narrow
@@ -193,11 +193,11 @@ class Trainer(Predicting):
             step=step,
             threads=threads,
         )
-        self._placement = Placement(backend, device, dtype)
         self._set(**vars(settings))
-        joined, parallel = check_ranks(comm, parallel, settings.batch_size)
-        self._set(comm=joined, parallel=parallel)
-        self._ranks = ranks_of(joined, parallel)
+        ranks, parallel = check_ranks(comm, parallel, settings.batch_size)
+        self._set(comm=ranks, parallel=parallel)
+        self._ranks = ranks_of(ranks, parallel)
+        self._placement = Placement(backend, device, dtype, ranks)
         self.threads = settings.threads  # checked: no more than there are cores
         self._set(loss=weights.given(settings.loss, class_weights), class_weights=class_weights)
         check_output(self.model, self.loss)
@@ -316,7 +316,7 @@ class Trainer(Predicting):
     ) -> list[EpochMetrics]:
         epochs = check_epochs(epochs)
         self._repair()
-        loader, checks = agreed(self.comm, lambda: self._loaders(data, label, validation))
+        loader, checks = self._ranks.all_of(lambda: self._loaders(data, label, validation))
         of_fit = {"epochs": epochs, "validation_fraction": fraction, "metrics": [*metrics]}
         of_fit |= {"callbacks": common(callbacks)}
         self._ranks.compare(lambda: given_to(self, loader, checks, of_fit))

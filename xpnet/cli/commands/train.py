@@ -176,6 +176,7 @@ def _result(run: "Run") -> dict[str, Any]:
         "epochs": run.folder.last_epochs(1)[1],
         "seconds": record.get("seconds"),
         "parameters": record.get("parameters"),
+        "ranks": record.get("ranks", 1),
         "rows": {part: record.get(f"{part}_rows") for part in ("train", "validation", "test")},
         "test": run.test,
     }

@@ -58,6 +58,8 @@ def _say_record(seen: Overview) -> None:
     record = seen.record
     if {"backend", "version", "device", "dtype"} <= record.keys():
         say("{backend} {version} on {device}, {dtype}".format_map(record))
+    if {"ranks", "engine"} <= record.keys():
+        say(f"{record['engine']}")
     if record.get("threads") and "threads_reason" in record:
         say("threads {threads}: {threads_reason}".format_map(record))
     if seen.status in ("training", "interrupted") and record.get("status") == "training":
