@@ -68,7 +68,8 @@ def test_every_layer(name):
         data.x[:, -2:] = data.y[:, None] % [2, 3]
     # The bias of what is normalised over the batch has no gradient but of rounding.
     of_rounding = ("params/0.dense.b", "slots/v/0.dense.b") if name == "batch_norm" else ()
-    assert_same_training(Training(model, loss, data), [4], without=of_rounding)
+    training = Training(model, loss, data, steps=30)
+    assert_same_training(training, [4], without=of_rounding)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -92,7 +93,12 @@ def test_batch_normalisation_and_dropout_by_micro_batches(accumulate, reduction)
     loss = SoftmaxCrossEntropy(reduction, ignore_label=2)
     model = model_for(loss, BatchNorm(), Dropout(0.4), Dense(4, bias=False), BatchNorm(), Tanh())
     training = Training(
-        model, loss, rows_for(loss, 60, weighted=True), accumulate=accumulate, batch_size=32
+        model,
+        loss,
+        rows_for(loss, 60, weighted=True),
+        accumulate=accumulate,
+        batch_size=32,
+        steps=50,
     )
     # The first Dense is followed by tanh, so that no bias is without a gradient.
     assert_same_training(training, [4])
