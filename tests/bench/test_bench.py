@@ -388,7 +388,7 @@ def test_a_cuda_graph_of_pytorch_needs_a_gpu():
         (["--model", "H20"], "unknown GPU 'H20'; did you mean 'H200'"),
         (
             ["--model", "H200", "--crossover"],
-            "--scale and --model are different things: choose one",
+            "--scale, --scaling and --model are different things: choose one",
         ),
         (["--crossover"], "the second contender cannot run: device 'cuda' needs"),
         (["--crossover", "--only", "xpnet numpy"], "takes two --only contenders, or none"),

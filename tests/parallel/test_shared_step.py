@@ -161,6 +161,7 @@ def test_every_backend(backend, layers, parallel):
                 np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.long_but(dtype=["float32"], accumulate=[2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_ordered_sums_are_of_the_same_bits_on_any_number_of_ranks(dtype, accumulate):
