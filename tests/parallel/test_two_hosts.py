@@ -31,7 +31,8 @@ MORE = ("--set=epochs=3", "--set=dtype=float64", "--set=report=false", "--set=tr
 
 
 def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=10)
+    return done.stdout
 
 
 class Hosts:
@@ -51,6 +52,11 @@ class Hosts:
         for end, address in zip(ends, ADDRESSES, strict=True):
             ip("-n", end, "addr", "add", f"{address}/24", "dev", "cable")
             ip("-n", end, "link", "set", "cable", "up")
+
+        deadline = time.monotonic() + 10
+        while not all(" UP " in ip("-n", end, "-br", "link", "show", "cable") for end in ends):
+            assert time.monotonic() < deadline, "the cable carries nothing after 10 s"
+            time.sleep(0.05)
 
     def disconnect(self):
         for address in ADDRESSES:
@@ -77,12 +83,12 @@ class Hosts:
         )
 
 
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory):
+@pytest.fixture
+def hosts(tmp_path):
     missing = [name for name in ("mpiexec", "ip", "unshare") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         pytest.skip("namespaces need root, and MPICH's mpiexec, ip and unshare")
-    made = Hosts(tmp_path_factory.mktemp("hosts"))
+    made = Hosts(tmp_path)
     try:
         try:
             made.connect()

@@ -17,19 +17,26 @@ struct Mask {
   }
 };
 
+__device__ inline unsigned position(const Walk& at, int first, int J, int between) {
+  return (unsigned)first + at.n * (unsigned)(J + between) + at.j;
+}
+
 // y = x m / (1 - rate), m = 0 where the hash of the position is below the threshold; y may be x.
 // The adjoint is the same kernel: the mask is recomputed, not kept. first: position of x[0] in the
 // batch, of which the rows between those of J numbers here, `between` numbers, are elsewhere.
 KERNEL dropout(const act* x, act* y, const int* keys, int n, int threshold, real scale,
                int first, int J, int between) {
   Mask mask = {(unsigned)keys[0], (unsigned)keys[1], threshold, scale};
+  if (between) {
+    for (Walk at(J, 1); at.i < (unsigned)n; at.next()) {
+      y[at.i] = (real)x[at.i] * mask(position(at, first, J, between));
+    }
+    return;
+  }
   each<WIDE>(aligned(x) && aligned(y), n, [&](auto width, unsigned i) {
     const int V = decltype(width)::V;
     Pack<act, V> z = load<V>(x + i);
-    for (int v = 0; v < V; v++) {
-      unsigned skipped = between ? (i + v) / (unsigned)J * (unsigned)between : 0;
-      z.x[v] = (real)z.x[v] * mask(i + v + (unsigned)first + skipped);
-    }
+    for (int v = 0; v < V; v++) z.x[v] = (real)z.x[v] * mask(i + v + (unsigned)first);
     store(y + i, z);
   });
 }
@@ -40,9 +47,9 @@ KERNEL dropout_with_pads(const act* x, act* y, const int* keys, int N, int width
   Mask mask = {(unsigned)keys[0], (unsigned)keys[1], threshold, scale};
   for (Walk at(width, WIDE); at.i < (unsigned)N * width; at.next()) {
     Pack<act, WIDE> z = load<WIDE>(x + at.i);
-    unsigned position = (unsigned)first + at.n * (unsigned)(J + between) + at.j;
+    unsigned p = position(at, first, J, between);
     for (int v = 0; v < WIDE; v++)
-      z.x[v] = at.j + v < (unsigned)J ? (real)z.x[v] * mask(position + v) : (real)0;
+      z.x[v] = at.j + v < (unsigned)J ? (real)z.x[v] * mask(p + v) : (real)0;
     store(y + at.i, z);
   }
 }
