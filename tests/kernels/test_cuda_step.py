@@ -648,8 +648,8 @@ PLANTED = {
                                               "j = (blockIdx.x * WARP + of) + v * WARP;"),
     "the first block is taken for the last": ("atomicInc(turns, others) == others",
                                               "atomicInc(turns, others) == 0"),
-    "the last element is left out": ("scale};\n  each<WIDE>(aligned(x) && aligned(y), n,",
-                                     "scale};\n  each<WIDE>(aligned(x) && aligned(y), n - 1,"),
+    "the last element is left out": ("return;\n  }\n  each<WIDE>(aligned(x) && aligned(y), n,",
+                                     "return;\n  }\n  each<WIDE>(aligned(x) && aligned(y), n - 1,"),
 }  # fmt: skip
 
 
