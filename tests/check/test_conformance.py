@@ -147,6 +147,7 @@ def test_the_suite_passes_on_a_library_that_is_right_and_names_it(suite):
     assert int(said.rpartition(" passed")[0].split()[-1]) > len(CHECKS) + 40
 
 
+@pytest.mark.long
 def test_the_suite_fails_with_a_program_and_known_failures_are_strict(suite, tmp_path):
     only = ["-k", "test_operation and exp"]
     code, said = suite("--xp", "toy:wrong", *only)

@@ -454,7 +454,7 @@ def test_no_text_of_a_file_acts_on_a_terminal_or_a_page(xpnet, tmp_path):
     assert "<img" not in markdown.replace("\\<img", "")
 
 
-@pytest.mark.long_but(library=["numba"])
+@pytest.mark.long
 @pytest.mark.parametrize("library", ["torch", "jax", "numba", "array_api_strict"])
 def test_a_broken_library_ends_neither_the_list_of_backends_nor_a_training(library, tmp_path):
     pytest.importorskip(library, reason="a broken one stands for it")

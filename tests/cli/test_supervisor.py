@@ -11,7 +11,7 @@ import pytest
 
 from xpnet.cli import launching, supervisor
 from xpnet.cli.main import main
-from xpnet.parallel import launcher
+from xpnet.parallel import failure, launcher
 
 # Takes the place of mpiexec: notes the command that it would start, and ends with the next code.
 LAUNCHER = """
@@ -24,6 +24,12 @@ calls.write_text(json.dumps([*called, sys.argv[1:]]))
 codes = json.loads((here / "codes.json").read_text())
 sys.exit(codes[len(called)])
 """
+
+
+@pytest.fixture(autouse=True)
+def _not_apart(monkeypatch):
+    """Whatever a test before this one has asked for: engine "none" is for the whole process."""
+    monkeypatch.setattr(failure, "_apart", [])
 
 
 @pytest.fixture

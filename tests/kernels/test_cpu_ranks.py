@@ -122,6 +122,7 @@ def test_ranks_take_the_step_of_the_whole_batch(n):
     compare(n, DENSE, rule=Adam(0.01), clip=Clip(norm=0.3, value=0.2))
 
 
+@pytest.mark.long
 def test_ranks_take_it_in_float32_too():
     compare(3, DENSE, rule=SGD(0.1, momentum=0.9), dtype="float32")
 

@@ -86,7 +86,7 @@ def test_a_fit_that_is_interrupted_and_called_again_equals_the_straight_one(faul
     assert tally.counts["fits compared"] >= 8
 
 
-@pytest.mark.long_but(arguments=[(4, 0)])
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "arguments"),
     [

@@ -125,6 +125,7 @@ def test_a_closed_terminal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp
     assert ended(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_signals_that_are_ignored_stay_ignored(tmp_path, whole):
     """As below `nohup` and in the background of a script."""
     command = 'trap "" HUP INT; exec "$0" "$@"'
