@@ -6,8 +6,8 @@ import shlex
 import shutil
 import sys
 
-from xpnet.errors import BackendError, how_to_install
-from xpnet.parallel.launcher import mpiexec
+from xpnet.errors import BackendError
+from xpnet.parallel.launcher import install_mpi, mpiexec
 
 __all__ = ["launching", "this_python"]
 
@@ -18,7 +18,7 @@ def launching(given: str | None, option: str) -> list[str]:
     Raises BackendError where there is none, or nothing that would connect the processes.
     """
     if importlib.util.find_spec("mpi4py") is None:
-        msg = f"{option} needs mpi4py, and an MPI: {how_to_install('mpi')} mpich"
+        msg = f"{option} needs mpi4py, and an MPI: {install_mpi()}"
         raise BackendError(msg)
     if given is not None:
         words = shlex.split(given)

@@ -147,8 +147,7 @@ def several() -> "Launch | None":
         return None  # and no library is loaded to find that out
     from xpnet.parallel.launcher import launched
 
-    launch = launched()
-    return None if launch is None or launch.size == 1 else launch
+    return launched()
 
 
 def _told(message: str, code: int, trace: str = "") -> int:

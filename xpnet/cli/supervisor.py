@@ -67,7 +67,7 @@ def supervise(context: click.Context, max_restarts: int, warn: Callable[[str], N
 def _check(asked: Mapping[str, Any]) -> None:
     """Raise ConfigError for what does not go together."""
     launch = launched()
-    if launch is not None and launch.size != 1:
+    if launch is not None:
         msg = f"--ranks and --max-restarts start processes, and {launch.said}"
         raise ConfigError(msg, command="leave one of the two out")
     if asked["launcher"] is not None and asked["ranks"] is None:

@@ -62,6 +62,10 @@ class Comm(ABC):
     def host(self) -> "Comm":
         """The ranks of this host alone; their ranks are the :attr:`local_rank`."""
 
+    def hosts(self) -> int:
+        """Return on how many hosts the ranks are; all of them call it."""
+        return self.allgather(self.local_rank).count(0)
+
     @abstractmethod
     def abort(self, code: int) -> Never:
         """End all processes of the job at once, with this exit code."""

@@ -36,7 +36,7 @@ def end_together(error: str, tell: Callable[[str], None], code: int) -> None:
     Else ``tell("rank 2: ")`` is called where it happened, to print that before the message.
     """
     launch = launched()
-    if launch is None or launch.size == 1:
+    if launch is None:
         tell("")
         return
     if _apart:

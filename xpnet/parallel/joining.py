@@ -23,7 +23,7 @@ def join(settings: Parallel | None = None, *, backend: str = "auto", device: str
     several processes that cannot be connected, or for ``engine="nccl"`` without it.
     """
     settings, launch = settings or Parallel(), launched()
-    if launch is None or launch.size == 1:
+    if launch is None:
         return ALONE
     if settings.engine == "none":
         stay_apart()
@@ -48,7 +48,7 @@ def _joined(settings: Parallel, backend: str, device: str, launch: Launch) -> Co
     on_gpus = _takes_cupy(backend, device)
     end, aware = partial(give_up, ranks.ranks.Get_rank()), settings.cuda_aware and on_gpus
     comm = MpiComm(ranks.ranks, timeout=settings.timeout, end=end, cuda_aware=aware, why=why)
-    hosts = comm.allgather(comm.local_rank).count(0)
+    hosts = comm.hosts()
     on = f"on {hosts} hosts" if hosts > 1 else "on this host"
     comm.note = f"{comm.size} ranks {on}, connected by {library(MPI)}"
     if settings.engine == "nccl" and not on_gpus:

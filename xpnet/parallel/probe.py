@@ -5,9 +5,9 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from xpnet.errors import BackendError, first_line, how_to_install
+from xpnet.errors import BackendError, first_line
 from xpnet.parallel.gpus import visible_gpus
-from xpnet.parallel.launcher import mpiexec
+from xpnet.parallel.launcher import install_mpi, mpiexec
 from xpnet.parallel.nccl import load_nccl
 
 __all__ = ["Engine", "engines"]
@@ -38,9 +38,9 @@ def engines() -> list[Engine]:
 
 
 def _mpi() -> Engine:
-    install = f"{how_to_install('mpi')} mpich"
     if importlib.util.find_spec("mpi4py") is None:
-        return Engine("mpi", None, (), f"several processes need mpi4py and an MPI: {install}")
+        note = f"several processes need mpi4py and an MPI: {install_mpi()}"
+        return Engine("mpi", None, (), note)
     asked = [sys.executable, "-c", ASK]
     done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Never
 
-from xpnet.errors import BackendError, first_line, how_to_install
-from xpnet.parallel.launcher import Launch
+from xpnet.errors import BackendError, first_line
+from xpnet.parallel.launcher import Launch, install_mpi
 from xpnet.parallel.watch import Watch
 
 __all__ = ["World", "abort", "before_abort", "give_up", "library", "load_mpi", "world"]
@@ -57,7 +57,6 @@ def world(launch: Launch, timeout: float, give_up: Callable[[str], None] | None 
 
 def load_mpi(who: str) -> Any:
     """Return mpi4py's MPI, without starting it; raises BackendError where there is none."""
-    install = f"{how_to_install('mpi')} mpich"
     try:
         import mpi4py
 
@@ -66,7 +65,7 @@ def load_mpi(who: str) -> Any:
             warnings.simplefilter("ignore")  # of a launcher of another MPI: world() refuses it
             from mpi4py import MPI
     except ModuleNotFoundError:
-        msg = f"{who}: to train together they need mpi4py and an MPI: {install}"
+        msg = f"{who}: to train together they need mpi4py and an MPI: {install_mpi()}"
         raise BackendError(msg) from None
     except Exception as error:  # whatever its library raises while it loads
         msg = (

@@ -36,8 +36,7 @@ def joined(source: Any, settings: Iterable[str] | Mapping[str, Any], recipe: str
     Whether they are to is the setting parallel.engine, as each of them sees it. What else is wrong
     with the settings is found later, when all can be told.
     """
-    launch = launched()
-    if launch is None or launch.size == 1:
+    if launched() is None:
         return ALONE
     try:
         config = load_config(source or "digits", settings, recipe=recipe)
@@ -88,8 +87,7 @@ def described(comm: Comm) -> dict[str, Any]:
     """Return what is recorded of the ranks, {} of a process alone; all of them call it."""
     if comm.size == 1:
         return {}
-    hosts = comm.allgather(comm.local_rank).count(0)
-    return {"ranks": comm.size, "hosts": hosts, "engine": comm.note or comm.name}
+    return {"ranks": comm.size, "hosts": comm.hosts(), "engine": comm.note or comm.name}
 
 
 def in_words(found: Mapping[str, Any], batch_size: int) -> str:

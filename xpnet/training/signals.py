@@ -33,8 +33,7 @@ def _signals() -> tuple[signal.Signals, ...]:
     One of several ranks is asked by SIGUSR1, too, which launchers hand on, and after which they
     give it time: that of Open MPI ends its ranks soon after the others.
     """
-    launch = launched()
-    if launch is None or launch.size == 1 or not hasattr(signal, "SIGUSR1"):
+    if launched() is None or not hasattr(signal, "SIGUSR1"):
         return SIGNALS
     return *SIGNALS, signal.SIGUSR1
 
